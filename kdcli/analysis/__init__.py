@@ -1,0 +1,1 @@
+"""What the responses of teacher and student say about the gap between them."""

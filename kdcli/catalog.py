@@ -1,0 +1,237 @@
+"""What exists: methods, networks and datasets, found by looking at the files, without importing torch.
+
+There is no registry. A method is a file in kdcli/methods and its name is the file's name. A network family is a file in
+kdcli/models whose literal VARIANTS maps names to constructor arguments. A dataset family is a file in kdcli/data whose
+literal DATASETS maps names to facts. Docstrings and literals are read with `ast`; a module is imported only when
+something of it is to be used.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from kdcli.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from kdcli.core.options import Options
+
+Kind = Literal["method", "model", "dataset"]
+KINDS: tuple[Kind, ...] = ("method", "model", "dataset")
+
+_FOLDERS: Mapping[Kind, str] = {"method": "methods", "model": "models", "dataset": "data"}
+_TABLES: Mapping[Kind, str] = {"model": "VARIANTS", "dataset": "DATASETS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that exists.
+
+    family: the method's FAMILY constant, or the name of the file that holds a network or dataset.
+    facts: the literal that the file gives for it: constructor arguments of a network, facts of a dataset, and for a
+    method the literal class attributes (teachers, student_taps, teacher_taps, ...).
+    factory: the function to call, for what a user wrote as path/to/file.py:function.
+    """
+
+    kind: Kind
+    name: str
+    family: str
+    summary: str
+    doc: str
+    path: Path
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    factory: str | None = None
+
+
+# ---- listing ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file: {path}") from error
+    except SyntaxError as error:
+        raise UsageError(f"{path} is not valid Python: {error.msg} (line {error.lineno})") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, or of a call such as Arity(1, 2) as the tuple of its arguments; None where it is neither."""
+    try:
+        if isinstance(node, ast.Call):
+            return tuple(ast.literal_eval(argument) for argument in node.args)
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _assignments(body: list[ast.stmt]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = _literal(node.value)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found[node.target.id] = _literal(node.value)
+    return found
+
+
+def _files(kind: Kind) -> list[Path]:
+    folder = Path(__file__).parent / _FOLDERS[kind]
+    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _method_entry(path: Path, name: str) -> Entry:
+    tree = _tree(path)
+    doc = ast.get_docstring(tree) or ""
+    constants = _assignments(tree.body)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Options"]
+    facts = _assignments(classes[-1].body) if classes else {}
+    return Entry("method", name, str(constants.get("FAMILY") or "own"), doc.partition("\n")[0], doc, path, facts)
+
+
+def _table_entries(kind: Kind, path: Path) -> list[Entry]:
+    tree = _tree(path)
+    table = _assignments(tree.body).get(_TABLES[kind])
+    if not isinstance(table, dict):
+        return []  # shared machinery such as data/base.py holds no table
+    doc = ast.get_docstring(tree) or ""
+    title = doc.partition("\n")[0]
+    return [Entry(kind, name, path.stem, str(facts.get("summary", title)), doc, path, facts) for name, facts in table.items()]
+
+
+@functools.cache
+def entries(kind: Kind) -> Mapping[str, Entry]:
+    """Everything of one kind, by name: what ships with kd, then what installed packages add (`kdcli.methods` and so on)."""
+    if kind == "method":
+        found = [_method_entry(path, path.stem) for path in _files(kind)]
+    else:
+        found = [entry for path in _files(kind) for entry in _table_entries(kind, path)]
+    for point in entry_points(group=f"kdcli.{_FOLDERS[kind]}"):
+        found += _plugin_entries(kind, point.name, point.module)
+    return {entry.name: entry for entry in found}
+
+
+def _plugin_entries(kind: Kind, name: str, module: str) -> list[Entry]:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return []
+    path = Path(spec.origin)
+    return [_method_entry(path, name)] if kind == "method" else _table_entries(kind, path)
+
+
+def names(kind: Kind, pattern: str = "*") -> tuple[str, ...]:
+    """Names of one kind, sorted, filtered by a shell wildcard."""
+    return tuple(sorted(name for name in entries(kind) if fnmatch.fnmatchcase(name, pattern)))
+
+
+def suggest(name: str, among: tuple[str, ...]) -> str | None:
+    """The name most like a misspelt one, or None where nothing is near. Separators and case do not count."""
+
+    def plain(text: str) -> str:
+        return "".join(letter for letter in text.lower() if letter.isalnum())
+
+    by_plain = {plain(candidate): candidate for candidate in among}
+    close = difflib.get_close_matches(plain(name), list(by_plain), n=1, cutoff=0.6)
+    return by_plain[close[0]] if close else None
+
+
+def entry(kind: Kind, name: str) -> Entry:
+    """One entry by name; a path to a Python file (a method), or path/to/file.py:factory (a network or dataset), too.
+
+    Raises:
+        NotFound: nothing of that name; the hint names the nearest one.
+    """
+    known = entries(kind)
+    if name in known:
+        return known[name]
+    for prefix in (prefix for prefix in known if prefix.endswith("/*") and name.startswith(prefix[:-1])):
+        adapter = known[prefix]
+        return Entry(kind, name, adapter.family, adapter.summary, adapter.doc, adapter.path, adapter.facts)
+    file, _, factory = name.partition(":")
+    if file.endswith(".py"):
+        return _user_entry(kind, name, Path(file), factory)
+    near = suggest(name, tuple(known))
+    plural = f"kd {kind}s"
+    raise NotFound(
+        f"{name!r} is not a {kind}",
+        hint=f"did you mean {near!r}?  ({plural} lists all {len(known)})" if near else f"{plural} lists all {len(known)}",
+    )
+
+
+def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
+    if kind == "method":
+        return _method_entry(path.resolve(), name)
+    if not factory:
+        raise UsageError(f"{name!r} does not say which function builds the {kind}", hint=f"write {name}:FUNCTION")
+    tree = _tree(path.resolve())
+    functions = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    if factory not in functions:
+        near = suggest(factory, functions)
+        raise NotFound(f"{path} defines no {factory!r}", hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}")
+    doc = ast.get_docstring(tree) or ""
+    return Entry(kind, name, path.stem, doc.partition("\n")[0], doc, path.resolve(), {}, factory)
+
+
+# ---- using -----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _options_of(path: Path) -> type[Options]:
+    from kdcli.core.options import Options as Base
+
+    tree = _tree(path)
+    node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options"), None)
+    if node is None:
+        return Base
+    # executed alone, so that a recipe's options are checked before torch is imported: only what needs no torch is imported
+    light = {"pydantic", "typing", "annotated_types", "__future__", "collections.abc", "kdcli.core.options"}
+    imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module in light]
+    alone = ast.ClassDef(
+        name="Options", bases=[ast.Name("_Base", ast.Load())], keywords=[], body=node.body, decorator_list=[], type_params=[]
+    )  # type: ignore[call-overload]
+    ast.copy_location(alone, node)
+    module = ast.fix_missing_locations(ast.Module(body=[*imports, alone], type_ignores=[]))
+    space: dict[str, Any] = {"_Base": Base, "__name__": f"kdcli._options.{path.stem}"}
+    holder = ModuleType(space["__name__"])
+    sys.modules[space["__name__"]] = holder  # pydantic looks annotations up in the module that a class says it is from
+    holder.__dict__.update(space)
+    try:
+        exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or one the user named
+    except NameError as error:
+        raise UsageError(f"{path}: class Options may use pydantic and typing only ({error})") from error
+    return cast("type[Options]", holder.__dict__["Options"])
+
+
+def options_class(found: Entry) -> type[Options]:
+    """The options of a method, network family or dataset family, without importing the module they stand in."""
+    return _options_of(found.path)
+
+
+def load(found: Entry) -> ModuleType:
+    """Import the module of an entry: from here on torch is needed."""
+    package = Path(__file__).parent
+    if found.path.is_relative_to(package):
+        return importlib.import_module(f"kdcli.{_FOLDERS[found.kind]}.{found.path.stem}")
+    module_name = f"kdcli_user_{found.path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, found.path)
+    if spec is None or spec.loader is None:
+        raise NotFound(f"cannot import {found.path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{found.path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

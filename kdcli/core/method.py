@@ -1,0 +1,94 @@
+"""Method: what is trained and what the loss is. The engine does everything else."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from kdcli.core.network import Network
+from kdcli.core.options import Options as MethodOptions
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import Arity, Batch, DataInfo, Progress, Step
+
+__all__ = ["Arity", "Method", "MethodOptions", "Setup", "Stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that a method may know of the world: no device, rank, dtype, path or logger in it.
+
+    build: fresh weights of "student", "teacher" or a network by name; each call gives independent ones.
+    load: another checkpoint of the teacher.
+    gather: concatenates [B,...] over ranks; the identity on one device.
+    """
+
+    student: Network
+    teachers: tuple[Teacher, ...]
+    data: DataInfo
+    build: Callable[[str], Network]
+    load: Callable[[str], Teacher]
+    gather: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One phase of training.
+
+    trains: the modules whose parameters get gradients; everything else is frozen and in eval mode.
+    epochs: None means the recipe's. optim: overrides of the recipe's [optim] keys.
+    """
+
+    name: str
+    trains: tuple[nn.Module, ...]
+    loss: Callable[[Batch, Progress], Step]
+    epochs: int | None = None
+    optim: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A distillation method. The usual subclass defines Options and `loss` and nothing else.
+
+    Extra trainable modules are submodules, memory banks are buffers keyed by batch.index: then they are trained, saved,
+    resumed and wrapped without another word.
+    """
+
+    Options: ClassVar[type[MethodOptions]]
+    options: MethodOptions
+    teachers: ClassVar[Arity] = Arity(1, 1)
+    student_taps: ClassVar[tuple[str, ...]] = ()
+    teacher_taps: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: MethodOptions, setup: Setup) -> None:
+        super().__init__()
+        self.options = options
+        self.student = setup.student
+        self.teacher_nets = setup.teachers
+        self.data = setup.data
+
+    @property
+    def teacher(self) -> Teacher:
+        """The only teacher of a method that takes one."""
+        return self.teacher_nets[0]
+
+    def loss(self, batch: Batch, at: Progress) -> Step:
+        """The loss terms of one minibatch, already weighted."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither loss nor stages")
+
+    def stages(self) -> list[Stage]:
+        """The phases of training, in order. One that trains the whole method unless overridden."""
+        return [Stage("distill", (self,), self.loss)]
+
+    def on_epoch(self, at: Progress) -> None:
+        """Called before each epoch, on resume too."""
+
+    def deployable(self) -> Network:
+        """The network to evaluate and ship."""
+        return self.student
+
+    def aligned(self, z: Tensor, v: Tensor) -> Tensor:
+        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden."""
+        return z

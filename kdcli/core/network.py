@@ -1,0 +1,37 @@
+"""Network: a classifier that names its own inner places, so that no method hooks into it by string module paths."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from kdcli.core.types import Output, Tap
+
+
+class Network(nn.Module, ABC):
+    """A classifier with declared taps.
+
+    Tap names are shared by every family: "stem", "stage1".."stageN" (after the stage's last ReLU), "stageN.pre" (before
+    it), "pooled" (the vector that feeds the head).
+    """
+
+    taps: Mapping[str, Tap]
+    head: nn.Linear
+
+    @abstractmethod
+    def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """Logits [B,K] of images x [B,C,H,W], and the named taps.
+
+        Raises:
+            KeyError: a tap that is not in `self.taps`.
+        """
+
+    @abstractmethod
+    def trunk(self, upto: str) -> tuple[nn.Module, ...]:
+        """The modules that a tap's value depends on, in order: what a hint stage trains."""
+
+    def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
+        """The batch norm that feeds a ".pre" tap, or None where the family has none there."""
+        return None

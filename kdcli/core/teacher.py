@@ -1,0 +1,61 @@
+"""Teachers: frozen networks that answer, and that nothing can train, save or wrap by accident.
+
+Deliberately not nn.Modules: a Method that holds one does not register it, so no teacher key can reach a student's
+checkpoint, no optimiser its weights and no `train()` its batch norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdcli.core.network import Network
+from kdcli.core.types import Batch, Output
+
+
+class Teacher:
+    """A frozen network in eval mode.
+
+    Args:
+        network: already on the device.
+        renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the teacher was trained
+            on, x * scale + shift; None where both normalise alike.
+    """
+
+    def __init__(self, network: Network, *, renormalise: tuple[Tensor, Tensor] | None = None) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.head.out_features
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        """Logits [N,K] and taps for a batch, without gradient."""
+        with torch.no_grad():
+            x = batch.x
+            if self._renormalise is not None:
+                scale, shift = self._renormalise
+                x = x * scale + shift
+            return self.network(x, taps)  # type: ignore[no-any-return]
+
+
+class Ensemble(Teacher):
+    """Several teachers that answer as one: the weighted mean of their logits. Taps are the first teacher's.
+
+    Args:
+        teachers: at least one.
+        weights: one a teacher, summing to 1; equal unless given.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
+        self.teachers = tuple(teachers)
+        self.weights = tuple(weights) if weights is not None else (1.0 / len(self.teachers),) * len(self.teachers)
+        self.network = self.teachers[0].network
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        outputs = [teacher(batch, taps if position == 0 else ()) for position, teacher in enumerate(self.teachers)]
+        logits = torch.stack([output.logits.float() * weight for output, weight in zip(outputs, self.weights, strict=True)])
+        return Output(logits.sum(0), outputs[0].taps)

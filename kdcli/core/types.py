@@ -1,0 +1,121 @@
+"""The nouns of the engine: what a batch, an output, a step and a dataset are. Letters as in docs/reference: B batch,
+N rows of logits, K classes, C,H,W maps, D embedding; z student logits, v teacher logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One minibatch on the device.
+
+    x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64.
+    index: [B] int64, position in the training set, which memory banks and logit caches key on.
+    view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    view: Tensor
+
+
+class Output(NamedTuple):
+    """What a network returns: logits [N,K] and the taps that were asked for, by name."""
+
+    logits: Tensor
+    taps: Mapping[str, Tensor]
+
+
+class Step(NamedTuple):
+    """What a loss returns: its terms by name, already weighted (the engine sums and logs them), and the logits [N,K] of
+    the network whose training accuracy is worth showing.
+    """
+
+    losses: dict[str, Tensor]
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A named place inside a network, declared so that a regressor can be sized without a dry run.
+
+    stride: input pixels a position of the map, or None where the tap is a vector ("pooled").
+    """
+
+    channels: int
+    stride: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands. epoch counts from 1; step is the number of optimiser steps of this stage already taken."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is done, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What a method or a checkpoint may know of the data.
+
+    targets: [num_train] int64, labels of the training split in index order.
+    superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels in [0, 1].
+    """
+
+    name: str
+    num_classes: int
+    num_train: int
+    input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    targets: Tensor = field(repr=False)
+    superclass: Tensor | None = field(default=None, repr=False)
+
+
+class Feed(Protocol):
+    """Batches on the device: what data gives and the engine takes."""
+
+    @property
+    def info(self) -> DataInfo: ...
+
+    @property
+    def train_batches(self) -> int:
+        """Minibatches an epoch."""
+
+    def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
+
+    def split(self, name: SplitName) -> Iterator[Batch]:
+        """A split in index order, not augmented. A split that does not exist yields nothing."""
+
+    def size(self, name: SplitName) -> int:
+        """Samples in a split, 0 where it does not exist."""
+
+
+class Arity(NamedTuple):
+    """How many teachers a method takes: at least, and at most (None: no limit)."""
+
+    least: int
+    most: int | None
+
+    def admits(self, count: int) -> bool:
+        return count >= self.least and (self.most is None or count <= self.most)

@@ -1,0 +1,76 @@
+"""What the trainer says while it works. Listeners are the only output: files, progress display and checkpoints hang here.
+
+The values of a StepDone stay on the device; whoever reads one pays for the synchronisation, so listeners read few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from kdcli.core.types import Progress
+from kdcli.results import Measures
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A stage begins (or goes on, when resumed). number counts from 1."""
+
+    at: Progress
+    number: int
+    count: int
+    batches: int  # minibatches an epoch
+    trainable: int  # parameters that get gradients
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One minibatch went through. batch counts from 1 within the epoch; losses are running means of the epoch."""
+
+    at: Progress
+    batch: int
+    batches: int
+    lr: float
+    losses: Mapping[str, Tensor]
+    correct: Tensor
+    seen: int
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """An epoch ended. losses are means over its images; val is None where nothing is held out."""
+
+    at: Progress
+    lr: float
+    losses: Mapping[str, float]
+    train_accuracy: float
+    val: Measures | None
+    best: bool  # the best validation accuracy so far
+    seconds: float
+    images_per_second: float
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StateSaved:
+    """The state for `kd resume` is on disk."""
+
+    at: Progress
+    path: str
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage ended."""
+
+    at: Progress
+    number: int
+    count: int
+
+
+Event = StageStarted | StepDone | EpochDone | StateSaved | StageDone
+Listener = Callable[[Event], None]

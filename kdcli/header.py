@@ -1,0 +1,99 @@
+"""The header of a model.safetensors: what makes a checkpoint explain itself. Standard library only.
+
+A checkpoint names its architecture and arguments, the classes it predicts, how its input was normalised, what it was
+trained on and how good it was; so `kd evaluate` needs no recipe, any student is a valid teacher, and a teacher that does
+not fit the data is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import CorruptFile, NotFound
+from kdcli.files import finite, safetensors_metadata
+
+FORMAT = 1
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointHeader:
+    """architecture: a name that `kd models` lists (or torchvision/NAME, or file.py:factory). arguments: its options.
+
+    data: the resolved [data] section it was trained on. metrics: as in summary.json, without times, so that equal runs
+    give equal files. method, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data: Mapping[str, Any]
+    data_fingerprint: str
+    parameters: int
+    method: str = "none"
+    seed: int = 0
+    teachers: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    recipe_sha256: str = ""
+    tensors_sha256: str = ""
+    created_by: str = ""
+
+    def to_metadata(self) -> dict[str, str]:
+        """The string metadata that safetensors stores."""
+        return {"kd": json.dumps({"format": FORMAT, **finite(asdict(self))}, sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> CheckpointHeader:
+        """Parse what `to_metadata` made.
+
+        Raises:
+            CorruptFile: the file was not written by kd, or its header is damaged or of a newer format.
+        """
+        hint = "give a model.safetensors that kd wrote, or its run directory"
+        if "kd" not in metadata:
+            raise CorruptFile(f"{path} has no kd header: its architecture and classes are unknown", hint=hint)
+        try:
+            content = json.loads(metadata["kd"])
+            if content.pop("format") > FORMAT:
+                raise CorruptFile(f"{path} was written by a newer kd", hint="upgrade kd")
+            for key in ("input_shape", "class_names", "mean", "std", "teachers"):
+                content[key] = tuple(content[key])
+            return cls(**content)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CorruptFile(f"{path} has a damaged kd header: {error}", hint=hint) from error
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a user means: a file, or the model.safetensors of a run directory.
+
+    Raises:
+        NotFound: neither is there; says what is.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    if (given / MODEL_FILE).is_file():
+        return given / MODEL_FILE
+    if given.is_dir():
+        state = "the run is not finished: kd resume " + str(given) if (given / "state").is_dir() else "it is not a run directory"
+        raise NotFound(f"{given} holds no {MODEL_FILE}", hint=state)
+    nearby = sorted(str(found.parent) for found in Path("runs").glob(f"*/{MODEL_FILE}"))[:8]
+    raise NotFound(f"no checkpoint at {given}", hint=f"there are: {', '.join(nearby)}" if nearby else "train one: kd train-teacher")
+
+
+def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
+    """Find a checkpoint and read its header, without loading a tensor or importing torch.
+
+    Raises:
+        NotFound: nothing there. CorruptFile: truncated, not safetensors, or not ours.
+    """
+    found = find_checkpoint(path)
+    return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)

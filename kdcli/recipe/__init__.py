@@ -1,0 +1,1 @@
+"""Recipes: what a run is, validated before torch is imported."""

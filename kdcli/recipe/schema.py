@@ -1,0 +1,286 @@
+"""What a recipe may say, and the only place where a default lives. No torch, no typer, no rich.
+
+Two kinds of recipe share a base: train-teacher's names its network under [model], distill's under [student] and
+[teacher]. Options that belong to one method, network family, dataset, optimiser or schedule stand flat in its section and
+are checked by the branch that the section's `name` selects, so that an error names the key and not the union.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, create_model, model_validator
+
+from kdcli import catalog
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: frozen, unknown keys are errors, NaN and infinity are not numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Augment(Section):
+    """Random changes to training images. A section that is absent means the dataset's own usual ones."""
+
+    crop: int = Field(0, ge=0, le=32, description="Pad each side by this many pixels, then crop back at random. 0: off.")
+    padding: Literal["zeros", "reflect"] = Field("zeros", description="What the padding of `crop` holds.")
+    flip: bool = Field(default=False, description="Mirror half of the images left to right.")
+    resized_crop: bool = Field(default=False, description="Crop a random area and aspect ratio and resize it: image folders.")
+    scale: tuple[Positive, Positive] = Field((0.08, 1.0), description="Range of the area that resized_crop takes.")
+    ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="Range of its aspect ratio.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for key in ("scale", "ratio"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key}: the range ends ({high}) before it begins ({low})")
+        if self.resized_crop and self.crop:
+            raise ValueError("resized_crop and crop exclude each other: set one of them")
+        return self
+
+
+class Named(Section):
+    """A section whose `name` selects a branch with options of its own."""
+
+    KIND: ClassVar[catalog.Kind]
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the branch, by name."""
+        own = self.own_keys()
+        return {key: value for key, value in self.model_dump().items() if key in own}
+
+    @classmethod
+    def own_keys(cls) -> frozenset[str]:
+        common = next(base for base in cls.__mro__ if "KIND" in base.__dict__)
+        return frozenset(cls.model_fields) - frozenset(common.model_fields)  # type: ignore[attr-defined]
+
+
+class DataSection(Named):
+    """[data]: which images, which part of them, and how they vary."""
+
+    KIND = "dataset"
+    name: str = Field("digits", description="A dataset's name (kd datasets) or path/to/file.py:function.")
+    root: str | None = Field(None, description="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.")
+    val_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the training set held out for validation, by class.")
+    train_limit: int | None = Field(None, ge=2, description="Train on this many samples, drawn by class; all unless given.")
+    augment: Augment | None = Field(None, description="Random changes to training images; the dataset's own unless given.")
+    eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
+
+
+class NetworkSection(Named):
+    """[model] or [student]: which network."""
+
+    KIND = "model"
+    name: str = Field(description="A network's name (kd models), torchvision/NAME, or path/to/file.py:factory.")
+    init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
+
+
+class TeacherSection(Section):
+    """[teacher], or one of several [[teacher]]: exactly one of checkpoint, recipe and name."""
+
+    checkpoint: str | None = Field(None, description="A run directory or a model.safetensors.")
+    recipe: str | None = Field(None, description="A train-teacher recipe: trained first unless a run with it exists.")
+    name: str | None = Field(None, description="A network that comes with weights: torchvision/NAME.")
+    weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
+    weight: Positive | None = Field(None, description="Share of this teacher among several; equal unless given.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("checkpoint", "recipe", "name") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of checkpoint, recipe and name, got {' and '.join(given) or 'none'}")
+        if self.weights is not None and self.name is None:
+            raise ValueError("weights goes with name: a checkpoint or a recipe has its own")
+        return self
+
+
+class MethodSection(Named):
+    """[method]: the method and its own options."""
+
+    KIND = "method"
+    name: str = Field("skd", description="A method's name (kd methods) or path/to/file.py.")
+
+
+class TrainSection(Section):
+    """[train]: how long, in what portions, and what is kept."""
+
+    epochs: int = Field(30, ge=1, description="Passes over the training set.")
+    batch_size: int = Field(64, ge=1, description="Images an optimiser step takes at a time.")
+    accumulate: int = Field(1, ge=1, description="Minibatches of batch_size whose gradients make one step.")
+    clip_norm: Positive | None = Field(None, description="Largest gradient norm; larger ones are scaled down to it.")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Decay of an average of the weights, which is then the result."
+    )
+    select: Literal["last", "best"] = Field("last", description="Which epoch is the result; best is chosen on the held-out part.")
+    keep_best: bool = Field(default=False, description="Also keep the epoch with the best validation accuracy.")
+    keep_every: int | None = Field(None, ge=1, description="Keep the weights every so many epochs.")
+    state_seconds: Positive = Field(60.0, description="Save the state for `kd resume` at least this often.")
+
+
+class OptimSection(Section):
+    """[optim] common to all optimisers."""
+
+    name: str
+    lr: Positive
+    weight_decay: float = Field(ge=0)
+
+
+class SgdSection(OptimSection):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = Field(0.05, description="Learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
+    nesterov: bool = Field(default=False, description="Nesterov's form of momentum.")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on all parameters.")
+
+
+class AdamWSection(OptimSection):
+    """Adam with decoupled weight decay; Adam where weight_decay is 0."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Positive = Field(1e-3, description="Learning rate.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="Decay of the two moments."
+    )
+    eps: Positive = Field(1e-8, description="Added to the root of the second moment.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+
+
+class ScheduleSection(Section):
+    """[schedule] common to all schedules."""
+
+    name: str
+    warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises linearly from 0.")
+
+
+class CosineSection(ScheduleSection):
+    """Half a cosine from the learning rate to `floor` times it, step by step."""
+
+    name: Literal["cosine"] = "cosine"
+    floor: Fraction = Field(0.0, description="Share of the learning rate at the end.")
+
+
+class MultistepSection(ScheduleSection):
+    """The learning rate is multiplied by `gamma` after each milestone."""
+
+    name: Literal["multistep"] = "multistep"
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field((150, 180, 210), description="Epochs after which the rate drops.")
+    gamma: Positive = Field(0.1, description="Factor of each drop.")
+
+
+class ConstantSection(ScheduleSection):
+    """The same learning rate throughout."""
+
+    name: Literal["constant"] = "constant"
+
+
+class RuntimeSection(Section):
+    """[runtime]: where and in what precision. Changes speed; must not change what is learnt beyond rounding."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:INDEX.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the networks; losses are always float32.")
+    channels_last: Literal["auto", "on", "off"] = Field("auto", description="Memory layout of images.")
+    compile: bool = Field(default=False, description="Compile the networks with torch.compile.")
+    workers: int = Field(0, ge=0, le=64, description="Processes that decode images, for streamed data.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores unless given.")
+
+
+class GatesSection(Section):
+    """[gates]: what the result must meet; a miss is exit code 3."""
+
+    min_accuracy: Fraction | None = Field(None, description="Least test accuracy, a fraction.")
+    max_entropy_gap: float | None = Field(None, description="Largest S(student) - S(teacher), nats, at temperature 1, on raw logits.")
+    max_free_energy_gap: float | None = Field(None, description="Largest F(teacher) - F(student), at temperature 1, on raw logits.")
+    max_ece: Fraction | None = Field(None, description="Largest expected calibration error, 15 bins.")
+
+
+class ReportSection(Section):
+    """[report]: what the report shows."""
+
+    html: bool = Field(default=True, description="Write report.html with its plots.")
+    temperatures: tuple[Positive, ...] = Field((1.0, 4.0), min_length=1, description="Temperatures of the gap section.")
+
+
+OPTIMISERS: dict[str, type[OptimSection]] = {"sgd": SgdSection, "adamw": AdamWSection}
+SCHEDULES: dict[str, type[ScheduleSection]] = {"cosine": CosineSection, "multistep": MultistepSection, "constant": ConstantSection}
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class Recipe(Section):
+    """What both kinds of recipe share. A run is a pure function of it."""
+
+    KIND: ClassVar[Literal["train-teacher", "distill"]]
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random draw.")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._+-]+$", description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given."
+    )
+    data: SerializeAsAny[DataSection] = Field(default_factory=DataSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    optim: SerializeAsAny[OptimSection] = Field(default_factory=SgdSection)
+    schedule: SerializeAsAny[ScheduleSection] = Field(default_factory=CosineSection)
+    runtime: RuntimeSection = Field(default_factory=RuntimeSection)
+    gates: GatesSection = Field(default_factory=GatesSection)
+    report: ReportSection = Field(default_factory=ReportSection)
+
+    @model_validator(mode="after")
+    def _selection_has_data(self) -> Self:
+        if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
+            raise ValueError('the best epoch needs held-out data: set data.val_fraction above 0, or train.select to "last"')
+        return self
+
+
+class TrainTeacherRecipe(Recipe):
+    """A recipe of `kd train-teacher`."""
+
+    KIND = "train-teacher"
+    model: SerializeAsAny[NetworkSection]
+    method: SerializeAsAny[MethodSection] = Field(default_factory=lambda: MethodSection(name="none"))
+
+
+class DistillRecipe(Recipe):
+    """A recipe of `kd distill`."""
+
+    KIND = "distill"
+    student: SerializeAsAny[NetworkSection]
+    teacher: Annotated[tuple[TeacherSection, ...], BeforeValidator(_as_list)] = ()
+    method: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
+
+
+def branch(base: type[Named], name: str) -> type[Named]:
+    """The section class for one name: `base` with the options of that method, network family or dataset added flat.
+
+    Raises:
+        NotFound: nothing of that name exists.
+    """
+    found = catalog.entry(base.KIND, name)
+    options = catalog.options_class(found)
+    fields: dict[str, Any] = {key: (info.annotation, info) for key, info in options.model_fields.items()}
+    title = f"{base.__name__}_{name}"
+    return create_model(title, __base__=(base, _Checked), __doc__=found.summary, _options_class=(ClassVar[Any], options), **fields)
+
+
+class _Checked(Section):
+    """Runs the validators that an options class has of its own, on the branch that carries its fields."""
+
+    _options_class: ClassVar[Any] = None
+
+    @model_validator(mode="after")
+    def _own_rules(self) -> Self:
+        options = type(self)._options_class
+        if options is not None:
+            try:
+                options.model_validate({key: getattr(self, key) for key in options.model_fields})
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self

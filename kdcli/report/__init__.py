@@ -1,0 +1,1 @@
+"""Reads a run directory and shows it; never a model, never torch."""

@@ -1,0 +1,249 @@
+"""What jobs return, what summary.json holds and what `--json` prints: one set of frozen types for all three.
+
+Accuracy is a fraction, entropies are in nats, times in seconds. Standard library only: reports read these without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats. ece: expected
+    calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at temperature 1, logits centred per
+    sample. logit_norm: mean L2 norm of centred logits. accuracy_interval: Wilson's.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    top5: float | None
+    nll: float
+    ece: float
+    entropy: float
+    free_energy: float
+    logit_norm: float
+    split: Literal["train", "val", "test"] = "test"
+    selected: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class GapAt:
+    """Both gaps between one student and its teacher at one temperature, raw logits unless `aligned`.
+
+    entropy: S(student) - S(teacher), nats. free_energy: F(teacher) - F(student), F = tau logsumexp(x/tau).
+    """
+
+    temperature: float
+    entropy: float
+    free_energy: float
+    aligned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One threshold that the user asked for."""
+
+    name: str
+    limit: float
+    value: float | None
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSummary:
+    """A teacher as a report needs it."""
+
+    checkpoint: str
+    sha256: str
+    architecture: str
+    parameters: int
+    test: Measures | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished train-teacher or distill run: exactly summary.json.
+
+    gap: at temperature 1 on raw logits, the one that gates use; None without a teacher. gaps: at every temperature of
+    [report], raw and aligned.
+    """
+
+    command: Literal["train-teacher", "distill"]
+    run: str
+    checkpoint: str
+    name: str
+    network: str
+    parameters: int
+    data: str
+    method: str
+    seed: int
+    epochs: int
+    device: str
+    precision: str
+    test: Measures
+    val: Measures | None = None
+    train_accuracy: float | None = None
+    teachers: tuple[TeacherSummary, ...] = ()
+    gap: GapAt | None = None
+    gaps: tuple[GapAt, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    recipe_sha256: str = ""
+    wall_seconds: float = 0.0
+    images_per_second: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One checkpoint measured on one split by `kd evaluate`."""
+
+    checkpoint: str
+    network: str
+    parameters: int
+    method: str
+    data: str
+    measures: Measures
+    per_class: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """McNemar's exact test between two checkpoints on the same images."""
+
+    first: str
+    second: str
+    difference: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """The `data` of `kd evaluate --json`."""
+
+    evaluations: tuple[Evaluation, ...]
+    pairs: tuple[PairTest, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+
+
+# ---- the gap ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over samples with its 95 % bootstrap interval (percentile, over samples)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseAt:
+    """How one network responds at one temperature: mean entropy and free energy of centred logits, by sample and by class."""
+
+    temperature: float
+    entropy: Estimate
+    free_energy: Estimate
+    entropy_by_class: tuple[float, ...]
+    free_energy_by_class: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One network's response over a split. form: its raw logits, or those that its method's loss sees (`aligned`)."""
+
+    label: str
+    checkpoint: str
+    network: str
+    parameters: int
+    method: str
+    form: Literal["raw", "aligned"]
+    measures: Measures
+    at: tuple[ResponseAt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairAt:
+    """Student against teacher at one temperature.
+
+    entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for entropy and
+    (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0. in_range: the
+    approximation's condition, mean |v|^2 < 0.1 * 2 tau^2 K. kl: mean KL(q||p), nats, without tau^2.
+    """
+
+    temperature: float
+    entropy: Estimate
+    free_energy: Estimate
+    entropy_second_order: float
+    free_energy_second_order: float
+    entropy_ratio: float | None
+    free_energy_ratio: float | None
+    in_range: bool
+    kl: float
+    entropy_by_class: tuple[float, ...]
+    free_energy_by_class: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """One student, in one form, against the teacher. agreement: share of samples with equal argmax."""
+
+    student: str
+    form: Literal["raw", "aligned"]
+    agreement: float
+    at: tuple[PairAt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GapReport:
+    """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students."""
+
+    data: str
+    split: Literal["train", "val", "test"]
+    n: int
+    class_names: tuple[str, ...]
+    temperatures: tuple[float, ...]
+    teacher: Response
+    students: tuple[Response, ...] = ()
+    pairs: tuple[PairReport, ...] = ()
+    bootstrap: int = 1000
+    gates: tuple[GateResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationCurve:
+    """A reliability diagram: equal bins of confidence; an empty bin has None."""
+
+    ece: float
+    edges: tuple[float, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+    count: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunAnalysis:
+    """analysis.json of a run: what its report draws besides the curves. confusion: [true][predicted] counts on the test
+    split; calibration by label ("teacher", "student").
+    """
+
+    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: Mapping[str, CalibrationCurve]
+    gap: GapReport | None = None
