@@ -1,0 +1,53 @@
+"""What every test rests on: which ones are skipped and why, few threads, and no writing outside the test's own folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# set before torch is imported: pytest-xdist's processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_SWITCHES = {"slow": "KD_SLOW", "download": "KD_DOWNLOAD", "paper": "KD_PAPER"}
+_DEVICES = {"gpu": 1, "multigpu": 2}
+_OURS = ("KD_RUNS_DIR", "KD_DEBUG", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "COLUMNS", "LINES")
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, variable in _SWITCHES.items():
+            if marker in item.keywords and os.environ.get(variable) != "1":
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: set {variable}=1 to run it"))
+        for marker, least in _DEVICES.items():
+            if marker in item.keywords and _cuda_devices() < least:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
+    """No variable of the developer's shell changes a result; datasets come from an empty folder unless a test downloads."""
+    for name in _OURS:
+        monkeypatch.delenv(name, raising=False)
+    if not {"download", "paper"} & set(request.keywords):
+        monkeypatch.setenv("KD_DATA_DIR", str(tmp_path_factory.getbasetemp() / "no-datasets"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root folder."""
+    return Path(__file__).parent.parent
