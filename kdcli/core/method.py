@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -54,13 +55,20 @@ class Method(nn.Module, ABC):
 
     Extra trainable modules are submodules, memory banks are buffers keyed by batch.index: then they are trained, saved,
     resumed and wrapped without another word.
+
+    A subclass names its options class once, as the annotation of `options`; `Options` is that class.
     """
 
-    Options: ClassVar[type[MethodOptions]]
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
     options: MethodOptions
     teachers: ClassVar[Arity] = Arity(1, 1)
     student_taps: ClassVar[tuple[str, ...]] = ()
     teacher_taps: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "options" in inspect.get_annotations(cls):
+            cls.Options = inspect.get_annotations(cls, eval_str=True)["options"]
 
     def __init__(self, options: MethodOptions, setup: Setup) -> None:
         super().__init__()
@@ -89,6 +97,6 @@ class Method(nn.Module, ABC):
         """The network to evaluate and ship."""
         return self.student
 
-    def aligned(self, z: Tensor, v: Tensor) -> Tensor:
+    def aligned(self, z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002  the methods that align need v
         """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden."""
         return z
