@@ -1,0 +1,192 @@
+"""Writes the pages of docs/reference that repeat what the code says, so that they cannot say something else.
+
+`make docs` writes them; a test holds them to what this module would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from kdcli import catalog
+from kdcli.errors import Exit
+from kdcli.recipe import schema
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+NOTE = "<!-- written by `make docs`: change the code, not this page -->\n"
+
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+# ---- types and defaults, in words ------------------------------------------------------------------------------------
+
+
+def type_in_words(field: Mapping[str, Any]) -> str:
+    """What a JSON Schema node admits: `integer ≥ 1`, `"last" or "best"`, `list of number > 0`."""
+    if "anyOf" in field:
+        return " or ".join(type_in_words(option) for option in field["anyOf"] if option.get("type") != "null")
+    if "enum" in field or "const" in field:
+        return " or ".join(f"`{_toml(value)}`" for value in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array":
+        items = field.get("items") or (field.get("prefixItems") or [{}])[0]
+        count = f"{field['maxItems']} × " if field.get("minItems") == field.get("maxItems") and "maxItems" in field else "list of "
+        return count + type_in_words(items)
+    bounds = " ".join(f"{sign} {_number(field[key])}" for key, sign in _BOUNDS.items() if key in field)
+    return f"{field.get('type', 'any')} {bounds}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if abs(value) < 1e6 else f"2^{int(value).bit_length() - 1}"
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'"{value}"'
+        case tuple() | list():
+            return f"[{', '.join(_toml(item) for item in value)}]"
+        case float():
+            return f"{value:.4g}" if value != int(value) else f"{value:.1f}"
+        case _:
+            return str(value)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=True)
+    return "" if value is None else f"`{_toml(value)}`"
+
+
+def option_table(model: type[BaseModel], keys: frozenset[str] | None = None) -> str:
+    """A Markdown table of a model's fields: key, type, default, description."""
+    properties = model.model_json_schema().get("properties", {})
+    rows = [
+        f"| `{key}` | {type_in_words(properties[key])} | {_default(info)} | {_cell(info.description)} |"
+        for key, info in model.model_fields.items()
+        if keys is None or key in keys
+    ]
+    return "\n".join(["| key | type | default | |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("\n", " ")
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def recipe_page() -> str:
+    """docs/reference/recipe.md: every section and key of a recipe."""
+    top = frozenset({"seed", "name"})
+    parts = [
+        "# Recipes\n",
+        "A recipe is a TOML file. `kd check FILE` validates one and prints every resolved value with its origin; unknown keys are errors.\n"
+        "A `train-teacher` recipe names its network under `[model]`; a `distill` recipe has `[student]` and `[teacher]`\n"
+        "(or several `[[teacher]]`). What a recipe leaves out has the default given here.\n",
+        '`extends = "base.toml"` takes another file, relative to this one, as the base. Precedence, from low to high: defaults, the\n'
+        "file that is extended, the file, the variables `KD_DATA_DIR` and `KD_RUNS_DIR`, `--set`, named flags.\n",
+        "## Top level\n\n" + option_table(schema.Recipe, top),
+    ]
+    sections: list[tuple[str, type[schema.Section]]] = [
+        ("[data]", schema.DataSection),
+        ("[data.augment]", schema.Augment),
+        ("[model] and [student]", schema.NetworkSection),
+        ("[teacher]", schema.TeacherSection),
+        ("[method]", schema.MethodSection),
+        ("[train]", schema.TrainSection),
+        *((f'[optim] name = "{name}"', section) for name, section in schema.OPTIMISERS.items()),
+        *((f'[schedule] name = "{name}"', section) for name, section in schema.SCHEDULES.items()),
+        ("[runtime]", schema.RuntimeSection),
+        ("[gates]", schema.GatesSection),
+        ("[report]", schema.ReportSection),
+    ]
+    parts += [f"## {title}\n\n{inspect.getdoc(section)}\n\n{_section_table(section)}" for title, section in sections]
+    return "\n".join(parts)
+
+
+def _section_table(section: type[schema.Section]) -> str:
+    own = {
+        schema.DataSection: "\nOptions of the dataset stand in the same section: `kd datasets NAME` lists them.\n",
+        schema.NetworkSection: "\nArguments of the network stand in the same section: `kd models NAME` lists them.\n",
+        schema.MethodSection: "\nOptions of the method stand in the same section: see [methods](methods.md).\n",
+    }
+    return option_table(section) + own.get(section, "")
+
+
+def methods_page() -> str:
+    """docs/reference/methods.md: one section a method, from its docstring and options."""
+    entries = [catalog.entry("method", name) for name in catalog.names("method")]
+    parts = ["# Methods\n", "What `kd methods NAME` says, for all of them. Options go under `[method]` in a recipe.\n"]
+    parts += [f"- [{entry.name}](#{entry.name}): {entry.summary}" for entry in entries]
+    for entry in entries:
+        options = catalog.options_class(entry)
+        table = option_table(options) if options.model_fields else "No options.\n"
+        body = entry.doc.partition("\n")[2].strip()
+        parts.append(f"\n## {entry.name}\n\n**{entry.summary}**\nFamily: {entry.family}.\n\n```text\n{body}\n```\n\n{table}")
+    return "\n".join(parts)
+
+
+_MEANING = {
+    Exit.OK: ("done, and every gate passed", "green"),
+    Exit.FAILURE: ("it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, unreadable data", "look at the log"),
+    Exit.USAGE: ("the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; nothing was started", "fix the call"),
+    Exit.GATE: ("everything worked and a gate was missed; checkpoint and report are complete", "the model is worse than you allow"),
+    Exit.INCOMPLETE: ("`kd sweep`: some cells failed; those that are done are kept", "look at the failed cells, run it again"),
+    Exit.INTERRUPTED: ("Ctrl-C: the state is saved, and `kd resume RUN` goes on", "run again"),
+    Exit.TERMINATED: ("SIGTERM: the state is saved, and `kd resume RUN` goes on", "run again"),
+}
+
+
+def exit_codes_page() -> str:
+    """docs/reference/exit-codes.md: the closed table of exit codes."""
+    rows = [f"| {code.value} | `{code.name}` | {_MEANING[code][0]} | {_MEANING[code][1]} |" for code in Exit]
+    return "\n".join(
+        [
+            "# Exit codes\n",
+            "The table is closed: scripts may rely on it. Finer causes are strings in the `code` of each entry of `errors` in `--json`.\n",
+            "| code | name | meaning | in CI |",
+            "| ---: | --- | --- | --- |",
+            *rows,
+            "\nOnly gates that you asked for, by `[gates]` in the recipe or by a flag such as `--min-accuracy`, can give 3.\n",
+        ]
+    )
+
+
+def cli_page() -> str:
+    """docs/reference/cli.md: every command's help, as `kd COMMAND --help` says it."""
+    from tools.cli_help import command_sections
+
+    return "\n".join(["# Command line\n", "Every command prints the same with `--help`.\n", *command_sections()])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "exit-codes.md": exit_codes_page,
+    "methods.md": methods_page,
+    "recipe.md": recipe_page,
+}
+
+
+def page(name: str) -> str:
+    """The text of one generated page."""
+    return NOTE + "\n" + PAGES[name]().rstrip() + "\n"
+
+
+def main() -> None:
+    """Write all generated pages."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name in PAGES:
+        (REFERENCE / name).write_text(page(name), encoding="utf-8")
+        print(f"docs/reference/{name}")  # noqa: T201  a script's answer
+
+
+if __name__ == "__main__":
+    main()
