@@ -155,13 +155,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class ResponseAt:
-    """How one network responds at one temperature: mean entropy and free energy of centred logits, by sample and by class."""
+    """How one network responds at one temperature: mean entropy and free energy of centred logits, over samples and by
+    class; None for a class without samples.
+    """
 
     temperature: float
     entropy: Estimate
     free_energy: Estimate
-    entropy_by_class: tuple[float, ...]
-    free_energy_by_class: tuple[float, ...]
+    entropy_by_class: tuple[float | None, ...]
+    free_energy_by_class: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,9 @@ class PairAt:
     """Student against teacher at one temperature.
 
     entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for entropy and
-    (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0. in_range: the
-    approximation's condition, mean |v|^2 < 0.1 * 2 tau^2 K. kl: mean KL(q||p), nats, without tau^2.
+    (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0 to float32 rounding.
+    in_range: the approximation's condition, mean |v|^2 < 0.1 * 2 tau^2 K. kl: mean KL(q||p), nats, without tau^2.
+    by_class: the exact gaps; None for a class without samples.
     """
 
     temperature: float
@@ -196,8 +199,8 @@ class PairAt:
     free_energy_ratio: float | None
     in_range: bool
     kl: float
-    entropy_by_class: tuple[float, ...]
-    free_energy_by_class: tuple[float, ...]
+    entropy_by_class: tuple[float | None, ...]
+    free_energy_by_class: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

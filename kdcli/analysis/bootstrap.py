@@ -1,0 +1,35 @@
+"""Bootstrap over samples: how much a mean would move had other pictures been in the test set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdcli.core import random
+
+_DRAWS = 1 << 20  # drawn at a time: the counts of all resamples at once would take 80 MB for 10,000 samples
+
+
+def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
+    """Means of `values` over resamples of the n samples with replacement, [resamples,C] float64.
+
+    All columns share the resamples, so that the difference of two columns is the paired bootstrap of their gap. Resample b
+    depends on (seed, b, n) alone. Counting how often each sample is drawn turns the means into one matrix product.
+
+    Args:
+        values: [n,C] float64, one statistic of every sample a column.
+        resamples: how many.
+        seed: of the draws.
+    """
+    n = len(values)
+    stream = random.key(seed, "bootstrap")
+    rows = max(1, _DRAWS // n)
+    means = [_counts(stream, first, min(rows, resamples - first), n) @ values / n for first in range(0, resamples, rows)]
+    return torch.cat(means)
+
+
+def _counts(stream: int, first: int, rows: int, n: int) -> Tensor:
+    """How often each of n samples is drawn by resamples first..first+rows, [rows,n] float64."""
+    drawn = random.integers(stream, torch.arange(first * n, (first + rows) * n), n).view(rows, n)
+    cells = drawn + torch.arange(rows)[:, None] * n
+    return torch.bincount(cells.flatten(), minlength=rows * n).view(rows, n).double()

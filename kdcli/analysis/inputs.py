@@ -1,0 +1,75 @@
+"""What every analysis asks of its logits, checked once and named by network, before a NaN or a shape can spoil a mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdcli.errors import BadData, Incompatible, UsageError
+
+
+def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network") -> None:
+    """Refuse logits that no analysis can use.
+
+    Args:
+        logits: [n,K] floating point.
+        targets: [n] int64, classes from 0.
+        label: what messages call the network.
+
+    Raises:
+        Incompatible: shapes that do not fit each other, or fewer than two classes.
+        BadData: no samples, logits that are NaN or infinite, or targets that are not classes.
+    """
+    _check_shapes(logits, targets, label)
+    finite = torch.isfinite(logits).all(dim=1)
+    if not finite.all():
+        first = int(torch.nonzero(~finite)[0])
+        raise BadData(
+            f"logits of {label} are not finite for {int((~finite).sum())} of {len(logits)} samples, first for sample {first} (counted from 0)",
+            hint="its training has diverged, or its input has: train it again with a lower optim.lr, and check that picture",
+        )
+    if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
+        raise BadData(
+            f"labels run from {int(targets.min())} to {int(targets.max())}, but {label} predicts classes 0 to {logits.shape[1] - 1}",
+            hint="evaluate a network on the data that it was trained for",
+        )
+
+
+def _check_shapes(logits: Tensor, targets: Tensor, label: str) -> None:
+    if logits.ndim != 2 or targets.ndim != 1 or len(logits) != len(targets):
+        raise Incompatible(
+            f"{label} has logits of shape {list(logits.shape)} for targets of shape {list(targets.shape)}, not [n, K] for [n]"
+        )
+    if logits.shape[1] < 2:
+        raise Incompatible(f"{label} has {logits.shape[1]} class, and probabilities over fewer than 2 classes carry no information")
+    if len(logits) == 0:
+        raise BadData(f"there are no samples to measure {label} on", hint="choose a split that has some")
+
+
+def check_temperatures(temperatures: Sequence[float]) -> None:
+    """Refuse an empty list of temperatures, and any that is not a positive number.
+
+    Raises:
+        UsageError: as said.
+    """
+    if not temperatures:
+        raise UsageError("no temperature given", hint="give at least one, such as --temperature 1,4")
+    for temperature in temperatures:
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise UsageError(f"a temperature must be a number greater than 0, got {temperature}", hint="use --temperature 1,4")
+
+
+def check_class_names(class_names: Sequence[str], logits: Tensor, *, label: str) -> None:
+    """Refuse names that are not one for each column of logits [n,K].
+
+    Raises:
+        Incompatible: as said.
+    """
+    if len(class_names) != logits.shape[1]:
+        raise Incompatible(
+            f"{label} predicts {logits.shape[1]} classes, the data has {len(class_names)}",
+            hint="evaluate a network on the data that it was trained for",
+        )

@@ -1,0 +1,124 @@
+"""How good a network is: accuracy, likelihood, calibration and energies of one split, and whether two networks differ."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdcli.analysis.calibration import expected_calibration_error
+from kdcli.analysis.energy import energies
+from kdcli.analysis.inputs import check_class_names, check_logits
+from kdcli.core.types import SplitName
+from kdcli.errors import Incompatible
+from kdcli.results import Interval, Measures
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+def measure(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    split: SplitName = "test",
+    selected: Literal["last", "best"] = "last",
+    label: str = "the network",
+) -> Measures:
+    """Everything that is said of one network on one split, from its raw logits.
+
+    Args:
+        logits: [n,K] float, on the CPU.
+        targets: [n] int64.
+        split: which split these samples are; recorded.
+        selected: which epoch's weights gave the logits; recorded.
+        label: what error messages call the network.
+
+    Raises:
+        Incompatible, BadData: see `check_logits`.
+    """
+    check_logits(logits, targets, label=label)
+    n, classes = logits.shape
+    log_p = logits.double().log_softmax(dim=1)
+    place = rank(logits, targets)
+    hits = int((place == 0).sum())
+    energy = energies(logits, (1.0,))
+    return Measures(
+        n=n,
+        accuracy=hits / n,
+        accuracy_interval=wilson(hits, n),
+        top5=int((place < 5).sum()) / n if classes > 5 else None,
+        nll=-log_p.gather(1, targets[:, None]).mean().item(),
+        ece=expected_calibration_error(log_p.exp(), targets),
+        entropy=energy.entropy.mean().item(),
+        free_energy=energy.free_energy.mean().item(),
+        logit_norm=energy.square_norm.sqrt().mean().item(),
+        split=split,
+        selected=selected,
+    )
+
+
+def rank(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many classes each sample puts before its true one, [n] int64; 0 is a correct answer.
+
+    Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree about ties.
+    """
+    true = logits.gather(1, targets[:, None])
+    earlier = torch.arange(logits.shape[1]) < targets[:, None]
+    return ((logits > true) | ((logits == true) & earlier)).sum(dim=1)
+
+
+def correct(logits: Tensor, targets: Tensor) -> Tensor:
+    """Which samples are classified correctly, [n] bool: what `mcnemar` compares."""
+    return rank(logits, targets) == 0
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """The 95 % score interval of a proportion (Wilson, JASA 1927); honest near 0 and 1, where networks live."""
+    share, z2 = hits / n, _Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half)
+
+
+def per_class_accuracy(logits: Tensor, targets: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    """Accuracy by class name, in class order; a class without samples is left out.
+
+    Names that several classes share (ImageNet has some) get the class number in brackets.
+
+    Raises:
+        Incompatible: not one name a class, or shapes that do not fit.
+        BadData: see `check_logits`.
+    """
+    check_logits(logits, targets)
+    check_class_names(class_names, logits, label="the network")
+    classes = logits.shape[1]
+    count = torch.bincount(targets, minlength=classes).tolist()
+    hits = torch.bincount(targets[correct(logits, targets)], minlength=classes).tolist()
+    shared = Counter(class_names)
+    names = [name if shared[name] == 1 else f"{name} ({number})" for number, name in enumerate(class_names)]
+    return {name: hit / size for name, hit, size in zip(names, hits, count, strict=True) if size}
+
+
+def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
+    """p-value of McNemar's exact two-sided test that two networks are equally accurate on the same samples.
+
+    Args:
+        correct_a: [n] bool, as `correct` gives it.
+        correct_b: [n] bool, same samples in the same order.
+
+    Raises:
+        Incompatible: they are not of one length.
+    """
+    if correct_a.shape != correct_b.shape:
+        raise Incompatible(f"two networks were measured on {len(correct_a)} and {len(correct_b)} samples, not on the same ones")
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest  # here: it takes a second to import
+
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
