@@ -1,1 +1,1 @@
-"""Bricks that several methods share."""
+"""Bricks that several methods share, such as regressors and memory banks. What only one method needs stays in its file."""

@@ -1,0 +1,202 @@
+"""Losses on logits: supervised, Hinton's distillation, and its two normalised forms.
+
+Throughout p = softmax(z / tau), q = softmax(v / tau), and KL(q || p) = sum_k q_k (log q_k - log p_k), with both logarithms
+from log_softmax, so that nothing underflows at any temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdcli.errors import UsageError
+from kdcli.losses._inputs import labelled, pair, positive, rows
+
+SphericalAlign = Literal["teacher_std", "constant", "unit"]
+
+# a row whose spread is below this share of its largest entry is rounding noise: it has no direction to scale
+_FLAT = 1e-6
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
+    """Mean over the rows of -log softmax(z)_y, in nats. z [N,K], y [N] int64.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+    """
+    return functional.cross_entropy(labelled(z, y, "cross_entropy"), y)
+
+
+def label_smoothing(z: Tensor, y: Tensor, *, smoothing: float, form: Literal["uniform", "others"] = "uniform") -> Tensor:
+    """Cross-entropy against smoothed labels, mean over the rows.
+
+        uniform:  target = (1 - a) onehot(y) + a / K          (Szegedy et al. 2016, section 7; PyTorch)
+        others:   label 1 - a, every other class a / (K - 1)   (Yuan et al. 2020, Tf-KD's code)
+
+    "others" with a is "uniform" with a K / (K - 1).
+
+    Args:
+        z: student logits [N,K].
+        y: labels [N] int64.
+        smoothing: a in [0, 1].
+        form: who gets what is taken from the label.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+        UsageError: smoothing outside [0, 1], or an unknown form.
+    """
+    if not 0 <= smoothing <= 1:
+        raise UsageError(f"losses.label_smoothing: smoothing must be between 0 and 1, got {smoothing}")
+    if form not in {"uniform", "others"}:
+        raise UsageError(f'losses.label_smoothing: form must be "uniform" or "others", got {form!r}')
+    log_p = labelled(z, y, "label_smoothing").log_softmax(-1)
+    classes = z.shape[-1]
+    share = smoothing * classes / (classes - 1) if form == "others" else smoothing
+    hard = -log_p.gather(-1, y.unsqueeze(-1)).mean()
+    return (1 - share) * hard - share * log_p.mean()
+
+
+def kd(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:
+    """Hinton's distillation loss.
+
+        tau^2 * mean_i KL(q_i || p_i)
+
+    Source: Hinton, Vinyals, Dean 2015, section 2; RepDistiller@5237c1fd distiller_zoo/KD.py and mdistiller@e8c5bb33 compute the
+    same number. Its gradient tau (p - q) / N tends to (z - v) / (K N) for centred logits as tau grows, so that a weight keeps its
+    meaning when the temperature changes. Differs from the paper's equation by the constant entropy of q: the minimum is 0.
+    In float32 the value itself loses digits above a temperature of about 1000; the gradient does not.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: shapes that differ or are not [N,K], or fewer than two classes.
+        UsageError: temperature is not above 0.
+    """
+    z, v = pair(z, v, "kd")
+    return _kd(z, v, positive(temperature, "temperature", "kd"))
+
+
+def _kd(z: Tensor, v: Tensor, tau: float) -> Tensor:
+    log_p, log_q = (z / tau).log_softmax(-1), (v / tau).log_softmax(-1)
+    return tau**2 * functional.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
+    """Centred rows [...,K] and their standard deviation [...,1]; 1 for rows that have none.
+
+    Dividing by a small number instead, as reference codes do, makes the gradient of such a row explode (1e7 for an eps of 1e-7);
+    zeroing it would leave a head that starts at zero there for ever.
+    """
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - correction)
+    flat = variance.sqrt() <= _FLAT * x.abs().amax(-1, keepdim=True)
+    return centred, torch.where(flat, 1.0, variance).sqrt()
+
+
+def standardize(x: Tensor, *, correction: int = 1) -> Tensor:
+    """z-score over the classes: (x - mean_k x) / std_k x.
+
+    Source: Sun et al. 2024, Logit standardization in knowledge distillation, equation 9 and algorithm 1;
+    logit-standardization-KD@6083e2de mdistiller/distillers/KD.py. Differs: that code adds 1e-7 to the standard deviation; here a
+    row without spread is only centred. With two classes only the sign is left.
+
+    Args:
+        x: logits [...,K].
+        correction: 1 divides the variance by K - 1, as the reference code does; 0 by K.
+
+    Returns:
+        [...,K], mean 0 and standard deviation 1 over the classes.
+
+    Raises:
+        Incompatible: fewer than two classes.
+    """
+    centred, spread = _spread(rows(x, "standardize"), correction)
+    return centred / spread
+
+
+def match_spread(z: Tensor, *, like: Tensor) -> Tensor:
+    """Student logits, centred, with the standard deviation over classes that the teacher's have, row by row.
+
+        z-hat = (z - mean_k z) * std_k(like) / std_k(z)
+
+    That is the student projected on the sphere on which the centred teacher logits lie. The student's own norm gets no gradient:
+    dL/dz of any loss of z-hat is orthogonal to z - mean z. Differs from Spherical-Knowledge-Distillation@master, which does
+    not centre, by a constant a row, which no softmax sees.
+
+    Args:
+        z: student logits [N,K].
+        like: teacher logits [N,K]; no gradient reaches them.
+
+    Returns:
+        [N,K]
+
+    Raises:
+        Incompatible: shapes that differ or are not [N,K], or fewer than two classes.
+    """
+    z, v = pair(z, like, "match_spread")
+    centred, spread = _spread(z, 1)
+    return centred * (v.std(-1, keepdim=True) / spread)
+
+
+def _unit(x: Tensor) -> Tensor:
+    square = x.square().sum(-1, keepdim=True)
+    return x / torch.where(square == 0, 1.0, square).sqrt()  # a zero row stays zero, with a finite gradient
+
+
+def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Both logits put on one sphere: what `skd` compares, (z-hat, v-hat), each [N,K].
+
+        teacher_std:  z-hat = match_spread(z, like=v), v-hat = v       the released code
+        constant:     z-hat = m standardize(z), v-hat = m standardize(v), biased variance       the released README
+        unit:         z-hat = z / |z|, v-hat = v / |v|       as the paper prints it
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        align: which sphere.
+        multiplier: m of "constant", the typical standard deviation of the teacher's logits, 2 to 3.
+
+    Raises:
+        Incompatible: shapes that differ or are not [N,K], or fewer than two classes.
+        UsageError: an unknown align, or a multiplier that is not above 0.
+    """
+    z, v = pair(z, v, "spherical")
+    if align == "teacher_std":
+        return match_spread(z, like=v), v
+    if align == "constant":
+        m = positive(multiplier, "multiplier", "spherical")
+        return m * standardize(z, correction=0), m * standardize(v, correction=0)
+    if align == "unit":
+        return _unit(z), _unit(v)
+    raise UsageError(f'losses.spherical: align must be "teacher_std", "constant" or "unit", got {align!r}')
+
+
+def skd(z: Tensor, v: Tensor, *, temperature: float, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> Tensor:
+    """Spherical knowledge distillation: `kd` between logits that were put on one sphere.
+
+        tau^2 * mean_i KL( softmax(v-hat_i / tau) || softmax(z-hat_i / tau) ),  (z-hat, v-hat) = spherical(z, v)
+
+    Source: Guo et al. 2020, Spherical knowledge distillation; equations 15 and 16 of An energy perspective in knowledge
+    distillation; Spherical-Knowledge-Distillation@master skd_main.py. Differs from the papers, which divide both logits by
+    their norms: at norm 1 and temperature 4 no probability of 100 classes can pass 0.0128, so that nothing can be learnt. The
+    released code scales the student to the teacher's spread instead, and that is the default here.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        temperature: tau > 0.
+        align: which sphere, see `spherical`.
+        multiplier: m of align "constant".
+
+    Raises:
+        Incompatible: shapes that differ or are not [N,K], or fewer than two classes.
+        UsageError: temperature or multiplier not above 0, or an unknown align.
+    """
+    z_hat, v_hat = spherical(z, v, align=align, multiplier=multiplier)
+    return _kd(z_hat, v_hat, positive(temperature, "temperature", "skd"))
