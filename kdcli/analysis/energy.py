@@ -29,15 +29,10 @@ class Energies(NamedTuple):
     square_norm: Tensor
 
 
-def centre(logits: Tensor) -> Tensor:
-    """Logits [n,K] minus each sample's mean, in float64."""
-    logits = logits.double()
-    return logits - logits.mean(dim=1, keepdim=True)
-
-
 def _blocks(*logits: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    for parts in zip(*(each.split(_ROWS) for each in logits), strict=True):
-        yield tuple(centre(part) for part in parts)
+    """Some rows of each [n,K] at a time, centred, in float64."""
+    for start in range(0, len(logits[0]), _ROWS):
+        yield tuple(losses.centre(each[start : start + _ROWS].double()) for each in logits)
 
 
 def energies(logits: Tensor, temperatures: Sequence[float]) -> Energies:
