@@ -1,0 +1,128 @@
+"""The two kinds of source that a dataset family returns: Pictures, held whole in memory, and Folder, read as it is needed.
+
+A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same stream of Batch. Pixels are
+kept as uint8, a quarter of float32 in memory and on the way to the device, and are normalised there. Only inputs that are
+no pictures (synthetic vectors) are float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A dataset that fits in memory.
+
+    x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are [n,1,1,d]).
+    y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1] (of the values
+    themselves where x is float32). superclass: [K] int64, or None where the classes have none.
+    """
+
+    x_train: Tensor = field(repr=False)
+    y_train: Tensor = field(repr=False)
+    x_test: Tensor = field(repr=False)
+    y_test: Tensor = field(repr=False)
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    superclass: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over content, type and shape of the four arrays."""
+        digest = hashlib.sha256()
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            digest.update(f"{array.dtype}{list(array.shape)}".encode())
+            digest.update(_content(array))
+        return digest.hexdigest()
+
+
+def _content(array: Tensor) -> bytes:
+    """SHA-256 of each block of an array's bytes, one after another; blocks are hashed side by side, as hashlib leaves the lock."""
+    content = array.contiguous().flatten().view(torch.uint8).numpy()
+    blocks = (content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK))
+    with ThreadPoolExecutor() as pool:
+        return b"".join(pool.map(lambda block: hashlib.sha256(block).digest(), blocks))
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """Image files that are decoded each time they are needed.
+
+    train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size` x `size`: its shorter
+    side is resized to `resize` and the middle cut out, unless a random resized crop takes a part of the whole file.
+    """
+
+    root: Path
+    train: tuple[str, ...] = field(repr=False)
+    y_train: Tensor = field(repr=False)
+    test: tuple[str, ...] = field(repr=False)
+    y_test: Tensor = field(repr=False)
+    class_names: tuple[str, ...]
+    size: int
+    resize: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    superclass: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        return 3, self.size, self.size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over names, labels and sizes in bytes of the files, not their content: reading ImageNet takes too long."""
+        digest = hashlib.sha256(json.dumps([self.size, self.resize]).encode())
+        for line in self._listing():
+            digest.update(json.dumps(line).encode())
+        return digest.hexdigest()
+
+    def _listing(self) -> Iterator[tuple[str, int, int]]:
+        for paths, labels in ((self.train, self.y_train), (self.test, self.y_test)):
+            for path, label in zip(paths, labels.tolist(), strict=True):
+                yield path, label, (self.root / path).stat().st_size
+
+
+Source = Pictures | Folder
+
+
+def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of x [n,C,H,W], of pixels in [0, 1] where x is uint8.
+
+    Rounded to six places, so that they read well in a recipe and do not depend on the order of summation. A channel that
+    never varies gets a standard deviation of 1: it is then only shifted.
+    """
+    moments = [_moments(x[:, channel]) for channel in range(x.shape[1])]
+    return tuple(round(mean, 6) for mean, _ in moments), tuple(round(std, 6) or 1.0 for _, std in moments)
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    if values.dtype != torch.uint8:
+        return values.double().mean().item(), values.double().std(correction=0).item()
+    # a histogram of 256 levels is exact and needs no float copy of the whole set
+    counts = torch.bincount(values.flatten(), minlength=256).double()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * levels).sum() / counts.sum()
+    variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
+    return mean.item(), variance.sqrt().item()

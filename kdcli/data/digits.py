@@ -1,0 +1,41 @@
+"""Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to fetch, seconds to train on.
+
+1797 images of the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), cut
+once and for all into 1437 to train on and 360 to test on, by class. Pixels have 17 levels, spread over 0 to 255.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kdcli.core import random
+from kdcli.core.options import Options
+from kdcli.data.base import Pictures, channel_statistics
+from kdcli.data.split import draw
+
+DATASETS = {
+    "digits": {
+        "summary": "8x8 handwritten digits that come with scikit-learn: no download",
+        "classes": 10,
+        "shape": [1, 8, 8],
+        "train": 1437,
+        "test": 360,
+        "megabytes": 0,
+        "download": False,
+        "augment": {},
+    },
+}
+
+
+def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+    """The digits. `root` is not looked at: scikit-learn carries them."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    x = torch.from_numpy(raw.images)[:, None].mul(255 / 16).round().to(torch.uint8)
+    y = torch.from_numpy(raw.target).long()
+    test = draw(y, 360, random.key(0, "digits test split"))  # its own key: a recipe's seed must not change the test set
+    mean, std = channel_statistics(x[~test])
+    return Pictures(x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)

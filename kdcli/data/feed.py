@@ -1,0 +1,178 @@
+"""Feeds: a source as batches on the device.
+
+Order and views are functions of (seed, epoch, index), so an epoch can begin at any minibatch, and neither the number of
+worker processes nor an interruption changes a pixel. Both kinds of source share this file's splits, order, views and
+normalisation and differ only in how uint8 images come to the device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdcli.core import random
+from kdcli.core.types import Batch, DataInfo, Feed, SplitName
+from kdcli.data.augment import Augmentation
+from kdcli.data.base import Pictures, Source
+from kdcli.data.split import partition
+from kdcli.errors import Incompatible, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a feed is made with besides its source. batch_size: when training; eval_batch_size: when not."""
+
+    batch_size: int
+    eval_batch_size: int
+    augment: Augmentation
+    seed: int
+    device: torch.device
+    workers: int
+
+
+Part = tuple[Tensor, Tensor]  # index [B], view [B]
+
+
+class SourceFeed(ABC):
+    """What resident and streamed feeds share; implements kdcli.core.types.Feed.
+
+    Args:
+        source: resident or streamed.
+        info: of its training split.
+        rows: positions of each split in the source's own training or test part.
+        plan: batch sizes, augmentation, seed, device, workers.
+    """
+
+    def __init__(self, source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+        self.info = info
+        self.plan = plan
+        self._sizes = {name: len(positions) for name, positions in rows.items()}
+        labels: dict[SplitName, Tensor] = {"train": source.y_train, "val": source.y_train, "test": source.y_test}
+        self._labels = {name: labels[name][positions].to(plan.device) for name, positions in rows.items()}
+        # subtraction and division round alike everywhere; a fused multiply-add on a GPU would not
+        scale = 255.0 if not isinstance(source, Pictures) or source.x_train.dtype == torch.uint8 else 1.0
+        mean, std = torch.tensor([info.mean, info.std], dtype=torch.float64) * scale
+        self._mean = mean.float().view(-1, 1, 1).to(plan.device)
+        self._std = std.float().view(-1, 1, 1).to(plan.device)
+
+    @property
+    def train_batches(self) -> int:
+        """Minibatches an epoch. A last one of a single sample is left out: batch norms and relations need two."""
+        whole, rest = divmod(self.info.num_train, self.plan.batch_size)
+        return whole + (rest > 1)
+
+    def size(self, name: SplitName) -> int:
+        """Samples in a split, 0 where it does not exist."""
+        return self._sizes[name]
+
+    def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
+        plan = self.plan
+        order = random.permutation(random.key(plan.seed, "order", epoch), self.info.num_train, plan.device)
+        stream = random.key(plan.seed, "view", epoch)
+        bounds = range(start * plan.batch_size, self.train_batches * plan.batch_size, plan.batch_size)
+        indices = (order[at : at + plan.batch_size] for at in bounds)
+        return self._batches("train", ((index, plan.augment.draw(stream, index)) for index in indices), training=True)
+
+    def split(self, name: SplitName) -> Iterator[Batch]:
+        """A split in index order, not augmented. A split that does not exist yields nothing."""
+        rows = torch.arange(self.size(name), device=self.plan.device)
+        indices = (rows[at : at + self.plan.eval_batch_size] for at in range(0, len(rows), self.plan.eval_batch_size))
+        return self._batches(name, ((index, torch.zeros_like(index)) for index in indices), training=False)
+
+    def _batches(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[Batch]:
+        augment = self.plan.augment
+        for images, (index, view) in self._images(name, parts, training=training):
+            pixels = augment.apply(images, view) if training and not augment.resized_crop else images
+            yield Batch((pixels.float() - self._mean) / self._std, self._labels[name][index], index, view)
+
+    @abstractmethod
+    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
+        """Images [B,C,H,W] on the device for each part, before crop and flip, after a resized crop if training."""
+
+
+class ResidentFeed(SourceFeed):
+    """Pictures that lie on the device as a whole: a batch is an index."""
+
+    def __init__(self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+        super().__init__(source, info, rows, plan)
+        parts: dict[SplitName, Tensor] = {"train": source.x_train, "val": source.x_train, "test": source.x_test}
+        self._pixels = {name: _rows(parts[name], positions).to(plan.device) for name, positions in rows.items()}
+
+    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:  # noqa: ARG002
+        for index, view in parts:
+            yield self._pixels[name][index], (index, view)
+
+
+def _rows(x: Tensor, positions: Tensor) -> Tensor:
+    return x if len(positions) == len(x) else x[positions]  # a whole set is not copied
+
+
+def make_feed(
+    source: Source,
+    *,
+    name: str,
+    batch_size: int,
+    eval_batch_size: int,
+    val_fraction: float,
+    train_limit: int | None,
+    augment: Augmentation,
+    seed: int,
+    device: torch.device | str,
+    workers: int,
+) -> Feed:
+    """A source as batches on a device.
+
+    Args:
+        source: resident or streamed.
+        name: the dataset's, for DataInfo.
+        batch_size: samples a training minibatch.
+        eval_batch_size: samples a batch of `split`.
+        val_fraction: share of the training set held out by class, 0 for none.
+        train_limit: samples of the rest to train on, by class; None for all.
+        augment: changes to training images.
+        seed: the recipe's.
+        device: where batches are.
+        workers: processes that decode images; resident data need none and ignore it.
+
+    Raises:
+        UsageError: nothing would be held out, or more samples are asked for than there are.
+        BadData: a class has no training sample.
+        Incompatible: the augmentation does not fit the source.
+    """
+    train, val = partition(source.y_train, val_fraction=val_fraction, train_limit=train_limit, seed=seed, class_names=source.class_names)
+    if len(train) == 1 < batch_size:
+        raise UsageError("one sample is not enough to train on", hint="raise data.train_limit or lower data.val_fraction")
+    augment.check(source.input_shape)
+    info = _info(source, name, train)
+    rows: dict[SplitName, Tensor] = {"train": train, "val": val, "test": torch.arange(len(source.y_test))}
+    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers)
+    if not isinstance(source, Pictures):
+        from kdcli.data.stream import StreamedFeed
+
+        return StreamedFeed(source, info, rows, plan)
+    if augment.resized_crop:
+        raise Incompatible(
+            f"data.augment.resized_crop is for image folders that are decoded as they are needed; {name} is held in memory",
+            hint="use data.augment.crop, or an image-folder with resident = false",
+        )
+    return ResidentFeed(source, info, rows, plan)
+
+
+def _info(source: Source, name: str, train: Tensor) -> DataInfo:
+    return DataInfo(
+        name=name,
+        num_classes=len(source.class_names),
+        num_train=len(train),
+        input_shape=source.input_shape,
+        class_names=source.class_names,
+        mean=source.mean,
+        std=source.std,
+        fingerprint=source.fingerprint,
+        targets=source.y_train[train],
+        superclass=source.superclass,
+    )

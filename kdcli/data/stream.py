@@ -1,0 +1,129 @@
+"""A feed that decodes image files as they are needed, in worker processes where there are several.
+
+Workers hold no random state: the main process tells them which pictures and which views, so their number changes nothing.
+They return uint8 pictures of one size; crop, flip and normalisation of a batch happen on the device, by the same code that
+serves data held in memory.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
+
+from kdcli.core.types import DataInfo, SplitName
+from kdcli.data.augment import Augmentation
+from kdcli.data.base import Folder
+from kdcli.data.feed import Part, Plan, SourceFeed
+from kdcli.errors import BadData, KdError
+
+Item = tuple[int, int]  # position in a split, view
+
+
+def decode(folder: Folder, path: str) -> Tensor:
+    """One picture of a folder as [3,h,w] uint8, as large as it is in the file.
+
+    Raises:
+        BadData: it cannot be decoded.
+    """
+    try:
+        return pil_to_tensor(default_loader(folder.root / path))  # type: ignore[no-any-return]
+    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        raise BadData(f"{folder.root / path} is not an image, or is damaged ({error})", hint="remove or replace the file") from error
+
+
+def fit(folder: Folder, image: Tensor) -> Tensor:
+    """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut out."""
+    if min(image.shape[1:]) != folder.resize:
+        image = resize(image, [folder.resize], antialias=True)
+    return center_crop(image, [folder.size, folder.size])  # type: ignore[no-any-return]
+
+
+class _Decoder(Dataset[Tensor | KdError]):
+    """What a worker does: a list of items in, one tensor out."""
+
+    def __init__(self, folder: Folder, paths: Sequence[str], augment: Augmentation) -> None:
+        self.folder = folder
+        self.paths = paths
+        self.augment = augment
+
+    def __getitems__(self, items: Sequence[Item]) -> Tensor | KdError:
+        try:
+            return torch.stack([self._one(*item) for item in items])
+        except KdError as error:
+            return error  # raised again in the main process: a DataLoader would wrap it in a traceback
+
+    def _one(self, position: int, view: int) -> Tensor:
+        image = decode(self.folder, self.paths[position])
+        return self.augment.cut(image, view, self.folder.size) if self.augment.resized_crop else fit(self.folder, image)
+
+
+class _Agenda:
+    """The batches that workers are to make next. A DataLoader asks for them anew each time it is iterated."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Item]] = []
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _as_made(made: Any) -> Any:
+    return made
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the main one finishes its step and needs the workers for it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class StreamedFeed(SourceFeed):
+    """Image files behind a DataLoader. Training keeps its workers from epoch to epoch; other splits start theirs when read."""
+
+    def __init__(self, source: Folder, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+        super().__init__(source, info, rows, plan)
+        paths: dict[SplitName, tuple[str, ...]] = {"train": source.train, "val": source.train, "test": source.test}
+        self._folder = source
+        self._paths = {name: [paths[name][row] for row in positions.tolist()] for name, positions in rows.items()}
+        self._agenda = _Agenda()
+        self._trainer = self._loader("train", plan.augment, self._agenda, persistent=plan.workers > 0)
+
+    def _loader(self, name: SplitName, augment: Augmentation, agenda: _Agenda, *, persistent: bool) -> DataLoader[Tensor | KdError]:
+        return DataLoader(
+            _Decoder(self._folder, self._paths[name], augment),
+            batch_sampler=agenda,
+            num_workers=self.plan.workers,
+            collate_fn=_as_made,
+            pin_memory=self.plan.device.type == "cuda",
+            worker_init_fn=_ignore_interrupt,
+            persistent_workers=persistent,
+        )
+
+    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
+        parts = list(parts)
+        agenda = self._agenda if training else _Agenda()
+        agenda.batches = [list(zip(index.tolist(), view.tolist(), strict=True)) for index, view in parts]
+        loader = self._trainer if training else self._loader(name, Augmentation(), agenda, persistent=False)
+        for images, part in zip(_read(loader), parts, strict=True):
+            yield images.to(self.plan.device, non_blocking=True), part
+
+
+def _read(loader: DataLoader[Tensor | KdError]) -> Iterator[Tensor]:
+    try:
+        for made in loader:
+            if isinstance(made, KdError):
+                raise made
+            yield made
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise KdError("a process that decodes images died", hint="lower runtime.workers: the machine may lack memory") from error
