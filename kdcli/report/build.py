@@ -1,0 +1,38 @@
+"""Writes a run's report: once when it finishes, and again whenever somebody asks, from its files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdcli.files import write_text
+from kdcli.report.card import to_card
+from kdcli.report.plots import draw
+from kdcli.report.run import Run
+from kdcli.report.summary import to_markdown
+
+HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = "report.html", "report.md", "MODEL_CARD.md", "plots"
+
+
+def build(run: str | Path, *, html: bool = True) -> Path:
+    """Write report.md, MODEL_CARD.md and, with `html`, report.html and plots/; each file is replaced whole.
+
+    The same run gives the same bytes. An unfinished run gets a report that says so, and no model card.
+
+    Returns: the page to open.
+
+    Raises:
+        NotFound: there is no run. CorruptFile: one of its files is damaged. NotWritable, DiskFull: the folder takes no files.
+    """
+    loaded = Run.load(run)
+    plots = draw(loaded) if html else ()
+    for plot in plots:
+        write_text(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)
+    write_text(loaded.path / MARKDOWN_FILE, to_markdown(loaded, plots))
+    if loaded.summary:
+        write_text(loaded.path / CARD_FILE, to_card(loaded, loaded.summary))
+    if not html:
+        return loaded.path / MARKDOWN_FILE
+    from kdcli.report.html import to_html
+
+    write_text(loaded.path / HTML_FILE, to_html(loaded, plots))
+    return loaded.path / HTML_FILE

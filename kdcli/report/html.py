@@ -1,0 +1,81 @@
+"""report.html: one file, no script, nothing fetched; light and dark; readable on a telephone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from kdcli import __version__
+from kdcli.report import words
+from kdcli.report.run import Run
+from kdcli.report.sections import provenance, sections
+from kdcli.report.svg import Plot
+from kdcli.report.verdict import best_teacher, gate_sentence, verdict
+from kdcli.results import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number that the eye should meet first, and what it is."""
+
+    value: str
+    label: str
+    note: str
+
+
+def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
+    """The report as one HTML document."""
+    pages = Environment(
+        loader=PackageLoader("kdcli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters["toml"] = highlighted
+    return pages.get_template("report.html.jinja").render(
+        run=run,
+        subtitle=_subtitle(run),
+        verdict=verdict(run),
+        gates=[(gate.passed, gate_sentence(gate)) for gate in run.summary.gates] if run.summary else [],
+        warnings=run.summary.warnings if run.summary else (),
+        tiles=tiles(run.summary) if run.summary else [],
+        sections=sections(run, plots),
+        version=run.environment.get("kdcli", __version__),
+    )
+
+
+def _subtitle(run: Run) -> str:
+    if run.summary is None:
+        return f"kd {run.command}"
+    return f"kd {run.command} · {run.summary.method} · {provenance(run.summary)}"
+
+
+def tiles(summary: RunResult) -> list[Tile]:
+    """Accuracy, distance to the teacher, size, certainty and calibration: what there is of them."""
+    test = summary.test
+    interval = words.percent_range(test.accuracy_interval.low, test.accuracy_interval.high, test.n)
+    found = [Tile(words.percent(test.accuracy, test.n), "test accuracy", f"{interval}, n = {words.thousands(test.n)}")]
+    teacher = best_teacher(summary)
+    if teacher and teacher.test:
+        level = words.percent(teacher.test.accuracy, teacher.test.n)
+        found.append(
+            Tile(words.points(test.accuracy - teacher.test.accuracy, test.n), "against the teacher", f"{teacher.architecture} {level}")
+        )
+    size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
+    found.append(Tile(words.count(summary.parameters), "parameters", size_note))
+    if summary.gap:
+        found.append(
+            Tile(words.signed(summary.gap.entropy), "entropy gap, nats", f"τ = {words.temperature(summary.gap.temperature)}, raw logits")
+        )
+    found.append(Tile(words.number(test.ece), "ECE", "15 bins, 0 is perfect"))
+    return found
+
+
+def highlighted(toml: str) -> Markup:
+    """TOML with its tables and comments set apart; everything in it is escaped."""
+    lines = []
+    for line in str(escape(toml)).splitlines():
+        marked = re.sub(r"(\s#.*)$", r"<i>\1</i>", line)
+        lines.append(f"<b>{line}</b>" if line.startswith("[") else marked)
+    return Markup("\n".join(lines))  # noqa: S704  escaped above

@@ -1,0 +1,239 @@
+"""A run directory as one typed value: everything that a report, a comparison or a table needs, read without torch.
+
+Reading is forgiving about time and strict about content. A job may still be writing (the last line of metrics.jsonl is
+torn, there is no summary yet), or may have been killed and resumed (an epoch is logged twice); but a file that is not what
+kd writes is named as damaged, never half used.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from kdcli.errors import CorruptFile, NotFound
+from kdcli.files import read_json
+from kdcli.results import Measures, RunAnalysis, RunResult
+
+Command = Literal["train-teacher", "distill"]
+T = TypeVar("T")
+
+RECIPE_FILE = "recipe.toml"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+ANALYSIS_FILE = "analysis.json"
+ENVIRONMENT_FILE = "environment.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage as metrics.jsonl announces it. number counts from 1; trainable: parameters that get gradients."""
+
+    stage: str
+    number: int
+    count: int
+    trainable: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One finished epoch. losses are means over its images, by term; val is None where nothing is held out."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    lr: float
+    losses: Mapping[str, float]
+    train_accuracy: float
+    val: Measures | None = None
+    best: bool = False
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory. summary is None while the run is unfinished; analysis where none was made.
+
+    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are left out.
+    """
+
+    path: Path
+    recipe: Mapping[str, Any]
+    recipe_text: str
+    environment: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+    epochs: tuple[Epoch, ...]
+    summary: RunResult | None
+    analysis: RunAnalysis | None
+    torn_lines: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.summary.name if self.summary else self.path.resolve().name
+
+    @property
+    def command(self) -> Command:
+        if self.summary:
+            return self.summary.command
+        return "train-teacher" if "model" in self.recipe else "distill"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read a run directory (or the one that holds the file given).
+
+        Raises:
+            NotFound: there is no run. CorruptFile: one of its files is damaged.
+        """
+        folder = find_run(path)
+        text, recipe = _recipe(folder / RECIPE_FILE)
+        events, torn = _events(folder / METRICS_FILE)
+        return cls(
+            path=folder,
+            recipe=recipe,
+            recipe_text=text,
+            environment=_optional(folder / ENVIRONMENT_FILE, dict[str, Any]) or {},
+            stages=_stages(events, folder / METRICS_FILE),
+            epochs=_epochs(events, folder / METRICS_FILE),
+            summary=_optional(folder / SUMMARY_FILE, RunResult),
+            analysis=_optional(folder / ANALYSIS_FILE, RunAnalysis),
+            torn_lines=torn,
+        )
+
+
+# ---- finding ---------------------------------------------------------------------------------------------------------
+
+
+def find_run(path: str | Path) -> Path:
+    """The run directory that a user means: the folder itself, or the one that a file of it lies in.
+
+    Raises:
+        NotFound: no run is there; the hint names those that are.
+    """
+    given = Path(path)
+    folder = given.parent if given.is_file() else given
+    if (folder / RECIPE_FILE).is_file():
+        return folder
+    if given.exists():
+        raise NotFound(f"{given} is not a run directory: it holds no {RECIPE_FILE}", hint=_nearby(folder))
+    raise NotFound(f"no run at {given}", hint=_nearby(given.parent))
+
+
+def _nearby(folder: Path) -> str:
+    found = [path for base in (folder, Path("runs")) for path in runs_in(base)]
+    names = list(dict.fromkeys(str(path) for path in found))[:8]
+    return f"there are: {', '.join(names)}" if names else "make one: kd distill"
+
+
+def runs_in(folder: str | Path) -> tuple[Path, ...]:
+    """The run directories directly under a folder, by name; links such as runs/latest are not counted twice."""
+    found = Path(folder).glob(f"*/{RECIPE_FILE}")
+    return tuple(sorted(path.parent for path in found if not path.parent.is_symlink()))
+
+
+def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
+    """The finished run that was completed last, of one command or of any.
+
+    Raises:
+        NotFound: there is none yet.
+    """
+    finished = [path for path in runs_in(runs_dir) if (path / SUMMARY_FILE).is_file()]
+    found = [path for path in finished if command is None or read_json(path / SUMMARY_FILE).get("command") == command]
+    if not found:
+        raise NotFound(f"no finished {command or 'kd'} run under {runs_dir}", hint=f"make one: kd {command or 'distill'}")
+    return max(found, key=lambda path: ((path / SUMMARY_FILE).stat().st_mtime_ns, path.name))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def from_dict(kind: type[T], data: Any, origin: Path | str) -> T:
+    """Rebuild a frozen result from the JSON it was written as; keys of a newer kd are ignored.
+
+    JSON has no word for NaN and infinity, so null where a number must stand is read as NaN.
+
+    Raises:
+        CorruptFile: `origin` lacks a field or holds one of another type.
+    """
+    try:
+        found: T = _validated(kind, data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CorruptFile(f"{origin} is not what kd writes: {place}: {first['msg'].lower()}", hint="run the command again") from error
+    return found
+
+
+def _validated(kind: Any, data: Any) -> Any:
+    try:
+        return _adapter(kind).validate_python(data)
+    except ValidationError as error:
+        gaps = [found["loc"] for found in error.errors() if found["type"] == "float_type" and found["input"] is None]
+        if len(gaps) < error.error_count():
+            raise
+    for place in gaps:
+        data = _with_nan(data, place)
+    return _adapter(kind).validate_python(data)
+
+
+def _with_nan(data: Any, place: tuple[int | str, ...]) -> Any:
+    if not place:
+        return math.nan
+    head, rest = place[0], place[1:]
+    if isinstance(data, dict):
+        return {**data, head: _with_nan(data[head], rest)}
+    return [_with_nan(item, rest) if number == head else item for number, item in enumerate(data)]
+
+
+def _optional(path: Path, kind: type[T]) -> T | None:
+    return from_dict(kind, read_json(path), path) if path.is_file() else None
+
+
+def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of metrics.jsonl, and how many lines are torn: the last of a live run, or one before a resume."""
+    if not path.is_file():
+        return [], 0
+    events: list[dict[str, Any]] = []
+    torn = 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            torn += 1
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events, torn
+
+
+def _stages(events: list[dict[str, Any]], path: Path) -> tuple[Stage, ...]:
+    """By stage, the last announcement: a resumed run makes it again."""
+    found = [from_dict(Stage, event, path) for event in events if event.get("event") == "stage"]
+    return tuple({stage.stage: stage for stage in found}.values())
+
+
+def _epochs(events: list[dict[str, Any]], path: Path) -> tuple[Epoch, ...]:
+    """By stage and number, the last record: a resumed run repeats what it did after its last save."""
+    found = [from_dict(Epoch, event, path) for event in events if event.get("event") == "epoch"]
+    return tuple({(epoch.stage, epoch.epoch): epoch for epoch in found}.values())

@@ -1,0 +1,282 @@
+"""What a report says, in order, before anybody asks how it looks: report.html and report.md are two renderings of this.
+
+verdict and gates, accuracy beside the teacher, curves, gap, calibration, confusion, recipe, environment, how to reproduce.
+A section without data is left out, never shown empty.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kdcli.report import words
+from kdcli.report.gap_plots import first_raw_pair, largest_classes
+from kdcli.report.run import RECIPE_FILE, Run
+from kdcli.report.svg import Plot
+from kdcli.report.verdict import best_teacher, overlap_note
+from kdcli.results import GapReport, Measures, PairReport, Response, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A small table of text. The first column names the rows."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a report. text: paragraphs before its tables and figures; code: a block that is shown as it is."""
+
+    key: str
+    title: str
+    text: tuple[str, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    code: str = ""
+
+
+def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
+    """Everything after the verdict and the gates, in order."""
+    makers: tuple[Callable[[Run, tuple[Plot, ...]], Section | None], ...] = (
+        accuracy,
+        curves,
+        gap,
+        calibration,
+        confusion,
+        recipe,
+        environment,
+        reproduce,
+    )
+    made = (make(run, tuple(plot for plot in plots if plot.section == make.__name__)) for make in makers)
+    return tuple(section for section in made if section is not None)
+
+
+# ---- accuracy --------------------------------------------------------------------------------------------------------
+
+
+def accuracy(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """The network beside its teachers, every measure of the test split, with n, split and which epoch."""
+    summary = run.summary
+    if summary is None:
+        return None
+    text = [overlap_note(summary.test, best.test)] if (best := best_teacher(summary)) and best.test else []
+    if summary.val:
+        text.append(_validation(summary.val))
+    return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(summary),), plots)
+
+
+def _validation(val: Measures) -> str:
+    chosen = "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
+    return f"On {words.plural(val.n, 'image')} held out of the training set: {words.percent(val.accuracy, val.n)}; {chosen}."
+
+
+def _measures_grid(summary: RunResult) -> Grid:
+    own = "student" if summary.command == "distill" else "network"
+    teachers = [(f"teacher {teacher.architecture}", teacher.parameters, teacher.test) for teacher in summary.teachers]
+    networks = [*teachers, (f"{own} {summary.network}", summary.parameters, summary.test)]
+    rows = [("parameters", *(words.count(size) for _, size, _ in networks))]
+    rows += [(name, *(say(test) if test else words.MISSING for _, _, test in networks)) for name, say in _ROWS]
+    best = best_teacher(summary)
+    columns = ("", *(name for name, _, _ in networks))
+    if best and best.test:
+        columns = (*columns, "difference")
+        difference = _differences(summary, best.parameters, best.test)
+        rows = [(*row, difference.get(row[0], "")) for row in rows]
+    return Grid(columns, tuple(rows), provenance(summary))
+
+
+def provenance(summary: RunResult) -> str:
+    """What every number of a run rests on: split, n, which epoch, seed."""
+    test = summary.test
+    epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
+    return f"{test.split} split of {summary.data}, n = {words.thousands(test.n)} images, {epoch} of {summary.epochs}, seed {summary.seed}"
+
+
+_ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
+    ("accuracy", lambda test: words.percent(test.accuracy, test.n)),
+    ("95 % interval", lambda test: words.percent_range(test.accuracy_interval.low, test.accuracy_interval.high, test.n)),
+    ("top-5 accuracy", lambda test: words.percent(test.top5, test.n)),
+    ("NLL, nats", lambda test: words.number(test.nll)),
+    ("ECE", lambda test: words.number(test.ece)),
+    ("entropy, nats", lambda test: words.number(test.entropy)),
+    ("free energy", lambda test: words.number(test.free_energy, 2)),
+    ("logit norm", lambda test: words.number(test.logit_norm, 1)),
+)
+
+
+def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> dict[str, str]:
+    """Student minus teacher by row, but for the size, which is a ratio."""
+    student = summary.test
+    top5 = None if student.top5 is None or teacher.top5 is None else student.top5 - teacher.top5
+    ratio = teacher_size / summary.parameters
+    return {
+        "parameters": f"{words.times(ratio)} smaller" if ratio >= 1 else f"{words.times(1 / ratio)} larger",
+        "accuracy": words.points(student.accuracy - teacher.accuracy, student.n),
+        "top-5 accuracy": words.points(top5, student.n),
+        "NLL, nats": words.signed(student.nll - teacher.nll),
+        "ECE": words.signed(student.ece - teacher.ece),
+        "entropy, nats": words.signed(student.entropy - teacher.entropy),
+        "free energy": words.signed(student.free_energy - teacher.free_energy, 2),
+        "logit norm": words.signed(student.logit_norm - teacher.logit_norm, 1),
+    }
+
+
+# ---- curves ----------------------------------------------------------------------------------------------------------
+
+
+def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """How training went."""
+    if not run.epochs:
+        return None
+    last = run.epochs[-1]
+    seconds = run.summary.wall_seconds if run.summary else sum(epoch.seconds for epoch in run.epochs)
+    speed = run.summary.images_per_second if run.summary else last.images_per_second
+    text = [f"{words.plural(len(run.epochs), 'epoch')} in {words.duration(seconds)}, {words.thousands(round(speed))} images a second."]
+    if run.torn_lines:
+        text.append(f"{words.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a killed process and left out.")
+    terms = tuple((name, words.number(value, 4)) for name, value in last.losses.items())
+    held_out = (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
+    rows = (*terms, ("training accuracy", words.percent(last.train_accuracy)), *held_out)
+    return Section("curves", "Training", tuple(text), (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),), plots)
+
+
+# ---- the gap ---------------------------------------------------------------------------------------------------------
+
+
+def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """How far the student's response is from its teacher's, at each temperature."""
+    report = run.analysis.gap if run.analysis else None
+    if report and report.pairs:
+        return Section("gap", "Gap to the teacher", tuple(_gap_text(report)), tuple(_gap_grids(report)), plots)
+    if run.summary and run.summary.gaps:
+        grid = Grid(("τ", "logits", "entropy, nats", "free energy"), tuple(_summary_gaps(run.summary)), provenance(run.summary))
+        return Section("gap", "Gap to the teacher", (_SIGNS,), (grid,), plots)
+    return None
+
+
+_SIGNS = "Entropy gap: S(student) − S(teacher). Free-energy gap: F(teacher) − F(student), F = τ log Σ exp(x/τ) of centred logits."
+
+
+def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
+    for at in summary.gaps:
+        form = "aligned" if at.aligned else "raw"
+        yield words.temperature(at.temperature), form, words.signed(at.entropy), words.signed(at.free_energy)
+
+
+def _gap_text(report: GapReport) -> Iterator[str]:
+    yield _SIGNS + " Aligned: logits as the method's loss sees them; accuracy is the same, certainty is not."
+    pair = first_raw_pair(report)
+    if pair:
+        yield (
+            f"Student and teacher give the same answer on {words.percent(pair.agreement, report.n)} of {words.plural(report.n, 'image')}. "
+            f"Classes with the largest entropy gap: {largest_classes(report, pair)}."
+        )
+
+
+def _gap_grids(report: GapReport) -> Iterator[Grid]:
+    intervals = f"{report.split} split of {report.data}, n = {words.thousands(report.n)} images; 95 % bootstrap intervals in brackets"
+    for number, temperature in enumerate(report.temperatures):
+        rows = [_response_row("teacher", report.teacher, number)]
+        for student, pair in zip(report.students, report.pairs, strict=False):
+            rows.append(_response_row(_form(student), student, number, pair))
+        columns = ("", "S, nats", "entropy gap", "F", "free-energy gap")
+        yield Grid(columns, tuple(rows), f"τ = {words.temperature(temperature)} · {intervals}")
+    yield _second_order(report)
+
+
+def _form(response: Response) -> str:
+    return "student" if response.form == "raw" else "student, aligned"
+
+
+def _response_row(label: str, response: Response, number: int, pair: PairReport | None = None) -> tuple[str, ...]:
+    at = response.at[number]
+    entropy, energy = words.number(at.entropy.value), words.number(at.free_energy.value, 2)
+    if pair is None:
+        return label, entropy, "", energy, ""
+    gaps = [
+        f"{words.signed(e.value)} [{words.signed(e.low)}, {words.signed(e.high)}]"
+        for e in (pair.at[number].entropy, pair.at[number].free_energy)
+    ]
+    return label, entropy, gaps[0], energy, gaps[1]
+
+
+def _second_order(report: GapReport) -> Grid:
+    rows = []
+    for pair in report.pairs:
+        for at in pair.at:
+            where = "yes" if at.in_range else "no"
+            label = f"{'raw' if pair.form == 'raw' else 'aligned'}, τ = {words.temperature(at.temperature)}"
+            exact, near = words.signed(at.entropy.value), words.signed(at.entropy_second_order)
+            rows.append((label, exact, near, words.number(at.entropy_ratio, 2), where))
+    caption = "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where ‖v‖² is far below 2τ²K."
+    return Grid(("", "exact", "approximation", "ratio", "in its range"), tuple(rows), caption)
+
+
+# ---- calibration, confusion ------------------------------------------------------------------------------------------
+
+
+def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """How far confidence can be taken at its word."""
+    if run.analysis is None or not run.analysis.calibration:
+        return None
+    rows = tuple((label, words.number(curve.ece), words.thousands(sum(curve.count))) for label, curve in run.analysis.calibration.items())
+    caption = "expected calibration error: 15 equal bins of confidence, mean absolute difference; test split"
+    return Section("calibration", "Calibration", (), (Grid(("", "ECE", "n"), rows, caption),), plots)
+
+
+def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """Which classes are taken for which."""
+    analysis = run.analysis
+    if analysis is None or not analysis.confusion:
+        return None
+    names = analysis.class_names
+    cells = [(count, row, column) for row, line in enumerate(analysis.confusion) for column, count in enumerate(line) if row != column]
+    worst = sorted((cell for cell in cells if cell[0]), key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
+    rows = tuple((names[row], names[column], str(count)) for count, row, column in worst)
+    grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split"),) if rows else ()
+    return Section("confusion", "Confusion", (), grids, plots)
+
+
+# ---- how it came to be -----------------------------------------------------------------------------------------------
+
+
+def recipe(run: Run, _: tuple[Plot, ...]) -> Section:
+    """The resolved recipe, as it is."""
+    return Section("recipe", "Recipe", ("Resolved: every value, and where it came from.",), code=run.recipe_text.strip())
+
+
+def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
+    """Versions, device, commit and data."""
+    if not run.environment:
+        return None
+    rows = tuple((key.replace("_", " "), _say(value)) for key, value in run.environment.items() if value not in (None, "", {}))
+    return Section("environment", "Environment", grids=(Grid(("", ""), rows),))
+
+
+def _say(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_say(item)}" for key, item in value.items())
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def reproduce(run: Run, _: tuple[Plot, ...]) -> Section:
+    """One command that makes the run again."""
+    return Section("reproduce", "How to reproduce", (_conditions(run),), code=reproduce_command(run))
+
+
+def _conditions(run: Run) -> str:
+    same = "On the CPU the same versions give the same bytes; on a GPU the numbers agree up to rounding."
+    teachers = run.summary.teachers if run.summary else ()
+    pinned = "; ".join(f"{teacher.checkpoint} (sha256 {teacher.sha256[:12]})" for teacher in teachers)
+    return f"{same} Teacher: {pinned}." if pinned else same
+
+
+def reproduce_command(run: Run) -> str:
+    """The command line; a run that was given a name needs another one, since runs are never overwritten."""
+    folder = run.summary.run if run.summary else str(run.path)
+    again = f" --name {shlex.quote(run.recipe['name'] + '-again')}" if run.recipe.get("name") else ""
+    return f"kd {run.command} {shlex.quote(f'{folder}/{RECIPE_FILE}')}{again}"

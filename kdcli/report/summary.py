@@ -1,0 +1,62 @@
+"""report.md: the report as Markdown, for a terminal, a pull request or a CI summary. Same parts, same order, same numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from kdcli.report.run import Run
+from kdcli.report.sections import Grid, Section, sections
+from kdcli.report.svg import Plot
+from kdcli.report.verdict import gate_sentence, verdict
+
+
+def to_markdown(run: Run, plots: Sequence[Plot] = ()) -> str:
+    """The report as GitHub-flavoured Markdown; figures are links to plots/NAME.svg."""
+    blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
+    if run.summary:
+        if run.summary.gates:
+            blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))
+        blocks += [f"> Note: {escape(warning)}" for warning in run.summary.warnings]
+    for section in sections(run, plots):
+        blocks += _section(section)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _gate(passed: bool, sentence: str) -> str:  # noqa: FBT001  one line, one call
+    return f"- {'✓ passed' if passed else '✗ missed'}: {escape(sentence)}"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f"## {section.title}"
+    yield from (escape(paragraph) for paragraph in section.text)
+    yield from (grid_markdown(grid) for grid in section.grids)
+    if section.plots:
+        yield "Figures: " + ", ".join(f"[{escape(plot.title)}](plots/{plot.name}.svg)" for plot in section.plots)
+    if section.code:
+        yield code_block(section.code, "toml" if section.key == "recipe" else "sh")
+
+
+def grid_markdown(grid: Grid) -> str:
+    """A table in pipes, numbers to the right; the caption follows it."""
+    columns = [cell(column) or " " for column in grid.columns]
+    lines = [columns, [":--", *["--:"] * (len(columns) - 1)], *([cell(text) for text in row] for row in grid.rows)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table
+
+
+def code_block(text: str, language: str) -> str:
+    """A fenced block whose fence is longer than any in the text."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: names with stars, brackets and angle brackets keep them."""
+    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def cell(text: str) -> str:
+    """Text for a table cell: escaped, on one line."""
+    return escape(" ".join(text.split("\n")))

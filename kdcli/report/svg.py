@@ -1,0 +1,126 @@
+"""The look of every figure, and SVG text that fits a page: themeable, small, and the same bytes each time.
+
+Figures are drawn once and serve light and dark pages: text and axes take the page's own colour (currentColor), the paper
+is transparent, and each series has one mid-tone that keeps a contrast of 3:1 or more on white and on near-black. Text stays text, so
+that it can be searched and read aloud. matplotlib is imported when the first figure is drawn, and its global state
+(pyplot, rcParams) is left as it was.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STUDENT = "#2f7fd6"
+TEACHER = "#cc7417"
+ALIGNED = "#1f9a86"
+MUTED = "#808893"
+TERMS = (STUDENT, TEACHER, ALIGNED, "#b0589f", "#a38a00", "#7a70d8", "#c9565b", MUTED)
+
+INK = "#010203"  # drawn in this colour, written as currentColor
+_FONT = "font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+# For a file that stands alone there is no page to take a colour from.
+_ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#d7dde4}}</style>"
+
+_RC: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",  # for measuring: it comes with matplotlib, and is wider than what a browser will use
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A finished figure. name: its file under plots/, without suffix. svg: a document that stands alone."""
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """The same drawing for the middle of an HTML page, whose colour it takes."""
+        label = html.escape(f"{self.title}. {self.caption}", quote=True)
+        return self.svg.replace(_ALONE, "").replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+@contextmanager
+def house_style(name: str) -> Iterator[None]:
+    """The plotting library in the look of the reports. `name` makes the ids of one figure differ from those of another on a page."""
+    from matplotlib import style
+
+    with style.context({**_RC, "svg.hashsalt": name}, after_reset=True):
+        yield
+
+
+def canvas(width: float = 5.0, height: float = 3.1) -> Figure:
+    """An empty figure, inches, that no global state knows of. Call it, and draw, within `house_style`."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def legend(axes: Axes, columns: int = 4) -> None:
+    """A legend on one line above the axes, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, borderpad=0.2)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text: currentColor for ink, no ids but those referred to, no date, no outside address."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg ") :]
+    text = text.replace(INK, "currentColor").replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # two figures on a page would share them
+    text = re.sub(r"font-family: [^;\"]*", _FONT, text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)  # 1/100 pt is finer than a screen
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)  # would style the whole page
+    opening, rest = text.split(">", 1)
+    opening = re.sub(r' (width|height)="[^"]*"', "", opening)
+    return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'

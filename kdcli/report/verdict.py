@@ -1,0 +1,82 @@
+"""The first thing a report says: what came out, in plain words, from numbers alone."""
+
+from __future__ import annotations
+
+from kdcli.report import words
+from kdcli.report.run import Run
+from kdcli.results import GateResult, Measures, RunResult, TeacherSummary
+
+AS_SURE = 0.005  # nats: an entropy gap smaller than this is not worth a word
+
+_COMPARES = {"min": "at least", "max": "at most"}
+
+
+def verdict(run: Run) -> str:
+    """One or two sentences: what the network is beside its teacher, or how good it is alone."""
+    if run.summary is None:
+        return _unfinished(run)
+    best = best_teacher(run.summary)
+    if best is None or best.test is None:
+        return _alone(run.summary)
+    return f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)}{_certainty(run.summary)}."
+
+
+def best_teacher(summary: RunResult) -> TeacherSummary | None:
+    """The teacher that the student is held against: the most accurate one that was measured."""
+    measured = [teacher for teacher in summary.teachers if teacher.test]
+    return max(measured, key=lambda teacher: teacher.test.accuracy if teacher.test else 0.0, default=None)
+
+
+def _unfinished(run: Run) -> str:
+    if not run.epochs:
+        return "This run is not finished: no epoch is complete yet."
+    last = run.epochs[-1]
+    return f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go on with: kd resume {run.path.name}"
+
+
+def _alone(summary: RunResult) -> str:
+    test = summary.test
+    where = f"{words.percent(test.accuracy, test.n)} of {words.plural(test.n, f'{summary.data} test image')}"
+    return f"{summary.network} with {words.count(summary.parameters)} parameters is right on {where}."
+
+
+def _size(summary: RunResult, teacher: TeacherSummary) -> str:
+    ratio = teacher.parameters / summary.parameters
+    if 0.95 < ratio < 1.05:
+        return "as large as its teacher"
+    return f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger"
+
+
+def _accuracy(student: Measures, teacher: Measures) -> str:
+    difference = 100 * (student.accuracy - teacher.accuracy)
+    shown = f"{abs(difference):.{words.percent_digits(student.n)}f}"
+    if float(shown) == 0:
+        return "as accurate as its teacher"
+    return f"{shown} points {'below' if difference < 0 else 'above'} its teacher"
+
+
+def _certainty(summary: RunResult) -> str:
+    if summary.gap is None or not words.known(summary.gap.entropy):
+        return ""
+    entropy = summary.gap.entropy
+    sure = "as sure as" if abs(entropy) < AS_SURE else "less sure than" if entropy > 0 else "more sure than"
+    return f"; entropy gap {words.signed(entropy)} nats: it is {sure} its teacher"
+
+
+def gate_sentence(gate: GateResult) -> str:
+    """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
+    kind, _, quantity = gate.name.replace("-", "_").partition("_")
+    share = quantity == "accuracy"
+    value, limit = (words.percent(gate.value), words.percent(gate.limit)) if share else (words.number(gate.value), words.number(gate.limit))
+    return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
+
+
+def overlap_note(student: Measures, teacher: Measures) -> str:
+    """What the difference of two accuracies is worth at this number of images."""
+    first, second = student.accuracy_interval, teacher.accuracy_interval
+    if first.low > second.high or second.low > first.high:
+        return f"The two 95 % intervals do not overlap: the difference is more than chance at n = {words.thousands(student.n)}."
+    return (
+        f"The two 95 % intervals overlap at n = {words.thousands(student.n)}. kd evaluate with both checkpoints "
+        "tests the difference on the same images (McNemar)."
+    )

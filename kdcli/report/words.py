@@ -1,0 +1,97 @@
+"""How numbers are said: one way for every page, table and figure.
+
+Accuracy is a fraction in files and a percentage here; differences of accuracy are in points; a number that is not there is
+a dot, never a zero. Minus signs are real ones, thousands are kept apart by a space that does not break.
+"""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "·"
+NBSP = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a number to show."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number: 0.112."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference: +0.081, −0.020."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def percent_digits(n: int) -> int:
+    """Decimals of a percentage over n samples: as many as one sample can move."""
+    return 2 if n >= 5000 else 1
+
+
+def percent(value: float | None, n: int = 0) -> str:
+    """A fraction as a percentage, with the decimals that n samples justify: 97.2 %."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:.{percent_digits(n)}f}{NBSP}%"
+
+
+def percent_range(low: float, high: float, n: int = 0) -> str:
+    """An interval of fractions as percentages: 95.0–98.5 %."""
+    digits = percent_digits(n)
+    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{NBSP}%"
+
+
+def points(difference: float | None, n: int = 0) -> str:
+    """A difference of fractions in percentage points: −1.7 pt."""
+    if difference is None or not math.isfinite(difference):
+        return MISSING
+    return f"{signed(100 * difference, percent_digits(n))}{NBSP}pt"
+
+
+def thousands(value: int) -> str:
+    """A whole number in groups of three: 10 000."""
+    return f"{value:,}".replace(",", NBSP) if value >= 10_000 else str(value)
+
+
+def count(value: int) -> str:
+    """A number of parameters: 20.5 k, 1.43 M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size:
+            return f"{value / size:.3g}{NBSP}{unit}"
+    return str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """A time: 4.1 s, 12 min 30 s, 3 h 05 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NBSP}min{NBSP}{rest:02d}{NBSP}s"
+    return f"{minutes // 60}{NBSP}h{NBSP}{minutes % 60:02d}{NBSP}min"
+
+
+def times(ratio: float) -> str:
+    """A ratio of sizes: 70×, 3.6×."""
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+
+
+def temperature(value: float) -> str:
+    """A temperature as one writes it: 1, 4, 0.5."""
+    return f"{value:g}"
+
+
+def plural(amount: int, word: str) -> str:
+    """1 image, 360 images."""
+    return f"{thousands(amount)}{NBSP}{word}{'' if amount == 1 else 's'}"

@@ -1,0 +1,18 @@
+"""Runs for the report to read; fake_run writes them."""
+
+from pathlib import Path
+
+import fake_run
+import pytest
+
+
+@pytest.fixture
+def run_folder(tmp_path) -> Path:
+    """A finished distillation."""
+    return fake_run.write_student(tmp_path / "runs" / "skd-cnn-small-digits-1")
+
+
+@pytest.fixture
+def teacher_folder(tmp_path) -> Path:
+    """A finished training on labels, nothing held out."""
+    return fake_run.write_teacher(tmp_path / "runs" / "cnn-large-digits-1")

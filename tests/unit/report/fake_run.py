@@ -1,0 +1,215 @@
+"""A believable run directory, written as the jobs write one: 30 epochs of SKD on 10 classes."""
+
+import itertools
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.files import finite
+from kdcli.results import (
+    CalibrationCurve,
+    Estimate,
+    GapAt,
+    GapReport,
+    GateResult,
+    Interval,
+    Measures,
+    PairAt,
+    PairReport,
+    Response,
+    ResponseAt,
+    RunAnalysis,
+    RunResult,
+    TeacherSummary,
+)
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+RECIPE = """\
+seed = 0  # default
+[data]
+name = "digits"  # recipes/quickstart.toml
+val_fraction = 0.1  # recipes/quickstart.toml
+[student]
+name = "cnn-small"  # --student
+[[teacher]]
+checkpoint = "runs/cnn-large-digits-1"  # --teacher
+[method]
+name = "skd"  # --method
+temperature = 4.0  # default
+[train]
+epochs = 30  # recipes/quickstart.toml
+[gates]
+min_accuracy = 0.96  # --min-accuracy
+"""
+
+ENVIRONMENT = {
+    "kdcli": "0.1.0",
+    "python": "3.12.4",
+    "torch": "2.8.0",
+    "torchvision": "0.23.0",
+    "cuda": "12.8",
+    "device": "cuda:0",
+    "device_name": "NVIDIA H200",
+    "cpu": "x86_64",
+    "threads": 8,
+    "platform": "Linux-6.1",
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True},
+    "command": "kd distill --teacher runs/cnn-large-digits-1 --method skd --min-accuracy 0.96",
+    "started": "2026-11-21T00:12:03Z",
+    "data": {"name": "digits", "fingerprint": "c0ffee", "train": 1294, "val": 143, "test": 360},
+    "precision": "bf16",
+    "precision_reason": "auto: compute capability 9.0",
+    "device_reason": "auto: a CUDA device is there",
+}
+
+
+def measures(accuracy: float, *, n: int = 360, nll: float = 0.097, ece: float = 0.021, entropy: float = 0.112, **other) -> Measures:
+    reach = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
+    defaults = {"top5": 1.0, "free_energy": 11.38, "logit_norm": 17.2}
+    interval = Interval(accuracy - reach, min(accuracy + reach, 1.0))
+    return Measures(n=n, accuracy=accuracy, accuracy_interval=interval, nll=nll, ece=ece, entropy=entropy, **(defaults | other))
+
+
+def teacher() -> TeacherSummary:
+    test = measures(0.9889, nll=0.041, ece=0.012, entropy=0.031, free_energy=11.42)
+    return TeacherSummary("runs/cnn-large-digits-1/model.safetensors", "ab" * 32, "cnn-large", 1_430_000, test)
+
+
+def summary(**changes) -> RunResult:
+    values = {
+        "command": "distill",
+        "run": "runs/skd-cnn-small-digits-1",
+        "checkpoint": "runs/skd-cnn-small-digits-1/model.safetensors",
+        "name": "skd-cnn-small-digits-1",
+        "network": "cnn-small",
+        "parameters": 20_500,
+        "data": "digits",
+        "method": "skd",
+        "seed": 0,
+        "epochs": 30,
+        "device": "cuda:0",
+        "precision": "bf16",
+        "test": measures(0.9722),
+        "val": measures(0.9790, n=143, split="val"),
+        "train_accuracy": 0.988,
+        "teachers": (teacher(),),
+        "gap": GapAt(1.0, 0.081, 0.04),
+        "gaps": (GapAt(1.0, 0.081, 0.04), GapAt(1.0, 0.02, 0.01, aligned=True), GapAt(4.0, 0.31, 0.02)),
+        "gates": (GateResult("min_accuracy", 0.96, 0.9722, passed=True),),
+        "recipe_sha256": "cd" * 32,
+        "wall_seconds": 6.3,
+        "images_per_second": 21034.0,
+    }
+    return RunResult(**(values | changes))
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.04 * abs(value), value + 0.04 * abs(value))
+
+
+def spread(value: float, classes: int, salt: int) -> tuple[float, ...]:
+    noise = np.random.default_rng(salt).normal(size=classes)
+    return tuple((value * (1 + 0.9 * noise)).tolist())
+
+
+def response(label: str, form: str, sharpness: float, temperatures, classes: int) -> Response:
+    def at(tau: float) -> ResponseAt:
+        entropy = math.log(classes) * (1 - math.exp(-((tau / sharpness) ** 2)))
+        energy = tau * (math.log(classes) - entropy) + 11.4 / tau
+        return ResponseAt(tau, estimate(entropy), estimate(energy), spread(entropy, classes, 1), spread(energy, classes, 2))
+
+    points = tuple(at(tau) for tau in temperatures)
+    return Response(label, f"runs/{label}", label, 20_500, "skd", form, measures(0.97), points)
+
+
+def pair(form: str, scale: float, temperatures, classes: int) -> PairReport:
+    def at(tau: float) -> PairAt:
+        gap = scale * 0.081 * tau
+        by_class = spread(gap, classes, 3)
+        near = (gap * 1.3, 0.04 * 1.3, 1 / 1.3, 1 / 1.3)
+        return PairAt(tau, estimate(gap), estimate(0.04 * scale), *near, tau > 2, 0.03, by_class, spread(0.04, classes, 4))
+
+    return PairReport("skd-cnn-small-digits-1", form, 0.981, tuple(at(tau) for tau in temperatures))
+
+
+def analysis(classes: int = 10, temperatures=(1.0, 2.0, 4.0), **changes) -> RunAnalysis:
+    names = CLASSES if classes == 10 else tuple(f"class{number}" for number in range(classes))
+    rng = np.random.default_rng(7)
+    counts = np.diag(np.full(classes, 35)) + (rng.random((classes, classes)) < 0.08).astype(int)
+    edges = tuple(np.linspace(0, 1, 16).tolist())
+    filled = [0, 0, 0, 0, 1, 2, 3, 4, 3, 6, 9, 14, 22, 46, 250]
+
+    def curve(ece: float, shift: float) -> CalibrationCurve:
+        middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+        right = tuple(min(1.0, max(0.0, m + shift)) if c else None for m, c in zip(middle, filled, strict=True))
+        return CalibrationCurve(ece, edges, tuple(m if c else None for m, c in zip(middle, filled, strict=True)), right, tuple(filled))
+
+    label = "skd-cnn-small-digits-1"
+    students = (response(label, "raw", 7.0, temperatures, classes), response(label, "aligned", 8.2, temperatures, classes))
+    gap = GapReport(
+        data="digits",
+        split="test",
+        n=360,
+        class_names=names,
+        temperatures=tuple(temperatures),
+        teacher=response("cnn-large", "raw", 9.0, temperatures, classes),
+        students=students,
+        pairs=(pair("raw", 1.0, temperatures, classes), pair("aligned", 0.3, temperatures, classes)),
+    )
+    values = {"calibration": {"teacher": curve(0.012, -0.02), "student": curve(0.021, 0.04)}, "gap": gap}
+    return RunAnalysis(names, tuple(map(tuple, counts.tolist())), **(values | changes))
+
+
+def epoch_lines(epochs: int = 30, *, val: bool = True, stage: str = "distill", terms=(("ce", 0.4), ("skd", 2.1))) -> list[dict]:
+    lines = [{"event": "stage", "stage": stage, "number": 1, "count": 1, "trainable": 20500, "batches": 23, "time": "2026-11-21T00:12:03Z"}]
+    for epoch in range(1, epochs + 1):
+        rise = 1 - math.exp(-epoch / 5)
+        held_out = asdict(measures(0.5 + 0.479 * rise, n=143, split="val")) if val else None
+        lines.append(
+            {
+                "event": "epoch",
+                "stage": stage,
+                "epoch": epoch,
+                "epochs": epochs,
+                "step": 23 * epoch,
+                "steps": 23 * epochs,
+                "lr": 0.025 * (1 + math.cos(math.pi * epoch / epochs)),
+                "losses": {name: start * math.exp(-epoch / 7) + 0.01 for name, start in terms},
+                "train_accuracy": 0.44 + 0.548 * rise,
+                "val": held_out,
+                "best": epoch == epochs,
+                "seconds": 0.2,
+                "images_per_second": 21034.0,
+                "time": "2026-11-21T00:12:04Z",
+            }
+        )
+    return lines
+
+
+def write_run(folder: Path, *, result=None, details=None, lines=None, recipe: str = RECIPE) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(recipe)
+    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(finite(line)) + "\n" for line in lines or []))
+    if result:
+        (folder / "summary.json").write_text(json.dumps(finite(asdict(result))))
+    if details:
+        (folder / "analysis.json").write_text(json.dumps(finite(asdict(details))))
+    return folder
+
+
+def write_student(folder: Path) -> Path:
+    return write_run(folder, result=summary(), details=analysis(), lines=epoch_lines())
+
+
+def write_teacher(folder: Path) -> Path:
+    recipe = '[data]\nname = "digits"\n[model]\nname = "cnn-large"\n[method]\nname = "none"\n'
+    changes = {"command": "train-teacher", "method": "none", "teachers": (), "gap": None, "gaps": (), "gates": (), "val": None}
+    names = {"run": "runs/cnn-large-digits-1", "name": "cnn-large-digits-1", "network": "cnn-large", "parameters": 1_430_000}
+    details = analysis(gap=None, calibration={"student": analysis().calibration["student"]})
+    lines = epoch_lines(val=False, stage="train", terms=(("ce", 2.0),))
+    return write_run(folder, result=summary(**changes, **names), details=details, lines=lines, recipe=recipe)
