@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -26,16 +27,17 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a file or on the command line. Lines and columns count from 1."""
+    """A place in a file, or on the command line (`flag`: "--set a.b=2"). Lines and columns count from 1."""
 
     file: str | None = None
     line: int | None = None
     column: int | None = None
     key: str | None = None
+    flag: str | None = None
 
     def __str__(self) -> str:
         numbers = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        return numbers or (self.key or "")
+        return numbers or self.flag or self.key or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class KdError(Exception):
         self.message = message
         self.hint = hint
         self.where = where
+        self.crash_file: Path | None = None  # where the run kept the traceback
 
 
 class UsageError(KdError):
@@ -92,6 +95,12 @@ class NotFound(UsageError):
     """A file, run, recipe, method, model or dataset that is not there."""
 
     code = "NOT_FOUND"
+
+
+class BadCheckpoint(UsageError):
+    """A checkpoint that the user named is damaged, or is not one of ours."""
+
+    code = "BAD_CHECKPOINT"
 
 
 class Incompatible(UsageError):

@@ -25,7 +25,7 @@ class CheckpointHeader:
     """architecture: a name that `kd models` lists (or torchvision/NAME, or file.py:factory). arguments: its options.
 
     data: the resolved [data] section it was trained on. metrics: as in summary.json, without times, so that equal runs
-    give equal files. method, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
+    give equal files. method, method_options, seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
     """
 
     architecture: str
@@ -39,6 +39,7 @@ class CheckpointHeader:
     data_fingerprint: str
     parameters: int
     method: str = "none"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     teachers: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,47 @@
+"""One unaugmented pass over a split: the logits that every number about a network is computed from.
+
+Always in float32, whatever training used: entropies and calibration errors are differences of small numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kdcli.core.types import Batch
+
+Forward = Callable[[Batch], Tensor]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every module's own mode is put back afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Logits [n,K] float32 and targets [n] int64 of a split, on the CPU.
+
+    Args:
+        forward: logits [B,K] of a batch, for example `lambda batch: network(batch.x).logits`.
+        batches: the split, in index order.
+    """
+    logits: list[Tensor] = []
+    targets: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in batches:
+            logits.append(forward(batch).float())
+            targets.append(batch.y)
+    if not logits:
+        return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+    # a tensor made in inference mode cannot enter autograd later: clone outside of it
+    return torch.cat(logits).cpu().clone(), torch.cat(targets).cpu().clone()

@@ -1,0 +1,78 @@
+"""Running sums of an epoch that stay on the device: nothing in the step waits for the device to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from kdcli.core.types import Step
+
+_NEVER = 2**62
+
+
+class Meters(Mapping[str, Tensor]):
+    """Means of the loss terms over the images seen so far, by name; each is computed when it is looked up.
+
+    Also counts correct predictions, and remembers the first step at which a term was not finite.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._first_bad: dict[str, Tensor] = {}
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.seen = 0
+
+    def update(self, step: Step, targets: Tensor, number: int) -> None:
+        """Add a minibatch's terms, weighted by its size. number: of the optimiser step, to name it if a term is bad."""
+        size = targets.shape[0]
+        with torch.no_grad():
+            for name, value in step.losses.items():
+                value = value.detach()
+                # float64 on the CPU, where it is free; accelerators may have none
+                value = value.double() if self._device.type == "cpu" else value.float()
+                bad = torch.where(torch.isfinite(value), _NEVER, number)
+                self._sums[name] = self._sums[name] + value * size if name in self._sums else value * size
+                self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if name in self._first_bad else bad
+            if step.logits.shape[0] == targets.numel():
+                self.correct = self.correct + (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum()
+        self.seen += size
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._sums[name] / max(self.seen, 1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sums)
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def first_bad(self) -> tuple[str, int] | None:
+        """The term that was first not finite and its step, or None. Waits for the device."""
+        found = [(int(step), name) for name, step in self._first_bad.items() if int(step) != _NEVER]
+        return (min(found)[1], min(found)[0]) if found else None
+
+    def means(self) -> dict[str, float]:
+        """The means as numbers. Waits for the device."""
+        return {name: float(self[name]) for name in self}
+
+    def accuracy(self) -> float:
+        """Share of the images seen that were predicted correctly. Waits for the device."""
+        return int(self.correct) / max(self.seen, 1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors from which `load_state` continues mid-epoch."""
+        sums = {f"sum.{name}": value for name, value in self._sums.items()}
+        return {**sums, "correct": self.correct, "seen": torch.tensor(self.seen)}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            if kind == "sum":
+                self._sums[name] = value.to(self._device)
+                self._first_bad[name] = torch.tensor(_NEVER, device=self._device)
+        self.correct = tensors["correct"].to(self._device)
+        self.seen = int(tensors["seen"])

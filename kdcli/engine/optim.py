@@ -1,0 +1,50 @@
+"""Optimisers, and learning rates that are a function of the step alone: nothing to save, nothing to drift on resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from kdcli.engine.settings import OptimSettings, ScheduleSettings
+
+
+def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings, *, fused: bool) -> torch.optim.Optimizer:
+    """The torch optimiser that the settings name, over the parameters that need a gradient."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return kinds[settings.name](trained, fused=fused, **settings.arguments)  # type: ignore[call-arg]
+
+
+def learning_rate(base: float, schedule: ScheduleSettings, *, step: int, steps_per_epoch: int, steps: int) -> float:
+    """The learning rate of a step.
+
+    Args:
+        base: the rate that the schedule scales.
+        step: optimiser steps already taken in this stage, from 0.
+        steps_per_epoch: optimiser steps an epoch.
+        steps: of the whole stage.
+    """
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return base * (step + 1) / (warmup + 1)
+    return base * _factor(schedule, step, warmup, steps_per_epoch, steps)
+
+
+def _factor(schedule: ScheduleSettings, step: int, warmup: float, steps_per_epoch: int, steps: int) -> float:
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "multistep":
+        # a milestone counts whole epochs done: RepDistiller's "epoch > milestone" with epochs from 1
+        epochs_done = step // steps_per_epoch
+        return schedule.gamma ** sum(epochs_done >= milestone for milestone in schedule.milestones)
+    done = (step - warmup) / max(steps - warmup, 1)
+    return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

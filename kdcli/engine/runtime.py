@@ -1,0 +1,179 @@
+"""Runtime: the whole of device, precision, memory layout and compilation, so that neither loop nor methods mention them.
+
+Each automatic choice travels with its reason, which the first screen and environment.json show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdcli.core.network import Network
+from kdcli.core.types import Batch
+from kdcli.engine.settings import Precision
+from kdcli.errors import DeviceUnavailable, OutOfMemory
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A setting and why it is what it is."""
+
+    value: str
+    reason: str
+
+
+def choose_device(wanted: str) -> Choice:
+    """Resolve "auto", and refuse what this machine does not have.
+
+    Raises:
+        DeviceUnavailable: no such device here; the message says what there is.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return Choice("cuda:0", "auto: a CUDA device is here") if count else Choice("cpu", "auto: no CUDA device here")
+    if wanted.startswith("cuda"):
+        index = int(wanted.partition(":")[2] or 0)
+        if index >= count:
+            have = f"this machine has {count} CUDA devices" if count else "this machine has no CUDA device that torch can use"
+            raise DeviceUnavailable(f"device {wanted} was asked for, but {have}", hint="--device auto takes what there is")
+        return Choice(f"cuda:{index}", "asked for")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceUnavailable("device mps was asked for, but this machine has none", hint="--device auto takes what there is")
+    return Choice(wanted, "asked for")
+
+
+def choose_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Choice:
+    """Resolve "auto": bf16 on CUDA devices that compute it natively, float32 elsewhere."""
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if device.type != "cuda":
+        return Choice("fp32", f"auto: on {device.type} bf16 has not been shown to keep the accuracy")
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:  # Ampere, the first with bf16 units
+        return Choice("bf16", f"auto: compute capability {major}.{minor} >= 8.0")
+    return Choice("fp32", f"auto: compute capability {major}.{minor} < 8.0 has no bf16")
+
+
+class Runtime:
+    """Where and in what precision a job computes.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
+        precision: of the networks' forward passes; losses are float32 and weights stay float32 in any case.
+        channels_last: memory layout of images and convolutions.
+        compile: compile networks in place, which leaves their state keys alone.
+        threads: CPU threads; the process's own setting unless given.
+
+    Raises:
+        DeviceUnavailable: the device is not on this machine.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        *,
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        channels_last: Literal["auto", "on", "off"] = "auto",
+        compile: bool = False,  # noqa: A002  the recipe's word
+        threads: int | None = None,
+    ) -> None:
+        self.device_choice = choose_device(device)
+        self.device = torch.device(self.device_choice.value)
+        self.precision_choice = choose_precision(precision, self.device)
+        self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]
+        self.channels_last = channels_last == "on" or (channels_last == "auto" and self.device.type != "mps")
+        self.compile = compile
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the fused optimisers serve this device."""
+        return self.device.type in {"cpu", "cuda"}
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether reading a value costs nothing, as on a CPU."""
+        return self.device.type == "cpu"
+
+    def move(self, module: nn.Module) -> None:
+        """Put a module on the device, in the layout that convolutions like."""
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    def compile_networks(self, module: nn.Module) -> None:
+        """Compile every network in a module, in place, if that was asked for."""
+        if self.compile:
+            for part in module.modules():
+                if isinstance(part, Network):
+                    part.compile()
+
+    def place(self, batch: Batch) -> Batch:
+        """A batch in the layout that the networks have."""
+        if self.channels_last and batch.x.dim() == 4:
+            return replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+        return batch
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of forward passes."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Backpropagate, scaled where float16 needs it."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
+        """Clip, take the optimiser's step and clear the gradients."""
+        if clip_norm is not None:
+            self._scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], clip_norm)
+        self._scaler.step(optimiser)
+        self._scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on in the same arithmetic."""
+        return {"scaler": self._scaler.state_dict(), "threads": self.threads}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue with the scale and the number of threads of an earlier run: sums split otherwise round otherwise."""
+        self._scaler.load_state_dict(state["scaler"])
+        if self.device.type == "cpu" and state["threads"] != self.threads:
+            torch.set_num_threads(state["threads"])
+            self.threads = state["threads"]
+
+    def device_name(self) -> str:
+        """The device as a person would call it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{platform.processor() or platform.machine()}, {self.threads} of {os.cpu_count()} threads"
+
+    @contextmanager
+    def memory_errors(self, context: str, remedy: str) -> Iterator[None]:
+        """Turn torch's out-of-memory errors into one sentence.
+
+        Raises:
+            OutOfMemory: with `context` (what was running) and `remedy` (what to set).
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"out of memory on {self.device} {context}", hint=remedy) from error
+        except RuntimeError as error:
+            if "not enough memory" not in str(error):  # what the CPU allocator says
+                raise
+            raise OutOfMemory(f"out of memory on {self.device} {context}", hint=remedy) from error

@@ -1,0 +1,44 @@
+"""What the engine is told: plain values that a recipe's sections are turned into, so that the engine knows no recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class OptimSettings:
+    """name: "sgd" or "adamw". arguments: keyword arguments of the torch optimiser, learning rate and weight decay included."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    """name: "cosine" (with floor), "multistep" (with milestones and gamma) or "constant"; each with warmup_epochs."""
+
+    name: str
+    warmup_epochs: float = 0.0
+    floor: float = 0.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How long and in what portions; the meanings are those of the recipe's [train]."""
+
+    epochs: int
+    seed: int = 0
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
+    keep_every: int | None = None
+    state_seconds: float = 60.0
+    optim: OptimSettings = field(default_factory=lambda: OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9}))
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings("cosine"))
+
+
+Precision = Literal["fp32", "bf16", "fp16"]

@@ -1,0 +1,307 @@
+"""The loop. It knows stages, batches and steps; it knows no method, network or dataset.
+
+A trainer's position is (stage, epoch, minibatch). A state on disk is a position with everything that changed since the
+start; because every random draw is a function of the recipe and the position, going on from a state gives the very bits
+of a run that never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdcli.core import random
+from kdcli.core.method import Method, Stage
+from kdcli.core.network import Network
+from kdcli.core.types import Batch, Feed, Progress, Step
+from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
+from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone
+from kdcli.engine.meters import Meters
+from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.settings import TrainSettings
+from kdcli.errors import KdError, NonFiniteLoss
+from kdcli.results import Measures
+
+CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where training stands: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser steps of the stage taken."""
+
+    stage: int = 0
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the engine asks of its caller.
+
+    evaluate: measures of a network on the held-out split, or None where nothing is held out.
+    keep: takes the network at a moment worth keeping, "best" or "epoch-012".
+    stop: asked at every step boundary; an error to stop with, once the state is saved, or None.
+    """
+
+    listeners: Sequence[Listener] = ()
+    evaluate: Callable[[Network], Measures | None] = lambda _network: None
+    keep: Callable[[str, Network], None] = lambda _name, _network: None
+    stop: Callable[[], KdError | None] = lambda: None
+
+
+def set_modes(method: Method, stage: Stage) -> None:
+    """Freeze everything but what the stage trains: gradients and train mode in one rule."""
+    method.requires_grad_(requires_grad=False)
+    method.eval()
+    for module in stage.trains:
+        module.requires_grad_(requires_grad=True)
+        module.train()
+
+
+class Trainer:
+    """Trains a method, stage by stage.
+
+    Args:
+        method: what is trained and what the loss is, already on the device.
+        feed: batches on the device.
+        state_folder: where states for `kd resume` go; None keeps none.
+        resume: a state to go on from.
+
+    Raises:
+        NonFiniteLoss: a loss term became NaN or infinite; the last state on disk is from before.
+        KdError: whatever `hooks.stop` returned, after the state was saved.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        feed: Feed,
+        runtime: Runtime,
+        settings: TrainSettings,
+        *,
+        hooks: Hooks | None = None,
+        state_folder: Path | None = None,
+        resume: State | None = None,
+    ) -> None:
+        self.method = method
+        self.feed = feed
+        self.runtime = runtime
+        self.settings = settings
+        self.hooks = hooks or Hooks()
+        self.state_folder = state_folder
+        self.stages = method.stages()
+        self.average = self._make_average()
+        self.best: float | None = None
+        self._resume = resume
+        self._saved_at = time.monotonic()
+        self.position = Position(**resume.facts["position"]) if resume else Position()
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Network:
+        """Train every stage that is left; returns the network to evaluate and ship."""
+        with torch.random.fork_rng(devices=[self.runtime.device] if self.runtime.device.type == "cuda" else []):
+            for number in range(self.position.stage, len(self.stages)):
+                self._run_stage(number)
+        return self.result()
+
+    def result(self) -> Network:
+        """The deployable network: the average of the weights where one is kept."""
+        return cast("Network", self.average.module) if self.average is not None else self.method.deployable()
+
+    def _run_stage(self, number: int) -> None:
+        stage = self.stages[number]
+        if number != self.position.stage:
+            self.position = Position(stage=number)
+        set_modes(self.method, stage)
+        work = _StageWork(self, stage)
+        if self._resume is not None:
+            work.restore(self._resume)
+            self._resume = None
+        trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable))
+        for epoch in range(self.position.epoch, work.epochs + 1):
+            self.position = replace(self.position, epoch=epoch)
+            self._run_epoch(stage, work)
+        self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
+
+    def _run_epoch(self, stage: Stage, work: _StageWork) -> None:
+        started, already = time.perf_counter(), work.meters.seen
+        self.method.on_epoch(work.progress())
+        for group in work.groups():
+            rate = work.set_rate()
+            for offset, batch in enumerate(group):
+                self._seed(self.position.batch + offset)
+                step = self._forward_backward(stage, work, batch, len(group))
+                work.meters.update(step, batch.y, self.position.step + 1)
+            self.runtime.step(work.optimiser, self.settings.clip_norm)
+            if self.average is not None:
+                self.average.update_parameters(self.method.deployable())
+            self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
+            self._after_step(work, rate, (work.meters.seen - already) / (time.perf_counter() - started))
+        self._end_epoch(stage, work, time.perf_counter() - started, work.meters.seen - already)
+
+    def _seed(self, minibatch: int) -> None:
+        # dropout and its like draw from torch's global generator: seeded for this very minibatch, it has no history
+        position = self.position
+        torch.manual_seed(random.key(self.settings.seed, "step", position.stage, position.epoch, minibatch) >> 1)
+
+    def _forward_backward(self, stage: Stage, work: _StageWork, batch: Batch, parts: int) -> Step:
+        at = work.progress()
+        with self._memory_errors(stage, at, batch), self.runtime.autocast():
+            step = stage.loss(self.runtime.place(batch), at)
+        total = torch.stack([value.float() for value in step.losses.values()]).sum()
+        if self.runtime.synchronous and not bool(torch.isfinite(total)):
+            work.meters.update(step, batch.y, self.position.step + 1)
+            self._check(work)
+        with self._memory_errors(stage, at, batch):
+            self.runtime.backward(total / parts)
+        return step
+
+    def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
+        at = work.progress()
+        meters = work.meters
+        self._emit(StepDone(at, self.position.batch, work.batches, rate, meters, meters.correct, meters.seen, speed))
+        stop = self.hooks.stop()
+        due = time.monotonic() - self._saved_at >= self.settings.state_seconds
+        if not self.runtime.synchronous and (stop is not None or due or self.position.step % CHECK_EVERY == 0):
+            self._check(work)
+        if stop is not None or due:
+            self._save(work, stopping=stop is not None)
+        if stop is not None:
+            raise stop
+
+    def _end_epoch(self, stage: Stage, work: _StageWork, seconds: float, images: int) -> None:
+        self._check(work)
+        at, network, meters = work.progress(), self.result(), work.meters
+        # a stage that trains only helpers has nothing new to measure
+        val = self.hooks.evaluate(network) if _trains(stage, self.method.deployable()) else None
+        best = val is not None and (self.best is None or val.accuracy > self.best)
+        if best and val is not None:
+            self.best = val.accuracy
+            self.hooks.keep("best", network)
+        if self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
+            self.hooks.keep(f"epoch-{at.epoch:03d}", network)
+        speed = images / seconds if seconds > 0 else 0.0
+        self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed))
+        self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
+        work.meters = Meters(self.runtime.device)
+        if at.epoch < work.epochs:
+            self._save(work, stopping=False)
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def _save(self, work: _StageWork, *, stopping: bool) -> None:
+        if self.state_folder is None:
+            return
+        facts = {"position": asdict(self.position), "best": self.best, "runtime": self.runtime.state(), "optimiser": {}}
+        optimiser, facts["optimiser"] = flatten_optimiser(work.optimiser)
+        parts: dict[str, dict[str, Tensor]] = {
+            "method": self.method.state_dict(),
+            "optimiser": optimiser,
+            "meters": work.meters.state(),
+            "average": self.average.state_dict() if self.average is not None else {},
+        }
+        tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        order = self.position.stage * 10**9 + self.position.step
+        path = save_state(self.state_folder, State(tensors, facts), order)
+        self._saved_at = time.monotonic()
+        self._emit(StateSaved(work.progress(), str(path), stopping))
+
+    def _check(self, work: _StageWork) -> None:
+        bad = work.meters.first_bad()
+        if bad is None:
+            return
+        term, step = bad
+        kept = "the last good state is kept" if self.state_folder is not None and any(self.state_folder.glob("state-*")) else "no state had been saved"
+        raise NonFiniteLoss(
+            f"loss term {term!r} is not finite at stage {work.stage.name}, epoch {self.position.epoch}, step {step}; {kept}",
+            hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
+        )
+
+    def _make_average(self) -> AveragedModel | None:
+        if self.settings.ema is None:
+            return None
+        return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
+
+    def _memory_errors(self, stage: Stage, at: Progress, batch: Batch) -> Any:
+        size = batch.y.shape[0]
+        return self.runtime.memory_errors(
+            f"at stage {stage.name}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
+            f"-s train.batch_size={max(size // 2, 1)} -s train.accumulate={self.settings.accumulate * 2}   (same effective batch)",
+        )
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.hooks.listeners:
+            listener(event)
+
+
+def _trains(stage: Stage, network: nn.Module) -> bool:
+    trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
+    return any(id(parameter) in trained for parameter in network.parameters())
+
+
+class _StageWork:
+    """What lives as long as a stage: optimiser, meters, and the arithmetic of its steps."""
+
+    def __init__(self, trainer: Trainer, stage: Stage) -> None:
+        self.trainer = trainer
+        self.stage = stage
+        settings = trainer.settings
+        self.batches = trainer.feed.train_batches
+        self.epochs = stage.epochs or settings.epochs
+        self.steps_per_epoch = -(-self.batches // settings.accumulate)
+        self.steps = self.epochs * self.steps_per_epoch
+        optim = replace(settings.optim, arguments={**settings.optim.arguments, **stage.optim})
+        self.base_rate = float(optim.arguments["lr"])
+        parameters = [parameter for parameter in trainer.method.parameters() if parameter.requires_grad]
+        self.optimiser = make_optimiser(parameters, optim, fused=trainer.runtime.fused)
+        self.meters = Meters(trainer.runtime.device)
+        self.rate = self.base_rate
+
+    def progress(self) -> Progress:
+        position = self.trainer.position
+        return Progress(self.stage.name, min(position.epoch, self.epochs), self.epochs, position.step, self.steps)
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """The rest of the epoch, in groups of `accumulate` minibatches."""
+        group: list[Batch] = []
+        for batch in self.trainer.feed.train(self.trainer.position.epoch, self.trainer.position.batch):
+            group.append(batch)
+            if len(group) == self.trainer.settings.accumulate:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def set_rate(self) -> float:
+        settings = self.trainer.settings.schedule
+        step = self.trainer.position.step
+        self.rate = learning_rate(self.base_rate, settings, step=step, steps_per_epoch=self.steps_per_epoch, steps=self.steps)
+        set_learning_rate(self.optimiser, self.rate)
+        return self.rate
+
+    def restore(self, state: State) -> None:
+        """Put a saved state into method, optimiser, meters and average."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}."
+            return {key.removeprefix(prefix): value for key, value in state.tensors.items() if key.startswith(prefix)}
+
+        trainer = self.trainer
+        trainer.runtime.load_state(state.facts["runtime"])
+        trainer.method.load_state_dict(part("method"))
+        restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])
+        self.meters.load_state(part("meters"))
+        trainer.best = state.facts["best"]
+        if trainer.average is not None:
+            trainer.average.load_state_dict(part("average"))

@@ -1,0 +1,248 @@
+"""The only place where the names in a recipe become objects: data, networks, teachers, method, runtime."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcli import catalog
+from kdcli.core import random
+from kdcli.core.method import Method, Setup
+from kdcli.core.network import Network
+from kdcli.core.teacher import Ensemble, Teacher
+from kdcli.core.types import Feed
+from kdcli.data.augment import Augmentation
+from kdcli.data.feed import make_feed
+from kdcli.engine.checkpoint import load_weights
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
+from kdcli.errors import Incompatible, UsageError
+from kdcli.header import read_header
+from kdcli.jobs.networks import LoadedTeacher, build_network, load_teacher, network_arguments, pretrained_teacher
+from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
+
+DATA_DIR = "~/.cache/kdcli/data"
+
+
+def data_root(root: str | None) -> Path:
+    """Folder of the datasets: the recipe's, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
+    return Path(root or os.environ.get("KD_DATA_DIR") or DATA_DIR).expanduser()
+
+
+def open_source(data: DataSection) -> Any:
+    """The dataset that a [data] section names, as kdcli.data's Pictures or Folder.
+
+    Raises:
+        NotFound: it is not on this machine. BadData: it is, and cannot be used.
+    """
+    found = catalog.entry("dataset", data.name)
+    module = catalog.load(found)
+    if found.factory is not None:
+        from kdcli.data.user import from_user
+
+        return from_user(getattr(module, found.factory)())
+    return module.load(data.name, options=module.Options(**data.options), root=data_root(data.root))
+
+
+def open_feed(data: DataSection, *, device: torch.device, seed: int, batch_size: int = 64, workers: int = 0) -> Feed:
+    """Batches of a [data] section on a device.
+
+    Args:
+        seed: decides what is held out, the order of samples and their augmentation.
+        batch_size: of training minibatches.
+    """
+    declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
+    chosen = data.augment.model_dump() if data.augment is not None else declared
+    return make_feed(
+        open_source(data),
+        name=data.name,
+        batch_size=batch_size,
+        eval_batch_size=data.eval_batch_size,
+        val_fraction=data.val_fraction,
+        train_limit=data.train_limit,
+        augment=Augmentation(**chosen),
+        seed=seed,
+        device=device,
+        workers=workers,
+    )
+
+
+def make_runtime(recipe: Recipe) -> Runtime:
+    """The runtime that [runtime] asks for."""
+    section = recipe.runtime
+    return Runtime(
+        section.device,
+        precision=section.precision,
+        channels_last=section.channels_last,
+        compile=section.compile,
+        threads=section.threads,
+    )
+
+
+def train_settings(recipe: Recipe) -> TrainSettings:
+    """The engine's view of [train], [optim] and [schedule]."""
+    train = recipe.train
+    schedule = recipe.schedule.model_dump()
+    return TrainSettings(
+        epochs=train.epochs,
+        seed=recipe.seed,
+        accumulate=train.accumulate,
+        clip_norm=train.clip_norm,
+        ema=train.ema,
+        keep_every=train.keep_every,
+        state_seconds=train.state_seconds,
+        optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
+        schedule=ScheduleSettings(**schedule),
+    )
+
+
+def method_class(name: str) -> type[Method]:
+    """The single Method subclass that a method's file defines.
+
+    Raises:
+        UsageError: it defines none, or several.
+    """
+    found = catalog.entry("method", name)
+    module = catalog.load(found)
+    own = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Method) and item is not Method and item.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise UsageError(f"{found.path} must define exactly one Method subclass, it defines {len(own)}", hint="docs/how-to/own-method.md")
+    return own[0]
+
+
+def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: int) -> Method:
+    """A method ready to train.
+
+    Args:
+        given: how many teachers the recipe gives; several answer as one ensemble, so setup.teachers does not tell.
+
+    Raises:
+        Incompatible: the method takes another number of teachers.
+    """
+    cls = method_class(name)
+    if not cls.teachers.admits(given):
+        raise Incompatible(f"{name} takes {_arity_text(cls)}, {given} given")
+    return cls(cls.Options(**options), setup)
+
+
+def network_section(recipe: Recipe) -> NetworkSection:
+    """The network that a recipe trains: [model] or [student]."""
+    if isinstance(recipe, TrainTeacherRecipe):
+        return recipe.model
+    assert isinstance(recipe, DistillRecipe)
+    return recipe.student
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recipe turned into objects, checked to fit each other; nothing has been written yet."""
+
+    recipe: Recipe
+    runtime: Runtime
+    feed: Feed
+    student: Network
+    arguments: Mapping[str, Any]
+    teachers: tuple[LoadedTeacher, ...]
+    method: Method
+
+    @property
+    def answering(self) -> Teacher | None:
+        """The one teacher that the method listens to: an ensemble where there are several."""
+        return self.method.teacher_nets[0] if self.method.teacher_nets else None
+
+
+TrainTeacher = Callable[[Path], Path]
+
+
+def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
+    """Build everything that a recipe names.
+
+    Args:
+        train_teacher: gives the checkpoint of a teacher's recipe file, training it if no run of it exists.
+
+    Raises:
+        KdError: of the usage kind, when something is missing or does not fit.
+    """
+    runtime = make_runtime(recipe)
+    feed = open_feed(
+        recipe.data, device=runtime.device, seed=recipe.seed, batch_size=recipe.train.batch_size, workers=recipe.runtime.workers
+    )
+    section = network_section(recipe)
+    student = _student(recipe, section, feed)
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    teachers = tuple(_teacher(item, feed, runtime, train_teacher) for item in chosen)
+    setup = _setup(recipe, section, feed, runtime, student, teachers)
+    method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
+    runtime.move(method)
+    runtime.compile_networks(method)
+    return Job(recipe, runtime, feed, student, network_arguments(section.name, section.options), teachers, method)
+
+
+def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
+    shape = feed.info.input_shape
+    network = build_network(section.name, num_classes=feed.info.num_classes, input_shape=shape, options=section.options, seed=recipe.seed)
+    if section.init is not None:
+        path, _ = read_header(section.init)
+        load_weights(path, network)
+    return network
+
+
+def _teacher(section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
+    if section.name is not None:
+        return pretrained_teacher(section.name, section.weights, feed.info, runtime)
+    path = section.checkpoint if section.checkpoint is not None else train_teacher(Path(str(section.recipe)))
+    return load_teacher(path, feed.info, runtime)
+
+
+def _answering(recipe: Recipe, teachers: tuple[LoadedTeacher, ...]) -> tuple[Teacher, ...]:
+    if len(teachers) < 2:
+        return tuple(loaded.teacher for loaded in teachers)
+    assert isinstance(recipe, DistillRecipe)
+    weights = [section.weight if section.weight is not None else 1.0 for section in recipe.teacher]
+    total = sum(weights)
+    return (Ensemble([loaded.teacher for loaded in teachers], [weight / total for weight in weights]),)
+
+
+def _setup(
+    recipe: Recipe, section: NetworkSection, feed: Feed, runtime: Runtime, student: Network, teachers: tuple[LoadedTeacher, ...]
+) -> Setup:
+    copies = itertools.count(1)
+
+    def build(name: str) -> Network:
+        options: Mapping[str, Any] | None = None
+        if name == "student":
+            name, options = section.name, section.options
+        elif name == "teacher":
+            name, options = teachers[0].architecture, teachers[0].arguments
+        shape = feed.info.input_shape
+        return build_network(name, num_classes=feed.info.num_classes, input_shape=shape, options=options, seed=recipe.seed, copy=next(copies))
+
+    def load(path: str) -> Teacher:
+        return load_teacher(path, feed.info, runtime).teacher
+
+    def gather(tensor: Tensor) -> Tensor:
+        return tensor
+
+    return Setup(student, _answering(recipe, teachers), feed.info, build, load, gather)
+
+
+def _arity_text(cls: type[Method]) -> str:
+    least, most = cls.teachers
+    if most == 0:
+        return "no teacher"
+    if least == most:
+        return f"{least} teacher{'s' if least > 1 else ''}"
+    return f"at least {least} teacher{'s' if least > 1 else ''}" if most is None else f"{least} to {most} teachers"
+
+

@@ -1,0 +1,76 @@
+"""How good are these checkpoints, and is the difference between them more than noise?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kdcli.analysis.measures import mcnemar, measure, per_class_accuracy
+from kdcli.core.types import SplitName
+from kdcli.engine.runtime import Runtime
+from kdcli.jobs.finish import check_gates
+from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
+from kdcli.recipe.schema import GatesSection
+from kdcli.results import EvaluateResult, Evaluation, PairTest
+
+
+def evaluate(
+    checkpoints: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    data_root: str | None = None,
+    split: SplitName = "test",
+    device: str = "auto",
+    per_class: bool = False,
+    save_logits_to: Path | None = None,
+    gates: GatesSection | None = None,
+) -> EvaluateResult:
+    """Measure checkpoints; each needs only itself and the data.
+
+    Args:
+        checkpoints: files or run directories.
+        data: a dataset's name; what each was trained on unless given.
+        per_class: also the accuracy of each class.
+        save_logits_to: a safetensors file for "targets" and "logits.LABEL".
+        gates: thresholds that every checkpoint must meet.
+
+    Raises:
+        NotFound: a checkpoint or the data is not there. Incompatible: classes or images do not fit the data.
+    """
+    runtime = Runtime(device, precision="fp32")
+    bench = Bench(data=data, root=data_root, split=split, runtime=runtime)
+    measured = [bench.measure(checkpoint) for checkpoint in checkpoints]
+    labels = distinct_labels(measured)
+    if save_logits_to is not None:
+        tensors = {f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)}
+        save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
+    evaluations = tuple(_evaluation(item, split, per_class=per_class) for item in measured)
+    results = tuple(gate for item in evaluations for gate in check_gates(gates or GatesSection(), item.measures, None))
+    return EvaluateResult(evaluations, _pairs(measured, labels), results)
+
+
+def _evaluation(item: Measured, split: SplitName, *, per_class: bool) -> Evaluation:
+    header = item.header
+    return Evaluation(
+        checkpoint=str(item.path),
+        network=header.architecture,
+        parameters=header.parameters,
+        method=header.method,
+        data=str(header.data.get("name", "")),
+        measures=measure(item.logits, item.targets, split=split),
+        per_class=per_class_accuracy(item.logits, item.targets, header.class_names) if per_class else {},
+    )
+
+
+def _pairs(measured: Sequence[Measured], labels: Sequence[str]) -> tuple[PairTest, ...]:
+    """McNemar's test for every two checkpoints that were measured on the same images."""
+    pairs = []
+    for (a, first), (b, second) in itertools.combinations(zip(labels, measured, strict=True), 2):
+        if first.targets.shape == second.targets.shape and torch.equal(first.targets, second.targets):
+            right, other = (item.logits.argmax(-1) == item.targets for item in (first, second))
+            difference = float(other.double().mean() - right.double().mean())
+            pairs.append(PairTest(a, b, difference, mcnemar(right, other)))
+    return tuple(pairs)

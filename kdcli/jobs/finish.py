@@ -1,0 +1,184 @@
+"""What is computed once, at the end: the test set is touched here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from kdcli import __version__
+from kdcli.analysis.calibration import reliability
+from kdcli.analysis.confusion import confusion
+from kdcli.analysis.gap import Responses, compare
+from kdcli.analysis.measures import measure
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import Batch, SplitName
+from kdcli.engine.evaluator import collect, evaluating
+from kdcli.header import CheckpointHeader
+from kdcli.jobs.assemble import Job, network_section
+from kdcli.recipe.schema import GatesSection
+from kdcli.results import CalibrationCurve, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that was measured at the end of a run."""
+
+    test: Measures
+    val: Measures | None
+    teachers: tuple[TeacherSummary, ...]
+    gap: GapAt | None
+    gaps: tuple[GapAt, ...]
+    analysis: RunAnalysis
+
+
+def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
+    """Logits [n,K] and targets [n] of a network over a split, float32, on the CPU."""
+    with evaluating(network):
+        return collect(lambda batch: network(job.runtime.place(batch).x).logits, job.feed.split(split))
+
+
+def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
+    """The same for a teacher, through its own input normalisation."""
+    forward: Callable[[Batch], Tensor] = lambda batch: teacher(job.runtime.place(batch)).logits  # noqa: E731
+    return collect(forward, job.feed.split(split))
+
+
+def validation(job: Job) -> Callable[[Network], Measures | None]:
+    """What the trainer calls after each epoch: measures on the held-out split, or None where nothing is held out."""
+
+    def evaluate(network: Network) -> Measures | None:
+        if job.feed.size("val") == 0:
+            return None
+        return measure(*network_logits(job, network, "val"), split="val")
+
+    return evaluate
+
+
+def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
+    """Measure the finished network, its teachers and the gap between them.
+
+    Args:
+        network: the result, last or best epoch as the recipe says.
+        label: the run's name, as the gap's tables show it.
+    """
+    recipe, names = job.recipe, job.feed.info.class_names
+    logits, targets = network_logits(job, network, "test")
+    test = measure(logits, targets, split="test", selected=recipe.train.select)
+    calibration = {"student" if job.teachers else "network": reliability(logits, targets)}
+    teachers, gap_report = _against_teachers(job, network, logits, targets, test, label, calibration)
+    gaps = _gaps(gap_report)
+    return Outcome(
+        test=test,
+        val=validation(job)(network),
+        teachers=teachers,
+        gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
+        gaps=gaps,
+        analysis=RunAnalysis(names, confusion(logits, targets, len(names)), calibration, gap_report),
+    )
+
+
+def _against_teachers(
+    job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures, label: str, calibration: dict[str, CalibrationCurve]
+) -> tuple[tuple[TeacherSummary, ...], GapReport | None]:
+    answering = job.answering
+    if answering is None:
+        return (), None
+    each = [teacher_logits(job, loaded.teacher, "test")[0] for loaded in job.teachers]
+    summaries = tuple(_with_test(loaded.summary, measure(v, targets)) for loaded, v in zip(job.teachers, each, strict=True))
+    v = each[0] if len(each) == 1 else teacher_logits(job, answering, "test")[0]
+    calibration["teacher"] = reliability(v, targets)
+    with torch.no_grad():
+        aligned = job.method.aligned(logits, v)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    first = summaries[0]
+    teacher_label = first.architecture if len(summaries) == 1 else f"mean of {len(summaries)} teachers"
+    teacher = Responses(
+        label=teacher_label,
+        checkpoint=first.checkpoint,
+        network=first.architecture,
+        parameters=sum(summary.parameters for summary in summaries),
+        method="none",
+        logits=v,
+        aligned=None,
+        measures=measure(v, targets),
+    )
+    student = Responses(
+        label=label,
+        checkpoint="",
+        network=network_section(job.recipe).name,
+        parameters=parameters,
+        method=job.recipe.method.name,
+        logits=logits,
+        aligned=None if aligned is logits else aligned,
+        measures=test,
+    )
+    # gates read temperature 1, whatever the report shows
+    temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
+    report = compare(
+        teacher,
+        [student],
+        targets=targets,
+        class_names=job.feed.info.class_names,
+        data=job.feed.info.name,
+        split="test",
+        temperatures=temperatures,
+        seed=job.recipe.seed,
+    )
+    return summaries, report
+
+
+def _with_test(summary: TeacherSummary, test: Measures) -> TeacherSummary:
+    return TeacherSummary(summary.checkpoint, summary.sha256, summary.architecture, summary.parameters, test)
+
+
+def _gaps(report: GapReport | None) -> tuple[GapAt, ...]:
+    if report is None:
+        return ()
+    return tuple(
+        GapAt(at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned") for pair in report.pairs for at in pair.at
+    )
+
+
+def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None) -> tuple[GateResult, ...]:
+    """The thresholds that were asked for, each with the value it met or missed. A gap gate without a teacher misses."""
+    values: dict[str, tuple[float | None, bool]] = {
+        "min_accuracy": (test.accuracy, True),
+        "max_entropy_gap": (gap.entropy if gap else None, False),
+        "max_free_energy_gap": (gap.free_energy if gap else None, False),
+        "max_ece": (test.ece, False),
+    }
+    results = []
+    for name, (value, at_least) in values.items():
+        limit = getattr(gates, name)
+        if limit is not None:
+            passed = value is not None and (value >= limit if at_least else value <= limit)
+            results.append(GateResult(name, limit, value, passed))
+    return tuple(results)
+
+
+def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256: str) -> CheckpointHeader:
+    """The header that makes a checkpoint explain itself. test: None for weights kept on the way."""
+    info = job.feed.info
+    return CheckpointHeader(
+        architecture=network_section(job.recipe).name,
+        arguments=dict(job.arguments),
+        num_classes=info.num_classes,
+        input_shape=info.input_shape,
+        class_names=info.class_names,
+        mean=info.mean,
+        std=info.std,
+        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
+        data_fingerprint=info.fingerprint,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        method=job.recipe.method.name,
+        method_options=job.recipe.method.options,
+        seed=job.recipe.seed,
+        teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
+        metrics=asdict(test) if test is not None else {},
+        recipe_sha256=recipe_sha256,
+        created_by=f"kdcli {__version__}",
+    )

@@ -1,0 +1,141 @@
+"""Names become networks here: fresh ones from the zoo or a user's file, and trained ones from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcli import catalog
+from kdcli.core import random
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import DataInfo
+from kdcli.engine.checkpoint import load_weights
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import Incompatible, UsageError
+from kdcli.header import CheckpointHeader, read_header
+from kdcli.results import Interval, Measures, TeacherSummary
+
+
+def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Constructor arguments of a network: its variant's own, and over them the options that were given."""
+    found = catalog.entry("model", name)
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    return {**found.facts.get("arguments", {}), **given}
+
+
+def build_network(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any] | None = None, seed: int = 0, copy: int = 0
+) -> Network:
+    """Fresh weights of a network by name.
+
+    Args:
+        name: what `kd models` lists, torchvision/NAME, or path/to/file.py:factory.
+        num_classes: K. input_shape: (C, H, W).
+        options: of the network's family, such as an MLP's hidden widths.
+        seed, copy: the weights are a function of both; another copy is independent.
+
+    Raises:
+        NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown option.
+    """
+    arguments = network_arguments(name, options)
+    with random.seeded(seed, "init", copy):
+        return _construct(name, num_classes, input_shape, arguments)
+
+
+def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
+    found = catalog.entry("model", name)
+    module = catalog.load(found)
+    if found.factory is not None:
+        from kdcli.models.user import adapt
+
+        return adapt(getattr(module, found.factory), num_classes=num_classes, input_shape=input_shape, source=name)
+    known = catalog.options_class(found).model_fields.keys() | found.facts.get("arguments", {}).keys()
+    if unknown := sorted(arguments.keys() - known):
+        raise UsageError(f"{name} has no option {unknown[0]!r}", hint=f"kd models {name} lists them")
+    network: Network = module.build(name, num_classes=num_classes, input_shape=input_shape, arguments=arguments)
+    return network
+
+
+def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
+    """The network of a checkpoint, its header and its file.
+
+    Raises:
+        NotFound: nothing there. CorruptFile: damaged or not ours. Incompatible: the zoo's network has changed since.
+    """
+    found, header = read_header(path)
+    with random.seeded(0, "init"):  # the weights are overwritten; the global generator must not notice
+        # weights=None: a checkpoint brings its own, torchvision's must not be fetched for it
+        arguments = {key: value for key, value in header.arguments.items() if key != "weights"}
+        network = _construct(header.architecture, header.num_classes, header.input_shape, arguments)
+    load_weights(found, network)
+    return network, header, found
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTeacher:
+    """A teacher ready to answer, with what is known about it."""
+
+    teacher: Teacher
+    summary: TeacherSummary
+    architecture: str
+    arguments: Mapping[str, Any]
+
+
+def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
+    """A checkpoint as a teacher for a dataset.
+
+    Raises:
+        Incompatible: its classes or its input do not fit the data; a peer would train against a random head in silence.
+    """
+    network, header, found = load_network(path)
+    check_fits(header, info, str(path))
+    summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
+    return LoadedTeacher(_as_teacher(network, (header.mean, header.std), info, runtime), summary, header.architecture, header.arguments)
+
+
+def stored_measures(header: CheckpointHeader) -> Measures | None:
+    """The test measures that a checkpoint's header carries."""
+    if not header.metrics:
+        return None
+    metrics = dict(header.metrics)
+    return Measures(**{**metrics, "accuracy_interval": Interval(**metrics["accuracy_interval"])})
+
+
+def check_fits(header: CheckpointHeader, info: DataInfo, label: str) -> None:
+    """Refuse a checkpoint whose classes or input shape are not the data's."""
+    trained_on = header.data.get("name", "other data")
+    hint = f"-d {trained_on}, or a network trained on {info.name}"
+    if header.num_classes != info.num_classes:
+        raise Incompatible(f"{label} predicts {header.num_classes} classes, {info.name} has {info.num_classes}", hint=hint)
+    if header.class_names != info.class_names:
+        place = next(i for i, pair in enumerate(zip(header.class_names, info.class_names, strict=True)) if pair[0] != pair[1])
+        names = f"{header.class_names[place]!r} there, {info.class_names[place]!r} in {info.name}"
+        raise Incompatible(f"{label} has its classes in another order or by other names: class {place} is {names}", hint=hint)
+    if tuple(header.input_shape) != tuple(info.input_shape):
+        theirs, ours = ("x".join(map(str, shape)) for shape in (header.input_shape, info.input_shape))
+        raise Incompatible(f"{label} takes {theirs} images, {info.name} has {ours}", hint=hint)
+
+
+def _as_teacher(network: Network, trained_with: tuple[tuple[float, ...], tuple[float, ...]], info: DataInfo, runtime: Runtime) -> Teacher:
+    runtime.move(network)
+    runtime.compile_networks(network)
+    if trained_with == (info.mean, info.std):
+        return Teacher(network)
+    mean, std, our_mean, our_std = (torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std))
+    return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std))
+
+
+def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
+    """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must fit the data's classes."""
+    if weights is None:
+        raise UsageError(f"teacher {name} needs weights: a fresh network teaches nothing", hint="teacher.weights = \"DEFAULT\"")
+    network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape, options={"weights": weights})
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
+    mean, std = (getattr(network, key, fallback) for key, fallback in (("input_mean", info.mean), ("input_std", info.std)))
+    return LoadedTeacher(_as_teacher(network, (tuple(mean), tuple(std)), info, runtime), summary, name, {})

@@ -1,0 +1,309 @@
+"""One run from recipe to report: assemble, reserve a directory, train, measure, write. Resuming is the same with a state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from kdcli import catalog
+from kdcli.core.network import Network
+from kdcli.core.types import Progress
+from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
+from kdcli.engine.trainer import Hooks, Trainer, set_modes
+from kdcli.errors import KdError, NotFound, UsageError
+from kdcli.files import read_json, sha256_json, write_json, write_text
+from kdcli.header import MODEL_FILE
+from kdcli.jobs import rundir
+from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
+from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
+from kdcli.jobs.finish import Outcome, check_gates, make_header, measure_outcome, validation
+from kdcli.jobs.stop import StopRequest
+from kdcli.recipe.dump import dump, recipe_hash
+from kdcli.recipe.resolve import Resolved, resolve
+from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.report.build import build as build_report
+from kdcli.results import RunResult
+
+
+def execute(
+    resolved: Resolved,
+    *,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    command: str = "",
+    dry_run: bool = False,
+    keep_state: bool = False,
+) -> RunResult | None:
+    """Run a resolved recipe; returns what summary.json holds, or None after a dry run.
+
+    Args:
+        out: folder of the runs. command: the command line, for environment.json.
+        dry_run: build everything, put one minibatch through loss and backward pass, write nothing.
+        keep_state: leave RUN/state behind after success.
+
+    Raises:
+        KdError: see docs/reference/exit-codes.md.
+    """
+    recipe = resolved.recipe
+    job = assemble(recipe, lambda path: teacher_of(path, out=out, listeners=listeners))
+    if dry_run:
+        _try_one_batch(job)
+        return None
+    parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
+    run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
+    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+    _write_environment(run, job, command)
+    return _Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
+
+
+def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = False) -> RunResult:
+    """Go on with a run that was stopped; on a CPU the result has the very bits of one that never stopped.
+
+    Raises:
+        NotFound: no run there, or it was stopped before its first state. UsageError: it is finished.
+    """
+    recipe_file = run / "recipe.toml"
+    if not recipe_file.is_file():
+        raise NotFound(f"{run} is not a run directory: it holds no recipe.toml", hint="kd resume RUN, with a folder under runs/")
+    if (run / "summary.json").is_file():
+        raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
+    environment = read_json(run / "environment.json")
+    kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
+    recipe = resolve(kind, file=recipe_file).recipe
+    job = assemble(recipe, lambda path: teacher_of(path, out=run.parent, listeners=listeners))
+    state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
+    result = _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
+    assert result is not None
+    return result
+
+
+def run_hash(recipe: Recipe, out: Path) -> str:
+    """Content hash of a run: its recipe, and the weights or the recipe of each teacher."""
+    if not isinstance(recipe, DistillRecipe):
+        return recipe_hash(recipe)
+    teachers = []
+    for section in recipe.teacher:
+        if section.recipe is not None:
+            teachers.append(run_hash(resolve("train-teacher", file=Path(section.recipe)).recipe, out))
+        elif section.checkpoint is not None:
+            from kdcli.header import read_header
+
+            teachers.append(read_header(section.checkpoint)[1].tensors_sha256)
+    plain = recipe.model_copy(update={"teacher": tuple(s.model_copy(update={"checkpoint": None, "recipe": None}) for s in recipe.teacher)})
+    return sha256_json([recipe_hash(plain), teachers])
+
+
+def teacher_of(recipe_file: Path, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
+    """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none."""
+    resolved = resolve("train-teacher", file=recipe_file)
+    digest = run_hash(resolved.recipe, out)
+    done = rundir.finished_run(out, digest)
+    if done is not None:
+        return done
+    stopped = rundir.unfinished_run(out, digest)
+    if stopped is not None:
+        return Path(resume(stopped, listeners=listeners).run)
+    result = execute(resolved, out=out, listeners=listeners, command=f"kd train-teacher {recipe_file}")
+    assert result is not None
+    return Path(result.run)
+
+
+def _try_one_batch(job: Job) -> None:
+    stage = job.method.stages()[0]
+    set_modes(job.method, stage)
+    job.method.on_epoch(Progress(stage.name, 1, 1, 0, 1))
+    batch = next(iter(job.feed.train(1)))
+    with torch.random.fork_rng(), job.runtime.autocast():
+        step = stage.loss(job.runtime.place(batch), Progress(stage.name, 1, 1, 0, 1))
+    job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
+
+
+def _write_environment(run: Path, job: Job, command: str) -> None:
+    runtime, feed = job.runtime, job.feed
+    write_json(
+        run / "environment.json",
+        {
+            "kind": job.recipe.KIND,
+            "recipe_sha256": run_hash(job.recipe, run.parent),
+            **rundir.environment(command),
+            "device": str(runtime.device),
+            "device_name": runtime.device_name(),
+            "device_reason": runtime.device_choice.reason,
+            "precision": runtime.precision_choice.value,
+            "precision_reason": runtime.precision_choice.reason,
+            "threads": runtime.threads,
+            "data": {
+                "name": feed.info.name,
+                "fingerprint": feed.info.fingerprint,
+                "train": feed.size("train"),
+                "val": feed.size("val"),
+                "test": feed.size("test"),
+            },
+        },
+    )
+    lines = [f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers]
+    if lines:
+        write_text(run / "teacher.txt", "\n".join(lines) + "\n")
+
+
+class _Execution:
+    """Training, measuring and writing of one run, from its reserved directory on."""
+
+    def __init__(self, run: Path, job: Job, listeners: Sequence[Listener], notes: tuple[str, ...], *, keep_state: bool) -> None:
+        self.run = run
+        self.job = job
+        self.listeners = tuple(listeners)
+        self.notes = notes
+        self.keep_state = keep_state
+        self.last_epoch: EpochDone | None = None
+        self.started = time.perf_counter()
+        self.recipe_sha256 = str(read_json(run / "environment.json")["recipe_sha256"])
+
+    def go(self, state: State | None, *, resumed: bool = False) -> RunResult:
+        """Do it all.
+
+        Raises:
+            KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
+        """
+        try:
+            with StopRequest(str(self.run)) as stop:
+                return self._go(state, stop, resumed=resumed)
+        except KdError as error:
+            if error.exit_code == 1:
+                error.crash_file = rundir.write_crash(self.run, error)
+            raise
+        except Exception as error:
+            error.crash_file = rundir.write_crash(self.run, error)  # type: ignore[attr-defined]
+            raise
+
+    def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
+        position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
+        metrics = rundir.MetricsWriter(self.run, (position["stage"] + 1, position["epoch"]) if resumed else None)
+        self._emit(self._prepared(f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None))
+        hooks = Hooks(
+            listeners=(metrics, self._remember, *self.listeners), evaluate=validation(self.job), keep=self._keep, stop=stop
+        )  # fmt: skip
+        trainer = Trainer(
+            self.job.method,
+            self.job.feed,
+            self.job.runtime,
+            train_settings(self.job.recipe),
+            hooks=hooks,
+            state_folder=self.run / rundir.STATE_FOLDER,
+            resume=state,
+        )
+        network = self._selected(trainer.run())
+        outcome = measure_outcome(self.job, network, self.run.name)
+        result = self._result(outcome, network, metrics.earlier_seconds)
+        self._write(result, outcome, network, metrics)
+        return result
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def _remember(self, event: Event) -> None:
+        if isinstance(event, EpochDone):
+            self.last_epoch = event
+
+    def _keep(self, name: str, network: Network) -> None:
+        train = self.job.recipe.train
+        if name != "best":
+            self._save_model(self.run / "checkpoints" / f"{name}.safetensors", network)
+        elif train.keep_best or train.select == "best":
+            self._save_model(self._best_path(), network)
+
+    def _best_path(self) -> Path:
+        return self.run / "best.safetensors" if self.job.recipe.train.keep_best else self.run / rundir.STATE_FOLDER / "best.safetensors"
+
+    def _save_model(self, path: Path, network: Network) -> None:
+        # weights kept on the way carry no metrics: the test set is touched once, at the end
+        save_model(path, network, make_header(self.job, network, None, self.recipe_sha256))
+
+    def _selected(self, network: Network) -> Network:
+        if self.job.recipe.train.select == "best":
+            load_weights(self._best_path(), network)
+        return network
+
+    def _prepared(self, resumed_at: str | None) -> Prepared:
+        job, recipe, info = self.job, self.job.recipe, self.job.feed.info
+        return Prepared(
+            command=recipe.KIND,
+            run=str(self.run),
+            network=network_section(recipe).name,
+            parameters=sum(parameter.numel() for parameter in job.student.parameters()),
+            teachers=tuple(loaded.summary for loaded in job.teachers),
+            data=info.name,
+            train=job.feed.size("train"),
+            val=job.feed.size("val"),
+            test=job.feed.size("test"),
+            classes=info.num_classes,
+            input_shape=info.input_shape,
+            device=str(job.runtime.device),
+            device_name=job.runtime.device_name(),
+            device_reason=job.runtime.device_choice.reason,
+            precision=job.runtime.precision_choice.value,
+            precision_reason=job.runtime.precision_choice.reason,
+            method=recipe.method.name,
+            method_options=recipe.method.options,
+            method_source=_paper(recipe.method.name),
+            epochs=recipe.train.epochs,
+            batches=job.feed.train_batches,
+            batch_size=recipe.train.batch_size,
+            optimiser=recipe.optim.name,
+            lr=recipe.optim.lr,
+            schedule=recipe.schedule.name,
+            notes=self.notes,
+            resumed_at=resumed_at,
+        )
+
+    def _result(self, outcome: Outcome, network: Network, earlier_seconds: float) -> RunResult:
+        recipe = self.job.recipe
+        last = self.last_epoch
+        return RunResult(
+            command=recipe.KIND,
+            run=str(self.run),
+            checkpoint=str(self.run / MODEL_FILE),
+            name=self.run.name,
+            network=network_section(recipe).name,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            data=recipe.data.name,
+            method=recipe.method.name,
+            seed=recipe.seed,
+            epochs=recipe.train.epochs,
+            device=str(self.job.runtime.device),
+            precision=self.job.runtime.precision_choice.value,
+            test=outcome.test,
+            val=outcome.val,
+            train_accuracy=last.train_accuracy if last else None,
+            teachers=outcome.teachers,
+            gap=outcome.gap,
+            gaps=outcome.gaps,
+            gates=check_gates(recipe.gates, outcome.test, outcome.gap),
+            recipe_sha256=self.recipe_sha256,
+            wall_seconds=earlier_seconds + time.perf_counter() - self.started,
+            images_per_second=last.images_per_second if last else 0.0,
+        )
+
+    def _write(self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter) -> None:
+        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256))
+        write_json(self.run / "analysis.json", asdict(outcome.analysis))
+        metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
+        # summary.json last: a run that has one is finished
+        write_json(self.run / "summary.json", asdict(result))
+        build_report(self.run, html=self.job.recipe.report.html)
+        rundir.point_latest(self.run)
+        if not self.keep_state:
+            rundir.drop_state(self.run)
+
+
+def _paper(method: str) -> str:
+    for line in catalog.entry("method", method).doc.splitlines():
+        if line.startswith("Paper:"):
+            return line.removeprefix("Paper:").strip()
+    return ""

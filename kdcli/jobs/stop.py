@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, the second is obeyed at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+from kdcli.errors import Interrupted, KdError, Terminated
+
+
+class StopRequest:
+    """Context in which SIGINT and SIGTERM become a request that the trainer reads at step boundaries.
+
+    Args:
+        run: the run directory, for the hint.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals there only
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def __call__(self) -> KdError | None:
+        """The error to stop with, or None."""
+        if self._signal is None:
+            return None
+        hint = f"kd resume {self._run}"
+        if self._signal == signal.SIGTERM:
+            return Terminated("terminated; the state is saved", hint=hint)
+        return Interrupted("interrupted; the state is saved", hint=hint)
