@@ -1,0 +1,102 @@
+"""A tiny world that every method of the catalogue can live in: networks with all the usual taps, teachers, a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcli.core import random
+from kdcli.core.method import Method, Setup
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import Batch, DataInfo, Output, Tap
+
+CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
+
+
+class TinyNet(Network):
+    """A convolutional stem, three stages (the last two halve the map), pooling, a head. Channels: width, w, 2w, 4w."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = (width, width, 2 * width, 4 * width)
+        strides = (1, 1, 2, 2)
+        self.names = ("stem", "stage1", "stage2", "stage3")
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+            for before, after, stride in zip((SHAPE[0], *channels), channels, strides, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
+        self.head = nn.Linear(channels[-1], CLASSES)
+        taps, stride = {}, 1
+        for name, count, step in zip(self.names, channels, strides, strict=True):
+            stride *= step
+            taps |= {name: Tap(count, stride), f"{name}.pre": Tap(count, stride)}
+        self.taps = taps | {"pooled": Tap(channels[-1], None)}
+
+    def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        found = {}
+        for name, conv, norm in zip(self.names, self.convs, self.norms, strict=True):
+            found[f"{name}.pre"] = norm(conv(x))
+            x = found[name] = found[f"{name}.pre"].relu()
+        found["pooled"] = x.mean((2, 3))
+        return Output(self.head(found["pooled"]), {tap: found[tap] for tap in taps})
+
+    def trunk(self, upto: str) -> tuple[nn.Module, ...]:
+        depth = 4 if upto == "pooled" else self.names.index(upto.removesuffix(".pre")) + 1
+        return (*self.convs[:depth], *self.norms[:depth])
+
+    def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
+        return self.norms[self.names.index(tap.removesuffix(".pre"))] if tap.endswith(".pre") else None
+
+
+def tiny(width: int, seed: int) -> TinyNet:
+    with random.seeded(seed, "tiny"):
+        network = TinyNet(width)
+        for norm in network.norms:  # statistics of a network that was trained, not of one that was just made
+            nn.init.uniform_(norm.running_mean, -0.2, 0.2)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+        network.head.weight.data *= 4
+    return network
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """16 images of all five classes."""
+    counters = torch.arange(16 * 3 * 8 * 8)
+    x = 2 * random.uniform(random.key(0, "pixels"), counters).view(16, *SHAPE) - 1
+    index = torch.arange(16)
+    return Batch(x, index % CLASSES, index, torch.zeros(16, dtype=torch.int64))
+
+
+@pytest.fixture
+def make_setup() -> Callable[[type[Method]], Setup]:
+    """A Setup with as many teachers as the method wants at least, each of other weights."""
+
+    def make(method: type[Method]) -> Setup:
+        teachers = tuple(Teacher(tiny(8, 100 + position)) for position in range(method.teachers.least))
+        built = iter(range(200, 300))
+        return Setup(
+            student=tiny(4, 1),
+            teachers=teachers,
+            data=DataInfo(
+                name="tiny",
+                num_classes=CLASSES,
+                num_train=IMAGES,
+                input_shape=SHAPE,
+                class_names=tuple("abcde"),
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                fingerprint="tiny",
+                targets=torch.arange(IMAGES) % CLASSES,
+                superclass=torch.tensor([0, 0, 1, 1, 1]),
+            ),
+            build=lambda name: tiny(8 if name == "teacher" else 4, next(built)),
+            load=lambda _name: Teacher(tiny(8, next(built))),
+            gather=lambda x: x,
+        )
+
+    return make

@@ -1,0 +1,249 @@
+"""What holds of every method. A new method is tested from the day its file appears."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+import tomli_w
+import torch
+
+from kdcli import catalog
+from kdcli.core.method import Method, Stage
+from kdcli.core.network import Network
+from kdcli.core.teacher import Ensemble, Teacher
+from kdcli.core.types import Batch, Output, Progress, Step
+
+NAMES = catalog.names("method")
+
+# methods that compare samples with each other: for them two half batches are not one whole
+BATCH_RELATIONS: frozenset[str] = frozenset()
+
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+def method_class(name: str) -> type[Method]:
+    """The one Method subclass that the file of a method defines."""
+    module = catalog.load(catalog.entry("method", name))
+    (found,) = (thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, Method) and thing is not Method)
+    return found
+
+
+@pytest.fixture
+def method(name, make_setup) -> Method:
+    return make(name, make_setup)
+
+
+def make(name, make_setup) -> Method:
+    cls = method_class(name)
+    return cls(cls.Options(), make_setup(cls))
+
+
+def phases(method: Method) -> Iterator[tuple[Stage, Progress]]:
+    """Each stage with only its own modules trainable, as the engine does it, at its first step."""
+    for stage in method.stages():
+        method.requires_grad_(False).eval()
+        for module in stage.trains:
+            module.requires_grad_(True).train()
+        at = Progress(stage.name, epoch=1, epochs=2, step=0, steps=2)
+        method.on_epoch(at)
+        yield stage, at
+
+
+def total(step: Step) -> torch.Tensor:
+    return torch.stack(list(step.losses.values())).sum()
+
+
+# ---- what a listing shows --------------------------------------------------------------------------------------------
+
+
+@every_method
+def test_the_docstring_follows_the_template(name):
+    doc = catalog.entry("method", name).doc
+    title, _, body = doc.partition("\n")
+    assert title
+    assert not title.endswith(".")
+    for heading in ("Paper:", "Reference code:", "Differs from the paper:"):
+        assert re.search(rf"^{heading} \S", body, re.MULTILINE), f"{heading} is missing"
+    assert re.search(r"^    \S.* = .*$", body, re.MULTILINE), "the loss is not written as an equation on a line of its own"
+
+
+@every_method
+def test_a_listing_tells_the_truth_without_importing_the_method(name):
+    entry, cls = catalog.entry("method", name), method_class(name)
+    assert entry.family != "own"
+    for fact in ("teachers", "student_taps", "teacher_taps", "cacheable"):
+        if fact in vars(cls):
+            assert entry.facts.get(fact) == getattr(cls, fact)
+
+
+@every_method
+def test_options_read_without_torch_are_those_of_the_method(name):
+    alone = catalog.options_class(catalog.entry("method", name))
+    assert alone.model_json_schema() == method_class(name).Options.model_json_schema()
+
+
+@every_method
+def test_every_option_is_described_and_has_a_default(name):
+    for key, field in method_class(name).Options.model_fields.items():
+        assert field.description, key
+        assert not field.is_required(), key
+
+
+@every_method
+def test_options_survive_json_and_a_recipe(name):
+    cls = method_class(name).Options
+    options = cls()
+    assert cls.model_validate_json(options.model_dump_json()) == options
+    table = tomli_w.dumps(json.loads(options.model_dump_json(exclude_none=True)))
+    assert cls.model_validate(tomllib.loads(table)) == options
+
+
+# ---- what the engine relies on ---------------------------------------------------------------------------------------
+
+
+@every_method
+def test_losses_are_finite_scalars_and_logits_are_rows(method, batch):
+    for stage, at in phases(method):
+        step = stage.loss(batch, at)
+        assert step.losses
+        assert all(value.ndim == 0 and value.dtype == torch.float32 and value.isfinite() for value in step.losses.values())
+        assert step.logits.shape == (len(batch.y), method.data.num_classes)
+
+
+@every_method
+def test_a_step_against_the_gradient_lowers_the_loss(method, batch):
+    for stage, at in phases(method):
+        buffers = copy.deepcopy(dict(method.named_buffers()))
+        before = total(stage.loss(batch, at))
+        before.backward()
+        trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+        length = torch.stack([parameter.grad.norm() for parameter in trained]).norm()
+        torch.optim.SGD(trained, lr=0.01 / length.item()).step()
+        for key, buffer in method.named_buffers():
+            buffer.copy_(buffers[key])
+        assert total(stage.loss(batch, at)) < before
+
+
+@every_method
+def test_gradients_reach_exactly_what_the_stage_trains(method, batch):
+    teachers = [teacher.network for teacher in method.teacher_nets]
+    for stage, at in phases(method):
+        method.zero_grad()
+        total(stage.loss(batch, at)).backward()
+        trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
+        got = {id(parameter) for parameter in method.parameters() if parameter.grad is not None}
+        assert got == trained
+        assert all(parameter.grad is None and not parameter.requires_grad for net in teachers for parameter in net.parameters())
+
+
+@every_method
+def test_a_loss_takes_no_random_number_from_the_global_generator(method, batch):
+    for stage, at in phases(method):
+        before = torch.get_rng_state()
+        stage.loss(batch, at)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_method
+def test_the_state_holds_all_of_the_method_and_nothing_of_a_teacher(name, make_setup, batch):
+    method, other = make(name, make_setup), make(name, make_setup)
+    theirs = {value.data_ptr() for teacher in method.teacher_nets for value in teacher.network.state_dict().values()}
+    state = method.state_dict()
+    assert not theirs & {value.data_ptr() for value in state.values()}
+    for stage, at in phases(method):
+        stage.loss(batch, at)  # moves batch norms and banks
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(0.1)
+    other.load_state_dict(state)
+    for (stage, at), (again, _) in zip(phases(method), phases(other), strict=True):
+        assert torch.equal(total(stage.loss(batch, at)), total(again.loss(batch, at)))
+
+
+@every_method
+def test_the_result_runs_alone(name, make_setup, batch):
+    method = make(name, make_setup)
+    network = copy.deepcopy(method.deployable())
+    expected = method.eval().deployable()(batch.x).logits
+    del method
+    assert isinstance(network, Network)
+    assert torch.equal(network.eval()(batch.x).logits, expected)
+
+
+@every_method
+def test_bfloat16_networks_give_nearly_the_same_loss(method, batch):
+    for stage, at in phases(method):
+        method.eval()  # a batch norm in train mode would move between the two
+        exact = total(stage.loss(batch, at))
+        with torch.autocast("cpu", torch.bfloat16):
+            step = stage.loss(batch, at)
+        assert all(value.dtype == torch.float32 for value in step.losses.values())
+        assert total(step).item() == pytest.approx(exact.item(), rel=0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in BATCH_RELATIONS])
+def test_two_half_batches_accumulate_to_the_gradient_of_one(method, batch):
+    def half(part: slice) -> Batch:
+        return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part])
+
+    def gradients(parts: list[Batch], stage: Stage, at: Progress) -> list[torch.Tensor]:
+        method.zero_grad()
+        for part in parts:
+            (total(stage.loss(part, at)) / len(parts)).backward()
+        return [parameter.grad.clone() for parameter in method.parameters() if parameter.requires_grad]
+
+    for stage, at in phases(method):
+        method.eval()  # batch norm in train mode looks at the whole batch
+        whole = gradients([batch], stage, at)
+        accumulated = gradients([half(slice(8)), half(slice(8, 16))], stage, at)
+        for one, two in zip(whole, accumulated, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+# ---- what a method declares ------------------------------------------------------------------------------------------
+
+
+class Watched(Teacher):
+    """A teacher that remembers which taps it was asked for."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__(teacher.network)
+        self.asked: set[str] = set()
+        self.calls = 0
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        self.asked |= set(taps)
+        self.calls += 1
+        return super().__call__(batch, taps)
+
+
+@every_method
+def test_teachers_are_asked_for_what_is_declared(method, batch):
+    method.teacher_nets = tuple(Watched(teacher) for teacher in method.teacher_nets)
+    for stage, at in phases(method):
+        stage.loss(batch, at)
+    asked = set().union(*(teacher.asked for teacher in method.teacher_nets))
+    assert asked == set(method.teacher_taps if method.teacher_nets else ())
+    assert not (getattr(method, "cacheable", False) and asked)
+    assert all(teacher.calls for teacher in method.teacher_nets)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if method_class(name).teachers.most is None])
+def test_a_method_that_takes_any_number_of_teachers_takes_their_mean(name, make_setup, batch):
+    method = make(name, make_setup)
+    method.teacher_nets = (Ensemble([method.teacher, make_setup(type(method)).load("other")]),)
+    for stage, at in phases(method):
+        assert total(stage.loss(batch, at)).isfinite()
+
+
+@every_method
+def test_aligned_logits_classify_like_the_raw_ones(method):
+    z, v = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    aligned = method.aligned(z, v)
+    assert aligned.shape == z.shape
+    assert torch.equal(aligned.argmax(-1), z.argmax(-1))
