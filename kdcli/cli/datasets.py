@@ -1,0 +1,128 @@
+"""`kd datasets`: which data exist, which are on this disk, and the one command that fetches some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.explain import OptionItem, option_lines, options_of
+from kdcli.cli.options import DataRoot, data_root
+from kdcli.cli.text import NONE, columns, grouped, wrap
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcli.catalog import Entry
+
+NAME = "datasets"
+EXAMPLES = """
+kd datasets
+kd datasets cifar100
+kd datasets --json -q | jq -r '.data[] | select(.present) | .name'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetItem:
+    """A dataset in the list. present: whether it can be used as it is; None where that depends on a path you give."""
+
+    name: str
+    family: str
+    summary: str
+    classes: int | None
+    shape: tuple[int, ...] | None
+    train: int | None
+    test: int | None
+    megabytes: int
+    downloadable: bool
+    present: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCard:
+    """A dataset in full."""
+
+    about: DatasetItem
+    doc: str
+    root: str
+    options: tuple[OptionItem, ...]
+
+
+Download = Annotated[bool, typer.Option("--download", help="Fetch it. Nothing else of kd uses the network.")]
+
+
+def run(
+    env: Environment,
+    name: Annotated[str | None, typer.Argument(help="A dataset.", show_default=False, autocompletion=completion.datasets)] = None,
+    download: Download = False,  # noqa: FBT002
+    data_dir: DataRoot = None,
+) -> Outcome:
+    """List the datasets and which of them are present, show one in full, or fetch it."""
+    from kdcli import catalog
+
+    root = data_root(env.environ, data_dir)
+    if name is None:
+        if download:
+            raise UsageError("--download needs the name of a dataset", hint="kd datasets NAME --download")
+        return _list(env, root)
+    found = catalog.entry("dataset", name)
+    if download:
+        _download(env, found, root)
+    card = DatasetCard(_item(found, root), found.doc, str(root), options_of(found))
+    head = f"{card.about.name} · {card.about.summary} · {_presence(card.about)}"
+    env.write("\n".join([head, f"  {_size(card.about)}", "", wrap(card.doc), "", "Options", *option_lines(card.options)]))
+    return Outcome(card)
+
+
+def _list(env: Environment, root: Path) -> Outcome:
+    from kdcli import catalog
+
+    items = tuple(_item(entry, root) for entry in catalog.entries("dataset").values())
+    rows = [(item.name, _size(item), _presence(item), item.summary) for item in items]
+    env.write("\n".join(columns(rows)) + f"\n  {len(items)} datasets · in {root} · kd datasets NAME for one in full")
+    return Outcome(items)
+
+
+def _item(found: Entry, root: Path) -> DatasetItem:
+    facts = found.facts
+    shape = tuple(facts["shape"]) if facts.get("shape") else None
+    return DatasetItem(
+        found.name, found.family, found.summary, facts.get("classes"), shape, facts.get("train"), facts.get("test"),
+        int(facts.get("megabytes") or 0), bool(facts.get("download")), _present(found, root),
+    )  # fmt: skip
+
+
+def _present(found: Entry, root: Path) -> bool | None:
+    folder = found.facts.get("folder")
+    if folder is None:
+        return True if found.facts.get("classes") else None
+    return bool((root / folder).is_dir())
+
+
+def _presence(item: DatasetItem) -> str:
+    if item.present is None:
+        return "from a path you give"
+    if item.present:
+        return "✓ present" if item.downloadable else "✓ built in"
+    return f"✗ not here ({item.megabytes} MB: --download)" if item.downloadable else "✗ not here"
+
+
+def _size(item: DatasetItem) -> str:
+    shape = "×".join(map(str, item.shape)) if item.shape else NONE
+    counts = [grouped(number) if number else NONE for number in (item.train, item.test)]
+    return f"{item.classes or NONE} classes · {shape} · {counts[0]} train · {counts[1]} test"
+
+
+def _download(env: Environment, found: Entry, root: Path) -> None:
+    if not found.facts.get("download"):
+        raise UsageError(f"{found.name} is not something to download", hint=f"kd datasets {found.name} says where it comes from")
+    from kdcli import jobs
+
+    env.progress(f"fetching {found.name} ({found.facts.get('megabytes')} MB) into {root}")
+    jobs.download(found.name, str(root))
+    env.report(("✓", "green"), f" {found.name} is in {root}")

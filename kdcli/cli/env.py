@@ -1,0 +1,180 @@
+"""The world outside the process: streams, terminal, verbosity. One object holds it, and tests put another in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from kdcli.errors import Terminated
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Part = str | tuple[str, str]
+"""A piece of a line: text, or text and its rich style."""
+
+PIPE_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
+
+_ASCII = str.maketrans(
+    {
+        **dict(zip("✓✗·×−–—━╸─│╭╰╮╯‖≈≤≥→∞“”‘’", "+x-x---=-_|,`.'|~<>>8\"\"''", strict=True)),
+        **dict(zip("▁▂▃▄▅▆▇█", ".:-=+*#@", strict=True)),
+        "τ": "tau",
+        "Σ": "sum",
+        "Δ": "d",
+        "²": "2",
+        "…": "...",
+        "≪": "<<",
+        "±": "+-",
+    }
+)
+
+
+def to_ascii(text: str) -> str:
+    """The same text for a terminal without UTF-8: every sign that kd draws has a plain stand-in."""
+    return text.translate(_ASCII)
+
+
+class _Stream:
+    """A text stream that survives a reader who has gone (`kd methods | head`) and an encoding that lacks a sign."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._broken = False
+        self.unicode = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if not self.unicode:
+            text = to_ascii(text).encode(self._stream.encoding, "replace").decode(self._stream.encoding)
+        self._guarded(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._guarded(self._stream.flush)
+
+    def _guarded(self, action: Any) -> None:
+        if self._broken:
+            return
+        try:
+            action()
+        except BrokenPipeError:
+            self._broken = True
+            with contextlib.suppress(OSError, ValueError):  # else the interpreter complains when it flushes at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+@dataclass
+class Settings:
+    """The global options. quiet: 1 no progress, 2 errors only."""
+
+    json: bool = False
+    quiet: int = 0
+    verbose: bool = False
+    color: str = "auto"
+    debug: bool = False
+
+
+@dataclass
+class Environment:
+    """Streams, variables and settings of one invocation. stdout is the answer, stderr the conversation."""
+
+    stdout: TextIO
+    stderr: TextIO
+    environ: Mapping[str, str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    argv: tuple[str, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        self.stdout = _Stream(self.stdout)  # type: ignore[assignment]
+        self.stderr = _Stream(self.stderr)  # type: ignore[assignment]
+        self.settings.debug = self.settings.debug or self.environ.get("KD_DEBUG", "") not in {"", "0"}
+
+    @classmethod
+    def of_process(cls) -> Environment:
+        """The streams and variables of this process."""
+        return cls(sys.stdout, sys.stderr, os.environ)
+
+    def merge(self, *, json: bool, quiet: int, verbose: bool, color: str | None, debug: bool) -> None:
+        """Add global options given at one place, before or after the command, to those given at the other."""
+        mine = self.settings
+        mine.json, mine.verbose, mine.debug = mine.json or json, mine.verbose or verbose, mine.debug or debug
+        mine.quiet += quiet
+        mine.color = color or mine.color
+
+    # ---- what the streams are ----------------------------------------------------------------------------------------
+
+    @property
+    def unicode(self) -> bool:
+        """Whether stdout can hold any sign."""
+        return bool(self.stdout.unicode)  # type: ignore[attr-defined]
+
+    @property
+    def github(self) -> bool:
+        """Whether this is a job of GitHub Actions."""
+        return self.environ.get("GITHUB_ACTIONS") == "true"
+
+    @property
+    def live(self) -> bool:
+        """Whether stderr may be redrawn: a capable terminal, and no continuous integration."""
+        quiet_places = self.environ.get("CI", "") not in {"", "0", "false"} or self.environ.get("TERM") == "dumb"
+        return self.stderr.isatty() and not quiet_places and self.err.is_interactive
+
+    @cached_property
+    def err(self) -> Console:
+        """Where the conversation goes."""
+        return self._console(self.stderr)
+
+    def _console(self, stream: TextIO) -> Console:
+        from rich.console import Console
+
+        color = self.settings.color
+        options: dict[str, Any] = {"force_terminal": True} if color == "always" else {"color_system": None} if color == "never" else {}
+        width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
+        return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, _environ=self.environ, **options)
+
+    # ---- saying something --------------------------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """Put the answer on stdout, unless the answer is JSON."""
+        if not self.settings.json:
+            self.stdout.write(text if text.endswith("\n") else text + "\n")
+            self.stdout.flush()
+
+    def progress(self, *parts: Part) -> None:
+        """A line on stderr that -q silences: what is going on."""
+        if self.settings.quiet < 1:
+            self._line(parts)
+
+    def report(self, *parts: Part) -> None:
+        """A line on stderr that -qq silences: what came out."""
+        if self.settings.quiet < 2:
+            self._line(parts)
+
+    def complain(self, *parts: Part) -> None:
+        """A line on stderr that nothing silences."""
+        self._line(parts)
+
+    def _line(self, parts: tuple[Part, ...]) -> None:
+        from rich.text import Text
+
+        self.err.print(Text.assemble(*parts), soft_wrap=not self.stderr.isatty())
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM end the process as an error that is reported like any other, with exit code 143."""
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Terminated("stopped by the system (SIGTERM)")
+
+    signal.signal(signal.SIGTERM, stop)

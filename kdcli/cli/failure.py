@@ -1,0 +1,101 @@
+"""Errors as people read them: what is wrong, where, what to do; all problems of a recipe at once, each under its line."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Any
+
+import typer
+
+from kdcli.cli import github
+from kdcli.cli.env import Environment, Part
+from kdcli.cli.envelope import ErrorItem, Outcome, items_of
+from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, RecipeInvalid, UsageError
+
+# typer's own parse errors: click's class, which newer versions of typer carry inside
+_ParseError: Any = typer.BadParameter.__base__
+_COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
+
+
+def explain(error: BaseException, env: Environment) -> Outcome:
+    """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit codes."""
+    if isinstance(error, _ParseError):
+        return _explain_parse_error(error, env)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        error = Interrupted("interrupted")
+    known = error if isinstance(error, KdError) else _unforeseen(error)
+    _show(known, env)
+    _show_traceback(error, env)
+    items = items_of(known)
+    github.annotate(env, items)
+    return Outcome.failure(items, known.exit_code)
+
+
+def _unforeseen(error: BaseException) -> KdError:
+    text = str(error).strip().partition("\n")[0]
+    found = KdError(f"{type(error).__name__}{': ' if text else ''}{text}", hint="kd did not expect this; --debug shows the traceback")
+    found.crash_file = getattr(error, "crash_file", None)
+    return found
+
+
+def _explain_parse_error(error: Any, env: Environment) -> Outcome:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "kd"
+    env.command = env.command or path.removeprefix("kd").strip()
+    env.settings.json = env.settings.json or "--json" in env.argv[: env.argv.index("--") if "--" in env.argv else None]
+    message = error.format_message().rstrip(".")
+    item = ErrorItem(UsageError.code, message[:1].lower() + message[1:], f"{path} --help")
+    env.complain(("error: ", "bold red"), item.message)
+    env.complain(f"  try:  {item.hint}")
+    github.annotate(env, (item,))
+    return Outcome.failure([item], Exit.USAGE)
+
+
+def _show(error: KdError, env: Environment) -> None:
+    if error.exit_code in {Exit.INTERRUPTED, Exit.TERMINATED}:
+        env.complain((f"{error.message}", "bold yellow"))
+        if error.hint:
+            env.complain(f"  continue:  {error.hint}")
+        return
+    env.complain(("error: ", "bold red"), error.message)
+    if isinstance(error, RecipeInvalid):
+        for problem in error.diagnostics:
+            _show_problem(problem, env)
+    elif error.where is not None and str(error.where):
+        env.complain(f"  at    {error.where}")
+    if error.hint:
+        env.complain(*_hint_lines(error.hint))
+    if error.crash_file is not None:
+        env.complain(f"  traceback  {error.crash_file}")
+
+
+def _hint_lines(hint: str) -> list[Part]:
+    """A hint that is a command is something to try; one that is a sentence stands for itself."""
+    label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
+    first, *rest = hint.splitlines()
+    return [label, first, *(f"\n{' ' * len(label)}{line}" for line in rest)]
+
+
+def _show_problem(problem: Diagnostic, env: Environment) -> None:
+    where = problem.where
+    env.complain()
+    if where is None or where.line is None or where.column is None or problem.source_line is None:
+        place = f"{where}" if where is not None else ""
+        headline = f"  {problem.key}: {problem.problem}"
+        env.complain(headline, " " * max(2, 68 - len(headline)) if place else "", (place, "dim"))
+        if problem.hint:
+            env.complain(f"    {problem.hint}")
+        return
+    number = str(where.line)
+    margin = " " * len(number)
+    env.complain("  ", (problem.key, "bold"), f": {problem.problem}")
+    env.complain((f"  {margin} ╭─ {where}", "dim"))
+    env.complain((f"  {number} │ ", "dim"), problem.source_line)
+    underline = " " * (where.column - 1) + "─" * max(problem.length, 1)
+    env.complain((f"  {margin} │ ", "dim"), (underline, "red"), f"  {problem.hint}" if problem.hint else "")
+
+
+def _show_traceback(error: BaseException, env: Environment) -> None:
+    if env.settings.debug:
+        env.complain("".join(traceback.format_exception(error)).rstrip())

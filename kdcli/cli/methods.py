@@ -1,0 +1,105 @@
+"""`kd methods`: what can be distilled by, from the docstrings of the method files. Imports no torch."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.explain import OptionItem, option_lines, options_of
+from kdcli.cli.text import columns, shorten, wrap
+
+if TYPE_CHECKING:
+    from kdcli.catalog import Entry
+
+NAME = "methods"
+EXAMPLES = """
+kd methods
+kd methods skd
+kd methods --json -q | jq -r '.data[].name'
+"""
+FAMILIES = ("logit", "feature", "relation", "contrastive", "multi-teacher", "online", "self", "own")  # others follow
+
+
+@dataclass(frozen=True, slots=True)
+class MethodItem:
+    """A method in the list."""
+
+    name: str
+    family: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCard:
+    """A method in full. teachers: least and most, None for no limit. taps: feature maps that it reads."""
+
+    name: str
+    family: str
+    summary: str
+    doc: str
+    teachers: tuple[int, int | None]
+    student_taps: tuple[str, ...]
+    teacher_taps: tuple[str, ...]
+    cacheable: bool
+    options: tuple[OptionItem, ...]
+
+
+def run(
+    env: Environment,
+    name: Annotated[
+        str | None, typer.Argument(help="A method, or a file with one.", show_default=False, autocompletion=completion.methods)
+    ] = None,
+) -> Outcome:
+    """List the methods, or show one in full: paper, formula, options."""
+    from kdcli import catalog
+
+    if name is None:
+        return _list(env)
+    card = _card(catalog.entry("method", name))
+    lines = [f"{card.name} · {card.family} · {_needs(card)}", "", wrap(card.doc), "", "Options", *option_lines(card.options)]
+    env.write("\n".join([*lines, "", f"  kd distill --method {card.name} -s method.OPTION=VALUE"]))
+    return Outcome(card)
+
+
+def _list(env: Environment) -> Outcome:
+    from kdcli import catalog
+
+    found = sorted(catalog.entries("method").values(), key=lambda entry: (_rank(entry.family), entry.family, entry.name))
+    items = tuple(MethodItem(entry.name, entry.family, entry.summary) for entry in found)
+    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
+    wide = shutil.get_terminal_size((80, 24)).columns if env.stdout.isatty() else None
+    rows = columns([(head, item.name, item.summary) for head, item in zip(heads, items, strict=True)])
+    rows = [shorten(row, wide) for row in rows] if wide else rows
+    env.write("\n".join(rows) + f"\n  {len(items)} methods · kd methods NAME for options")
+    return Outcome(items)
+
+
+def _rank(family: str) -> int:
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+
+
+def _card(found: Entry) -> MethodCard:
+    facts: dict[str, Any] = dict(found.facts)
+    least, most = facts.get("teachers") or (1, 1)
+    student_taps, teacher_taps = (tuple(facts.get(key) or ()) for key in ("student_taps", "teacher_taps"))
+    return MethodCard(
+        found.name, found.family, found.summary, found.doc, (least, most), student_taps, teacher_taps, bool(facts.get("cacheable")), options_of(found)
+    )  # fmt: skip
+
+
+def _needs(card: MethodCard) -> str:
+    least, most = card.teachers
+    if most == 0:
+        teachers = "no teacher"
+    elif least == most:
+        teachers = f"{least} teacher{'s' * (least > 1)}"
+    else:
+        teachers = f"{least} or more teachers" if most is None else f"{least} to {most} teachers"
+    taps = ", ".join(dict.fromkeys(card.student_taps + card.teacher_taps))
+    return f"needs {teachers}, {f'taps {taps}' if taps else 'no taps'}{', cacheable' if card.cacheable else ''}"

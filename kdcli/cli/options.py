@@ -1,0 +1,140 @@
+"""Options that several commands share: declared once, shown alike, and turned into overrides of the recipe.
+
+A flag is an alias of a recipe key and says so in its help; everything else goes through `--set`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcli.cli import completion
+
+if TYPE_CHECKING:
+    from kdcli.recipe.resolve import Flag
+
+RECIPE, RUNNING, GATES = "Recipe", "Running", "Gates (a miss is exit code 3)"
+
+
+def _option(*names: str, key: str = "", text: str, panel: str = RECIPE, **more: Any) -> Any:
+    """An option whose help ends with the recipe key that it stands for."""
+    return typer.Option(*names, help=f"{text} [{key}]" if key else text, rich_help_panel=panel, show_default=False, **more)
+
+
+# ---- the recipe ------------------------------------------------------------------------------------------------------
+
+RecipeFile = Annotated[
+    str | None,
+    typer.Argument(
+        help="A recipe file, or the name of a shipped one (kd recipes ls).", show_default=False, autocompletion=completion.recipes
+    ),
+]
+Data = Annotated[
+    str | None, _option("-d", "--data", key="data.name", text="The dataset.", metavar="NAME", autocompletion=completion.datasets)
+]
+Method = Annotated[
+    str | None, _option("-m", "--method", key="method.name", text="The method.", metavar="NAME", autocompletion=completion.methods)
+]
+Teacher = Annotated[
+    list[str] | None,
+    _option(
+        "-t",
+        "--teacher",
+        key="teacher.checkpoint",
+        text="A run directory or a model.safetensors; once per teacher.",
+        metavar="CKPT",
+        autocompletion=completion.runs,
+    ),
+]
+Student = Annotated[
+    str | None,
+    _option("--student", key="student.name", text="The network to distil into.", metavar="NAME", autocompletion=completion.models),
+]
+Model = Annotated[
+    str | None, _option("--model", key="model.name", text="The network to train.", metavar="NAME", autocompletion=completion.models)
+]
+Epochs = Annotated[int | None, _option("--epochs", key="train.epochs", text="Passes over the training set.", metavar="N")]
+Seed = Annotated[int | None, _option("--seed", key="seed", text="Seed of every random draw.", metavar="N")]
+Name = Annotated[str | None, _option("--name", key="name", text="Name of the run.", metavar="TEXT")]
+Sets = Annotated[
+    list[str] | None,
+    _option("-s", "--set", text="Override any recipe key; the value is TOML, or else a string. Repeatable.", metavar="KEY=VALUE"),
+]
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+Device = Annotated[
+    str | None, _option("--device", key="runtime.device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")
+]
+Precision = Annotated[
+    str | None, _option("--precision", key="runtime.precision", text="auto, fp32, bf16 or fp16.", panel=RUNNING, metavar="NAME")
+]
+Out = Annotated[
+    Path | None,
+    _option("-o", "--out", text="Folder that runs go to; $KD_RUNS_DIR, else runs.", panel=RUNNING, metavar="DIR", file_okay=False),
+]
+KeepState = Annotated[bool, _option("--keep-state", text="Keep the state for kd resume after the run.", panel=RUNNING)]
+DryRun = Annotated[bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)]
+DataRoot = Annotated[
+    Path | None, _option("--data-dir", text="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.", panel=RUNNING, metavar="DIR")
+]
+Split = Annotated[str, typer.Option("--split", help="test, val or train.", metavar="SPLIT", rich_help_panel=RUNNING)]
+
+# ---- gates -----------------------------------------------------------------------------------------------------------
+
+MinAccuracy = Annotated[
+    float | None, _option("--min-accuracy", key="gates.min_accuracy", text="Least test accuracy, a fraction.", panel=GATES, metavar="X")
+]
+MaxEntropyGap = Annotated[
+    float | None,
+    _option("--max-entropy-gap", key="gates.max_entropy_gap", text="Largest S(student) - S(teacher), nats.", panel=GATES, metavar="X"),
+]
+MaxFreeEnergyGap = Annotated[
+    float | None,
+    _option("--max-free-energy-gap", key="gates.max_free_energy_gap", text="Largest F(teacher) - F(student).", panel=GATES, metavar="X"),
+]
+MaxEce = Annotated[
+    float | None, _option("--max-ece", key="gates.max_ece", text="Largest expected calibration error.", panel=GATES, metavar="X")
+]
+
+# flag -> recipe key, in the order of the help
+KEYS = {
+    "--data": "data.name",
+    "--student": "student.name",
+    "--model": "model.name",
+    "--method": "method.name",
+    "--epochs": "train.epochs",
+    "--seed": "seed",
+    "--name": "name",
+    "--device": "runtime.device",
+    "--precision": "runtime.precision",
+    "--min-accuracy": "gates.min_accuracy",
+    "--max-entropy-gap": "gates.max_entropy_gap",
+    "--max-free-energy-gap": "gates.max_free_energy_gap",
+    "--max-ece": "gates.max_ece",
+}
+
+
+def flags(given: dict[str, Any], teachers: Sequence[str] | None = None) -> list[Flag]:
+    """The named flags that were given, by option, as overrides of recipe keys."""
+    from kdcli.recipe.resolve import Flag
+
+    found = [Flag(option, KEYS[option], value) for option, value in given.items() if value is not None]
+    if teachers:
+        checkpoints = [{"checkpoint": teacher} for teacher in teachers]
+        found.append(Flag("--teacher", "teacher", checkpoints))
+    return found
+
+
+def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:
+    """Where runs go: --out, else $KD_RUNS_DIR, else runs."""
+    return out or Path(environ.get("KD_RUNS_DIR") or "runs")
+
+
+def data_root(environ: Mapping[str, str], given: Path | None = None) -> Path:
+    """The folder of the datasets: --data-dir, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
+    variable = environ.get("KD_DATA_DIR")
+    return given or (Path(variable) if variable else Path.home() / ".cache" / "kdcli" / "data")

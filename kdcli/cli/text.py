@@ -1,0 +1,109 @@
+"""Numbers and columns as people read them. No rich: listings must appear at once."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+BARS = "▁▂▃▄▅▆▇█"
+_LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
+NONE = "·"  # what a cell without a value shows; never 0
+
+
+def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent: int = 2) -> list[str]:
+    """Rows as aligned lines: `align` has < or > per column, < where it ends. Nothing is cut, no line ends in blanks."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = align.ljust(len(widths), "<")
+
+    def cell(text: str, width: int, side: str) -> str:
+        return text.rjust(width) if side == ">" else text.ljust(width)
+
+    joined = ((" " * gap).join(map(cell, row, widths, sides)) for row in rows)
+    return [(" " * indent + line).rstrip() for line in joined]
+
+
+def wrap(text: str, indent: int = 2) -> str:
+    """Prose, wrapped to the terminal, at most 100 columns. Paragraphs, "Label: ..." lines and indented lines keep their start."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+    margin = " " * indent
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        if any(line.startswith(" ") for line in block.splitlines()):
+            blocks.append(textwrap.indent(block, margin))
+        else:
+            blocks.append(
+                "\n".join(textwrap.fill(part, width, initial_indent=margin, subsequent_indent=margin, **_WHOLE) for part in parts)
+            )
+    return "\n\n".join(blocks)
+
+
+def shorten(text: str, width: int) -> str:
+    """Text cut to a width, with a sign that it was."""
+    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage: "98.9 %"."""
+    return NONE if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.1f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed decimals and a true minus sign."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference: always with its sign."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points: "−1.7 pt"."""
+    return f"{signed(100 * difference, 1)} pt"
+
+
+def count(value: float) -> str:
+    """A large number with three significant digits: "1.43 M", "20.5 k"."""
+    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            scaled = value / unit
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{name}"
+    return f"{value:.0f}"
+
+
+def grouped(value: int) -> str:
+    """A whole number in groups of three: "10 000"."""
+    return f"{value:,}".replace(",", " ")
+
+
+def duration(seconds: float) -> str:
+    """A time span: "6.3 s", "12 min 04 s", "3 h 25 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def option(value: object) -> str:
+    """An option's value as a recipe would write it, short."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(option, value)) + "]"
+    return "none" if value is None else str(value)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as a row of bars, from the least to the greatest."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    low, span = min(finite), max(finite) - min(finite)
+    scale = (len(BARS) - 1) / span if span else 0.0
+    return "".join(BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values)
