@@ -9,6 +9,7 @@ something of it is to be used.
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import fnmatch
 import functools
@@ -198,15 +199,12 @@ def _options_of(path: Path) -> type[Options]:
     # executed alone, so that a recipe's options are checked before torch is imported: only what needs no torch is imported
     light = {"pydantic", "typing", "annotated_types", "__future__", "collections.abc", "kdcli.core.options"}
     imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module in light]
-    alone = ast.ClassDef(
-        name="Options", bases=[ast.Name("_Base", ast.Load())], keywords=[], body=node.body, decorator_list=[], type_params=[]
-    )  # type: ignore[call-overload]
-    ast.copy_location(alone, node)
+    alone = copy.copy(node)
+    alone.bases, alone.keywords, alone.decorator_list = [ast.Name("_Base", ast.Load())], [], []
     module = ast.fix_missing_locations(ast.Module(body=[*imports, alone], type_ignores=[]))
-    space: dict[str, Any] = {"_Base": Base, "__name__": f"kdcli._options.{path.stem}"}
-    holder = ModuleType(space["__name__"])
-    sys.modules[space["__name__"]] = holder  # pydantic looks annotations up in the module that a class says it is from
-    holder.__dict__.update(space)
+    holder = ModuleType(f"kdcli._options.{path.parent.name}.{path.stem}")
+    sys.modules[holder.__name__] = holder  # pydantic looks annotations up in the module that a class says it is from
+    holder.__dict__["_Base"] = Base
     try:
         exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or one the user named
     except NameError as error:

@@ -7,14 +7,21 @@ are checked by the branch that the section's `name` selects, so that an error na
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from kdcli import catalog
+from kdcli.errors import UsageError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def rule(key: str, problem: str) -> PydanticCustomError:
+    """What a validator raises when several keys do not go together. key: the one to point at, relative to the section."""
+    return PydanticCustomError("rule", "{problem}", {"key": key, "problem": problem})
 
 
 class Section(BaseModel):
@@ -38,9 +45,9 @@ class Augment(Section):
         for key in ("scale", "ratio"):
             low, high = getattr(self, key)
             if low > high:
-                raise ValueError(f"{key}: the range ends ({high}) before it begins ({low})")
+                raise rule(key, f"the range ends ({high}) before it begins ({low})")
         if self.resized_crop and self.crop:
-            raise ValueError("resized_crop and crop exclude each other: set one of them")
+            raise rule("crop", "crop and resized_crop exclude each other: set one of them")
         return self
 
 
@@ -58,8 +65,9 @@ class Named(Section):
 
     @classmethod
     def own_keys(cls) -> frozenset[str]:
-        common = next(base for base in cls.__mro__ if "KIND" in base.__dict__)
-        return frozenset(cls.model_fields) - frozenset(common.model_fields)  # type: ignore[attr-defined]
+        """Names of the options that the branch adds to the keys that every such section has."""
+        common = next(base for base in cls.__mro__ if "KIND" in base.__dict__ and issubclass(base, Named))
+        return frozenset(cls.model_fields) - frozenset(common.model_fields)
 
 
 class DataSection(Named):
@@ -95,9 +103,9 @@ class TeacherSection(Section):
     def _one_source(self) -> Self:
         given = [key for key in ("checkpoint", "recipe", "name") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of checkpoint, recipe and name, got {' and '.join(given) or 'none'}")
+            raise rule("", f"give exactly one of checkpoint, recipe and name, got {' and '.join(given) or 'none'}")
         if self.weights is not None and self.name is None:
-            raise ValueError("weights goes with name: a checkpoint or a recipe has its own")
+            raise rule("weights", "weights goes with name: a checkpoint or a recipe has its own")
         return self
 
 
@@ -213,8 +221,7 @@ OPTIMISERS: dict[str, type[OptimSection]] = {"sgd": SgdSection, "adamw": AdamWSe
 SCHEDULES: dict[str, type[ScheduleSection]] = {"cosine": CosineSection, "multistep": MultistepSection, "constant": ConstantSection}
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
+N = TypeVar("N", bound=Named)
 
 
 class Recipe(Section):
@@ -226,6 +233,7 @@ class Recipe(Section):
         None, pattern=r"^[A-Za-z0-9._+-]+$", description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given."
     )
     data: SerializeAsAny[DataSection] = Field(default_factory=DataSection)
+    method: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
     train: TrainSection = Field(default_factory=TrainSection)
     optim: SerializeAsAny[OptimSection] = Field(default_factory=SgdSection)
     schedule: SerializeAsAny[ScheduleSection] = Field(default_factory=CosineSection)
@@ -236,7 +244,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
         if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
-            raise ValueError('the best epoch needs held-out data: set data.val_fraction above 0, or train.select to "last"')
+            key = "train.select" if self.train.select == "best" else "train.keep_best"
+            raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
         return self
 
 
@@ -253,34 +262,30 @@ class DistillRecipe(Recipe):
 
     KIND = "distill"
     student: SerializeAsAny[NetworkSection]
-    teacher: Annotated[tuple[TeacherSection, ...], BeforeValidator(_as_list)] = ()
+    teacher: tuple[TeacherSection, ...] = ()
     method: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
 
 
-def branch(base: type[Named], name: str) -> type[Named]:
+def branch(base: type[N], name: str) -> type[N]:
     """The section class for one name: `base` with the options of that method, network family or dataset added flat.
 
     Raises:
-        NotFound: nothing of that name exists.
+        NotFound: nothing of that name exists. UsageError: the file that a user named cannot be read as one.
     """
-    found = catalog.entry(base.KIND, name)
+    return _branch(base, catalog.entry(base.KIND, name))
+
+
+_BRANCHES: dict[tuple[type[Named], Any], type[Any]] = {}
+
+
+def _branch(base: type[N], found: catalog.Entry) -> type[N]:
+    # made once, so that two recipes with equal content are equal: pydantic compares classes too
     options = catalog.options_class(found)
-    fields: dict[str, Any] = {key: (info.annotation, info) for key, info in options.model_fields.items()}
-    title = f"{base.__name__}_{name}"
-    return create_model(title, __base__=(base, _Checked), __doc__=found.summary, _options_class=(ClassVar[Any], options), **fields)
-
-
-class _Checked(Section):
-    """Runs the validators that an options class has of its own, on the branch that carries its fields."""
-
-    _options_class: ClassVar[Any] = None
-
-    @model_validator(mode="after")
-    def _own_rules(self) -> Self:
-        options = type(self)._options_class
-        if options is not None:
-            try:
-                options.model_validate({key: getattr(self, key) for key in options.model_fields})
-            except ValidationError as error:
-                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-        return self
+    if (base, options) not in _BRANCHES:
+        taken = sorted(frozenset(options.model_fields) & frozenset(base.model_fields))
+        if taken:
+            raise UsageError(f"{found.path}: the option {taken[0]!r} has the name of a key that every {found.kind} has", hint="rename it")
+        # both are parents, so the validators of an options class go with its fields
+        bases = cast("tuple[type[N], ...]", (base, options))
+        _BRANCHES[base, options] = create_model(f"{base.__name__}_{found.family}", __base__=bases, __doc__=found.summary)
+    return cast("type[N]", _BRANCHES[base, options])

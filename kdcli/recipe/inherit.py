@@ -1,0 +1,73 @@
+"""A recipe file over all that it extends, as one layer."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import NotFound, RecipeInvalid
+from kdcli.recipe import document, shipped
+from kdcli.recipe.document import Document
+from kdcli.recipe.layers import Kind, Layer, lay
+
+
+def from_file(path: Path, kind: Kind) -> Layer:
+    """A recipe file over all that it extends.
+
+    Raises:
+        NotFound: no such file. RecipeInvalid: one of the files is not TOML, or cannot be extended.
+    """
+    return _from_file(path, kind, ())
+
+
+def _from_file(path: Path, kind: Kind, children: tuple[Path, ...]) -> Layer:
+    read = document.read(path)
+    own = _as_layer(read)
+    parent = own.values.pop("extends", None)
+    if parent is None:
+        return own
+    below = _from_file(_parent(read, parent, (*children, path)), kind, (*children, path))
+    return lay(below, own, kind)
+
+
+def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
+    def refuse(problem: str, hint: str | None = None) -> RecipeInvalid:
+        return RecipeInvalid(f"1 problem in {read.shown}", [read.origin(("extends",)).diagnostic("extends", problem, hint)])
+
+    if not isinstance(parent, str):
+        raise refuse(f"must be the path of one recipe, got {parent!r}")
+    try:
+        found = shipped.locate(parent, beside=read.path.parent)
+    except NotFound as error:
+        raise refuse(f"there is no recipe {parent!r}", error.hint) from error
+    if found.resolve() in {child.resolve() for child in children}:
+        chain = " -> ".join(document.shown_as(child) for child in (*children, found))
+        raise refuse(f"the recipes extend each other in a circle: {chain}")
+    return found
+
+
+def _as_layer(read: Document) -> Layer:
+    layer = Layer(copy.deepcopy(read.values))
+    layer.origins.update({path: read.origin(path) for path in read.spans})
+    teacher = layer.values.get("teacher")
+    if isinstance(teacher, list) and len(teacher) == 1:  # [[teacher]] once is [teacher]
+        layer.values["teacher"] = teacher[0]
+        inner = {path: origin for path, origin in layer.origins.items() if path[:2] == ("teacher", 0)}
+        layer.origins.update({("teacher", *path[2:]): origin for path, origin in inner.items()})
+    for table in _tables(layer.values.get("teacher")):
+        if isinstance(table.get("recipe"), str):
+            table["recipe"] = portable(table["recipe"], read.path.parent)
+    return layer
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [table for table in (value if isinstance(value, list) else [value]) if isinstance(table, dict)]
+
+
+def portable(recipe: str, beside: Path) -> str:
+    """A recipe's path as it reads from the current folder; shipped ones as recipes/NAME.toml, one that is not there as it is."""
+    try:
+        return document.shown_as(shipped.locate(recipe, beside=beside))
+    except NotFound:
+        return recipe

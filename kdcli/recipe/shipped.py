@@ -1,0 +1,85 @@
+"""The recipes that ship with kd: in the wheel, or in the repository where kd is installed from a checkout."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdcli import catalog
+from kdcli.errors import NotFound
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A shipped file. name: what `kd recipes show` takes. kind: "base" files are only there to be extended."""
+
+    name: str
+    path: Path
+    kind: Literal["train-teacher", "distill", "sweep", "base"]
+    summary: str
+
+
+def folder() -> Path:
+    """Where the shipped recipes are: inside an installed wheel, else beside the package."""
+    inside = _PACKAGE / "_recipes"
+    return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def ls() -> tuple[Shipped, ...]:
+    """All of them, quickstarts first, then by name."""
+    paths = sorted(folder().rglob("*.toml"), key=lambda path: (path.parent != folder(), path))
+    return tuple(_describe(path) for path in paths)
+
+
+def name_of(path: Path) -> str | None:
+    """The name under which a file ships ("cifar100/kd-resnet56-resnet20"), or None where it does not."""
+    full = path.resolve()
+    return full.relative_to(folder()).with_suffix("").as_posix() if full.is_relative_to(folder()) else None
+
+
+def find(name: str) -> Path:
+    """The shipped file of a name: "quickstart", "quickstart.toml", "recipes/quickstart.toml" and "cifar100/skd" alike.
+
+    Raises:
+        NotFound: nothing of that name ships; the hint names the nearest one.
+    """
+    wanted = Path(name.removeprefix("recipes/"))
+    names = tuple(found for path in folder().rglob("*.toml") if (found := name_of(path)))
+    plain = wanted.with_suffix("").as_posix() if wanted.suffix == ".toml" else wanted.as_posix()
+    if plain in names:
+        return folder() / f"{plain}.toml"
+    near = catalog.suggest(plain, names)
+    raise NotFound(
+        f"no recipe at {name}", hint=f"did you mean {near!r}?  (kd recipes ls)" if near else "kd recipes ls lists what ships with kd"
+    )
+
+
+def locate(name: str, *, beside: Path | None = None) -> Path:
+    """The recipe that a user means: beside the file that names it, in the current folder, or shipped, in this order.
+
+    Raises:
+        NotFound: it is in none of these places.
+    """
+    for candidate in (beside / name if beside else None, Path(name)):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    return find(name)
+
+
+def _describe(path: Path) -> Shipped:
+    text = path.read_text(encoding="utf-8")
+    comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#") and not line.startswith("#:"))
+    return Shipped(str(name_of(path)), path, _kind(text), next(comments, ""))
+
+
+def _kind(text: str) -> Literal["train-teacher", "distill", "sweep", "base"]:
+    keys = tomllib.loads(text).keys()
+    if "axes" in keys:
+        return "sweep"
+    if "model" in keys:
+        return "train-teacher"
+    return "distill" if {"student", "teacher", "method"} & keys else "base"

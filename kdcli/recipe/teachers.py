@@ -1,0 +1,115 @@
+"""What can be known of a teacher before torch is imported, and whether it fits the data: from its file's header, or its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli import catalog
+from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, Where
+from kdcli.header import CheckpointHeader, read_header
+from kdcli.recipe import schema
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A teacher from outside; what is not known is None.
+
+    told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
+    """
+
+    path: str
+    told_by: str
+    architecture: str
+    data: Mapping[str, Any]
+    num_classes: int | None = None
+    input_shape: Shape | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What is known of a dataset; None where only loading it would tell."""
+
+    name: str
+    num_classes: int | None = None
+    input_shape: Shape | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def from_checkpoint(path: str) -> Known:
+    """What a checkpoint's header says.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged, or not one of ours.
+    """
+    try:
+        found, header = read_header(path)
+    except CorruptFile as error:
+        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
+    return of_header(found, header)
+
+
+def of_header(path: Path, header: CheckpointHeader) -> Known:
+    """What a header says."""
+    return Known(
+        str(path), "teacher's file", header.architecture, header.data, header.num_classes, tuple(header.input_shape), header.class_names
+    )
+
+
+def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
+    """What a teacher that is yet to be trained will be."""
+    images = images_of(recipe.data)
+    data = recipe.data.model_dump(exclude_none=True)
+    return Known(path, "teacher's recipe", recipe.model.name, data, images.num_classes, images.input_shape, images.class_names)
+
+
+def images_of(data: schema.DataSection) -> Images:
+    """What the catalogue knows of a [data] section, and what its own options fix (the number of synthetic classes)."""
+    facts = catalog.entry("dataset", data.name).facts
+    classes, shape, names = (facts.get(key) for key in ("classes", "shape", "class_names"))
+    return Images(
+        data.name,
+        classes or getattr(data, "classes", None),
+        tuple(shape) if shape else None,
+        tuple(names) if names else None,
+    )
+
+
+def check_fit(teacher: Known, images: Images) -> None:
+    """Refuse a teacher that was not trained for these images: it would answer, and every answer would be wrong.
+
+    Raises:
+        Incompatible: another number of classes, other classes or another order of them, another shape of input.
+    """
+    trained_on = str(teacher.data.get("name", "other data"))
+    hint = f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
+    problem = _misfit(teacher, images)
+    if problem:
+        raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
+
+
+def _misfit(teacher: Known, images: Images) -> str | None:
+    if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
+        return f"teacher predicts {teacher.num_classes} classes, {images.name} has {images.num_classes}"
+    if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
+        return f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has {_size(images.input_shape)}"
+    if teacher.class_names and images.class_names and teacher.class_names != images.class_names:
+        return _names_differ(teacher.class_names, images)
+    return None
+
+
+def _names_differ(names: tuple[str, ...], images: Images) -> str:
+    assert images.class_names is not None
+    if sorted(names) == sorted(images.class_names):
+        first = next(index for index, (ours, theirs) in enumerate(zip(images.class_names, names, strict=True)) if ours != theirs)
+        return f"teacher has the classes of {images.name} in another order: class {first} is {names[first]!r} to it and {images.class_names[first]!r} there"
+    return f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has ({', '.join(images.class_names[:3])}, ...)"
+
+
+def _size(shape: Shape) -> str:
+    return "×".join(str(part) for part in shape)
