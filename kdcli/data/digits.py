@@ -7,6 +7,7 @@ once and for all into 1437 to train on and 360 to test on, by class. Pixels have
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from kdcli.core.options import Options
 from kdcli.data.base import Pictures, channel_statistics
 from kdcli.data.split import draw
 
-DATASETS = {
+DATASETS: dict[str, dict[str, Any]] = {
     "digits": {
         "summary": "8x8 handwritten digits that come with scikit-learn: no download",
         "classes": 10,

@@ -73,10 +73,10 @@ class SourceFeed(ABC):
         """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
         plan = self.plan
         order = random.permutation(random.key(plan.seed, "order", epoch), self.info.num_train, plan.device)
-        stream = random.key(plan.seed, "view", epoch)
+        views = plan.augment.draw(random.key(plan.seed, "view", epoch), order)  # for all at once: a launch costs more than a sample
         bounds = range(start * plan.batch_size, self.train_batches * plan.batch_size, plan.batch_size)
-        indices = (order[at : at + plan.batch_size] for at in bounds)
-        return self._batches("train", ((index, plan.augment.draw(stream, index)) for index in indices), training=True)
+        slices = (slice(at, at + plan.batch_size) for at in bounds)
+        return self._batches("train", ((order[part], views[part]) for part in slices), training=True)
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
@@ -88,7 +88,7 @@ class SourceFeed(ABC):
         augment = self.plan.augment
         for images, (index, view) in self._images(name, parts, training=training):
             pixels = augment.apply(images, view) if training and not augment.resized_crop else images
-            yield Batch((pixels.float() - self._mean) / self._std, self._labels[name][index], index, view)
+            yield Batch((pixels.float() - self._mean).div_(self._std), self._labels[name][index], index, view)
 
     @abstractmethod
     def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:

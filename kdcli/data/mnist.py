@@ -10,6 +10,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from torchvision import datasets
 
 from kdcli.core.options import Options
 from kdcli.data.base import Pictures
+from kdcli.data.fetch import fetch
 from kdcli.errors import BadData, NotFound
 
-DATASETS = {
+DATASETS: dict[str, dict[str, Any]] = {
     "mnist": {
         "summary": "28x28 grey handwritten digits",
         "classes": 10,
@@ -60,6 +62,13 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
     mean, std = _STATISTICS[name]
     names = _DIGITS if name == "mnist" else tuple(_SETS[name].classes)
     return Pictures(x_train, y_train, x_test, y_test, names, (mean,), (std,))
+
+
+def download(name: str, *, root: Path) -> None:
+    """Fetch one of the two sets into `root`, in torchvision's layout."""
+    layout = _SETS[name]
+    for filename, md5 in layout.resources:
+        fetch([mirror + filename for mirror in layout.mirrors], root / layout.__name__ / "raw", filename=filename, md5=md5)
 
 
 def _part(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
