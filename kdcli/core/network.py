@@ -32,6 +32,6 @@ class Network(nn.Module, ABC):
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         """The modules that a tap's value depends on, in order: what a hint stage trains."""
 
-    def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
+    def norm_at(self, tap: str) -> nn.BatchNorm2d | None:  # noqa: ARG002  families override it
         """The batch norm that feeds a ".pre" tap, or None where the family has none there."""
         return None

@@ -100,7 +100,7 @@ def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
 
     The generators' earlier state is put back afterwards, so nothing outside notices.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key(seed, purpose, *counters) >> 1)
         yield

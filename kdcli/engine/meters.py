@@ -29,10 +29,9 @@ class Meters(Mapping[str, Tensor]):
         """Add a minibatch's terms, weighted by its size. number: of the optimiser step, to name it if a term is bad."""
         size = targets.shape[0]
         with torch.no_grad():
-            for name, value in step.losses.items():
-                value = value.detach()
+            for name, term in step.losses.items():
                 # float64 on the CPU, where it is free; accelerators may have none
-                value = value.double() if self._device.type == "cpu" else value.float()
+                value = term.detach().double() if self._device.type == "cpu" else term.detach().float()
                 bad = torch.where(torch.isfinite(value), _NEVER, number)
                 self._sums[name] = self._sums[name] + value * size if name in self._sums else value * size
                 self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if name in self._first_bad else bad

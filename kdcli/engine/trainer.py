@@ -222,7 +222,11 @@ class Trainer:
         if bad is None:
             return
         term, step = bad
-        kept = "the last good state is kept" if self.state_folder is not None and any(self.state_folder.glob("state-*")) else "no state had been saved"
+        kept = (
+            "the last good state is kept"
+            if self.state_folder is not None and any(self.state_folder.glob("state-*"))
+            else "no state had been saved"
+        )
         raise NonFiniteLoss(
             f"loss term {term!r} is not finite at stage {work.stage.name}, epoch {self.position.epoch}, step {step}; {kept}",
             hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
@@ -231,7 +235,7 @@ class Trainer:
     def _make_average(self) -> AveragedModel | None:
         if self.settings.ema is None:
             return None
-        return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))
+        return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))  # type: ignore[no-untyped-call]
 
     def _memory_errors(self, stage: Stage, at: Progress, batch: Batch) -> Any:
         size = batch.y.shape[0]

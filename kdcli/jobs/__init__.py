@@ -106,7 +106,10 @@ def distill(
 
 
 def _resolved(
-    kind: Literal["train-teacher", "distill"], recipe: Resolved | str | Path | None, overrides: Mapping[str, Any] | None, aliases: Mapping[str, Any]
+    kind: Literal["train-teacher", "distill"],
+    recipe: Resolved | str | Path | None,
+    overrides: Mapping[str, Any] | None,
+    aliases: Mapping[str, Any],
 ) -> Resolved:
     if isinstance(recipe, Resolved):
         return recipe

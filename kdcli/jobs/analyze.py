@@ -81,7 +81,8 @@ def _check_same_images(teacher: Measured, student: Measured) -> None:
     if teacher.header.num_classes != student.header.num_classes or not torch.equal(teacher.targets, student.targets):
         names = f"{teacher.header.data.get('name')} and {student.header.data.get('name')}"
         raise Incompatible(
-            f"{teacher.label} and {student.label} are not measured on the same images ({names})", hint="-d DATA measures both on one dataset"
+            f"{teacher.label} and {student.label} are not measured on the same images ({names})",
+            hint="-d DATA measures both on one dataset",
         )
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from kdcli import catalog
-from kdcli.core import random
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -226,7 +225,9 @@ def _setup(
         elif name == "teacher":
             name, options = teachers[0].architecture, teachers[0].arguments
         shape = feed.info.input_shape
-        return build_network(name, num_classes=feed.info.num_classes, input_shape=shape, options=options, seed=recipe.seed, copy=next(copies))
+        return build_network(
+            name, num_classes=feed.info.num_classes, input_shape=shape, options=options, seed=recipe.seed, copy=next(copies)
+        )
 
     def load(path: str) -> Teacher:
         return load_teacher(path, feed.info, runtime).teacher
@@ -244,5 +245,3 @@ def _arity_text(cls: type[Method]) -> str:
     if least == most:
         return f"{least} teacher{'s' if least > 1 else ''}"
     return f"at least {least} teacher{'s' if least > 1 else ''}" if most is None else f"{least} to {most} teachers"
-
-

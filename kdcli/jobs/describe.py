@@ -39,6 +39,6 @@ def describe_model(name: str, num_classes: int = 10, input_shape: tuple[int, int
     found = catalog.entry("model", name)
     shape = input_shape or tuple(found.facts.get("input_shape") or USUAL_SHAPES.get(found.family, (3, 32, 32)))
     with torch.device("meta"):
-        network = build_network(name, num_classes=num_classes, input_shape=shape)  # type: ignore[arg-type]
+        network = build_network(name, num_classes=num_classes, input_shape=shape)
     taps = {tap: (place.channels, place.stride) for tap, place in network.taps.items()}
-    return ModelCard(name, found.summary, num_classes, shape, parameter_count(network), macs(network, shape), taps)  # type: ignore[arg-type]
+    return ModelCard(name, found.summary, num_classes, shape, parameter_count(network), macs(network, shape), taps)

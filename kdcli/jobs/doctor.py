@@ -40,8 +40,16 @@ def doctor(root: str | None = None, *, out: Path = Path("runs")) -> tuple[Check,
 
 def _versions() -> Iterator[Check]:
     python = ".".join(str(part) for part in sys.version_info[:3])
-    yield Check("versions", ok=True, detail=f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision {torchvision.__version__}")
-    yield Check("cpu", ok=True, detail=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads · {torch.backends.cpu.get_cpu_capability()}")
+    yield Check(
+        "versions",
+        ok=True,
+        detail=f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision {torchvision.__version__}",
+    )
+    yield Check(
+        "cpu",
+        ok=True,
+        detail=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads · {torch.backends.cpu.get_cpu_capability()}",
+    )
 
 
 def _devices() -> Iterator[Check]:
@@ -54,7 +62,9 @@ def _devices() -> Iterator[Check]:
         name = torch.cuda.get_device_name(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16"
         detail = f"{name} · CUDA {torch.version.cuda} · {bf16} · {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-        yield Check(f"cuda:{index}", ok=None if busy else True, detail=detail, hint="another process holds most of its memory" if busy else None)
+        yield Check(
+            f"cuda:{index}", ok=None if busy else True, detail=detail, hint="another process holds most of its memory" if busy else None
+        )
 
 
 def _folders(data: Path, out: Path) -> Iterator[Check]:
@@ -85,4 +95,9 @@ def _datasets(root: Path) -> Iterator[Check]:
             yield Check(name, ok=False, detail=error.message, hint=error.hint)
             continue
         missing = f"not there ({entry.facts.get('megabytes')} MB)"
-        yield Check(name, ok=True if present else None, detail="there" if present else missing, hint=None if present else f"kd datasets {name} --download")
+        yield Check(
+            name,
+            ok=True if present else None,
+            detail="there" if present else missing,
+            hint=None if present else f"kd datasets {name} --download",
+        )

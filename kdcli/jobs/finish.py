@@ -139,7 +139,9 @@ def _gaps(report: GapReport | None) -> tuple[GapAt, ...]:
     if report is None:
         return ()
     return tuple(
-        GapAt(at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned") for pair in report.pairs for at in pair.at
+        GapAt(at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned")
+        for pair in report.pairs
+        for at in pair.at
     )
 
 

@@ -77,7 +77,9 @@ class Bench:
             self._feeds[key] = open_feed(section, device=self._runtime.device, seed=header.seed)
         feed = self._feeds[key]
         if feed.size(self._split) == 0:
-            raise Incompatible(f"{section.name} has no {self._split} split here", hint="--split test, or train with data.val_fraction above 0")
+            raise Incompatible(
+                f"{section.name} has no {self._split} split here", hint="--split test, or train with data.val_fraction above 0"
+            )
         return feed
 
     def measure(self, checkpoint: str | Path) -> Measured:

@@ -29,7 +29,13 @@ def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> di
 
 
 def build_network(
-    name: str, *, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any] | None = None, seed: int = 0, copy: int = 0
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    copy: int = 0,
 ) -> Network:
     """Fresh weights of a network by name.
 
@@ -53,7 +59,8 @@ def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], a
     if found.factory is not None:
         from kdcli.models.user import adapt
 
-        return adapt(getattr(module, found.factory), num_classes=num_classes, input_shape=input_shape, source=name)
+        adapted: Network = adapt(getattr(module, found.factory), num_classes=num_classes, input_shape=input_shape, source=name)
+        return adapted
     known = catalog.options_class(found).model_fields.keys() | found.facts.get("arguments", {}).keys()
     if unknown := sorted(arguments.keys() - known):
         raise UsageError(f"{name} has no option {unknown[0]!r}", hint=f"kd models {name} lists them")
@@ -92,7 +99,7 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a random head in silence.
     """
-    network, header, found = load_network(path)
+    network, header, _ = load_network(path)
     check_fits(header, info, str(path))
     summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
     return LoadedTeacher(_as_teacher(network, (header.mean, header.std), info, runtime), summary, header.architecture, header.arguments)
@@ -133,7 +140,7 @@ def _as_teacher(network: Network, trained_with: tuple[tuple[float, ...], tuple[f
 def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must fit the data's classes."""
     if weights is None:
-        raise UsageError(f"teacher {name} needs weights: a fresh network teaches nothing", hint="teacher.weights = \"DEFAULT\"")
+        raise UsageError(f"teacher {name} needs weights: a fresh network teaches nothing", hint='teacher.weights = "DEFAULT"')
     network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape, options={"weights": weights})
     parameters = sum(parameter.numel() for parameter in network.parameters())
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
