@@ -186,7 +186,8 @@ class PairAt:
 
     entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for entropy and
     (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0 to float32 rounding.
-    in_range: the approximation's condition, mean |v|^2 < 0.1 * 2 tau^2 K. kl: mean KL(q||p), nats, without tau^2.
+    in_range: the paper's condition on the approximation, mean |v|^2 < 0.1 * 2 tau^2 K; necessary, not sufficient, so look at
+    the ratio. kl: mean KL(q||p), nats, without tau^2.
     by_class: the exact gaps; None for a class without samples.
     """
 

@@ -67,7 +67,7 @@ class SecondOrder(NamedTuple):
 def second_order(student: Energies, teacher: Energies, *, classes: int, temperature: float) -> SecondOrder:
     """The gaps to second order in 1/tau: G_entropy ~ D / (2 K tau^2), G_f ~ D / (2 K tau), with D = mean |v|^2 - mean |z|^2.
 
-    Good where `in_range` holds; elsewhere third and higher cumulants of the logits dominate.
+    Good where every |logit| is small beside tau; elsewhere third and higher cumulants of the logits dominate.
     """
     z, v = student.square_norm.mean().item(), teacher.square_norm.mean().item()
     scale = 2.0 * classes * temperature
@@ -75,5 +75,8 @@ def second_order(student: Energies, teacher: Energies, *, classes: int, temperat
 
 
 def in_range(teacher: Energies, *, classes: int, temperature: float) -> bool:
-    """Whether the second-order approximation can be trusted: mean |v|^2 < 0.1 * 2 tau^2 K, the size of log K's correction."""
+    """Whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as the paper asks.
+
+    Necessary, not sufficient: one logit far above K - 1 others keeps the norm small and the third cumulant large.
+    """
     return teacher.square_norm.mean().item() < 0.1 * 2.0 * temperature**2 * classes
