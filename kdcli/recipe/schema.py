@@ -285,7 +285,7 @@ def _branch(base: type[N], found: catalog.Entry) -> type[N]:
         taken = sorted(frozenset(options.model_fields) & frozenset(base.model_fields))
         if taken:
             raise UsageError(f"{found.path}: the option {taken[0]!r} has the name of a key that every {found.kind} has", hint="rename it")
-        # both are parents, so the validators of an options class go with its fields
-        bases = cast("tuple[type[N], ...]", (base, options))
-        _BRANCHES[base, options] = create_model(f"{base.__name__}_{found.family}", __base__=bases, __doc__=found.summary)
+        # both are parents, so the validators of an options class go with its fields; in this order the common keys come first
+        bases = cast("tuple[type[N], ...]", (options, base))
+        _BRANCHES[base, options] = create_model(f"{base.__name__}_{found.path.stem}", __base__=bases, __doc__=found.summary)
     return cast("type[N]", _BRANCHES[base, options])

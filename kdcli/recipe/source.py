@@ -1,0 +1,118 @@
+"""A resolved recipe as text that re-reads to an equal recipe, and as a hash of everything that changes its result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tomli_w
+
+from kdcli import catalog
+from kdcli.errors import KdError
+from kdcli.files import sha256_file, sha256_json
+from kdcli.header import read_header
+from kdcli.recipe.layers import NAMED, dotted
+from kdcli.recipe.positions import Path as KeyPath
+from kdcli.recipe.resolve import resolve
+from kdcli.recipe.schema import Recipe
+
+# what may differ between two runs that learn the same; by section
+_NOT_CONTENT: Mapping[str, Any] = {
+    "name": True,
+    "gates": True,
+    "report": True,
+    "data": {"root"},
+    "train": {"state_seconds"},
+    "runtime": {"device", "threads", "workers"},
+}
+_FIRST = ("seed", "name", "data", "model", "student", "teacher", "method")
+_COMMENT_COLUMN = 40
+
+
+def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
+    """TOML text of a recipe, every value spelt out; what is None is left out, which means the same.
+
+    Args:
+        origins: `Resolved.origins`; then each line says in a comment where its value came from.
+    """
+    content = recipe.model_dump(mode="json", exclude_none=True)
+    values = {key: content[key] for key in dict.fromkeys((*_FIRST, *content)) if content.get(key) not in (None, {}, [])}
+    teachers = values.get("teacher")
+    if isinstance(teachers, list) and len(teachers) == 1:
+        values["teacher"] = teachers[0]
+    lines = [f"# kd {recipe.KIND}: every value of the recipe, and where it came from" if origins else f"# kd {recipe.KIND}", ""]
+    lines += _table(values, (), origins or {})
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str]) -> Iterator[str]:
+    tables = {key: value for key, value in values.items() if isinstance(value, dict) or _is_tables(value)}
+    for key, value in values.items():
+        if key not in tables:
+            line = f"{_text_of_key(key)} = {_text_of(value)}"
+            origin = origins.get(dotted((*path, key)))
+            yield f"{line:<{_COMMENT_COLUMN}}  # {origin}" if origin else line
+    for key, value in tables.items():
+        header = ".".join(_text_of_key(str(part)) for part in (*path, key) if not isinstance(part, int))
+        for number, item in enumerate(value if isinstance(value, list) else [value]):
+            yield ""
+            yield f"[[{header}]]" if isinstance(value, list) else f"[{header}]"
+            yield from _table(item, (*path, key, number) if isinstance(value, list) else (*path, key), origins)
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _text_of(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(_text_of(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_text_of_key(key)} = {_text_of(item)}' for key, item in value.items())}}}"
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
+
+
+def _text_of_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _text_of(key)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Hex SHA-256 of all that changes what a run learns: equal hashes, equal results.
+
+    Device, threads, gates, report and the run's name are left out. A teacher counts by its weights, or by the content of
+    its recipe, and a user's own file by its content: wherever they lie, and however they are called.
+    """
+    content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
+    for teacher in content.get("teacher", ()):
+        if "checkpoint" in teacher:
+            teacher["checkpoint"] = _weights(teacher["checkpoint"])
+        if "recipe" in teacher:
+            teacher["recipe"] = _content(teacher["recipe"])
+    for section in NAMED:
+        table = content.get(section, {})
+        if "init" in table:
+            table["init"] = _weights(table["init"])
+        if ".py" in table.get("name", ""):
+            table["name"] = _own_file(section, table["name"])
+    return sha256_json({"kind": recipe.KIND, **content})
+
+
+def _weights(path: str) -> str:
+    try:
+        return read_header(path)[1].tensors_sha256 or path
+    except KdError:
+        return path
+
+
+def _content(recipe: str) -> str:
+    try:
+        return recipe_hash(resolve("train-teacher", file=recipe).recipe)
+    except KdError:
+        return recipe
+
+
+def _own_file(section: str, name: str) -> str:
+    found = catalog.entry(NAMED[section].KIND, name)
+    return f"{sha256_file(found.path)}:{found.factory or ''}"
