@@ -42,17 +42,26 @@ def _setup(z: Rows, v: Rows | None) -> Setup:
 
 
 @pytest.fixture
-def terms() -> Callable[..., dict[str, float]]:
-    """The loss terms of a method by name, at given logits: terms("kd", z, v, y, temperature=2)."""
+def given() -> Callable[..., Method]:
+    """A method by name, for a student and a teacher with given logits: given("kd", z, v, temperature=2)."""
 
-    def compute(name: str, z: Rows, v: Rows | None, y: Sequence[int], *, epoch: int = 1, **options: Any) -> dict[str, float]:
+    def make(name: str, z: Rows, v: Rows | None, **options: Any) -> Method:
         module = catalog.load(catalog.entry("method", name))
         cls = next(
             thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, Method) and thing is not Method
         )
-        method = cls(cls.Options(**options), _setup(z, v))
+        return cls(cls.Options(**options), _setup(z, v))
+
+    return make
+
+
+@pytest.fixture
+def terms(given: Callable[..., Method]) -> Callable[..., dict[str, float]]:
+    """The loss terms of a method by name, at given logits and labels: terms("kd", z, v, y, temperature=2)."""
+
+    def compute(name: str, z: Rows, v: Rows | None, y: Sequence[int], *, epoch: int = 1, **options: Any) -> dict[str, float]:
         positions = torch.arange(len(y))
-        step = method.loss(Batch(positions, torch.tensor(y), positions, positions), Progress("distill", epoch, 100, epoch - 1, 100))
-        return {key: value.item() for key, value in step.losses.items()}
+        batch, at = Batch(positions, torch.tensor(y), positions, positions), Progress("distill", epoch, 100, epoch - 1, 100)
+        return {key: value.item() for key, value in given(name, z, v, **options).loss(batch, at).losses.items()}
 
     return compute

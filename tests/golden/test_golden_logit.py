@@ -9,6 +9,9 @@ from math import e as E  # noqa: N812
 from math import log
 
 import pytest
+import torch
+
+from kdcli.errors import Incompatible
 
 LOG2 = log(2)
 
@@ -49,6 +52,7 @@ def test_kd_under_the_conventions_of_other_code_bases(terms):
     assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, reduction="mean") == close(ce=0, kd=LOG2 / 2 / 3)
     assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, t_squared=False) == close(ce=0, kd=LOG2 / 2 / 4)
     assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=2, ce_weight=3) == close(ce=3 * KD_CE, kd=LOG2)
+    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=2) == close(ce=0, kd=LOG2)
 
 
 # the student's row is 5 + 3 [0 -1 1], the teacher's 2 log 2 [0 1 2]: on the teacher's sphere the student is 2 log 2 [0 -1 1]
@@ -88,3 +92,21 @@ def test_logit_std(terms):
     ce = log(1 + E**-3 + E**-6)
     got = terms("logit_std", SKD_Z, SKD_V, [2], temperature=1 / LOG2)
     assert got == close(ce=0.1 * ce, kd=9 * LOG2**-2 * LOG2 / 7)
+
+
+@pytest.mark.parametrize("name", ["skd", "logit_std"])
+def test_methods_on_a_sphere_show_the_student_at_the_teachers_spread(given, name):
+    z, v = torch.tensor(SKD_Z, dtype=torch.float64), torch.tensor(SKD_V, dtype=torch.float64)
+    aligned = given(name, SKD_Z, SKD_V).aligned(z, v)
+    torch.testing.assert_close(aligned, 2 * LOG2 * torch.tensor([[0.0, -1.0, 1.0]], dtype=torch.float64))
+
+
+def test_plain_distillation_shows_raw_logits(given):
+    z = torch.tensor(KD_Z, dtype=torch.float64)
+    assert torch.equal(given("kd", KD_Z, KD_V).aligned(z, 2 * z), z)
+
+
+@pytest.mark.parametrize("name", ["skd", "logit_std"])
+def test_two_classes_are_refused_where_only_a_sign_would_be_left(given, name):
+    with pytest.raises(Incompatible, match=f"{name} needs at least 3 classes, given has 2"):
+        given(name, [[0.0, 1.0]], [[1.0, 0.0]])
