@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as VF
+
+from kdcli.core import random
+from kdcli.data.augment import Augmentation
+from kdcli.errors import Incompatible
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return (torch.arange(torch.Size(shape).numel()) * 37 % 256).to(torch.uint8).view(shape)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_a_view_is_what_torchvision_does_with_its_corner_and_flip(padding: str) -> None:
+    augment = Augmentation(crop=2, padding=padding, flip=True)
+    image = picture(3, 6, 9)
+    views = torch.arange(augment.views)
+    padded = VF.pad(image, [2], padding_mode="constant" if padding == "zeros" else "reflect")
+    for view, made in zip(views.tolist(), augment.apply(image.expand(len(views), -1, -1, -1), views), strict=True):
+        dy, dx, flip = view // 10, view // 2 % 5, view % 2
+        expected = VF.crop(padded, dy, dx, 6, 9)
+        assert torch.equal(made, VF.horizontal_flip(expected) if flip else expected), (view, padding)
+
+
+def test_the_middle_view_is_the_image_itself() -> None:
+    images = picture(2, 1, 5, 5)
+    augment = Augmentation(crop=4, flip=True)
+    middle = torch.full((2,), (4 * 9 + 4) * 2)
+    assert torch.equal(augment.apply(images, middle), images)
+
+
+def test_all_162_views_are_drawn_about_equally_often() -> None:
+    augment = Augmentation(crop=4, flip=True)
+    assert augment.views == 162
+    counts = torch.bincount(augment.draw(random.key(0, "view", 1), torch.arange(162 * 200)), minlength=162)
+    assert len(counts) == 162
+    assert counts.min() > 130
+    assert counts.max() < 280
+
+
+@pytest.mark.parametrize(("augment", "drawn"), [(Augmentation(), 1), (Augmentation(crop=1), 9), (Augmentation(flip=True), 2)])
+def test_only_what_is_switched_on_varies(augment: Augmentation, drawn: int) -> None:
+    views = augment.draw(random.key(0, "view", 1), torch.arange(500))
+    assert len(views.unique()) == drawn
+    assert views.max() < augment.views
+
+
+def test_a_draw_depends_on_the_sample_not_on_its_company() -> None:
+    augment, stream = Augmentation(crop=4, flip=True), random.key(7, "view", 3)
+    whole = augment.draw(stream, torch.arange(50))
+    assert torch.equal(augment.draw(stream, torch.tensor([41, 3])), whole[[41, 3]])
+
+
+def test_floating_point_inputs_are_cropped_too() -> None:
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(Augmentation(crop=1, padding="reflect").apply(x, torch.tensor([0]))[0, 0, 0], torch.tensor([5.0, 4.0, 5.0, 6.0]))
+
+
+def test_a_reflection_must_fit_into_the_image() -> None:
+    with pytest.raises(Incompatible, match="8 pixels") as caught:
+        Augmentation(crop=8, padding="reflect").check((1, 8, 8))
+    assert caught.value.hint is not None
+    assert "7" in caught.value.hint
+    Augmentation(crop=8).check((1, 8, 8))
+
+
+class TestResizedCrop:
+    augment = Augmentation(resized_crop=True, flip=True, scale=(0.2, 0.8), ratio=(0.5, 2.0))
+
+    def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        views = self.augment.draw(random.key(0, "view", 1), torch.arange(400))
+        return [self.augment._box(view, height, width) for view in views.tolist()]
+
+    def test_boxes_lie_in_the_picture_and_keep_to_area_and_ratio(self) -> None:
+        for top, left, height, width in self.boxes(60, 80):
+            assert 0 <= top <= 60 - height
+            assert 0 <= left <= 80 - width
+            assert 0.18 <= height * width / 4800 <= 0.82
+            assert 0.47 <= width / height <= 2.1
+
+    def test_boxes_reach_every_side(self) -> None:
+        tops, lefts, heights, widths = zip(*self.boxes(60, 80), strict=True)
+        assert min(tops) == 0
+        assert min(lefts) == 0
+        assert max(top + height for top, height in zip(tops, heights, strict=True)) == 60
+        assert max(left + width for left, width in zip(lefts, widths, strict=True)) == 80
+
+    def test_a_picture_too_long_for_any_box_gives_its_middle(self) -> None:
+        assert self.boxes(4, 400)[0] == (0, 196, 4, 8)
+        assert self.boxes(400, 4)[0] == (196, 0, 8, 4)
+
+    def test_a_view_fixes_the_pixels(self) -> None:
+        image = picture(3, 20, 30)
+        views = self.augment.draw(random.key(0, "view", 1), torch.arange(40)).tolist()
+        first = [self.augment.cut(image, view, 8) for view in views]
+        assert all(torch.equal(self.augment.cut(image, view, 8), made) for view, made in zip(views, first, strict=True))
+        assert {made.shape for made in first} == {torch.Size([3, 8, 8])}
+        assert len({made.numpy().tobytes() for made in first}) == 40
+
+    def test_half_of_the_views_are_mirrored(self) -> None:
+        ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
+        views = self.augment.draw(random.key(0, "view", 1), torch.arange(400)).tolist()
+        mirrored = sum(int(cut[0, 0, 0] > cut[0, 0, -1]) for cut in (self.augment.cut(ramp, view, 8) for view in views))
+        assert 160 < mirrored < 240

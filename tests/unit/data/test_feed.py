@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdcli.core.types import Batch, Feed
+from kdcli.data.augment import Augmentation
+from kdcli.data.base import Pictures
+from kdcli.errors import BadData, Incompatible, UsageError
+
+Make = Callable[..., Feed]
+Same = Callable[[list[Batch], list[Batch]], bool]
+CROP = Augmentation(crop=2, flip=True)
+
+
+def test_an_epoch_does_not_depend_on_what_was_read_before(pictures: Pictures, feed: Make, same: Same) -> None:
+    used = feed(pictures, CROP)
+    for epoch in (1, 2, 5):
+        list(itertools.islice(used.train(epoch), 3))
+    assert same(list(used.train(3)), list(feed(pictures, CROP).train(3)))
+
+
+def test_an_epoch_can_begin_at_any_minibatch(pictures: Pictures, feed: Make, same: Same) -> None:
+    made = feed(pictures, CROP)
+    whole = list(made.train(4))
+    for start in range(len(whole) + 1):
+        assert same(list(made.train(4, start)), whole[start:])
+
+
+def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Make) -> None:
+    def drawn(seed: int, epoch: int) -> tuple[list[int], list[int]]:
+        batches = list(feed(pictures, CROP, seed=seed).train(epoch))
+        return torch.cat([batch.index for batch in batches]).tolist(), torch.cat([batch.view for batch in batches]).tolist()
+
+    orders, views = zip(drawn(0, 1), drawn(0, 2), drawn(1, 1), strict=True)
+    assert len({tuple(order) for order in orders}) == 3
+    assert len({tuple(view) for view in views}) == 3
+    assert all(sorted(order) == list(range(83)) for order in orders)
+
+
+def test_a_batch_says_what_it_holds(pictures: Pictures, feed: Make) -> None:
+    made = feed(pictures, CROP, val_fraction=0.25, train_limit=40)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (made.info.mean, made.info.std))
+    plain = torch.cat([batch.x for batch in made.split("train")]) * std * 255 + mean * 255
+    for batch in made.train(1):
+        assert torch.equal(made.info.targets[batch.index], batch.y)
+        expected = CROP.apply(plain[batch.index].round().to(torch.uint8), batch.view)
+        assert torch.equal((batch.x * std * 255 + mean * 255).round(), expected.float())
+
+
+def test_normalised_pixels_have_mean_0_and_deviation_1(pictures: Pictures, feed: Make) -> None:
+    x = torch.cat([batch.x for batch in feed(pictures).split("train")])
+    assert x.dtype == torch.float32
+    assert x.mean(dim=(0, 2, 3)).abs().max() < 1e-4
+    assert (x.std(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-4
+
+
+def test_splits_have_their_sizes_in_index_order(pictures: Pictures, feed: Make) -> None:
+    made = feed(pictures, CROP, val_fraction=0.25, train_limit=40)
+    sizes = {"train": 40, "val": 21, "test": 10}
+    assert made.info.num_train == 40
+    for name, size in sizes.items():
+        batches = list(made.split(name))
+        assert made.size(name) == size
+        assert torch.cat([batch.index for batch in batches]).tolist() == list(range(size))
+        assert not torch.cat([batch.view for batch in batches]).any()
+    labels = torch.cat([batch.y for batch in made.split("test")])
+    assert torch.equal(labels, pictures.y_test)
+
+
+def test_a_split_that_does_not_exist_yields_nothing(pictures: Pictures, feed: Make) -> None:
+    made = feed(pictures)
+    assert made.size("val") == 0
+    assert list(made.split("val")) == []
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(40, [40, 40, 3]), (41, [41, 41]), (82, [82]), (83, [83]), (200, [83])])
+def test_a_last_minibatch_of_one_sample_is_left_out(pictures: Pictures, feed: Make, batch_size: int, sizes: list[int]) -> None:
+    made = feed(pictures, batch_size=batch_size)
+    assert [len(batch.y) for batch in made.train(1)] == sizes
+    assert made.train_batches == len(sizes)
+
+
+def test_vectors_pass_unchanged(feed: Make) -> None:
+    x = torch.linspace(-2, 2, 24).view(4, 1, 1, 6)
+    y = torch.tensor([0, 1, 0, 1])
+    source = Pictures(x, y, x, y, ("a", "b"), (0.0,), (1.0,), torch.tensor([0, 0]))
+    made = feed(source)
+    assert torch.equal(next(made.split("test")).x, x)
+    assert made.info.input_shape == (1, 1, 6)
+    assert made.info.superclass is source.superclass
+
+
+def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: Pictures) -> None:
+    x, y = pictures.x_test.clone(), pictures.y_train.clone()
+    x[9, 2, 5, 8] ^= 1
+    y[0] = 1
+    sources = (pictures, replace(pictures, x_test=x), replace(pictures, y_train=y), replace(pictures, x_train=pictures.x_train.mT))
+    assert len({source.fingerprint for source in sources}) == 4
+    assert replace(pictures, x_test=pictures.x_test.clone()).fingerprint == pictures.fingerprint
+
+
+def test_a_resized_crop_needs_files(pictures: Pictures, feed: Make) -> None:
+    with pytest.raises(Incompatible, match="held in memory"):
+        feed(pictures, Augmentation(resized_crop=True))
+
+
+def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
+    with pytest.raises(BadData, match="no training sample"):
+        feed(pictures, train_limit=3)
+    lone = replace(pictures, x_train=pictures.x_train[:1], y_train=torch.tensor([0]), class_names=("a",))
+    with pytest.raises(UsageError, match="not enough"):
+        feed(lone)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gets_the_same_batches(pictures: Pictures, feed: Make) -> None:
+    ours, theirs = feed(pictures, CROP, val_fraction=0.2), feed(pictures, CROP, val_fraction=0.2, device="cuda")
+    for one, other in zip(ours.train(2), theirs.train(2), strict=True):
+        assert other.x.is_cuda
+        assert all(torch.equal(getattr(one, name), getattr(other, name).cpu()) for name in ("x", "y", "index", "view"))

@@ -1,0 +1,100 @@
+"""Image folders: the same batches whatever decodes them, and however."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdcli.core.types import Batch, Feed
+from kdcli.data.augment import Augmentation
+from kdcli.data.base import Folder, Pictures
+from kdcli.data.folder import Options, load, resident
+
+Make = Callable[..., Feed]
+Same = Callable[[list[Batch], list[Batch]], bool]
+CROP = Augmentation(crop=2, flip=True)
+CUT = Augmentation(resized_crop=True, flip=True)
+
+
+def streamed(path: Path, size: int = 6, **options: int) -> Folder:
+    # sizes below 8 are refused by Options; these tests want the smallest pictures there are
+    found = load("image-folder", options=Options.model_construct(**{**Options(path=str(path)).model_dump(), "size": size, **options}), root=path)
+    assert isinstance(found, Folder)
+    return found
+
+
+@pytest.mark.parametrize("augment", [Augmentation(), CROP])
+def test_files_give_the_pixels_that_memory_gives(folder: Path, feed: Make, same: Same, augment: Augmentation) -> None:
+    source = streamed(folder)
+    settings = {"batch_size": 3, "val_fraction": 0.2, "seed": 5}
+    files, memory = feed(source, augment, **settings), feed(resident(source), augment, **settings)
+    assert same(list(files.train(2)), list(memory.train(2)))
+    for name in ("train", "val", "test"):
+        assert same(list(files.split(name)), list(memory.split(name)))
+
+
+@pytest.mark.parametrize("augment", [CROP, CUT])
+def test_the_number_of_workers_changes_nothing(folder: Path, feed: Make, same: Same, augment: Augmentation) -> None:
+    source = streamed(folder)
+    alone, helped = feed(source, augment, batch_size=3), feed(source, augment, batch_size=3, workers=2)
+    for epoch in (1, 2):
+        assert same(list(alone.train(epoch)), list(helped.train(epoch)))
+    assert same(list(alone.split("test")), list(helped.split("test")))
+    assert same(list(alone.train(3, start=2)), list(helped.train(3, start=2)))
+
+
+def test_an_epoch_that_was_left_early_does_not_leak_into_the_next(folder: Path, feed: Make, same: Same) -> None:
+    source = streamed(folder)
+    alone, helped = feed(source, CUT, batch_size=2), feed(source, CUT, batch_size=2, workers=1)
+    next(helped.train(1))
+    assert same(list(helped.train(2)), list(alone.train(2)))
+
+
+def test_a_resized_crop_varies_training_and_leaves_the_other_splits_alone(folder: Path, feed: Make) -> None:
+    made = feed(streamed(folder), CUT, batch_size=12)
+    first, second = (torch.cat([batch.x[batch.index.argsort()] for batch in made.train(epoch)]) for epoch in (1, 2))
+    assert not torch.equal(first, second)
+    assert torch.equal(next(made.split("train")).x, next(made.split("train")).x)
+
+
+def test_evaluation_resizes_the_shorter_side_and_cuts_the_middle_out(folder: Path, feed: Make) -> None:
+    source = streamed(folder, size=4, resize=6)
+    whole, middle = next(feed(streamed(folder)).split("test")).x, next(feed(source).split("test")).x
+    assert torch.equal(middle, whole[:, :, 1:5, 1:5])
+
+
+def test_photographs_are_resized_by_256_to_224_and_small_pictures_taken_whole(folder: Path) -> None:
+    for size, resize in ((224, 256), (128, 146), (32, 32)):
+        source = load("image-folder", options=Options(path=str(folder), size=size), root=folder)
+        assert isinstance(source, Folder)
+        assert source.resize == resize
+
+
+def test_classes_and_files_come_in_order_of_their_names(folder: Path) -> None:
+    source = streamed(folder)
+    assert source.class_names == ("cat", "dog")
+    assert source.test[:2] == ("test/cat/0.png", "test/cat/1.png")
+    assert source.y_train.tolist() == [0] * 6 + [1] * 6
+
+
+def test_val_stands_in_for_test(folder: Path) -> None:
+    whole = streamed(folder).y_test
+    (folder / "test").rename(folder / "val")
+    assert torch.equal(streamed(folder).y_test, whole)
+
+
+def test_resident_is_an_option(folder: Path) -> None:
+    source = load("image-folder", options=Options(path=str(folder), size=8, resident=True), root=folder)
+    assert isinstance(source, Pictures)
+    assert source.x_train.shape == (12, 3, 8, 8)
+    assert source.mean == streamed(folder).mean
+
+
+def test_the_fingerprint_of_a_folder_follows_its_files(folder: Path) -> None:
+    before = streamed(folder).fingerprint
+    assert streamed(folder).fingerprint == before
+    (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "9.png")
+    assert streamed(folder).fingerprint != before
