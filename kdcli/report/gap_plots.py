@@ -103,7 +103,12 @@ def per_class(gap: GapReport, pair: PairReport) -> Plot:
         caption = (
             f"Entropy gap of each class at τ = {words.temperature(at.temperature)}, raw logits. Largest: {largest_classes(gap, pair)}."
         )
-        return Plot("gap-classes", "gap", f"Entropy gap by class · {pair.student}", caption, to_svg(figure))
+        return Plot("gap-classes", "gap", _class_title(gap, pair), caption, to_svg(figure))
+
+
+def _class_title(gap: GapReport, pair: PairReport) -> str:
+    several = len({other.student for other in gap.pairs}) > 1
+    return f"Entropy gap by class · {pair.student}" if several else "Entropy gap by class"
 
 
 def usual_temperature(pair: PairReport) -> PairAt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -29,11 +30,8 @@ class Tile:
 
 def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
     """The report as one HTML document."""
-    pages = Environment(
-        loader=PackageLoader("kdcli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters["toml"] = highlighted
-    return pages.get_template("report.html.jinja").render(
+    return page(
+        "report.html.jinja",
         run=run,
         subtitle=_subtitle(run),
         verdict=verdict(run),
@@ -43,6 +41,14 @@ def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
         sections=sections(run, plots),
         version=run.environment.get("kdcli", __version__),
     )
+
+
+def page(template: str, **content: Any) -> str:
+    """A page from one of our templates; everything that is not Markup is escaped."""
+    loader = PackageLoader("kdcli.report")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters["toml"] = highlighted
+    return pages.get_template(template).render(**content)
 
 
 def _subtitle(run: Run) -> str:

@@ -83,7 +83,7 @@ def accuracy_levels(measured: Sequence[tuple[str, Measures]]) -> Plot:
         axes.set_xlabel("test accuracy, %")
         n = measured[-1][1].n
         caption = f"Dots are accuracies on {words.plural(n, 'test image')}, bars their 95 % intervals (Wilson)."
-        return Plot("accuracy", "accuracy", "Accuracy", caption, to_svg(figure))
+        return Plot("accuracy", "accuracy", "Test accuracy", caption, to_svg(figure))
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> np.ndarray:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     _stage_marks(axes, epochs)
     return np.arange(1, len(epochs) + 1)
 
@@ -119,7 +119,9 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
         for term, colour in zip(terms, TERMS * (1 + len(terms) // len(TERMS)), strict=False):
             axes.plot(position, values[term], color=colour, label=term)
         logarithmic = _wide_range(np.concatenate(list(values.values()))) if values else False
-        axes.set_yscale("log" if logarithmic else "linear")
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylabel("loss (log scale)" if logarithmic else "loss")
         legend(axes)
         caption = "Each term as it is weighted in the sum, mean over an epoch's training images."

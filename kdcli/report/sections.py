@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, largest_classes
 from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
-from kdcli.results import GapReport, Measures, PairReport, Response, RunResult
+from kdcli.results import Estimate, GapReport, Measures, PairReport, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _measures_grid(summary: RunResult) -> Grid:
     best = best_teacher(summary)
     columns = ("", *(name for name, _, _ in networks))
     if best and best.test:
-        columns = (*columns, "difference")
+        columns = (*columns, "student − teacher")
         difference = _differences(summary, best.parameters, best.test)
         rows = [(*row, difference.get(row[0], "")) for row in rows]
     return Grid(columns, tuple(rows), provenance(summary))
@@ -178,30 +179,30 @@ def _gap_text(report: GapReport) -> Iterator[str]:
 
 
 def _gap_grids(report: GapReport) -> Iterator[Grid]:
-    intervals = f"{report.split} split of {report.data}, n = {words.thousands(report.n)} images; 95 % bootstrap intervals in brackets"
-    for number, temperature in enumerate(report.temperatures):
-        rows = [_response_row("teacher", report.teacher, number)]
-        for student, pair in zip(report.students, report.pairs, strict=False):
-            rows.append(_response_row(_form(student), student, number, pair))
-        columns = ("", "S, nats", "entropy gap", "F", "free-energy gap")
-        yield Grid(columns, tuple(rows), f"τ = {words.temperature(temperature)} · {intervals}")
+    intervals = f"{report.split} split of {report.data}, n = {words.thousands(report.n)} images; 95 % bootstrap intervals"
+    yield _quantity_grid(report, "entropy", f"S, mean entropy in nats: {intervals}", 3)
+    yield _quantity_grid(report, "free_energy", f"F, mean free energy: {intervals}", 3)
     yield _second_order(report)
 
 
-def _form(response: Response) -> str:
-    return "student" if response.form == "raw" else "student, aligned"
+def _quantity_grid(report: GapReport, quantity: Literal["entropy", "free_energy"], caption: str, digits: int) -> Grid:
+    """Teacher, student and gap, one row a temperature, student and form of its logits."""
+    rows = []
+    for number, temperature in enumerate(report.temperatures):
+        teacher: Estimate = getattr(report.teacher.at[number], quantity)
+        for student, pair in zip(report.students, report.pairs, strict=True):
+            own: Estimate = getattr(student.at[number], quantity)
+            between: Estimate = getattr(pair.at[number], quantity)
+            levels = words.number(teacher.value, digits), words.number(own.value, digits), words.signed(between.value, digits)
+            reach = f"{words.signed(between.low, digits)} to {words.signed(between.high, digits)}"
+            rows.append((f"τ = {words.temperature(temperature)}{_form(report, pair)}", *levels, reach))
+    return Grid(("", "teacher", "student", "gap", "95 % interval"), tuple(rows), caption)
 
 
-def _response_row(label: str, response: Response, number: int, pair: PairReport | None = None) -> tuple[str, ...]:
-    at = response.at[number]
-    entropy, energy = words.number(at.entropy.value), words.number(at.free_energy.value, 2)
-    if pair is None:
-        return label, entropy, "", energy, ""
-    gaps = [
-        f"{words.signed(e.value)} [{words.signed(e.low)}, {words.signed(e.high)}]"
-        for e in (pair.at[number].entropy, pair.at[number].free_energy)
-    ]
-    return label, entropy, gaps[0], energy, gaps[1]
+def _form(report: GapReport, pair: PairReport) -> str:
+    """What tells this row from the others: the student if there are several, and whether its logits are aligned."""
+    several = len({other.student for other in report.pairs}) > 1
+    return (f", {pair.student}" if several else "") + (", aligned" if pair.form == "aligned" else "")
 
 
 def _second_order(report: GapReport) -> Grid:
@@ -209,7 +210,7 @@ def _second_order(report: GapReport) -> Grid:
     for pair in report.pairs:
         for at in pair.at:
             where = "yes" if at.in_range else "no"
-            label = f"{'raw' if pair.form == 'raw' else 'aligned'}, τ = {words.temperature(at.temperature)}"
+            label = f"τ = {words.temperature(at.temperature)}{_form(report, pair)}"
             exact, near = words.signed(at.entropy.value), words.signed(at.entropy_second_order)
             rows.append((label, exact, near, words.number(at.entropy_ratio, 2), where))
     caption = "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where ‖v‖² is far below 2τ²K."

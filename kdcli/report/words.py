@@ -29,7 +29,8 @@ def signed(value: float | None, digits: int = 3) -> str:
     """A difference: +0.081, −0.020."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text[1:]  # what rounds to nothing has no sign
 
 
 def percent_digits(n: int) -> int:
