@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -96,7 +95,7 @@ def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
     centred = x - x.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - correction)
     flat = variance.sqrt() <= _FLAT * x.abs().amax(-1, keepdim=True)
-    return centred, torch.where(flat, 1.0, variance).sqrt()
+    return centred, variance.masked_fill(flat, 1.0).sqrt()
 
 
 def standardize(x: Tensor, *, correction: int = 1) -> Tensor:
@@ -146,7 +145,7 @@ def match_spread(z: Tensor, *, like: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     square = x.square().sum(-1, keepdim=True)
-    return x / torch.where(square == 0, 1.0, square).sqrt()  # a zero row stays zero, with a finite gradient
+    return x / square.masked_fill(square == 0, 1.0).sqrt()  # a zero row stays zero, with a finite gradient
 
 
 def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> tuple[Tensor, Tensor]:

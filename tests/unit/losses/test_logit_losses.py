@@ -300,3 +300,16 @@ def test_unknown_words_and_ranges_are_refused(logits):
         losses.label_smoothing(logits(0), y, smoothing=0.1, form="other")
     with pytest.raises(UsageError, match="smoothing must be between 0 and 1"):
         losses.label_smoothing(logits(0), y, smoothing=1.5)
+
+
+@pytest.mark.gpu
+@every_pair
+def test_no_loss_waits_for_the_device(loss, logits):
+    z, v = logits(0).float().cuda().requires_grad_(), logits(1).float().cuda()
+    y = torch.arange(6, device="cuda") % 5
+    loss(z, v).backward()  # the first call sets libraries up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        (loss(z, v) + losses.label_smoothing(z, y, smoothing=0.1) + losses.entropy(z, temperature=4).mean()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
