@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from kdcli.cli import datasets, methods, models, recipes, schema
+from kdcli.cli import datasets, distill, methods, models, recipes, resume, schema, train_teacher
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome, dumps, envelope
@@ -17,6 +17,7 @@ from kdcli.cli.light import Command, Group
 from kdcli.errors import Exit
 
 PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Train": (train_teacher, distill, resume),
     "Explore": (methods, models, datasets, recipes),
     "Project": (schema,),
 }

@@ -67,9 +67,9 @@ def _parameters(self: Any, ctx: Any) -> list[tuple[str, tuple[str, str]]]:
 class Command(TyperCommand):
     """A command whose help shows its options by panel."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        _lighten(self.params)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _lighten(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write(formatter, _panels(_parameters(self, ctx)))
@@ -78,9 +78,9 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The list of commands by panel, then the global options."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        _lighten(self.params)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _lighten(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         self.format_commands(ctx, formatter)

@@ -5,7 +5,7 @@ A flag is an alias of a recipe key and says so in its help; everything else goes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,6 +102,7 @@ MaxEce = Annotated[
 
 # flag -> recipe key, in the order of the help
 KEYS = {
+    "--teacher": "teacher.checkpoint",
     "--data": "data.name",
     "--student": "student.name",
     "--model": "model.name",
@@ -118,15 +119,11 @@ KEYS = {
 }
 
 
-def flags(given: dict[str, Any], teachers: Sequence[str] | None = None) -> list[Flag]:
+def flags(given: Mapping[str, Any]) -> list[Flag]:
     """The named flags that were given, by option, as overrides of recipe keys."""
     from kdcli.recipe.resolve import Flag
 
-    found = [Flag(option, KEYS[option], value) for option, value in given.items() if value is not None]
-    if teachers:
-        checkpoints = [{"checkpoint": teacher} for teacher in teachers]
-        found.append(Flag("--teacher", "teacher", checkpoints))
-    return found
+    return [Flag(option, KEYS[option], value) for option, value in given.items() if value is not None]
 
 
 def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:

@@ -34,9 +34,8 @@ def wrap(text: str, indent: int = 2) -> str:
         if any(line.startswith(" ") for line in block.splitlines()):
             blocks.append(textwrap.indent(block, margin))
         else:
-            blocks.append(
-                "\n".join(textwrap.fill(part, width, initial_indent=margin, subsequent_indent=margin, **_WHOLE) for part in parts)
-            )
+            prose = textwrap.TextWrapper(width, margin, margin, break_on_hyphens=False, break_long_words=False)
+            blocks.append("\n".join(map(prose.fill, _LABEL.split(block))))
     return "\n\n".join(blocks)
 
 

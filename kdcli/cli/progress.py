@@ -1,0 +1,223 @@
+"""What a run shows while it works: a live block on a terminal, lines of key=value in a log. Listeners of the jobs' events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kdcli.cli import github
+from kdcli.cli.env import Environment
+from kdcli.cli.screen import show_prepared
+from kdcli.cli.text import NONE, percent
+from kdcli.cli.thinning import EpochThinning, StepThinning
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from kdcli.jobs import events
+
+READ_SECONDS = 0.5  # losses live on the device; reading them waits for it, so the live block does it twice a second
+
+Clock = Callable[[], float]
+
+
+def narrate(env: Environment, clock: Clock = time.monotonic) -> AbstractContextManager[tuple[Any, ...]]:
+    """The listeners for this environment: none when quiet, a live block on a terminal, log lines elsewhere."""
+    if env.settings.quiet:
+        return nullcontext(())
+    return LiveNarrator(env, clock) if env.live else LogNarrator(env, clock)
+
+
+class Narrator:
+    """Tells of a run's events; what both forms share."""
+
+    def __init__(self, env: Environment, clock: Clock) -> None:
+        self.env = env
+        self.clock = clock
+        self._handlers: dict[str, Callable[[Any], None]] = {
+            "Prepared": lambda event: show_prepared(env, event),
+            "StageStarted": self.stage_started,
+            "StepDone": self.step_done,
+            "EpochDone": self.epoch_done,
+            "StageDone": self.stage_done,
+            "CellStarted": self.cell_started,
+            "CellDone": self.cell_done,
+        }
+
+    def __call__(self, event: Any) -> None:
+        handler = self._handlers.get(type(event).__name__)
+        if handler is not None:
+            handler(event)
+
+    def __enter__(self) -> tuple[Any, ...]:
+        return (self,)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+    def stage_started(self, event: events.StageStarted) -> None:
+        """A stage begins; methods with one stage do not mention it."""
+        github.group(self.env, event.at.stage)
+        if event.count > 1:
+            self.env.progress(f"  stage {event.number}/{event.count} ", (event.at.stage, "bold"))
+
+    def step_done(self, event: events.StepDone) -> None:
+        """A minibatch went through."""
+
+    def epoch_done(self, event: events.EpochDone) -> None:
+        """An epoch ended."""
+
+    def stage_done(self, event: events.StageDone) -> None:  # noqa: ARG002  the live form needs it
+        """A stage ended."""
+        github.end_group(self.env)
+
+    def cell_started(self, event: events.CellStarted) -> None:
+        """A cell of a sweep begins."""
+        labels = " ".join(f"{key}={value}" for key, value in event.labels.items())
+        self.env.progress((f"cell {event.number}/{event.count}", "bold"), f"  {labels}")
+
+    def cell_done(self, event: events.CellDone) -> None:
+        """A cell of a sweep ended."""
+        words = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
+        detail = event.error or event.run or ""
+        accuracy = event.metrics.get("accuracy")
+        shown = f"  {percent(accuracy)}" if accuracy is not None else ""
+        self.env.progress("  ", words.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {detail}")
+
+
+# ---- a terminal ------------------------------------------------------------------------------------------------------
+
+
+class EpochTable:
+    """The permanent lines of a run: only epochs that matter, under a heading that is printed with the first."""
+
+    def __init__(self, *, everything: bool) -> None:
+        self._everything = everything
+        self._headed = False
+        self._lr: float | None = None
+
+    def lines(self, event: events.EpochDone) -> list[str]:
+        """The lines to print for an epoch: none, a row, or heading and row."""
+        at = event.at
+        dropped = self._lr is not None and event.lr <= 0.5 * self._lr
+        self._lr = event.lr
+        if not (self._everything or dropped or event.best or at.epoch in {1, at.epochs} or not self._headed):
+            return []
+        row = self._row(event, dropped=dropped)
+        if self._headed:
+            return [row]
+        self._headed = True
+        losses = "".join(f"{name:>8}" for name in event.losses)
+        return [f"  {'epoch':>5}   {'lr':<7}{losses}   {'train':>7}   {'val':>7}", row]
+
+    @staticmethod
+    def _row(event: events.EpochDone, *, dropped: bool) -> str:
+        losses = "".join(f"{value:8.3f}" for value in event.losses.values())
+        val = percent(event.val.accuracy) if event.val else NONE
+        remark = "   best" if event.best else "   lower lr" if dropped else ""
+        return f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   {percent(event.train_accuracy):>7}   {val:>7}{remark}"
+
+
+class LiveNarrator(Narrator):
+    """One transient line with a bar; rows of the epoch table stay."""
+
+    def __init__(self, env: Environment, clock: Clock) -> None:
+        super().__init__(env, clock)
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._table = EpochTable(everything=env.settings.verbose)
+        self._read_at = 0.0
+        self._val = ""
+
+    def stage_started(self, event: events.StageStarted) -> None:
+        super().stage_started(event)
+        self.close()
+        self._table = EpochTable(everything=self.env.settings.verbose)
+        self._val = ""
+        bar = _bar(self.env)
+        total = event.at.epochs * event.batches
+        task = bar.add_task(event.at.stage, total=total, completed=(event.at.epoch - 1) * event.batches, epochs="", terms="")
+        bar.start()
+        self._bar = (bar, task)
+
+    def step_done(self, event: events.StepDone) -> None:
+        now = self.clock()
+        if self._bar is None or now - self._read_at < READ_SECONDS:
+            return
+        self._read_at = now
+        terms = "  ".join(f"{name} {float(value):.3f}" for name, value in event.losses.items())
+        done = (event.at.epoch - 1) * event.batches + event.batch
+        bar, task = self._bar
+        bar.update(task, completed=done, epochs=f"{event.at.epoch}/{event.at.epochs}", terms=f"{terms}{self._val}")
+
+    def epoch_done(self, event: events.EpochDone) -> None:
+        self._val = f"  val {percent(event.val.accuracy)}" if event.val else ""
+        for line in self._table.lines(event):
+            self.env.progress(line)
+
+    def stage_done(self, event: events.StageDone) -> None:
+        self.close()
+        super().stage_done(event)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar[0].stop()
+            self._bar = None
+
+
+def _bar(env: Environment) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[epochs]}"),
+        # the last thing to be cut where the terminal is narrow is the bar, the first are the losses
+        TextColumn("{task.fields[terms]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=env.err,
+        transient=True,
+    )
+
+
+# ---- a log -----------------------------------------------------------------------------------------------------------
+
+
+class LogNarrator(Narrator):
+    """Lines of fixed key=value order with the time, flushed one by one, ever sparser."""
+
+    def __init__(self, env: Environment, clock: Clock) -> None:
+        super().__init__(env, clock)
+        self._epochs = EpochThinning()
+        self._steps = StepThinning(clock())
+
+    def stage_started(self, event: events.StageStarted) -> None:
+        super().stage_started(event)
+        self._epochs = EpochThinning()
+
+    def step_done(self, event: events.StepDone) -> None:
+        if self._steps(self.clock()):
+            losses = {name: float(value) for name, value in event.losses.items()}
+            accuracy = float(event.correct) / max(event.seen, 1)
+            self._write(event, losses, {"train_acc": accuracy}, event.images_per_second)
+
+    def epoch_done(self, event: events.EpochDone) -> None:
+        if self._epochs(event.at.epoch, event.at.epochs) or self.env.settings.verbose:
+            accuracies = {"train_acc": event.train_accuracy, **({"val_acc": event.val.accuracy} if event.val else {})}
+            self._write(event, event.losses, accuracies, event.images_per_second)
+            self._steps.line_written(self.clock())
+
+    def _write(self, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float) -> None:
+        at = event.at
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        numbers = " ".join(f"{name}={value:.3f}" for name, value in {**losses, **accuracies}.items())
+        place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.6g}"
+        self.env.progress(f"{stamp} {place} {numbers} img_s={speed:.0f}")

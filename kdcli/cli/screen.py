@@ -1,0 +1,160 @@
+"""What a run shows that is not progress: its first lines, and what came out of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdcli import __version__
+from kdcli.cli.env import Environment, Part
+from kdcli.cli.text import NONE, columns, count, duration, grouped, number, option, percent, points, shorten, signed
+
+if TYPE_CHECKING:
+    from kdcli.jobs.events import Prepared
+    from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
+
+_ARXIV = re.compile(r"arXiv:\d{4}\.\d{4,5}")
+_OPTIONS_WIDTH = 50  # what is left of 80 columns beside the label, the method's name and its source
+
+
+# ---- before ----------------------------------------------------------------------------------------------------------
+
+
+def show_prepared(env: Environment, prepared: Prepared) -> None:
+    """The first lines of a run: everything that decides what it will be, each automatic choice with its reason."""
+    env.progress(("kd ", "bold"), f"{__version__} · {prepared.command} · run ", (prepared.run, "bold"))
+    for line in (
+        columns(_networks(prepared), "<<><<")
+        if prepared.teachers
+        else [f"  model    {prepared.network}   {count(prepared.parameters)} parameters"]
+    ):
+        env.progress(line)
+    if prepared.command == "distill" or prepared.method != "none":
+        env.progress(f"  method   {_method(prepared)}")
+    env.progress(f"  data     {_data(prepared)}")
+    reasons = "; ".join(dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason) if reason))
+    env.progress(f"  device   {_device(prepared)} · {prepared.precision}", (f"   {reasons}", "dim"))
+    rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
+    env.progress(f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch {prepared.batch_size} · {rate}")
+    for note in prepared.notes:
+        env.progress(f"  note     {note}")
+    if prepared.resumed_at:
+        env.progress(f"  resumed  at {prepared.resumed_at}")
+    env.progress()
+
+
+def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("teacher", teacher.architecture, count(teacher.parameters), percent(teacher.test.accuracy if teacher.test else None), "")
+        for teacher in prepared.teachers
+    ]
+    ratio = max(teacher.parameters for teacher in prepared.teachers) / max(prepared.parameters, 1)
+    smaller = (
+        f"{ratio:.0f}× smaller"
+        if ratio >= 10
+        else f"{ratio:.1f}× smaller"
+        if ratio > 1
+        else f"{1 / ratio:.1f}× larger"
+        if ratio < 1
+        else "same size"
+    )
+    return [*rows, ("student", prepared.network, count(prepared.parameters), "", smaller)]
+
+
+def _method(prepared: Prepared) -> str:
+    options = " · ".join(f"{name} {option(value)}" for name, value in prepared.method_options.items() if value not in (None, (), []))
+    source = _ARXIV.search(prepared.method_source)
+    return "   ".join(part for part in (prepared.method, shorten(options, _OPTIONS_WIDTH), source.group() if source else "") if part)
+
+
+def _data(prepared: Prepared) -> str:
+    splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
+    counts = [f"{grouped(size)} {name}" for size, name in splits if size]
+    shape = "×".join(map(str, prepared.input_shape))
+    return " · ".join([f"{prepared.data:<10}  {counts[0]}", *counts[1:], f"{prepared.classes} classes", shape])
+
+
+def _device(prepared: Prepared) -> str:
+    name = prepared.device_name
+    return prepared.device if not name or name == prepared.device else f"{prepared.device} {name}"
+
+
+# ---- after -----------------------------------------------------------------------------------------------------------
+
+
+def show_result(env: Environment, result: RunResult) -> None:
+    """What came out of a run, its gates, and where to go next."""
+    env.report()
+    if result.teachers:
+        for line in _comparison(result):
+            env.report(line)
+    else:
+        chosen = f"n = {grouped(result.test.n)}, {result.test.selected} epoch"
+        entropy = f"mean entropy {number(result.test.entropy)} nats"
+        env.report(
+            ("✓", "green"), f" test accuracy {percent(result.test.accuracy)}  ({chosen})   {entropy}   {duration(result.wall_seconds)}"
+        )
+    for warning in result.warnings:
+        env.report(("warning: ", "yellow"), warning)
+    show_gates(env, result.gates, "checkpoint and report are complete")
+    for line in columns(_pointers(result)):
+        env.report(line)
+
+
+def _comparison(result: RunResult) -> list[str]:
+    several = len(result.teachers) > 1
+    head = ("", "accuracy", "NLL", "ECE", "entropy", "free energy", "")
+    rows = [head]
+    rows += [_measured(f"teacher {place}" if several else "teacher", teacher.test) for place, teacher in enumerate(result.teachers, 1)]
+    rows.append(_measured("student", result.test))
+    if result.gap is not None:
+        rows.append(_gap_row("gap", result, result.gap, "raw logits"))
+        aligned = next((gap for gap in result.gaps if gap.aligned and gap.temperature == result.gap.temperature), None)
+        if aligned is not None:
+            rows.append(_gap_row("aligned", result, aligned, "as the loss sees them"))
+    selected = f"  test split · n = {grouped(result.test.n)} · {result.test.selected} epoch"
+    return [selected, *columns(rows, "<>>>>><", gap=3)]
+
+
+def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
+    if measures is None:
+        return (label, *(NONE,) * 5, "")
+    entropies = (number(measures.entropy), number(measures.free_energy, 2))
+    return (label, percent(measures.accuracy), number(measures.nll), number(measures.ece), *entropies, "")
+
+
+def _gap_row(label: str, result: RunResult, gap: GapAt, words: str) -> tuple[str, ...]:
+    first: TeacherSummary = result.teachers[0]
+    known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
+    accuracy = points(result.test.accuracy - first.test.accuracy) if known and first.test is not None else ""
+    return (label, accuracy, "", "", signed(gap.entropy), signed(gap.free_energy, 2), f"(τ = {gap.temperature:g}, {words})")
+
+
+def show_gates(env: Environment, gates: tuple[GateResult, ...], after_a_miss: str = "") -> None:
+    """One line per threshold, with the sign of how the limit compares."""
+    for gate in gates:
+        lower = gate.name.startswith("min")
+        sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
+        mark = ("✓", "green") if gate.passed else ("✗", "bold red")
+        tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
+        env.report(mark, f" gate {gate.name.replace('_', '-')} {number(gate.limit)} {sign} {number(gate.value)}{tail}")
+
+
+def _pointers(result: RunResult) -> list[tuple[str, ...]]:
+    report = Path(result.run) / "report.html"
+    rows = [("report", f"{report if report.exists() else report.with_suffix('.md')}")]
+    if result.command == "train-teacher":
+        return [("teacher", result.checkpoint), *rows, ("next", _distil_command(result))]
+    teacher = result.teachers[0].checkpoint if result.teachers else None
+    rows[0] = (rows[0][0], f"{rows[0][1]}          {duration(result.wall_seconds)}")
+    return [*rows, ("next", f"kd analyze-gap --teacher {teacher} --student {result.run}")] if teacher else rows
+
+
+def _distil_command(result: RunResult) -> str:
+    from kdcli import catalog
+
+    smaller: Part | None = (
+        catalog.entries("model")[result.network].facts.get("smaller") if result.network in catalog.entries("model") else None
+    )
+    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'} --method skd"
