@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdcli import catalog
-from kdcli.errors import Diagnostic, RecipeInvalid, UsageError, Where
+from kdcli.errors import Diagnostic, RecipeInvalid, Where
 from kdcli.recipe import schema
-from kdcli.recipe.layers import Kind, Layer, default_name, dotted, recipe_class
+from kdcli.recipe.layers import Layer, dotted
 from kdcli.recipe.positions import Path as KeyPath
 
 # names that other tools use for our sections
@@ -84,12 +84,17 @@ class Explainer:
     """Turns the complaints about one recipe into diagnostics.
 
     Args:
+        root: the class of the whole.
         layer: the recipe's values with their origins.
         sections: the class that each section was checked by.
+        names: what `name` of a section is where nobody gives it.
     """
 
-    def __init__(self, kind: Kind, layer: Layer, sections: Mapping[str, type[BaseModel]]) -> None:
-        self.kind = kind
+    def __init__(
+        self, root: type[BaseModel], layer: Layer, sections: Mapping[str, type[BaseModel]], names: Mapping[str, str] | None = None
+    ) -> None:
+        self.root = root
+        self.names = names or {}
         self.layer = layer
         self.sections = sections
 
@@ -97,11 +102,11 @@ class Explainer:
         """A problem of a dotted key, placed where that key was set, or its section."""
         return self._placed(tuple(key.split(".")) if key else (), problem, hint, on_key=on_key)
 
-    def explain(self, error: ValidationError) -> list[Diagnostic]:
-        """All problems that pydantic found."""
+    def explain(self, error: ValidationError, under: KeyPath = ()) -> list[Diagnostic]:
+        """All problems that pydantic found. under: the path of the table that was checked, where it was not the whole."""
         found: dict[KeyPath, Diagnostic] = {}
         for item in error.errors(include_url=False):
-            path = self._path(item["loc"], missing=item["type"] in {"missing", "extra_forbidden"})
+            path = self._path((*under, *item["loc"]), missing=item["type"] in {"missing", "extra_forbidden"})
             diagnostic = self._one(path, item)
             found.setdefault((*path, diagnostic.problem) if item["type"] == "rule" else path, diagnostic)
         return list(found.values())
@@ -151,7 +156,7 @@ class Explainer:
         return self._placed(path, problem, self._instead(path, key), on_key=True)
 
     def _name(self, section: str) -> Any:
-        return self.layer.get(section, "name") or default_name(section, self.kind)
+        return self.layer.get(section, "name") or self.names.get(section)
 
     def _instead(self, path: KeyPath, key: str) -> str | None:
         if key in _FREEZING:
@@ -166,7 +171,7 @@ class Explainer:
             word = catalog.suggest(key, siblings)
         if word is not None:
             return f'did you mean "{word}"?{self._takes(section, siblings) if len(path) == 2 else ""}'
-        return self._elsewhere(path, key) or (f"{dotted(path[:-1]) or 'a recipe'} takes {', '.join(siblings)}" if siblings else None)
+        return self._elsewhere(path, key) or (f"{dotted(path[:-1]) or 'a file'} takes {', '.join(siblings)}" if siblings else None)
 
     def _takes(self, section: str, siblings: tuple[str, ...]) -> str:
         cls = self.sections.get(section)
@@ -179,11 +184,11 @@ class Explainer:
     def _keys(self, path: KeyPath) -> tuple[str, ...]:
         """The keys that a table may have."""
         if not path:
-            return tuple(recipe_class(self.kind).model_fields)
-        cls = schema.TeacherSection if path[0] == "teacher" else self.sections.get(str(path[0]))
+            return tuple(self.root.model_fields)
+        cls = self.sections.get(str(path[0]))
         for part in path[1:]:
-            if cls is not None and isinstance(part, str):
-                cls = _model_of(cls, part)
+            if cls is not None and part in cls.model_fields:
+                cls = _model_of(cls, str(part))
         return tuple(cls.model_fields) if cls is not None else ()
 
     def _belongs_to(self, section: str, key: str) -> str | None:
@@ -199,7 +204,7 @@ class Explainer:
         """For a key that stands in the wrong section: the right one."""
         fields = {section: cls.model_fields for section, cls in self.sections.items()}
         places = [f"{section}.{key}" for section, known in fields.items() if key in known and section != path[0]]
-        if len(path) > 1 and key in recipe_class(self.kind).model_fields:
+        if len(path) > 1 and key in self.root.model_fields:
             places.append(key)
         return f'did you mean "{places[0]}"?' if places and key != "name" else None
 
@@ -210,7 +215,7 @@ class Explainer:
         key = str(path[-1])
         if key not in parent:
             return None
-        cls: type[BaseModel] | None = recipe_class(self.kind) if len(path) == 1 else self.sections.get(str(path[0]))
+        cls: type[BaseModel] | None = self.root if len(path) == 1 else self.sections.get(str(path[0]))
         if len(path) == 1 and key in {"student", "model"}:
             return f"name a network: --{key} NAME, or name = ... under [{key}]  (kd models lists them)"
         found = cls.model_fields.get(key) if cls is not None and len(path) <= 2 else None
@@ -224,11 +229,6 @@ class Explainer:
             near = catalog.suggest(got, choices)
             return f'did you mean "{near}"?' if near else None
         return self._description(path) if item["type"] == "string_pattern_mismatch" else None
-
-
-def unknown_name(explainer: Explainer, section: str, error: UsageError) -> Diagnostic:
-    """A section's `name` that names nothing."""
-    return explainer.at(f"{section}.name", error.message, error.hint)
 
 
 def toml_of(value: Any) -> str:

@@ -46,7 +46,7 @@ def resolve(
     kind: Kind,
     *,
     file: Path | str | None = None,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | Layer | None = None,
     sets: Sequence[str] = (),
     flags: Sequence[Flag] = (),
     environ: Mapping[str, str] = os.environ,
@@ -57,7 +57,7 @@ def resolve(
     Args:
         kind: whose recipe it is.
         file: a path, or the name of a shipped recipe. Without one and without a teacher, the shipped quickstart.
-        values: dotted keys with values, for sweeps and notebooks.
+        values: dotted keys with values, for notebooks; or a layer that knows where each came from, for sweeps.
         sets: KEY=VALUE, as --set takes them.
         flags: named options.
         environ: where KD_DATA_DIR is looked up.
@@ -67,16 +67,15 @@ def resolve(
         RecipeInvalid: with every problem that can be told without loading data or weights, each at its place.
         NotFound, BadCheckpoint, Incompatible: the only problem is the file, the teacher's file, or that the teacher does not fit.
     """
-    above = lay(overrides.from_mapping(values or {}), overrides.from_command_line(sets, flags), kind)
+    given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
+    above = lay(given, overrides.from_command_line(sets, flags), kind)
     above = lay(overrides.from_environment(environ), above, kind)
     path = _choose(kind, file, above)
     layer = lay(inherit.from_file(path, kind), above, kind) if path is not None else above
     if file is None and path is not None:
         layer.notes.insert(0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top")
     work = _Work(kind, layer, environ, shown_as(path) if path is not None else "the command line")
-    if spare_teachers or file is None:
-        work.spare_teachers()
-    recipe = work.run()
+    recipe = work.run(spare_teachers=spare_teachers or (file is None and path is not None))
     return Resolved(recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None)
 
 
@@ -106,14 +105,17 @@ class _Work:
         self.problems: list[Diagnostic] = []
         self.refusals: list[tuple[str, KdError]] = []  # complete errors of their own, by key
         self.teachers: list[teachers.Known] = []
-        self.explainer = Explainer(kind, layer, {})
+        self.explainer = Explainer(recipe_class(kind), layer, {})
 
-    def run(self) -> Recipe:
+    def run(self, *, spare_teachers: bool) -> Recipe:
         if self.kind == "distill":
             self._meet_teachers()
-            self._fill_in()
+            self._fill_in()  # before they are spared: a baseline has the data of the students that it is compared with
+            if spare_teachers:
+                self._spare_teachers()
         chosen, wrong = sections.choose(self.kind, self.layer)
-        self.explainer = Explainer(self.kind, self.layer, chosen)
+        names = {section: name for section in chosen if (name := default_name(section, self.kind))}
+        self.explainer = Explainer(recipe_class(self.kind), self.layer, chosen, names)
         self.problems += [self.explainer.at(f"{section}.name", error.message, error.hint) for section, error in wrong.items()]
         recipe = self._validate(chosen)
         if "method" not in wrong:
@@ -167,10 +169,10 @@ class _Work:
         assert isinstance(recipe, TrainTeacherRecipe)
         return teachers.from_recipe(path, recipe)
 
-    def spare_teachers(self) -> None:
-        """Forget the teachers where the method takes none."""
-        if self._arity() == (0, 0) and "teacher" in self.layer.values:
+    def _spare_teachers(self) -> None:
+        if self._arity() == (0, 0):
             self.layer.forget(("teacher",))
+            self.teachers = []
 
     def _arity(self) -> tuple[int, int | None] | None:
         name = self.layer.get("method", "name") or default_name("method", self.kind)

@@ -32,6 +32,8 @@ def choose(kind: Kind, layer: Layer) -> tuple[dict[str, type[BaseModel]], dict[s
                 chosen[section] = _lenient(_any_branch(section))
         elif isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel):
             chosen[section] = found.annotation
+    if kind == "distill":
+        chosen["teacher"] = schema.TeacherSection
     return chosen, wrong
 
 
@@ -65,9 +67,14 @@ def _lenient(cls: type[BaseModel]) -> type[BaseModel]:
 
 def recipe_type(kind: Kind, chosen: Mapping[str, type[BaseModel]]) -> type[schema.Recipe]:
     """The recipe class with the sections that have a name narrowed to the chosen ones. All of those are required."""
-    narrowed: dict[str, Any] = {section: (cls, ...) for section, cls in chosen.items() if section in NAMED or section in TABLES}
+    return _narrowed(kind, tuple((section, cls) for section, cls in chosen.items() if section in NAMED or section in TABLES))
+
+
+@cache
+def _narrowed(kind: Kind, chosen: tuple[tuple[str, type[BaseModel]], ...]) -> type[schema.Recipe]:
+    fields: dict[str, Any] = {section: (cls, ...) for section, cls in chosen}
     base = recipe_class(kind)
-    return create_model(base.__name__, __base__=base, **narrowed)
+    return create_model(base.__name__, __base__=base, **fields)
 
 
 def complete(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,11 +47,11 @@ def find(name: str) -> Path:
     Raises:
         NotFound: nothing of that name ships; the hint names the nearest one.
     """
-    wanted = Path(name.removeprefix("recipes/"))
+    plain = name.removeprefix("recipes/").removesuffix(".toml")
+    wanted = folder() / f"{plain}.toml"
+    if wanted.is_file() and name_of(wanted) is not None:
+        return wanted
     names = tuple(found for path in folder().rglob("*.toml") if (found := name_of(path)))
-    plain = wanted.with_suffix("").as_posix() if wanted.suffix == ".toml" else wanted.as_posix()
-    if plain in names:
-        return folder() / f"{plain}.toml"
     near = catalog.suggest(plain, names)
     raise NotFound(
         f"no recipe at {name}", hint=f"did you mean {near!r}?  (kd recipes ls)" if near else "kd recipes ls lists what ships with kd"

@@ -1,0 +1,125 @@
+"""Sweeps: a base recipe and axes along which it varies; each cell is one run, and a table sets ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import Diagnostic, KdError, RecipeInvalid
+from kdcli.recipe import diagnostics, sweepfile
+from kdcli.recipe.layers import Kind, Layer
+from kdcli.recipe.overrides import Flag
+from kdcli.recipe.resolve import Resolved, resolve
+from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.sweepfile import PaperValue, TableSection
+
+__all__ = ["Cell", "PaperValue", "Sweep", "TableSection", "load_sweep"]
+
+ID_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    kind: which job it is. labels: what stands for it on each axis. sets: the recipe keys that it sets.
+    """
+
+    kind: Kind
+    base: Path
+    labels: Mapping[str, str]
+    sets: Mapping[str, Any]
+    layer: Layer = field(repr=False)
+    overrides: tuple[Sequence[str], Sequence[Flag]] = field(default=((), ()), repr=False)
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """The cell's recipe. A method that takes no teacher goes without the base's.
+
+        Raises:
+            RecipeInvalid: the cell sets what the recipe cannot be. Others: as resolve().
+        """
+        sets, flags = self.overrides
+        return resolve(self.kind, file=self.base, values=self.layer, sets=sets, flags=flags, spare_teachers=True)
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of everything that changes the result; cells with one id are one run."""
+        return recipe_hash(self.resolved.recipe)[:ID_LENGTH]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep. cells: all combinations, the last axis varying fastest. table: every axis is in its rows, columns or over."""
+
+    path: Path
+    title: str
+    base: Path
+    kind: Kind
+    axes: Mapping[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    table: TableSection
+    paper: tuple[PaperValue, ...]
+
+    def row(self, cell: Cell) -> str:
+        """The label of a cell's row: those of its row axes, joined by ", "."""
+        return join(cell.labels, self.table.rows)
+
+    def column(self, cell: Cell) -> str:
+        """The label of a cell's column."""
+        return join(cell.labels, self.table.columns)
+
+    def runs(self) -> Mapping[str, tuple[Cell, ...]]:
+        """Cells by id, in order: what has to be run, once each."""
+        found: dict[str, tuple[Cell, ...]] = {}
+        for cell in self.cells:
+            found[cell.id] = (*found.get(cell.id, ()), cell)
+        return found
+
+    def check(self) -> None:
+        """Resolve every cell, so that a sweep does not fail after hours.
+
+        Raises:
+            RecipeInvalid: with the problems of all cells, each once. Others: a problem that all failing cells share.
+        """
+        problems: dict[Diagnostic, None] = {}
+        refusals: dict[str, KdError] = {}
+        for cell in self.cells:
+            try:
+                cell.resolved  # noqa: B018  kept by the cell
+            except RecipeInvalid as error:
+                problems.update(dict.fromkeys(error.diagnostics))
+            except KdError as error:
+                refusals.setdefault(error.message, error)
+        if problems or len(refusals) > 1:
+            told = [Diagnostic("", error.message, error.hint, error.where) for error in refusals.values()]
+            raise diagnostics.refuse(str(self.path), [*problems, *told])
+        if refusals:
+            raise next(iter(refusals.values()))
+
+
+def join(labels: Mapping[str, str], axes: Sequence[str]) -> str:
+    """The labels on some axes, joined by ", "."""
+    return ", ".join(labels[axis] for axis in axes)
+
+
+def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Flag] = ()) -> Sweep:
+    """Read a sweep; cells are resolved when they are asked for.
+
+    Args:
+        path: a file, or the name of a shipped one (tables/...).
+        sets, flags: overrides of every cell, as `resolve` takes them.
+
+    Raises:
+        NotFound: no such sweep. RecipeInvalid: with all problems of the sweep file itself.
+    """
+    read = sweepfile.read(path)
+    cells = tuple(
+        Cell(read.kind, read.base, {axis: point.label for axis, point in chosen.items()}, *sweepfile.settings(chosen), (sets, flags))
+        for chosen in read.combinations()
+    )
+    labels = {axis: tuple(point.label for point in points) for axis, points in read.points.items()}
+    return Sweep(read.path, read.content.title or read.path.stem, read.base, read.kind, labels, cells, read.table, read.content.paper)

@@ -1,0 +1,280 @@
+"""The file of a sweep: its format, and everything that can be wrong with it, told at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from kdcli import catalog
+from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
+from kdcli.recipe import diagnostics, document, inherit, shipped
+from kdcli.recipe.diagnostics import Explainer, toml_of
+from kdcli.recipe.document import Document, Origin
+from kdcli.recipe.layers import Kind, Layer, recipe_class
+from kdcli.recipe.overrides import parse_key
+from kdcli.recipe.resolve import kind_of
+from kdcli.recipe.schema import Section
+from kdcli.results import GapAt, Measures
+
+
+class TableSection(Section):
+    """[table]: how `kd table` shows the sweep. Axes by name; those that are not named become rows, and "seed" goes to `over`."""
+
+    rows: tuple[str, ...] = Field((), description="Axes that make the rows.")
+    columns: tuple[str, ...] = Field((), description="Axes that make the columns.")
+    over: tuple[str, ...] = Field((), description="Axes over which mean and standard deviation are taken.")
+    metrics: tuple[str, ...] = Field(("test.accuracy",), min_length=1, description="Numbers of a run's summary.json.")
+
+
+class PaperValue(Section):
+    """[[paper]]: a number that was published, to stand beside ours. row, column: labels, several joined by ", "."""
+
+    row: str = Field("", description="Label of the row.")
+    column: str = Field("", description="Label of the column.")
+    metric: str = Field("test.accuracy", description="Which of the table's metrics.")
+    value: float = Field(description="The number, in our units: accuracy is a fraction.")
+    source: str = Field("", description="Where it is printed, for example Table 3.")
+
+
+class PointTable(Section):
+    """A value of an axis that sets several keys at once."""
+
+    label: str = Field(min_length=1, description="What the table calls it.")
+    set: dict[str, Any] = Field(default_factory=dict, description="Dotted recipe keys and their values.")
+
+
+class SweepFile(Section):
+    """A sweep as written. An axis is a recipe key with its values, or any name with values that have a label and a `set`."""
+
+    title: str = Field("", description="Title of the table.")
+    base: str = Field(description="The recipe that every cell starts from; a path beside this file.")
+    axes: dict[str, tuple[Any, ...]] = Field(min_length=1, description="The axes; cells are all combinations.")
+    exclude: tuple[dict[str, Any], ...] = Field((), description="Combinations that are left out, by value or label.")
+    table: TableSection = Field(default_factory=TableSection, description="How it is shown.")
+    paper: tuple[PaperValue, ...] = Field((), description="Published numbers.")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of an axis. sets: what it sets, by dotted key, and where each stands in the file."""
+
+    label: str
+    sets: Mapping[str, tuple[Any, Origin]]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A valid sweep file."""
+
+    path: Path
+    content: SweepFile
+    base: Path
+    kind: Kind
+    points: Mapping[str, tuple[Point, ...]]
+    table: TableSection
+
+    def combinations(self) -> Iterator[dict[str, Point]]:
+        """One point of every axis, for every cell that is not excluded."""
+        for chosen in itertools.product(*self.points.values()):
+            cell = dict(zip(self.points, chosen, strict=True))
+            if not any(_matches(cell, rule) for rule in self.content.exclude):
+                yield cell
+
+
+def settings(chosen: Mapping[str, Point]) -> tuple[dict[str, Any], Layer]:
+    """What a combination sets: by dotted key, and as the layer that resolve() takes."""
+    layer, plain = Layer(), {}
+    for point in chosen.values():
+        for key, (value, origin) in point.sets.items():
+            plain[key] = value
+            layer.put(parse_key(key), value, origin)
+    return plain, layer
+
+
+def _matches(cell: Mapping[str, Point], rule: Mapping[str, Any]) -> bool:
+    values = {key: value for point in cell.values() for key, (value, _) in point.sets.items()}
+    labels = {axis: point.label for axis, point in cell.items()}
+    return all(labels.get(key) == value or (key in values and values[key] == value) for key, value in rule.items())
+
+
+def metric_names() -> tuple[str, ...]:
+    """The dotted names of the numbers in a run's summary that a table can show."""
+    measures = [item.name for item in fields(Measures) if item.name not in {"accuracy_interval", "split", "selected"}]
+    gaps = [item.name for item in fields(GapAt) if item.name not in {"temperature", "aligned"}]
+    return (
+        *(f"test.{name}" for name in measures),
+        *(f"val.{name}" for name in measures),
+        *(f"gap.{name}" for name in gaps),
+        *("train_accuracy", "parameters", "wall_seconds", "images_per_second"),
+    )
+
+
+def read(path: Path | str) -> Read:
+    """Read and check a sweep file.
+
+    Raises:
+        NotFound: no such sweep. RecipeInvalid: with all its problems.
+    """
+    found = document.read(shipped.locate(str(path)))
+    content = _validate(found)
+    check = _Check(found, content)
+    base, kind = check.base()
+    points = check.points(kind)
+    result = Read(found.path, content, base, kind, points, _whole_table(content.table, tuple(points)))
+    check.names(result)
+    check.refuse()
+    return result
+
+
+def _validate(read: Document) -> SweepFile:
+    try:
+        return SweepFile.model_validate_json(json.dumps(read.values, default=str), strict=True)
+    except ValidationError as error:
+        raise diagnostics.refuse(read.shown, _explainer(read).explain(error)) from error
+
+
+def _explainer(read: Document) -> Explainer:
+    layer = Layer(read.values, {path: read.origin(path) for path in read.spans})
+    return Explainer(SweepFile, layer, {"table": TableSection, "paper": PaperValue, "axes": PointTable})
+
+
+def _whole_table(table: TableSection, axes: Sequence[str]) -> TableSection:
+    """The table with every axis somewhere: one that is nowhere would mix different runs in one place."""
+    named = {*table.rows, *table.columns, *table.over}
+    free = [axis for axis in axes if axis not in named]
+    rows = tuple(axis for axis in free if axis != "seed")
+    over = tuple(axis for axis in free if axis == "seed")
+    return table.model_copy(update={"rows": (*table.rows, *rows), "over": (*table.over, *over)})
+
+
+class _Check:
+    """The rules of a sweep that are about several of its keys."""
+
+    def __init__(self, read: Document, content: SweepFile) -> None:
+        self.read = read
+        self.content = content
+        self.problems: list[Diagnostic] = []
+
+    def complain(self, path: tuple[str | int, ...], problem: str, hint: str | None = None, *, on_key: bool = False) -> None:
+        key = ".".join(str(part) for part in path)
+        self.problems.append(self.read.origin(path).diagnostic(key, problem, hint, on_key=on_key))
+
+    def refuse(self) -> None:
+        if self.problems:
+            raise diagnostics.refuse(self.read.shown, self.problems)
+
+    def base(self) -> tuple[Path, Kind]:
+        try:
+            base = shipped.locate(self.content.base, beside=self.read.path.parent)
+            return base, kind_of(base)
+        except NotFound as error:
+            self.complain(("base",), f"there is no recipe {self.content.base!r}", error.hint)
+        except RecipeInvalid as error:
+            self.problems += error.diagnostics
+        self.refuse()
+        raise AssertionError("unreachable: one of the two complained")
+
+    # ---- axes ----------------------------------------------------------------------------------------------------
+
+    def points(self, kind: Kind) -> dict[str, tuple[Point, ...]]:
+        found: dict[str, tuple[Point, ...]] = {}
+        setters: dict[str, str] = {}
+        for axis, values in self.content.axes.items():
+            points = [self._point(kind, axis, number, value) for number, value in enumerate(values)]
+            found[axis] = tuple(point for point in points if point is not None)
+            self._check_axis(axis, found[axis], setters)
+        return found
+
+    def _point(self, kind: Kind, axis: str, number: int, value: Any) -> Point | None:
+        path = ("axes", axis, number)
+        if not isinstance(value, dict):
+            return self._plain_point(kind, path, value)
+        try:
+            table = PointTable.model_validate(value)
+        except ValidationError as error:
+            self.problems += _explainer(self.read).explain(error, under=path)
+            return None
+        sets = dict(self._flat(table.set, (*path, "set"), ""))
+        for key in sets:
+            self._check_key(kind, (*path, "set", key), key)
+        return Point(table.label, sets)
+
+    def _plain_point(self, kind: Kind, path: tuple[str, str, int], value: Any) -> Point | None:
+        axis = path[1]
+        if axis.partition(".")[0] not in recipe_class(kind).model_fields:
+            hint = 'write {label = "...", set = {"method.name" = "kd"}}, or name the axis by the key'
+            self.complain(path, f"{axis} is no recipe key, so each of its values needs a label and a set", hint)
+            return None
+        label = value if isinstance(value, str) else toml_of(value)
+        return Point(label, {axis: (self._located(axis, value), self.read.origin(path))})
+
+    def _flat(self, table: Mapping[str, Any], path: tuple[str | int, ...], prefix: str) -> Iterator[tuple[str, tuple[Any, Origin]]]:
+        for key, value in table.items():
+            if isinstance(value, dict):
+                yield from self._flat(value, (*path, key), f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", (self._located(f"{prefix}{key}", value), self.read.origin((*path, key)))
+
+    def _located(self, key: str, value: Any) -> Any:
+        """A teacher's recipe stands beside the sweep, as it would beside a recipe."""
+        return inherit.portable(value, self.read.path.parent) if key == "teacher.recipe" and isinstance(value, str) else value
+
+    def _check_key(self, kind: Kind, path: tuple[str | int, ...], key: str) -> None:
+        sections = tuple(recipe_class(kind).model_fields)
+        section = key.partition(".")[0]
+        if section not in sections:
+            near = catalog.suggest(section, sections)
+            self.complain(path, f"{section} is no section of a recipe", f'did you mean "{near}"?' if near else None, on_key=True)
+
+    def _check_axis(self, axis: str, points: tuple[Point, ...], setters: dict[str, str]) -> None:
+        if not self.content.axes[axis]:
+            self.complain(("axes", axis), "needs at least one value")
+        labels = [point.label for point in points]
+        for label in {label for label in labels if labels.count(label) > 1}:
+            self.complain(("axes", axis), f"two of its values are called {label!r}")
+        for key in {key for point in points for key in point.sets}:
+            if setters.setdefault(key, axis) != axis:
+                self.complain(("axes", axis), f"{key} is set by the axis {setters[key]} too", "set it in one of them", on_key=True)
+
+    # ---- names that must be those of something -------------------------------------------------------------------
+
+    def names(self, read: Read) -> None:
+        axes = tuple(read.points)
+        for place in ("rows", "columns", "over"):
+            for number, axis in enumerate(getattr(self.content.table, place)):
+                self._known(("table", place, number), axis, axes, "an axis")
+        for number, metric in enumerate(self.content.table.metrics):
+            self._known(("table", "metrics", number), metric, metric_names(), "a number of a run's summary")
+        if not self.problems:
+            self._excludes(read)
+            self._paper(read)
+
+    def _known(self, path: tuple[str | int, ...], name: str, among: Sequence[str], what: str) -> None:
+        if name not in among:
+            near = catalog.suggest(name, tuple(among))
+            self.complain(path, f"{name!r} is not {what}", f'did you mean "{near}"?' if near else f"there are {', '.join(among)}")
+
+    def _excludes(self, read: Read) -> None:
+        every = [dict(zip(read.points, chosen, strict=True)) for chosen in itertools.product(*read.points.values())]
+        keys = tuple(dict.fromkeys([*read.points, *(key for points in read.points.values() for point in points for key in point.sets)]))
+        for number, rule in enumerate(self.content.exclude):
+            for key in rule:
+                self._known(("exclude", number, key), key, keys, "an axis, or a key that one sets")
+            if rule.keys() <= set(keys) and not any(_matches(cell, rule) for cell in every):
+                self.complain(("exclude", number), "leaves out no cell", "compare its values with those of the axes", on_key=True)
+
+    def _paper(self, read: Read) -> None:
+        cells = list(read.combinations())
+        for place in ("row", "column"):
+            axes = getattr(read.table, f"{place}s")
+            labels = tuple(dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells))
+            for number, value in enumerate(self.content.paper):
+                self._known(("paper", number, place), getattr(value, place), labels, f"the label of a {place}")
+        for number, value in enumerate(self.content.paper):
+            self._known(("paper", number, "metric"), value.metric, read.table.metrics, "one of the table's metrics")
