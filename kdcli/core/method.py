@@ -88,7 +88,7 @@ class Method(nn.Module, ABC):
 
     def stages(self) -> list[Stage]:
         """The phases of training, in order. One that trains the whole method unless overridden."""
-        return [Stage("distill", (self,), self.loss)]
+        return [Stage("distill" if self.teacher_nets else "train", (self,), self.loss)]
 
     def on_epoch(self, at: Progress) -> None:
         """Called before each epoch, on resume too."""

@@ -63,7 +63,7 @@ class CellDone:
     count: int
     id: str
     labels: Mapping[str, str]
-    status: Literal["done", "skipped", "failed", "interrupted"]
+    status: Literal["done", "skipped", "failed"]
     run: str | None = None
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -16,17 +16,18 @@ from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, UsageError
-from kdcli.files import read_json, sha256_json, write_json, write_text
+from kdcli.files import read_json, write_json, write_text
 from kdcli.header import MODEL_FILE
 from kdcli.jobs import rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, check_gates, make_header, measure_outcome, validation
 from kdcli.jobs.stop import StopRequest
-from kdcli.recipe.dump import dump, recipe_hash
 from kdcli.recipe.resolve import Resolved, resolve
-from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.schema import DistillRecipe
+from kdcli.recipe.source import dump, recipe_hash
 from kdcli.report.build import build as build_report
+from kdcli.report.sweeps import finished_runs
 from kdcli.results import RunResult
 
 
@@ -78,31 +79,14 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     job = assemble(recipe, lambda path: teacher_of(path, out=run.parent, listeners=listeners))
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
     result = _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
-    assert result is not None
     return result
-
-
-def run_hash(recipe: Recipe, out: Path) -> str:
-    """Content hash of a run: its recipe, and the weights or the recipe of each teacher."""
-    if not isinstance(recipe, DistillRecipe):
-        return recipe_hash(recipe)
-    teachers = []
-    for section in recipe.teacher:
-        if section.recipe is not None:
-            teachers.append(run_hash(resolve("train-teacher", file=Path(section.recipe)).recipe, out))
-        elif section.checkpoint is not None:
-            from kdcli.header import read_header
-
-            teachers.append(read_header(section.checkpoint)[1].tensors_sha256)
-    plain = recipe.model_copy(update={"teacher": tuple(s.model_copy(update={"checkpoint": None, "recipe": None}) for s in recipe.teacher)})
-    return sha256_json([recipe_hash(plain), teachers])
 
 
 def teacher_of(recipe_file: Path, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
     """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none."""
     resolved = resolve("train-teacher", file=recipe_file)
-    digest = run_hash(resolved.recipe, out)
-    done = rundir.finished_run(out, digest)
+    digest = recipe_hash(resolved.recipe)
+    done = finished_runs(out).get(digest)
     if done is not None:
         return done
     stopped = rundir.unfinished_run(out, digest)
@@ -129,7 +113,7 @@ def _write_environment(run: Path, job: Job, command: str) -> None:
         run / "environment.json",
         {
             "kind": job.recipe.KIND,
-            "recipe_sha256": run_hash(job.recipe, run.parent),
+            "recipe_sha256": recipe_hash(job.recipe),
             **rundir.environment(command),
             "device": str(runtime.device),
             "device_name": runtime.device_name(),
@@ -304,6 +288,6 @@ class _Execution:
 
 def _paper(method: str) -> str:
     for line in catalog.entry("method", method).doc.splitlines():
-        if line.startswith("Paper:"):
+        if line.startswith("Paper:") and not line.startswith("Paper: none"):
             return line.removeprefix("Paper:").strip()
     return ""

@@ -174,14 +174,8 @@ def drop_state(run: Path) -> None:
     shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)
 
 
-def finished_run(out: Path, recipe_sha256: str) -> Path | None:
-    """The newest finished run of a recipe under OUT, by content hash."""
-    matches = [path.parent for path in out.glob("*/summary.json") if _recipe_of(path) == recipe_sha256]
-    return max(matches, key=lambda run: (run / "summary.json").stat().st_mtime, default=None)
-
-
 def unfinished_run(out: Path, recipe_sha256: str) -> Path | None:
-    """A run of the recipe that was stopped and can be resumed."""
+    """A run of the recipe under OUT that was stopped and can be resumed."""
     stopped = (path.parent for path in sorted(out.glob("*/environment.json")) if not (path.parent / "summary.json").exists())
     return next((run for run in stopped if _recipe_of(run / "environment.json") == recipe_sha256 and any(run.glob("state/state-*"))), None)
 

@@ -1,0 +1,68 @@
+"""A matrix of runs: finished cells are skipped, interrupted ones go on, failed ones do not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcli.errors import Interrupted, KdError, Terminated
+from kdcli.jobs import rundir
+from kdcli.jobs.events import CellDone, CellStarted, Listener
+from kdcli.jobs.run import execute, resume
+from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.sweep import Cell, load_sweep
+from kdcli.report.sweeps import finished_runs
+from kdcli.results import CellResult, RunResult, SweepResult
+
+
+def run_sweep(
+    sweep_file: str | Path, *, out: str | Path = "runs", listeners: Sequence[Listener] = (), command: str = "", limit: int | None = None
+) -> SweepResult:
+    """Run every cell of a sweep that is not finished yet.
+
+    Args:
+        limit: run at most this many cells, skipped ones not counted.
+
+    Raises:
+        RecipeInvalid: the sweep or a cell of it; nothing was run. Interrupted, Terminated: the cell's state is saved, and
+            the same command goes on from there.
+    """
+    sweep = load_sweep(Path(sweep_file))
+    folder = Path(out)
+    # every cell is resolved before the first one runs: a mistake in the last must not show after hours
+    unique = list({cell.id: cell for cell in sweep.cells}.values())
+    results: list[CellResult] = []
+    worked = 0
+    for number, cell in enumerate(unique, 1):
+        if limit is not None and worked >= limit:
+            break
+        for listener in listeners:
+            listener(CellStarted(number, len(unique), cell.id, cell.labels))
+        result = _run_cell(cell, folder, listeners, command or f"kd sweep {sweep_file}")
+        worked += result.status != "skipped"
+        results.append(result)
+        for listener in listeners:
+            listener(CellDone(number, len(unique), cell.id, cell.labels, result.status, result.run, result.error, dict(result.metrics)))
+    return SweepResult(str(sweep_file), len(unique), tuple(results))
+
+
+def _run_cell(cell: Cell, out: Path, listeners: Sequence[Listener], command: str) -> CellResult:
+    digest = recipe_hash(cell.resolved.recipe)
+    done = finished_runs(out).get(digest)
+    if done is not None:
+        return CellResult(cell.id, cell.labels, "skipped", str(done))
+    try:
+        stopped = rundir.unfinished_run(out, digest)
+        if stopped is not None:
+            result: RunResult | None = resume(stopped, listeners=listeners)
+        else:
+            result = execute(cell.resolved, out=out, listeners=listeners, command=command)
+    except (Interrupted, Terminated) as error:
+        error.hint = command  # the same command finds the finished cells and goes on with this one
+        raise
+    except KdError as error:
+        return CellResult(cell.id, cell.labels, "failed", error=error.message)
+    except Exception as error:  # noqa: BLE001  whatever broke this cell, the others may work
+        return CellResult(cell.id, cell.labels, "failed", error=f"{type(error).__name__}: {error}")
+    assert result is not None
+    return CellResult(cell.id, cell.labels, "done", result.run, metrics={"accuracy": result.test.accuracy})
