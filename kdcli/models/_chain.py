@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdcli.core.network import Network
 from kdcli.core.types import Output, Tap
@@ -20,8 +20,8 @@ from kdcli.models._checks import check_taps
 LEAK = 0.2  # slope of the negative part: the value of the Keras example that paper 001 builds on
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor, bool], Tensor]] = {
-    "relu": lambda x, inplace: F.relu(x, inplace=inplace),
-    "leaky_relu": lambda x, inplace: F.leaky_relu(x, LEAK, inplace=inplace),
+    "relu": lambda x, inplace: functional.relu(x, inplace=inplace),
+    "leaky_relu": lambda x, inplace: functional.leaky_relu(x, LEAK, inplace=inplace),
     "tanh": lambda x, inplace: torch.tanh_(x) if inplace else torch.tanh(x),
     "none": lambda x, inplace: x,  # noqa: ARG005  the signature that the others have
 }
