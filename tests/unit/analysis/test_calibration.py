@@ -54,7 +54,7 @@ def test_logits_between_0_and_1_are_not_taken_for_probabilities():
 
 def test_certainty_falls_into_the_last_bin():
     curve = reliability(torch.tensor([[100.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1]))
-    assert curve.count[-1] == 2
+    assert curve.count == (0,) * 14 + (2,)
     assert curve.confidence[-1] == 1.0
     assert curve.ece == 0.0
 

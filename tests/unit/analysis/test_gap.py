@@ -116,6 +116,12 @@ def test_gaps_are_bootstrapped_in_pairs(teacher):
     assert gap.high - gap.low < 0.1 * (alone.high - alone.low)
 
 
+def test_intervals_are_at_95_percent(teacher, student):
+    gap = report(teacher, student, bootstrap=2000).pairs[0].at[0].entropy
+    differences = torch.tensor([z[0] - v[0] for z, v in zip(by_hand(student.logits, 1.0), by_hand(teacher.logits, 1.0), strict=True)])
+    assert gap.high - gap.low == pytest.approx(2 * 1.96 * differences.std().item() / N**0.5, rel=0.08)
+
+
 def test_intervals_hold_the_mean_repeat_with_the_seed_and_shrink_with_n():
     targets = torch.arange(16 * N) % K
     big, small = network("big", scale=3.0, seed=1, targets=targets), network("small", seed=2, targets=targets)
