@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +57,8 @@ _WRONG = {
     "dict_type": "must be a table, got {got}",
     "model_type": "must be a table, got {got}",
     "model_attributes_type": "must be a table, got {got}",
-    "too_short": "needs at least {min_length} values, got {actual_length}",
-    "too_long": "takes at most {max_length} values, got more",
+    "too_short": "is too short: at least {min_length}, got {actual_length}",
+    "too_long": "is too long: at most {max_length}",
     "rule": "{problem}",
     "value_error": "{error}",
     "assertion_error": "{error}",
@@ -88,14 +90,21 @@ class Explainer:
         layer: the recipe's values with their origins.
         sections: the class that each section was checked by.
         names: what `name` of a section is where nobody gives it.
+        file: the file to name for what stands nowhere.
     """
 
     def __init__(
-        self, root: type[BaseModel], layer: Layer, sections: Mapping[str, type[BaseModel]], names: Mapping[str, str] | None = None
+        self,
+        root: type[BaseModel],
+        layer: Layer,
+        sections: Mapping[str, type[BaseModel]],
+        names: Mapping[str, str] | None = None,
+        file: str | None = None,
     ) -> None:
         self.root = root
-        self.names = names or {}
         self.layer = layer
+        self.names = names or {}
+        self.file = file
         self.sections = sections
 
     def at(self, key: str, problem: str, hint: str | None = None, *, on_key: bool = False) -> Diagnostic:
@@ -115,14 +124,19 @@ class Explainer:
         context = item.get("ctx") or {}
         if item["type"] == "extra_forbidden":
             return self._unknown(path)
+        if item["type"] == "missing" and isinstance(path[-1], int):  # of a list of fixed length
+            return self._placed(path[:-1], f"is too short: got {len(self.layer.get(*path[:-1]) or ())}", None)
         if item["type"] == "missing":
             return self._placed(path, "missing", self._description(path), on_key=True)
         if item["type"] == "rule":
             key = str(context.get("key", ""))
             return self._placed((*path, *(key.split(".") if key else ())), str(context["problem"]), context.get("hint"))
+        if item["type"] == "value_error":  # of a validator over several keys: point at the first that it names
+            named = (word for word in re.findall(r"\w+", str(context["error"])) if (*path, word) in self.layer.origins)
+            path = (*path, *itertools.islice(named, 1))
         got = self.layer.get(*path)
         words = _WRONG.get(item["type"])
-        limits = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in context.items()}
+        limits = {key: f"{limit:g}" if isinstance(limit, float) else str(limit).replace("'", '"') for key, limit in context.items()}
         problem = words.format_map({**limits, "got": toml_of(got)}) if words else _fallback(item)
         return self._placed(path, problem, self._help(path, item, got))
 
@@ -130,7 +144,7 @@ class Explainer:
         known = path in self.layer.origins
         origin = self.layer.origin(path)
         if origin is None:
-            return Diagnostic(dotted(path), problem, hint)
+            return Diagnostic(dotted(path), problem, hint, Where(self.file, key=dotted(path)))
         return origin.diagnostic(dotted(path), problem, hint, on_key=on_key or not known)
 
     def _path(self, location: tuple[int | str, ...], *, missing: bool) -> KeyPath:
@@ -171,7 +185,7 @@ class Explainer:
             word = catalog.suggest(key, siblings)
         if word is not None:
             return f'did you mean "{word}"?{self._takes(section, siblings) if len(path) == 2 else ""}'
-        return self._elsewhere(path, key) or (f"{dotted(path[:-1]) or 'a file'} takes {', '.join(siblings)}" if siblings else None)
+        return self._elsewhere(path, key) or (f"known keys: {', '.join(siblings)}" if siblings else None)
 
     def _takes(self, section: str, siblings: tuple[str, ...]) -> str:
         cls = self.sections.get(section)

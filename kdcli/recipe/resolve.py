@@ -74,7 +74,9 @@ def resolve(
     layer = lay(inherit.from_file(path, kind), above, kind) if path is not None else above
     if file is None and path is not None:
         layer.notes.insert(0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top")
-    work = _Work(kind, layer, environ, shown_as(path) if path is not None else "the command line")
+    if file is not None and path is not None:
+        _refuse_other_kind(kind, layer, path)
+    work = _Work(kind, layer, environ, None if path is None else shown_as(path))
     recipe = work.run(spare_teachers=spare_teachers or (file is None and path is not None))
     return Resolved(recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None)
 
@@ -94,10 +96,21 @@ def _choose(kind: Kind, file: Path | str | None, above: Layer) -> Path | None:
     return shipped.find(QUICKSTART[kind]) if kind == "train-teacher" or "teacher" not in above.values else None
 
 
+def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
+    """A recipe of the other command would break at every second key: say what it is instead."""
+    other: Kind = "distill" if kind == "train-teacher" else "train-teacher"
+    ours, theirs = (recipe_class(which).model_fields.keys() for which in (kind, other))
+    foreign = sorted((theirs - ours) & layer.values.keys())
+    if foreign and not (ours - theirs) & layer.values.keys():
+        problem, hint = f"belongs to a recipe of kd {other}, not of kd {kind}", f"kd {other} {shown_as(path)}"
+        told = Explainer(recipe_class(kind), layer, {}).at(foreign[0], problem, hint, on_key=True)
+        raise diagnostics.refuse(shown_as(path), [told])
+
+
 class _Work:
     """One recipe on its way. Problems are collected, so that all are told at once."""
 
-    def __init__(self, kind: Kind, layer: Layer, environ: Mapping[str, str], shown: str) -> None:
+    def __init__(self, kind: Kind, layer: Layer, environ: Mapping[str, str], shown: str | None) -> None:
         self.kind = kind
         self.layer = layer
         self.environ = environ
@@ -105,7 +118,7 @@ class _Work:
         self.problems: list[Diagnostic] = []
         self.refusals: list[tuple[str, KdError]] = []  # complete errors of their own, by key
         self.teachers: list[teachers.Known] = []
-        self.explainer = Explainer(recipe_class(kind), layer, {})
+        self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
 
     def run(self, *, spare_teachers: bool) -> Recipe:
         if self.kind == "distill":
@@ -115,7 +128,7 @@ class _Work:
                 self._spare_teachers()
         chosen, wrong = sections.choose(self.kind, self.layer)
         names = {section: name for section in chosen if (name := default_name(section, self.kind))}
-        self.explainer = Explainer(recipe_class(self.kind), self.layer, chosen, names)
+        self.explainer = Explainer(recipe_class(self.kind), self.layer, chosen, names, self.shown)
         self.problems += [self.explainer.at(f"{section}.name", error.message, error.hint) for section, error in wrong.items()]
         recipe = self._validate(chosen)
         if "method" not in wrong:
@@ -133,7 +146,11 @@ class _Work:
             # through JSON, because there strictness does not ask for Python's tuples; "3" is no number, 3 is a float
             found = narrowed.model_validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
-            self.problems += self.explainer.explain(error)
+            told = self.explainer.explain(error)
+            unread = len(self._teacher_tables()) > len(self.teachers)  # a teacher that is read would have named the student
+            self.problems += [
+                item for item in told if not (unread and item.key.partition(".")[0] == "student" and item.problem == "missing")
+            ]
             return None
         return recipe_class(self.kind)(**{key: getattr(found, key) for key in narrowed.model_fields})
 
@@ -142,7 +159,7 @@ class _Work:
             raise self.refusals[0][1]
         told = [self.explainer.at(key, error.message, error.hint) for key, error in self.refusals]
         if self.problems or told:
-            raise diagnostics.refuse(self.shown, [*self.problems, *told])
+            raise diagnostics.refuse(self.shown or "the command line", [*self.problems, *told])
 
     # ---- teachers ------------------------------------------------------------------------------------------------
 
