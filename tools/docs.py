@@ -20,6 +20,16 @@ from kdcli.recipe import schema
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- written by `make docs`: change the code, not this page -->\n"
 
+RECIPE_INTRODUCTION = """# Recipes
+
+A recipe is a TOML file. `kd check FILE` validates one and prints every resolved value with its origin; unknown keys are errors.
+A `train-teacher` recipe names its network under `[model]`; a `distill` recipe has `[student]` and `[teacher]` (or several
+`[[teacher]]`). What a recipe leaves out has the default given here.
+
+`extends = "base.toml"` takes another file, relative to this one, as the base. Precedence, from low to high: defaults, the file
+that is extended, the file, the variables `KD_DATA_DIR` and `KD_RUNS_DIR`, `--set`, named flags.
+"""
+
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -28,6 +38,8 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 def type_in_words(field: Mapping[str, Any]) -> str:
     """What a JSON Schema node admits: `integer ≥ 1`, `"last" or "best"`, `list of number > 0`."""
+    if "$ref" in field:
+        return "section"
     if "anyOf" in field:
         return " or ".join(type_in_words(option) for option in field["anyOf"] if option.get("type") != "null")
     if "enum" in field or "const" in field:
@@ -86,15 +98,7 @@ def _cell(text: str | None) -> str:
 def recipe_page() -> str:
     """docs/reference/recipe.md: every section and key of a recipe."""
     top = frozenset({"seed", "name"})
-    parts = [
-        "# Recipes\n",
-        "A recipe is a TOML file. `kd check FILE` validates one and prints every resolved value with its origin; unknown keys are errors.\n"
-        "A `train-teacher` recipe names its network under `[model]`; a `distill` recipe has `[student]` and `[teacher]`\n"
-        "(or several `[[teacher]]`). What a recipe leaves out has the default given here.\n",
-        '`extends = "base.toml"` takes another file, relative to this one, as the base. Precedence, from low to high: defaults, the\n'
-        "file that is extended, the file, the variables `KD_DATA_DIR` and `KD_RUNS_DIR`, `--set`, named flags.\n",
-        "## Top level\n\n" + option_table(schema.Recipe, top),
-    ]
+    parts = [RECIPE_INTRODUCTION, "## Top level\n\n" + option_table(schema.Recipe, top)]
     sections: list[tuple[str, type[schema.Section]]] = [
         ("[data]", schema.DataSection),
         ("[data.augment]", schema.Augment),
@@ -130,13 +134,16 @@ def methods_page() -> str:
         options = catalog.options_class(entry)
         table = option_table(options) if options.model_fields else "No options.\n"
         body = entry.doc.partition("\n")[2].strip()
-        parts.append(f"\n## {entry.name}\n\n**{entry.summary}**\nFamily: {entry.family}.\n\n```text\n{body}\n```\n\n{table}")
+        parts.append(f"\n## {entry.name}\n\n**{entry.summary}**\n\nFamily: {entry.family}.\n\n```text\n{body}\n```\n\n{table}")
     return "\n".join(parts)
 
 
 _MEANING = {
     Exit.OK: ("done, and every gate passed", "green"),
-    Exit.FAILURE: ("it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, unreadable data", "look at the log"),
+    Exit.FAILURE: (
+        "it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, unreadable data",
+        "look at the log",
+    ),
     Exit.USAGE: ("the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; nothing was started", "fix the call"),
     Exit.GATE: ("everything worked and a gate was missed; checkpoint and report are complete", "the model is worse than you allow"),
     Exit.INCOMPLETE: ("`kd sweep`: some cells failed; those that are done are kept", "look at the failed cells, run it again"),

@@ -57,7 +57,7 @@ def without(table: dict[str, Any], leaf: tuple[str, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize("item", by_name(RECIPES))
 def test_recipe_is_valid(item):
     recipe = resolved(item)
-    assert recipe.KIND == item.kind
+    assert item.kind == recipe.KIND
     if isinstance(recipe, DistillRecipe):
         assert recipe.teacher
 
