@@ -8,7 +8,24 @@ from typing import Any
 
 import typer
 
-from kdcli.cli import datasets, distill, methods, models, recipes, resume, schema, train_teacher
+from kdcli.cli import (
+    analyze_gap,
+    check,
+    compare,
+    datasets,
+    distill,
+    doctor,
+    evaluate,
+    methods,
+    models,
+    recipes,
+    report,
+    resume,
+    schema,
+    sweep,
+    table,
+    train_teacher,
+)
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome, dumps, envelope
@@ -17,9 +34,11 @@ from kdcli.cli.light import Command, Group
 from kdcli.errors import Exit
 
 PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Train": (train_teacher, distill, resume),
+    "Train": (train_teacher, distill, resume, sweep),
+    "Measure": (evaluate, analyze_gap, compare, table),
     "Explore": (methods, models, datasets, recipes),
-    "Project": (schema,),
+    "Project": (check, schema, report),
+    "System": (doctor,),
 }
 EXAMPLES = """
 kd distill         # the quickstart: seconds, no download, no GPU

@@ -32,6 +32,14 @@ def shipped(incomplete: str) -> list[tuple[str, str]]:
     return [(found.name, found.summary) for found in ls() if found.name.startswith(incomplete)]
 
 
+def sweeps(incomplete: str) -> list[tuple[str, str]]:
+    """Shipped sweeps by name, and TOML files nearby."""
+    from kdcli.recipe.shipped import ls
+
+    found = [(item.name, item.summary) for item in ls() if item.kind == "sweep" and item.name.startswith(incomplete)]
+    return found + [(str(path), "file") for path in _nearby(incomplete) if path.suffix == ".toml"]
+
+
 def recipes(incomplete: str) -> list[tuple[str, str]]:
     """Shipped recipes by name, and TOML files nearby."""
     return shipped(incomplete) + [(str(path), "file") for path in _nearby(incomplete) if path.suffix == ".toml"]

@@ -13,8 +13,9 @@ from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.explain import OptionItem, option_lines, options_of
 from kdcli.cli.options import DataRoot, data_root
-from kdcli.cli.text import NONE, columns, grouped, wrap
+from kdcli.cli.text import columns, wrap
 from kdcli.errors import UsageError
+from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
@@ -62,7 +63,7 @@ def run(
     download: Download = False,  # noqa: FBT002
     data_dir: DataRoot = None,
 ) -> Outcome:
-    """List the datasets and which of them are present, show one in full, or fetch it."""
+    """The datasets: all, one in full, or one to fetch."""
     from kdcli import catalog
 
     root = data_root(env.environ, data_dir)
@@ -113,9 +114,9 @@ def _presence(item: DatasetItem) -> str:
 
 
 def _size(item: DatasetItem) -> str:
-    shape = "×".join(map(str, item.shape)) if item.shape else NONE
-    counts = [grouped(number) if number else NONE for number in (item.train, item.test)]
-    return f"{item.classes or NONE} classes · {shape} · {counts[0]} train · {counts[1]} test"
+    shape = "×".join(map(str, item.shape)) if item.shape else words.MISSING
+    counts = [words.thousands(number) if number else words.MISSING for number in (item.train, item.test)]
+    return f"{item.classes or words.MISSING} classes · {shape} · {counts[0]} train · {counts[1]} test"
 
 
 def _download(env: Environment, found: Entry, root: Path) -> None:

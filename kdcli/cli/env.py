@@ -54,6 +54,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        text = text.replace("\N{NO-BREAK SPACE}", " ")  # it keeps numbers and units together on pages; here it would defeat grep
         if not self.unicode:
             text = to_ascii(text).encode(self._stream.encoding, "replace").decode(self._stream.encoding)
         self._guarded(lambda: self._stream.write(text))

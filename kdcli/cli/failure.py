@@ -25,7 +25,7 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else _unforeseen(error)
-    _show(known, env)
+    show_error(known, env)
     _show_traceback(error, env)
     items = items_of(known)
     github.annotate(env, items)
@@ -52,7 +52,8 @@ def _explain_parse_error(error: Any, env: Environment) -> Outcome:
     return Outcome.failure([item], Exit.USAGE)
 
 
-def _show(error: KdError, env: Environment) -> None:
+def show_error(error: KdError, env: Environment) -> None:
+    """Say on stderr what is wrong, where, and what to do."""
     if error.exit_code in {Exit.INTERRUPTED, Exit.TERMINATED}:
         env.complain((f"{error.message}", "bold yellow"))
         if error.hint:

@@ -56,7 +56,7 @@ def run(
         str | None, typer.Argument(help="A method, or a file with one.", show_default=False, autocompletion=completion.methods)
     ] = None,
 ) -> Outcome:
-    """List the methods, or show one in full: paper, formula, options."""
+    """The methods: all, or one with paper, formula, options."""
     from kdcli import catalog
 
     if name is None:

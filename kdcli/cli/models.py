@@ -12,8 +12,9 @@ from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.explain import OptionItem, option_lines, options_of
-from kdcli.cli.text import columns, count, wrap
+from kdcli.cli.text import columns, wrap
 from kdcli.errors import KdError, NotFound, UsageError
+from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
@@ -79,7 +80,7 @@ For = Annotated[
 
 
 def run(env: Environment, pattern: Pattern = None, data: For = "cifar100") -> Outcome:
-    """List the networks, those that match a wildcard with their sizes, or show one in full."""
+    """The networks: all, those that match, or one in full."""
     from kdcli import catalog
 
     if pattern is None:
@@ -109,7 +110,12 @@ def _list(env: Environment, found: tuple[Entry, ...], classes: int = 0, shape: t
     families = list(dict.fromkeys(item.family for item in items))
     heads = {next(item.name for item in items if item.family == family): family for family in families}
     rows = [
-        (heads.get(item.name, ""), item.name, *((count(item.parameters) if item.parameters else "",) if classes else ()), item.summary)
+        (
+            heads.get(item.name, ""),
+            item.name,
+            *((words.count(item.parameters) if item.parameters else "",) if classes else ()),
+            item.summary,
+        )
         for item in items
     ]
     about = f" · parameters for {classes} classes, {_times(shape)}" if classes else ""
@@ -142,7 +148,7 @@ def _show(env: Environment, found: Entry, classes: int, shape: tuple[int, int, i
 
 
 def _card_lines(card: ModelDetails) -> list[str]:
-    size = f"{count(card.parameters)} parameters · {count(card.macs)} multiply-adds an image"
+    size = f"{words.count(card.parameters)} parameters · {words.count(card.macs)} multiply-adds an image"
     taps = columns([(tap.name, f"{tap.channels} channels", f"stride {tap.stride}" if tap.stride else "vector") for tap in card.taps], "<>")
     return [
         f"{card.name} · {card.family} · {size}",

@@ -81,6 +81,14 @@ DryRun = Annotated[bool, _option("--dry-run", text="Resolve, build, run one batc
 DataRoot = Annotated[
     Path | None, _option("--data-dir", text="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.", panel=RUNNING, metavar="DIR")
 ]
+EvalData = Annotated[
+    str | None,
+    _option("-d", "--data", text="Measure on this dataset.", panel=RUNNING, metavar="NAME", autocompletion=completion.datasets),
+]
+EvalDevice = Annotated[str, _option("--device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")]
+SaveLogits = Annotated[
+    Path | None, _option("--save-logits", text="Write logits and targets to this .safetensors file.", panel=RUNNING, metavar="FILE")
+]
 Split = Annotated[str, typer.Option("--split", help="test, val or train.", metavar="SPLIT", rich_help_panel=RUNNING)]
 
 # ---- gates -----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kdcli.cli import github
 from kdcli.cli.env import Environment
 from kdcli.cli.screen import show_prepared
-from kdcli.cli.text import NONE, percent
 from kdcli.cli.thinning import EpochThinning, StepThinning
+from kdcli.report import words
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -85,11 +85,11 @@ class Narrator:
 
     def cell_done(self, event: events.CellDone) -> None:
         """A cell of a sweep ended."""
-        words = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
+        marks = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
         detail = event.error or event.run or ""
         accuracy = event.metrics.get("accuracy")
-        shown = f"  {percent(accuracy)}" if accuracy is not None else ""
-        self.env.progress("  ", words.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {detail}")
+        shown = f"  {words.percent(accuracy)}" if accuracy is not None else ""
+        self.env.progress("  ", marks.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {detail}")
 
 
 # ---- a terminal ------------------------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ class EpochTable:
     @staticmethod
     def _row(event: events.EpochDone, *, dropped: bool) -> str:
         losses = "".join(f"{value:8.3f}" for value in event.losses.values())
-        val = percent(event.val.accuracy) if event.val else NONE
+        val = words.percent(event.val.accuracy) if event.val else words.MISSING
         remark = "   best" if event.best else "   lower lr" if dropped else ""
-        return f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   {percent(event.train_accuracy):>7}   {val:>7}{remark}"
+        return f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   {words.percent(event.train_accuracy):>7}   {val:>7}{remark}"
 
 
 class LiveNarrator(Narrator):
@@ -157,7 +157,7 @@ class LiveNarrator(Narrator):
         bar.update(task, completed=done, epochs=f"{event.at.epoch}/{event.at.epochs}", terms=f"{terms}{self._val}")
 
     def epoch_done(self, event: events.EpochDone) -> None:
-        self._val = f"  val {percent(event.val.accuracy)}" if event.val else ""
+        self._val = f"  val {words.percent(event.val.accuracy)}" if event.val else ""
         for line in self._table.lines(event):
             self.env.progress(line)
 

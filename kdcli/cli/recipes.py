@@ -1,4 +1,4 @@
-"""The recipes that ship with kd: list them, read one, take a copy to change."""
+"""Shipped recipes: list, read, or take a copy to change."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kdcli import __version__
 from kdcli.cli.env import Environment, Part
-from kdcli.cli.text import NONE, columns, count, duration, grouped, number, option, percent, points, shorten, signed
+from kdcli.cli.text import columns, option, shorten
+from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.jobs.events import Prepared
@@ -24,11 +25,7 @@ _OPTIONS_WIDTH = 50  # what is left of 80 columns beside the label, the method's
 def show_prepared(env: Environment, prepared: Prepared) -> None:
     """The first lines of a run: everything that decides what it will be, each automatic choice with its reason."""
     env.progress(("kd ", "bold"), f"{__version__} · {prepared.command} · run ", (prepared.run, "bold"))
-    for line in (
-        columns(_networks(prepared), "<<><<")
-        if prepared.teachers
-        else [f"  model    {prepared.network}   {count(prepared.parameters)} parameters"]
-    ):
+    for line in columns(_networks(prepared), "<<><<"):
         env.progress(line)
     if prepared.command == "distill" or prepared.method != "none":
         env.progress(f"  method   {_method(prepared)}")
@@ -45,21 +42,17 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
 
 
 def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        ("teacher", teacher.architecture, count(teacher.parameters), percent(teacher.test.accuracy if teacher.test else None), "")
+    """Rows of the teachers and the student; of the network alone where nobody teaches it."""
+    student = (prepared.network, words.count(prepared.parameters))
+    if not prepared.teachers:
+        return [("model" if prepared.command == "train-teacher" else "student", *student, "", "")]
+    rows = [
+        ("teacher", teacher.architecture, words.count(teacher.parameters), words.percent(teacher.test.accuracy if teacher.test else None), "")
         for teacher in prepared.teachers
-    ]
-    ratio = max(teacher.parameters for teacher in prepared.teachers) / max(prepared.parameters, 1)
-    smaller = (
-        f"{ratio:.0f}× smaller"
-        if ratio >= 10
-        else f"{ratio:.1f}× smaller"
-        if ratio > 1
-        else f"{1 / ratio:.1f}× larger"
-        if ratio < 1
-        else "same size"
-    )
-    return [*rows, ("student", prepared.network, count(prepared.parameters), "", smaller)]
+    ]  # fmt: skip
+    ratio = max(teacher.parameters for teacher in prepared.teachers) / prepared.parameters
+    size = f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger" if ratio < 1 else "same size"
+    return [*rows, ("student", *student, "", size)]
 
 
 def _method(prepared: Prepared) -> str:
@@ -70,7 +63,7 @@ def _method(prepared: Prepared) -> str:
 
 def _data(prepared: Prepared) -> str:
     splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
-    counts = [f"{grouped(size)} {name}" for size, name in splits if size]
+    counts = [f"{words.thousands(size)} {name}" for size, name in splits if size]
     shape = "×".join(map(str, prepared.input_shape))
     return " · ".join([f"{prepared.data:<10}  {counts[0]}", *counts[1:], f"{prepared.classes} classes", shape])
 
@@ -90,14 +83,15 @@ def show_result(env: Environment, result: RunResult) -> None:
         for line in _comparison(result):
             env.report(line)
     else:
-        chosen = f"n = {grouped(result.test.n)}, {result.test.selected} epoch"
-        entropy = f"mean entropy {number(result.test.entropy)} nats"
+        chosen = f"n = {words.thousands(result.test.n)}, {result.test.selected} epoch"
+        entropy = f"mean entropy {words.number(result.test.entropy)} nats"
         env.report(
-            ("✓", "green"), f" test accuracy {percent(result.test.accuracy)}  ({chosen})   {entropy}   {duration(result.wall_seconds)}"
+            ("✓", "green"),
+            f" test accuracy {words.percent(result.test.accuracy)}  ({chosen})   {entropy}   {words.duration(result.wall_seconds)}",
         )
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
-    show_gates(env, result.gates, "checkpoint and report are complete")
+    show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
     for line in columns(_pointers(result)):
         env.report(line)
 
@@ -105,7 +99,7 @@ def show_result(env: Environment, result: RunResult) -> None:
 def _comparison(result: RunResult) -> list[str]:
     several = len(result.teachers) > 1
     head = ("", "accuracy", "NLL", "ECE", "entropy", "free energy", "")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     rows += [_measured(f"teacher {place}" if several else "teacher", teacher.test) for place, teacher in enumerate(result.teachers, 1)]
     rows.append(_measured("student", result.test))
     if result.gap is not None:
@@ -113,41 +107,41 @@ def _comparison(result: RunResult) -> list[str]:
         aligned = next((gap for gap in result.gaps if gap.aligned and gap.temperature == result.gap.temperature), None)
         if aligned is not None:
             rows.append(_gap_row("aligned", result, aligned, "as the loss sees them"))
-    selected = f"  test split · n = {grouped(result.test.n)} · {result.test.selected} epoch"
+    selected = f"  test split · n = {words.thousands(result.test.n)} · {result.test.selected} epoch"
     return [selected, *columns(rows, "<>>>>><", gap=3)]
 
 
 def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
     if measures is None:
-        return (label, *(NONE,) * 5, "")
-    entropies = (number(measures.entropy), number(measures.free_energy, 2))
-    return (label, percent(measures.accuracy), number(measures.nll), number(measures.ece), *entropies, "")
+        return (label, *(words.MISSING,) * 5, "")
+    entropies = (words.number(measures.entropy), words.number(measures.free_energy, 2))
+    return (label, words.percent(measures.accuracy), words.number(measures.nll), words.number(measures.ece), *entropies, "")
 
 
-def _gap_row(label: str, result: RunResult, gap: GapAt, words: str) -> tuple[str, ...]:
+def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[str, ...]:
     first: TeacherSummary = result.teachers[0]
     known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
-    accuracy = points(result.test.accuracy - first.test.accuracy) if known and first.test is not None else ""
-    return (label, accuracy, "", "", signed(gap.entropy), signed(gap.free_energy, 2), f"(τ = {gap.temperature:g}, {words})")
+    accuracy = words.points(result.test.accuracy - first.test.accuracy) if known and first.test is not None else ""
+    return (label, accuracy, "", "", words.signed(gap.entropy), words.signed(gap.free_energy, 2), f"(τ = {gap.temperature:g}, {remark})")
 
 
-def show_gates(env: Environment, gates: tuple[GateResult, ...], after_a_miss: str = "") -> None:
-    """One line per threshold, with the sign of how the limit compares."""
+def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss: str = "", owner: str = "") -> None:
+    """One line per threshold, with the sign of how the limit compares. owner: whose value it is, where there are several."""
     for gate in gates:
         lower = gate.name.startswith("min")
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
-        env.report(mark, f" gate {gate.name.replace('_', '-')} {number(gate.limit)} {sign} {number(gate.value)}{tail}")
+        env.report(mark, f" gate {gate.name.replace('_', '-')} {words.number(gate.limit)} {sign} {words.number(gate.value)}{owner}{tail}")
 
 
 def _pointers(result: RunResult) -> list[tuple[str, ...]]:
     report = Path(result.run) / "report.html"
-    rows = [("report", f"{report if report.exists() else report.with_suffix('.md')}")]
+    rows: list[tuple[str, ...]] = [("report", f"{report if report.exists() else report.with_suffix('.md')}")]
     if result.command == "train-teacher":
         return [("teacher", result.checkpoint), *rows, ("next", _distil_command(result))]
     teacher = result.teachers[0].checkpoint if result.teachers else None
-    rows[0] = (rows[0][0], f"{rows[0][1]}          {duration(result.wall_seconds)}")
+    rows[0] = (rows[0][0], f"{rows[0][1]}          {words.duration(result.wall_seconds)}")
     return [*rows, ("next", f"kd analyze-gap --teacher {teacher} --student {result.run}")] if teacher else rows
 
 

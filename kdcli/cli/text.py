@@ -1,4 +1,4 @@
-"""Numbers and columns as people read them. No rich: listings must appear at once."""
+"""Columns, prose and bars for a screen. No rich: listings must appear at once. Numbers are said by `kdcli.report.words`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 BARS = "▁▂▃▄▅▆▇█"
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
-NONE = "·"  # what a cell without a value shows; never 0
 
 
 def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent: int = 2) -> list[str]:
@@ -42,49 +41,6 @@ def wrap(text: str, indent: int = 2) -> str:
 def shorten(text: str, width: int) -> str:
     """Text cut to a width, with a sign that it was."""
     return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage: "98.9 %"."""
-    return NONE if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.1f} %"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with fixed decimals and a true minus sign."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A difference: always with its sign."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def points(difference: float) -> str:
-    """A difference of two fractions in percentage points: "−1.7 pt"."""
-    return f"{signed(100 * difference, 1)} pt"
-
-
-def count(value: float) -> str:
-    """A large number with three significant digits: "1.43 M", "20.5 k"."""
-    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= unit:
-            scaled = value / unit
-            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{name}"
-    return f"{value:.0f}"
-
-
-def grouped(value: int) -> str:
-    """A whole number in groups of three: "10 000"."""
-    return f"{value:,}".replace(",", " ")
-
-
-def duration(seconds: float) -> str:
-    """A time span: "6.3 s", "12 min 04 s", "3 h 25 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def option(value: object) -> str:

@@ -1,0 +1,154 @@
+"""`kd analyze-gap`: how far students are from their teacher in entropy and free energy; or what a teacher says, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli import options as o
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.measuring import gates_of, show_gates_by_owner, split_of
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcli.results import GapReport
+
+NAME = "analyze-gap"
+EXAMPLES = """
+kd analyze-gap
+kd analyze-gap --teacher runs/cnn-large-digits-1
+kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
+"""
+FILES = "Files"
+
+
+def _file(*names: str, text: str, metavar: str) -> object:
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=FILES, show_default=False)
+
+
+Teacher = Annotated[
+    Path | None,
+    typer.Option("-t", "--teacher", help="Its run or checkpoint.", metavar="CKPT", show_default=False, autocompletion=completion.runs),
+]
+Students = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--student", help="A student's run or checkpoint. Repeatable.", metavar="CKPT", show_default=False, autocompletion=completion.runs
+    ),
+]
+Temperatures = Annotated[str | None, typer.Option("--temperature", help="Temperatures, such as 1,4.", metavar="LIST", show_default=False)]
+Csv = Annotated[Path | None, _file("--csv", text="Write every number to this file.", metavar="FILE")]
+Plots = Annotated[Path | None, _file("--plot", text="Draw the figures (SVG) into this folder.", metavar="DIR")]
+
+
+def run(
+    env: Environment,
+    *,
+    teacher: Teacher = None,
+    student: Students = None,
+    temperature: Temperatures = None,
+    data: o.EvalData = None,
+    data_dir: o.DataRoot = None,
+    split: o.Split = "test",
+    device: o.EvalDevice = "auto",
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", help="Resamples behind the intervals.", metavar="N", rich_help_panel=o.RUNNING)
+    ] = 1000,
+    csv: Csv = None,
+    plot: Plots = None,
+    save_logits: o.SaveLogits = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_entropy_gap: o.MaxEntropyGap = None,
+    max_free_energy_gap: o.MaxFreeEnergyGap = None,
+    max_ece: o.MaxEce = None,
+) -> Outcome:
+    """Entropy and free-energy gap of teacher-student pairs.
+
+    Without --teacher and --student: the newest distil run. A teacher alone: its response profile, which shows what it has
+    to teach at each temperature.
+    """
+    gates = gates_of(min_accuracy=min_accuracy, max_entropy_gap=max_entropy_gap, max_free_energy_gap=max_free_energy_gap, max_ece=max_ece)
+    temperatures, wanted = _temperatures(temperature), split_of(split)
+    found, students = _pair(env, teacher, tuple(student or ()))
+    _read_headers((found, *students))
+    from kdcli import jobs
+
+    report = jobs.analyze_gap(
+        found,
+        students,
+        temperatures=temperatures,
+        data=data,
+        data_root=str(data_dir) if data_dir else None,
+        split=wanted,
+        device=device,
+        bootstrap=bootstrap,
+        save_logits_to=save_logits,
+        gates=gates,
+    )
+    _show(env, report)
+    _write(env, report, csv, plot, save_logits)
+    return Outcome.of(report)
+
+
+def _temperatures(given: str | None) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    try:
+        return tuple(float(part) for part in given.split(","))
+    except ValueError as error:
+        raise UsageError(f"--temperature takes numbers with commas between them, got {given!r}", hint="--temperature 1,4") from error
+
+
+def _pair(env: Environment, teacher: Path | None, students: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """Teacher and students: as given, from the student's own run, or from the newest distil run."""
+    from kdcli.report.run import newest
+
+    if teacher is not None:
+        return teacher, students
+    if not students:
+        students = (newest(o.runs_dir(env.environ)),)
+        env.report(f"  newest distil run: {students[0]}")
+    return _teacher_of(students[0]), students
+
+
+def _teacher_of(student: Path) -> Path:
+    from kdcli.files import read_json
+
+    folder = student if student.is_dir() else student.parent
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    teachers = summary.get("teachers") or ()
+    if not teachers:
+        raise UsageError(f"{student} does not say who taught it", hint=f"kd analyze-gap --teacher CKPT --student {student}")
+    return Path(teachers[0]["checkpoint"])
+
+
+def _read_headers(checkpoints: tuple[Path, ...]) -> None:
+    """Refuse a path that is no checkpoint before torch is imported."""
+    from kdcli.header import read_header
+
+    for path in checkpoints:
+        read_header(path)
+
+
+def _show(env: Environment, report: GapReport) -> None:
+    from kdcli.cli.gap_screen import gap_lines
+
+    for line in gap_lines(report):
+        env.report(line)
+    show_gates_by_owner(env, report.gates, [pair.student for pair in report.pairs if pair.form == "raw"])
+
+
+def _write(env: Environment, report: GapReport, csv: Path | None, plot: Path | None, logits: Path | None) -> None:
+    from kdcli.cli.gap_files import write_csv, write_plots
+
+    if csv is not None:
+        write_csv(report, csv)
+        env.report(f"  csv      {csv}")
+    if plot is not None:
+        env.report(f"  plots    {', '.join(str(path) for path in write_plots(report, plot))}")
+    if logits is not None:
+        env.report(f"  logits   {logits}")

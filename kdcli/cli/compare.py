@@ -1,0 +1,49 @@
+"""`kd compare`: what differed between runs, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.text import columns, wrap
+
+NAME = "compare"
+EXAMPLES = """
+kd compare runs/kd-cnn-small-digits-1 runs/skd-cnn-small-digits-1
+kd compare runs/*-digits-* --plot curves.svg
+"""
+
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories.", show_default=False, autocompletion=completion.runs)
+]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", help="Draw the accuracy curves of all runs into this SVG.", metavar="FILE", show_default=False)
+]
+
+
+def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
+    """Set runs side by side: what differed, what came of it."""
+    from kdcli.report.compare import compare, grids, overlay
+    from kdcli.report.run import Run
+
+    loaded = [Run.load(path) for path in runs]
+    comparison = compare(loaded)
+    if not comparison.differences:
+        env.report("  the recipes are the same")
+    for grid in grids(comparison):
+        for line in columns([grid.columns, *grid.rows], "<" + ">" * (len(grid.columns) - 1), gap=3):
+            env.report(line)
+        if grid.caption:
+            env.report(wrap(grid.caption))
+        env.report()
+    if plot is not None:
+        from kdcli.files import write_text
+
+        write_text(plot, overlay(loaded).svg)
+        env.report(f"  curves   {plot}")
+    return Outcome(comparison)

@@ -1,0 +1,134 @@
+"""`kd evaluate`: checkpoints side by side, with intervals and paired tests, so that noise is not read as progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli import options as o
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.measuring import gates_of, show_gates_by_owner, split_of
+from kdcli.cli.text import columns
+from kdcli.report import words
+
+if TYPE_CHECKING:
+    from kdcli.results import EvaluateResult, Evaluation, PairTest
+
+NAME = "evaluate"
+EXAMPLES = """
+kd evaluate runs/latest
+kd evaluate runs/*/model.safetensors
+kd evaluate runs/latest --per-class --min-accuracy 0.9
+"""
+SIGNIFICANT = 0.05
+MOST_PAIRS = 6  # of four checkpoints; more would bury the table. --json has all of them
+
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CHECKPOINT...", help="model.safetensors files or run directories.", show_default=False, autocompletion=completion.runs
+    ),
+]
+
+
+def run(
+    env: Environment,
+    checkpoint: Checkpoints,
+    *,
+    data: o.EvalData = None,
+    data_dir: o.DataRoot = None,
+    split: o.Split = "test",
+    device: o.EvalDevice = "auto",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the accuracy of each class.", rich_help_panel=o.RUNNING)] = False,
+    save_logits: o.SaveLogits = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_ece: o.MaxEce = None,
+) -> Outcome:
+    """Measure checkpoints: accuracy, top-5, NLL, ECE.
+
+    The data are those that each checkpoint was trained on, unless --data names others.
+    """
+    gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
+    _read_headers(checkpoint)
+    from kdcli import jobs
+
+    result = jobs.evaluate(
+        checkpoint,
+        data=data,
+        data_root=str(data_dir) if data_dir else None,
+        split=wanted,
+        device=device,
+        per_class=per_class,
+        save_logits_to=save_logits,
+        gates=gates,
+    )
+    for line in _lines(env, result):
+        env.report(line)
+    if save_logits:
+        env.report(f"  logits   {save_logits}")
+    show_gates_by_owner(env, result.gates, [label(item.checkpoint) for item in result.evaluations])
+    return Outcome.of(result)
+
+
+def _read_headers(checkpoints: list[Path]) -> None:
+    """Refuse a path that is no checkpoint before torch is imported."""
+    from kdcli.header import read_header
+
+    for path in checkpoints:
+        read_header(path)
+
+
+def label(checkpoint: str) -> str:
+    """A checkpoint as a table calls it: its run directory, or the file where it is not a run's result."""
+    path = Path(checkpoint)
+    return str(path.parent) if path.name == "model.safetensors" and path.parent.name else checkpoint
+
+
+def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
+    for (data, n, split), items in groupby(result.evaluations, key=lambda item: (item.data, item.measures.n, item.measures.split)):
+        yield f"  {split} split · n = {words.thousands(n)} · {data}"
+        yield from _table(env, list(items))
+    ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
+    yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
+    if len(ranked) > MOST_PAIRS:
+        yield f"  … and {len(ranked) - MOST_PAIRS} more pairs: --json has them all"
+    for item in result.evaluations:
+        if item.per_class:
+            yield f"  {label(item.checkpoint)}: accuracy by class"
+            ranked_classes = sorted(item.per_class.items(), key=lambda pair: (pair[1], pair[0]))
+            yield from columns([(name, words.percent(value)) for name, value in ranked_classes], "<>", indent=4)
+
+
+def _table(env: Environment, items: list[Evaluation]) -> list[str]:
+    top5 = any(item.measures.top5 is not None for item in items)
+    head = ("checkpoint", "model", "params", "accuracy", "95 % CI", *(("top-5",) if top5 else ()), "NLL", "ECE")
+    names = [label(item.checkpoint) for item in items]
+    lines = columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>")
+    if env.stderr.isatty() and max(map(len, lines)) > env.err.width:
+        names = [Path(name).name for name in names]
+        lines = columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>")
+    return lines
+
+
+def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
+    found = item.measures
+    interval = words.percent_range(found.accuracy_interval, found.n).removesuffix(f"{words.NBSP}%")
+    more = (words.percent(found.top5, found.n),) if top5 else ()
+    accuracy = words.percent(found.accuracy, found.n)
+    return (name, item.network, words.count(item.parameters), accuracy, interval, *more, words.number(found.nll), words.number(found.ece))
+
+
+def _sentence(pair: PairTest, result: EvaluateResult) -> str:
+    n = result.evaluations[0].measures.n
+    distance = words.points(abs(pair.difference), n).removeprefix("+")
+    test = f"McNemar p = {pair.p_value:.2g}" if pair.p_value >= 0.001 else "McNemar p < 0.001"
+    if pair.p_value >= SIGNIFICANT:
+        return f"  {pair.first} and {pair.second} differ by {distance}: within noise at n = {words.thousands(n)} ({test})"
+    better, worse = (pair.second, pair.first) if pair.difference > 0 else (pair.first, pair.second)
+    return f"  {better} is {distance} better than {worse}: more than noise at n = {words.thousands(n)} ({test})"

@@ -1,0 +1,109 @@
+"""The gap between a teacher and its students on a screen: a table per temperature, then what explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kdcli.cli.text import columns, sparkline
+from kdcli.report import words
+
+if TYPE_CHECKING:
+    from kdcli.results import GapReport, PairAt, PairReport, Response
+
+BARS = 40  # of the sparkline; more classes are thinned evenly
+NAMED = 3  # classes that are named
+PROFILE_BAR = 24  # columns of the entropy bar in a teacher's profile
+
+
+def gap_lines(report: GapReport) -> Iterator[str]:
+    """All lines of the screen."""
+    teacher = report.teacher
+    about = f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher {teacher.network}"
+    yield f"  {about} {words.percent(teacher.measures.accuracy, report.n)}"
+    if not report.students:
+        yield from _profile(report)
+        return
+    yield "  G_S = S(student) − S(teacher)      G_F = F(teacher) − F(student)      F = τ log Σ exp(z/τ)"
+    yield "  logits centred per sample before F and ‖z‖"
+    for place, temperature in enumerate(report.temperatures):
+        yield ""
+        yield from _table(report, place, temperature)
+        yield from _second_order(report, place, temperature)
+    yield ""
+    yield from _classes(report)
+
+
+def _table(report: GapReport, place: int, temperature: float) -> list[str]:
+    head = (f"τ = {words.temperature(temperature)}", "S nats", "G_S", "F", "G_F", "‖z‖", "student acc", "agrees")
+    rows = [head, _row("teacher", report.teacher, place, None, report.n)]
+    for response, pair in zip(report.students, report.pairs, strict=True):
+        name = f"{response.label} aligned" if response.form == "aligned" else response.label
+        rows.append(_row(name, response, place, pair, report.n))
+    return columns(rows, "<>>>>>>>")
+
+
+def _row(name: str, response: Response, place: int, pair: PairReport | None, n: int) -> tuple[str, ...]:
+    at = response.at[place]
+    entropy, energy = words.number(at.entropy.value), words.number(at.free_energy.value, 2)
+    norm = words.number(response.measures.logit_norm, 1)
+    if pair is None:
+        return (name, entropy, "", energy, "", norm, "", "")
+    gap = pair.at[place]
+    # scaling a sample's logits changes no answer, so the aligned form has the raw one's accuracy
+    raw = response.form == "raw"
+    accuracy, agreement = (words.percent(value, n) if raw else "" for value in (response.measures.accuracy, pair.agreement))
+    return (name, entropy, words.signed(gap.entropy.value), energy, words.signed(gap.free_energy.value), norm, accuracy, agreement)
+
+
+def _second_order(report: GapReport, place: int, temperature: float) -> Iterator[str]:
+    tau = words.temperature(temperature)
+    factor = "2K" if temperature == 1 else f"2K·{tau}²"
+    for number, pair in enumerate(pair for pair in report.pairs if pair.form == "raw"):
+        head = f"second order, G_S ≈ (‖v‖²−‖z‖²)/{factor}:" if number == 0 else ""
+        yield f"  {head:<38}  {pair.student} {words.signed(pair.at[place].entropy_second_order)}  {_validity(pair.at[place])}"
+
+
+def _validity(at: PairAt) -> str:
+    if not at.in_range:
+        return "(outside its range: ‖v‖² ≪ 2τ²K does not hold)"
+    return f"(exact / approximate = {words.number(at.entropy_ratio, 2)})" if at.entropy_ratio is not None else ""
+
+
+def _classes(report: GapReport) -> Iterator[str]:
+    from kdcli.report.gap_plots import ranked_classes, usual_temperature
+
+    raw = [pair for pair in report.pairs if pair.form == "raw"]
+    for pair in raw:
+        ranked = ranked_classes(report, usual_temperature(pair))
+        rising = [value for _, value in reversed(ranked)]
+        shown = [rising[position * len(rising) // BARS] for position in range(BARS)] if len(rising) > BARS else rising
+        largest = ", ".join(f"{name} {words.signed(value, 2)}" for name, value in ranked[:NAMED])
+        whose = f"{pair.student}  " if len(raw) > 1 else ""
+        yield f"  per-class G_S    {whose}{sparkline(shown)}   largest: {largest}"
+
+
+def _profile(report: GapReport) -> Iterator[str]:
+    """A teacher alone: how much it says at each temperature, from one-hot to uniform."""
+    import math
+
+    ceiling = math.log(max(len(report.class_names), 2))
+    rows = [("τ", "S nats", "95 % interval", "F", "S / log K")]
+    for at in report.teacher.at:
+        interval = f"{words.number(at.entropy.low)}–{words.number(at.entropy.high)}"
+        share = min(max(at.entropy.value / ceiling, 0.0), 1.0)
+        bar = "━" * round(share * PROFILE_BAR)
+        shown = f"{words.percent(share):>7}  {bar}"
+        rows.append(
+            (words.temperature(at.temperature), words.number(at.entropy.value), interval, words.number(at.free_energy.value, 2), shown)
+        )
+    yield "  response profile: what the teacher says besides its first answer, by temperature"
+    yield f"  S is mean entropy, at most log K = {ceiling:.3f} (uniform); F = τ log Σ exp(v/τ), logits centred per sample"
+    yield ""
+    yield from columns(rows, ">>>><")
+    yield ""
+    by_class = sorted(
+        zip(report.class_names, report.teacher.at[0].entropy_by_class, strict=True), key=lambda pair: pair[1] or 0.0, reverse=True
+    )
+    named = ", ".join(f"{name} {words.number(value, 2)}" for name, value in by_class[:NAMED])
+    yield f"  least sure of: {named}   (S at τ = {words.temperature(report.teacher.at[0].temperature)})"

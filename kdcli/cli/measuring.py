@@ -1,0 +1,56 @@
+"""What evaluate and analyze-gap share: gates from flags, and gates that say whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from kdcli.cli.env import Environment
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcli.recipe.schema import GatesSection
+    from kdcli.results import GateResult
+
+SplitName = Literal["train", "val", "test"]
+
+
+def gates_of(**limits: float | None) -> GatesSection:
+    """The thresholds that were given.
+
+    Raises:
+        UsageError: a limit that no result can be held to.
+    """
+    from pydantic import ValidationError
+
+    from kdcli.recipe.schema import GatesSection
+
+    try:
+        return GatesSection(**cast("Any", limits))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        message = problem["msg"].removeprefix("Input should be ")
+        raise UsageError(
+            f"{option} must be {message}, got {problem['input']:g}", hint="accuracy and ECE are fractions: 0.95, not 95"
+        ) from error
+
+
+def split_of(name: str) -> SplitName:
+    """The split that was asked for.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in get_args(SplitName):
+        raise UsageError(f"{name!r} is not a split", hint="--split test, val or train")
+    return cast("SplitName", name)
+
+
+def show_gates_by_owner(env: Environment, gates: Sequence[GateResult], owners: Sequence[str]) -> None:
+    """Gates come in equal shares, one share an owner, in the order of the owners."""
+    from kdcli.cli.screen import show_gates
+
+    share = len(gates) // len(owners) if owners else 0
+    for place, owner in enumerate(owners):
+        show_gates(env, tuple(gates[place * share : (place + 1) * share]), owner=f"  ({owner})" if len(owners) > 1 else "")

@@ -1,0 +1,80 @@
+"""`kd sweep`: a matrix of recipes. Finished cells are skipped, stopped ones go on, a failed one does not stop the others."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import completion
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import ErrorItem, Outcome
+from kdcli.cli.options import RUNNING, Out, runs_dir
+from kdcli.cli.progress import narrate
+from kdcli.errors import Exit
+
+if TYPE_CHECKING:
+    from kdcli.results import SweepResult
+
+NAME = "sweep"
+EXAMPLES = """
+kd sweep tables/cifar100-table1 --limit 1
+kd sweep tables/cifar100-table1 --json -q | jq '.data.cells'
+"""
+
+SweepFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="A sweep file, or the name of a shipped one.", show_default=False, autocompletion=completion.sweeps
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", help="Run at most N cells; finished ones do not count.", metavar="N", rich_help_panel=RUNNING, show_default=False
+    ),
+]
+
+
+def run(env: Environment, sweep: SweepFile, *, out: Out = None, limit: Limit = None) -> Outcome:
+    """Run a matrix of recipes, skipping finished cells.
+
+    Exit code 4: some cells failed; the others are done and kept. The same command tries the failed ones again.
+    """
+    from kdcli.recipe.sweep import load_sweep
+
+    loaded = load_sweep(sweep)
+    loaded.check()
+    from kdcli import jobs
+
+    typed = shlex.join(["kd", *env.argv])
+    with narrate(env) as listeners:
+        result = jobs.run_sweep(loaded.path, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit)
+    return _finish(env, sweep, result)
+
+
+def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
+    counts = Counter(cell.status for cell in result.cells)
+    left = result.count - len(result.cells)
+    parts = [f"{number} {status}" for status, number in counts.items()] + ([f"{left} left"] if left else [])
+    mark = ("✓", "green") if result.complete else ("✗", "bold red")
+    env.report(mark, f" {result.count} cells: {', '.join(parts)}")
+    failed = [cell for cell in result.cells if cell.status == "failed"]
+    errors = tuple(ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}") for cell in failed)
+    for error in errors:
+        env.complain(("error: ", "bold red"), error.message)
+    env.report(f"  next     kd table {sweep}")
+    return Outcome(result, errors=errors, exit_code=_exit_code(result, len(failed)))
+
+
+def _exit_code(result: SweepResult, failed: int) -> Exit:
+    if not failed:
+        return Exit.OK
+    return Exit.INCOMPLETE if failed < len(result.cells) else Exit.FAILURE
+
+
+def _labels(labels: object) -> str:
+    assert isinstance(labels, dict)
+    return " ".join(f"{key}={value}" for key, value in labels.items())

@@ -1,0 +1,101 @@
+"""`kd table`: a sweep as the paper's table, ours beside theirs. Reads summaries only, imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.options import Out, runs_dir
+from kdcli.cli.sweep import SweepFile
+from kdcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcli.recipe.sweep import Sweep
+    from kdcli.report.tables import Table
+
+NAME = "table"
+EXAMPLES = """
+kd table tables/cifar100-table1
+kd table tables/cifar100-table1 --format latex > table1.tex
+"""
+FORMATS = ("md", "csv", "latex", "html")
+
+Format = Annotated[str, typer.Option("--format", help="md, csv, latex or html.", metavar="NAME")]
+
+
+@dataclass(frozen=True, slots=True)
+class TableCell:
+    """One setting: the mean of n runs, its sample standard deviation, the published number and ours minus theirs."""
+
+    row: str
+    column: str
+    metric: str
+    values: tuple[float, ...]
+    n: int
+    missing: int
+    mean: float | None
+    sd: float | None
+    paper: float | None
+    difference: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableData:
+    """A sweep as a table."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cells: tuple[TableCell, ...]
+    notes: tuple[str, ...]
+
+
+def run(env: Environment, sweep: SweepFile, *, form: Format = "md", out: Out = None) -> Outcome:
+    """Print a sweep as the paper's table, ours and theirs.
+
+    Mean ± sd over seeds. A cell without a run is a dot."""
+    from kdcli.recipe.sweep import load_sweep
+    from kdcli.report.sweeps import sweep_results
+
+    if form not in FORMATS:
+        raise UsageError(f"{form!r} is not a format", hint=f"--format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    loaded = load_sweep(sweep)
+    loaded.check()
+    table = _tabulate(loaded, [(labels, result) for labels, result in sweep_results(loaded, runs_dir(env.environ, out))], sweep)
+    env.write(_writer(form)(table))
+    return Outcome(_data(table))
+
+
+def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], name: str) -> Table:
+    from kdcli.recipe.sweep import join
+    from kdcli.report.tables import Layout, PaperValue, tabulate
+
+    shape = sweep.table
+    rows, columns = ", ".join(shape.rows), ", ".join(shape.columns)
+    placed = [({rows: join(labels, shape.rows), columns: join(labels, shape.columns)}, result) for labels, result in results]
+    layout = Layout(rows, columns or None, ", ".join(shape.over) or "seed", shape.metrics, sweep.title)
+    paper = [PaperValue(entry.row, entry.column, entry.metric, entry.value, entry.source) for entry in sweep.paper]
+    return tabulate(placed, layout, paper, command=f"kd table {name}")  # type: ignore[arg-type]
+
+
+def _writer(form: str) -> Callable[[Table], str]:
+    from kdcli.report import table_text
+
+    return {"md": table_text.to_markdown, "csv": table_text.to_csv, "latex": table_text.to_latex, "html": table_text.to_html}[form]
+
+
+def _data(table: Table) -> TableData:
+    cells = tuple(
+        TableCell(
+            cell.row, cell.column, cell.metric, cell.values, cell.n, cell.missing, cell.mean, cell.sd, cell.paper, cell.difference, cell.source
+        )
+        for cell in table.cells.values()
+    )  # fmt: skip
+    return TableData(table.title, table.rows, table.columns, table.metrics, cells, table.notes)
