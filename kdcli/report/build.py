@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from kdcli.files import write_text
+from kdcli.report.baseline import find_baseline
 from kdcli.report.card import to_card
 from kdcli.report.plots import draw
 from kdcli.report.run import Run
@@ -24,6 +26,7 @@ def build(run: str | Path, *, html: bool = True) -> Path:
         NotFound: there is no run. CorruptFile: one of its files is damaged. NotWritable, DiskFull: the folder takes no files.
     """
     loaded = Run.load(run)
+    loaded = replace(loaded, baseline=find_baseline(loaded))
     plots = draw(loaded) if html else ()
     for plot in plots:
         write_text(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)

@@ -15,7 +15,7 @@ from kdcli.report import words
 from kdcli.report.run import Run
 from kdcli.report.sections import accuracy, provenance, reproduce_command
 from kdcli.report.summary import cell, code_block, escape, grid_markdown
-from kdcli.report.verdict import verdict
+from kdcli.report.verdict import against_labels, verdict
 from kdcli.results import RunResult
 
 _BLANK = "_To be filled in by the person who publishes this model._"
@@ -23,7 +23,12 @@ _BLANK = "_To be filled in by the person who publishes this model._"
 
 def to_card(run: Run, summary: RunResult) -> str:
     """The model card of a finished run."""
-    blocks = [_front_matter(summary), f"# {escape(summary.name)}", escape(verdict(run)), *_body(run, summary)]
+    blocks = [
+        _front_matter(summary),
+        f"# {escape(summary.name)}",
+        escape(f"{verdict(run)} {against_labels(run)}".strip()),
+        *_body(run, summary),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 

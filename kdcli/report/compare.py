@@ -109,7 +109,8 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     if len(bases) > 1:
         yield "These runs were not measured alike: " + "; ".join(sorted(bases)) + "."
     elif len(finished) == 2:
-        yield overlap_note(finished[0].test, finished[1].test)
+        note = overlap_note(finished[0].test, finished[1].test)
+        yield f"Accuracy: {note}."
     elif bases:
         yield f"All measured on {bases.pop()}."
 
@@ -149,7 +150,7 @@ def _shown(path: str, value: float | None, n: int | None) -> str:
 
 
 def _interval(interval: Interval | None, n: int | None) -> str:
-    return words.percent_range(interval.low, interval.high, n or 0) if interval else words.MISSING
+    return words.percent_range(interval, n or 0) if interval else words.MISSING
 
 
 def to_markdown(comparison: Comparison) -> str:

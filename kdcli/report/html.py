@@ -15,7 +15,7 @@ from kdcli.report import words
 from kdcli.report.run import Run
 from kdcli.report.sections import provenance, sections
 from kdcli.report.svg import Plot
-from kdcli.report.verdict import best_teacher, gate_sentence, verdict
+from kdcli.report.verdict import against_labels, best_teacher, gate_sentence, verdict
 from kdcli.results import RunResult
 
 
@@ -35,6 +35,7 @@ def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
         run=run,
         subtitle=_subtitle(run),
         verdict=verdict(run),
+        lead=against_labels(run),
         gates=[(gate.passed, gate_sentence(gate)) for gate in run.summary.gates] if run.summary else [],
         warnings=run.summary.warnings if run.summary else (),
         tiles=tiles(run.summary) if run.summary else [],
@@ -60,8 +61,13 @@ def _subtitle(run: Run) -> str:
 def tiles(summary: RunResult) -> list[Tile]:
     """Accuracy, distance to the teacher, size, certainty and calibration: what there is of them."""
     test = summary.test
-    interval = words.percent_range(test.accuracy_interval.low, test.accuracy_interval.high, test.n)
-    found = [Tile(words.percent(test.accuracy, test.n), "test accuracy", f"{interval}, n = {words.thousands(test.n)}")]
+    found = [
+        Tile(
+            words.percent(test.accuracy, test.n),
+            "test accuracy",
+            f"{words.percent_range(test.accuracy_interval, test.n)}{words.NBSP}%, n = {words.thousands(test.n)}",
+        )
+    ]
     teacher = best_teacher(summary)
     if teacher and teacher.test:
         level = words.percent(teacher.test.accuracy, teacher.test.n)

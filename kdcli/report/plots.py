@@ -41,12 +41,13 @@ def _figures(run: Run) -> Iterator[Plot]:
 
 
 def _measured(run: Run) -> list[tuple[str, Measures]]:
-    """What stands on the accuracy axis: teachers, then the network itself."""
+    """What stands on the accuracy axis: teachers, the label-only baseline, and the network itself."""
     if run.summary is None:
         return []
     teachers = [(f"teacher\n{teacher.architecture}", teacher.test) for teacher in run.summary.teachers if teacher.test]
     own = "student" if run.command == "distill" else "network"
-    return [*teachers, (f"{own}\n{run.summary.network}", run.summary.test)]
+    alone = [("labels only\n" + run.baseline.network, run.baseline.test)] if run.baseline else []
+    return [*teachers, *alone, (f"{own}\n{run.summary.network}", run.summary.test)]
 
 
 def _teacher_level(run: Run) -> float | None:
@@ -62,8 +63,8 @@ def accuracy_levels(measured: Sequence[tuple[str, Measures]]) -> Plot:
     with house_style("accuracy"):
         figure = canvas(5.0, 0.7 + 0.5 * len(measured))
         axes = figure.subplots()
-        for row, (_, measures) in enumerate(reversed(measured)):
-            colour = STUDENT if row == 0 else TEACHER
+        for row, (label, measures) in enumerate(reversed(measured)):
+            colour = STUDENT if row == 0 else TEACHER if label.startswith("teacher") else MUTED
             interval = measures.accuracy_interval
             axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colour, linewidth=4, alpha=0.4)
             axes.plot(100 * measures.accuracy, row, "o", color=colour, markersize=8)
@@ -89,23 +90,32 @@ def accuracy_levels(measured: Sequence[tuple[str, Measures]]) -> Plot:
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 
+def _starts(epochs: Sequence[Epoch]) -> list[int]:
+    """Where a stage begins: positions in `epochs`."""
+    return [position for position, epoch in enumerate(epochs) if position == 0 or epoch.stage != epochs[position - 1].stage]
+
+
+def _broken(epochs: Sequence[Epoch], values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs from 1 on and their values, with a gap where a stage begins: no line leads from one network to the next."""
+    breaks = _starts(epochs)[1:]
+    position = np.arange(1.0, len(epochs) + 1)
+    return np.insert(position, breaks, np.nan), np.insert(np.asarray(values, dtype=float), breaks, np.nan)
+
+
 def _stage_marks(axes: Axes, epochs: Sequence[Epoch]) -> None:
     """Where a stage begins, if there are several: a thin line with its name."""
-    starts = [position for position, epoch in enumerate(epochs) if position == 0 or epoch.stage != epochs[position - 1].stage]
-    if len(starts) < 2:
-        return
-    for start in starts:
+    starts = _starts(epochs)
+    for start in starts if len(starts) > 1 else ():
         axes.axvline(start + 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
         axes.text(start + 0.6, 0.02, epochs[start].stage, transform=axes.get_xaxis_transform(), fontsize=7.5, color=MUTED)
 
 
-def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> np.ndarray:
+def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     _stage_marks(axes, epochs)
-    return np.arange(1, len(epochs) + 1)
 
 
 def losses(epochs: Sequence[Epoch]) -> Plot:
@@ -114,10 +124,10 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
     with house_style("losses"):
         figure = canvas()
         axes = figure.subplots()
-        position = _epoch_axis(axes, epochs)
+        _epoch_axis(axes, epochs)
         values = {term: np.array([epoch.losses.get(term, np.nan) for epoch in epochs], dtype=float) for term in terms}
         for term, colour in zip(terms, TERMS * (1 + len(terms) // len(TERMS)), strict=False):
-            axes.plot(position, values[term], color=colour, label=term)
+            axes.plot(*_broken(epochs, values[term]), color=colour, label=term)
         logarithmic = _wide_range(np.concatenate(list(values.values()))) if values else False
         if logarithmic:
             axes.set_yscale("log")
@@ -138,11 +148,13 @@ def accuracy_curves(epochs: Sequence[Epoch], teacher: float | None = None) -> Pl
     with house_style("accuracy-curves"):
         figure = canvas()
         axes = figure.subplots()
-        position = _epoch_axis(axes, epochs)
-        axes.plot(position, [100 * epoch.train_accuracy for epoch in epochs], color=MUTED, linewidth=1.4, label="train")
+        _epoch_axis(axes, epochs)
+        train = [100 * epoch.train_accuracy for epoch in epochs]
+        axes.plot(*_broken(epochs, train), color=MUTED, linewidth=1.4, label="train")
         held_out = [epoch.val for epoch in epochs]
         if any(held_out):
-            axes.plot(position, [100 * val.accuracy if val else np.nan for val in held_out], color=STUDENT, label="validation")
+            validation = [100 * val.accuracy if val else np.nan for val in held_out]
+            axes.plot(*_broken(epochs, validation), color=STUDENT, label="validation")
         if teacher is not None:
             axes.axhline(100 * teacher, color=TEACHER, linestyle="--", linewidth=1.2, label="teacher, test")
         axes.set_ylabel("accuracy, %")
@@ -158,7 +170,8 @@ def learning_rate(epochs: Sequence[Epoch]) -> Plot:
     with house_style("learning-rate"):
         figure = canvas(5.0, 1.7)
         axes = figure.subplots()
-        axes.plot(_epoch_axis(axes, epochs), [epoch.lr for epoch in epochs], color=STUDENT)
+        _epoch_axis(axes, epochs)
+        axes.plot(*_broken(epochs, [epoch.lr for epoch in epochs]), color=STUDENT)
         axes.set_ylabel("learning rate")
         axes.set_ylim(bottom=0)
         return Plot("learning-rate", "curves", "Learning rate", "At the end of each epoch.", to_svg(figure))

@@ -63,7 +63,8 @@ class Epoch:
 class Run:
     """A run directory. summary is None while the run is unfinished; analysis where none was made.
 
-    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are left out.
+    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are left out. baseline: the
+    same network trained on labels alone, where `kdcli.report.baseline` found such a run.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Run:
     summary: RunResult | None
     analysis: RunAnalysis | None
     torn_lines: int = 0
+    baseline: RunResult | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +96,7 @@ class Run:
             NotFound: there is no run. CorruptFile: one of its files is damaged.
         """
         folder = find_run(path)
-        text, recipe = _recipe(folder / RECIPE_FILE)
+        text, recipe = read_recipe(folder / RECIPE_FILE)
         events, torn = _events(folder / METRICS_FILE)
         return cls(
             path=folder,
@@ -202,7 +204,12 @@ def _optional(path: Path, kind: type[T]) -> T | None:
     return from_dict(kind, read_json(path), path) if path.is_file() else None
 
 
-def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
+def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a resolved recipe, and its tables.
+
+    Raises:
+        CorruptFile: it is not TOML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)

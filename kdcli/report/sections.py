@@ -26,6 +26,7 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    words: bool = False  # cells hold words rather than numbers, and stand to the left
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,12 @@ def accuracy(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     summary = run.summary
     if summary is None:
         return None
-    text = [overlap_note(summary.test, best.test)] if (best := best_teacher(summary)) and best.test else []
+    text = [f"Beside its teacher: {overlap_note(summary.test, best.test)}."] if (best := best_teacher(summary)) and best.test else []
+    if run.baseline:
+        text.append(f"Beside {run.baseline.name}, the same recipe without a teacher: {overlap_note(summary.test, run.baseline.test)}.")
     if summary.val:
         text.append(_validation(summary.val))
-    return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(summary),), plots)
+    return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(run, summary),), plots)
 
 
 def _validation(val: Measures) -> str:
@@ -75,10 +78,12 @@ def _validation(val: Measures) -> str:
     return f"On {words.plural(val.n, 'image')} held out of the training set: {words.percent(val.accuracy, val.n)}; {chosen}."
 
 
-def _measures_grid(summary: RunResult) -> Grid:
+def _measures_grid(run: Run, summary: RunResult) -> Grid:
     own = "student" if summary.command == "distill" else "network"
-    teachers = [(f"teacher {teacher.architecture}", teacher.parameters, teacher.test) for teacher in summary.teachers]
-    networks = [*teachers, (f"{own} {summary.network}", summary.parameters, summary.test)]
+    networks = [(f"teacher {teacher.architecture}", teacher.parameters, teacher.test) for teacher in summary.teachers]
+    if run.baseline:
+        networks.append(("labels only", run.baseline.parameters, run.baseline.test))
+    networks.append((f"{own} {summary.network}", summary.parameters, summary.test))
     rows = [("parameters", *(words.count(size) for _, size, _ in networks))]
     rows += [(name, *(say(test) if test else words.MISSING for _, _, test in networks)) for name, say in _ROWS]
     best = best_teacher(summary)
@@ -99,7 +104,7 @@ def provenance(summary: RunResult) -> str:
 
 _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("accuracy", lambda test: words.percent(test.accuracy, test.n)),
-    ("95 % interval", lambda test: words.percent_range(test.accuracy_interval.low, test.accuracy_interval.high, test.n)),
+    ("95 % interval, %", lambda test: words.percent_range(test.accuracy_interval, test.n)),
     ("top-5 accuracy", lambda test: words.percent(test.top5, test.n)),
     ("NLL, nats", lambda test: words.number(test.nll)),
     ("ECE", lambda test: words.number(test.ece)),
@@ -238,7 +243,7 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     cells = [(count, row, column) for row, line in enumerate(analysis.confusion) for column, count in enumerate(line) if row != column]
     worst = sorted((cell for cell in cells if cell[0]), key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
     rows = tuple((names[row], names[column], str(count)) for count, row, column in worst)
-    grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split"),) if rows else ()
+    grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split", words=True),) if rows else ()
     return Section("confusion", "Confusion", (), grids, plots)
 
 
@@ -255,7 +260,7 @@ def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
     if not run.environment:
         return None
     rows = tuple((key.replace("_", " "), _say(value)) for key, value in run.environment.items() if value not in (None, "", {}))
-    return Section("environment", "Environment", grids=(Grid(("", ""), rows),))
+    return Section("environment", "Environment", grids=(Grid(("", ""), rows, words=True),))
 
 
 def _say(value: object) -> str:

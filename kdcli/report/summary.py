@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from kdcli.report.run import Run
 from kdcli.report.sections import Grid, Section, sections
 from kdcli.report.svg import Plot
-from kdcli.report.verdict import gate_sentence, verdict
+from kdcli.report.verdict import against_labels, gate_sentence, verdict
 
 
 def to_markdown(run: Run, plots: Sequence[Plot] = ()) -> str:
     """The report as GitHub-flavoured Markdown; figures are links to plots/NAME.svg."""
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
+    if lead := against_labels(run):
+        blocks.append(escape(lead))
     if run.summary:
         if run.summary.gates:
             blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))
@@ -38,9 +40,9 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def grid_markdown(grid: Grid) -> str:
-    """A table in pipes, numbers to the right; the caption follows it."""
+    """A table in pipes, numbers to the right, words to the left; the caption follows it."""
     columns = [cell(column) or " " for column in grid.columns]
-    lines = [columns, [":--", *["--:"] * (len(columns) - 1)], *([cell(text) for text in row] for row in grid.rows)]
+    lines = [columns, [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)], *([cell(text) for text in row] for row in grid.rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table
 

@@ -38,6 +38,8 @@ _RC: dict[str, Any] = {
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -93,12 +95,9 @@ def house_style(name: str) -> Iterator[None]:
 
 def canvas(width: float = 5.0, height: float = 3.1) -> Figure:
     """An empty figure, inches, that no global state knows of. Call it, and draw, within `house_style`."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=72, layout="constrained")
 
 
 def legend(axes: Axes, columns: int = 4) -> None:
@@ -110,9 +109,11 @@ def legend(axes: Axes, columns: int = 4) -> None:
 
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text: currentColor for ink, no ids but those referred to, no date, no outside address."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # savefig would draw twice
     text = buffer.getvalue()
     text = text[text.index("<svg ") :]
     text = text.replace(INK, "currentColor").replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")

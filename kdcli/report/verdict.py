@@ -12,13 +12,20 @@ _COMPARES = {"min": "at least", "max": "at most"}
 
 
 def verdict(run: Run) -> str:
-    """One or two sentences: what the network is beside its teacher, or how good it is alone."""
+    """One sentence: what the network is beside its teacher, or how good it is alone."""
     if run.summary is None:
         return _unfinished(run)
     best = best_teacher(run.summary)
     if best is None or best.test is None:
         return _alone(run.summary)
-    return f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)}{_certainty(run.summary)}."
+    return f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)} its teacher{_certainty(run.summary)}."
+
+
+def against_labels(run: Run) -> str:
+    """What the teacher was worth, where a label-only baseline is known; else nothing."""
+    if run.summary is None or run.baseline is None:
+        return ""
+    return f"It is {_accuracy(run.summary.test, run.baseline.test)} the same network trained on labels alone."
 
 
 def best_teacher(summary: RunResult) -> TeacherSummary | None:
@@ -31,7 +38,7 @@ def _unfinished(run: Run) -> str:
     if not run.epochs:
         return "This run is not finished: no epoch is complete yet."
     last = run.epochs[-1]
-    return f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go on with: kd resume {run.path.name}"
+    return f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go on with: kd resume {run.path}"
 
 
 def _alone(summary: RunResult) -> str:
@@ -51,8 +58,8 @@ def _accuracy(student: Measures, teacher: Measures) -> str:
     difference = 100 * (student.accuracy - teacher.accuracy)
     shown = f"{abs(difference):.{words.percent_digits(student.n)}f}"
     if float(shown) == 0:
-        return "as accurate as its teacher"
-    return f"{shown} points {'below' if difference < 0 else 'above'} its teacher"
+        return "as accurate as"
+    return f"{shown} points {'below' if difference < 0 else 'above'}"
 
 
 def _certainty(summary: RunResult) -> str:
@@ -71,12 +78,10 @@ def gate_sentence(gate: GateResult) -> str:
     return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
 
-def overlap_note(student: Measures, teacher: Measures) -> str:
+def overlap_note(first: Measures, second: Measures) -> str:
     """What the difference of two accuracies is worth at this number of images."""
-    first, second = student.accuracy_interval, teacher.accuracy_interval
-    if first.low > second.high or second.low > first.high:
-        return f"The two 95 % intervals do not overlap: the difference is more than chance at n = {words.thousands(student.n)}."
-    return (
-        f"The two 95 % intervals overlap at n = {words.thousands(student.n)}. kd evaluate with both checkpoints "
-        "tests the difference on the same images (McNemar)."
-    )
+    one, other = first.accuracy_interval, second.accuracy_interval
+    n = words.thousands(first.n)
+    if one.low > other.high or other.low > one.high:
+        return f"the 95 % intervals do not overlap at n = {n}: the difference is more than chance"
+    return f"the 95 % intervals overlap at n = {n}: kd evaluate with both checkpoints tests the difference on the same images"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from kdcli.results import Interval
+
 MISSING = "·"
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -45,10 +47,10 @@ def percent(value: float | None, n: int = 0) -> str:
     return f"{100 * value:.{percent_digits(n)}f}{NBSP}%"
 
 
-def percent_range(low: float, high: float, n: int = 0) -> str:
-    """An interval of fractions as percentages: 95.0–98.5 %."""
+def percent_range(interval: Interval, n: int = 0) -> str:
+    """An interval of fractions in percent, without the sign: 95.0–98.5."""
     digits = percent_digits(n)
-    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{NBSP}%"
+    return f"{100 * interval.low:.{digits}f}–{100 * interval.high:.{digits}f}"
 
 
 def points(difference: float | None, n: int = 0) -> str:

@@ -126,14 +126,14 @@ def response(label: str, form: str, sharpness: float, temperatures, classes: int
     return Response(label, f"runs/{label}", label, 20_500, "skd", form, measures(0.97), points)
 
 
-def pair(form: str, scale: float, temperatures, classes: int) -> PairReport:
-    def at(tau: float) -> PairAt:
-        gap = scale * 0.081 * tau
-        by_class = spread(gap, classes, 3)
-        near = (gap * 1.3, 0.04 * 1.3, 1 / 1.3, 1 / 1.3)
-        return PairAt(tau, estimate(gap), estimate(0.04 * scale), *near, tau > 2, 0.03, by_class, spread(0.04, classes, 4))
+def pair(teacher: Response, student: Response, classes: int) -> PairReport:
+    def at(of: ResponseAt, mine: ResponseAt) -> PairAt:
+        entropy, energy = mine.entropy.value - of.entropy.value, of.free_energy.value - mine.free_energy.value
+        near = (entropy * 1.3, energy * 1.3, 1 / 1.3, 1 / 1.3)
+        by_class = spread(entropy, classes, 3), spread(energy, classes, 4)
+        return PairAt(of.temperature, estimate(entropy), estimate(energy), *near, of.temperature > 2, 0.03, *by_class)
 
-    return PairReport("skd-cnn-small-digits-1", form, 0.981, tuple(at(tau) for tau in temperatures))
+    return PairReport(student.label, student.form, 0.981, tuple(map(at, teacher.at, student.at)))
 
 
 def analysis(classes: int = 10, temperatures=(1.0, 2.0, 4.0), **changes) -> RunAnalysis:
@@ -150,15 +150,16 @@ def analysis(classes: int = 10, temperatures=(1.0, 2.0, 4.0), **changes) -> RunA
 
     label = "skd-cnn-small-digits-1"
     students = (response(label, "raw", 7.0, temperatures, classes), response(label, "aligned", 8.2, temperatures, classes))
+    known = response("cnn-large", "raw", 9.0, temperatures, classes)
     gap = GapReport(
         data="digits",
         split="test",
         n=360,
         class_names=names,
         temperatures=tuple(temperatures),
-        teacher=response("cnn-large", "raw", 9.0, temperatures, classes),
+        teacher=known,
         students=students,
-        pairs=(pair("raw", 1.0, temperatures, classes), pair("aligned", 0.3, temperatures, classes)),
+        pairs=tuple(pair(known, student, classes) for student in students),
     )
     values = {"calibration": {"teacher": curve(0.012, -0.02), "student": curve(0.021, 0.04)}, "gap": gap}
     return RunAnalysis(names, tuple(map(tuple, counts.tolist())), **(values | changes))
@@ -200,6 +201,27 @@ def write_run(folder: Path, *, result=None, details=None, lines=None, recipe: st
     if details:
         (folder / "analysis.json").write_text(json.dumps(finite(asdict(details))))
     return folder
+
+
+BASELINE_RECIPE = """\
+seed = 0
+[data]
+name = "digits"
+val_fraction = 0.1
+[model]
+name = "cnn-small"
+[method]
+name = "none"
+[train]
+epochs = 30
+"""
+
+
+def write_baseline(folder: Path) -> Path:
+    """The network of `write_student`, trained in the same way on labels alone."""
+    alone = {"command": "train-teacher", "method": "none", "teachers": (), "gap": None, "gaps": (), "gates": ()}
+    result = summary(**alone, name="none-cnn-small-digits-1", test=measures(0.9528))
+    return write_run(folder, result=result, lines=epoch_lines(stage="train", terms=(("ce", 2.0),)), recipe=BASELINE_RECIPE)
 
 
 def write_student(folder: Path) -> Path:

@@ -1,0 +1,41 @@
+"""Was the teacher worth it? Finds the run that trained the same network in the same way on labels alone.
+
+It is looked for among the neighbours of a run: a sweep puts its cells side by side, and so does `runs/`. Only a run whose
+recipe is the same but for method and teacher counts; a network trained longer, or on other data, is no baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdcli.errors import KdError
+from kdcli.files import read_json
+from kdcli.report.run import RECIPE_FILE, SUMMARY_FILE, Run, from_dict, read_recipe, runs_in
+from kdcli.results import RunResult
+
+LABELS_ONLY = "none"  # the method that has no teacher and no term but cross-entropy
+_FREE = {"name", "method", "teacher", "gates", "report", "runtime", "extends"}  # may differ without changing what labels alone teach
+
+
+def find_baseline(run: Run) -> RunResult | None:
+    """The label-only run beside this one, or None. Neighbours that cannot be read are passed over."""
+    if run.command != "distill" or run.recipe.get("method", {}).get("name") == LABELS_ONLY:
+        return None
+    wanted = _training(run.recipe)
+    for folder in runs_in(run.path.resolve().parent):
+        try:
+            _, recipe = read_recipe(folder / RECIPE_FILE)
+            if recipe.get("method", {}).get("name") != LABELS_ONLY or _training(recipe) != wanted:
+                continue
+            if (folder / SUMMARY_FILE).is_file():
+                return from_dict(RunResult, read_json(folder / SUMMARY_FILE), folder / SUMMARY_FILE)
+        except KdError:
+            continue
+    return None
+
+
+def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result of training on labels: all but method and teacher, the network under one name."""
+    kept = {key: value for key, value in recipe.items() if key not in _FREE | {"model", "student"}}
+    return {**kept, "network": recipe.get("student", recipe.get("model"))}
