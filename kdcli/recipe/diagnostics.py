@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,9 +67,9 @@ _WRONG = {
 
 
 def sort_key(diagnostic: Diagnostic) -> tuple[str, int, int, str]:
-    """Files by name, then from top to bottom; what stands in no file comes last."""
+    """Files by name, each from top to bottom, then what is missing from it; what stands in no file comes last."""
     where = diagnostic.where or Where()
-    return (where.file or "\uffff", where.line or 0, where.column or 0, diagnostic.key)
+    return (where.file or "\uffff", where.line or sys.maxsize, where.column or 0, diagnostic.key)
 
 
 def refuse(shown: str, diagnostics: Sequence[Diagnostic]) -> RecipeInvalid:

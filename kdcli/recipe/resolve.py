@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,9 @@ def resolve(
         NotFound, BadCheckpoint, Incompatible: the only problem is the file, the teacher's file, or that the teacher does not fit.
     """
     given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
-    above = lay(given, overrides.from_command_line(sets, flags), kind)
-    above = lay(overrides.from_environment(environ), above, kind)
+    above = (overrides.from_environment(environ), given, overrides.from_command_line(sets, flags))
     path = _choose(kind, file, above)
-    layer = lay(inherit.from_file(path, kind), above, kind) if path is not None else above
+    layer = reduce(lambda below, over: lay(below, over, kind), above, inherit.from_file(path, kind) if path is not None else Layer())
     if file is None and path is not None:
         layer.notes.insert(0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top")
     if file is not None and path is not None:
@@ -90,10 +90,11 @@ def kind_of(file: Path | str) -> Kind:
     return "train-teacher" if "model" in inherit.from_file(shipped.locate(str(file)), "distill").values else "distill"
 
 
-def _choose(kind: Kind, file: Path | str | None, above: Layer) -> Path | None:
+def _choose(kind: Kind, file: Path | str | None, above: Sequence[Layer]) -> Path | None:
     if file is not None:
         return shipped.locate(str(file))
-    return shipped.find(QUICKSTART[kind]) if kind == "train-teacher" or "teacher" not in above.values else None
+    taught = kind == "distill" and any("teacher" in layer.values for layer in above)
+    return None if taught else shipped.find(QUICKSTART[kind])
 
 
 def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
@@ -118,6 +119,7 @@ class _Work:
         self.problems: list[Diagnostic] = []
         self.refusals: list[tuple[str, KdError]] = []  # complete errors of their own, by key
         self.teachers: list[teachers.Known] = []
+        self.unread = False  # a teacher's file could not be read
         self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
 
     def run(self, *, spare_teachers: bool) -> Recipe:
@@ -171,15 +173,24 @@ class _Work:
         return [("teacher", given)] if isinstance(given, dict) else []
 
     def _meet_teachers(self) -> None:
+        ways = {"checkpoint": teachers.from_checkpoint, "recipe": self._future_teacher, "name": teachers.check_pretrained}
         for key, table in self._teacher_tables():
-            for source, meet in (("checkpoint", teachers.from_checkpoint), ("recipe", self._future_teacher)):
-                if isinstance(table.get(source), str):
-                    try:
-                        self.teachers.append(meet(table[source]))
-                    except RecipeInvalid as error:
-                        self.problems += error.diagnostics
-                    except UsageError as error:
-                        self.refusals.append((f"{key}.{source}", error))
+            for source in ways.keys() & table.keys():
+                self._meet(f"{key}.{source}", table[source], ways[source])
+
+    def _meet(self, key: str, value: Any, meet: Callable[[str], teachers.Known | None]) -> None:
+        if not isinstance(value, str):
+            return
+        try:
+            known = meet(value)
+        except RecipeInvalid as error:
+            self.unread = True
+            self.problems += error.diagnostics
+        except UsageError as error:
+            self.unread = True
+            self.refusals.append((key, error))
+        else:
+            self.teachers += [known] if known is not None else []
 
     def _future_teacher(self, path: str) -> teachers.Known:
         recipe = resolve("train-teacher", file=path, environ=self.environ).recipe

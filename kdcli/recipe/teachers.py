@@ -68,6 +68,19 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
     return Known(path, "teacher's recipe", recipe.model.name, data, images.num_classes, images.input_shape, images.class_names)
 
 
+def check_pretrained(name: str) -> None:
+    """Refuse a name that brings no weights. What its weights predict is known only once they are loaded.
+
+    Raises:
+        NotFound: nothing of that name. Incompatible: a network of kd's own, which starts from fresh weights.
+    """
+    catalog.entry("model", name)
+    if "/" not in name:
+        raise Incompatible(
+            f"{name} comes without weights", hint="give checkpoint = RUN or recipe = FILE, or a name such as torchvision/resnet50"
+        )
+
+
 def images_of(data: schema.DataSection) -> Images:
     """What the catalogue knows of a [data] section, and what its own options fix (the number of synthetic classes)."""
     facts = catalog.entry("dataset", data.name).facts
