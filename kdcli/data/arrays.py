@@ -52,8 +52,8 @@ def _size(x: Tensor) -> str:
 
 
 def _inputs(x: NDArray[Any], key: str, origin: str) -> Tensor:
-    if len(x) == 0 if x.ndim else True:
-        raise BadData(f"{origin}: {key} is empty")
+    if x.ndim == 0 or len(x) == 0:
+        raise BadData(f"{origin}: {key} is empty", hint="give it one sample at least, the first axis counts them")
     if x.ndim == 2 and x.dtype.kind == "f":
         return _vectors(x, key, origin)
     if x.dtype != np.uint8:

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdcli.errors import BadData
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BLOCK = 1 << 24
@@ -92,7 +94,11 @@ class Folder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over names, labels and sizes in bytes of the files, not their content: reading ImageNet takes too long."""
+        """Hex SHA-256 over names, labels and sizes in bytes of the files, not their content: reading ImageNet takes too long.
+
+        Raises:
+            BadData: a file is no longer there.
+        """
         digest = hashlib.sha256(json.dumps([self.size, self.resize]).encode())
         for line in self._listing():
             digest.update(json.dumps(line).encode())
@@ -101,7 +107,14 @@ class Folder:
     def _listing(self) -> Iterator[tuple[str, int, int]]:
         for paths, labels in ((self.train, self.y_train), (self.test, self.y_test)):
             for path, label in zip(paths, labels.tolist(), strict=True):
-                yield path, label, (self.root / path).stat().st_size
+                yield path, label, _size(self.root / path)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}", hint="remove or replace the file") from error
 
 
 Source = Pictures | Folder

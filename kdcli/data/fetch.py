@@ -6,8 +6,9 @@ import errno
 import tarfile
 import zlib
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from torchvision.datasets.utils import download_and_extract_archive
 
@@ -33,7 +34,9 @@ def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str) -> None
     for url in urls:
         try:
             download_and_extract_archive(url, str(folder), filename=filename, md5=md5)
-        except (OSError, RuntimeError, EOFError, tarfile.TarError, zlib.error) as error:
+        except (OSError, HTTPException, RuntimeError, EOFError, tarfile.TarError, zlib.error) as error:
+            if isinstance(error, HTTPError):
+                error.close()  # it carries the connection
             _stop_if_hopeless(error, folder)
             failure = error
         else:

@@ -61,7 +61,8 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise NotFound(f"no such file: {path}", hint="set data.path to an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because np.load leaves a file open that turns out to be damaged
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except ValueError as error:  # numpy's word for pickled content, both in an array and in place of the whole file
         raise BadData(f"{path} is not an .npz file, or holds Python objects, which kd never loads", hint="save plain arrays") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -74,13 +74,12 @@ class StreamedFeed(SourceFeed):
         paths: dict[SplitName, tuple[str, ...]] = {"train": source.train, "val": source.train, "test": source.test}
         self._folder = source
         self._paths = {name: [paths[name][row] for row in positions.tolist()] for name, positions in rows.items()}
-        self._agenda = _Agenda()
-        self._trainer = self._loader("train", plan.augment, self._agenda, persistent=plan.workers > 0)
+        self._trainer = self._loader("train", plan.augment, persistent=plan.workers > 0)
 
-    def _loader(self, name: SplitName, augment: Augmentation, agenda: _Agenda, *, persistent: bool) -> DataLoader[Tensor | KdError]:
+    def _loader(self, name: SplitName, augment: Augmentation, *, persistent: bool) -> DataLoader[Tensor | KdError]:
         return DataLoader(
             _Decoder(self._folder, self._paths[name], augment),
-            batch_sampler=agenda,
+            batch_sampler=_Agenda(),
             num_workers=self.plan.workers,
             collate_fn=_as_made,
             pin_memory=self.plan.device.type == "cuda",
@@ -90,20 +89,21 @@ class StreamedFeed(SourceFeed):
 
     def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
         parts = list(parts)
-        agenda = self._agenda if training else _Agenda()
+        try:
+            for made, part in zip(self._working(name, parts, training=training), parts, strict=True):
+                if isinstance(made, KdError):
+                    raise made
+                yield made.to(self.plan.device, non_blocking=True), part
+        except (KdError, RuntimeError) as error:
+            # let go of the workers now: a traceback would keep them, and they end badly when they are collected as part of a cycle
+            self._trainer = self._loader("train", self.plan.augment, persistent=self.plan.workers > 0)
+            if "DataLoader worker" not in str(error):
+                raise
+            raise KdError("a process that decodes images died", hint="lower runtime.workers: the machine may lack memory") from error
+
+    def _working(self, name: SplitName, parts: Sequence[Part], *, training: bool) -> DataLoader[Tensor | KdError]:
+        """The loader for a split, told what to make."""
+        loader = self._trainer if training else self._loader(name, Augmentation(), persistent=False)
+        agenda = cast("_Agenda", loader.batch_sampler)
         agenda.batches = [list(zip(index.tolist(), view.tolist(), strict=True)) for index, view in parts]
-        loader = self._trainer if training else self._loader(name, Augmentation(), agenda, persistent=False)
-        for images, part in zip(_read(loader), parts, strict=True):
-            yield images.to(self.plan.device, non_blocking=True), part
-
-
-def _read(loader: DataLoader[Tensor | KdError]) -> Iterator[Tensor]:
-    try:
-        for made in loader:
-            if isinstance(made, KdError):
-                raise made
-            yield made
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise KdError("a process that decodes images died", hint="lower runtime.workers: the machine may lack memory") from error
+        return loader

@@ -35,7 +35,15 @@ def pictures() -> Pictures:
 @pytest.fixture
 def feed() -> Make:
     def make(source: Source, augment: Augmentation | None = None, **changes: Any) -> Feed:
-        settings = {"batch_size": 8, "eval_batch_size": 4, "val_fraction": 0.0, "train_limit": None, "seed": 0, "device": "cpu", "workers": 0}
+        settings = {
+            "batch_size": 8,
+            "eval_batch_size": 4,
+            "val_fraction": 0.0,
+            "train_limit": None,
+            "seed": 0,
+            "device": "cpu",
+            "workers": 0,
+        }
         return make_feed(source, name="test", augment=augment or Augmentation(), **(settings | changes))
 
     return make

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as VF
+from torchvision.transforms.v2.functional import crop, horizontal_flip, pad
 
 from kdcli.core import random
 from kdcli.data.augment import Augmentation
@@ -18,11 +18,11 @@ def test_a_view_is_what_torchvision_does_with_its_corner_and_flip(padding: str) 
     augment = Augmentation(crop=2, padding=padding, flip=True)
     image = picture(3, 6, 9)
     views = torch.arange(augment.views)
-    padded = VF.pad(image, [2], padding_mode="constant" if padding == "zeros" else "reflect")
+    padded = pad(image, [2], padding_mode="constant" if padding == "zeros" else "reflect")
     for view, made in zip(views.tolist(), augment.apply(image.expand(len(views), -1, -1, -1), views), strict=True):
         dy, dx, flip = view // 10, view // 2 % 5, view % 2
-        expected = VF.crop(padded, dy, dx, 6, 9)
-        assert torch.equal(made, VF.horizontal_flip(expected) if flip else expected), (view, padding)
+        expected = crop(padded, dy, dx, 6, 9)
+        assert torch.equal(made, horizontal_flip(expected) if flip else expected), (view, padding)
 
 
 def test_the_middle_view_is_the_image_itself() -> None:

@@ -21,7 +21,9 @@ CUT = Augmentation(resized_crop=True, flip=True)
 
 def streamed(path: Path, size: int = 6, **options: int) -> Folder:
     # sizes below 8 are refused by Options; these tests want the smallest pictures there are
-    found = load("image-folder", options=Options.model_construct(**{**Options(path=str(path)).model_dump(), "size": size, **options}), root=path)
+    found = load(
+        "image-folder", options=Options.model_construct(**{**Options(path=str(path)).model_dump(), "size": size, **options}), root=path
+    )
     assert isinstance(found, Folder)
     return found
 
