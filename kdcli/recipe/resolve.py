@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdcli import catalog
-from kdcli.errors import Diagnostic, KdError, RecipeInvalid, UsageError
-from kdcli.recipe import diagnostics, inherit, overrides, sections, shipped, teachers
+from kdcli.recipe import diagnostics, inherit, overrides, sections, shipped
 from kdcli.recipe.diagnostics import Explainer
-from kdcli.recipe.document import Origin, shown_as
+from kdcli.recipe.document import shown_as
 from kdcli.recipe.layers import Kind, Layer, default_name, dotted, lay, recipe_class
 from kdcli.recipe.overrides import Flag
-from kdcli.recipe.schema import Recipe, TrainTeacherRecipe
+from kdcli.recipe.schema import Recipe
+from kdcli.recipe.taught import Taught
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve"]
 
@@ -76,8 +75,12 @@ def resolve(
         layer.notes.insert(0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top")
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
-    work = _Work(kind, layer, environ, None if path is None else shown_as(path))
-    recipe = work.run(spare_teachers=spare_teachers or (file is None and path is not None))
+    shown = None if path is None else shown_as(path)
+    taught = Taught(kind, layer, lambda recipe: resolve("train-teacher", file=recipe, environ=environ).recipe, shown)
+    taught.fill_in()  # before teachers are spared: a baseline has the data of the students that it is compared with
+    if spare_teachers or (file is None and path is not None):
+        taught.spare()
+    recipe = _build(kind, layer, taught, shown)
     return Resolved(recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None)
 
 
@@ -108,176 +111,25 @@ def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
         raise diagnostics.refuse(shown_as(path), [told])
 
 
-class _Work:
-    """One recipe on its way. Problems are collected, so that all are told at once."""
-
-    def __init__(self, kind: Kind, layer: Layer, environ: Mapping[str, str], shown: str | None) -> None:
-        self.kind = kind
-        self.layer = layer
-        self.environ = environ
-        self.shown = shown
-        self.problems: list[Diagnostic] = []
-        self.refusals: list[tuple[str, KdError]] = []  # complete errors of their own, by key
-        self.teachers: list[teachers.Known] = []
-        self.unread = False  # a teacher's file could not be read
-        self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
-
-    def run(self, *, spare_teachers: bool) -> Recipe:
-        if self.kind == "distill":
-            self._meet_teachers()
-            self._fill_in()  # before they are spared: a baseline has the data of the students that it is compared with
-            if spare_teachers:
-                self._spare_teachers()
-        chosen, wrong = sections.choose(self.kind, self.layer)
-        names = {section: name for section in chosen if (name := default_name(section, self.kind))}
-        self.explainer = Explainer(recipe_class(self.kind), self.layer, chosen, names, self.shown)
-        self.problems += [self.explainer.at(f"{section}.name", error.message, error.hint) for section, error in wrong.items()]
-        recipe = self._validate(chosen)
-        if "method" not in wrong:
-            self._check_arity()
-        if recipe is not None and "data" not in wrong:
-            self._check_fit(recipe)
-        self._raise()
-        assert recipe is not None
-        return recipe
-
-    def _validate(self, chosen: Mapping[str, type[BaseModel]]) -> Recipe | None:
-        values = sections.complete(self.kind, self.layer.values)
-        narrowed = sections.recipe_type(self.kind, chosen)
-        try:
-            # through JSON, because there strictness does not ask for Python's tuples; "3" is no number, 3 is a float
-            found = narrowed.model_validate_json(json.dumps(values, default=str), strict=True)
-        except ValidationError as error:
-            told = self.explainer.explain(error)
-            unread = len(self._teacher_tables()) > len(self.teachers)  # a teacher that is read would have named the student
-            self.problems += [
-                item for item in told if not (unread and item.key.partition(".")[0] == "student" and item.problem == "missing")
-            ]
-            return None
-        return recipe_class(self.kind)(**{key: getattr(found, key) for key in narrowed.model_fields})
-
-    def _raise(self) -> None:
-        if not self.problems and len(self.refusals) == 1:
-            raise self.refusals[0][1]
-        told = [self.explainer.at(key, error.message, error.hint) for key, error in self.refusals]
-        if self.problems or told:
-            raise diagnostics.refuse(self.shown or "the command line", [*self.problems, *told])
-
-    # ---- teachers ------------------------------------------------------------------------------------------------
-
-    def _teacher_tables(self) -> list[tuple[str, dict[str, Any]]]:
-        """The teachers as given, each with its dotted key."""
-        given = self.layer.get("teacher")
-        if isinstance(given, list):
-            return [(f"teacher.{number}", table) for number, table in enumerate(given) if isinstance(table, dict)]
-        return [("teacher", given)] if isinstance(given, dict) else []
-
-    def _meet_teachers(self) -> None:
-        ways = {"checkpoint": teachers.from_checkpoint, "recipe": self._future_teacher, "name": teachers.check_pretrained}
-        for key, table in self._teacher_tables():
-            for source in ways.keys() & table.keys():
-                self._meet(f"{key}.{source}", table[source], ways[source])
-
-    def _meet(self, key: str, value: Any, meet: Callable[[str], teachers.Known | None]) -> None:
-        if not isinstance(value, str):
-            return
-        try:
-            known = meet(value)
-        except RecipeInvalid as error:
-            self.unread = True
-            self.problems += error.diagnostics
-        except UsageError as error:
-            self.unread = True
-            self.refusals.append((key, error))
-        else:
-            self.teachers += [known] if known is not None else []
-
-    def _future_teacher(self, path: str) -> teachers.Known:
-        recipe = resolve("train-teacher", file=path, environ=self.environ).recipe
-        assert isinstance(recipe, TrainTeacherRecipe)
-        return teachers.from_recipe(path, recipe)
-
-    def _spare_teachers(self) -> None:
-        if self._arity() == (0, 0):
-            self.layer.forget(("teacher",))
-            self.teachers = []
-
-    def _arity(self) -> tuple[int, int | None] | None:
-        name = self.layer.get("method", "name") or default_name("method", self.kind)
-        try:
-            least, most = catalog.entry("method", str(name)).facts.get("teachers") or (1, 1)
-        except UsageError:
-            return None
-        return least, most
-
-    def _check_arity(self) -> None:
-        arity, given = self._arity(), len(self._teacher_tables())
-        if arity is None or (given >= arity[0] and (arity[1] is None or given <= arity[1])):
-            return
-        name = self.layer.get("method", "name") or default_name("method", self.kind)
-        if self.kind == "train-teacher":
-            self.problems.append(
-                self.explainer.at("method.name", f"{name} needs a teacher", "kd distill has one; train-teacher learns from labels")
-            )
-        elif given == 0:
-            self.problems.append(
-                self.explainer.at("teacher", f"missing: {name} needs {_teachers(arity)}", "--teacher RUN, or [teacher] in the recipe")
-            )
-        else:
-            hint = "remove [teacher]" if arity[1] == 0 else "kd methods shows how many each method takes"
-            self.problems.append(self.explainer.at("teacher", f"{name} takes {_teachers(arity)}, got {given}", hint))
-
-    def _check_fit(self, recipe: Recipe) -> None:
-        images = teachers.images_of(recipe.data)
-        for known in self.teachers:
-            try:
-                teachers.check_fit(known, images)
-            except KdError as error:
-                self.refusals.append(("teacher", error))
-
-    # ---- what the teacher tells ----------------------------------------------------------------------------------
-
-    def _fill_in(self) -> None:
-        """Data and student from the first teacher, unless they are set."""
-        if not self.teachers:
-            return
-        teacher = self.teachers[0]
-        if self.layer.get("data", "name") is None and isinstance(teacher.data.get("name"), str):
-            self._fill_in_data(teacher)
-        if self.layer.get("student", "name") is None:
-            self._fill_in_student(teacher)
-
-    def _fill_in_data(self, teacher: teachers.Known) -> None:
-        name, origin = str(teacher.data["name"]), Origin(teacher.told_by, file=teacher.path)
-        try:
-            options = catalog.options_class(catalog.entry("dataset", name)).model_fields
-        except UsageError:
-            options = {}
-        for key in ("name", *options):
-            if teacher.data.get(key) is not None and self.layer.get("data", key) is None:
-                self.layer.put(("data", key), teacher.data[key], origin)
-        self.layer.notes.append(f"data {name}: what the teacher was trained on")
-
-    def _fill_in_student(self, teacher: teachers.Known) -> None:
-        try:
-            smaller = catalog.entry("model", teacher.architecture).facts.get("smaller")
-        except UsageError:
-            smaller = None
-        if smaller is None:
-            problem = f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"
-            self.problems.append(self.explainer.at("student.name", problem, "--student NAME  (kd models lists them)"))
-            return
-        self.layer.put(("student", "name"), smaller, Origin(teacher.told_by, file=teacher.path))
-        self.layer.notes.append(f"student {smaller}: the smaller sibling of the teacher's {teacher.architecture}")
-
-
-def _teachers(arity: tuple[int, int | None]) -> str:
-    least, most = arity
-    if most == 0:
-        return "no teacher"
-    if most is None:
-        return f"at least {least} teacher{'s' if least > 1 else ''}"
-    return ("one teacher" if least == 1 else f"{least} teachers") if least == most else f"{least} to {most} teachers"
+def _build(kind: Kind, layer: Layer, taught: Taught, shown: str | None) -> Recipe:
+    """The valid recipe of a layer, or all of its problems and those of its teachers."""
+    chosen, wrong = sections.choose(kind, layer)
+    names = {section: name for section in chosen if (name := default_name(section, kind))}
+    explainer = Explainer(recipe_class(kind), layer, chosen, names, shown)
+    taught.problems += [explainer.at(f"{section}.name", error.message, error.hint) for section, error in wrong.items()]
+    taught.check_number()
+    found: Recipe | None = None
+    try:
+        # through JSON, because there strictness does not ask for Python's tuples: "3" is no number, and 3 is a float
+        text = json.dumps(sections.complete(kind, layer.values), default=str)
+        found = sections.recipe_type(kind, chosen).model_validate_json(text, strict=True)
+    except ValidationError as error:
+        taught.problems += [item for item in explainer.explain(error) if not taught.excuses(item)]
+    if found is not None and not wrong:
+        taught.check_fit(found.data)
+    taught.refuse(shown or "the command line")
+    assert found is not None
+    return recipe_class(kind)(**{key: getattr(found, key) for key in type(found).model_fields})
 
 
 def _origins(recipe: Recipe, layer: Layer) -> dict[str, str]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kdcli.recipe.positions import locate
 
-NASTY = r'''# comment [not.a.table]
+NASTY = (
+    r'''# comment [not.a.table]
 title = "a # not a comment [b]"  # c = 1
 "quoted key" = 1
 a.b."c.d" = 'lit'
@@ -20,9 +21,11 @@ name    =   "cifar]100"
 lines = """first
 [not.a.header] = 3 \""" "" \""""" # x
 empty = """"""
-many = ''' + """'''q''''
+many = '''
+    + """'''q''''
 
-""" + r'''arr = [ 1, # one, ]
+"""
+    + r"""arr = [ 1, # one, ]
   2, [3, "]"],
 ]
 date = 1979-05-27 07:32:00
@@ -37,7 +40,8 @@ checkpoint = "b"
 z=-0.05
 [[teacher.more]]
 z=inf
-'''
+"""
+)
 
 
 def texts(text):

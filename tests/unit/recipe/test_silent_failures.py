@@ -107,7 +107,9 @@ def test_overrides_are_placed_at_their_flag(here, sets, key, says, suggests):
 
 
 def test_all_problems_at_once_in_the_order_of_the_file(write):
-    path = write("recipes/bad.toml", '[data]\nname = "cifar-100"\nval_fraction = 2\n[train]\nepoch = 240\n[optim]\nlr = -0.05\nname = "adam"\n')
+    path = write(
+        "recipes/bad.toml", '[data]\nname = "cifar-100"\nval_fraction = 2\n[train]\nepoch = 240\n[optim]\nlr = -0.05\nname = "adam"\n'
+    )
     error = refused(file=path, sets=["method.temprature=2"])
     assert error.message == "8 problems in recipes/bad.toml"
     keys = ["data.name", "data.val_fraction", "train.epoch", "optim.lr", "optim.name", "student", "teacher", "method.temprature"]
@@ -127,12 +129,12 @@ def test_a_recipe_of_the_other_command_is_named_as_such(write):
     assert (item.key, item.hint) == ("student", "kd distill student.toml")
 
 
-def test_missing_student_says_how_to_name_one(write):
-    path = write("r.toml", '[teacher]\nname = "torchvision/resnet18"\n[data]\nname = "cifar10"')
-    assert "--student NAME" in told(refused(file=path))["student"][1]
+def test_missing_network_says_how_to_name_one(write):
+    assert "--model NAME" in told(refused("train-teacher", file=write("r.toml", '[data]\nname = "cifar10"')))["model"][1]
+    assert "--student NAME" in told(refused("distill", file=write("r.toml", '[method]\nname = "none"')))["student"][1]
 
 
-def test_unused_flag_values_are_not_lost(here):
+def test_flags_are_checked_like_keys(here):
     assert told(refused(flags=[Flag("--epochs", "train.epochs", 0)]))["train.epochs"] == ("must be at least 1, got 0", None, "--epochs 0")
 
 

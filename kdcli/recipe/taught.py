@@ -1,0 +1,178 @@
+"""What its teachers mean for a recipe: data and student that follow from them, how many there may be, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kdcli import catalog
+from kdcli.errors import Diagnostic, KdError, RecipeInvalid, UsageError
+from kdcli.recipe import diagnostics, teachers
+from kdcli.recipe.diagnostics import Explainer
+from kdcli.recipe.document import Origin
+from kdcli.recipe.layers import Kind, Layer, default_name, recipe_class
+from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
+
+Number = tuple[int, int | None]  # of teachers that a method takes: at least, and at most (None: no limit)
+
+
+class Taught:
+    """The teachers of a recipe in the making.
+
+    Args:
+        layer: the recipe's values; what follows from the teachers is put into it.
+        resolve_teacher: the valid train-teacher recipe of a path.
+        shown: the recipe's file, if it has one.
+
+    problems: diagnostics so far, of teachers and of whoever adds to them. refusals: errors that are whole by themselves.
+    """
+
+    def __init__(self, kind: Kind, layer: Layer, resolve_teacher: Callable[[str], Recipe], shown: str | None) -> None:
+        self.kind = kind
+        self.layer = layer
+        self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
+        self.problems: list[Diagnostic] = []
+        self.refusals: list[tuple[str, KdError]] = []
+        self._resolve_teacher = resolve_teacher
+        self._known: list[teachers.Known] = []
+        self._names_no_student = False  # because its file is damaged or has no sibling, which is told already
+        if kind == "distill":
+            self._meet()
+
+    def refuse(self, shown: str) -> None:
+        """Raise what is wrong, if anything is: a lone refusal as itself, else everything as one error."""
+        if not self.problems and len(self.refusals) == 1:
+            raise self.refusals[0][1]
+        told = [self.explainer.at(key, error.message, error.hint) for key, error in self.refusals]
+        if self.problems or told:
+            raise diagnostics.refuse(shown, [*self.problems, *told])
+
+    def excuses(self, problem: Diagnostic) -> bool:
+        """Whether a missing student is no problem of its own: the teacher would have named one."""
+        return self._names_no_student and problem.problem == "missing" and problem.key in {"student", "student.name"}
+
+    # ---- who they are --------------------------------------------------------------------------------------------
+
+    def _tables(self) -> list[tuple[str, dict[str, Any]]]:
+        """The teachers as given, each with its dotted key."""
+        given = self.layer.get("teacher")
+        if isinstance(given, list):
+            return [(f"teacher.{number}", table) for number, table in enumerate(given) if isinstance(table, dict)]
+        return [("teacher", given)] if isinstance(given, dict) else []
+
+    def _meet(self) -> None:
+        for key, table in self._tables():
+            for source, meet in (("checkpoint", teachers.from_checkpoint), ("recipe", self._future)):
+                if isinstance(table.get(source), str):
+                    self._meet_one(f"{key}.{source}", table[source], meet)
+            if isinstance(table.get("name"), str):
+                try:
+                    teachers.check_pretrained(table["name"])
+                except UsageError as error:
+                    self.refusals.append((f"{key}.name", error))
+
+    def _meet_one(self, key: str, path: str, meet: Callable[[str], teachers.Known]) -> None:
+        try:
+            self._known.append(meet(path))
+        except RecipeInvalid as error:
+            self.problems += error.diagnostics
+            self._names_no_student = True
+        except UsageError as error:
+            self.refusals.append((key, error))
+            self._names_no_student = True
+
+    def _future(self, path: str) -> teachers.Known:
+        recipe = self._resolve_teacher(path)
+        assert isinstance(recipe, TrainTeacherRecipe)
+        return teachers.from_recipe(path, recipe)
+
+    # ---- how many, and whether they fit --------------------------------------------------------------------------
+
+    def spare(self) -> None:
+        """Forget the teachers where the method takes none."""
+        if self._number() == (0, 0):
+            self.layer.forget(("teacher",))
+            self._known = []
+
+    def _method(self) -> str:
+        return str(self.layer.get("method", "name") or default_name("method", self.kind))
+
+    def _number(self) -> Number | None:
+        """How many teachers the method takes; None where there is no such method."""
+        try:
+            least, most = catalog.entry("method", self._method()).facts.get("teachers") or (1, 1)
+        except UsageError:
+            return None
+        return least, most
+
+    def check_number(self) -> None:
+        """Complain where the method takes more or fewer teachers than there are."""
+        number, given, name = self._number(), len(self._tables()), self._method()
+        if number is None or (given >= number[0] and (number[1] is None or given <= number[1])):
+            return
+        if self.kind == "train-teacher":
+            told = ("method.name", f"{name} needs a teacher", "kd distill has one; train-teacher learns from labels")
+        elif given == 0:
+            told = ("teacher", f"missing: {name} needs {_words(number)}", "--teacher RUN, or [teacher] in the recipe")
+        else:
+            hint = "leave [teacher] out" if number[1] == 0 else "kd methods shows how many each method takes"
+            told = ("teacher", f"{name} takes {_words(number)}, got {given}", hint)
+        self.problems.append(self.explainer.at(*told))
+
+    def check_fit(self, data: DataSection) -> None:
+        """Complain of teachers that were not trained for such images."""
+        images = teachers.images_of(data)
+        for known in self._known:
+            try:
+                teachers.check_fit(known, images)
+            except KdError as error:
+                self.refusals.append(("teacher", error))
+
+    # ---- what follows from them ----------------------------------------------------------------------------------
+
+    def fill_in(self) -> None:
+        """Take data and student from the first teacher, unless they are set."""
+        if not self._known:
+            return
+        teacher = self._known[0]
+        if self._is_open("data") and isinstance(teacher.data.get("name"), str):
+            self._fill_in_data(teacher)
+        if self._is_open("student"):
+            self._fill_in_student(teacher)
+
+    def _is_open(self, section: str) -> bool:
+        table = self.layer.get(section)
+        return table is None or (isinstance(table, dict) and "name" not in table)
+
+    def _fill_in_data(self, teacher: teachers.Known) -> None:
+        name, origin = str(teacher.data["name"]), Origin(teacher.told_by, file=teacher.path)
+        try:
+            options = catalog.options_class(catalog.entry("dataset", name)).model_fields
+        except UsageError:  # the validator says so
+            options = {}
+        for key in ("name", *options):
+            if teacher.data.get(key) is not None and self.layer.get("data", key) is None:
+                self.layer.put(("data", key), teacher.data[key], origin)
+        self.layer.notes.append(f"data {name}: what the teacher was trained on")
+
+    def _fill_in_student(self, teacher: teachers.Known) -> None:
+        try:
+            smaller = catalog.entry("model", teacher.architecture).facts.get("smaller")
+        except UsageError:
+            smaller = None
+        if smaller is None:
+            problem = f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"
+            self.problems.append(self.explainer.at("student.name", problem, "--student NAME  (kd models lists them)"))
+            self._names_no_student = True
+            return
+        self.layer.put(("student", "name"), smaller, Origin(teacher.told_by, file=teacher.path))
+        self.layer.notes.append(f"student {smaller}: the smaller sibling of the teacher's {teacher.architecture}")
+
+
+def _words(number: Number) -> str:
+    least, most = number
+    if most == 0:
+        return "no teacher"
+    if most is None:
+        return "a teacher" if least == 1 else f"at least {least} teachers"
+    return ("one teacher" if least == 1 else f"{least} teachers") if least == most else f"{least} to {most} teachers"
