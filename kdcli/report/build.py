@@ -10,6 +10,7 @@ from kdcli.report.baseline import find_baseline
 from kdcli.report.card import to_card
 from kdcli.report.plots import draw
 from kdcli.report.run import Run
+from kdcli.report.sections import sections
 from kdcli.report.summary import to_markdown
 
 HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = "report.html", "report.md", "MODEL_CARD.md", "plots"
@@ -28,14 +29,15 @@ def build(run: str | Path, *, html: bool = True) -> Path:
     loaded = Run.load(run)
     loaded = replace(loaded, baseline=find_baseline(loaded))
     plots = draw(loaded) if html else ()
+    parts = sections(loaded, plots)
     for plot in plots:
         write_text(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)
-    write_text(loaded.path / MARKDOWN_FILE, to_markdown(loaded, plots))
+    write_text(loaded.path / MARKDOWN_FILE, to_markdown(loaded, parts))
     if loaded.summary:
         write_text(loaded.path / CARD_FILE, to_card(loaded, loaded.summary))
     if not html:
         return loaded.path / MARKDOWN_FILE
     from kdcli.report.html import to_html
 
-    write_text(loaded.path / HTML_FILE, to_html(loaded, plots))
+    write_text(loaded.path / HTML_FILE, to_html(loaded, parts))
     return loaded.path / HTML_FILE

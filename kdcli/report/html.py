@@ -13,8 +13,7 @@ from markupsafe import Markup, escape
 from kdcli import __version__
 from kdcli.report import words
 from kdcli.report.run import Run
-from kdcli.report.sections import provenance, sections
-from kdcli.report.svg import Plot
+from kdcli.report.sections import Section, provenance
 from kdcli.report.verdict import against_labels, best_teacher, gate_sentence, verdict
 from kdcli.results import RunResult
 
@@ -28,8 +27,8 @@ class Tile:
     note: str
 
 
-def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
-    """The report as one HTML document."""
+def to_html(run: Run, parts: Sequence[Section]) -> str:
+    """The report as one HTML document; parts: what `sections` made of the run."""
     return page(
         "report.html.jinja",
         run=run,
@@ -39,7 +38,7 @@ def to_html(run: Run, plots: Sequence[Plot] = ()) -> str:
         gates=[(gate.passed, gate_sentence(gate)) for gate in run.summary.gates] if run.summary else [],
         warnings=run.summary.warnings if run.summary else (),
         tiles=tiles(run.summary) if run.summary else [],
-        sections=sections(run, plots),
+        sections=parts,
         version=run.environment.get("kdcli", __version__),
     )
 

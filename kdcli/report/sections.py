@@ -240,8 +240,10 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     if analysis is None or not analysis.confusion:
         return None
     names = analysis.class_names
-    cells = [(count, row, column) for row, line in enumerate(analysis.confusion) for column, count in enumerate(line) if row != column]
-    worst = sorted((cell for cell in cells if cell[0]), key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
+    cells = [
+        (count, row, column) for row, line in enumerate(analysis.confusion) for column, count in enumerate(line) if count and row != column
+    ]
+    worst = sorted(cells, key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
     rows = tuple((names[row], names[column], str(count)) for count, row, column in worst)
     grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split", words=True),) if rows else ()
     return Section("confusion", "Confusion", (), grids, plots)

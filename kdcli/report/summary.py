@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kdcli.report.run import Run
-from kdcli.report.sections import Grid, Section, sections
-from kdcli.report.svg import Plot
+from kdcli.report.sections import Grid, Section
 from kdcli.report.verdict import against_labels, gate_sentence, verdict
 
 
-def to_markdown(run: Run, plots: Sequence[Plot] = ()) -> str:
-    """The report as GitHub-flavoured Markdown; figures are links to plots/NAME.svg."""
+def to_markdown(run: Run, parts: Sequence[Section]) -> str:
+    """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are links to plots/NAME.svg."""
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
     if lead := against_labels(run):
         blocks.append(escape(lead))
@@ -20,7 +19,7 @@ def to_markdown(run: Run, plots: Sequence[Plot] = ()) -> str:
         if run.summary.gates:
             blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))
         blocks += [f"> Note: {escape(warning)}" for warning in run.summary.warnings]
-    for section in sections(run, plots):
+    for section in parts:
         blocks += _section(section)
     return "\n\n".join(blocks) + "\n"
 

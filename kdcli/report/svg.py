@@ -113,7 +113,7 @@ def to_svg(figure: Figure) -> str:
 
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # savefig would draw twice
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # type: ignore[no-untyped-call]  # savefig draws twice
     text = buffer.getvalue()
     text = text[text.index("<svg ") :]
     text = text.replace(INK, "currentColor").replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")

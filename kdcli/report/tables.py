@@ -23,7 +23,7 @@ Result = tuple[Mapping[str, str], RunResult | None]
 class Layout:
     """Which axis of the sweep goes where. over: the axis that is averaged. metrics: paths such as test.accuracy.
 
-    best: cells of one row, or of one column, compete to be marked as the best.
+    best: cells of one row, or of one column, compete to be marked as the best; unless given, those that differ in method.
     """
 
     rows: str
@@ -31,7 +31,11 @@ class Layout:
     over: str = "seed"
     metrics: tuple[str, ...] = ("test.accuracy",)
     title: str = ""
-    best: Literal["row", "column"] = "row"
+    best: Literal["row", "column"] | None = None
+
+    @property
+    def compete(self) -> Literal["row", "column"]:
+        return self.best or ("column" if "method" in self.rows else "row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def tabulate(results: Sequence[Result], layout: Layout, paper: Sequence[PaperVal
         rows=tuple(rows),
         columns=tuple(columns),
         metrics=layout.metrics,
-        cells=_marked(cells, layout.best),
+        cells=_marked(cells, layout.compete),
         notes=tuple(_notes(results, layout, cells, command)),
         images=min((summary.test.n for summary in summaries), default=0),
     )

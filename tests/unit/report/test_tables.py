@@ -1,0 +1,136 @@
+"""A sweep as a table: means, deviations, the paper beside them, and never a zero where nothing was run."""
+
+import csv
+import io
+import re
+import statistics
+
+import fake_run
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.report import metrics
+from kdcli.report.table_text import latex, to_csv, to_html, to_latex, to_markdown
+from kdcli.report.tables import Layout, PaperValue, tabulate
+
+LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")
+ACCURACIES = {("kd", "A_1"): (0.70, 0.72, 0.71), ("skd", "A_1"): (0.75, 0.74, 0.76), ("kd", "B|2"): (0.60, 0.61, 0.62)}
+
+
+def results(accuracies=ACCURACIES, **changes):
+    return [
+        (
+            {"method": method, "pair": pair, "seed": str(seed)},
+            fake_run.summary(seed=seed, test=fake_run.measures(value, n=10000), **changes),
+        )
+        for (method, pair), values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.fixture
+def table():
+    planned = [*results(), ({"method": "skd", "pair": "B|2", "seed": "0"}, None)]
+    paper = [PaperValue("skd", "A_1", "test.accuracy", 0.7543, "2010.07485, table 2"), PaperValue("crd", "A_1", "test.accuracy", 0.7511)]
+    return tabulate(planned, LAYOUT, paper, command="kd table digits.toml")
+
+
+def test_cells_hold_the_mean_and_the_sample_deviation(table):
+    cell = table.cells["kd", "A_1", "test.accuracy"]
+    assert cell.mean == pytest.approx(0.71)
+    assert cell.sd == pytest.approx(statistics.stdev(ACCURACIES["kd", "A_1"])) == pytest.approx(0.01)
+    assert cell.n == 3
+
+
+def test_the_paper_stands_beside_ours(table):
+    text = to_markdown(table)
+    assert "| method | A_1 | paper | Δ | B\\|2 |" in text
+    assert "| skd | **75.00 ± 1.00** | 75.43 | −0.43 | · |" in text
+    assert "| crd | · | 75.11 | · | · |" in text
+
+
+def test_a_missing_cell_is_a_dot_and_never_a_zero(table):
+    cell = table.cells["skd", "B|2", "test.accuracy"]
+    assert (cell.mean, cell.sd, cell.difference, cell.missing) == (None, None, None, 1)
+    row = next(row for row in csv.DictReader(io.StringIO(to_csv(table))) if (row["row"], row["column"]) == ("skd", "B|2"))
+    assert (row["mean"], row["sd"], row["n"]) == ("", "", "0")
+
+
+def test_one_run_has_no_deviation():
+    table = tabulate(results({("kd", "A"): (0.7,), ("skd", "A"): (0.7, 0.72)}), LAYOUT)
+    text = to_markdown(table).replace("\N{NO-BREAK SPACE}", " ")
+    assert "| kd | 70.00 (n = 1) |" in text
+    assert "71.00 ± 1.41 (n = 2)" in text
+    assert "n = 1 to 2 seeds a cell" in text
+
+
+def test_the_best_is_marked_among_those_that_compete():
+    across = tabulate(results(), Layout(rows="pair", columns="seed", over="method"))
+    assert {(cell.row, cell.column) for cell in across.cells.values() if cell.best} == {("A_1", "2"), ("B|2", "2")}
+    down = tabulate(results(), Layout(rows="method", columns="pair"))
+    assert {(cell.row, cell.column) for cell in down.cells.values() if cell.best} == {("skd", "A_1")}
+
+
+def test_less_is_better_for_errors_and_nearest_to_zero_for_gaps():
+    assert max([0.3, 0.1, 0.2], key=metrics.closeness("test.ece")) == 0.1
+    assert max([-0.3, 0.1, 0.2], key=metrics.closeness("gap.entropy")) == 0.1
+    assert max([0.3, 0.1, 0.2], key=metrics.closeness("test.accuracy")) == 0.3
+
+
+def test_the_page_says_what_its_numbers_rest_on(table):
+    for text in (to_markdown(table), to_html(table), to_latex(table).replace("~", " ")):
+        plain = text.replace("\N{NO-BREAK SPACE}", " ").replace("\\", "")
+        assert "test split, n = 10 000 images (digits), last epoch" in plain
+        assert "n = 3 seeds a cell" in plain
+        assert "1 run of 10 has no result yet" in plain
+        assert "2010.07485, table 2" in plain
+        assert "kd table digits.toml" in plain
+
+
+def test_csv_has_every_digit(table):
+    rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(to_csv(table)))}
+    cell = table.cells["skd", "A_1", "test.accuracy"]
+    row = rows["skd", "A_1"]
+    assert float(row["mean"]) == cell.mean
+    assert float(row["sd"]) == cell.sd
+    assert float(row["difference"]) == cell.mean - 0.7543
+    assert [float(value) for value in row["values"].split()] == list(ACCURACIES["skd", "A_1"])
+
+
+def test_latex_is_escaped_and_uses_booktabs(table):
+    text = to_latex(table)
+    assert "Digits \\& co" in text
+    assert "method & A\\_1 & paper & $\\Delta$ & B\\textbar{}2 \\\\" in text
+    assert "\\textbf{75.00 $\\pm$ 1.00}" in text
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 1
+    assert len({len(re.findall(r"(?<!\\)&", line)) for line in text.splitlines() if line.endswith("\\\\")}) == 1
+    assert latex("50% of a_b\\c{} −1") == r"50\% of a\_b\textbackslash{}c\{\} $-$1"
+
+
+def test_html_escapes_and_fetches_nothing(table):
+    text = to_html(table)
+    assert "<strong>75.00 ± 1.00</strong>" in text
+    assert "Digits &amp; co" in text
+    assert "http" not in text
+
+
+def test_without_an_axis_for_columns_metrics_are_the_columns():
+    table = tabulate(results(), Layout(rows="method", metrics=("test.accuracy", "gap.entropy", "wall_seconds")))
+    text = to_markdown(table)
+    assert "| method | accuracy, % | entropy gap, nats | wall time, s |" in text
+    assert "0.081" in text
+
+
+def test_a_mistyped_metric_is_named_with_its_neighbour():
+    with pytest.raises(UsageError, match=r"test\.acuracy") as caught:
+        tabulate(results(), Layout(rows="method", metrics=("test.acuracy",)))
+    assert "test.accuracy" in caught.value.hint
+
+
+def test_metrics_lead_to_the_numbers_of_a_run():
+    summary = fake_run.summary(val=None)
+    assert metrics.value(summary, "test.accuracy") == 0.9722
+    assert metrics.value(summary, "gap.free_energy") == 0.04
+    assert metrics.value(summary, "val.accuracy") is None
+    assert metrics.value(None, "test.ece") is None
+    assert metrics.value(fake_run.summary(wall_seconds=float("nan")), "wall_seconds") is None
