@@ -124,12 +124,12 @@ def _class_names(part: Path) -> tuple[str, ...]:
 def _files(top: Path, part: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], Tensor]:
     """Paths below `top` and labels [n] of one part, classes in order of their names, files in order of theirs."""
     classes = {name: label for label, name in enumerate(names)}
-    found = make_dataset(part, classes, extensions=IMG_EXTENSIONS, allow_empty=True)
+    found = make_dataset(str(part), classes, extensions=IMG_EXTENSIONS, allow_empty=True)
     labels = torch.tensor([label for _, label in found], dtype=torch.int64)
     for name, count in zip(names, torch.bincount(labels, minlength=len(names)).tolist(), strict=True):
         if not count:
             raise BadData(f"{part / name} holds no image file", hint=f"kd reads {' '.join(IMG_EXTENSIONS)}; remove the folder or fill it")
-    return tuple(str(Path(path).relative_to(top)) for path, _ in found), labels
+    return tuple(path.removeprefix(f"{top}/") for path, _ in found), labels
 
 
 def _decoded(folder: Folder, paths: tuple[str, ...]) -> Tensor:
