@@ -159,7 +159,10 @@ def entry(kind: Kind, name: str) -> Entry:
         return known[name]
     for prefix in (prefix for prefix in known if prefix.endswith("/*") and name.startswith(prefix[:-1])):
         adapter = known[prefix]
-        return Entry(kind, name, adapter.family, adapter.summary, adapter.doc, adapter.path, adapter.facts)
+        facts = dict(adapter.facts)
+        if isinstance(facts.get("smaller"), dict):  # an adapter has siblings by name, not one
+            facts["smaller"] = facts["smaller"].get(name)
+        return Entry(kind, name, adapter.family, adapter.summary, adapter.doc, adapter.path, facts)
     file, _, factory = name.partition(":")
     if file.endswith(".py"):
         return _user_entry(kind, name, Path(file), factory)

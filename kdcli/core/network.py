@@ -25,7 +25,7 @@ class Network(nn.Module, ABC):
         """Logits [B,K] of images x [B,C,H,W], and the named taps.
 
         Raises:
-            KeyError: a tap that is not in `self.taps`.
+            Incompatible: a tap that is not in `self.taps`.
         """
 
     @abstractmethod

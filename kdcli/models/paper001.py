@@ -33,11 +33,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "summary": "quickstart teacher: 4 convolutions with batch norm, 32 to 128 channels, 1 hidden layer; 638 k parameters on digits",
         "arguments": {"stem": 32, "convs": [[32], [64], [128]], "strides": [2, 1, 2, 1], "hidden": [1024], "norm": True},
         "smaller": "cnn-small",
+        "input_shape": [1, 8, 8],
     },
     "cnn-small": {
         "summary": "quickstart student: 4 convolutions with batch norm, 16 to 40 channels; 20 k parameters on digits",
         "arguments": {"stem": 16, "convs": [[16], [32], [40]], "strides": [2, 1, 2, 1], "norm": True},
         "smaller": None,
+        "input_shape": [1, 8, 8],
     },
     "mnist-large": {
         "summary": "Table 7, MNIST large teacher: 3 convolutions, 3 dense layers, dropout; 2,560,906 parameters",
@@ -49,16 +51,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "dense_dropout": 0.5,
         },
         "smaller": "mnist-student",
+        "input_shape": [1, 28, 28],
     },
     "mnist-small": {
         "summary": "Table 7, MNIST small teacher, the Keras example's: 2 convolutions, 1 dense layer; 1,433,610 parameters",
         "arguments": {"convs": [[256], [512]], "strides": [2, 2], "keras": True},
         "smaller": "mnist-student",
+        "input_shape": [1, 28, 28],
     },
     "mnist-student": {
         "summary": "Table 7, MNIST student, the Keras example's: 2 convolutions, 1 dense layer; 20,490 parameters",
         "arguments": {"convs": [[16], [32]], "strides": [2, 2], "keras": True},
         "smaller": None,
+        "input_shape": [1, 28, 28],
     },
     "fashion-mnist-large": {
         "summary": "Table 7, Fashion-MNIST large teacher: 4 convolutions, 4 dense layers, dropout; 2,339,850 parameters",
@@ -70,16 +75,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "dense_dropout": 0.5,
         },
         "smaller": "fashion-mnist-student",
+        "input_shape": [1, 28, 28],
     },
     "fashion-mnist-small": {
         "summary": "Table 7, Fashion-MNIST small teacher: 3 convolutions, 1 dense layer; 1,558,538 parameters",
         "arguments": {"convs": [[128], [256], [512]], "strides": [2, 2, 2]},
         "smaller": "fashion-mnist-student",
+        "input_shape": [1, 28, 28],
     },
     "fashion-mnist-student": {
         "summary": "Table 7, Fashion-MNIST student: 2 convolutions, 1 dense layer; 50,186 parameters",
         "arguments": {"convs": [[32], [64]], "strides": [2, 2]},
         "smaller": None,
+        "input_shape": [1, 28, 28],
     },
     "cifar10-large": {
         "summary": "stand-in for Table 7's CIFAR-10 large teacher: 8 convolutions with batch norm, 3 dense layers, dropout; 23.6 M parameters",
@@ -107,6 +115,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "summary": "Table 7, baseline student: one dense layer on the pixels; 7,850 parameters on MNIST",
         "arguments": {},
         "smaller": None,
+        "input_shape": [1, 28, 28],
     },
 }
 
