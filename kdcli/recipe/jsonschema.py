@@ -52,18 +52,22 @@ def _recipe(kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _of(cls: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of one class; those that it refers to go to the definitions."""
-    found: dict[str, Any] = _without_titles(cls.model_json_schema(ref_template=_REF))
+    found: dict[str, Any] = _tidied(cls.model_json_schema(ref_template=_REF))
     for name, inner in found.pop("$defs", {}).items():
         definitions[name] = {key: value for key, value in inner.items() if key != "required"}
     found.pop("required", None)
     return found
 
 
-def _without_titles(value: Any) -> Any:
-    """A schema without the titles that pydantic makes up from field names. A field called "title" is a table, and stays."""
-    if isinstance(value, Mapping):
-        return {key: _without_titles(item) for key, item in value.items() if key != "title" or not isinstance(item, str)}
-    return [_without_titles(item) for item in value] if isinstance(value, list) else value
+def _tidied(value: Any) -> Any:
+    """A schema without what a TOML file cannot say (null), and without the titles that pydantic makes up from field names."""
+    if isinstance(value, list):
+        return [_tidied(item) for item in value if item != {"type": "null"}]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _tidied(item) for key, item in value.items() if not (key == "title" and isinstance(item, str)) and item is not None}
+    (only,) = found["anyOf"] if len(found.get("anyOf", ())) == 1 else ({},)
+    return {**only, **{key: item for key, item in found.items() if not only or key != "anyOf"}}
 
 
 # ---- sections whose name selects a branch ----------------------------------------------------------------------------

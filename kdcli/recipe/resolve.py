@@ -96,7 +96,7 @@ def kind_of(file: Path | str) -> Kind:
 def _choose(kind: Kind, file: Path | str | None, above: Sequence[Layer]) -> Path | None:
     if file is not None:
         return shipped.locate(str(file))
-    taught = kind == "distill" and any("teacher" in layer.values for layer in above)
+    taught = kind == "distill" and any(layer.values.get("teacher") for layer in above)
     return None if taught else shipped.find(QUICKSTART[kind])
 
 

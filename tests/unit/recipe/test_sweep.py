@@ -1,0 +1,172 @@
+"""A sweep is all combinations of its axes; a cell is known by the content of its recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdcli.errors import Incompatible, RecipeInvalid
+from kdcli.recipe.resolve import Flag
+from kdcli.recipe.sweep import load_sweep
+from tests.unit.recipe.conftest import told
+
+SWEEP = """\
+title = "digits"
+base = "student.toml"
+
+[axes]
+"method.name" = ["none", "kd", "skd"]
+seed = [0, 1]
+pair = [
+  {label = "large->small", set = {"teacher.recipe" = "teacher.toml", "student.name" = "cnn-small"}},
+  {label = "large->large", set = {teacher.recipe = "teacher.toml", student.name = "cnn-large"}},
+]
+"""
+TABLE = """
+[table]
+rows = ["pair"]
+columns = ["method.name"]
+metrics = ["test.accuracy", "gap.entropy"]
+"""
+
+
+@pytest.fixture
+def sweep(write):
+    write("s/teacher.toml", 'extends = "quickstart-teacher"\n')
+    write("s/student.toml", 'extends = "quickstart"\n')
+
+    def load(text, **arguments):
+        return load_sweep(write("s/sweep.toml", text), **arguments)
+
+    return load
+
+
+def problems(sweep, text):
+    with pytest.raises(RecipeInvalid) as caught:
+        sweep(text)
+    return told(caught.value)
+
+
+def test_cells_are_all_combinations_in_order(sweep):
+    found = sweep(SWEEP + TABLE)
+    assert len(found.cells) == 12
+    first, second, last = found.cells[0], found.cells[1], found.cells[-1]
+    assert first.labels == {"method.name": "none", "seed": "0", "pair": "large->small"}
+    assert (second.labels["pair"], last.labels["method.name"]) == ("large->large", "skd")
+    assert (found.row(first), found.column(first), found.table.over) == ("large->small", "none", ("seed",))
+
+
+def test_cells_resolve_to_what_they_set(sweep):
+    cells = sweep(SWEEP).cells
+    recipe = cells[-1].resolved.recipe
+    assert (recipe.method.name, recipe.seed, recipe.student.name) == ("skd", 1, "cnn-large")
+    assert cells[-1].resolved.origins["seed"] == "s/sweep.toml:6"
+
+
+def test_a_method_without_teachers_goes_without_the_bases(sweep, write):
+    write("s/teacher.toml", 'extends = "quickstart-teacher"\n[data]\nname = "synthetic"\nclasses = 20\n')
+    none, kd = sweep('base = "student.toml"\n[axes]\n"method.name" = ["none", "kd"]\n"teacher.recipe" = ["teacher.toml"]\n').cells
+    assert (none.resolved.recipe.teacher, len(kd.resolved.recipe.teacher)) == ((), 1)
+    assert none.resolved.recipe.data == kd.resolved.recipe.data  # a baseline on other data would be none
+    assert none.resolved.recipe.data.classes == 20
+
+
+def test_cells_of_equal_content_are_one_run(sweep):
+    found = sweep(SWEEP)
+    runs = found.runs()
+    assert len(runs) == 12
+    assert all(len(cell_id) == 12 for cell_id in runs)
+    twice = sweep('base="student.toml"\n[axes]\nseed=[0, {label="again", set={seed=0}}]\n')
+    assert [len(cells) for cells in twice.runs().values()] == [2]
+
+
+def test_ids_depend_on_content_alone(sweep, write):
+    ids = [cell.id for cell in sweep(SWEEP).cells]
+    assert [cell.id for cell in sweep("# moved\n\n" + SWEEP.replace("large->small", "l->s") + TABLE).cells] == ids
+    write("s/teacher.toml", 'extends = "quickstart-teacher"\nseed = 5\n')
+    changed = [cell.id for cell in sweep(SWEEP).cells]
+    assert [old == new for old, new in zip(ids, changed, strict=True)] == [True] * 4 + [False] * 8
+
+
+def test_exclusion_by_value_and_by_label(sweep):
+    text = SWEEP.replace(
+        "[axes]", 'exclude = [{"method.name" = "none", pair = "large->large"}, {seed = 1, "student.name" = "cnn-large"}]\n[axes]'
+    )
+    cells = sweep(text).cells
+    assert len(cells) == 12 - 2 - 2
+    assert not any(cell.labels["method.name"] == "none" and cell.labels["pair"] == "large->large" for cell in cells)
+
+
+def test_options_of_one_method_only(sweep):
+    text = """
+base = "student.toml"
+[axes]
+method = [
+  {label = "kd", set = {"method.name" = "kd"}},
+  {label = "skd, unit", set = {"method.name" = "skd", "method.align" = "unit"}},
+]
+"""
+    found = sweep(text)
+    found.check()
+    assert [cell.resolved.recipe.method.name for cell in found.cells] == ["kd", "skd"]
+    assert found.cells[1].resolved.recipe.method.align == "unit"
+
+
+def test_overrides_reach_every_cell(sweep):
+    found = sweep(SWEEP, sets=["train.epochs=2"], flags=[Flag("--device", "runtime.device", "cpu")])
+    assert {cell.resolved.recipe.train.epochs for cell in found.cells} == {2}
+
+
+def test_teachers_can_be_swept(sweep):
+    found = sweep('base = "teacher.toml"\n[axes]\nseed = [0, 1]\n"model.name" = ["cnn-large", "cnn-small"]\n')
+    assert {cell.resolved.recipe.KIND for cell in found.cells} == {"train-teacher"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says", "suggests", "place"),
+    [
+        ("[axs]", "axs", "unknown key", '"axes"', "2:2"),
+        ("[axes]\nseed = 3", "axes.seed", "must be a list, got 3", "", "3:8"),
+        ("[axes]\nseed = []", "axes.seed", "at least one value", "", "3:8"),
+        ("[axes]\nseed = [1, 1]", "axes.seed", "two of its values are called '1'", "", "3:8"),
+        ("[axes]\npair = [1]", "axes.pair.0", "needs a label and a set", "label =", "3:9"),
+        ("[axes]\nseed = [{lable = 'x'}]", "axes.seed.0.lable", "unknown key", '"label"', "3:10"),
+        (
+            "[axes]\nx = [{label = 'x', set = {'optimizer.lr' = 1}}]",
+            "axes.x.0.set.optimizer.lr",
+            "no section of a recipe",
+            '"optim"',
+            "3:27",
+        ),
+        ("[axes]\nseed = [1]\nx = [{label = 'x', set = {seed = 1}}]", "axes.x", "set by the axis seed too", "", "4:1"),
+        ("[axes]\nseed = [1]\n[table]\nrows = ['sede']", "table.rows.0", "'sede' is not an axis", '"seed"', "5:9"),
+        ("[axes]\nseed = [1]\n[table]\nmetrics = ['test.acuracy']", "table.metrics.0", "is not a number", '"test.accuracy"', "5:12"),
+        ("exclude=[{sed=1}]\n[axes]\nseed = [1,2]", "exclude.0.sed", "'sed' is not an axis", '"seed"', "2:15"),
+        ("exclude=[{seed=3}]\n[axes]\nseed = [1,2]", "exclude.0", "leaves out no cell", "", "2:10"),
+        ("[axes]\nseed = [1]\n[[paper]]\nvalue = 1\nmetric='test.nll'", "paper.0.metric", "not one of the table's metrics", "", "6:8"),
+        ("[axes]\ntrain = [{label='a'}]\n[[paper]]\nvalue = 1\nrow='b'", "paper.0.row", "not the label of a row", "there are a", "6:5"),
+    ],
+)
+def test_problems_of_a_sweep_are_placed_too(sweep, text, key, says, suggests, place):
+    problem, hint, where = problems(sweep, f'base = "student.toml"\n{text}')[key]
+    assert says in problem
+    assert suggests in (hint or "")
+    assert where == f"s/sweep.toml:{place}"
+
+
+def test_a_base_that_is_not_there(sweep):
+    assert problems(sweep, 'base = "studnet.toml"\n[axes]\nseed = [1]')["base"][2] == "s/sweep.toml:1:8"
+
+
+def test_check_tells_the_problems_of_all_cells_where_the_sweep_sets_them(sweep):
+    found = sweep('base = "student.toml"\n[axes]\n"method.name" = ["kd", "skdd"]\nseed = [0, -1]\n')
+    with pytest.raises(RecipeInvalid) as caught:
+        found.check()
+    assert {str(item.where): item.key for item in caught.value.diagnostics} == {
+        "s/sweep.toml:3:24": "method.name",
+        "s/sweep.toml:4:12": "seed",
+    }
+
+
+def test_check_raises_a_refusal_that_all_share_as_itself(sweep):
+    with pytest.raises(Incompatible, match="cifar10 has 3×32×32"):
+        sweep('base = "student.toml"\n[axes]\n"data.name" = ["cifar10"]\n').check()

@@ -1,0 +1,111 @@
+"""What exists is found by looking at files, and options are read without importing their module."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from kdcli import catalog
+from kdcli.errors import NotFound, UsageError
+
+METHOD = '''\
+"""Mine: a title.
+
+More words.
+"""
+
+from __future__ import annotations
+
+import nowhere
+from pydantic import Field
+from typing import Literal
+
+FAMILY = "logit"
+
+
+class Options(nowhere.Base):
+    """Options."""
+
+    strength: float = Field(2.0, gt=0, description="How much.")
+    mode: Literal["a", "b"] = Field("a", description="Which.")
+
+
+class Helper:
+    pass
+
+
+class Mine(nowhere.Method):
+    teachers = Arity(1, None)
+    student_taps = ("stage1",)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHOD, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("def (:", encoding="utf-8")
+    (tmp_path / "nets.py").write_text('"""Nets."""\n\n\ndef tiny(num_classes):\n    pass\n', encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_everything_listed_can_be_looked_up_and_its_options_read(kind):
+    assert catalog.names(kind)
+    for name, entry in catalog.entries(kind).items():
+        assert catalog.entry(kind, name) == entry
+        assert entry.summary
+        described = catalog.options_class(entry).model_fields
+        assert all(field.description for field in described.values()), name
+
+
+def test_names_are_filtered_by_wildcards():
+    assert "resnet20" in catalog.names("model", "resnet*")
+    assert not any(name.startswith("cnn") for name in catalog.names("model", "resnet*"))
+
+
+@pytest.mark.parametrize(("given", "meant"), [("cifar-100", "cifar100"), ("CIFAR_10", "cifar10"), ("fashon-mnist", "fashion-mnist")])
+def test_misspelt_names_get_the_nearest(given, meant):
+    assert catalog.suggest(given, catalog.names("dataset")) == meant
+    with pytest.raises(NotFound) as caught:
+        catalog.entry("dataset", given)
+    assert f"did you mean {meant!r}?" in caught.value.hint
+
+
+def test_nothing_near_suggests_nothing():
+    assert catalog.suggest("zzz", catalog.names("dataset")) is None
+    with pytest.raises(NotFound) as caught:
+        catalog.entry("dataset", "zzz")
+    assert caught.value.hint.startswith("kd datasets lists all")
+
+
+def test_a_method_of_ones_own_is_read_without_being_imported(mine):
+    entry = catalog.entry("method", "./mine.py")
+    assert (entry.summary, entry.family) == ("Mine: a title.", "logit")
+    assert entry.facts == {"teachers": (1, None), "student_taps": ("stage1",)}
+    options = catalog.options_class(entry)
+    assert (options().strength, options(mode="b").mode) == (2.0, "b")
+    with pytest.raises(ValidationError):
+        options(strength=0)
+    with pytest.raises(ValidationError):
+        options(strenght=1)
+
+
+def test_a_network_of_ones_own_names_its_factory(mine):
+    assert catalog.entry("model", "nets.py:tiny").factory == "tiny"
+    with pytest.raises(UsageError, match="does not say which function"):
+        catalog.entry("model", "nets.py")
+    with pytest.raises(NotFound) as caught:
+        catalog.entry("model", "nets.py:tinny")
+    assert caught.value.hint == "did you mean 'tiny'?"
+
+
+def test_files_that_cannot_be_read_are_usage_errors(mine):
+    with pytest.raises(NotFound, match="no such file"):
+        catalog.entry("method", "absent.py")
+    with pytest.raises(UsageError, match="is not valid Python"):
+        catalog.entry("method", "broken.py")
+
+
+def test_loading_names_the_file_that_breaks(mine):
+    with pytest.raises(UsageError, match=r"mine.py cannot be imported: ModuleNotFoundError"):
+        catalog.load(catalog.entry("method", "mine.py"))
