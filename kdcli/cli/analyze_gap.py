@@ -137,7 +137,7 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 def _show(env: Environment, report: GapReport) -> None:
     from kdcli.cli.gap_screen import gap_lines
 
-    for line in gap_lines(report):
+    for line in gap_lines(report, env.width):
         env.report(line)
     show_gates_by_owner(env, report.gates, [pair.student for pair in report.pairs if pair.form == "raw"])
 

@@ -19,7 +19,8 @@ _MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("!", "yello
 def run(env: Environment, *, data_dir: DataRoot = None, out: Out = None) -> Outcome:
     """Check versions, devices, disk, folders and datasets.
 
-    Exit code 1 if something that kd needs is broken."""
+    Exit code 1 if something that kd needs is broken.
+    """
     from kdcli import jobs
 
     checks = jobs.doctor(str(data_dir) if data_dir else None, out=runs_dir(env.environ, out))

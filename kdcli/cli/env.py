@@ -144,6 +144,11 @@ class Environment:
         width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
         return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, _environ=self.environ, **options)
 
+    @property
+    def width(self) -> int:
+        """Columns of stderr; without end where it is no terminal."""
+        return self.err.width
+
     # ---- saying something --------------------------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
@@ -169,7 +174,12 @@ class Environment:
     def _line(self, parts: tuple[Part, ...]) -> None:
         from rich.text import Text
 
-        self.err.print(Text.assemble(*parts), soft_wrap=not self.stderr.isatty())
+        text = Text.assemble(*parts)
+        if self.stderr.isatty() and len(text) > self.width and "\n" not in text:
+            hang = len(text.plain) - len(text.plain.lstrip()) + 2
+            first, *rest = text.wrap(self.err, self.width - hang)
+            text = Text("\n" + " " * hang).join([first, *rest])
+        self.err.print(text, soft_wrap=True)
 
 
 def stop_on_sigterm() -> None:

@@ -55,11 +55,11 @@ def run(
     The data are those that each checkpoint was trained on, unless --data names others.
     """
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
-    _read_headers(checkpoint)
+    checkpoints = _distinct(checkpoint)
     from kdcli import jobs
 
     result = jobs.evaluate(
-        checkpoint,
+        checkpoints,
         data=data,
         data_root=str(data_dir) if data_dir else None,
         split=wanted,
@@ -76,12 +76,16 @@ def run(
     return Outcome.of(result)
 
 
-def _read_headers(checkpoints: list[Path]) -> None:
-    """Refuse a path that is no checkpoint before torch is imported."""
+def _distinct(checkpoints: list[Path]) -> list[Path]:
+    """Each checkpoint once (runs/* holds runs/latest too), by its name that is no link. Refuses what is none before torch is imported."""
     from kdcli.header import read_header
 
+    found: dict[Path, Path] = {}
     for path in checkpoints:
-        read_header(path)
+        file = read_header(path)[0].resolve()
+        if file not in found or path.absolute() == path.resolve():
+            found[file] = path
+    return list(found.values())
 
 
 def label(checkpoint: str) -> str:
@@ -109,11 +113,7 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
     top5 = any(item.measures.top5 is not None for item in items)
     head = ("checkpoint", "model", "params", "accuracy", "95 % CI", *(("top-5",) if top5 else ()), "NLL", "ECE")
     names = [label(item.checkpoint) for item in items]
-    lines = columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>")
-    if env.stderr.isatty() and max(map(len, lines)) > env.err.width:
-        names = [Path(name).name for name in names]
-        lines = columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>")
-    return lines
+    return columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>", room=env.width)
 
 
 def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:

@@ -16,31 +16,31 @@ NAMED = 3  # classes that are named
 PROFILE_BAR = 24  # columns of the entropy bar in a teacher's profile
 
 
-def gap_lines(report: GapReport) -> Iterator[str]:
-    """All lines of the screen."""
+def gap_lines(report: GapReport, width: int) -> Iterator[str]:
+    """All lines of the screen, for so many columns."""
     teacher = report.teacher
     about = f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher {teacher.network}"
     yield f"  {about} {words.percent(teacher.measures.accuracy, report.n)}"
     if not report.students:
         yield from _profile(report)
         return
-    yield "  G_S = S(student) − S(teacher)      G_F = F(teacher) − F(student)      F = τ log Σ exp(z/τ)"
-    yield "  logits centred per sample before F and ‖z‖"
+    yield "  G_S = S(student) − S(teacher)      G_F = F(teacher) − F(student)"
+    yield "  F = τ log Σ exp(z/τ), logits centred per sample before F and ‖z‖"
     for place, temperature in enumerate(report.temperatures):
         yield ""
-        yield from _table(report, place, temperature)
+        yield from _table(report, place, temperature, width)
         yield from _second_order(report, place, temperature)
     yield ""
     yield from _classes(report)
 
 
-def _table(report: GapReport, place: int, temperature: float) -> list[str]:
-    head = (f"τ = {words.temperature(temperature)}", "S nats", "G_S", "F", "G_F", "‖z‖", "student acc", "agrees")
+def _table(report: GapReport, place: int, temperature: float, width: int) -> list[str]:
+    head = (f"τ = {words.temperature(temperature)}", "S nats", "G_S", "F", "G_F", "‖z‖", "accuracy", "agrees")
     rows = [head, _row("teacher", report.teacher, place, None, report.n)]
     for response, pair in zip(report.students, report.pairs, strict=True):
-        name = f"{response.label} aligned" if response.form == "aligned" else response.label
+        name = "  aligned" if response.form == "aligned" else response.label
         rows.append(_row(name, response, place, pair, report.n))
-    return columns(rows, "<>>>>>>>")
+    return columns(rows, "<>>>>>>>", room=width)
 
 
 def _row(name: str, response: Response, place: int, pair: PairReport | None, n: int) -> tuple[str, ...]:
@@ -58,10 +58,13 @@ def _row(name: str, response: Response, place: int, pair: PairReport | None, n: 
 
 def _second_order(report: GapReport, place: int, temperature: float) -> Iterator[str]:
     tau = words.temperature(temperature)
-    factor = "2K" if temperature == 1 else f"2K·{tau}²"
-    for number, pair in enumerate(pair for pair in report.pairs if pair.form == "raw"):
-        head = f"second order, G_S ≈ (‖v‖²−‖z‖²)/{factor}:" if number == 0 else ""
-        yield f"  {head:<38}  {pair.student} {words.signed(pair.at[place].entropy_second_order)}  {_validity(pair.at[place])}"
+    yield f"  second order, G_S ≈ (‖v‖²−‖z‖²)/{'2K' if temperature == 1 else f'(2K·{tau}²)'}:"
+    rows = [
+        (pair.student, words.signed(pair.at[place].entropy_second_order), _validity(pair.at[place]))
+        for pair in report.pairs
+        if pair.form == "raw"
+    ]
+    yield from columns(rows, "<><", indent=4)
 
 
 def _validity(at: PairAt) -> str:

@@ -38,8 +38,9 @@ class Narrator:
     def __init__(self, env: Environment, clock: Clock) -> None:
         self.env = env
         self.clock = clock
+        self.schedule = ""
         self._handlers: dict[str, Callable[[Any], None]] = {
-            "Prepared": lambda event: show_prepared(env, event),
+            "Prepared": self.prepared,
             "StageStarted": self.stage_started,
             "StepDone": self.step_done,
             "EpochDone": self.epoch_done,
@@ -61,6 +62,11 @@ class Narrator:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+
+    def prepared(self, event: events.Prepared) -> None:
+        """A run is about to begin; the teacher's own run, where it is trained first, too."""
+        self.schedule = event.schedule
+        show_prepared(self.env, event)
 
     def stage_started(self, event: events.StageStarted) -> None:
         """A stage begins; methods with one stage do not mention it."""
@@ -98,15 +104,16 @@ class Narrator:
 class EpochTable:
     """The permanent lines of a run: only epochs that matter, under a heading that is printed with the first."""
 
-    def __init__(self, *, everything: bool) -> None:
+    def __init__(self, *, everything: bool, by_steps: bool) -> None:
         self._everything = everything
+        self._by_steps = by_steps  # else the learning rate changes all the time, and that is no news
         self._headed = False
         self._lr: float | None = None
 
     def lines(self, event: events.EpochDone) -> list[str]:
         """The lines to print for an epoch: none, a row, or heading and row."""
         at = event.at
-        dropped = self._lr is not None and event.lr <= 0.5 * self._lr
+        dropped = self._by_steps and self._lr is not None and event.lr < self._lr
         self._lr = event.lr
         if not (self._everything or dropped or event.best or at.epoch in {1, at.epochs} or not self._headed):
             return []
@@ -131,14 +138,14 @@ class LiveNarrator(Narrator):
     def __init__(self, env: Environment, clock: Clock) -> None:
         super().__init__(env, clock)
         self._bar: tuple[Progress, TaskID] | None = None
-        self._table = EpochTable(everything=env.settings.verbose)
+        self._table: EpochTable | None = None
         self._read_at = 0.0
         self._val = ""
 
     def stage_started(self, event: events.StageStarted) -> None:
         super().stage_started(event)
         self.close()
-        self._table = EpochTable(everything=self.env.settings.verbose)
+        self._table = EpochTable(everything=self.env.settings.verbose, by_steps=self.schedule == "multistep")
         self._val = ""
         bar = _bar(self.env)
         total = event.at.epochs * event.batches
@@ -158,7 +165,7 @@ class LiveNarrator(Narrator):
 
     def epoch_done(self, event: events.EpochDone) -> None:
         self._val = f"  val {words.percent(event.val.accuracy)}" if event.val else ""
-        for line in self._table.lines(event):
+        for line in self._table.lines(event) if self._table else ():
             self.env.progress(line)
 
     def stage_done(self, event: events.StageDone) -> None:
@@ -219,5 +226,5 @@ class LogNarrator(Narrator):
         at = event.at
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         numbers = " ".join(f"{name}={value:.3f}" for name, value in {**losses, **accuracies}.items())
-        place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.6g}"
+        place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
         self.env.progress(f"{stamp} {place} {numbers} img_s={speed:.0f}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import __version__
-from kdcli.cli.env import Environment, Part
-from kdcli.cli.text import columns, option, shorten
+from kdcli.cli.env import Environment
+from kdcli.cli.text import columns, option
 from kdcli.report import words
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
 
 _ARXIV = re.compile(r"arXiv:\d{4}\.\d{4,5}")
-_OPTIONS_WIDTH = 50  # what is left of 80 columns beside the label, the method's name and its source
+_OPTIONS_WIDTH = 47  # what is left of 80 columns beside the label, the method's name and its source
 
 
 # ---- before ----------------------------------------------------------------------------------------------------------
@@ -25,27 +26,36 @@ _OPTIONS_WIDTH = 50  # what is left of 80 columns beside the label, the method's
 def show_prepared(env: Environment, prepared: Prepared) -> None:
     """The first lines of a run: everything that decides what it will be, each automatic choice with its reason."""
     env.progress(("kd ", "bold"), f"{__version__} · {prepared.command} · run ", (prepared.run, "bold"))
-    for line in columns(_networks(prepared), "<<><<"):
+    networks = _networks(prepared)
+    width = max(len(name) for name in (*(row[1] for row in networks), prepared.method, prepared.data))
+    for line in columns([(row[0], row[1].ljust(width), *row[2:]) for row in networks], "<<><<"):
         env.progress(line)
     if prepared.command == "distill" or prepared.method != "none":
-        env.progress(f"  method   {_method(prepared)}")
-    env.progress(f"  data     {_data(prepared)}")
-    reasons = "; ".join(dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason) if reason))
-    env.progress(f"  device   {_device(prepared)} · {prepared.precision}", (f"   {reasons}", "dim"))
+        env.progress(f"  method   {prepared.method:<{width}}  {_options(prepared, _OPTIONS_WIDTH - width)}")
+    env.progress(f"  data     {prepared.data:<{width}}  {_data(prepared)}")
+    env.progress(f"  device   {_device(prepared)} · {prepared.precision}")
+    for reason in dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason) if reason):
+        _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
     env.progress(f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch {prepared.batch_size} · {rate}")
     for note in prepared.notes:
-        env.progress(f"  note     {note}")
+        _labelled(env, "note", note)
     if prepared.resumed_at:
-        env.progress(f"  resumed  at {prepared.resumed_at}")
+        _labelled(env, "resumed", f"at {prepared.resumed_at}")
     env.progress()
+
+
+def _labelled(env: Environment, label: str, text: str, style: str = "") -> None:
+    """A line with a label, wrapped so that what follows stays clear of the labels."""
+    for line in textwrap.wrap(text, env.width - 1, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11, break_long_words=False):
+        env.progress((line, style))
 
 
 def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     """Rows of the teachers and the student; of the network alone where nobody teaches it."""
     student = (prepared.network, words.count(prepared.parameters))
     if not prepared.teachers:
-        return [("model" if prepared.command == "train-teacher" else "student", *student, "", "")]
+        return [("model  " if prepared.command == "train-teacher" else "student", *student, "parameters", "")]
     rows = [
         ("teacher", teacher.architecture, words.count(teacher.parameters), words.percent(teacher.test.accuracy if teacher.test else None), "")
         for teacher in prepared.teachers
@@ -55,17 +65,23 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     return [*rows, ("student", *student, "", size)]
 
 
-def _method(prepared: Prepared) -> str:
-    options = " · ".join(f"{name} {option(value)}" for name, value in prepared.method_options.items() if value not in (None, (), []))
-    source = _ARXIV.search(prepared.method_source)
-    return "   ".join(part for part in (prepared.method, shorten(options, _OPTIONS_WIDTH), source.group() if source else "") if part)
+def _options(prepared: Prepared, room: int) -> str:
+    """As many of the method's options as the line holds, and its paper."""
+    from kdcli import catalog
+
+    shown = ""
+    for name, value in prepared.method_options.items():
+        more = f"{shown} · {name} {option(value)}" if shown else f"{name} {option(value)}"
+        if value not in (None, (), []) and len(more) <= room:
+            shown = more
+    source = _ARXIV.search(catalog.entry("method", prepared.method).doc)
+    return "   ".join(part for part in (shown, source.group() if source else "") if part)
 
 
 def _data(prepared: Prepared) -> str:
     splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
     counts = [f"{words.thousands(size)} {name}" for size, name in splits if size]
-    shape = "×".join(map(str, prepared.input_shape))
-    return " · ".join([f"{prepared.data:<10}  {counts[0]}", *counts[1:], f"{prepared.classes} classes", shape])
+    return " · ".join([*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))])
 
 
 def _device(prepared: Prepared) -> str:
@@ -106,9 +122,9 @@ def _comparison(result: RunResult) -> list[str]:
         rows.append(_gap_row("gap", result, result.gap, "raw logits"))
         aligned = next((gap for gap in result.gaps if gap.aligned and gap.temperature == result.gap.temperature), None)
         if aligned is not None:
-            rows.append(_gap_row("aligned", result, aligned, "as the loss sees them"))
+            rows.append(_gap_row("aligned", result, aligned, "in the loss"))
     selected = f"  test split · n = {words.thousands(result.test.n)} · {result.test.selected} epoch"
-    return [selected, *columns(rows, "<>>>>><", gap=3)]
+    return [selected, *columns(rows, "<>>>>><")]
 
 
 def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
@@ -136,19 +152,17 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
 
 
 def _pointers(result: RunResult) -> list[tuple[str, ...]]:
-    report = Path(result.run) / "report.html"
-    rows: list[tuple[str, ...]] = [("report", f"{report if report.exists() else report.with_suffix('.md')}")]
+    html = Path(result.run) / "report.html"
+    report = str(html if html.exists() else html.with_suffix(".md"))
     if result.command == "train-teacher":
-        return [("teacher", result.checkpoint), *rows, ("next", _distil_command(result))]
-    teacher = result.teachers[0].checkpoint if result.teachers else None
-    rows[0] = (rows[0][0], f"{rows[0][1]}          {words.duration(result.wall_seconds)}")
-    return [*rows, ("next", f"kd analyze-gap --teacher {teacher} --student {result.run}")] if teacher else rows
+        return [("teacher", result.checkpoint), ("report", report), ("next", _distil_command(result))]
+    after = [("next", f"kd analyze-gap --student {result.run}")] if result.teachers else []
+    return [("report ", f"{report}          {words.duration(result.wall_seconds)}"), *after]
 
 
 def _distil_command(result: RunResult) -> str:
     from kdcli import catalog
 
-    smaller: Part | None = (
-        catalog.entries("model")[result.network].facts.get("smaller") if result.network in catalog.entries("model") else None
-    )
-    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'} --method skd"
+    known = catalog.entries("model")
+    smaller = known[result.network].facts.get("smaller") if result.network in known else None
+    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'}"

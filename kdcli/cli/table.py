@@ -60,7 +60,8 @@ class TableData:
 def run(env: Environment, sweep: SweepFile, *, form: Format = "md", out: Out = None) -> Outcome:
     """Print a sweep as the paper's table, ours and theirs.
 
-    Mean ± sd over seeds. A cell without a run is a dot."""
+    Mean ± sd over seeds. A cell without a run is a dot.
+    """
     from kdcli.recipe.sweep import load_sweep
     from kdcli.report.sweeps import sweep_results
 

@@ -9,12 +9,20 @@ import textwrap
 from collections.abc import Sequence
 
 BARS = "▁▂▃▄▅▆▇█"
+LEAST = 12  # columns that a shortened name keeps
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
 
 
-def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent: int = 2) -> list[str]:
-    """Rows as aligned lines: `align` has < or > per column, < where it ends. Nothing is cut, no line ends in blanks."""
+def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent: int = 2, room: int | None = None) -> list[str]:
+    """Rows as aligned lines: `align` has < or > per column, < where it ends. No line ends in blanks.
+
+    Nothing is cut, unless the table must fit into `room` columns: then the first column gives way.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    excess = 0 if room is None else indent + sum(widths) + gap * (len(widths) - 1) - room
+    if excess > 0:
+        widths[0] = max(widths[0] - excess, LEAST)
+        rows = [(shorten(row[0], widths[0]), *row[1:]) for row in rows]
     sides = align.ljust(len(widths), "<")
 
     def cell(text: str, width: int, side: str) -> str:

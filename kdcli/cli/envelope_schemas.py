@@ -1,0 +1,102 @@
+"""JSON Schemas of what `--json` prints, one a command, made from the types that the commands return.
+
+docs/reference/json holds copies, written by `python -m kdcli.cli.envelope_schemas FOLDER`; a test keeps them fresh. Not
+imported when a command runs: pydantic is only needed to describe the document, not to write it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from kdcli.cli.envelope import VERSION, ErrorItem, Status
+from kdcli.errors import Exit
+from kdcli.files import write_text
+from kdcli.results import GateResult
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class _Nullable(GenerateJsonSchema):
+    """JSON has no word for NaN and infinity: any number that is not an integer may be null."""
+
+    def float_schema(self, schema: Any) -> JsonSchemaValue:
+        return {**super().float_schema(schema), "type": ["number", "null"]}
+
+
+def data_types() -> dict[str, Any]:
+    """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
+    from kdcli import results
+    from kdcli.cli import check, datasets, methods, models, recipes, report, table
+    from kdcli.jobs.doctor import Check
+    from kdcli.report.compare import Comparison
+
+    return {
+        "train-teacher": results.RunResult | None,
+        "distill": results.RunResult | None,
+        "resume": results.RunResult,
+        "sweep": results.SweepResult,
+        "evaluate": results.EvaluateResult,
+        "analyze-gap": results.GapReport,
+        "compare": Comparison,
+        "table": table.TableData,
+        "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,
+        "models": tuple[models.ModelItem, ...] | models.ModelDetails,
+        "datasets": tuple[datasets.DatasetItem, ...] | datasets.DatasetCard,
+        "recipes": tuple[recipes.RecipeItem, ...],
+        "recipes ls": tuple[recipes.RecipeItem, ...],
+        "recipes show": recipes.RecipeText,
+        "recipes cp": recipes.RecipeCopy,
+        "check": tuple[check.CheckedRecipe, ...],
+        "schema": dict[str, Any],
+        "report": report.ReportFiles,
+        "doctor": tuple[Check, ...],
+    }
+
+
+def schema_of(command: str) -> dict[str, Any]:
+    """The schema of one command's envelope. `data` is null where the command failed."""
+    kinds = {"data": data_types()[command] | None, "gates": tuple[GateResult, ...], "errors": tuple[ErrorItem, ...]}
+    adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
+    parts, shared = TypeAdapter.json_schemas(adapters, schema_generator=_Nullable)  # type: ignore[arg-type]
+    properties: dict[str, Any] = {
+        "kd": {"const": VERSION, "description": "Version of the envelope; keys are only ever added."},
+        "command": {"const": command},
+        "status": {"enum": list(get_args(Status))},
+        "exit_code": {"enum": [int(code) for code in Exit]},
+        "data": parts["data", "serialization"],
+        "gates": parts["gates", "serialization"],
+        "errors": parts["errors", "serialization"],
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    }
+    return {
+        "$schema": DIALECT,
+        "title": f"kd {command} --json",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        **({"$defs": shared["$defs"]} if "$defs" in shared else {}),
+    }
+
+
+def texts() -> dict[str, str]:
+    """File name and text of every schema."""
+    return {
+        f"{command.replace(' ', '-')}.schema.json": json.dumps(schema_of(command), indent=2, ensure_ascii=False) + "\n"
+        for command in data_types()
+    }
+
+
+def main() -> None:
+    """Write all schemas into the folder that is given."""
+    for name, text in texts().items():
+        write_text(Path(sys.argv[1]) / name, text)
+
+
+if __name__ == "__main__":
+    main()
