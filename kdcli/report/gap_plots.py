@@ -125,7 +125,7 @@ def ranked_classes(gap: GapReport, at: PairAt) -> list[tuple[str, float]]:
 def largest_classes(gap: GapReport, pair: PairReport, amount: int = 3) -> str:
     """The classes with the largest entropy gap, in words."""
     ranked = ranked_classes(gap, usual_temperature(pair))
-    return ", ".join(f"{name} {words.signed(value)}" for name, value in ranked[:amount])
+    return ", ".join(f"{name} ({words.signed(value)})" for name, value in ranked[:amount])
 
 
 def response_profile(gap: GapReport) -> Plot:

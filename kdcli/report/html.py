@@ -87,6 +87,6 @@ def highlighted(toml: str) -> Markup:
     """TOML with its tables and comments set apart; everything in it is escaped."""
     lines = []
     for line in str(escape(toml)).splitlines():
-        marked = re.sub(r"(\s#.*)$", r"<i>\1</i>", line)
+        marked = re.sub(r"((?:^|\s)#.*)$", r"<i>\1</i>", line)
         lines.append(f"<b>{line}</b>" if line.startswith("[") else marked)
     return Markup("\n".join(lines))  # noqa: S704  escaped above

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,7 +161,7 @@ def accuracy_curves(epochs: Sequence[Epoch], teacher: float | None = None) -> Pl
         legend(axes)
         sizes = sorted({val.n for val in held_out if val})
         held = f" Validation: {words.plural(sizes[-1], 'image')} held out of the training set." if sizes else " Nothing is held out."
-        caption = "Training accuracy is measured while the weights change, on augmented images." + held
+        caption = "Training accuracy is a mean over the epoch, while the weights change." + held
         return Plot("accuracy-curves", "curves", "Accuracy per epoch", caption, to_svg(figure))
 
 
@@ -182,7 +182,7 @@ def learning_rate(epochs: Sequence[Epoch]) -> Plot:
 
 def reliability(analysis: RunAnalysis) -> Plot:
     """Reliability diagrams side by side: the share that is right among predictions of like confidence."""
-    curves = analysis.calibration
+    curves = teacher_first(analysis.calibration)
     with house_style("reliability"):
         figure = canvas(5.0, 2.9)
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -195,6 +195,11 @@ def reliability(analysis: RunAnalysis) -> Plot:
             "The strength of a bar shows how many images fall into it."
         )
         return Plot("reliability", "calibration", "Reliability", caption, to_svg(figure))
+
+
+def teacher_first(curves: Mapping[str, CalibrationCurve]) -> dict[str, CalibrationCurve]:
+    """Calibration curves by label, the teachers' before the student's."""
+    return dict(sorted(curves.items(), key=lambda entry: not entry[0].startswith("teacher")))
 
 
 def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, largest_classes
+from kdcli.report.plots import teacher_first
 from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
@@ -229,7 +230,8 @@ def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     """How far confidence can be taken at its word."""
     if run.analysis is None or not run.analysis.calibration:
         return None
-    rows = tuple((label, words.number(curve.ece), words.thousands(sum(curve.count))) for label, curve in run.analysis.calibration.items())
+    curves = teacher_first(run.analysis.calibration)
+    rows = tuple((label, words.number(curve.ece), words.thousands(sum(curve.count))) for label, curve in curves.items())
     caption = "expected calibration error: 15 equal bins of confidence, mean absolute difference; test split"
     return Section("calibration", "Calibration", (), (Grid(("", "ECE", "n"), rows, caption),), plots)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from kdcli.report import words
+from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.run import Run
 from kdcli.results import GateResult, Measures, RunResult, TeacherSummary
 
-AS_SURE = 0.005  # nats: an entropy gap smaller than this is not worth a word
+AS_SURE = 0.005  # nats: where no interval is known, a smaller entropy gap is not worth a word
 
 _COMPARES = {"min": "at least", "max": "at most"}
 
@@ -18,7 +19,9 @@ def verdict(run: Run) -> str:
     best = best_teacher(run.summary)
     if best is None or best.test is None:
         return _alone(run.summary)
-    return f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)} its teacher{_certainty(run.summary)}."
+    return (
+        f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)} its teacher{_certainty(run, run.summary)}."
+    )
 
 
 def against_labels(run: Run) -> str:
@@ -62,12 +65,22 @@ def _accuracy(student: Measures, teacher: Measures) -> str:
     return f"{shown} points {'below' if difference < 0 else 'above'}"
 
 
-def _certainty(summary: RunResult) -> str:
+def _certainty(run: Run, summary: RunResult) -> str:
     if summary.gap is None or not words.known(summary.gap.entropy):
         return ""
-    entropy = summary.gap.entropy
-    sure = "as sure as" if abs(entropy) < AS_SURE else "less sure than" if entropy > 0 else "more sure than"
-    return f"; entropy gap {words.signed(entropy)} nats: it is {sure} its teacher"
+    gap = f"; entropy gap {words.signed(summary.gap.entropy)} nats"
+    if _may_be_zero(run, summary.gap.entropy):
+        return f"{gap}: it is as sure as its teacher, as far as these images can tell"
+    return f"{gap}: it is {'less' if summary.gap.entropy > 0 else 'more'} sure than its teacher"
+
+
+def _may_be_zero(run: Run, entropy: float) -> bool:
+    """Whether the gap's interval holds zero; where there is none, whether the gap is too small to matter."""
+    pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
+    if pair is None:
+        return abs(entropy) < AS_SURE
+    reach = usual_temperature(pair).entropy
+    return reach.low <= 0 <= reach.high
 
 
 def gate_sentence(gate: GateResult) -> str:

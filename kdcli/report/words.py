@@ -24,7 +24,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """A plain number: 0.112."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS if float(text) else "")
 
 
 def signed(value: float | None, digits: int = 3) -> str:

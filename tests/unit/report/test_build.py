@@ -1,5 +1,6 @@
 """The report says what the run measured, in full, fetches nothing, and is the same each time."""
 
+import json
 import re
 import subprocess
 import sys
@@ -145,6 +146,29 @@ def test_a_missed_gate_is_said_in_words(tmp_path):
     gates = (fake_run.GateResult("max_entropy_gap", 0.05, 0.081, passed=False),)
     folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary(gates=gates))
     assert "✗ missed: entropy gap 0.081, at most 0.050 asked for" in said(build(folder, html=False))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"parameters": 1_430_000, "test": fake_run.measures(0.9889)}, "is as large as its teacher and as accurate as its teacher;"),
+        ({"parameters": 2_860_000, "test": fake_run.measures(0.995)}, "is 2.0× larger and 0.6 points above its teacher;"),
+        ({"gap": fake_run.GapAt(1.0, -0.2, 0.0)}, "entropy gap −0.200 nats: it is more sure than its teacher."),
+        ({"gap": fake_run.GapAt(1.0, 0.002, 0.0)}, "it is as sure as its teacher, as far as these images can tell."),
+        ({"teachers": (fake_run.teacher(test=None),)}, "cnn-small with 20.5 k parameters is right on 97.2 % of 360 digits test images."),
+    ],
+)
+def test_the_verdict_follows_the_numbers(tmp_path, change, words):
+    folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary(**change))
+    assert words in said(build(folder, html=False))
+
+
+def test_a_gap_whose_interval_holds_zero_is_not_called_a_difference(run_folder):
+    text = (run_folder / "analysis.json").read_text()
+    shifted = json.loads(text)
+    shifted["gap"]["pairs"][0]["at"][0]["entropy"] |= {"low": -0.01}
+    (run_folder / "analysis.json").write_text(json.dumps(shifted))
+    assert "as sure as its teacher, as far as these images can tell" in said(build(run_folder, html=False))
 
 
 def test_names_cannot_break_the_page(tmp_path):
