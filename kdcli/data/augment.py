@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision.transforms.v2.functional import resized_crop
 
 from kdcli.core import random
 from kdcli.errors import Incompatible
@@ -95,6 +94,9 @@ class Augmentation:
     def cut(self, image: Tensor, view: int, size: int) -> Tensor:
         """The given view of one decoded picture [C,H,W] uint8 under resized_crop: [C,size,size]."""
         top, left, height, width = self._box(view, *image.shape[1:])
+        # torchvision takes over a second to import, and resident data never come here
+        from torchvision.transforms.v2.functional import resized_crop
+
         cut: Tensor = resized_crop(image, top, left, height, width, [size, size], antialias=True)
         flip = self.flip and random.uniform_int(view, 4 * _ATTEMPTS) < 0.5
         return cut.flip(-1) if flip else cut

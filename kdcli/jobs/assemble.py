@@ -22,7 +22,7 @@ from kdcli.data.feed import make_feed
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
 from kdcli.jobs.networks import LoadedTeacher, build_network, load_teacher, network_arguments, pretrained_teacher
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
@@ -46,7 +46,13 @@ def open_source(data: DataSection) -> Any:
     if found.factory is not None:
         from kdcli.data.user import from_user
 
-        return from_user(getattr(module, found.factory)())
+        try:
+            made = getattr(module, found.factory)()
+        except KdError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{data.name} failed: {type(error).__name__}: {error}", hint="it is called without arguments") from error
+        return from_user(made, origin=data.name)
     return module.load(data.name, options=module.Options(**data.options), root=data_root(data.root))
 
 

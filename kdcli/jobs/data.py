@@ -33,5 +33,5 @@ def download(name: str, root: str | None = None) -> Path:
     if not found.facts.get("download"):
         raise UsageError(f"{name} is not downloaded: it is embedded, generated or your own", hint=f"kd datasets {name}")
     folder = data_root(root)
-    catalog.load(found).download(name, folder)
+    catalog.load(found).download(name, root=folder)
     return folder

@@ -9,10 +9,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
 
 from kdcli import __version__, catalog
 from kdcli.errors import KdError
@@ -43,7 +43,7 @@ def _versions() -> Iterator[Check]:
     yield Check(
         "versions",
         ok=True,
-        detail=f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision {torchvision.__version__}",
+        detail=f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision {version('torchvision')}",
     )
     yield Check(
         "cpu",

@@ -13,11 +13,11 @@ import sys
 import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from kdcli import __version__
 from kdcli.errors import NotWritable, RunExists
@@ -85,7 +85,7 @@ def environment(command: str) -> dict[str, Any]:
         "kdcli": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": version("torchvision"),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "platform": platform.platform(),
         "git": _git(),
