@@ -66,6 +66,8 @@ def _tree(path: Path) -> ast.Module:
         raise NotFound(f"no such file: {path}") from error
     except SyntaxError as error:
         raise UsageError(f"{path} is not valid Python: {error.msg} (line {error.lineno})") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as Python: {error}") from error
 
 
 def _literal(node: ast.expr) -> Any:
@@ -210,9 +212,13 @@ def _options_of(path: Path) -> type[Options]:
     holder.__dict__["_Base"] = Base
     try:
         exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or one the user named
+        found = cast("type[Options]", holder.__dict__["Options"])
+        found.model_rebuild()  # an annotation that cannot be resolved shows here, not when a recipe is checked
     except NameError as error:
         raise UsageError(f"{path}: class Options may use pydantic and typing only ({error})") from error
-    return cast("type[Options]", holder.__dict__["Options"])
+    except Exception as error:
+        raise UsageError(f"{path}: class Options cannot be read: {type(error).__name__}: {error}") from error
+    return found
 
 
 def options_class(found: Entry) -> type[Options]:

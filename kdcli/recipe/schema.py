@@ -263,7 +263,6 @@ class DistillRecipe(Recipe):
     KIND = "distill"
     student: SerializeAsAny[NetworkSection]
     teacher: tuple[TeacherSection, ...] = ()
-    method: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
 
 
 def branch(base: type[N], name: str) -> type[N]:

@@ -109,3 +109,18 @@ def test_files_that_cannot_be_read_are_usage_errors(mine):
 def test_loading_names_the_file_that_breaks(mine):
     with pytest.raises(UsageError, match=r"mine.py cannot be imported: ModuleNotFoundError"):
         catalog.load(catalog.entry("method", "mine.py"))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("strength: float = torch.pi", "may use pydantic and typing only"),
+        ("strength: torch.Tensor", "may use pydantic and typing only"),
+        ("strength: object() = 1", "cannot be read"),
+        ("1 / 0", "cannot be read: ZeroDivisionError"),
+    ],
+)
+def test_options_that_need_more_than_pydantic_are_refused(mine, tmp_path, body, says):
+    (tmp_path / "odd.py").write_text(f'"""Odd."""\n\n\nclass Options:\n    {body}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=says):
+        catalog.options_class(catalog.entry("method", "odd.py"))

@@ -150,6 +150,12 @@ def test_a_method_of_ones_own_says_how_many_it_takes(write, checkpoint):
     assert told(error)["teacher"][0] == "./mine.py takes 2 teachers, got 1"
 
 
+def test_an_option_may_not_have_the_name_of_a_common_key(write):
+    write("mine.py", '"""Mine."""\n\n\nclass Options:\n    name: str = "x"\n')
+    error = refused(flags=[Flag("-m", "method.name", "./mine.py")])
+    assert "the option 'name' has the name of a key that every method has" in told(error)["method.name"][0]
+
+
 def test_train_teacher_takes_only_methods_without_teachers(write):
     path = write("r.toml", '[model]\nname = "cnn-large"\n[method]\nname = "kd"\n')
     assert told(refused("train-teacher", file=path))["method.name"][0] == "kd needs a teacher"
