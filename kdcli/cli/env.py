@@ -178,6 +178,8 @@ class Environment:
         if self.stderr.isatty() and len(text) > self.width and "\n" not in text:
             hang = len(text.plain) - len(text.plain.lstrip()) + 2
             first, *rest = text.wrap(self.err, self.width - hang)
+            for line in (first, *rest):
+                line.rstrip()
             text = Text("\n" + " " * hang).join([first, *rest])
         self.err.print(text, soft_wrap=True)
 

@@ -27,6 +27,7 @@ kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
 """
 SIGNIFICANT = 0.05
+MOST_NAME = 24  # columns of a checkpoint's name beside the numbers, on 80
 MOST_PAIRS = 6  # of four checkpoints; more would bury the table. --json has all of them
 
 Checkpoints = Annotated[
@@ -113,6 +114,8 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
     top5 = any(item.measures.top5 is not None for item in items)
     head = ("checkpoint", "model", "params", "accuracy", "95 % CI", *(("top-5",) if top5 else ()), "NLL", "ECE")
     names = [label(item.checkpoint) for item in items]
+    if max(map(len, names)) > MOST_NAME and env.stderr.isatty():
+        names = [Path(name).name for name in names]
     return columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>", room=env.width)
 
 

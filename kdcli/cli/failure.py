@@ -11,10 +11,11 @@ import typer
 from kdcli.cli import github
 from kdcli.cli.env import Environment, Part
 from kdcli.cli.envelope import ErrorItem, Outcome, items_of
-from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, RecipeInvalid, UsageError
+from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, RecipeInvalid, UsageError, Where
 
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
+PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
 _COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
 
 
@@ -79,22 +80,26 @@ def _hint_lines(hint: str) -> list[Part]:
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
+    """One problem: under its line of the file where there is something to point out, else on one line with its place."""
     where = problem.where
     env.complain()
-    if where is None or where.line is None or where.column is None or problem.source_line is None:
-        place = f"{where}" if where is not None else ""
-        headline = f"  {problem.key}: {problem.problem}"
-        env.complain(headline, " " * max(2, 68 - len(headline)) if place else "", (place, "dim"))
-        if problem.hint:
-            env.complain(f"    {problem.hint}")
+    if problem.hint and where is not None and where.line and where.column and problem.source_line is not None:
+        _show_excerpt(problem, where, where.column, env)
         return
-    number = str(where.line)
-    margin = " " * len(number)
-    env.complain("  ", (problem.key, "bold"), f": {problem.problem}")
+    place = str(where) if where is not None and where != Where(key=problem.key) else ""
+    headline = f"  {problem.key}: {problem.problem}" if problem.key else f"  {problem.problem}"
+    env.complain(headline, " " * max(2, min(PLACE_COLUMN, env.width - len(place)) - len(headline)) if place else "", (place, "dim"))
+    if problem.hint:
+        env.complain(f"    {problem.hint}")
+
+
+def _show_excerpt(problem: Diagnostic, where: Where, column: int, env: Environment) -> None:
+    margin = " " * len(str(where.line))
+    env.complain("  ", (problem.key, "bold"), f"{': ' if problem.key else ''}{problem.problem}")
     env.complain((f"  {margin} ╭─ {where}", "dim"))
-    env.complain((f"  {number} │ ", "dim"), problem.source_line)
-    underline = " " * (where.column - 1) + "─" * max(problem.length, 1)
-    env.complain((f"  {margin} │ ", "dim"), (underline, "red"), f"  {problem.hint}" if problem.hint else "")
+    env.complain((f"  {where.line} │ ", "dim"), problem.source_line or "")
+    underline = " " * (column - 1) + "─" * max(problem.length, 1)
+    env.complain((f"  {margin} │ ", "dim"), (underline, "red"), f"  {problem.hint}")
 
 
 def _show_traceback(error: BaseException, env: Environment) -> None:

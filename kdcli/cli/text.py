@@ -22,7 +22,7 @@ def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent
     excess = 0 if room is None else indent + sum(widths) + gap * (len(widths) - 1) - room
     if excess > 0:
         widths[0] = max(widths[0] - excess, LEAST)
-        rows = [(shorten(row[0], widths[0]), *row[1:]) for row in rows]
+        rows = [(_tail(row[0], widths[0]), *row[1:]) for row in rows]
     sides = align.ljust(len(widths), "<")
 
     def cell(text: str, width: int, side: str) -> str:
@@ -30,6 +30,11 @@ def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent
 
     joined = ((" " * gap).join(map(cell, row, widths, sides)) for row in rows)
     return [(" " * indent + line).rstrip() for line in joined]
+
+
+def _tail(text: str, width: int) -> str:
+    """The end of a name, which is where names of runs differ."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
 def wrap(text: str, indent: int = 2) -> str:

@@ -1,0 +1,139 @@
+"""`--json`: one document on stdout that its schema admits, on success and on failure; and schemas that are up to date."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+
+from kdcli.cli import envelope_schemas
+from kdcli.errors import Interrupted, NonFiniteLoss
+from kdcli.results import EvaluateResult, Evaluation, GateResult, PairTest
+from tests.cli.conftest import measures, prepared, result, training
+from tests.cli.schema_check import problems
+
+KEYS = ["kd", "command", "status", "exit_code", "data", "gates", "errors", "warnings"]
+
+
+def check(answer, command):
+    document = answer.json
+    schema = envelope_schemas.schema_of(command)
+    assert list(document) == KEYS
+    assert problems(document, schema, schema) == []
+    assert document["exit_code"] == answer.code
+    return document
+
+
+def test_success_with_gates(kd, pretend):
+    gate = GateResult("min_accuracy", 0.74, 0.972, passed=True)
+    pretend("distill", result(gates=(gate,), warnings=("the teacher is worse than the student",)), [prepared(), *training()])
+    answer = kd("distill", "--json")
+    document = check(answer, "distill")
+    assert document["status"] == "ok"
+    assert document["data"]["test"]["accuracy"] == 0.972
+    assert document["data"]["gap"] == {"temperature": 1.0, "entropy": 0.081, "free_energy": 0.04, "aligned": False}
+    assert document["gates"] == [{"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True}]
+    assert document["warnings"] == ["the teacher is worse than the student"]
+    assert "stage=distill" in answer.err, "stderr is what it is without --json"
+
+
+def test_a_missed_gate_keeps_the_data(kd, pretend):
+    pretend("distill", result(gates=(GateResult("max_ece", 0.01, 0.021, passed=False),)))
+    document = check(kd("distill", "--json", "-q"), "distill")
+    assert (document["status"], document["exit_code"]) == ("gate_failed", 3)
+    assert document["data"]["run"]
+
+
+def test_numbers_that_are_not_finite_are_null(kd, pretend):
+    pretend("distill", result(test=measures(nll=math.inf, ece=math.nan)))
+    document = check(kd("distill", "--json"), "distill")
+    assert document["data"]["test"]["nll"] is None
+    assert document["data"]["test"]["ece"] is None
+
+
+def test_all_problems_of_a_recipe_with_their_places(kd, tmp_path):
+    (tmp_path / "r.toml").write_text('extends = "quickstart"\n[data]\nname = "digit"\n[train]\nepoch = 3\n')
+    document = check(kd("distill", "r.toml", "--json"), "distill")
+    assert document["status"] == "usage"
+    assert document["data"] is None
+    where = [error["where"] for error in document["errors"]]
+    assert [(place["file"], place["line"], place["column"], place["key"]) for place in where] == [
+        ("r.toml", 3, 8, "data.name"),
+        ("r.toml", 5, 1, "train.epoch"),
+    ]
+    assert {error["code"] for error in document["errors"]} == {"RECIPE_INVALID"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (NonFiniteLoss("loss ce is NaN", hint="lower optim.lr"), "failed", "NAN_LOSS"),
+        (Interrupted("interrupted; the state is saved", hint="kd resume runs/x"), "interrupted", "INTERRUPTED"),
+        (RuntimeError("a bug"), "failed", "FAILURE"),
+    ],
+)
+def test_failures(kd, pretend, error, status, code):
+    pretend("distill", error)
+    document = check(kd("distill", "--json"), "distill")
+    assert document["status"] == status
+    assert document["errors"][0]["code"] == code
+
+
+@pytest.mark.parametrize("argv", [("distill", "--no-such-flag", "--json"), ("--json", "distill", "--epochs", "x")])
+def test_mistakes_on_the_command_line(kd, argv):
+    document = check(kd(*argv), "distill")
+    assert document["errors"][0]["code"] == "USAGE"
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        ("methods", ("methods",)),
+        ("methods", ("methods", "skd")),
+        ("models", ("models",)),
+        ("models", ("models", "cnn-small", "-d", "digits")),
+        ("models", ("models", "cnn-*", "-d", "digits")),
+        ("datasets", ("datasets",)),
+        ("datasets", ("datasets", "digits")),
+        ("recipes", ("recipes",)),
+        ("recipes ls", ("recipes", "ls")),
+        ("recipes show", ("recipes", "show", "quickstart")),
+        ("recipes cp", ("recipes", "cp", "quickstart", "mine.toml")),
+        ("check", ("check", "quickstart", "quickstart-teacher", "tables/cifar100-table1")),
+        ("check", ("check", "quickstart", "-s", "train.epochs=0")),
+        ("schema", ("schema",)),
+        ("table", ("table", "tables/cifar100-table1")),
+        ("doctor", ("doctor",)),
+        ("compare", ("compare", "nowhere", "elsewhere")),
+        ("report", ("report", "nowhere")),
+        ("resume", ("resume", "nowhere")),
+        ("sweep", ("sweep", "nowhere")),
+        ("evaluate", ("evaluate", "nowhere")),
+        ("analyze-gap", ("analyze-gap",)),
+    ],
+)
+def test_every_command(kd, command, argv):
+    check(kd(*argv, "--json"), command)
+
+
+def test_evaluate(kd, pretend, monkeypatch):
+    monkeypatch.setattr("kdcli.cli.evaluate._distinct", lambda paths: paths)
+    evaluation = Evaluation("runs/a/model.safetensors", "cnn-small", 20_500, "kd", "digits", measures(), {"0": 1.0, "1": 0.5})
+    pretend("evaluate", EvaluateResult((evaluation,), (PairTest("a", "b", 0.005, 0.62),)))
+    check(kd("evaluate", "a", "--json"), "evaluate")
+
+
+def test_ascii_where_stdout_has_no_unicode(kd):
+    class Ascii(io.StringIO):
+        encoding = "ascii"
+
+    answer = kd("recipes", "show", "quickstart", "--json", stdout=Ascii())
+    assert answer.out.isascii()
+    assert answer.json["data"]["name"] == "quickstart"
+
+
+def test_schemas_in_the_documentation_are_up_to_date(root):
+    folder = root / "docs" / "reference" / "json"
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
+    assert written == envelope_schemas.texts(), "run: python -m kdcli.cli.envelope_schemas docs/reference/json"
