@@ -24,8 +24,8 @@ RECIPES = [item for item in EVERYTHING if item.kind in {"train-teacher", "distil
 SWEEPS = [item for item in EVERYTHING if item.kind == "sweep"]
 BASES = [item for item in EVERYTHING if item.kind == "base"]
 
-# said even where they are the default: a file is called by its method, and a section by its branch
-SAID_ANYWAY = {("method", "name"), ("optim", "name")}
+# said even where they follow from a default or from the teacher: what a file is called by
+SAID_ANYWAY = {("method", "name"), ("student", "name"), ("data", "name")}
 
 
 def by_name(items):
@@ -101,7 +101,8 @@ def test_bases_are_extended():
 @pytest.mark.parametrize("item", by_name(SWEEPS))
 def test_sweep_is_valid(item):
     sweep = load_sweep(item.path)
-    assert len({cell.id for cell in sweep.cells}) == len(sweep.cells) > 1
+    sweep.check()
+    assert len(sweep.runs()) > 1
 
 
 def test_quickstart_trains_a_teacher_and_a_student_that_learn(tmp_path):
