@@ -34,7 +34,9 @@ def test_light_parts_stay_light(statement):
     assert heavy_after(statement) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["methods"], ["models"], ["datasets"], ["recipes", "ls"], ["check", "quickstart"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["methods"], ["models"], ["datasets"], ["recipes", "ls"], ["check", "quickstart"]]
+)
 def test_commands_that_only_read_do_not_import_torch(arguments):
     call = f"from kdcli.__main__ import main\nsys.argv = {['kd', *arguments]!r}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     assert heavy_after(call) == []

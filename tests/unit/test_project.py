@@ -17,7 +17,11 @@ import kdcli
 
 ROOT = Path(__file__).parents[2]
 # in pieces, so that this file does not match itself
-PRIVATE = re.compile("|".join(["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", r"index" + "-url", r"pypi\.(?:org|python)", r"npm" + "js", r"regis" + r"try\.\w"]))
+PRIVATE = re.compile(
+    "|".join(
+        ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", r"index" + "-url", r"pypi\.(?:org|python)", r"npm" + "js", r"regis" + r"try\.\w"]
+    )
+)
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 
 
@@ -55,7 +59,9 @@ def test_every_public_name_has_a_docstring():
 @pytest.mark.parametrize("folder", ["kdcli", "tests", "tools", "benchmarks"])
 def test_files_and_functions_stay_small(folder):
     paths = tracked(f"{folder}/*.py")
-    long_files = [f"{path.relative_to(ROOT)}: {lines}" for path in paths if (lines := path.read_text(encoding="utf-8").count("\n")) > MOST_LINES]
+    long_files = [
+        f"{path.relative_to(ROOT)}: {lines}" for path in paths if (lines := path.read_text(encoding="utf-8").count("\n")) > MOST_LINES
+    ]
     long_functions = [
         f"{path.relative_to(ROOT)}: {node.name}" for path in paths for node in functions(path) if length(node) > MOST_FUNCTION_LINES
     ]
