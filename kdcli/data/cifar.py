@@ -33,6 +33,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "test": 10000,
         "megabytes": 170,
         "download": True,
+        "places": ["cifar-10-batches-py", "cifar10/cifar10.npz"],
         "augment": {"crop": 4, "flip": True},
     },
     "cifar100": {
@@ -43,6 +44,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "test": 10000,
         "megabytes": 169,
         "download": True,
+        "places": ["cifar-100-python"],
         "augment": {"crop": 4, "flip": True},
     },
 }

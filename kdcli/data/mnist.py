@@ -31,6 +31,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "test": 10000,
         "megabytes": 53,
         "download": True,
+        "places": ["MNIST/raw"],
         "augment": {},
     },
     "fashion-mnist": {
@@ -41,6 +42,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "test": 10000,
         "megabytes": 53,
         "download": True,
+        "places": ["FashionMNIST/raw"],
         "augment": {},
     },
 }
