@@ -85,7 +85,7 @@ def _list(env: Environment, root: Path) -> Outcome:
 
     items = tuple(_item(entry, root) for entry in catalog.entries("dataset").values())
     rows = [(item.name, _size(item), _presence(item), item.summary) for item in items]
-    env.write("\n".join(columns(rows)) + f"\n  {len(items)} datasets · in {root} · kd datasets NAME for one in full")
+    env.write_rows(columns(rows), f"  {len(items)} datasets · in {root} · kd datasets NAME for one in full")
     return Outcome(items)
 
 
@@ -99,10 +99,11 @@ def _item(found: Entry, root: Path) -> DatasetItem:
 
 
 def _present(found: Entry, root: Path) -> bool | None:
-    folder = found.facts.get("folder")
-    if folder is None:
-        return True if found.facts.get("classes") else None
-    return bool((root / folder).is_dir())
+    """Whether any of the places it may lie in is there; whether the files are whole is seen when they are opened."""
+    places = found.facts.get("places")
+    if places is None:
+        return True if found.facts.get("megabytes") == 0 else None
+    return any((root / place).exists() for place in places)
 
 
 def _presence(item: DatasetItem) -> str:
@@ -114,9 +115,11 @@ def _presence(item: DatasetItem) -> str:
 
 
 def _size(item: DatasetItem) -> str:
+    if not item.classes:
+        return "as you say"
     shape = "×".join(map(str, item.shape)) if item.shape else words.MISSING
     counts = [words.thousands(number) if number else words.MISSING for number in (item.train, item.test)]
-    return f"{item.classes or words.MISSING} classes · {shape} · {counts[0]} train · {counts[1]} test"
+    return f"{item.classes} classes · {shape} · {counts[0]} train · {counts[1]} test"
 
 
 def _download(env: Environment, found: Entry, root: Path) -> None:

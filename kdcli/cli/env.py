@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from kdcli.cli.text import shorten
 from kdcli.errors import Terminated
 
 if TYPE_CHECKING:
@@ -156,6 +158,11 @@ class Environment:
         if not self.settings.json:
             self.stdout.write(text if text.endswith("\n") else text + "\n")
             self.stdout.flush()
+
+    def write_rows(self, rows: Sequence[str], last: str) -> None:
+        """Put a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
+        width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
+        self.write("\n".join([*(shorten(row, width) if width else row for row in rows), last]))
 
     def progress(self, *parts: Part) -> None:
         """A line on stderr that -q silences: what is going on."""

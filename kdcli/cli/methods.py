@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.explain import OptionItem, option_lines, options_of
-from kdcli.cli.text import columns, shorten, wrap
+from kdcli.cli.text import columns, wrap
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
@@ -73,10 +72,8 @@ def _list(env: Environment) -> Outcome:
     found = sorted(catalog.entries("method").values(), key=lambda entry: (_rank(entry.family), entry.family, entry.name))
     items = tuple(MethodItem(entry.name, entry.family, entry.summary) for entry in found)
     heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
-    wide = shutil.get_terminal_size((80, 24)).columns if env.stdout.isatty() else None
     rows = columns([(head, item.name, item.summary) for head, item in zip(heads, items, strict=True)])
-    rows = [shorten(row, wide) for row in rows] if wide else rows
-    env.write("\n".join(rows) + f"\n  {len(items)} methods · kd methods NAME for options")
+    env.write_rows(rows, f"  {len(items)} methods · kd methods NAME for options")
     return Outcome(items)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,33 +68,45 @@ Pattern = Annotated[
     typer.Argument(help="A name, or a wildcard such as 'resnet*' (quoted).", show_default=False, autocompletion=completion.models),
 ]
 For = Annotated[
-    str,
+    str | None,
     typer.Option(
         "-d",
         "--data",
-        help="The dataset whose image size and classes the sizes are for.",
+        help="Sizes for this dataset's images and classes; else each network's usual images, and 10 classes.",
         metavar="NAME",
+        show_default=False,
         autocompletion=completion.datasets,
     ),
 ]
 
 
-def run(env: Environment, pattern: Pattern = None, data: For = "cifar100") -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What networks are built for. shape: None for each network's usual one."""
+
+    classes: int = 10
+    shape: tuple[int, int, int] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.classes} classes" + (f", {_times(self.shape)}" if self.shape else "")
+
+
+def run(env: Environment, pattern: Pattern = None, data: For = None) -> Outcome:
     """The networks: all, those that match, or one in full."""
     from kdcli import catalog
 
+    size = _size_of(data) if data is not None else _Size()
     if pattern is None:
-        return _list(env, tuple(catalog.entries("model").values()))
-    classes, shape = _shape_of(data)
+        return _list(env, tuple(catalog.entries("model").values()), size if data is not None else None)
     if not any(sign in pattern for sign in "*?["):
-        return _show(env, catalog.entry("model", pattern), classes, shape)
+        return _show(env, catalog.entry("model", pattern), size)
     found = tuple(entry for name, entry in catalog.entries("model").items() if fnmatch.fnmatchcase(name, pattern))
     if not found:
         raise NotFound(f"no network matches {pattern!r}", hint="kd models lists all of them")
-    return _list(env, found, classes, shape)
+    return _list(env, found, size)
 
 
-def _shape_of(data: str) -> tuple[int, tuple[int, int, int]]:
+def _size_of(data: str) -> _Size:
     from kdcli import catalog
 
     facts = catalog.entry("dataset", data).facts
@@ -102,45 +114,38 @@ def _shape_of(data: str) -> tuple[int, tuple[int, int, int]]:
     if not classes or not shape:
         raise UsageError(f"{data} has no image size or classes of its own", hint="-d cifar100, or another dataset of fixed size")
     channels, height, width = shape
-    return classes, (channels, height, width)
+    return _Size(classes, (channels, height, width))
 
 
-def _list(env: Environment, found: tuple[Entry, ...], classes: int = 0, shape: tuple[int, int, int] = (0, 0, 0)) -> Outcome:
-    items = tuple(ModelItem(entry.name, entry.family, entry.summary, _parameters(entry, classes, shape)) for entry in found)
-    families = list(dict.fromkeys(item.family for item in items))
-    heads = {next(item.name for item in items if item.family == family): family for family in families}
-    rows = [
-        (
-            heads.get(item.name, ""),
-            item.name,
-            *((words.count(item.parameters) if item.parameters else "",) if classes else ()),
-            item.summary,
-        )
-        for item in items
-    ]
-    about = f" · parameters for {classes} classes, {_times(shape)}" if classes else ""
-    env.write("\n".join(columns(rows, "<<>" if classes else "")) + f"\n  {len(items)} networks{about} · kd models NAME for one in full")
+def _list(env: Environment, found: tuple[Entry, ...], size: _Size | None) -> Outcome:
+    """The list; with sizes where they were asked for, because that takes torch."""
+    items = tuple(ModelItem(entry.name, entry.family, entry.summary, _parameters(entry, size) if size else None) for entry in found)
+    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
+    sizes = [(words.count(item.parameters) if item.parameters else "",) if size else () for item in items]
+    rows = [(head, item.name, *count, item.summary) for head, item, count in zip(heads, items, sizes, strict=True)]
+    about = f" · parameters for {size}" if size else ""
+    env.write_rows(columns(rows, "<<>" if size else ""), f"  {len(items)} networks{about} · kd models NAME for one in full")
     return Outcome(items)
 
 
-def _parameters(entry: Entry, classes: int, shape: tuple[int, int, int]) -> int | None:
-    if not classes or "*" in entry.name:
-        return None
+def _parameters(entry: Entry, size: _Size) -> int | None:
+    if "*" in entry.name:
+        return None  # an adapter: it stands for many networks
     from kdcli import jobs
 
     try:
-        return int(jobs.describe_model(entry.name, classes, shape).parameters)
+        return int(jobs.describe_model(entry.name, size.classes, size.shape).parameters)
     except KdError:  # this network does not take this image size: a list shows the others
         return None
 
 
-def _show(env: Environment, found: Entry, classes: int, shape: tuple[int, int, int]) -> Outcome:
+def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
     from kdcli import jobs
 
-    card: Any = jobs.describe_model(found.name, classes, shape)
+    card = jobs.describe_model(found.name, size.classes, size.shape)
     taps = tuple(TapItem(name, channels, stride) for name, (channels, stride) in card.taps.items())
     details = ModelDetails(
-        found.name, found.family, found.summary, found.doc, classes, shape, card.parameters, card.macs,
+        found.name, found.family, found.summary, found.doc, card.num_classes, card.input_shape, card.parameters, card.macs,
         found.facts.get("smaller"), taps, options_of(found),
     )  # fmt: skip
     env.write("\n".join(_card_lines(details)))

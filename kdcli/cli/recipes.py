@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -58,11 +57,10 @@ def ls(env: Environment) -> Outcome:
 
     items = [RecipeItem(found.name, found.kind, found.summary) for found in shipped.ls() if found.kind != "base"]
     rows = columns([(item.name, item.kind, item.summary) for item in items])
-    blocks = [
-        "\n".join(row for _, row in block)
-        for _, block in groupby(zip(items, rows, strict=True), key=lambda pair: pair[0].name.rpartition("/")[0])
-    ]
-    env.write("\n\n".join(blocks) + f"\n\n  {len(items)} recipes · kd recipes show NAME · kd recipes cp NAME")
+    folders = [item.name.rpartition("/")[0] for item in items]
+    blanks = [[""] if place and folders[place - 1] != folder else [] for place, folder in enumerate(folders)]
+    spaced = [line for blank, row in zip(blanks, rows, strict=True) for line in (*blank, row)]
+    env.write_rows([*spaced, ""], f"  {len(items)} recipes · kd recipes show NAME · kd recipes cp NAME")
     return Outcome(items)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from kdcli.cli.app import run
 from kdcli.cli.env import Environment
-from kdcli.engine.events import EpochDone, StageDone, StageStarted, StepDone
 from kdcli.core.types import Progress
+from kdcli.engine.events import EpochDone, StageDone, StageStarted, StepDone
 from kdcli.jobs.events import Prepared
 from kdcli.results import GapAt, GateResult, Interval, Measures, RunResult, TeacherSummary
 
@@ -45,7 +45,9 @@ def kd(tmp_path, monkeypatch):
     """Call as kd("distill", "--json", environ={...}, stderr=Terminal()). Runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*argv: str, environ: dict[str, str] | None = None, stdout: io.StringIO | None = None, stderr: io.StringIO | None = None) -> Answer:
+    def call(
+        *argv: str, environ: dict[str, str] | None = None, stdout: io.StringIO | None = None, stderr: io.StringIO | None = None
+    ) -> Answer:
         out, err = stdout or io.StringIO(), stderr or io.StringIO()
         code = run(argv, Environment(out, err, environ or {}))
         return Answer(code, out.getvalue(), err.getvalue())

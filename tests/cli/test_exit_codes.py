@@ -113,7 +113,9 @@ SWEEP = 'base = "quickstart"\n[axes]\nseed = [0, 1]\n'
 @pytest.mark.parametrize(("statuses", "code"), [(("done", "skipped"), 0), (("done", "failed"), 4), (("failed", "failed"), 1)])
 def test_4_when_some_cells_of_a_sweep_failed(kd, pretend, tmp_path, statuses, code):
     (tmp_path / "sweep.toml").write_text(SWEEP)
-    cells = tuple(CellResult(str(n), {"seed": str(n)}, status, error="no memory" if status == "failed" else None) for n, status in enumerate(statuses))
+    cells = tuple(
+        CellResult(str(n), {"seed": str(n)}, status, error="no memory" if status == "failed" else None) for n, status in enumerate(statuses)
+    )
     pretend("run_sweep", SweepResult("sweep.toml", 2, cells))
     answer = kd("sweep", "sweep.toml")
     assert answer.code == code
