@@ -1,7 +1,9 @@
-"""Running a network without computing anything: on meta tensors, which have shapes and no values."""
+"""Looking at a network without training it or computing with it: meta tensors have shapes and no values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -10,17 +12,30 @@ from torch import nn
 from torch.func import functional_call
 
 
-def dry_run(module: nn.Module, input_shape: tuple[int, int, int], *arguments: Any) -> Any:
-    """What a module returns for a batch of two pictures, as meta tensors. The module itself is not touched.
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards every submodule is in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
-    Two pictures, not one: a batch norm in training mode refuses a single value a channel.
+
+def dry_run(module: nn.Module, input_shape: tuple[int, int, int], *arguments: Any) -> Any:
+    """What a module returns for one picture, as meta tensors. The module itself is not touched.
+
+    In eval mode: there it is the same function, and its batch norms run several times faster on meta tensors.
 
     Args:
         module: on any device, in any mode.
         input_shape: channels, height, width.
-        arguments: what its forward takes after the pictures.
+        arguments: what its forward takes after the picture.
     """
     tensors = {name: tensor.to("meta") for name, tensor in chain(module.named_parameters(), module.named_buffers())}
-    x = torch.empty(2, *input_shape, device="meta")
-    with torch.no_grad():
+    x = torch.empty(1, *input_shape, device="meta")
+    with evaluating(module):
         return functional_call(module, tensors, (x, *arguments))

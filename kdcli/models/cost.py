@@ -20,4 +20,4 @@ def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """
     with FlopCounterMode(display=False) as counter:
         dry_run(network, input_shape)
-    return int(counter.get_total_flops()) // 4  # two operations a multiply-accumulate, two images
+    return int(counter.get_total_flops()) // 2  # two operations a multiply-accumulate

@@ -17,6 +17,7 @@ from kdcli.core.network import Network
 from kdcli.core.types import Output
 from kdcli.errors import UsageError
 from kdcli.models._headed import Headed, head_path
+from kdcli.models._meta import evaluating
 
 
 def adapt(factory: Callable[..., Any], *, num_classes: int, input_shape: tuple[int, int, int], source: str) -> Network:
@@ -79,16 +80,12 @@ def _split(module: nn.Module, num_classes: int, input_shape: tuple[int, int, int
 
 def _logits(module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str) -> Tensor:
     """What a module answers to two black pictures, in eval mode; its own mode is put back."""
-    modes = {part: part.training for part in module.modules()}
     try:
-        with torch.no_grad():
-            found = module.eval()(torch.zeros(2, *input_shape))
+        with evaluating(module):
+            found = module(torch.zeros(2, *input_shape))
     except Exception as error:
         shape = "x".join(map(str, input_shape))
         raise UsageError(f"{source} fails on pictures of {shape}: {type(error).__name__}: {error}") from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
     logits = found.logits if isinstance(found, Output) else found
     if not isinstance(logits, Tensor):
         raise UsageError(
