@@ -76,7 +76,8 @@ class TeacherSummary:
 class RunResult:
     """A finished train-teacher or distill run: exactly summary.json.
 
-    gap: at temperature 1 on raw logits, the one that gates use; None without a teacher. gaps: at every temperature of
+    reference: what the gap is measured to where the method has no teacher.
+    gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference. gaps: at every temperature of
     [report], raw and aligned.
     """
 
@@ -96,6 +97,7 @@ class RunResult:
     val: Measures | None = None
     train_accuracy: float | None = None
     teachers: tuple[TeacherSummary, ...] = ()
+    reference: TeacherSummary | None = None
     gap: GapAt | None = None
     gaps: tuple[GapAt, ...] = ()
     gates: tuple[GateResult, ...] = ()

@@ -11,7 +11,7 @@ import typer
 from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import ErrorItem, Outcome
-from kdcli.cli.options import RUNNING, Out, runs_dir
+from kdcli.cli.options import RUNNING, Out, Sets, runs_dir
 from kdcli.cli.progress import narrate
 from kdcli.errors import Exit
 
@@ -38,20 +38,20 @@ Limit = Annotated[
 ]
 
 
-def run(env: Environment, sweep: SweepFile, *, out: Out = None, limit: Limit = None) -> Outcome:
+def run(env: Environment, sweep: SweepFile, *, sets: Sets = None, out: Out = None, limit: Limit = None) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
 
     Exit code 4: some cells failed; the others are done and kept. The same command tries the failed ones again.
     """
     from kdcli.recipe.sweep import load_sweep
 
-    loaded = load_sweep(sweep)
+    loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
     from kdcli import jobs
 
     typed = shlex.join(["kd", *env.argv])
     with narrate(env) as listeners:
-        result = jobs.run_sweep(loaded.path, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit)
+        result = jobs.run_sweep(loaded, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit)
     return _finish(env, sweep, result)
 
 

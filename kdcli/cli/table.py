@@ -10,7 +10,7 @@ import typer
 
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.options import Out, runs_dir
+from kdcli.cli.options import Out, Sets, runs_dir
 from kdcli.cli.sweep import SweepFile
 from kdcli.errors import UsageError
 
@@ -57,7 +57,7 @@ class TableData:
     notes: tuple[str, ...]
 
 
-def run(env: Environment, sweep: SweepFile, *, form: Format = "md", out: Out = None) -> Outcome:
+def run(env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets = None, out: Out = None) -> Outcome:
     """Print a sweep as the paper's table, ours and theirs.
 
     Mean ± sd over seeds. A cell without a run is a dot.
@@ -67,7 +67,7 @@ def run(env: Environment, sweep: SweepFile, *, form: Format = "md", out: Out = N
 
     if form not in FORMATS:
         raise UsageError(f"{form!r} is not a format", hint=f"--format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    loaded = load_sweep(sweep)
+    loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
     table = _tabulate(loaded, [(labels, result) for labels, result in sweep_results(loaded, runs_dir(env.environ, out))], sweep)
     env.write(_writer(form)(table))

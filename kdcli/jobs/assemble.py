@@ -159,12 +159,15 @@ class Job:
     student: Network
     arguments: Mapping[str, Any]
     teachers: tuple[LoadedTeacher, ...]
+    reference: LoadedTeacher | None
     method: Method
 
     @property
     def answering(self) -> Teacher | None:
-        """The one teacher that the method listens to: an ensemble where there are several."""
-        return self.method.teacher_nets[0] if self.method.teacher_nets else None
+        """What the gap is measured to: the one teacher that the method listens to, or the report's reference."""
+        if self.method.teacher_nets:
+            return self.method.teacher_nets[0]
+        return self.reference.teacher if self.reference is not None else None
 
 
 TrainTeacher = Callable[[Path], Path]
@@ -191,7 +194,10 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
     runtime.move(method)
     runtime.compile_networks(method)
-    return Job(recipe, runtime, feed, student, network_arguments(section.name, section.options), teachers, method)
+    reference = None
+    if not teachers and recipe.report.reference is not None:
+        reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
+    return Job(recipe, runtime, feed, student, network_arguments(section.name, section.options), teachers, reference, method)
 
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
@@ -207,6 +213,11 @@ def _teacher(section: TeacherSection, feed: Feed, runtime: Runtime, train_teache
     if section.name is not None:
         return pretrained_teacher(section.name, section.weights, feed.info, runtime)
     path = section.checkpoint if section.checkpoint is not None else train_teacher(Path(str(section.recipe)))
+    return load_teacher(path, feed.info, runtime)
+
+
+def _reference(source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
+    path = train_teacher(Path(source)) if source.endswith(".toml") else source
     return load_teacher(path, feed.info, runtime)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from kdcli.engine.evaluator import collect, evaluating
 from kdcli.header import CheckpointHeader
 from kdcli.jobs.assemble import Job, network_section
 from kdcli.recipe.schema import GatesSection
-from kdcli.results import CalibrationCurve, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
+from kdcli.results import GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Outcome:
     test: Measures
     val: Measures | None
     teachers: tuple[TeacherSummary, ...]
+    reference: TeacherSummary | None
     gap: GapAt | None
     gaps: tuple[GapAt, ...]
     analysis: RunAnalysis
@@ -65,79 +66,94 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
         network: the result, last or best epoch as the recipe says.
         label: the run's name, as the gap's tables show it.
     """
-    recipe, names = job.recipe, job.feed.info.class_names
+    names = job.feed.info.class_names
     logits, targets = network_logits(job, network, "test")
-    test = measure(logits, targets, split="test", selected=recipe.train.select)
-    calibration = {"student" if job.teachers else "network": reliability(logits, targets)}
-    teachers, gap_report = _against_teachers(job, network, logits, targets, test, label, calibration)
-    gaps = _gaps(gap_report)
+    test = measure(logits, targets, split="test", selected=job.recipe.train.select)
+    curve = reliability(logits, targets)
+    answers = _answers(job, targets)
+    if answers is None:
+        analysis = RunAnalysis(names, confusion(logits, targets, len(names)), {"network": curve})
+        return Outcome(test, validation(job)(network), (), None, None, (), analysis)
+    student = _student(job, network, label, logits, answers.logits, test)
+    report = _compare(job, answers.response(), student, targets)
+    gaps = _gaps(report)
+    curves = {"teacher": reliability(answers.logits, targets), "student": curve}
     return Outcome(
         test=test,
         val=validation(job)(network),
-        teachers=teachers,
-        gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
+        teachers=answers.summaries if job.teachers else (),
+        reference=None if job.teachers else answers.summaries[0],
+        gap=next(gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned),
         gaps=gaps,
-        analysis=RunAnalysis(names, confusion(logits, targets, len(names)), calibration, gap_report),
+        analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
     )
 
 
-def _against_teachers(
-    job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures, label: str, calibration: dict[str, CalibrationCurve]
-) -> tuple[tuple[TeacherSummary, ...], GapReport | None]:
-    answering = job.answering
-    if answering is None:
-        return (), None
-    each = [teacher_logits(job, loaded.teacher, "test")[0] for loaded in job.teachers]
-    summaries = tuple(_with_test(loaded.summary, measure(v, targets)) for loaded, v in zip(job.teachers, each, strict=True))
-    v = each[0] if len(each) == 1 else teacher_logits(job, answering, "test")[0]
-    calibration["teacher"] = reliability(v, targets)
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the gap is measured to: each teacher's summary, and the logits and measures of them answering as one."""
+
+    summaries: tuple[TeacherSummary, ...]
+    logits: Tensor
+    measures: Measures
+
+    def response(self) -> Responses:
+        first = self.summaries[0]
+        return Responses(
+            label=first.architecture if len(self.summaries) == 1 else f"mean of {len(self.summaries)} teachers",
+            checkpoint=first.checkpoint,
+            network=first.architecture,
+            parameters=sum(summary.parameters for summary in self.summaries),
+            method="none",
+            logits=self.logits,
+            aligned=None,
+            measures=self.measures,
+        )
+
+
+def _answers(job: Job, targets: Tensor) -> _Answers | None:
+    loaded = job.teachers or ((job.reference,) if job.reference is not None else ())
+    if job.answering is None:
+        return None
+    each = [teacher_logits(job, item.teacher, "test")[0] for item in loaded]
+    measured = [measure(logits, targets) for logits in each]
+    summaries = tuple(replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True))
+    if len(each) == 1:
+        return _Answers(summaries, each[0], measured[0])
+    together = teacher_logits(job, job.answering, "test")[0]
+    return _Answers(summaries, together, measure(together, targets))
+
+
+def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, test: Measures) -> Responses:
     with torch.no_grad():
         aligned = job.method.aligned(logits, v)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    first = summaries[0]
-    teacher_label = first.architecture if len(summaries) == 1 else f"mean of {len(summaries)} teachers"
-    teacher = Responses(
-        label=teacher_label,
-        checkpoint=first.checkpoint,
-        network=first.architecture,
-        parameters=sum(summary.parameters for summary in summaries),
-        method="none",
-        logits=v,
-        aligned=None,
-        measures=measure(v, targets),
-    )
-    student = Responses(
+    return Responses(
         label=label,
         checkpoint="",
         network=network_section(job.recipe).name,
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         method=job.recipe.method.name,
         logits=logits,
         aligned=None if aligned is logits else aligned,
         measures=test,
     )
-    # gates read temperature 1, whatever the report shows
-    temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
-    report = compare(
+
+
+def _compare(job: Job, teacher: Responses, student: Responses, targets: Tensor) -> GapReport:
+    return compare(
         teacher,
         [student],
         targets=targets,
         class_names=job.feed.info.class_names,
         data=job.feed.info.name,
         split="test",
-        temperatures=temperatures,
+        # gates read temperature 1, whatever the report shows
+        temperatures=tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures))),
         seed=job.recipe.seed,
     )
-    return summaries, report
 
 
-def _with_test(summary: TeacherSummary, test: Measures) -> TeacherSummary:
-    return TeacherSummary(summary.checkpoint, summary.sha256, summary.architecture, summary.parameters, test)
-
-
-def _gaps(report: GapReport | None) -> tuple[GapAt, ...]:
-    if report is None:
-        return ()
+def _gaps(report: GapReport) -> tuple[GapAt, ...]:
     return tuple(
         GapAt(at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned")
         for pair in report.pairs

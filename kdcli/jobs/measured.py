@@ -84,9 +84,9 @@ class Bench:
 
     def measure(self, checkpoint: str | Path) -> Measured:
         """Run a checkpoint over its split."""
-        _, header = read_header(checkpoint)
+        path, header = read_header(checkpoint)
         feed = self.feed(header)
-        check_fits(header, feed.info, str(checkpoint))
+        check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)
         self._runtime.move(network)
         teacher = Teacher(network)

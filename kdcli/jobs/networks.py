@@ -16,8 +16,9 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import UsageError
 from kdcli.header import CheckpointHeader, read_header
+from kdcli.recipe import teachers
 from kdcli.results import Interval, Measures, TeacherSummary
 
 
@@ -99,8 +100,8 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a random head in silence.
     """
-    network, header, _ = load_network(path)
-    check_fits(header, info, str(path))
+    network, header, found = load_network(path)
+    check_fits(found, header, info)
     summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
     return LoadedTeacher(_as_teacher(network, (header.mean, header.std), info, runtime), summary, header.architecture, header.arguments)
 
@@ -113,19 +114,13 @@ def stored_measures(header: CheckpointHeader) -> Measures | None:
     return Measures(**{**metrics, "accuracy_interval": Interval(**metrics["accuracy_interval"])})
 
 
-def check_fits(header: CheckpointHeader, info: DataInfo, label: str) -> None:
-    """Refuse a checkpoint whose classes or input shape are not the data's."""
-    trained_on = header.data.get("name", "other data")
-    hint = f"-d {trained_on}, or a network trained on {info.name}"
-    if header.num_classes != info.num_classes:
-        raise Incompatible(f"{label} predicts {header.num_classes} classes, {info.name} has {info.num_classes}", hint=hint)
-    if header.class_names != info.class_names:
-        place = next(i for i, pair in enumerate(zip(header.class_names, info.class_names, strict=True)) if pair[0] != pair[1])
-        names = f"{header.class_names[place]!r} there, {info.class_names[place]!r} in {info.name}"
-        raise Incompatible(f"{label} has its classes in another order or by other names: class {place} is {names}", hint=hint)
-    if tuple(header.input_shape) != tuple(info.input_shape):
-        theirs, ours = ("x".join(map(str, shape)) for shape in (header.input_shape, info.input_shape))
-        raise Incompatible(f"{label} takes {theirs} images, {info.name} has {ours}", hint=hint)
+def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
+    """Refuse a checkpoint whose classes or input shape are not the data's.
+
+    Raises:
+        Incompatible: what differs, and what to give instead.
+    """
+    teachers.check_fit(teachers.of_header(path, header), teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names))
 
 
 def _as_teacher(network: Network, trained_with: tuple[tuple[float, ...], tuple[float, ...]], info: DataInfo, runtime: Runtime) -> Teacher:

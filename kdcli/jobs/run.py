@@ -24,7 +24,7 @@ from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, check_gates, make_header, measure_outcome, validation
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve
-from kdcli.recipe.schema import DistillRecipe
+from kdcli.recipe.schema import DistillRecipe, Recipe
 from kdcli.recipe.source import dump, recipe_hash
 from kdcli.report.build import build as build_report
 from kdcli.report.sweeps import finished_runs
@@ -51,7 +51,7 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     recipe = resolved.recipe
-    job = assemble(recipe, lambda path: teacher_of(path, out=out, listeners=listeners))
+    job = assemble(recipe, lambda path: teacher_of(path, recipe, out=out, listeners=listeners))
     if dry_run:
         _try_one_batch(job)
         return None
@@ -76,15 +76,19 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     environment = read_json(run / "environment.json")
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
-    job = assemble(recipe, lambda path: teacher_of(path, out=run.parent, listeners=listeners))
+    job = assemble(recipe, lambda path: teacher_of(path, recipe, out=run.parent, listeners=listeners))
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
-    result = _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
-    return result
+    return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
 
-def teacher_of(recipe_file: Path, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
-    """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none."""
-    resolved = resolve("train-teacher", file=recipe_file)
+def teacher_of(recipe_file: Path, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
+    """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none.
+
+    Args:
+        student: the recipe that asks for it: where the data lie and where to compute hold for its teacher too.
+    """
+    place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
+    resolved = resolve("train-teacher", file=recipe_file, values={key: value for key, value in place.items() if value is not None})
     digest = recipe_hash(resolved.recipe)
     done = finished_runs(out).get(digest)
     if done is not None:
@@ -266,6 +270,7 @@ class _Execution:
             val=outcome.val,
             train_accuracy=last.train_accuracy if last else None,
             teachers=outcome.teachers,
+            reference=outcome.reference,
             gap=outcome.gap,
             gaps=outcome.gaps,
             gates=check_gates(recipe.gates, outcome.test, outcome.gap),

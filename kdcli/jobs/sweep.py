@@ -10,27 +10,33 @@ from kdcli.jobs import rundir
 from kdcli.jobs.events import CellDone, CellStarted, Listener
 from kdcli.jobs.run import execute, resume
 from kdcli.recipe.source import recipe_hash
-from kdcli.recipe.sweep import Cell, load_sweep
+from kdcli.recipe.sweep import Cell, Sweep, load_sweep
 from kdcli.report.sweeps import finished_runs
 from kdcli.results import CellResult, RunResult, SweepResult
 
 
 def run_sweep(
-    sweep_file: str | Path, *, out: str | Path = "runs", listeners: Sequence[Listener] = (), command: str = "", limit: int | None = None
+    sweep: Sweep | str | Path,
+    *,
+    out: str | Path = "runs",
+    listeners: Sequence[Listener] = (),
+    command: str = "",
+    limit: int | None = None,
 ) -> SweepResult:
     """Run every cell of a sweep that is not finished yet.
 
     Args:
+        sweep: a sweep file, a shipped sweep's name, or a loaded sweep.
         limit: run at most this many cells, skipped ones not counted.
 
     Raises:
         RecipeInvalid: the sweep or a cell of it; nothing was run. Interrupted, Terminated: the cell's state is saved, and
             the same command goes on from there.
     """
-    sweep = load_sweep(Path(sweep_file))
+    loaded = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    loaded.check()  # a mistake in the last cell must not show after hours
     folder = Path(out)
-    # every cell is resolved before the first one runs: a mistake in the last must not show after hours
-    unique = list({cell.id: cell for cell in sweep.cells}.values())
+    unique = [cells[0] for cells in loaded.runs().values()]
     results: list[CellResult] = []
     worked = 0
     for number, cell in enumerate(unique, 1):
@@ -38,12 +44,12 @@ def run_sweep(
             break
         for listener in listeners:
             listener(CellStarted(number, len(unique), cell.id, cell.labels))
-        result = _run_cell(cell, folder, listeners, command or f"kd sweep {sweep_file}")
+        result = _run_cell(cell, folder, listeners, command or f"kd sweep {loaded.path}")
         worked += result.status != "skipped"
         results.append(result)
         for listener in listeners:
             listener(CellDone(number, len(unique), cell.id, cell.labels, result.status, result.run, result.error, dict(result.metrics)))
-    return SweepResult(str(sweep_file), len(unique), tuple(results))
+    return SweepResult(str(loaded.path), len(unique), tuple(results))
 
 
 def _run_cell(cell: Cell, out: Path, listeners: Sequence[Listener], command: str) -> CellResult:

@@ -58,6 +58,9 @@ def _as_layer(read: Document) -> Layer:
     for table in _tables(layer.values.get("teacher")):
         if isinstance(table.get("recipe"), str):
             table["recipe"] = portable(table["recipe"], read.path.parent)
+    report = layer.values.get("report")
+    if isinstance(report, dict) and str(report.get("reference")).endswith(".toml"):
+        report["reference"] = portable(report["reference"], read.path.parent)
     return layer
 
 

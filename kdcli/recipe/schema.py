@@ -214,6 +214,9 @@ class ReportSection(Section):
     """[report]: what the report shows."""
 
     html: bool = Field(default=True, description="Write report.html with its plots.")
+    reference: str | None = Field(
+        None, description="A checkpoint, a run or a train-teacher recipe to measure the gap to, where the method has no teacher."
+    )
     temperatures: tuple[Positive, ...] = Field((1.0, 4.0), min_length=1, description="Temperatures of the gap section.")
 
 

@@ -96,6 +96,9 @@ def recipe_hash(recipe: Recipe) -> str:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
             table["name"] = _own_file(section, table["name"])
+    reference = recipe.report.reference
+    if reference is not None:  # the one part of [report] that changes a run's numbers
+        content["reference"] = _content(reference) if reference.endswith(".toml") else _weights(reference)
     return sha256_json({"kind": recipe.KIND, **content})
 
 

@@ -89,10 +89,16 @@ class Taught:
     # ---- how many, and whether they fit --------------------------------------------------------------------------
 
     def spare(self) -> None:
-        """Forget the teachers where the method takes none."""
-        if self._number() == (0, 0):
-            self.layer.forget(("teacher",))
-            self._known = []
+        """Where the method takes no teacher, an only one becomes what the gap is measured to, and several are forgotten."""
+        if self._number() != (0, 0):
+            return
+        tables = self._tables()
+        sources = [("teacher", key) for key in ("checkpoint", "recipe") if len(tables) == 1 and isinstance(tables[0][1].get(key), str)]
+        if sources and self.layer.get("report", "reference") is None:
+            origin = self.layer.origin(sources[0]) or Origin("the teacher")
+            self.layer.put(("report", "reference"), tables[0][1][sources[0][1]], origin)
+        self.layer.forget(("teacher",))
+        self._known = []
 
     def _method(self) -> str:
         return str(self.layer.get("method", "name") or default_name("method", self.kind))
