@@ -8,6 +8,7 @@ beside it that does the least: a bare interpreter, and a bare training loop of t
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -59,16 +60,17 @@ def bare_images_per_second() -> float:
     """The same network, batch size and optimiser in a loop that does nothing else."""
     import torch
 
+    from kdcli.core.options import Options
     from kdcli.data import digits
     from kdcli.jobs import build_network
 
-    source = digits.load("digits", options=digits.Options(), root=Path())
+    source = digits.load("digits", options=Options(), root=Path())
     x = ((source.x_train / 255 - source.mean[0]) / source.std[0]).contiguous(memory_format=torch.channels_last)
     network = build_network("cnn-large", num_classes=10, input_shape=(1, 8, 8)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     for _ in range(EPOCHS):
         start = time.perf_counter()
-        for chosen in torch.randperm(len(x)).split(64):
+        for chosen in torch.split(torch.randperm(len(x)), 64):
             loss = torch.nn.functional.cross_entropy(network(x[chosen]).logits, source.y_train[chosen])
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -78,7 +80,7 @@ def bare_images_per_second() -> float:
 
 def main() -> None:
     """Measure and print."""
-    starts = interleaved({name: lambda arguments=arguments: seconds_of(arguments) for name, arguments in COMMANDS.items()}, ROUNDS)
+    starts = interleaved({name: functools.partial(seconds_of, arguments) for name, arguments in COMMANDS.items()}, ROUNDS)
     base = starts["python -c pass"]
     print(f"start-up, median of {ROUNDS} interleaved rounds")
     for name, value in starts.items():
