@@ -69,7 +69,8 @@ def test_a_stage_trains_its_modules_and_nothing_else(make_method, feed, runtime)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     hint = method.stages()[0]
     set_modes(method, hint)
-    assert method.student.conv.training and not method.student.drop.training
+    assert method.student.conv.training
+    assert not method.student.drop.training
     Trainer(method, feed, runtime, replace(BASE, epochs=1))._run_stage(0)
     changed = {name for name, tensor in method.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name.split(".")[1] for name in changed} == {"conv", "norm"}
