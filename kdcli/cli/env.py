@@ -26,8 +26,10 @@ PIPE_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut
 
 _ASCII = str.maketrans(
     {
-        **dict(zip("✓✗·×−–—━╸─│╭╰╮╯‖≈≤≥→∞“”‘’", "+x-x---=-_|,`.'|~<>>8\"\"''", strict=True)),
+        **dict(zip("✓✗·×−–—━╸─│╭‖≈→∞", "+x-x---=--|,|~>8", strict=True)),
         **dict(zip("▁▂▃▄▅▆▇█", ".:-=+*#@", strict=True)),
+        "≤": "<=",
+        "≥": ">=",
         "τ": "tau",
         "Σ": "sum",
         "Δ": "d",

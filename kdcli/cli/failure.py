@@ -35,7 +35,7 @@ def explain(error: BaseException, env: Environment) -> Outcome:
 
 def _unforeseen(error: BaseException) -> KdError:
     text = str(error).strip().partition("\n")[0]
-    found = KdError(f"{type(error).__name__}{': ' if text else ''}{text}", hint="kd did not expect this; --debug shows the traceback")
+    found = KdError(f"{type(error).__name__}{': ' if text else ''}{text}", hint="this should not happen; --debug shows the traceback")
     found.crash_file = getattr(error, "crash_file", None)
     return found
 

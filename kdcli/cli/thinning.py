@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-DENSE_EPOCHS = 25  # all of these are logged; then each logged epoch is at least 4 % later than the one before
-EPOCH_GROWTH = 1.04
+DENSE_EPOCHS = 50  # all of these are logged; then each logged epoch is at least 3 % later than the one before
+EPOCH_GROWTH = 1.03
 STEP_SECONDS = 10.0  # at most one line in this time within an epoch
 STEP_GROWTH = 1.15
 

@@ -1,0 +1,145 @@
+"""The commands on real, tiny runs: teacher, student, measuring, comparing, sweeping."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from kdcli.cli import envelope_schemas
+from kdcli.cli.app import run
+from kdcli.cli.env import Environment
+from tests.cli.conftest import Answer
+from tests.cli.schema_check import problems
+
+SMALL = ("--epochs", "1", "-s", "data.train_limit=200", "-s", "report.html=false", "-q")
+
+
+def call(*argv: str) -> Answer:
+    out, err = io.StringIO(), io.StringIO()
+    return Answer(run(argv, Environment(out, err)), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """runs/t, runs/kd and runs/skd, in the folder that the tests of this module work in."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call("train-teacher", "--model", "cnn-small", "--name", "t", *SMALL).code == 0
+        for method in ("kd", "skd"):
+            assert call("distill", "-t", "runs/t", "--student", "cnn-small", "-m", method, "--name", method, *SMALL).code == 0
+        yield folder
+
+
+def document(command: str, *argv: str) -> dict:
+    """The envelope of a command, held to its schema."""
+    answer = call(*command.split(), *argv, "--json")
+    schema = envelope_schemas.schema_of(command)
+    assert problems(answer.json, schema, schema) == []
+    return answer.json
+
+
+def test_distilling_under_a_teacher_takes_its_data(runs):
+    data = document("distill", "-t", "runs/t", "--student", "cnn-small", *SMALL)["data"]
+    assert data["data"] == "digits"
+    assert Path(data["checkpoint"]).is_file()
+    assert data == json.loads(Path(data["run"], "summary.json").read_text()), "summary.json is exactly the data of --json"
+
+
+def test_evaluate(runs):
+    answer = call("evaluate", "runs/kd", "runs/skd/model.safetensors", "--per-class", "--save-logits", "logits.safetensors")
+    assert answer.code == 0
+    assert answer.err.startswith("  test split · n = 360 · digits\n")
+    assert "runs/kd " in answer.err
+    assert "McNemar p " in answer.err
+    assert "accuracy by class" in answer.err
+    with safe_open("logits.safetensors", framework="numpy") as file:
+        assert file.get_tensor("targets").shape == (360,)
+    assert len(document("evaluate", "runs/kd", "runs/skd")["data"]["pairs"]) == 1
+
+
+def test_evaluate_counts_a_run_and_the_link_to_it_once(runs):
+    Path("runs/link").symlink_to("kd")
+    try:
+        evaluated = document("evaluate", "runs/link", "runs/kd")["data"]["evaluations"]
+    finally:
+        Path("runs/link").unlink()
+    assert [item["checkpoint"] for item in evaluated] == ["runs/kd/model.safetensors"]
+
+
+def test_evaluate_gates_name_their_checkpoint(runs):
+    answer = call("evaluate", "runs/kd", "runs/skd", "--min-accuracy", "1.0")
+    assert answer.code == 3
+    assert [line.rpartition("(")[2] for line in answer.err.splitlines() if "gate" in line] == ["runs/kd)", "runs/skd)"]
+
+
+def test_analyze_gap_of_the_newest_run(runs):
+    call("distill", "-t", "runs/t", "--student", "cnn-small", "--name", "last", *SMALL)
+    answer = call("analyze-gap", "--temperature", "1,4")
+    assert answer.code == 0
+    assert "newest distil run: runs/last" in answer.err
+    assert "τ = 4" in answer.err
+    assert "second order" in answer.err
+    assert "largest:" in answer.err
+
+
+def test_analyze_gap_of_pairs_with_files_and_gates(runs):
+    answer = call(
+        "analyze-gap", "-t", "runs/t", "--student", "runs/kd", "--student", "runs/skd", "--bootstrap", "10", "--csv", "gap.csv", "--plot", "plots",
+        "--max-entropy-gap", "-100",
+    )  # fmt: skip
+    assert answer.code == 3
+    assert answer.err.count("✗ gate max-entropy-gap") == 2
+    assert Path("gap.csv").read_text().startswith("network,form,temperature,class,quantity,value,low,high\n")
+    assert list(Path("plots").glob("*.svg"))
+    assert (
+        document("analyze-gap", "--student", "runs/kd", "--bootstrap", "10")["data"]["teacher"]["checkpoint"] == "runs/t/model.safetensors"
+    )
+
+
+def test_analyze_gap_of_a_teacher_alone(runs):
+    answer = call("analyze-gap", "-t", "runs/t", "--bootstrap", "10")
+    assert answer.code == 0
+    assert "response profile" in answer.err
+    assert "100 %" not in answer.err
+
+
+def test_compare_and_report(runs):
+    answer = call("compare", "runs/kd", "runs/skd", "--plot", "curves.svg")
+    assert answer.code == 0
+    assert "method.name" in answer.err
+    assert Path("curves.svg").is_file()
+    shutil.copytree("runs/kd", "runs/again")
+    Path("runs/again/report.md").unlink()
+    assert document("report", "runs/again", "--no-html")["data"]["report"] == "runs/again/report.md"
+    assert Path("runs/again/report.md").is_file()
+    shutil.rmtree("runs/again")
+
+
+def test_a_finished_run_is_not_resumed(runs):
+    answer = call("resume", "runs/kd")
+    assert answer.code == 2
+    assert "nothing to resume" in answer.err
+
+
+def test_sweep_and_table(runs):
+    Path("base.toml").write_text('[data]\ntrain_limit = 100\n[model]\nname = "cnn-small"\n[train]\nepochs = 1\n[report]\nhtml = false\n')
+    Path("sweep.toml").write_text('base = "base.toml"\n[axes]\nseed = [0, 1]\n[table]\nover = ["seed"]\n')
+    first = document("sweep", "sweep.toml", "--limit", "1", "-q")["data"]
+    assert [cell["status"] for cell in first["cells"]] == ["done"]
+    second = document("sweep", "sweep.toml", "-q")["data"]
+    assert [cell["status"] for cell in second["cells"]] == ["skipped", "done"]
+    (cell,) = document("table", "sweep.toml")["data"]["cells"]
+    assert cell["n"] == 2
+    assert "±" in call("table", "sweep.toml").out
+
+
+def test_dry_run_writes_nothing(runs):
+    before = sorted(Path("runs").iterdir())
+    assert call("distill", "-t", "runs/t", "--student", "cnn-small", "--dry-run", *SMALL).code == 0
+    assert sorted(Path("runs").iterdir()) == before
