@@ -66,6 +66,7 @@ def test_a_method_without_teachers_goes_without_the_bases(sweep, write):
     write("s/teacher.toml", 'extends = "quickstart-teacher"\n[data]\nname = "synthetic"\nclasses = 20\n')
     none, kd = sweep('base = "student.toml"\n[axes]\n"method.name" = ["none", "kd"]\n"teacher.recipe" = ["teacher.toml"]\n').cells
     assert (none.resolved.recipe.teacher, len(kd.resolved.recipe.teacher)) == ((), 1)
+    assert none.resolved.recipe.report.reference == kd.resolved.recipe.teacher[0].recipe
     assert none.resolved.recipe.data == kd.resolved.recipe.data  # a baseline on other data would be none
     assert none.resolved.recipe.data.classes == 20
 
@@ -84,7 +85,8 @@ def test_ids_depend_on_content_alone(sweep, write):
     assert [cell.id for cell in sweep("# moved\n\n" + SWEEP.replace("large->small", "l->s") + TABLE).cells] == ids
     write("s/teacher.toml", 'extends = "quickstart-teacher"\nseed = 5\n')
     changed = [cell.id for cell in sweep(SWEEP).cells]
-    assert [old == new for old, new in zip(ids, changed, strict=True)] == [True] * 4 + [False] * 8
+    # a baseline's too: its gap is measured to that teacher
+    assert [old == new for old, new in zip(ids, changed, strict=True)] == [False] * 12
 
 
 def test_exclusion_by_value_and_by_label(sweep):
