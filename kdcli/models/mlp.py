@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Options(ModelOptions):
     """What may be changed of a perceptron; the variant's own value unless given."""
 
-    hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths of the hidden layers; 128 unless given.")
+    hidden: tuple[PositiveInt, ...] | None = Field(None, min_length=1, description="Widths of the hidden layers; 128 unless given.")
     activation: Literal["relu", "tanh"] | None = Field(None, description="After each hidden layer; relu unless given.")
     norm: Literal["none", "batch"] | None = Field(None, description="Before each activation; none unless given.")
     residual: bool | None = Field(None, description="Add a layer's input to what its activation takes, where the widths agree.")

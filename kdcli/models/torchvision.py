@@ -2,7 +2,7 @@
 
 The architecture is torchvision's, unchanged, stem and all: it is made for photographs, and on small pictures its maps soon are single pixels.
 Weights are downloaded only where `weights` asks for them; the head that they come with stays. Every network has the tap
-"pooled"; the families of `_plans` have "stem" and the stages, with channels and strides found by a dry run without values.
+"pooled"; ResNet and its kin, VGG, DenseNet, ShuffleNetV2, MobileNetV2 and V3, EfficientNet, RegNet and ConvNeXt have their stages too.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _construct(name: str, weights: Any, num_classes: int, input_shape: tuple[int
 
 
 def _declare(network: Headed, input_shape: tuple[int, int, int]) -> None:
-    """Check that the network takes such pictures, and set the channels and strides of its stages."""
+    """Check by a dry run that the network takes such pictures, and set the channels and strides of its stages."""
     _, height, width = input_shape
     names = tuple(network.plan.parts) if isinstance(network, Staged) else ()
     pooled = network.taps["pooled"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
@@ -117,6 +118,12 @@ def test_hidden_widths_are_the_taps_of_a_perceptron():
         "pooled": 7,
     }
     assert all(tap.stride is None for tap in network.taps.values())
+
+
+@pytest.mark.parametrize("hidden", [[], [8, 0], 8])
+def test_hidden_widths_that_are_none_are_refused(hidden):
+    with pytest.raises(ValidationError, match="hidden"):
+        catalog.options_class(catalog.entry("model", "mlp"))(hidden=hidden)
 
 
 @pytest.mark.parametrize("name", ["cnn-small", pytest.param("torchvision/resnet18", marks=pytest.mark.slow)])
