@@ -193,6 +193,12 @@ def main() -> None:
     for name in PAGES:
         (REFERENCE / name).write_text(page(name), encoding="utf-8")
         print(f"docs/reference/{name}")  # noqa: T201  a script's answer
+    from kdcli.cli import envelope_schemas
+
+    (REFERENCE / "json").mkdir(exist_ok=True)
+    for name, text in envelope_schemas.texts().items():
+        (REFERENCE / "json" / name).write_text(text, encoding="utf-8")
+        print(f"docs/reference/json/{name}")  # noqa: T201
 
 
 if __name__ == "__main__":

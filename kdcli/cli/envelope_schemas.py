@@ -1,14 +1,12 @@
 """JSON Schemas of what `--json` prints, one a command, made from the types that the commands return.
 
-docs/reference/json holds copies, written by `python -m kdcli.cli.envelope_schemas FOLDER`; a test keeps them fresh. Not
-imported when a command runs: pydantic is only needed to describe the document, not to write it.
+docs/reference/json holds copies, written by `make docs`; a test keeps them fresh. Not imported when a command runs: pydantic is
+only needed to describe the document, not to write it.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
@@ -16,7 +14,6 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from kdcli.cli.envelope import VERSION, ErrorItem, Status
 from kdcli.errors import Exit
-from kdcli.files import write_text
 from kdcli.results import GateResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -90,13 +87,3 @@ def texts() -> dict[str, str]:
         f"{command.replace(' ', '-')}.schema.json": json.dumps(schema_of(command), indent=2, ensure_ascii=False) + "\n"
         for command in data_types()
     }
-
-
-def main() -> None:
-    """Write all schemas into the folder that is given."""
-    for name, text in texts().items():
-        write_text(Path(sys.argv[1]) / name, text)
-
-
-if __name__ == "__main__":
-    main()

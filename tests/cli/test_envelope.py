@@ -136,4 +136,4 @@ def test_ascii_where_stdout_has_no_unicode(kd):
 def test_schemas_in_the_documentation_are_up_to_date(root):
     folder = root / "docs" / "reference" / "json"
     written = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    assert written == envelope_schemas.texts(), "run: python -m kdcli.cli.envelope_schemas docs/reference/json"
+    assert written == envelope_schemas.texts(), "run: make docs"

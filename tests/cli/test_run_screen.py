@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 
 import pytest
@@ -199,7 +200,7 @@ def test_within_an_epoch_a_line_every_ten_seconds_at_the_most():
     keep = StepThinning(0.0)
     written = [second for second in range(1, 24 * 3600) if keep(float(second))]
     assert written[0] == 10
-    gaps = [later - earlier for earlier, later in zip(written, written[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(written)]
     assert min(gaps) >= 10
     assert len(written) <= 80
 
