@@ -59,7 +59,9 @@ Download = Annotated[bool, typer.Option("--download", help="Fetch it. Nothing el
 
 def run(
     env: Environment,
-    name: Annotated[str | None, typer.Argument(help="A dataset.", show_default=False, autocompletion=completion.datasets)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A dataset.", show_default=False, autocompletion=completion.datasets)
+    ] = None,
     download: Download = False,  # noqa: FBT002
     data_dir: DataRoot = None,
 ) -> Outcome:

@@ -52,7 +52,8 @@ class MethodCard:
 def run(
     env: Environment,
     name: Annotated[
-        str | None, typer.Argument(help="A method, or a file with one.", show_default=False, autocompletion=completion.methods)
+        str | None,
+        typer.Argument(metavar="NAME", help="A method, or a file with one.", show_default=False, autocompletion=completion.methods),
     ] = None,
 ) -> Outcome:
     """The methods: all, or one with paper, formula, options."""

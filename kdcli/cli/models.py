@@ -65,7 +65,9 @@ class ModelDetails:
 
 Pattern = Annotated[
     str | None,
-    typer.Argument(help="A name, or a wildcard such as 'resnet*' (quoted).", show_default=False, autocompletion=completion.models),
+    typer.Argument(
+        metavar="PATTERN", help="A name, or a wildcard such as 'resnet*' (quoted).", show_default=False, autocompletion=completion.models
+    ),
 ]
 For = Annotated[
     str | None,

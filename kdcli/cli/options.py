@@ -29,7 +29,10 @@ def _option(*names: str, key: str = "", text: str, panel: str = RECIPE, **more: 
 RecipeFile = Annotated[
     str | None,
     typer.Argument(
-        help="A recipe file, or the name of a shipped one (kd recipes ls).", show_default=False, autocompletion=completion.recipes
+        metavar="RECIPE",
+        help="A recipe file, or the name of a shipped one (kd recipes ls).",
+        show_default=False,
+        autocompletion=completion.recipes,
     ),
 ]
 Data = Annotated[
