@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -72,6 +73,12 @@ def build_app() -> typer.Typer:
     return app
 
 
+@functools.cache
+def command_tree() -> Any:
+    """What the application parses with, made once a process."""
+    return typer.main.get_command(build_app())
+
+
 def _group(module: ModuleType) -> typer.Typer:
     """Several commands under one name; the name alone runs the first."""
     group = typer.Typer(cls=Group, rich_markup_mode=None, help=module.__doc__, epilog=examples(module.EXAMPLES))
@@ -95,7 +102,9 @@ def run(argv: Sequence[str], env: Environment) -> int:
     """Run one invocation: parse, do, tell, and return the exit code. Nothing escapes but the interpreter's own exit."""
     env.argv = tuple(argv)
     try:
-        outcome = build_app()(args=list(argv), standalone_mode=False, obj=env, prog_name="kd")
+        outcome = command_tree().main(args=list(argv), standalone_mode=False, obj=env, prog_name="kd")
+    except SystemExit as ended:  # typer's completion ends the process itself
+        return int(ended.code or 0)
     except BaseException as error:  # noqa: BLE001  the one place where errors end
         outcome = explain(error, env)
     if not isinstance(outcome, Outcome):  # typer's own exits: help, version, completion; and Ctrl-C, which it turns into 130

@@ -27,7 +27,7 @@ kd check quickstart quickstart-teacher --json -q | jq '.data[].values'
 
 Recipes = Annotated[
     list[str],
-    typer.Argument(metavar="RECIPE...", help="Recipe or sweep files, or names of shipped ones.", autocompletion=completion.recipes),
+    typer.Argument(metavar="RECIPE", help="Recipe or sweep files, or names of shipped ones.", autocompletion=completion.recipes),
 ]
 
 

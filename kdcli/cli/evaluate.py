@@ -33,7 +33,7 @@ MOST_PAIRS = 6  # of four checkpoints; more would bury the table. --json has all
 Checkpoints = Annotated[
     list[Path],
     typer.Argument(
-        metavar="CHECKPOINT...", help="model.safetensors files or run directories.", show_default=False, autocompletion=completion.runs
+        metavar="CHECKPOINT", help="model.safetensors files or run directories.", show_default=False, autocompletion=completion.runs
     ),
 ]
 

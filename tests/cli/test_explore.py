@@ -180,7 +180,8 @@ def test_the_shell_gets_completions(kd, monkeypatch, capsys):
     monkeypatch.setenv("_KD_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "kd distill --method sk")
     monkeypatch.setenv("COMP_CWORD", "3")
-    kd()
+    answer = kd()
+    assert (answer.code, answer.err) == (0, "")
     assert "skd" in capsys.readouterr().out
 
 

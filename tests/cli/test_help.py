@@ -60,6 +60,7 @@ def test_examples_parse(kd, monkeypatch, line):
             monkeypatch.setattr(module, "COMMANDS", tuple((name, recorder(function), text) for name, function, text in module.COMMANDS))
         else:
             monkeypatch.setattr(module, "run", recorder(module.run))
+    monkeypatch.setattr(application, "command_tree", application.command_tree.__wrapped__)
     words = shlex.split(line.partition("|")[0].partition(">")[0])
     answer = kd(*words[1:])
     assert answer.code == 0, answer.err
