@@ -1,0 +1,78 @@
+"""Sweeps: cells are run once, found again, survive a failing one, and make a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdcli.errors import RecipeInvalid
+from kdcli.jobs import run_sweep
+from kdcli.jobs.events import CellDone
+from kdcli.recipe.sweep import load_sweep
+from kdcli.report.sweeps import sweep_results
+
+SWEEP = """
+base = "base.toml"
+[axes]
+"method.name" = ["none", "kd"]
+seed = [0, 1]
+"""
+BASE = """
+[student]
+name = "mlp"
+hidden = [8]
+[teacher]
+recipe = "teacher.toml"
+[train]
+epochs = 1
+[report]
+html = false
+"""
+TEACHER = """
+[model]
+name = "mlp"
+[train]
+epochs = 1
+[report]
+html = false
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    for name, text in (("base", BASE), ("teacher", TEACHER), ("sweep", SWEEP)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    return tmp_path / "sweep.toml"
+
+
+def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
+    out = tmp_path / "runs"
+    done = []
+    first = run_sweep(sweep_file, out=out, listeners=[lambda event: done.append(event) if isinstance(event, CellDone) else None])
+    assert [cell.status for cell in first.cells] == ["done"] * 4
+    assert first.complete
+    assert [event.number for event in done] == [1, 2, 3, 4]
+    assert len([run for run in out.iterdir() if not run.is_symlink()]) == 5
+    assert [cell.status for cell in run_sweep(sweep_file, out=out).cells] == ["skipped"] * 4
+    results = sweep_results(load_sweep(sweep_file), out)
+    # baselines too have a gap: to the teacher that the others learn from
+    assert all(result is not None and result.gap is not None for _, result in results)
+
+
+def test_a_limit_leaves_the_rest_for_later(sweep_file, tmp_path):
+    assert len(run_sweep(sweep_file, out=tmp_path / "runs", limit=1).cells) == 1
+    assert [cell.status for cell in run_sweep(sweep_file, out=tmp_path / "runs", limit=1).cells] == ["skipped", "done"]
+
+
+def test_a_failing_cell_does_not_stop_the_others(sweep_file, tmp_path):
+    sweep_file.write_text('base = "base.toml"\n[axes]\n"optim.lr" = [0.05, 1e30]\nseed = [0, 1]\n')
+    result = run_sweep(sweep_file, out=tmp_path / "runs")
+    assert [cell.status for cell in result.cells] == ["done", "done", "failed", "failed"]
+    assert "not finite" in result.cells[2].error
+    assert not result.complete
+
+
+def test_a_mistake_in_any_cell_shows_before_the_first_runs(sweep_file, tmp_path):
+    sweep_file.write_text('base = "base.toml"\n[axes]\n"optim.lr" = [0.05, -1.0]\n')
+    with pytest.raises(RecipeInvalid):
+        run_sweep(sweep_file, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
