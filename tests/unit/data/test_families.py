@@ -14,7 +14,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from dataset_layouts import write_cifar10, write_cifar100, write_mnist
 
 from kdcli import catalog
 from kdcli.core.options import Options
@@ -22,6 +21,7 @@ from kdcli.data import arrays, cifar, digits, mnist, npz, user
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Pictures, channel_statistics
 from kdcli.errors import BadData, DiskFull, KdError, NotFound, NotWritable
+from tests.unit.data.dataset_layouts import write_cifar10, write_cifar100, write_mnist
 
 NONE = Options()
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import fake_run
 import pytest
+
+from tests.unit.report import fake_run
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
-import fake_run
 import pytest
 
 from kdcli.report.baseline import find_baseline
 from kdcli.report.build import build
 from kdcli.report.run import Run
+from tests.unit.report import fake_run
 
 VERDICT = "The student is 70× smaller and 1.7 points below its teacher; entropy gap +0.081 nats: it is less sure than its teacher."
 ORDER = ["Accuracy", "Training", "Gap to the teacher", "Calibration", "Confusion", "Recipe", "Environment", "How to reproduce"]

@@ -1,11 +1,11 @@
 """Runs side by side: what differed, what came of it, and what to beware of."""
 
-import fake_run
 import pytest
 
 from kdcli.errors import UsageError
 from kdcli.report.compare import Difference, compare, overlay, to_markdown
 from kdcli.report.run import Run
+from tests.unit.report import fake_run
 
 
 @pytest.fixture

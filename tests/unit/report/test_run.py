@@ -4,12 +4,12 @@ import json
 import math
 from dataclasses import asdict
 
-import fake_run
 import pytest
 
 from kdcli.errors import CorruptFile, NotFound
 from kdcli.report.run import Run, find_run, from_dict, newest
 from kdcli.results import RunAnalysis, RunResult
+from tests.unit.report import fake_run
 
 
 def test_a_finished_run_comes_back_as_it_was_written(run_folder):

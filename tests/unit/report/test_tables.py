@@ -5,13 +5,13 @@ import io
 import re
 import statistics
 
-import fake_run
 import pytest
 
 from kdcli.errors import UsageError
 from kdcli.report import metrics
 from kdcli.report.table_text import latex, to_csv, to_html, to_latex, to_markdown
 from kdcli.report.tables import Layout, PaperValue, tabulate
+from tests.unit.report import fake_run
 
 LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")
 ACCURACIES = {("kd", "A_1"): (0.70, 0.72, 0.71), ("skd", "A_1"): (0.75, 0.74, 0.76), ("kd", "B|2"): (0.60, 0.61, 0.62)}
