@@ -64,7 +64,7 @@ def test_accuracy_and_calibration_are_those_of_the_logits(report_and_logits):
 
 
 def test_alignment_changes_no_prediction_and_brings_the_norms_together(report_and_logits):
-    report, saved = report_and_logits
+    _, saved = report_and_logits
     z, aligned, v = saved["student.skd"], saved["aligned.skd"], saved["teacher"]
     assert (z.argmax(1) == aligned.argmax(1)).all()
     assert aligned.std(1) == pytest.approx(v.std(1), rel=1e-4)
@@ -97,7 +97,7 @@ def test_networks_of_other_data_cannot_be_compared(trained, tmp_path):
 def test_a_damaged_checkpoint_is_refused_by_name(trained, tmp_path):
     whole = (trained.out / "kd" / "model.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises((BadCheckpoint, CorruptFile), match="cut.safetensors"):
+    with pytest.raises((BadCheckpoint, CorruptFile), match=r"cut\.safetensors"):
         evaluate([tmp_path / "cut.safetensors"])
     with pytest.raises(KdError, match="no checkpoint"):
         evaluate([tmp_path / "absent"])
