@@ -24,7 +24,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
-from kdcli.jobs.networks import LoadedTeacher, build_network, load_teacher, network_arguments, pretrained_teacher
+from kdcli.jobs.networks import LoadedTeacher, build_network, given_by_the_user, load_teacher, network_arguments, pretrained_teacher
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
 
 DATA_DIR = "~/.cache/kdcli/data"
@@ -204,8 +204,9 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     shape = feed.info.input_shape
     network = build_network(section.name, num_classes=feed.info.num_classes, input_shape=shape, options=section.options, seed=recipe.seed)
     if section.init is not None:
-        path, _ = read_header(section.init)
-        load_weights(path, network)
+        with given_by_the_user():
+            path, _ = read_header(section.init)
+            load_weights(path, network)
     return network
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import UsageError
+from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.recipe import teachers
 from kdcli.results import Interval, Measures, TeacherSummary
@@ -73,15 +74,30 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     """The network of a checkpoint, its header and its file.
 
     Raises:
-        NotFound: nothing there. CorruptFile: damaged or not ours. Incompatible: the zoo's network has changed since.
+        NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network has changed since.
     """
-    found, header = read_header(path)
+    with given_by_the_user():
+        found, header = read_header(path)
     with random.seeded(0, "init"):  # the weights are overwritten; the global generator must not notice
         # weights=None: a checkpoint brings its own, torchvision's must not be fetched for it
         arguments = {key: value for key, value in header.arguments.items() if key != "weights"}
         network = _construct(header.architecture, header.num_classes, header.input_shape, arguments)
-    load_weights(found, network)
+    with given_by_the_user():
+        load_weights(found, network)
     return network, header, found
+
+
+@contextmanager
+def given_by_the_user() -> Iterator[None]:
+    """A damaged file that the user named is a wrong invocation, not a run that broke.
+
+    Raises:
+        BadCheckpoint: instead of CorruptFile.
+    """
+    try:
+        yield
+    except CorruptFile as error:
+        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
 
 
 @dataclass(frozen=True, slots=True)
