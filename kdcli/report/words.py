@@ -7,8 +7,10 @@ a dot, never a zero. Minus signs are real ones, thousands are kept apart by a sp
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from kdcli.results import Interval
+if TYPE_CHECKING:
+    from kdcli.results import Interval  # listings of the command line need words and start faster without
 
 MISSING = "·"
 NBSP = "\N{NO-BREAK SPACE}"
