@@ -110,6 +110,12 @@ class RunResult:
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
 
+    @property
+    def aligned_gap(self) -> GapAt | None:
+        """The gap at temperature 1 on the logits that the method's loss sees: the raw one where it sees those."""
+        at_one = [gap for gap in self.gaps if gap.temperature == 1.0]
+        return next((gap for gap in at_one if gap.aligned), at_one[0] if at_one else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

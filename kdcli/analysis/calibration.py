@@ -18,9 +18,9 @@ BINS = 15
 
 
 class _Bins(NamedTuple):
-    """Sums over the samples in each bin of confidence: [bins] float64, count int64."""
+    """Sums over the samples in each bin of confidence: [bins] float64, n int64."""
 
-    count: Tensor
+    n: Tensor
     confidence: Tensor
     correct: Tensor
 
@@ -36,7 +36,7 @@ def _binned(probabilities: Tensor, targets: Tensor, bins: int) -> _Bins:
 
 
 def _error(binned: _Bins) -> float:
-    return float((binned.correct - binned.confidence).abs().sum() / binned.count.sum())
+    return float((binned.correct - binned.confidence).abs().sum() / binned.n.sum())
 
 
 def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> float:
@@ -64,9 +64,9 @@ def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
     return CalibrationCurve(
         ece=_error(binned),
         edges=tuple(torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64).tolist()),
-        confidence=_means(binned.confidence, binned.count),
-        accuracy=_means(binned.correct, binned.count),
-        count=tuple(binned.count.tolist()),
+        confidence=_means(binned.confidence, binned.n),
+        accuracy=_means(binned.correct, binned.n),
+        count=tuple(binned.n.tolist()),
     )
 
 

@@ -11,11 +11,11 @@ from torch import nn
 from kdcli.engine.settings import OptimSettings, ScheduleSettings
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings, *, fused: bool) -> torch.optim.Optimizer:
+def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
     """The torch optimiser that the settings name, over the parameters that need a gradient."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    return kinds[settings.name](trained, fused=fused, **settings.arguments)  # type: ignore[call-arg]
+    return kinds[settings.name](trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
 
 
 def learning_rate(base: float, schedule: ScheduleSettings, *, step: int, steps_per_epoch: int, steps: int) -> float:

@@ -47,8 +47,6 @@ def choose_device(wanted: str) -> Choice:
             have = f"this machine has {count} CUDA devices" if count else "this machine has no CUDA device that torch can use"
             raise DeviceUnavailable(f"device {wanted} was asked for, but {have}", hint="--device auto takes what there is")
         return Choice(f"cuda:{index}", "asked for")
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise DeviceUnavailable("device mps was asked for, but this machine has none", hint="--device auto takes what there is")
     return Choice(wanted, "asked for")
 
 
@@ -68,7 +66,7 @@ class Runtime:
     """Where and in what precision a job computes.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:INDEX".
         precision: of the networks' forward passes; losses are float32 and weights stay float32 in any case.
         channels_last: memory layout of images and convolutions.
         compile: compile networks in place, which leaves their state keys alone.
@@ -91,17 +89,12 @@ class Runtime:
         self.device = torch.device(self.device_choice.value)
         self.precision_choice = choose_precision(precision, self.device)
         self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]
-        self.channels_last = channels_last == "on" or (channels_last == "auto" and self.device.type != "mps")
+        self.channels_last = channels_last != "off"
         self.compile = compile
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-
-    @property
-    def fused(self) -> bool:
-        """Whether the fused optimisers serve this device."""
-        return self.device.type in {"cpu", "cuda"}
 
     @property
     def synchronous(self) -> bool:

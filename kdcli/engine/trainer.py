@@ -268,7 +268,7 @@ class _StageWork:
         optim = replace(settings.optim, arguments={**settings.optim.arguments, **stage.optim})
         self.base_rate = float(optim.arguments["lr"])
         parameters = [parameter for parameter in trainer.method.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(parameters, optim, fused=trainer.runtime.fused)
+        self.optimiser = make_optimiser(parameters, optim)
         self.meters = Meters(trainer.runtime.device)
         self.rate = self.base_rate
 

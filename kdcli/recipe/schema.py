@@ -193,7 +193,7 @@ class ConstantSection(ScheduleSection):
 class RuntimeSection(Section):
     """[runtime]: where and in what precision. Changes speed; must not change what is learnt beyond rounding."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:INDEX.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:INDEX.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the networks; losses are always float32.")
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="Memory layout of images.")
     compile: bool = Field(default=False, description="Compile the networks with torch.compile.")

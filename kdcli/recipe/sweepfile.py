@@ -110,7 +110,7 @@ def metric_names() -> tuple[str, ...]:
     return (
         *(f"test.{name}" for name in measures),
         *(f"val.{name}" for name in measures),
-        *(f"gap.{name}" for name in gaps),
+        *(f"{gap}.{name}" for gap in ("gap", "aligned_gap") for name in gaps),
         *("train_accuracy", "parameters", "wall_seconds", "images_per_second"),
     )
 

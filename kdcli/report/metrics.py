@@ -25,6 +25,8 @@ _LABELS = {
     "train_accuracy": "training accuracy, %",
     "gap.entropy": "entropy gap, nats",
     "gap.free_energy": "free-energy gap",
+    "aligned_gap.entropy": "entropy gap in the loss, nats",
+    "aligned_gap.free_energy": "free-energy gap in the loss",
     "wall_seconds": "wall time, s",
     "images_per_second": "images a second",
 }
@@ -37,7 +39,8 @@ def paths() -> tuple[str, ...]:
 
 
 def _paths(kind: type, prefix: str) -> Iterator[str]:
-    for name, hint in typing.get_type_hints(kind).items():
+    derived = {name: typing.get_type_hints(item.fget)["return"] for name, item in vars(kind).items() if isinstance(item, property)}
+    for name, hint in {**typing.get_type_hints(kind), **derived}.items():
         inside = [part for part in (typing.get_args(hint) or (hint,)) if isinstance(part, type)]
         if any(part in {int, float} for part in inside) and typing.get_origin(hint) is not tuple:
             yield prefix + name
@@ -84,7 +87,7 @@ def label(path: str) -> str:
 
 def closeness(path: str) -> Callable[[float], float]:
     """A key whose largest value is the best one. A gap is best at zero, from either side."""
-    if path.startswith("gap."):
+    if path.startswith(("gap.", "aligned_gap.")):
         return lambda number: -abs(number)
     if path.rpartition(".")[2] in _LOWER_IS_BETTER:
         return lambda number: -number

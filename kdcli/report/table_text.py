@@ -22,20 +22,32 @@ class Shown:
     best: bool = False
 
 
-def headings(table: Table) -> tuple[str, ...]:
-    """Column headings: one a setting and metric, followed by the paper's and the difference where there are any."""
-    return (table.corner, *(heading for column, metric in _settings(table) for heading in _group(table, column, metric)))
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One grid of a table. title: what its numbers are, empty where the headings say so."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Shown, ...], ...]
 
 
-def body(table: Table) -> Iterator[tuple[Shown, ...]]:
-    """Rows of text, parallel to `headings`."""
-    for row in table.rows:
-        groups = (_shown(table, table.cells[row, column, metric]) for column, metric in _settings(table))
-        yield Shown(row), *(shown for group in groups for shown in group)
+def panels(table: Table) -> Iterator[Panel]:
+    """The grids that a table is shown as: one a metric where it has columns of its own, else one with a column a metric."""
+    if table.columns == (SOLE_COLUMN,):
+        yield _panel(table, "", [(SOLE_COLUMN, metric) for metric in table.metrics])
+        return
+    for metric in table.metrics:
+        title = metrics.label(metric) if len(table.metrics) > 1 else ""
+        yield _panel(table, title[:1].upper() + title[1:], [(column, metric) for column in table.columns])
 
 
-def _settings(table: Table) -> list[tuple[str, str]]:
-    return [(column, metric) for column in table.columns for metric in table.metrics]
+def _panel(table: Table, title: str, settings: list[tuple[str, str]]) -> Panel:
+    headings = (table.corner, *(heading for column, metric in settings for heading in _group(table, column, metric)))
+    rows = tuple(
+        (Shown(row), *(shown for column, metric in settings for shown in _shown(table, table.cells[row, column, metric])))
+        for row in table.rows
+    )
+    return Panel(title, headings, rows)
 
 
 def _paper_here(table: Table, column: str, metric: str) -> bool:
@@ -43,10 +55,7 @@ def _paper_here(table: Table, column: str, metric: str) -> bool:
 
 
 def _group(table: Table, column: str, metric: str) -> Iterator[str]:
-    if column == SOLE_COLUMN:
-        yield metrics.label(metric)
-    else:
-        yield f"{column} · {metrics.label(metric)}" if len(table.metrics) > 1 else column
+    yield metrics.label(metric) if column == SOLE_COLUMN else column
     if _paper_here(table, column, metric):
         yield from ("paper", "Δ")
 
@@ -85,12 +94,17 @@ def _subject(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in pipes; the best in bold; what the numbers rest on below it."""
-    columns = headings(table)
-    lines = [[markdown_cell(column) for column in columns], [":--", *["--:"] * (len(columns) - 1)]]
-    lines += [[f"**{markdown_cell(shown.text)}**" if shown.best else markdown_cell(shown.text) for shown in row] for row in body(table)]
-    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     title = [f"## {escape(table.title)}"] if table.title else []
-    return "\n\n".join([*title, grid, escape(_subject(table) + " ".join(table.notes))]) + "\n"
+    grids = [text for panel in panels(table) for text in _pipes(panel)]
+    return "\n\n".join([*title, *grids, escape(_subject(table) + " ".join(table.notes))]) + "\n"
+
+
+def _pipes(panel: Panel) -> Iterator[str]:
+    if panel.title:
+        yield f"### {escape(panel.title)}"
+    lines = [[markdown_cell(heading) for heading in panel.headings], [":--", *["--:"] * (len(panel.headings) - 1)]]
+    lines += [[f"**{markdown_cell(shown.text)}**" if shown.best else markdown_cell(shown.text) for shown in row] for row in panel.rows]
+    yield "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def to_csv(table: Table) -> str:
@@ -131,25 +145,26 @@ def latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A table environment for the booktabs package; the best in bold."""
-    columns = headings(table)
-    rows = [" & ".join(f"\\textbf{{{latex(shown.text)}}}" if shown.best else latex(shown.text) for shown in row) for row in body(table)]
     caption = latex(f"{table.title}. " if table.title else "") + latex(_subject(table) + " ".join(table.notes))
+    grids = "\n\n\\medskip\n".join(_tabular(panel) for panel in panels(table))
+    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{grids}\n\\end{{table}}\n"
+
+
+def _tabular(panel: Panel) -> str:
+    rows = [" & ".join(f"\\textbf{{{latex(shown.text)}}}" if shown.best else latex(shown.text) for shown in row) for row in panel.rows]
     lines = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{caption}}}",
-        f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        *([f"{latex(panel.title)}\\\\"] if panel.title else []),
+        f"\\begin{{tabular}}{{l{'r' * (len(panel.headings) - 1)}}}",
         "\\toprule",
-        " & ".join(latex(column) for column in columns) + r" \\",
+        " & ".join(latex(heading) for heading in panel.headings) + r" \\",
         "\\midrule",
         *(f"{row} \\\\" for row in rows),
         "\\bottomrule",
         "\\end{tabular}",
-        "\\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def to_html(table: Table) -> str:
     """The table as a page of its own, in the look of the reports: nothing is fetched."""
-    return page("table.html.jinja", table=table, columns=headings(table), rows=list(body(table)), subject=_subject(table))
+    return page("table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table))

@@ -11,6 +11,7 @@ from kdcli.errors import UsageError
 from kdcli.report import metrics
 from kdcli.report.table_text import latex, to_csv, to_html, to_latex, to_markdown
 from kdcli.report.tables import Layout, PaperValue, tabulate
+from kdcli.results import GapAt
 from tests.unit.report import fake_run
 
 LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")
@@ -134,3 +135,20 @@ def test_metrics_lead_to_the_numbers_of_a_run():
     assert metrics.value(summary, "val.accuracy") is None
     assert metrics.value(None, "test.ece") is None
     assert metrics.value(fake_run.summary(wall_seconds=float("nan")), "wall_seconds") is None
+
+
+@pytest.mark.parametrize("write", [to_markdown, to_latex, to_html])
+def test_several_metrics_with_columns_are_a_grid_each(write):
+    layout = Layout(rows="method", columns="pair", metrics=("test.accuracy", "test.ece"))
+    text = write(tabulate(results(), layout))
+    accuracy, ece = text.index("Accuracy, "), text.index("ECE")
+    assert accuracy < text.index("75.00", accuracy) < ece
+    assert text.count("kd") >= 2
+
+
+def test_the_aligned_gap_is_the_raw_one_where_the_loss_sees_raw_logits():
+    raw, aligned = GapAt(1.0, 0.5, 2.0), GapAt(1.0, 0.1, 0.2, aligned=True)
+    other = GapAt(4.0, 9.0, 9.0, aligned=True)
+    assert metrics.value(fake_run.summary(gaps=(raw, other)), "aligned_gap.entropy") == 0.5
+    assert metrics.value(fake_run.summary(gaps=(raw, other, aligned)), "aligned_gap.entropy") == 0.1
+    assert metrics.value(fake_run.summary(gaps=()), "aligned_gap.entropy") is None
