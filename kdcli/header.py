@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import CorruptFile, NotFound
+from kdcli.errors import BadCheckpoint, CorruptFile, NotFound
 from kdcli.files import finite, safetensors_metadata
 
 FORMAT = 1
@@ -91,10 +91,13 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
-    """Find a checkpoint and read its header, without loading a tensor or importing torch.
+    """Find the checkpoint that a user names and read its header, without loading a tensor or importing torch.
 
     Raises:
-        NotFound: nothing there. CorruptFile: truncated, not safetensors, or not ours.
+        NotFound: nothing there. BadCheckpoint: truncated, not safetensors, or not ours.
     """
     found = find_checkpoint(path)
-    return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)
+    try:
+        return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)
+    except CorruptFile as error:  # a damaged file that was named is a wrong invocation, not a run that broke
+        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error

@@ -18,7 +18,7 @@ from kdcli.errors import Incompatible
 from kdcli.files import write_atomic
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import open_feed
-from kdcli.jobs.networks import check_fits, given_by_the_user, load_network
+from kdcli.jobs.networks import check_fits, load_network
 from kdcli.recipe.schema import DataSection, branch
 
 
@@ -84,8 +84,7 @@ class Bench:
 
     def measure(self, checkpoint: str | Path) -> Measured:
         """Run a checkpoint over its split."""
-        with given_by_the_user():
-            path, header = read_header(checkpoint)
+        path, header = read_header(checkpoint)
         feed = self.feed(header)
         check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)

@@ -76,8 +76,7 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     Raises:
         NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network has changed since.
     """
-    with given_by_the_user():
-        found, header = read_header(path)
+    found, header = read_header(path)
     with random.seeded(0, "init"):  # the weights are overwritten; the global generator must not notice
         # weights=None: a checkpoint brings its own, torchvision's must not be fetched for it
         arguments = {key: value for key, value in header.arguments.items() if key != "weights"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import catalog
-from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, Where
+from kdcli.errors import Incompatible, Where
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.recipe import schema
 
@@ -47,10 +47,7 @@ def from_checkpoint(path: str) -> Known:
     Raises:
         NotFound: nothing there. BadCheckpoint: damaged, or not one of ours.
     """
-    try:
-        found, header = read_header(path)
-    except CorruptFile as error:
-        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
+    found, header = read_header(path)
     return of_header(found, header)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from kdcli.core import random
 from kdcli.engine.checkpoint import State, digest, load_state, load_weights, save_model, save_state
-from kdcli.errors import CorruptFile, Incompatible, NotFound
+from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
 from kdcli.header import CheckpointHeader, read_header
 from tests.unit.engine.conftest import Tiny
 
@@ -54,7 +54,7 @@ def test_a_truncated_file_is_refused_by_its_header(tmp_path, header, keep):
     path = tmp_path / "model.safetensors"
     save_model(path, tiny(), header)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CorruptFile, match=str(path)):
+    with pytest.raises(BadCheckpoint, match=str(path)):
         read_header(path)
 
 
@@ -62,7 +62,7 @@ def test_a_truncated_file_is_refused_by_its_header(tmp_path, header, keep):
 def test_a_foreign_file_is_refused(tmp_path, content):
     path = tmp_path / "model.pt"
     path.write_bytes(content)
-    with pytest.raises(CorruptFile, match="not a safetensors file"):
+    with pytest.raises(BadCheckpoint, match="not a safetensors file"):
         read_header(path)
 
 
@@ -70,7 +70,7 @@ def test_a_safetensors_file_of_others_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(CorruptFile, match="no kd header"):
+    with pytest.raises(BadCheckpoint, match="no kd header"):
         read_header(tmp_path / "other.safetensors")
 
 
