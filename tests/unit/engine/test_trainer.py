@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(m
             bad = float("nan") if at.step + 1 >= first_bad else 0.0
             return step._replace(losses={**step.losses, "hint": step.losses["ce"].detach() * 0 + bad})
 
-    with pytest.raises(NonFiniteLoss, match=f"'hint' is not finite at stage distill, epoch \\d, step {first_bad}"):
+    with pytest.raises(NonFiniteLoss, match=f"'hint' is not finite at stage train, epoch \\d, step {first_bad}"):
         trained(make_method, feed, runtime, BASE, Breaks, folder=tmp_path)
     if first_bad > feed.train_batches:
         tensors = load_state(tmp_path).tensors
@@ -153,10 +153,12 @@ def test_training_leaves_the_global_generator_alone(make_method, feed, runtime):
 
 def test_it_learns(make_method, feed, runtime):
     events = []
-    trained(make_method, feed, runtime, replace(BASE, epochs=15), hooks=Hooks(listeners=[events.append]))
+    trainer, _ = trained(make_method, feed, runtime, replace(BASE, epochs=30), hooks=Hooks(listeners=[events.append]))
     epochs = [event for event in events if isinstance(event, EpochDone)]
-    assert epochs[-1].losses["ce"] < 0.5 * epochs[0].losses["ce"]
-    assert epochs[-1].train_accuracy > 0.85
+    assert epochs[-1].losses["ce"] < 0.6 * epochs[0].losses["ce"]
+    network = trainer.result().eval()
+    (batch,) = feed.split("test")
+    assert (network(batch.x).logits.argmax(-1) == batch.y).float().mean() > 0.85
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
