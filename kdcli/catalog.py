@@ -15,6 +15,7 @@ import fnmatch
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -188,6 +189,22 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
         raise NotFound(f"{path} defines no {factory!r}", hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}")
     doc = ast.get_docstring(tree) or ""
     return Entry(kind, name, path.stem, doc.partition("\n")[0], doc, path.resolve(), {}, factory)
+
+
+def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the datasets: the one given, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
+    return Path(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data").expanduser()
+
+
+def is_present(dataset: Entry, root: Path) -> bool | None:
+    """Whether a dataset is on this machine; None where only a path that the user gives would tell.
+
+    Looks at the places that its table names; whether the files are whole is seen when they are opened.
+    """
+    places = dataset.facts.get("places")
+    if places is None:
+        return True if dataset.facts.get("megabytes") == 0 else None
+    return any((root / place).exists() for place in places)
 
 
 # ---- using -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.explain import OptionItem, option_lines, options_of
-from kdcli.cli.options import DataRoot, data_root
+from kdcli.cli.options import DataRoot
 from kdcli.cli.text import columns, wrap
 from kdcli.errors import UsageError
 from kdcli.report import words
@@ -68,7 +68,7 @@ def run(
     """The datasets: all, one in full, or one to fetch."""
     from kdcli import catalog
 
-    root = data_root(env.environ, data_dir)
+    root = catalog.data_root(data_dir, env.environ)
     if name is None:
         if download:
             raise UsageError("--download needs the name of a dataset", hint="kd datasets NAME --download")
@@ -92,20 +92,14 @@ def _list(env: Environment, root: Path) -> Outcome:
 
 
 def _item(found: Entry, root: Path) -> DatasetItem:
+    from kdcli import catalog
+
     facts = found.facts
     shape = tuple(facts["shape"]) if facts.get("shape") else None
     return DatasetItem(
         found.name, found.family, found.summary, facts.get("classes"), shape, facts.get("train"), facts.get("test"),
-        int(facts.get("megabytes") or 0), bool(facts.get("download")), _present(found, root),
+        int(facts.get("megabytes") or 0), bool(facts.get("download")), catalog.is_present(found, root),
     )  # fmt: skip
-
-
-def _present(found: Entry, root: Path) -> bool | None:
-    """Whether any of the places it may lie in is there; whether the files are whole is seen when they are opened."""
-    places = found.facts.get("places")
-    if places is None:
-        return True if found.facts.get("megabytes") == 0 else None
-    return any((root / place).exists() for place in places)
 
 
 def _presence(item: DatasetItem) -> str:

@@ -140,9 +140,3 @@ def flags(given: Mapping[str, Any]) -> list[Flag]:
 def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:
     """Where runs go: --out, else $KD_RUNS_DIR, else runs."""
     return out or Path(environ.get("KD_RUNS_DIR") or "runs")
-
-
-def data_root(environ: Mapping[str, str], given: Path | None = None) -> Path:
-    """The folder of the datasets: --data-dir, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
-    variable = environ.get("KD_DATA_DIR")
-    return given or (Path(variable) if variable else Path.home() / ".cache" / "kdcli" / "data")

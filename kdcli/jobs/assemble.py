@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +26,6 @@ from kdcli.header import read_header
 from kdcli.jobs.networks import LoadedTeacher, build_network, given_by_the_user, load_teacher, network_arguments, pretrained_teacher
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
 
-DATA_DIR = "~/.cache/kdcli/data"
-
-
-def data_root(root: str | None) -> Path:
-    """Folder of the datasets: the recipe's, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
-    return Path(root or os.environ.get("KD_DATA_DIR") or DATA_DIR).expanduser()
-
 
 def open_source(data: DataSection) -> Any:
     """The dataset that a [data] section names, as kdcli.data's Pictures or Folder.
@@ -53,7 +45,7 @@ def open_source(data: DataSection) -> Any:
         except Exception as error:
             raise UsageError(f"{data.name} failed: {type(error).__name__}: {error}", hint="it is called without arguments") from error
         return from_user(made, origin=data.name)
-    return module.load(data.name, options=module.Options(**data.options), root=data_root(data.root))
+    return module.load(data.name, options=module.Options(**data.options), root=catalog.data_root(data.root))
 
 
 def open_feed(data: DataSection, *, device: torch.device, seed: int, batch_size: int = 64, workers: int = 0) -> Feed:

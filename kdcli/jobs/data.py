@@ -1,26 +1,11 @@
-"""Whether a dataset is on this machine, and how to get it."""
+"""How to get a dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from kdcli import catalog
-from kdcli.errors import NotFound, UsageError
-from kdcli.jobs.assemble import data_root
-
-
-def is_present(name: str, root: Path) -> bool:
-    """Whether a dataset can be opened under a root.
-
-    Raises:
-        BadData: it is there and damaged.
-    """
-    module = catalog.load(catalog.entry("dataset", name))
-    try:
-        module.load(name, options=module.Options(), root=root)
-    except NotFound:
-        return False
-    return True
+from kdcli.errors import UsageError
 
 
 def download(name: str, root: str | None = None) -> Path:
@@ -32,6 +17,6 @@ def download(name: str, root: str | None = None) -> Path:
     found = catalog.entry("dataset", name)
     if not found.facts.get("download"):
         raise UsageError(f"{name} is not downloaded: it is embedded, generated or your own", hint=f"kd datasets {name}")
-    folder = data_root(root)
+    folder = catalog.data_root(root)
     catalog.load(found).download(name, root=folder)
     return folder

@@ -15,9 +15,6 @@ from pathlib import Path
 import torch
 
 from kdcli import __version__, catalog
-from kdcli.errors import KdError
-from kdcli.jobs.assemble import data_root
-from kdcli.jobs.data import is_present
 
 LITTLE_SPACE = 5 * 2**30  # a run with its checkpoints and one dataset
 
@@ -34,7 +31,7 @@ class Check:
 
 def doctor(root: str | None = None, *, out: Path = Path("runs")) -> tuple[Check, ...]:
     """Look at versions, devices, precision, disk, folders and datasets."""
-    folder = data_root(root)
+    folder = catalog.data_root(root)
     return (*_versions(), *_devices(), *_folders(folder, out), *_datasets(folder))
 
 
@@ -89,11 +86,7 @@ def _datasets(root: Path) -> Iterator[Check]:
     for name, entry in sorted(catalog.entries("dataset").items()):
         if not entry.facts.get("download"):
             continue
-        try:
-            present = is_present(name, root)
-        except KdError as error:
-            yield Check(name, ok=False, detail=error.message, hint=error.hint)
-            continue
+        present = catalog.is_present(entry, root)
         missing = f"not there ({entry.facts.get('megabytes')} MB)"
         yield Check(
             name,
