@@ -6,22 +6,21 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from typer.main import get_command
-
-from kdcli.cli.app import build_app
+from kdcli.cli.app import command_tree
 from kdcli.cli.command import GLOBAL
 
 
 def command_sections() -> Iterator[str]:
     """One section a command, in the order of `kd --help`, then the options that all of them take."""
-    group: Any = get_command(build_app())
+    group: Any = command_tree()
     for name, command in _leaves(group, "kd"):
         yield _section(name, command)
     yield f"## Global options\n\nValid before or after the command.\n\n{_options(group, 'kd', only_global=True)[GLOBAL]}"
 
 
 def _leaves(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name in group.commands:
+        command = group.commands[name]
         if command.hidden:
             continue
         if hasattr(command, "commands"):

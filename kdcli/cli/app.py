@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import typer
 
-from kdcli.cli import (
-    analyze_gap,
-    check,
-    compare,
-    datasets,
-    distill,
-    doctor,
-    evaluate,
-    methods,
-    models,
-    recipes,
-    report,
-    resume,
-    schema,
-    sweep,
-    table,
-    train_teacher,
-)
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome, dumps, envelope
@@ -34,17 +19,65 @@ from kdcli.cli.failure import explain
 from kdcli.cli.light import Command, Group
 from kdcli.errors import Exit
 
-PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Train": (train_teacher, distill, resume, sweep),
-    "Measure": (evaluate, analyze_gap, compare, table),
-    "Explore": (methods, models, datasets, recipes),
-    "Project": (check, schema, report),
-    "System": (doctor,),
+# a command is a module of this package by its name with underscores; it is imported when it is invoked
+PANELS: dict[str, tuple[str, ...]] = {
+    "Train": ("train-teacher", "distill", "resume", "sweep"),
+    "Measure": ("evaluate", "analyze-gap", "compare", "table"),
+    "Explore": ("methods", "models", "datasets", "recipes"),
+    "Project": ("check", "schema", "report"),
+    "System": ("doctor",),
 }
 EXAMPLES = """
 kd distill         # the quickstart: seconds, no download, no GPU
 kd analyze-gap     # how far its student is from its teacher
 """
+_SUMMARY = re.compile(r'^def run\(.*?^    """(.+?)(?:"""|$)', re.DOTALL | re.MULTILINE)
+_TITLE = re.compile(r'\A"""(.+?)(?:"""|$)', re.MULTILINE)
+
+
+def names() -> tuple[str, ...]:
+    """Every command, in the order of the help."""
+    return tuple(name for panel in PANELS.values() for name in panel)
+
+
+def module(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f"kdcli.cli.{name.replace('-', '_')}")
+
+
+def _summary(name: str) -> str:
+    """The first line of what a command's help says, read without importing it."""
+    text = Path(__file__).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    found = _SUMMARY.search(text) or _TITLE.search(text)
+    return found[1].strip() if found else ""
+
+
+class _Commands(dict[str, Any]):
+    """Commands by name, each made when it is first looked up: `kd --help` and `kd methods` need not import the others."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(names()))
+
+    def __getitem__(self, name: str) -> Any:
+        made = super().__getitem__(name)
+        if made is None:
+            made = self[name] = _make(name)
+        return made
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401  get() itself
+
+
+class Root(Group):
+    """`kd` itself."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.commands = _Commands()
+
+    def command_rows(self, ctx: Any) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002  as the group's own
+        for panel, members in PANELS.items():
+            yield from ((panel, name, _summary(name)) for name in members)
 
 
 def _root(ctx: typer.Context, **given: Any) -> Outcome | None:
@@ -60,42 +93,44 @@ def _root(ctx: typer.Context, **given: Any) -> Outcome | None:
     return Outcome()
 
 
-def build_app() -> typer.Typer:
-    """The typer application: a command per module, a group per module that has several."""
-    app = typer.Typer(cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=examples(EXAMPLES))
-    app.callback(invoke_without_command=True)(signed(_root, shared_parameters()))
-    for panel, modules in PANELS.items():
-        for module in modules:
-            if hasattr(module, "COMMANDS"):
-                app.add_typer(_group(module), name=module.NAME, rich_help_panel=panel)
-            else:
-                _add(app, module.run, module.NAME, module.EXAMPLES, rich_help_panel=panel)
-    return app
-
-
 @functools.cache
 def command_tree() -> Any:
-    """What the application parses with, made once a process."""
-    return typer.main.get_command(build_app())
+    """What `kd` parses with, made once a process."""
+    app = typer.Typer(cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=examples(EXAMPLES))
+    app.callback(invoke_without_command=True)(signed(_root, shared_parameters()))
+    return typer.main.get_command(app)
 
 
-def _group(module: ModuleType) -> typer.Typer:
+def _make(name: str) -> Any:
+    """The command of one module; a group where it has several."""
+    found = module(name)
+    if hasattr(found, "COMMANDS"):
+        made = typer.main.get_command(_group(found))
+    else:
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        _add(alone, found.run, name, found.EXAMPLES)
+        made = typer.main.get_command(alone)
+    made.name = name
+    return made
+
+
+def _group(found: ModuleType) -> typer.Typer:
     """Several commands under one name; the name alone runs the first."""
-    group = typer.Typer(cls=Group, rich_markup_mode=None, help=module.__doc__, epilog=examples(module.EXAMPLES))
-    _, first, _ = module.COMMANDS[0]
-    alone = command(first, module.NAME)
+    group = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, help=found.__doc__, epilog=examples(found.EXAMPLES))
+    _, first, _ = found.COMMANDS[0]
+    alone = command(first, found.NAME)
 
     def without_name(ctx: typer.Context, **given: Any) -> Outcome | None:
         return alone(ctx, **given) if ctx.invoked_subcommand is None else None
 
     group.callback(invoke_without_command=True)(signed(without_name, []))
-    for name, function, lines in module.COMMANDS:
-        _add(group, function, name, lines, prefix=f"{module.NAME} ")
+    for name, function, lines in found.COMMANDS:
+        _add(group, function, name, lines, prefix=f"{found.NAME} ")
     return group
 
 
-def _add(app: typer.Typer, function: Any, name: str, lines: str, prefix: str = "", **more: Any) -> None:
-    app.command(name, cls=Command, epilog=examples(lines), **more)(command(function, prefix + name))
+def _add(app: typer.Typer, function: Any, name: str, lines: str, prefix: str = "") -> None:
+    app.command(name, cls=Command, epilog=examples(lines))(command(function, prefix + name))
 
 
 def run(argv: Sequence[str], env: Environment) -> int:

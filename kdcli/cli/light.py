@@ -6,7 +6,7 @@ long as a listing may take in all. Help is plain text here, and the few types th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -86,12 +86,14 @@ class Group(TyperGroup):
         self.format_commands(ctx, formatter)
         _write(formatter, _panels(_parameters(self, ctx)))
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        rows = []
+    def command_rows(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        """Panel, name and summary of every command."""
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
             if command is not None and not command.hidden:
-                text = command.short_help or command.get_short_help_str(limit=90)
-                rows.append((getattr(command, "rich_help_panel", None) or "Commands", (name, text)))
-        width = max((len(name) for _, (name, _) in rows), default=0)
-        _write(formatter, _panels([(panel, (name.ljust(width), text)) for panel, (name, text) in rows]))
+                yield "Commands", name, command.short_help or command.get_short_help_str(limit=90)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = list(self.command_rows(ctx))
+        width = max((len(name) for _, name, _ in rows), default=0)
+        _write(formatter, _panels([(panel, (name.ljust(width), text)) for panel, name, text in rows]))
