@@ -20,7 +20,8 @@ from kdcli.errors import CorruptFile, DiskFull, KdError, NotFound, NotWritable
 MAX_HEADER_BYTES = 100 * 1024 * 1024  # the format's own limit
 
 
-def _explain(error: OSError, path: Path) -> KdError:
+def write_error(error: OSError, path: Path) -> KdError:
+    """What a failed write means for the user: DiskFull, or NotWritable with the system's reason."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(f"the disk is full: could not write {path}", hint="free some space, or choose another folder with --out")
     return NotWritable(f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out")
@@ -44,7 +45,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise write_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 

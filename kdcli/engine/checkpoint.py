@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,11 +46,30 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CorruptFile(f"{path} cannot be read: {error}", hint="copy it again, or train again") from error
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically; tensors are contiguous and share no memory.
+
+    Raises:
+        DiskFull, NotWritable: see `kdcli.files.write_atomic`.
+    """
+
+    def save(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # it tells the system's error in its text only
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+    write_atomic(path, save)
+
+
 def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> CheckpointHeader:
     """Write a self-describing checkpoint atomically; returns the header with its checksum filled in."""
     tensors = _portable(network.state_dict())
     complete = replace(header, tensors_sha256=digest(tensors))
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=complete.to_metadata()))
+    write_tensors(path, tensors, complete.to_metadata())
     return complete
 
 
@@ -89,7 +110,7 @@ def save_state(folder: Path, state: State, order: int) -> Path:
     path = folder / f"state-{order:012d}.safetensors"
     tensors = _portable(state.tensors)
     metadata = {"facts": json.dumps(state.facts), "sha256": digest(tensors), "facts_sha256": sha256_json(state.facts)}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_tensors(path, tensors, metadata)
     for old in _states(folder)[:-STATES_KEPT]:
         old.unlink(missing_ok=True)
     return path

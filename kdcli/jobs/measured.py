@@ -6,16 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Feed, SplitName
+from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.files import write_atomic
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import open_feed
 from kdcli.jobs.networks import check_fits, load_network
@@ -106,5 +105,4 @@ def distinct_labels(measured: Iterable[Measured]) -> list[str]:
 
 def save_logits(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write logits and targets as one safetensors file, atomically."""
-    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    write_atomic(path, lambda temporary: save_file(whole, temporary))
+    write_tensors(path, {name: tensor.contiguous().clone() for name, tensor in tensors.items()})

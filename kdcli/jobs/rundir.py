@@ -21,7 +21,7 @@ import torch
 
 from kdcli import __version__
 from kdcli.errors import NotWritable, RunExists
-from kdcli.files import finite, read_json, write_text
+from kdcli.files import finite, read_json, write_error, write_text
 from kdcli.jobs.events import EpochDone, Event, StageStarted
 
 STATE_FOLDER = "state"
@@ -146,8 +146,11 @@ class MetricsWriter:
 
     @staticmethod
     def _append(path: Path, line: str) -> None:
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+        try:
+            with path.open("a", encoding="utf-8") as handle:
+                handle.write(line + "\n")
+        except OSError as error:
+            raise write_error(error, path) from error
 
 
 def epoch_line(event: EpochDone) -> str:

@@ -104,13 +104,13 @@ def test_no_state_says_so(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, header, monkeypatch):
-    import errno
+    from safetensors import SafetensorError
 
     from kdcli.engine import checkpoint
     from kdcli.errors import DiskFull
 
-    def full(*_args, **_kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*_args, **_kwargs):  # the library's own words when a disk was full
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(DiskFull, match="disk is full"):
