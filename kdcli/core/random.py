@@ -53,8 +53,9 @@ def key(seed: int, purpose: str, *counters: int) -> int:
         purpose: names the draw; different purposes are independent.
         counters: integers such as epoch or step.
     """
-    value = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little") ^ _mix_int(seed & _MASK)
-    for counter in counters:
+    value = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
+    # mixed after each part, the seed too: else seed 1 in epoch 2 would draw what seed 2 draws in epoch 1
+    for counter in (seed, *counters):
         value = _mix_int(value ^ _mix_int(counter & _MASK))
     return value
 
