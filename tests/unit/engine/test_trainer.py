@@ -153,12 +153,13 @@ def test_training_leaves_the_global_generator_alone(make_method, feed, runtime):
 
 def test_it_learns(make_method, feed, runtime):
     events = []
-    trainer, _ = trained(make_method, feed, runtime, replace(BASE, epochs=30), hooks=Hooks(listeners=[events.append]))
+    trainer, _ = trained(make_method, feed, runtime, replace(BASE, epochs=60), hooks=Hooks(listeners=[events.append]))
     epochs = [event for event in events if isinstance(event, EpochDone)]
-    assert epochs[-1].losses["ce"] < 0.6 * epochs[0].losses["ce"]
+    # with dropout on, six initialisations ended between 0.46 and 0.67 of where they began, all without an error
+    assert epochs[-1].losses["ce"] < 0.8 * epochs[0].losses["ce"]
     network = trainer.result().eval()
     (batch,) = feed.split("test")
-    assert (network(batch.x).logits.argmax(-1) == batch.y).float().mean() > 0.85
+    assert (network(batch.x).logits.argmax(-1) == batch.y).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
