@@ -221,8 +221,10 @@ def _options_of(path: Path) -> type[Options]:
     # executed alone, so that a recipe's options are checked before torch is imported: only what needs no torch is imported
     light = {"pydantic", "typing", "annotated_types", "__future__", "collections.abc", "kdcli.core.options"}
     imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module in light]
+    shared = {alias.name for item in imports if item.module == "kdcli.core.options" for alias in item.names}
     alone = copy.copy(node)
-    alone.bases, alone.keywords, alone.decorator_list = [ast.Name("_Base", ast.Load())], [], []
+    bases = [base for base in node.bases if isinstance(base, ast.Name) and base.id in shared]
+    alone.bases, alone.keywords, alone.decorator_list = bases or [ast.Name("_Base", ast.Load())], [], []  # type: ignore[assignment]
     module = ast.fix_missing_locations(ast.Module(body=[*imports, alone], type_ignores=[]))
     holder = ModuleType(f"kdcli._options.{path.parent.name}.{path.stem}")
     sys.modules[holder.__name__] = holder  # pydantic looks annotations up in the module that a class says it is from

@@ -6,16 +6,18 @@ import inspect
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from kdcli.core.network import Network
+from kdcli.core.options import FeatureOptions
 from kdcli.core.options import Options as MethodOptions
+from kdcli.core.taps import expand
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Arity, Batch, DataInfo, Progress, Step
 
-__all__ = ["Arity", "Method", "MethodOptions", "Setup", "Stage"]
+__all__ = ["Arity", "FeatureOptions", "Method", "MethodOptions", "Setup", "Stage", "Taps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,11 @@ class Setup:
     """All that a method may know of the world: no device, rank, dtype, path or logger in it.
 
     build: fresh weights of "student", "teacher" or a network by name; each call gives independent ones.
-    load: another checkpoint of the teacher.
+    load: another checkpoint, as a teacher.
     gather: concatenates [B,...] over ranks; the identity on one device.
+    seed: for `kdcli.core.random.key`, where a loss draws numbers: never from a generator.
+    history: checkpoints along the first teacher's training, earliest first; what `train.keep_every` kept.
+    between: names of the zoo's networks of the teacher's family that lie between teacher and student in size, largest first.
     """
 
     student: Network
@@ -33,6 +38,9 @@ class Setup:
     build: Callable[[str], Network]
     load: Callable[[str], Teacher]
     gather: Callable[[Tensor], Tensor]
+    seed: int = 0
+    history: tuple[str, ...] = ()
+    between: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Stage:
 
     trains: the modules whose parameters get gradients; everything else is frozen and in eval mode.
     epochs: None means the recipe's. optim: overrides of the recipe's [optim] keys.
+    network: whose validation accuracy the epochs of this stage show; None means what is deployed, where the stage trains it.
     """
 
     name: str
@@ -48,6 +57,14 @@ class Stage:
     loss: Callable[[Batch, Progress], Step]
     epochs: int | None = None
     optim: Mapping[str, float] = field(default_factory=dict)
+    network: Network | None = None
+
+
+class Taps(NamedTuple):
+    """Taps by name that a method reads of its student and of its teacher."""
+
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
 
 
 class Method(nn.Module, ABC):
@@ -56,7 +73,8 @@ class Method(nn.Module, ABC):
     Extra trainable modules are submodules, memory banks are buffers keyed by batch.index: then they are trained, saved,
     resumed and wrapped without another word.
 
-    A subclass names its options class once, as the annotation of `options`; `Options` is that class.
+    A subclass names its options class once, as the annotation of `options`; `Options` is that class. Its taps are patterns
+    (kdcli.core.taps); an instance's are those of its networks. consumes and trains are for people, in the list of methods.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -64,6 +82,9 @@ class Method(nn.Module, ABC):
     teachers: ClassVar[Arity] = Arity(1, 1)
     student_taps: ClassVar[tuple[str, ...]] = ()
     teacher_taps: ClassVar[tuple[str, ...]] = ()
+    consumes: ClassVar[str]
+    trains: ClassVar[str] = "student"
+    cacheable: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,6 +97,12 @@ class Method(nn.Module, ABC):
         self.student = setup.student
         self.teacher_nets = setup.teachers
         self.data = setup.data
+        self.seed = setup.seed
+        who = type(self).__module__.rpartition(".")[2]
+        self.taps = Taps(
+            expand(setup.student, type(self).student_taps, who),
+            expand(setup.teachers[0].network, type(self).teacher_taps, who) if setup.teachers else (),
+        )
 
     @property
     def teacher(self) -> Teacher:

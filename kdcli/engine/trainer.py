@@ -183,9 +183,11 @@ class Trainer:
     def _end_epoch(self, stage: Stage, work: _StageWork, seconds: float, images: int) -> None:
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
-        # a stage that trains only helpers has nothing new to measure
-        val = self.hooks.evaluate(network) if _trains(stage, self.method.deployable()) else None
-        best = val is not None and (self.best is None or val.accuracy > self.best)
+        # a stage that trains only helpers has nothing new to measure, and nothing to select
+        final = _trains(stage, self.method.deployable())
+        shown = network if final else stage.network
+        val = self.hooks.evaluate(shown) if shown is not None else None
+        best = final and val is not None and (self.best is None or val.accuracy > self.best)
         if best and val is not None:
             self.best = val.accuracy
             self.hooks.keep("best", network)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdcli import catalog
+from kdcli.core import random
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -130,7 +131,8 @@ def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: i
     cls = method_class(name)
     if not cls.teachers.admits(given):
         raise Incompatible(f"{name} takes {_arity_text(cls)}, {given} given")
-    return cls(cls.Options(**options), setup)
+    with random.seeded(setup.seed, "method"):  # regressors, embeddings and banks start from the recipe's seed alone
+        return cls(cls.Options(**options), setup)
 
 
 def network_section(recipe: Recipe) -> NetworkSection:
@@ -245,7 +247,7 @@ def _setup(
     def gather(tensor: Tensor) -> Tensor:
         return tensor
 
-    return Setup(student, _answering(recipe, teachers), feed.info, build, load, gather)
+    return Setup(student, _answering(recipe, teachers), feed.info, build, load, gather, recipe.seed)
 
 
 def _arity_text(cls: type[Method]) -> str:

@@ -42,6 +42,7 @@ class KnowledgeDistillation(Method):
 
     options: Options
     teachers = Arity(1, None)
+    consumes = "teacher logits"
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002

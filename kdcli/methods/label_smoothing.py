@@ -39,6 +39,7 @@ class LabelSmoothing(Method):
 
     options: Options
     teachers = Arity(0, 0)
+    consumes = "labels"
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
         z = self.student(batch.x).logits

@@ -39,6 +39,7 @@ class LogitStandardisation(Method):
 
     options: Options
     teachers = Arity(1, None)
+    consumes = "teacher logits"
     cacheable = True
 
     def __init__(self, options: Options, setup: Setup) -> None:

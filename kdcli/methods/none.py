@@ -21,6 +21,7 @@ class NoDistillation(Method):
     """Trains the student on the labels."""
 
     teachers = Arity(0, 0)
+    consumes = "labels"
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
         z = self.student(batch.x).logits

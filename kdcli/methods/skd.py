@@ -51,6 +51,7 @@ class SphericalDistillation(Method):
 
     options: Options
     teachers = Arity(1, None)
+    consumes = "teacher logits"
     cacheable = True
 
     def __init__(self, options: Options, setup: Setup) -> None:

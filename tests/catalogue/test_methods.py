@@ -29,7 +29,8 @@ every_method = pytest.mark.parametrize("name", NAMES)
 def method_class(name: str) -> type[Method]:
     """The one Method subclass that the file of a method defines."""
     module = catalog.load(catalog.entry("method", name))
-    (found,) = (thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, Method) and thing is not Method)
+    own = (thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__)
+    (found,) = (thing for thing in own if issubclass(thing, Method))
     return found
 
 
@@ -76,7 +77,9 @@ def test_the_docstring_follows_the_template(name):
 def test_a_listing_tells_the_truth_without_importing_the_method(name):
     entry, cls = catalog.entry("method", name), method_class(name)
     assert entry.family != "own"
-    for fact in ("teachers", "student_taps", "teacher_taps", "cacheable"):
+    for fact in ("teachers", "consumes"):
+        assert fact in vars(cls), f"{fact} is for people who read the list: state it in the file"
+    for fact in ("teachers", "student_taps", "teacher_taps", "cacheable", "consumes", "trains"):
         if fact in vars(cls):
             assert entry.facts.get(fact) == getattr(cls, fact)
 
@@ -228,7 +231,7 @@ def test_teachers_are_asked_for_what_is_declared(method, batch):
     for stage, at in phases(method):
         stage.loss(batch, at)
     asked = set().union(*(teacher.asked for teacher in method.teacher_nets))
-    assert asked == set(method.teacher_taps if method.teacher_nets else ())
+    assert asked == set(method.taps.teacher)
     assert not (getattr(method, "cacheable", False) and asked)
     assert all(teacher.calls for teacher in method.teacher_nets)
 

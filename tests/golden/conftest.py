@@ -48,7 +48,9 @@ def given() -> Callable[..., Method]:
     def make(name: str, z: Rows, v: Rows | None, **options: Any) -> Method:
         module = catalog.load(catalog.entry("method", name))
         cls = next(
-            thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, Method) and thing is not Method
+            thing
+            for thing in vars(module).values()
+            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == module.__name__
         )
         return cls(cls.Options(**options), _setup(z, v))
 
