@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.types import Step
+from kdcli.engine.ranks import Ranks
 
 _NEVER = 2**62
 
@@ -47,6 +48,14 @@ class Meters(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._sums)
+
+    def agree(self, ranks: Ranks) -> None:
+        """Make them what one process would have that saw the images of all ranks. At the end of an epoch, once."""
+        if ranks.size > 1:
+            self._sums = {name: ranks.total(value) for name, value in self._sums.items()}
+            self._first_bad = {name: ranks.least(step) for name, step in self._first_bad.items()}
+            self.correct = ranks.total(self.correct)
+            self.seen *= ranks.size
 
     def first_bad(self) -> tuple[str, int] | None:
         """The term that was first not finite and its step, or None. Waits for the device."""

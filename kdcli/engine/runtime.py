@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdcli.core.network import Network
 from kdcli.core.types import Batch
+from kdcli.engine.ranks import Ranks
 from kdcli.engine.settings import Precision
 from kdcli.errors import DeviceUnavailable, OutOfMemory
 
@@ -94,6 +95,7 @@ class Runtime:
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
+        self.ranks = Ranks.current()
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     @property

@@ -25,6 +25,7 @@ from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser,
 from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
+from kdcli.engine.ranks import Forward
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.errors import KdError, NonFiniteLoss
@@ -124,6 +125,7 @@ class Trainer:
             self.position = Position(stage=number)
         set_modes(self.method, stage)
         work = _StageWork(self, stage)
+        forward = self.runtime.ranks.parallel(self.method, stage)
         if self._resume is not None:
             work.restore(self._resume)
             self._resume = None
@@ -131,17 +133,19 @@ class Trainer:
         self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable))
         for epoch in range(self.position.epoch, work.epochs + 1):
             self.position = replace(self.position, epoch=epoch)
-            self._run_epoch(stage, work)
+            self._run_epoch(stage, work, forward)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
-    def _run_epoch(self, stage: Stage, work: _StageWork) -> None:
+    def _run_epoch(self, stage: Stage, work: _StageWork, forward: Forward) -> None:
         started, already = time.perf_counter(), work.meters.seen
         self.method.on_epoch(work.progress())
         for group in work.groups():
             rate = work.set_rate()
-            for offset, batch in enumerate(group):
+            for offset, whole in enumerate(group):
                 self._seed(self.position.batch + offset)
-                step = self._forward_backward(stage, work, batch, len(group))
+                batch = self.runtime.ranks.share(whole)
+                with self.runtime.ranks.accumulating(forward, last=offset == len(group) - 1):
+                    step = self._forward_backward(forward, work, batch, len(group))
                 work.meters.update(step, batch.y, self.position.step + 1)
             self.runtime.step(work.optimiser, self.settings.clip_norm)
             if self.average is not None:
@@ -153,17 +157,18 @@ class Trainer:
     def _seed(self, minibatch: int) -> None:
         # dropout and its like draw from torch's global generator: seeded for this very minibatch, it has no history
         position = self.position
-        torch.manual_seed(random.key(self.settings.seed, "step", position.stage, position.epoch, minibatch) >> 1)
+        counters = (position.stage, position.epoch, minibatch, self.runtime.ranks.rank)
+        torch.manual_seed(random.key(self.settings.seed, "step", *counters) >> 1)
 
-    def _forward_backward(self, stage: Stage, work: _StageWork, batch: Batch, parts: int) -> Step:
+    def _forward_backward(self, forward: Forward, work: _StageWork, batch: Batch, parts: int) -> Step:
         at = work.progress()
-        with self._memory_errors(stage, at, batch), self.runtime.autocast():
-            step = stage.loss(self.runtime.place(batch), at)
+        with self._memory_errors(at, batch), self.runtime.autocast():
+            step = forward(self.runtime.place(batch), at)
         total = torch.stack([value.float() for value in step.losses.values()]).sum()
         if self.runtime.synchronous and not bool(torch.isfinite(total)):
             work.meters.update(step, batch.y, self.position.step + 1)
             self._check(work)
-        with self._memory_errors(stage, at, batch):
+        with self._memory_errors(at, batch):
             self.runtime.backward(total / parts)
         return step
 
@@ -181,6 +186,8 @@ class Trainer:
             raise stop
 
     def _end_epoch(self, stage: Stage, work: _StageWork, seconds: float, images: int) -> None:
+        self.runtime.ranks.agree(self.method)
+        work.meters.agree(self.runtime.ranks)
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
         # a stage that trains only helpers has nothing new to measure, and nothing to select
@@ -188,10 +195,12 @@ class Trainer:
         shown = network if final else stage.network
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or val.accuracy > self.best)
+        writes = self.runtime.ranks.first
         if best and val is not None:
             self.best = val.accuracy
-            self.hooks.keep("best", network)
-        if self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
+            if writes:
+                self.hooks.keep("best", network)
+        if writes and self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
             self.hooks.keep(f"epoch-{at.epoch:03d}", network)
         speed = images / seconds if seconds > 0 else 0.0
         self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed))
@@ -203,7 +212,7 @@ class Trainer:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def _save(self, work: _StageWork, *, stopping: bool) -> None:
-        if self.state_folder is None:
+        if self.state_folder is None or not self.runtime.ranks.first:
             return
         facts = {"position": asdict(self.position), "best": self.best, "runtime": self.runtime.state(), "optimiser": {}}
         optimiser, facts["optimiser"] = flatten_optimiser(work.optimiser)
@@ -239,10 +248,10 @@ class Trainer:
             return None
         return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))  # type: ignore[no-untyped-call]
 
-    def _memory_errors(self, stage: Stage, at: Progress, batch: Batch) -> Any:
+    def _memory_errors(self, at: Progress, batch: Batch) -> Any:
         size = batch.y.shape[0]
         return self.runtime.memory_errors(
-            f"at stage {stage.name}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
+            f"at stage {at.stage}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
             f"-s train.batch_size={max(size // 2, 1)} -s train.accumulate={self.settings.accumulate * 2}   (same effective batch)",
         )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdcli import catalog
 from kdcli.core import random
@@ -244,10 +243,7 @@ def _setup(
     def load(path: str) -> Teacher:
         return load_teacher(path, feed.info, runtime).teacher
 
-    def gather(tensor: Tensor) -> Tensor:
-        return tensor
-
-    return Setup(student, _answering(recipe, teachers), feed.info, build, load, gather, recipe.seed)
+    return Setup(student, _answering(recipe, teachers), feed.info, build, load, runtime.ranks.gather, recipe.seed)
 
 
 def _arity_text(cls: type[Method]) -> str:

@@ -13,6 +13,7 @@ from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo, Output, Tap
+from kdcli.engine.ranks import Ranks
 
 CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
 
@@ -72,31 +73,32 @@ def batch() -> Batch:
     return Batch(x, index % CLASSES, index, torch.zeros(16, dtype=torch.int64))
 
 
+def tiny_setup(method: type[Method]) -> Setup:
+    """A Setup with as many teachers as the method wants at least, each of other weights."""
+    teachers = tuple(Teacher(tiny(8, 100 + position)) for position in range(method.teachers.least))
+    built = iter(range(200, 300))
+    return Setup(
+        student=tiny(4, 1),
+        teachers=teachers,
+        data=DataInfo(
+            name="tiny",
+            num_classes=CLASSES,
+            num_train=IMAGES,
+            input_shape=SHAPE,
+            class_names=tuple("abcde"),
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
+            fingerprint="tiny",
+            targets=torch.arange(IMAGES) % CLASSES,
+            superclass=torch.tensor([0, 0, 1, 1, 1]),
+        ),
+        build=lambda name: tiny(8 if name == "teacher" else 4, next(built)),
+        load=lambda _name: Teacher(tiny(8, next(built))),
+        gather=Ranks.current().gather,
+    )
+
+
 @pytest.fixture
 def make_setup() -> Callable[[type[Method]], Setup]:
-    """A Setup with as many teachers as the method wants at least, each of other weights."""
-
-    def make(method: type[Method]) -> Setup:
-        teachers = tuple(Teacher(tiny(8, 100 + position)) for position in range(method.teachers.least))
-        built = iter(range(200, 300))
-        return Setup(
-            student=tiny(4, 1),
-            teachers=teachers,
-            data=DataInfo(
-                name="tiny",
-                num_classes=CLASSES,
-                num_train=IMAGES,
-                input_shape=SHAPE,
-                class_names=tuple("abcde"),
-                mean=(0.5,) * 3,
-                std=(0.5,) * 3,
-                fingerprint="tiny",
-                targets=torch.arange(IMAGES) % CLASSES,
-                superclass=torch.tensor([0, 0, 1, 1, 1]),
-            ),
-            build=lambda name: tiny(8 if name == "teacher" else 4, next(built)),
-            load=lambda _name: Teacher(tiny(8, next(built))),
-            gather=lambda x: x,
-        )
-
-    return make
+    """How to make a Setup for a method."""
+    return tiny_setup

@@ -1,0 +1,104 @@
+"""What holds of every method under the trainer: it goes on exactly where it stopped, alone and on several ranks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from kdcli import catalog
+from kdcli.core import random
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import Batch, Output
+from kdcli.engine.checkpoint import digest, load_state
+from kdcli.engine.events import StepDone
+from kdcli.engine.trainer import Hooks
+from kdcli.errors import Interrupted
+from tests.catalogue import ranks
+from tests.catalogue.test_methods import make, method_class, phases, total
+from tests.catalogue.training import NoiseFeed, make_trainer
+
+NAMES = catalog.names("method")
+
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+@every_method
+def test_stopped_anywhere_it_goes_on_to_the_very_same_bits(name, make_setup, tmp_path):
+    cls = method_class(name)
+    steps = []
+    straight = make_trainer(
+        cls, make_setup, hooks=Hooks(listeners=[lambda event: steps.append(event) if isinstance(event, StepDone) else None])
+    )
+    expected = digest(straight.run().state_dict())
+    whole = digest(straight.method.state_dict())
+    ends = [place for place, step in enumerate(steps, 1) if place == len(steps) or step.at.stage != steps[place].at.stage]
+    for stage, end in enumerate(ends):
+        first = ends[stage - 1] if stage else 0
+        stop = first + 1 + random.integers_int(random.key(stage, name), 0, end - first)
+        asked = iter(range(1, 10_000))
+        folder = tmp_path / str(stop)
+        with pytest.raises(Interrupted):
+            make_trainer(
+                cls,
+                make_setup,
+                folder=folder,
+                hooks=Hooks(stop=lambda at=stop, asked=asked: Interrupted("stop") if next(asked) == at else None),
+            ).run()
+        resumed = make_trainer(cls, make_setup, resume=load_state(folder))
+        assert digest(resumed.run().state_dict()) == expected, f"stopped after step {stop} of {len(steps)}"
+        assert digest(resumed.method.state_dict()) == whole, f"stopped after step {stop} of {len(steps)}: helpers differ"
+
+
+class Stored(Teacher):
+    """Answers from a table of logits alone, as a cache on disk does: by sample and view, without a look at the image."""
+
+    def __init__(self, teacher: Teacher, feed: NoiseFeed) -> None:
+        super().__init__(teacher.network)
+        (everything,) = feed.split("train")
+        self._table = teacher(everything).logits.half()
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        assert not taps
+        return Output(self._table[batch.index].float(), {})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if method_class(name).cacheable])
+def test_stored_teacher_logits_serve_where_that_is_declared(name, make_setup):
+    live, stored = make(name, make_setup), make(name, make_setup)
+    feed = NoiseFeed(live.data)
+    stored.teacher_nets = tuple(Stored(teacher, feed) for teacher in stored.teacher_nets)
+    batch = next(feed.train(1))
+    for (stage, at), (other, _) in zip(phases(live), phases(stored), strict=True):
+        # half precision has eleven bits
+        assert total(other.loss(batch, at)).item() == pytest.approx(total(stage.loss(batch, at)).item(), rel=2e-3, abs=2e-3)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> dict[str, list[dict[str, str]]]:
+    """What two processes ended with, by method: for each rank the digests of student, whole method, and of one process alone."""
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    multiprocessing.start_processes(ranks.train_all, (2, str(folder), NAMES), nprocs=2, start_method="spawn")
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return {name: [each[name] for each in found] for name in NAMES}
+
+
+@every_method
+def test_two_ranks_end_with_the_same_weights(name, two_ranks):
+    first, second = two_ranks[name]
+    assert "error" not in first, first["error"]
+    assert "error" not in second, second["error"]
+    assert first == second
+
+
+def test_the_share_of_a_rank_is_its_part_of_the_whole_minibatch():
+    from kdcli.engine.ranks import Ranks
+
+    index = torch.arange(9)
+    batch = Batch(index.float(), index, index, index)
+    parts = [Ranks(rank, 2).share(batch).index.tolist() for rank in range(2)]
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert Ranks().share(batch) is batch
