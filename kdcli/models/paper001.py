@@ -11,7 +11,7 @@ The CIFAR-10 nets with one convolution more than halvings keep the first at full
 
 cifar10-large is a stand-in: no plausible net of 8 convolutions and 3 dense layers has the printed 26,902,442 parameters.
 
-cnn-large and cnn-small are not the paper's: small nets with batch norm for small pictures such as digits, with all the taps.
+cnn-large, cnn-medium and cnn-small are not the paper's: small nets with batch norm for small pictures such as digits, with all the taps.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cnn-large": {
         "summary": "quickstart teacher: 4 convolutions with batch norm, 32 to 128 channels, 1 hidden layer; 638 k parameters on digits",
         "arguments": {"stem": 32, "convs": [[32], [64], [128]], "strides": [2, 1, 2, 1], "hidden": [1024], "norm": True},
+        "smaller": "cnn-small",
+        "input_shape": [1, 8, 8],
+    },
+    "cnn-medium": {
+        "summary": "between the quickstart's two: cnn-large without its hidden layer, for a teacher assistant; 108 k parameters on digits",
+        "arguments": {"stem": 32, "convs": [[32], [64], [128]], "strides": [2, 1, 2, 1], "norm": True},
         "smaller": "cnn-small",
         "input_shape": [1, 8, 8],
     },

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdcli.models._chain import Chain, Part
 from kdcli.models._checks import check_size
+from kdcli.models._layers import BasicBlock, conv3x3, he_normal, pooled, relu_between
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet8": {
@@ -72,58 +73,16 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arg
         Incompatible: the pictures are smaller than 3x3.
     """
     check_size(name, input_shape, halvings=2)
-    network = Chain(name, _parts(input_shape[0], **arguments), _pool(), nn.Linear(arguments["widths"][-1], num_classes))
-    network.apply(_initialise)
+    network = Chain(name, _parts(input_shape[0], **arguments), pooled(), nn.Linear(arguments["widths"][-1], num_classes))
+    network.apply(he_normal)  # the head keeps torch's default, as RepDistiller's does
     return network
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut. Gives their sum; the ReLU after it is the caller's."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(channels_in, channels, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(channels, channels, 1)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Identity() if stride == 1 and channels_in == channels else _projection(channels_in, channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,channels_in,H,W] to [B,channels,H/stride,W/stride], before the ReLU."""
-        inner = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(inner)) + self.shortcut(x)  # type: ignore[no-any-return]
 
 
 def _parts(channels: int, *, depth: int, widths: Sequence[int]) -> list[Part]:
     first, *rest = widths
-    parts = [Part("stem", nn.Sequential(_conv(channels, first, 1), nn.BatchNorm2d(first)), first, 1)]
+    parts = [Part("stem", nn.Sequential(conv3x3(channels, first), nn.BatchNorm2d(first)), first, 1)]
     for number, width in enumerate(rest, 1):
-        blocks = _blocks(parts[-1].channels, width, count=(depth - 2) // 6, stride=1 if number == 1 else 2)
-        # a ReLU between blocks, none after the last: the chain's own follows there
-        row = [module for block in blocks for module in (block, nn.ReLU(inplace=True))][:-1]
-        parts.append(Part(f"stage{number}", nn.Sequential(*row), width, 2 ** (number - 1), norm=blocks[-1].bn2))
+        before, stride = parts[-1].channels, 1 if number == 1 else 2
+        blocks = [BasicBlock(before, width, stride), *(BasicBlock(width, width) for _ in range((depth - 2) // 6 - 1))]
+        parts.append(Part(f"stage{number}", relu_between(blocks), width, 2 ** (number - 1), norm=blocks[-1].last_norm))
     return parts
-
-
-def _blocks(channels_in: int, channels: int, *, count: int, stride: int) -> list[Block]:
-    return [Block(channels_in, channels, stride), *(Block(channels, channels, 1) for _ in range(count - 1))]
-
-
-def _conv(channels_in: int, channels: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels, kernel_size=3, stride=stride, padding=1, bias=False)
-
-
-def _projection(channels_in: int, channels: int, stride: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels_in, channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(channels))
-
-
-def _pool() -> nn.Module:
-    # global, not 8x8: then digits of 8x8 and pictures of 28x28 fit too
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-def _initialise(module: nn.Module) -> None:
-    # batch norms are 1 and 0 already; the linear head keeps torch's default, as RepDistiller's does
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
