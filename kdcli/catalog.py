@@ -19,7 +19,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -122,9 +121,19 @@ def entries(kind: Kind) -> Mapping[str, Entry]:
         found = [_method_entry(path, path.stem) for path in _files(kind)]
     else:
         found = [entry for path in _files(kind) for entry in _table_entries(kind, path)]
-    for point in entry_points(group=f"kdcli.{_FOLDERS[kind]}"):
-        found += _plugin_entries(kind, point.name, point.module)
+    group = f"kdcli.{_FOLDERS[kind]}"
+    if _anything_declares(group):
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=group):
+            found += _plugin_entries(kind, point.name, point.module)
     return {entry.name: entry for entry in found}
+
+
+def _anything_declares(group: str) -> bool:
+    """Whether an installed package may add to a group. importlib.metadata knows, but takes a tenth of the time of a listing to import."""
+    declarations = (path for folder in sys.path for path in Path(folder or ".").glob("*-info/entry_points.txt"))
+    return any(f"[{group}]".encode() in path.read_bytes() for path in declarations)
 
 
 def _plugin_entries(kind: Kind, name: str, module: str) -> list[Entry]:

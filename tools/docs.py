@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,17 +126,59 @@ def _section_table(section: type[schema.Section]) -> str:
     return option_table(section) + own.get(section, "")
 
 
+METHODS_INTRODUCTION = """# Methods
+
+What each method reads, what it trains besides, and whether stored teacher logits serve it: then the teacher's network need not run.
+`kd methods NAME` prints the same as the page that a name leads to; options go under `[method]` in a recipe.
+"""
+
+
 def methods_page() -> str:
-    """docs/reference/methods.md: one section a method, from its docstring and options."""
-    entries = [catalog.entry("method", name) for name in catalog.names("method")]
-    parts = ["# Methods\n", "What `kd methods NAME` says, for all of them. Options go under `[method]` in a recipe.\n"]
-    parts += [f"- [{entry.name}](#{entry.name}): {entry.summary}" for entry in entries]
-    for entry in entries:
-        options = catalog.options_class(entry)
-        table = option_table(options) if options.model_fields else "No options.\n"
-        body = entry.doc.partition("\n")[2].strip()
-        parts.append(f"\n## {entry.name}\n\n**{entry.summary}**\n\nFamily: {entry.family}.\n\n```text\n{body}\n```\n\n{table}")
-    return "\n".join(parts)
+    """docs/reference/methods.md: a row a method, by family."""
+    found = sorted((catalog.entry("method", name) for name in catalog.names("method")), key=lambda entry: (entry.family, entry.name))
+    rows = [
+        f"| [{entry.name}](methods/{entry.name}.md) | {entry.family} | {_cell(entry.summary.partition(': ')[2] or entry.summary)} "
+        f"| {teachers_in_words(entry)} | {entry.facts.get('consumes', '')} | {entry.facts.get('trains', 'student')} "
+        f"| {'yes' if entry.facts.get('cacheable') else ''} |"
+        for entry in found
+    ]
+    head = ["| method | family | idea | teachers | reads | trains | stored logits |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    return "\n".join([METHODS_INTRODUCTION, *head, *rows])
+
+
+def method_page(name: str) -> str:
+    """docs/reference/methods/NAME.md: a method in full, from its docstring and options."""
+    entry = catalog.entry("method", name)
+    options = catalog.options_class(entry)
+    body = entry.doc.partition("\n")[2].strip()
+    facts = [
+        ("family", entry.family),
+        ("teachers", teachers_in_words(entry)),
+        ("reads", entry.facts.get("consumes", "")),
+        ("trains", entry.facts.get("trains", "student")),
+        ("stored teacher logits serve", "yes" if entry.facts.get("cacheable") else "no"),
+        ("recipes", ", ".join(f"`{recipe}`" for recipe in _recipes(name))),
+    ]
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts)
+    table = option_table(options) if options.model_fields else "No options.\n"
+    command = f"```text\nkd distill --method {name}\n```"
+    return f"# {name}\n\n**{entry.summary}**\n\n| | |\n| --- | --- |\n{rows}\n\n```text\n{body}\n```\n\n## Options\n\n{table}\n{command}\n\n[All methods](../methods.md)"
+
+
+def teachers_in_words(entry: catalog.Entry) -> str:
+    """How many teachers a method takes."""
+    least, most = entry.facts.get("teachers") or (1, 1)
+    if most == 0:
+        return "none"
+    if most is None:
+        return "one or more" if least == 1 else f"{least} or more"
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _recipes(method: str) -> list[str]:
+    """Shipped recipes that are named after a method."""
+    folder = REFERENCE.parent.parent / "recipes"
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob(f"*/{method}-*.toml"))
 
 
 _MEANING = {
@@ -179,6 +222,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "exit-codes.md": exit_codes_page,
     "methods.md": methods_page,
     "recipe.md": recipe_page,
+    **{f"methods/{name}.md": functools.partial(method_page, name) for name in catalog.names("method")},
 }
 
 
@@ -189,7 +233,7 @@ def page(name: str) -> str:
 
 def main() -> None:
     """Write all generated pages."""
-    REFERENCE.mkdir(parents=True, exist_ok=True)
+    (REFERENCE / "methods").mkdir(parents=True, exist_ok=True)
     for name in PAGES:
         (REFERENCE / name).write_text(page(name), encoding="utf-8")
         print(f"docs/reference/{name}")  # noqa: T201  a script's answer

@@ -36,7 +36,10 @@ class MethodItem:
 
 @dataclass(frozen=True, slots=True)
 class MethodCard:
-    """A method in full. teachers: least and most, None for no limit. taps: feature maps that it reads."""
+    """A method in full. teachers: least and most, None for no limit. taps: patterns of the places that it reads.
+
+    consumes, trains: in words. cacheable: whether stored teacher logits serve it.
+    """
 
     name: str
     family: str
@@ -45,6 +48,8 @@ class MethodCard:
     teachers: tuple[int, int | None]
     student_taps: tuple[str, ...]
     teacher_taps: tuple[str, ...]
+    consumes: str
+    trains: str
     cacheable: bool
     options: tuple[OptionItem, ...]
 
@@ -62,7 +67,8 @@ def run(
     if name is None:
         return _list(env)
     card = _card(catalog.entry("method", name))
-    lines = [f"{card.name} · {card.family} · {_needs(card)}", "", wrap(card.doc), "", "Options", *option_lines(card.options)]
+    stored = ["Stored teacher logits serve it: the teacher's network need not run."] if card.cacheable else []
+    lines = [f"{card.name} · {card.family} · {_needs(card)}", *stored, "", wrap(card.doc), "", "Options", *option_lines(card.options)]
     env.write("\n".join([*lines, "", f"  kd distill --method {card.name} -s method.OPTION=VALUE"]))
     return Outcome(card)
 
@@ -87,8 +93,18 @@ def _card(found: Entry) -> MethodCard:
     least, most = facts.get("teachers") or (1, 1)
     student_taps, teacher_taps = (tuple(facts.get(key) or ()) for key in ("student_taps", "teacher_taps"))
     return MethodCard(
-        found.name, found.family, found.summary, found.doc, (least, most), student_taps, teacher_taps, bool(facts.get("cacheable")), options_of(found)
-    )  # fmt: skip
+        name=found.name,
+        family=found.family,
+        summary=found.summary,
+        doc=found.doc,
+        teachers=(least, most),
+        student_taps=student_taps,
+        teacher_taps=teacher_taps,
+        consumes=facts.get("consumes") or "",
+        trains=facts.get("trains") or "student",
+        cacheable=bool(facts.get("cacheable")),
+        options=options_of(found),
+    )
 
 
 def _needs(card: MethodCard) -> str:
@@ -99,5 +115,5 @@ def _needs(card: MethodCard) -> str:
         teachers = f"{least} teacher{'s' * (least > 1)}"
     else:
         teachers = f"{least} or more teachers" if most is None else f"{least} to {most} teachers"
-    taps = ", ".join(dict.fromkeys(card.student_taps + card.teacher_taps))
-    return f"needs {teachers}, {f'taps {taps}' if taps else 'no taps'}{', cacheable' if card.cacheable else ''}"
+    reads = f"reads {card.consumes}" if card.consumes else ""
+    return " · ".join(part for part in (f"needs {teachers}", reads, f"trains {card.trains}") if part)

@@ -31,7 +31,7 @@ def test_a_method_in_full_shows_every_option_with_its_default(kd, name):
 
 
 def test_what_a_method_needs(kd):
-    assert kd("methods", "skd").out.startswith("skd · logit · needs 1 or more teachers, no taps, cacheable\n")
+    assert kd("methods", "skd").out.startswith("skd · logit · needs 1 or more teachers · reads teacher logits · trains student\n")
     assert "needs no teacher" in kd("methods", "none").out
 
 

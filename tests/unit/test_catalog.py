@@ -124,3 +124,20 @@ def test_options_that_need_more_than_pydantic_are_refused(mine, tmp_path, body, 
     (tmp_path / "odd.py").write_text(f'"""Odd."""\n\n\nclass Options:\n    {body}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=says):
         catalog.options_class(catalog.entry("method", "odd.py"))
+
+
+def test_an_installed_package_adds_a_method_by_its_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "their_method.py").write_text(METHOD)
+    installed = tmp_path / "theirs-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[kdcli.methods]\nborrowed = their_method\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    catalog.entries.cache_clear()
+    try:
+        found = catalog.entry("method", "borrowed")
+        assert found.summary == "Mine: a title."
+        assert catalog.options_class(found).model_fields.keys() == {"strength", "mode"}
+    finally:
+        monkeypatch.undo()
+        catalog.entries.cache_clear()

@@ -162,7 +162,7 @@ def test_it_learns(make_method, feed, runtime):
     assert (network(batch.x).logits.argmax(-1) == batch.y).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_trains_close_to_fp32(make_method, feed, precision):
     from kdcli.engine.runtime import Runtime
 
