@@ -99,10 +99,16 @@ class Method(nn.Module, ABC):
         self.data = setup.data
         self.seed = setup.seed
         who = type(self).__module__.rpartition(".")[2]
+        patterns = self.patterns(options)
         self.taps = Taps(
-            expand(setup.student, type(self).student_taps, who),
-            expand(setup.teachers[0].network, type(self).teacher_taps, who) if setup.teachers else (),
+            expand(setup.student, patterns.student, who),
+            expand(setup.teachers[0].network, patterns.teacher, who) if setup.teachers else (),
         )
+
+    @classmethod
+    def patterns(cls, options: MethodOptions) -> Taps:  # noqa: ARG003  overridden where an option names a tap
+        """The tap patterns that a method with these options reads: those of the class unless overridden."""
+        return Taps(cls.student_taps, cls.teacher_taps)
 
     @property
     def teacher(self) -> Teacher:

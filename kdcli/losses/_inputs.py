@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,11 @@ from kdcli.errors import Incompatible, UsageError
 def precise(x: Tensor) -> Tensor:
     """The same values in float32, or float64 if they are that: half precision overflows or loses all digits in what follows."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """In here a matrix product is as precise as its arguments. Without it autocast rounds them to half precision again."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def rows(x: Tensor, function: str) -> Tensor:
