@@ -78,7 +78,7 @@ class RunResult:
 
     reference: what the gap is measured to where the method has no teacher.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference. gaps: at every temperature of
-    [report], raw and aligned.
+    [report], raw and aligned. peak_memory_mib: of the device's tensors, or, on a CPU, of the whole process; None where the system does not tell.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -104,6 +104,7 @@ class RunResult:
     recipe_sha256: str = ""
     wall_seconds: float = 0.0
     images_per_second: float = 0.0
+    peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

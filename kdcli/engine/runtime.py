@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -156,6 +157,23 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"{platform.processor() or platform.machine()}, {self.threads} of {os.cpu_count()} threads"
+
+    def watch_memory(self) -> None:
+        """Count the peak of memory from here on, where the system lets a process begin anew."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with contextlib.suppress(OSError):  # Linux only; elsewhere `peak_memory_mib` says None
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def peak_memory_mib(self) -> float | None:
+        """Most memory in use since `watch_memory`, MiB: tensors of a CUDA device, or this process on a CPU; None if unknown."""
+        if self.device.type == "cuda":
+            return float(torch.cuda.max_memory_allocated(self.device)) / 2**20
+        with contextlib.suppress(OSError, IndexError):
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+        return None
 
     @contextmanager
     def memory_errors(self, context: str, remedy: str) -> Iterator[None]:

@@ -150,6 +150,7 @@ class _Execution:
         self.keep_state = keep_state
         self.last_epoch: EpochDone | None = None
         self.started = time.perf_counter()
+        job.runtime.watch_memory()
         self.recipe_sha256 = str(read_json(run / "environment.json")["recipe_sha256"])
 
     def go(self, state: State | None, *, resumed: bool = False) -> RunResult:
@@ -277,6 +278,7 @@ class _Execution:
             recipe_sha256=self.recipe_sha256,
             wall_seconds=earlier_seconds + time.perf_counter() - self.started,
             images_per_second=last.images_per_second if last else 0.0,
+            peak_memory_mib=self.job.runtime.peak_memory_mib(),
         )
 
     def _write(self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter) -> None:

@@ -92,5 +92,5 @@ def _syntax(shown: str, lines: tuple[str, ...], message: str) -> Diagnostic:
     at = _AT.search(message)
     line, column = (int(at[1]), int(at[2])) if at and at[1] else (max(len(lines), 1), len(lines[-1]) + 1 if lines else 1)
     problem = _AT.sub("", message)
-    hint = "strings need quotes" if problem == "Invalid value" else None
+    hint = "strings need quotes, and a list its closing bracket" if problem == "Invalid value" else None
     return point(shown, lines, Place(line, column, 1), Diagnostic("", f"not valid TOML: {problem[:1].lower()}{problem[1:]}", hint))

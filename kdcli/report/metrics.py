@@ -13,7 +13,7 @@ from kdcli.report import words
 from kdcli.results import RunResult
 
 _SHARES = ("accuracy", "top5", "train_accuracy", "low", "high")
-_LOWER_IS_BETTER = ("nll", "ece", "entropy", "free_energy", "wall_seconds", "parameters")
+_LOWER_IS_BETTER = ("nll", "ece", "entropy", "free_energy", "wall_seconds", "peak_memory_mib", "parameters")
 _LABELS = {
     "test.accuracy": "accuracy, %",
     "test.top5": "top-5 accuracy, %",
@@ -29,6 +29,7 @@ _LABELS = {
     "aligned_gap.free_energy": "free-energy gap in the loss",
     "wall_seconds": "wall time, s",
     "images_per_second": "images a second",
+    "peak_memory_mib": "peak memory, MiB",
 }
 
 
@@ -98,7 +99,9 @@ def digits(path: str, n: int) -> int:
     """Decimals that a heading's unit and n images justify."""
     if is_share(path):
         return words.percent_digits(n)
-    return {"wall_seconds": 1, "images_per_second": 0, "parameters": 0, "seed": 0, "epochs": 0, "n": 0}.get(path.rpartition(".")[2], 3)
+    return {"wall_seconds": 1, "images_per_second": 0, "peak_memory_mib": 0, "parameters": 0, "seed": 0, "epochs": 0, "n": 0}.get(
+        path.rpartition(".")[2], 3
+    )
 
 
 def scaled(number: float, path: str) -> float:
