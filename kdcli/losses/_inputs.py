@@ -22,6 +22,15 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def unit(x: Tensor) -> Tensor:
+    """Rows [...,D] divided by their norms. A row of zeros stays one, and its gradient is that of a row of norm 1.
+
+    Dividing by a small number instead makes the gradient of such a row explode (1e12 for the usual eps).
+    """
+    square = x.square().sum(-1, keepdim=True)
+    return x / square.masked_fill(square == 0, 1.0).sqrt()
+
+
 def rows(x: Tensor, function: str) -> Tensor:
     """Logits [...,K] made precise.
 
