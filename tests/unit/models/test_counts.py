@@ -30,9 +30,24 @@ def build(name: str, shape: tuple[int, int, int], classes: int = 10, **options) 
         ("resnet110", 1_736_564, 1_730_714),
         ("resnet8x4", 1_233_540, 1_210_410),
         ("resnet32x4", 7_433_860, 7_410_730),
+        ("wrn_16_1", 180_916, 175_066),
+        ("wrn_16_2", 703_284, 691_674),
+        ("wrn_40_1", 569_780, 563_930),
+        ("wrn_40_2", 2_255_156, 2_243_546),
+        ("vgg8", 3_965_028, 3_918_858),
+        ("vgg11", 9_277_284, 9_231_114),
+        ("vgg13", 9_462_180, 9_416_010),
+        ("vgg16", 14_774_436, 14_728_266),
+        ("vgg19", 20_086_692, 20_040_522),
+        ("mobilenet_v2", 812_836, 697_546),
+        ("shufflenet_v1", 949_258, 862_768),
+        ("shufflenet_v2", 1_355_528, 1_263_278),
+        ("resnet18", 11_220_132, 11_173_962),
+        ("resnet34", 21_328_292, 21_282_122),
+        ("resnet50", 23_705_252, 23_520_842),
     ],
 )
-def test_cifar_resnets_are_repdistillers(name, hundred_classes, ten_classes):
+def test_networks_for_cifar_are_repdistillers(name, hundred_classes, ten_classes):
     assert parameter_count(build(name, CIFAR, 100)) == hundred_classes
     assert parameter_count(build(name, CIFAR, 10)) == ten_classes
 
@@ -52,6 +67,7 @@ def test_cifar_resnets_are_repdistillers(name, hundred_classes, ten_classes):
         ("linear", CIFAR, 30_730),
         ("cifar10-large", CIFAR, 23_576_906),  # the stand-in's own, not the table's
         ("cnn-small", DIGITS, 20_498),
+        ("cnn-medium", DIGITS, 107_562),
         ("cnn-large", DIGITS, 637_994),
     ],
 )
@@ -67,11 +83,42 @@ def test_torchvisions_nets_are_unchanged(name, total):
     assert parameter_count(build(f"torchvision/{name}", (3, 64, 64), 1000)) == total
 
 
-def test_tap_channels_of_the_cifar_resnets():
-    for name, channels in (("resnet20", [16, 16, 32, 64, 64]), ("resnet32x4", [32, 64, 128, 256, 256])):
-        taps = build(name, CIFAR).taps
-        assert [taps[tap].channels for tap in ("stem", "stage1", "stage2", "stage3", "pooled")] == channels
-        assert [taps[tap].stride for tap in ("stem", "stage1", "stage2", "stage3", "pooled")] == [1, 1, 2, 4, None]
+RESNET, WRN, VGG, BIG = (32, 32, 16, 8), (32, 32, 16, 8), (32, 16, 8, 4, 4), (32, 32, 16, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "sizes"),
+    [
+        ("resnet20", (16, 16, 32, 64, 64), RESNET),
+        ("resnet32x4", (32, 64, 128, 256, 256), RESNET),
+        ("wrn_16_1", (16, 16, 32, 64, 64), WRN),
+        ("wrn_16_2", (16, 32, 64, 128, 128), WRN),
+        ("wrn_40_1", (16, 16, 32, 64, 64), WRN),
+        ("wrn_40_2", (16, 32, 64, 128, 128), WRN),
+        *((name, (64, 128, 256, 512, 512, 512), VGG) for name in ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19")),
+        ("mobilenet_v2", (16, 12, 16, 48, 160, 1280), (16, 16, 8, 4, 2)),
+        ("shufflenet_v1", (24, 240, 480, 960, 960), (32, 16, 8, 4)),
+        ("shufflenet_v2", (24, 116, 232, 464, 1024), (32, 16, 8, 4)),
+        ("resnet18", (64, 64, 128, 256, 512, 512), BIG),
+        ("resnet34", (64, 64, 128, 256, 512, 512), BIG),
+        ("resnet50", (64, 256, 512, 1024, 2048, 2048), BIG),
+    ],
+)
+def test_maps_of_a_picture_are_as_wide_and_high_as_repdistillers(name, channels, sizes):
+    network = build(name, CIFAR)
+    taps = ["stem", *(f"stage{number}" for number in range(1, len(sizes))), "pooled"]
+    assert [tap for tap in network.taps if not tap.endswith(".pre")] == taps
+    with torch.device("meta"):
+        found = network(torch.empty(1, *CIFAR), tuple(taps)).taps
+    shapes = [(1, count, size, size) for count, size in zip(channels, sizes, strict=False)]
+    assert [tuple(found[tap].shape) for tap in taps] == [*shapes, (1, channels[-1])]
+
+
+def test_an_assistant_for_digits_lies_between_teacher_and_student():
+    sizes = [parameter_count(build(name, DIGITS)) for name in ("cnn-small", "cnn-medium", "cnn-large")]
+    assert sizes[1] / sizes[0] > 5
+    assert sizes[2] / sizes[1] > 5
+    assert build("cnn-small", DIGITS).taps.keys() == build("cnn-medium", DIGITS).taps.keys() == build("cnn-large", DIGITS).taps.keys()
 
 
 def test_the_cifar_resnets_take_digits_and_grey_pictures():
