@@ -77,6 +77,8 @@ class DataInfo:
 
     targets: [num_train] int64, labels of the training split in index order.
     superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels in [0, 1].
+    fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it; where both are equal, so is
+    the image that an index stands for.
     """
 
     name: str
@@ -89,6 +91,7 @@ class DataInfo:
     fingerprint: str
     targets: Tensor = field(repr=False)
     superclass: Tensor | None = field(default=None, repr=False)
+    positions_sha256: str = ""
 
 
 class Feed(Protocol):

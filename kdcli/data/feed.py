@@ -7,8 +7,9 @@ normalisation and differ only in how uint8 images come to the device.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Pictures, Source
+from kdcli.data.restrict import Restriction
 from kdcli.data.split import partition
 from kdcli.errors import Incompatible, UsageError
 
@@ -35,6 +37,7 @@ class Plan:
 
 
 Part = tuple[Tensor, Tensor]  # index [B], view [B]
+Score = Callable[[Feed], Tensor]  # of a feed whose training split is the whole training set: a number [n_train] for each image
 
 
 class SourceFeed(ABC):
@@ -124,6 +127,8 @@ def make_feed(
     seed: int,
     device: torch.device | str,
     workers: int,
+    restriction: Restriction | None = None,
+    score: Score | None = None,
 ) -> Feed:
     """A source as batches on a device.
 
@@ -138,29 +143,48 @@ def make_feed(
         seed: the recipe's.
         device: where batches are.
         workers: processes that decode images; resident data need none and ignore it.
+        restriction: what is taken away from the training split; DataInfo, batch.index and sizes are those of what stays.
+        score: by what a restriction ranks images; called only if it does.
 
     Raises:
-        UsageError: nothing would be held out, or more samples are asked for than there are.
-        BadData: a class has no training sample.
+        UsageError: nothing would be held out, more samples are asked for than there are, or the restriction is impossible.
+        BadData: a class has no training sample, or the scores are none.
         Incompatible: the augmentation does not fit the source.
     """
-    train, val = partition(source.y_train, val_fraction=val_fraction, train_limit=train_limit, seed=seed, class_names=source.class_names)
+    augment.check(source.input_shape)
+    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers)
+    train, val = partition(
+        source.y_train,
+        val_fraction=val_fraction,
+        train_limit=train_limit,
+        seed=seed,
+        class_names=source.class_names,
+        restriction=restriction,
+        scores=None if score is None else lambda: score(_whole(source, name, plan)).cpu(),
+    )
     if len(train) == 1 < batch_size:
         raise UsageError("one sample is not enough to train on", hint="raise data.train_limit or lower data.val_fraction")
-    augment.check(source.input_shape)
-    info = _info(source, name, train)
     rows: dict[SplitName, Tensor] = {"train": train, "val": val, "test": torch.arange(len(source.y_test))}
-    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers)
+    return _feed(source, _info(source, name, train), rows, plan)
+
+
+def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:
     if not isinstance(source, Pictures):
         from kdcli.data.stream import StreamedFeed
 
         return StreamedFeed(source, info, rows, plan)
-    if augment.resized_crop:
+    if plan.augment.resized_crop:
         raise Incompatible(
-            f"data.augment.resized_crop is for image folders that are decoded as they are needed; {name} is held in memory",
+            f"data.augment.resized_crop is for image folders that are decoded as they are needed; {info.name} is held in memory",
             hint="use data.augment.crop, or an image-folder with resident = false",
         )
     return ResidentFeed(source, info, rows, plan)
+
+
+def _whole(source: Source, name: str, plan: Plan) -> Feed:
+    """The whole training set, held-out part and all, and nothing else: `split("train")` goes through it as it is stored."""
+    every, none = torch.arange(len(source.y_train)), torch.arange(0)
+    return _feed(source, _info(source, name, every), {"train": every, "val": none, "test": none}, plan)
 
 
 def _info(source: Source, name: str, train: Tensor) -> DataInfo:
@@ -175,4 +199,5 @@ def _info(source: Source, name: str, train: Tensor) -> DataInfo:
         fingerprint=source.fingerprint,
         targets=source.y_train[train],
         superclass=source.superclass,
+        positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
     )

@@ -1,16 +1,18 @@
 """Parts of a dataset, drawn by class: a validation split held out of the training set, and a smaller training set.
 
-A draw depends on (seed, purpose) alone, so a teacher, its student and a resumed run hold out the same samples.
+A draw depends on (seed, purpose) alone, so a teacher, its student and a resumed run hold out the same samples, whatever is
+then taken away from the rest. The validation split keeps every class: like the test set, it shows what is to be predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor
 
 from kdcli.core import random
+from kdcli.data.restrict import Restriction, check_sizes, choose, class_numbers
 from kdcli.errors import BadData, UsageError
 
 
@@ -44,25 +46,38 @@ def _quotas(counts: Tensor, total: int) -> Tensor:
     return whole
 
 
-def partition(y: Tensor, *, val_fraction: float, train_limit: int | None, seed: int, class_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def partition(
+    y: Tensor,
+    *,
+    val_fraction: float,
+    train_limit: int | None,
+    seed: int,
+    class_names: Sequence[str],
+    restriction: Restriction | None = None,
+    scores: Callable[[], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Positions [n_train] and [n_val] of the training and validation split in the training set, ascending.
 
     Args:
         y: [n] int64 labels of the whole training set.
-        val_fraction: share that is held out, 0 for none.
+        val_fraction: share that is held out, 0 for none. It is drawn first, from all classes.
         train_limit: samples to keep of what remains, None for all.
         seed: the recipe's.
-        class_names: for messages.
+        class_names: for messages, and for the restriction's.
+        restriction: what is taken away from the training split.
+        scores: gives [n] by which a restriction ranks images; called only then, after everything else was checked.
 
     Raises:
-        UsageError: the fraction holds out nothing, or the limit is above what there is.
-        BadData: a class has no sample left to train on.
+        UsageError: the fraction holds out nothing, the limit is above what there is, or the restriction is impossible.
+        BadData: a class that is not left out has no sample to train on, or the scores are none.
     """
+    restriction = restriction or Restriction()
     held = round(len(y) * val_fraction)
     if val_fraction > 0 and held == 0:
         raise UsageError(f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none", hint="raise data.val_fraction")
     val = draw(y, held, random.key(seed, "holdout"))
-    train = torch.nonzero(~val).flatten()
+    excluded = class_numbers(restriction.exclude, class_names)
+    train = torch.nonzero(~val & ~torch.isin(y, torch.tensor(excluded, dtype=torch.int64))).flatten()
     if train_limit is not None:
         if train_limit > len(train):
             raise UsageError(
@@ -70,12 +85,17 @@ def partition(y: Tensor, *, val_fraction: float, train_limit: int | None, seed: 
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
         train = train[draw(y[train], train_limit, random.key(seed, "limit"))]
-    _check_classes(y[train], class_names, reduced=bool(held or train_limit))
+    _check_classes(y[train], class_names, excluded, reduced=bool(held or train_limit))
+    if restriction.per_class is not None:
+        check_sizes(y[train], restriction.per_class, class_names)
+        ranks = scores() if restriction.ranked and scores is not None else None
+        train = choose(y, train, ranks, per_class=restriction.per_class, select=restriction.select, seed=seed)
     return train, torch.nonzero(val).flatten()
 
 
-def _check_classes(y: Tensor, class_names: Sequence[str], *, reduced: bool) -> None:
-    empty = [name for name, count in zip(class_names, torch.bincount(y, minlength=len(class_names)).tolist(), strict=True) if not count]
+def _check_classes(y: Tensor, class_names: Sequence[str], excluded: Container[int], *, reduced: bool) -> None:
+    counts = torch.bincount(y, minlength=len(class_names)).tolist()
+    empty = [name for number, name in enumerate(class_names) if not counts[number] and number not in excluded]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
         hint = "raise data.train_limit or lower data.val_fraction" if reduced else "remove the class, or add samples of it"

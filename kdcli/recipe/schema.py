@@ -7,9 +7,10 @@ are checked by the branch that the section's `name` selects, so that an error na
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdcli import catalog
@@ -19,9 +20,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-def rule(key: str, problem: str) -> PydanticCustomError:
+def rule(key: str, problem: str, hint: str | None = None) -> PydanticCustomError:
     """What a validator raises when several keys do not go together. key: the one to point at, relative to the section."""
-    return PydanticCustomError("rule", "{problem}", {"key": key, "problem": problem})
+    return PydanticCustomError("rule", "{problem}", {"key": key, "problem": problem, **({"hint": hint} if hint else {})})
+
+
+def _name_or_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
+        raise rule("", f"must be a class's name in quotes, or its number from 0, got {json.dumps(value, default=str)}")
+    return value
+
+
+ClassKey = Annotated[str | int, BeforeValidator(_name_or_number)]
 
 
 class Section(BaseModel):
@@ -78,8 +88,30 @@ class DataSection(Named):
     root: str | None = Field(None, description="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.")
     val_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the training set held out for validation, by class.")
     train_limit: int | None = Field(None, ge=2, description="Train on this many samples, drawn by class; all unless given.")
+    exclude_classes: tuple[ClassKey, ...] = Field(
+        (), description="Classes without a training image, by name or number from 0; held-out part and test set keep them."
+    )
+    per_class: int | None = Field(None, ge=1, description="Train on this many images of each class; all unless given.")
+    select: Literal["random", "entropy", "entropy-ascending", "stratified"] = Field(
+        "random",
+        description="Which per_class images: at random, or by the entropy of the teacher's soft labels: highest, lowest, evenly spread.",
+    )
+    select_temperature: Positive = Field(9.0, description="Temperature of those soft labels.")
     augment: Augment | None = Field(None, description="Random changes to training images; the dataset's own unless given.")
     eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.per_class is not None and self.train_limit is not None:
+            raise rule("per_class", "per_class and train_limit both say how many images to train on: set one of them")
+        if self.per_class is None and self.select != "random":
+            raise rule("select", "select says which per_class images stay, and per_class is not set", "data.per_class = 100, for example")
+        return self
+
+    @property
+    def ranked(self) -> bool:
+        """Whether a teacher decides which images are trained on."""
+        return self.select != "random"
 
 
 class NetworkSection(Named):
@@ -249,6 +281,14 @@ class Recipe(Section):
         if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _ranking_has_a_teacher(self) -> Self:
+        if self.data.ranked and not getattr(self, "teacher", ()) and self.report.reference is None:
+            problem = f"{self.data.select} ranks images by a teacher's soft labels, and there is no teacher"
+            hint = 'report.reference = RUN, where the method has no teacher of its own; or data.select = "random"'
+            raise rule("data.select", problem, hint)
         return self
 
 
