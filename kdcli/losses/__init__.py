@@ -5,19 +5,59 @@ no randomness. Lower precisions are computed in float32, float64 stays; gradient
 Letters: z [N,K] student logits, v [N,K] teacher logits, p and q their softmax at a temperature, y [N] int64 labels.
 """
 
+from kdcli.losses._maps import same_size
 from kdcli.losses.energy import centre, entropy, free_energy
-from kdcli.losses.logit import SphericalAlign, cross_entropy, kd, label_smoothing, match_spread, skd, spherical, standardize
+from kdcli.losses.feature import at, fitnet, nst, vid
+from kdcli.losses.logit import (
+    SphericalAlign,
+    correlations,
+    cross_entropy,
+    decoupled,
+    dist,
+    dkd,
+    kd,
+    label_smoothing,
+    match_spread,
+    skd,
+    spherical,
+    standardize,
+)
+from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
+from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
 
 __all__ = [
+    "CorrelationForm",
     "SphericalAlign",
+    "at",
+    "cc",
     "centre",
+    "correlations",
     "cross_entropy",
+    "decoupled",
+    "dist",
+    "divergence",
+    "dkd",
     "entropy",
+    "fitnet",
     "free_energy",
     "kd",
+    "kd_pt",
+    "kd_rel",
+    "kd_sim",
+    "kd_topk",
     "label_smoothing",
     "match_spread",
+    "nst",
+    "pkt",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
+    "same_size",
     "skd",
+    "sp",
     "spherical",
     "standardize",
+    "tf_kd",
+    "vid",
+    "virtual_teacher",
 ]

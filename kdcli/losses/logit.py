@@ -1,4 +1,4 @@
-"""Losses on logits: supervised, Hinton's distillation, and its two normalised forms.
+"""Losses on logits: supervised, Hinton's distillation, its two normalised forms, its two halves, and correlations.
 
 Throughout p = softmax(z / tau), q = softmax(v / tau), and KL(q || p) = sum_k q_k (log q_k - log p_k), with both logarithms
 from log_softmax, so that nothing underflows at any temperature.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdcli.errors import UsageError
+from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, rows
 
 SphericalAlign = Literal["teacher_std", "constant", "unit"]
 
 # a row whose spread is below this share of its largest entry is rounding noise: it has no direction to scale
 _FLAT = 1e-6
+
+# what DIST's released code adds to the product of two norms
+_DIST_EPS = 1e-8
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
@@ -199,3 +203,132 @@ def skd(z: Tensor, v: Tensor, *, temperature: float, align: SphericalAlign = "te
     """
     z_hat, v_hat = spherical(z, v, align=align, multiplier=multiplier)
     return _kd(z_hat, v_hat, positive(temperature, "temperature", "skd"))
+
+
+def decoupled(z: Tensor, v: Tensor, y: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """The two halves of `kd`: about the label against the rest, and about how the rest is shared out, (TCKD, NCKD).
+
+        TCKD = tau^2 mean_i KL( (q_t, 1 - q_t) || (p_t, 1 - p_t) )
+        NCKD = tau^2 mean_i KL( q-hat_i || p-hat_i ),   q-hat, p-hat: softmax over the K - 1 classes other than the label t
+
+    Row by row KD = TCKD + (1 - q_t) NCKD. With two classes NCKD is 0.
+
+    Source: Zhao et al. 2022, Decoupled knowledge distillation, equations 6 and 7; mdistiller@e8c5bb33 mdistiller/distillers/DKD.py.
+    Differs: that code subtracts 1000 from the label's logit, here its column is left out; it takes the logarithm of sums of
+    probabilities, which a confident network makes -inf in float32, here log p_t and log(1 - p_t) are the logarithms of the
+    sigmoids of +a and -a, a = z_t / tau - logsumexp_{k != t} z_k / tau.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        y: labels [N] int64.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+        UsageError: temperature is not above 0.
+    """
+    return _decoupled(z, v, y, temperature, "decoupled")
+
+
+def _decoupled(z: Tensor, v: Tensor, y: Tensor, temperature: float, function: str) -> tuple[Tensor, Tensor]:
+    z, v = pair(labelled(z, y, function), v, function)
+    tau = positive(temperature, "temperature", function)
+    log_p, log_p_hat = _halves(z / tau, y)
+    log_q, log_q_hat = _halves(v / tau, y)
+    target = functional.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    rest = functional.kl_div(log_p_hat, log_q_hat, reduction="batchmean", log_target=True)
+    return tau**2 * target, tau**2 * rest
+
+
+def _halves(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of label and not label [N,2], and of the other classes among themselves [N,K-1]."""
+    label, column = y.unsqueeze(-1), torch.arange(x.shape[-1] - 1, device=x.device)
+    others = x.gather(-1, column + (column >= label))
+    margin = x.gather(-1, label) - others.logsumexp(-1, keepdim=True)
+    return functional.logsigmoid(torch.cat([margin, -margin], -1)), others.log_softmax(-1)
+
+
+def dkd(z: Tensor, v: Tensor, y: Tensor, *, alpha: float, beta: float, temperature: float) -> Tensor:
+    """Decoupled knowledge distillation.
+
+        alpha TCKD + beta NCKD,  (TCKD, NCKD) = decoupled(z, v, y)
+
+    Source and differences: see `decoupled`.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        y: labels [N] int64.
+        alpha: weight of the label against the rest.
+        beta: weight of how the rest is shared out.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+        UsageError: temperature is not above 0.
+    """
+    target, rest = _decoupled(z, v, y, temperature, "dkd")
+    return alpha * target + beta * rest
+
+
+def correlations(z: Tensor, v: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """How badly the student's probabilities correlate with the teacher's: row by row, and column by column, (inter, intra).
+
+        inter = tau^2 (1 - mean_i r(p_i., q_i.)),   intra = tau^2 (1 - mean_k r(p_.k, q_.k))
+        r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)
+
+    inter is about the classes of an image, intra about the images of a class. Each lies between 0 and 2 tau^2.
+
+    Source: Huang et al. 2022, Knowledge distillation from a stronger teacher, section 4; DIST_KD@6d93ca01, 1e-8 in its
+    segmentation/losses/dist_kd.py, tau^2 in its classification code. Differs: a row or column without spread is centred and not
+    scaled, because dividing it by 1e-8 makes its gradient explode. With two classes r of a row is only a sign.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: a batch of one, for which no column varies; shapes that differ or are not [N,K], or fewer than two classes.
+        UsageError: temperature is not above 0.
+    """
+    return _correlations(z, v, temperature, "correlations")
+
+
+def _correlations(z: Tensor, v: Tensor, temperature: float, function: str) -> tuple[Tensor, Tensor]:
+    z, v = pair(z, v, function)
+    if z.shape[0] < 2:
+        raise Incompatible(f"losses.{function} compares the images of a batch and needs at least two, got one")
+    tau = positive(temperature, "temperature", function)
+    p, q = (z / tau).softmax(-1), (v / tau).softmax(-1)
+    return tau**2 * (1 - _pearson(p, q).mean()), tau**2 * (1 - _pearson(p.T, q.T).mean())
+
+
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of the rows of a and b [n,m], as [n]."""
+    (a, a_spread), (b, b_spread) = _spread(a, 1), _spread(b, 1)
+    norms = (a.shape[-1] - 1) * (a_spread * b_spread).squeeze(-1)
+    return (a * b).sum(-1) / (norms + _DIST_EPS)
+
+
+def dist(z: Tensor, v: Tensor, *, beta: float, gamma: float, temperature: float) -> Tensor:
+    """Distillation from a stronger teacher: match the relations in its probabilities, not the probabilities.
+
+        beta inter + gamma intra,  (inter, intra) = correlations(z, v)
+
+    Source and differences: see `correlations`. Differs from the paper's equations by the factor tau^2, which the released code has.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        beta: weight of the classes of an image.
+        gamma: weight of the images of a class.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: a batch of one; shapes that differ or are not [N,K], or fewer than two classes.
+        UsageError: temperature is not above 0.
+    """
+    inter, intra = _correlations(z, v, temperature, "dist")
+    return beta * inter + gamma * intra
