@@ -130,6 +130,10 @@ class Method(nn.Module, ABC):
         """The network to evaluate and ship."""
         return self.student
 
-    def aligned(self, z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002  the methods that align need v
-        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden."""
+    @staticmethod
+    def aligned(z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG004  the methods that align need v
+        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden.
+
+        Of the class, not of an instance: a gap is also measured long after training, without the method's networks.
+        """
         return z

@@ -11,13 +11,10 @@ from torch import Tensor
 
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.measures import measure
-from kdcli.core.method import Setup
-from kdcli.core.network import Network
-from kdcli.core.teacher import Teacher
-from kdcli.core.types import DataInfo, SplitName
+from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.jobs.assemble import make_method
+from kdcli.jobs.assemble import method_class
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
 from kdcli.recipe.schema import GatesSection
@@ -57,7 +54,7 @@ def analyze_gap(
     for item in learnt:
         _check_same_images(taught, item)
     info = bench.feed(taught.header).info
-    responses = [_response(item, label, _aligned(item, taught, info)) for label, item in zip(distinct_labels(learnt), learnt, strict=True)]
+    responses = [_response(item, label, _aligned(item, taught)) for label, item in zip(distinct_labels(learnt), learnt, strict=True)]
     if save_logits_to is not None:
         save_logits(save_logits_to, _tensors(taught, responses))
     wanted = tuple(temperatures or ((1.0, 4.0) if students else PROFILE))
@@ -100,20 +97,10 @@ def _response(item: Measured, label: str, aligned: Tensor | None) -> Responses:
     )
 
 
-def _aligned(student: Measured, teacher: Measured, info: DataInfo) -> Tensor | None:
+def _aligned(student: Measured, teacher: Measured) -> Tensor | None:
     """The student's logits as its method's loss saw them, or None where that is the raw ones."""
-
-    def absent(_name: str) -> Network:
-        raise AssertionError("alignment needs no further network")
-
-    def no_teacher(_path: str) -> Teacher:
-        raise AssertionError("alignment needs no further teacher")
-
-    setup = Setup(student.network, (Teacher(teacher.network),), info, absent, no_teacher, lambda tensor: tensor)
-    header = student.header
-    method = make_method(header.method, header.method_options, setup, given=len(header.teachers))
     with torch.no_grad():
-        aligned = method.aligned(student.logits, teacher.logits)
+        aligned = method_class(student.header.method).aligned(student.logits, teacher.logits)
     return None if aligned is student.logits else aligned
 
 

@@ -56,5 +56,6 @@ class LogitStandardisation(Method):
         ce = losses.cross_entropy(z, batch.y)
         return Step({"ce": self.options.ce_weight * ce, "kd": self.options.weight * soft}, z)
 
-    def aligned(self, z: Tensor, v: Tensor) -> Tensor:
+    @staticmethod
+    def aligned(z: Tensor, v: Tensor) -> Tensor:
         return losses.match_spread(z, like=v)

@@ -74,5 +74,6 @@ class SphericalDistillation(Method):
         reached = [step for step in self.options.weight_schedule if step[0] < at.epoch]
         return max(reached)[1] if reached else self.options.weight
 
-    def aligned(self, z: Tensor, v: Tensor) -> Tensor:
+    @staticmethod
+    def aligned(z: Tensor, v: Tensor) -> Tensor:
         return losses.match_spread(z, like=v)
