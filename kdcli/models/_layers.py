@@ -114,4 +114,5 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,H,W] to the same: channel g * (C / groups) + c goes to c * groups + g."""
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        batch, channels, height, width = x.shape
+        return x.reshape(batch, self.groups, -1, height, width).transpose(1, 2).reshape(batch, channels, height, width)

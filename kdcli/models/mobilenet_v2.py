@@ -71,8 +71,8 @@ class InvertedResidual(nn.Module):
         """[B,channels_in,H,W] to [B,channels,H/stride,W/stride]."""
         inner = self.relu(self.bn1(self.conv1(x)))
         inner = self.relu(self.bn2(self.conv2(inner)))
-        inner = self.bn3(self.conv3(inner))
-        return x + inner if self.adds else inner
+        projected: Tensor = self.bn3(self.conv3(inner))
+        return x + projected if self.adds else projected
 
 
 def _parts(channels: int, *, expansion: int, width: float) -> Iterator[Part]:

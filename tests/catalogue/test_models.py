@@ -23,7 +23,11 @@ NAMES = (*OURS, "torchvision/resnet18", "torchvision/shufflenet_v2_x0_5")
 DEEPER = {"resnet14", "resnet32", "resnet44", "resnet56", "resnet110", "resnet32x4", "wrn_40_1", "wrn_40_2"}
 DEEPER |= {"vgg11", "vgg16", "vgg19", "resnet34"}
 # no activation follows: the Keras example's last convolution, linear bottlenecks
-LINEAR = {("mnist-small", "stage2.pre"), ("mnist-student", "stage2.pre"), *(("mobilenet_v2", f"stage{number}.pre") for number in range(1, 5))}
+LINEAR = {
+    ("mnist-small", "stage2.pre"),
+    ("mnist-student", "stage2.pre"),
+    *(("mobilenet_v2", f"stage{number}.pre") for number in range(1, 5)),
+}
 STRUCTURES = tuple(name for name in NAMES if name not in DEEPER)
 
 

@@ -59,9 +59,7 @@ def test_other_sizes_and_channels_are_taken(name, shape):
 def test_pictures_that_are_too_small_are_refused_in_a_sentence(name, least):
     with torch.device("meta"):
         build(name, (3, least, least))
-        with pytest.raises(
-            Incompatible, match=f"^{name} halves its input . times: pictures of 3x{least - 1} are too small for it$|{least - 1}"
-        ) as caught:
+        with pytest.raises(Incompatible, match=f"{name} halves its input . times: .* {least - 1}x{least} are too small") as caught:
             build(name, (3, least - 1, least))
     assert f"at least {least}x{least}" in caught.value.hint
 
