@@ -44,7 +44,7 @@ def at(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], *, p: float = 2.0) ->
 
         sum over maps of mean over B, H W of (Q_s - Q_t)^2,  Q(f) = m / |m|_2 with m = flatten(mean_c |f_c|^p)
 
-    Source: Zagoruyko, Komodakis 2017, Paying more attention to attention, equation 2; attention-transfer@master utils.py and
+    Source: Zagoruyko, Komodakis 2017, Paying more attention to attention, equation 2; attention-transfer@eb681595 utils.py and
     RepDistiller@5237c1fd distiller_zoo/AT.py compute the same number for p = 2. Differs from the paper, which sums norms of the
     differences: a mean of squares, as its authors' code. A map that is zero everywhere has Q = 0 and gets no gradient.
 

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.core.method import Arity, FeatureOptions, Setup
+from kdcli.core.method import Arity, Setup
+from kdcli.core.options import FeatureOptions
 from kdcli.core.types import Batch, Output, Progress
 from kdcli.methods._feature import FeatureMethod
 

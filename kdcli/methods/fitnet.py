@@ -27,7 +27,8 @@ from pydantic import Field
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.core.method import Arity, FeatureOptions, MethodOptions, Setup, Stage, Taps
+from kdcli.core.method import Arity, MethodOptions, Setup, Stage, Taps
+from kdcli.core.options import FeatureOptions
 from kdcli.core.types import Batch, Output, Progress, Step
 from kdcli.errors import UsageError
 from kdcli.methods._feature import FeatureMethod
