@@ -22,10 +22,11 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
-    """architecture: a name that `kd models` lists (or torchvision/NAME, or file.py:factory). arguments: its options.
+    """architecture: a name that `kd models` lists (or torchvision/NAME, file.py:factory, "composite"). arguments: its options.
 
     data: the resolved [data] section it was trained on. metrics: as in summary.json, without times, so that equal runs
     give equal files. method, method_options, seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
+    epoch: epochs of training that the weights have had, where that is known (not where the best one was chosen).
     """
 
     architecture: str
@@ -44,6 +45,7 @@ class CheckpointHeader:
     teachers: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe_sha256: str = ""
+    epoch: int | None = None
     tensors_sha256: str = ""
     created_by: str = ""
 

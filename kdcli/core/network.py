@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from kdcli.core.types import Output, Tap
+
+
+class Blueprint(NamedTuple):
+    """How a network is built again: a name of the zoo and its constructor arguments, as JSON can hold them."""
+
+    architecture: str
+    arguments: Mapping[str, Any]
 
 
 class Network(nn.Module, ABC):
@@ -15,10 +23,13 @@ class Network(nn.Module, ABC):
 
     Tap names are shared by every family: "stem", "stage1".."stageN" (after the stage's last ReLU), "stageN.pre" (before
     it), "pooled" (the vector that feeds the head).
+
+    blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network that nobody could build again.
     """
 
     taps: Mapping[str, Tap]
     head: nn.Linear
+    blueprint: Blueprint | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:

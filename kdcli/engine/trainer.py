@@ -190,8 +190,8 @@ class Trainer:
         work.meters.agree(self.runtime.ranks)
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
-        # a stage that trains only helpers has nothing new to measure, and nothing to select
-        final = _trains(stage, self.method.deployable())
+        # a stage that trains only helpers, or one network of several, has nothing whole to measure, and nothing to select
+        final = stage.network is None and _trains(stage, self.method.deployable())
         shown = network if final else stage.network
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or val.accuracy > self.best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -11,16 +11,18 @@ from torch import Tensor
 from kdcli import __version__
 from kdcli.analysis.calibration import reliability
 from kdcli.analysis.confusion import confusion
+from kdcli.analysis.excluded import excluded
 from kdcli.analysis.gap import Responses, compare
-from kdcli.analysis.measures import measure
+from kdcli.analysis.measures import measure, per_class_accuracy
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.header import CheckpointHeader
-from kdcli.jobs.assemble import Job, network_section
+from kdcli.jobs.assemble import Job
+from kdcli.jobs.restricted import missing_classes
 from kdcli.recipe.schema import GatesSection
-from kdcli.results import GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
+from kdcli.results import Excluded, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,14 @@ class Outcome:
     gap: GapAt | None
     gaps: tuple[GapAt, ...]
     analysis: RunAnalysis
+    per_class: Mapping[str, float]
+    excluded: Excluded | None
+
+
+def architecture(network: Network) -> str:
+    """What a network that a job built is called."""
+    assert network.blueprint is not None
+    return network.blueprint.architecture
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -71,9 +81,11 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
     test = measure(logits, targets, split="test", selected=job.recipe.train.select)
     curve = reliability(logits, targets)
     answers = _answers(job, targets)
+    by_class = per_class_accuracy(logits, targets, names)
+    missing = excluded(logits, targets, missing_classes(job.feed.info), names, answers.logits if answers else None)
     if answers is None:
         analysis = RunAnalysis(names, confusion(logits, targets, len(names)), {"network": curve})
-        return Outcome(test, validation(job)(network), (), None, None, (), analysis)
+        return Outcome(test, validation(job)(network), (), None, None, (), analysis, by_class, missing)
     student = _student(job, network, label, logits, answers.logits, test)
     report = _compare(job, answers.response(), student, targets)
     gaps = _gaps(report)
@@ -86,6 +98,8 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
         gap=next(gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned),
         gaps=gaps,
         analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
+        per_class=by_class,
+        excluded=missing,
     )
 
 
@@ -130,7 +144,7 @@ def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, 
     return Responses(
         label=label,
         checkpoint="",
-        network=network_section(job.recipe).name,
+        network=architecture(network),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         method=job.recipe.method.name,
         logits=logits,
@@ -178,12 +192,19 @@ def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None) -> tuple
     return tuple(results)
 
 
-def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256: str) -> CheckpointHeader:
-    """The header that makes a checkpoint explain itself. test: None for weights kept on the way."""
+def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None) -> CheckpointHeader:
+    """The header that makes a checkpoint explain itself.
+
+    Args:
+        network: what is saved; a method may deploy another one than the recipe names.
+        test: None for weights kept on the way.
+        epoch: after how many they were kept, where that is known.
+    """
     info = job.feed.info
+    assert network.blueprint is not None  # everything that a job builds has one
     return CheckpointHeader(
-        architecture=network_section(job.recipe).name,
-        arguments=dict(job.arguments),
+        architecture=network.blueprint.architecture,
+        arguments=dict(network.blueprint.arguments),
         num_classes=info.num_classes,
         input_shape=info.input_shape,
         class_names=info.class_names,
@@ -198,5 +219,6 @@ def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256
         teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
         metrics=asdict(test) if test is not None else {},
         recipe_sha256=recipe_sha256,
+        epoch=epoch,
         created_by=f"kdcli {__version__}",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,15 @@ import torch
 
 from kdcli import catalog
 from kdcli.core import random
-from kdcli.core.network import Network
+from kdcli.core.network import Blueprint, Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
 from kdcli.header import CheckpointHeader, read_header
+from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
+from kdcli.modules.composite import Composite
 from kdcli.recipe import teachers
 from kdcli.results import Interval, Measures, TeacherSummary
 
@@ -50,12 +52,30 @@ def build_network(
     Raises:
         NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown option.
     """
-    arguments = network_arguments(name, options)
+    arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
         return _construct(name, num_classes, input_shape, arguments)
 
 
 def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
+    if name == COMPOSITE:
+        return _construct_composite(num_classes, input_shape, **arguments)
+    network = _construct_one(name, num_classes, input_shape, arguments)
+    network.blueprint = Blueprint(name, dict(arguments))
+    return network
+
+
+def _construct_composite(num_classes: int, input_shape: tuple[int, int, int], *, combine: Any, members: Sequence[Any]) -> Network:
+    parts = [(member["architecture"], _weightless(member["arguments"])) for member in members]
+    return Composite([_construct(name, num_classes, input_shape, arguments) for name, arguments in parts], combine)
+
+
+def _weightless(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without `weights`: a checkpoint brings its own, torchvision's must not be fetched for it."""
+    return {key: value for key, value in arguments.items() if key != "weights"}
+
+
+def _construct_one(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
     found = catalog.entry("model", name)
     module = catalog.load(found)
     if found.factory is not None:
@@ -78,9 +98,7 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     """
     found, header = read_header(path)
     with random.seeded(0, "init"):  # the weights are overwritten; the global generator must not notice
-        # weights=None: a checkpoint brings its own, torchvision's must not be fetched for it
-        arguments = {key: value for key, value in header.arguments.items() if key != "weights"}
-        network = _construct(header.architecture, header.num_classes, header.input_shape, arguments)
+        network = _construct(header.architecture, header.num_classes, header.input_shape, _weightless(header.arguments))
     with given_by_the_user():
         load_weights(found, network)
     return network, header, found

@@ -18,10 +18,10 @@ from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, UsageError
 from kdcli.files import read_json, write_json, write_text
 from kdcli.header import MODEL_FILE
-from kdcli.jobs import rundir
+from kdcli.jobs import restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
-from kdcli.jobs.finish import Outcome, check_gates, make_header, measure_outcome, validation
+from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve
 from kdcli.recipe.schema import DistillRecipe, Recipe
@@ -77,6 +77,7 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
     job = assemble(recipe, lambda path: teacher_of(path, recipe, out=run.parent, listeners=listeners))
+    restricted.check_same(environment, job.feed.info)
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
     return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
@@ -131,6 +132,7 @@ def _write_environment(run: Path, job: Job, command: str) -> None:
                 "train": feed.size("train"),
                 "val": feed.size("val"),
                 "test": feed.size("test"),
+                **restricted.kept(feed.info),
             },
         },
     )
@@ -203,16 +205,16 @@ class _Execution:
     def _keep(self, name: str, network: Network) -> None:
         train = self.job.recipe.train
         if name != "best":
-            self._save_model(self.run / "checkpoints" / f"{name}.safetensors", network)
+            self._save_model(self.run / "checkpoints" / f"{name}.safetensors", network, int(name.removeprefix("epoch-")))
         elif train.keep_best or train.select == "best":
             self._save_model(self._best_path(), network)
 
     def _best_path(self) -> Path:
         return self.run / "best.safetensors" if self.job.recipe.train.keep_best else self.run / rundir.STATE_FOLDER / "best.safetensors"
 
-    def _save_model(self, path: Path, network: Network) -> None:
+    def _save_model(self, path: Path, network: Network, epoch: int | None = None) -> None:
         # weights kept on the way carry no metrics: the test set is touched once, at the end
-        save_model(path, network, make_header(self.job, network, None, self.recipe_sha256))
+        save_model(path, network, make_header(self.job, network, None, self.recipe_sha256, epoch))
 
     def _selected(self, network: Network) -> Network:
         if self.job.recipe.train.select == "best":
@@ -221,11 +223,12 @@ class _Execution:
 
     def _prepared(self, resumed_at: str | None) -> Prepared:
         job, recipe, info = self.job, self.job.recipe, self.job.feed.info
+        deployed = job.method.deployable()
         return Prepared(
             command=recipe.KIND,
             run=str(self.run),
-            network=network_section(recipe).name,
-            parameters=sum(parameter.numel() for parameter in job.student.parameters()),
+            network=architecture(deployed),
+            parameters=sum(parameter.numel() for parameter in deployed.parameters()),
             teachers=tuple(loaded.summary for loaded in job.teachers),
             data=info.name,
             train=job.feed.size("train"),
@@ -247,7 +250,7 @@ class _Execution:
             optimiser=recipe.optim.name,
             lr=recipe.optim.lr,
             schedule=recipe.schedule.name,
-            notes=self.notes,
+            notes=(*self.notes, *restricted.notes(recipe.data, info, job.ranked_by)),
             resumed_at=resumed_at,
         )
 
@@ -259,7 +262,7 @@ class _Execution:
             run=str(self.run),
             checkpoint=str(self.run / MODEL_FILE),
             name=self.run.name,
-            network=network_section(recipe).name,
+            network=architecture(network),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             data=recipe.data.name,
             method=recipe.method.name,
@@ -270,6 +273,8 @@ class _Execution:
             test=outcome.test,
             val=outcome.val,
             train_accuracy=last.train_accuracy if last else None,
+            per_class=outcome.per_class,
+            excluded=outcome.excluded,
             teachers=outcome.teachers,
             reference=outcome.reference,
             gap=outcome.gap,
@@ -282,7 +287,8 @@ class _Execution:
         )
 
     def _write(self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter) -> None:
-        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256))
+        epoch = self.last_epoch.at.epoch if self.last_epoch is not None and self.job.recipe.train.select == "last" else None
+        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256, epoch))
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished
