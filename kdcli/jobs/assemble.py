@@ -23,7 +23,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
-from kdcli.jobs.networks import LoadedTeacher, build_network, given_by_the_user, load_teacher, network_arguments, pretrained_teacher
+from kdcli.jobs.networks import LoadedTeacher, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
 
 
@@ -150,7 +150,6 @@ class Job:
     runtime: Runtime
     feed: Feed
     student: Network
-    arguments: Mapping[str, Any]
     teachers: tuple[LoadedTeacher, ...]
     reference: LoadedTeacher | None
     method: Method
@@ -190,7 +189,7 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
-    return Job(recipe, runtime, feed, student, network_arguments(section.name, section.options), teachers, reference, method)
+    return Job(recipe, runtime, feed, student, teachers, reference, method)
 
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
