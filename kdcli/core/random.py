@@ -80,8 +80,8 @@ def uniform_int(stream: int, counter: int) -> float:
     return (bits_int(stream, counter) >> 40) * 2.0**-24
 
 
-def integers(stream: int, counters: Tensor, high: int) -> Tensor:
-    """Uniform int64 in [0, high) for each counter, high < 2**31."""
+def integers(stream: int, counters: Tensor, high: int | Tensor) -> Tensor:
+    """Uniform int64 in [0, high) for each counter, high < 2**31; a tensor gives each counter its own."""
     return (_logical_shift(bits(stream, counters), 32) * high) >> 32
 
 

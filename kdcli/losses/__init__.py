@@ -6,6 +6,7 @@ Letters: z [N,K] student logits, v [N,K] teacher logits, p and q their softmax a
 """
 
 from kdcli.losses._maps import same_size
+from kdcli.losses.contrastive import crd
 from kdcli.losses.energy import centre, entropy, free_energy
 from kdcli.losses.feature import at, fitnet, nst, vid
 from kdcli.losses.logit import (
@@ -24,14 +25,18 @@ from kdcli.losses.logit import (
 )
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
+from kdcli.losses.transfer import FactorForm, ab, fsp, ft, hcl, ofd, ofd_margins, srrl, srrl_features
 
 __all__ = [
     "CorrelationForm",
+    "FactorForm",
     "SphericalAlign",
+    "ab",
     "at",
     "cc",
     "centre",
     "correlations",
+    "crd",
     "cross_entropy",
     "decoupled",
     "dist",
@@ -40,6 +45,9 @@ __all__ = [
     "entropy",
     "fitnet",
     "free_energy",
+    "fsp",
+    "ft",
+    "hcl",
     "kd",
     "kd_pt",
     "kd_rel",
@@ -48,6 +56,8 @@ __all__ = [
     "label_smoothing",
     "match_spread",
     "nst",
+    "ofd",
+    "ofd_margins",
     "pkt",
     "rkd",
     "rkd_angle",
@@ -56,6 +66,8 @@ __all__ = [
     "skd",
     "sp",
     "spherical",
+    "srrl",
+    "srrl_features",
     "standardize",
     "tf_kd",
     "vid",

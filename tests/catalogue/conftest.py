@@ -17,6 +17,9 @@ from kdcli.engine.ranks import Ranks
 
 CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
 
+# methods that compare channel by channel: their teacher is as wide as their student
+EQUAL_CHANNELS = frozenset({"fsp"})
+
 
 class TinyNet(Network):
     """A convolutional stem, three stages (the last two halve the map), pooling, a head. Channels: width, w, 2w, 4w."""
@@ -75,7 +78,8 @@ def batch() -> Batch:
 
 def tiny_setup(method: type[Method]) -> Setup:
     """A Setup with as many teachers as the method wants at least, each of other weights."""
-    teachers = tuple(Teacher(tiny(8, 100 + position)) for position in range(method.teachers.least))
+    wide = 4 if method.__module__.rpartition(".")[2] in EQUAL_CHANNELS else 8
+    teachers = tuple(Teacher(tiny(wide, 100 + position)) for position in range(method.teachers.least))
     built = iter(range(200, 300))
     return Setup(
         student=tiny(4, 1),
@@ -92,8 +96,8 @@ def tiny_setup(method: type[Method]) -> Setup:
             targets=torch.arange(IMAGES) % CLASSES,
             superclass=torch.tensor([0, 0, 1, 1, 1]),
         ),
-        build=lambda name: tiny(8 if name == "teacher" else 4, next(built)),
-        load=lambda _name: Teacher(tiny(8, next(built))),
+        build=lambda name: tiny(wide if name == "teacher" else 4, next(built)),
+        load=lambda _name: Teacher(tiny(wide, next(built))),
         gather=Ranks.current().gather,
     )
 

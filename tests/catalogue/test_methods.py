@@ -21,7 +21,7 @@ from kdcli.core.types import Batch, Output, Progress, Step
 NAMES = catalog.names("method")
 
 # methods that compare samples with each other: for them two half batches are not one whole
-BATCH_RELATIONS: frozenset[str] = frozenset({"cc", "pkt", "rkd", "sp"})
+BATCH_RELATIONS: frozenset[str] = frozenset({"cc", "crd", "pkt", "rkd", "sp"})
 
 every_method = pytest.mark.parametrize("name", NAMES)
 
