@@ -73,10 +73,40 @@ class TeacherSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludedClass:
+    """How the test images of a class without training images were answered. number: the class's, from 0. teacher_accuracy:
+    of the teachers answering as one, or of the reference; None without either. accuracy and its interval (Wilson's): None
+    where the test split has no image of the class.
+    """
+
+    name: str
+    number: int
+    n: int
+    accuracy: float | None
+    accuracy_interval: Interval | None
+    teacher_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """The classes that data.exclude_classes kept from training, together and one by one. Other fields: as of ExcludedClass,
+    over the test images of all of them.
+    """
+
+    classes: tuple[ExcludedClass, ...]
+    n: int
+    accuracy: float | None
+    accuracy_interval: Interval | None
+    teacher_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """A finished train-teacher or distill run: exactly summary.json.
 
     reference: what the gap is measured to where the method has no teacher.
+    per_class: test accuracy by class name, in class order; a class without test images is left out.
+    excluded: None where every class was trained on.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference. gaps: at every temperature of
     [report], raw and aligned. peak_memory_mib: of the device's tensors, or, on a CPU, of the whole process; None where the system does not tell.
     """
@@ -96,6 +126,8 @@ class RunResult:
     test: Measures
     val: Measures | None = None
     train_accuracy: float | None = None
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    excluded: Excluded | None = None
     teachers: tuple[TeacherSummary, ...] = ()
     reference: TeacherSummary | None = None
     gap: GapAt | None = None

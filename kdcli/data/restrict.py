@@ -14,25 +14,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdcli import catalog
 from kdcli.core import random
 from kdcli.errors import BadData, UsageError
 
 Select = Literal["random", "entropy", "entropy-ascending", "stratified"]
-
-_SHOWN = 12  # names that a message lists
 
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
     """What is taken away from a training set.
 
-    exclude: classes, by name (text) or number from 0 (integer), of which no image stays. per_class: images of each other
-    class that stay, None for all of them. select: which ones. "random"; by score, "entropy" the highest,
-    "entropy-ascending" the lowest; "stratified": evenly over the ranking by score.
+    exclude: numbers of classes of which no image stays. per_class: images of each other class that stay, None for all of them.
+    select: which ones. "random"; by score, "entropy" the highest, "entropy-ascending" the lowest; "stratified": evenly over
+    the ranking by score.
     """
 
-    exclude: tuple[str | int, ...] = ()
+    exclude: tuple[int, ...] = ()
     per_class: int | None = None
     select: Select = "random"
 
@@ -40,39 +37,6 @@ class Restriction:
     def ranked(self) -> bool:
         """Whether images are chosen by their scores, which somebody must then compute."""
         return self.per_class is not None and self.select != "random"
-
-
-def class_numbers(given: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the classes that a recipe leaves out, ascending, each once.
-
-    Args:
-        given: names (text) and numbers from 0 (integers).
-        class_names: [K] names.
-
-    Raises:
-        UsageError: no class has that name or number, several share the name, or no class would be left.
-    """
-    numbers = {_number(item, class_names) for item in given}
-    if len(numbers) == len(class_names):
-        raise UsageError("data.exclude_classes leaves no class to train on", hint="leave one class in, better two")
-    return tuple(sorted(numbers))
-
-
-def _number(item: str | int, class_names: Sequence[str]) -> int:
-    if isinstance(item, int):
-        if item >= len(class_names):
-            raise UsageError(f"data.exclude_classes: there is no class {item}", hint=f"classes are numbered 0 to {len(class_names) - 1}")
-        return item
-    found = [number for number, name in enumerate(class_names) if name == item]
-    if len(found) > 1:
-        numbers = " and ".join(map(str, found))
-        raise UsageError(f"data.exclude_classes: several classes are called {item!r}", hint=f"give the number, without quotes: {numbers}")
-    if not found:
-        near = catalog.suggest(item, tuple(class_names))
-        more = ", ..." if len(class_names) > _SHOWN else ""
-        hint = f"did you mean {near!r}?" if near else f"classes are {', '.join(class_names[:_SHOWN])}{more}"
-        raise UsageError(f"data.exclude_classes: no class is called {item!r}", hint=hint)
-    return found[0]
 
 
 def check_sizes(y: Tensor, per_class: int, class_names: Sequence[str]) -> None:

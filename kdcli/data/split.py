@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.data.restrict import Restriction, check_sizes, choose, class_numbers
+from kdcli.data.restrict import Restriction, check_sizes, choose
 from kdcli.errors import BadData, UsageError
 
 
@@ -63,7 +63,7 @@ def partition(
         val_fraction: share that is held out, 0 for none. It is drawn first, from all classes.
         train_limit: samples to keep of what remains, None for all.
         seed: the recipe's.
-        class_names: for messages, and for the restriction's.
+        class_names: for messages.
         restriction: what is taken away from the training split.
         scores: gives [n] by which a restriction ranks images; called only then, after everything else was checked.
 
@@ -76,8 +76,8 @@ def partition(
     if val_fraction > 0 and held == 0:
         raise UsageError(f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none", hint="raise data.val_fraction")
     val = draw(y, held, random.key(seed, "holdout"))
-    excluded = class_numbers(restriction.exclude, class_names)
-    train = torch.nonzero(~val & ~torch.isin(y, torch.tensor(excluded, dtype=torch.int64))).flatten()
+    excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
+    train = torch.nonzero(~val & ~excluded).flatten()
     if train_limit is not None:
         if train_limit > len(train):
             raise UsageError(
@@ -85,7 +85,7 @@ def partition(
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
         train = train[draw(y[train], train_limit, random.key(seed, "limit"))]
-    _check_classes(y[train], class_names, excluded, reduced=bool(held or train_limit))
+    _check_classes(y[train], class_names, restriction.exclude, reduced=bool(held or train_limit))
     if restriction.per_class is not None:
         check_sizes(y[train], restriction.per_class, class_names)
         ranks = scores() if restriction.ranked and scores is not None else None

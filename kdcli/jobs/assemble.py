@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdcli import catalog
 from kdcli.core import random
@@ -17,13 +18,14 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import make_feed
+from kdcli.data.feed import Score, make_feed
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
-from kdcli.jobs.networks import LoadedTeacher, build_network, given_by_the_user, load_teacher, pretrained_teacher
+from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
+from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
 
 
@@ -48,17 +50,21 @@ def open_source(data: DataSection) -> Any:
     return module.load(data.name, options=module.Options(**data.options), root=catalog.data_root(data.root))
 
 
-def open_feed(data: DataSection, *, device: torch.device, seed: int, batch_size: int = 64, workers: int = 0) -> Feed:
+def open_feed(
+    data: DataSection, *, device: torch.device, seed: int, batch_size: int = 64, workers: int = 0, score: Score | None = None
+) -> Feed:
     """Batches of a [data] section on a device.
 
     Args:
         seed: decides what is held out, the order of samples and their augmentation.
         batch_size: of training minibatches.
+        score: ranks the training images where the section asks for a choice by rank.
     """
     declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
     chosen = data.augment.model_dump() if data.augment is not None else declared
+    source = open_source(data)
     return make_feed(
-        open_source(data),
+        source,
         name=data.name,
         batch_size=batch_size,
         eval_batch_size=data.eval_batch_size,
@@ -68,6 +74,8 @@ def open_feed(data: DataSection, *, device: torch.device, seed: int, batch_size:
         seed=seed,
         device=device,
         workers=workers,
+        restriction=restriction_of(data, source.class_names),
+        score=score,
     )
 
 
@@ -161,6 +169,11 @@ class Job:
             return self.method.teacher_nets[0]
         return self.reference.teacher if self.reference is not None else None
 
+    @property
+    def ranked_by(self) -> str:
+        """The network that chose the training images, where one did."""
+        return (*(loaded.architecture for loaded in self.teachers), self.reference.architecture if self.reference else "")[0]
+
 
 TrainTeacher = Callable[[Path], Path]
 
@@ -176,7 +189,12 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     """
     runtime = make_runtime(recipe)
     feed = open_feed(
-        recipe.data, device=runtime.device, seed=recipe.seed, batch_size=recipe.train.batch_size, workers=recipe.runtime.workers
+        recipe.data,
+        device=runtime.device,
+        seed=recipe.seed,
+        batch_size=recipe.train.batch_size,
+        workers=recipe.runtime.workers,
+        score=_score(recipe, runtime, train_teacher),
     )
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -190,6 +208,20 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
     return Job(recipe, runtime, feed, student, teachers, reference, method)
+
+
+def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:
+    """Ranks training images by the first teacher, or by the report's reference where the method has none."""
+
+    def entropies(whole: Feed) -> Tensor:
+        if isinstance(recipe, DistillRecipe) and recipe.teacher:
+            loaded = _teacher(recipe.teacher[0], whole, runtime, train_teacher)
+        else:
+            assert recipe.report.reference is not None  # a recipe without either is refused
+            loaded = _reference(recipe.report.reference, whole, runtime, train_teacher)
+        return soft_label_entropies(loaded.teacher, whole, runtime, recipe.data.select_temperature)
+
+    return entropies
 
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
@@ -232,7 +264,7 @@ def _setup(
         options: Mapping[str, Any] | None = None
         if name == "student":
             name, options = section.name, section.options
-        elif name == "teacher":
+        elif name == "teacher" and teachers:
             name, options = teachers[0].architecture, teachers[0].arguments
         shape = feed.info.input_shape
         return build_network(
@@ -242,7 +274,17 @@ def _setup(
     def load(path: str) -> Teacher:
         return load_teacher(path, feed.info, runtime).teacher
 
-    return Setup(student, _answering(recipe, teachers), feed.info, build, load, runtime.ranks.gather, recipe.seed)
+    return Setup(
+        student,
+        _answering(recipe, teachers),
+        feed.info,
+        build,
+        load,
+        runtime.ranks.gather,
+        recipe.seed,
+        history=teachers[0].history if teachers else (),
+        between=lambda: between(teachers[0], student, feed.info) if teachers else {},
+    )
 
 
 def _arity_text(cls: type[Method]) -> str:

@@ -18,7 +18,7 @@ from kdcli.errors import Incompatible
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import open_feed
 from kdcli.jobs.networks import check_fits, load_network
-from kdcli.recipe.schema import DataSection, branch
+from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,13 @@ class Measured:
 
 
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
-    """The data that a checkpoint was trained on, or the dataset that was asked for instead."""
+    """The data that a checkpoint was trained on, or the dataset that was asked for instead.
+
+    Whole: what a run took away from its training split (classes, all but a few images of each) is measured too, so that a
+    student and its teacher meet the same images, and no teacher is needed to find out which ones a student had.
+    """
     wanted = dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
+    wanted = {key: value for key, value in wanted.items() if key not in RESTRICTIONS}
     if root is not None:
         wanted["root"] = root
     section = branch(DataSection, str(wanted["name"])).model_validate(wanted)

@@ -114,6 +114,9 @@ class DataSection(Named):
         return self.select != "random"
 
 
+RESTRICTIONS = ("exclude_classes", "per_class", "select", "select_temperature")  # of [data]: what is taken away from training alone
+
+
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 

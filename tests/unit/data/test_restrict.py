@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdcli.core import random
 from kdcli.data.base import Pictures
-from kdcli.data.restrict import Restriction, choose, class_numbers
+from kdcli.data.restrict import Restriction, choose
 from kdcli.data.split import partition
 from kdcli.errors import BadData, UsageError
 
@@ -40,9 +40,8 @@ def counts(positions: torch.Tensor) -> list[int]:
 # ---- whole classes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exclude", [("owl",), (2,), (2, "owl")])
-def test_an_excluded_class_has_no_training_image_and_stays_in_the_held_out_part(exclude):
-    train, val = parts(val_fraction=0.2, exclude=exclude)
+def test_an_excluded_class_has_no_training_image_and_stays_in_the_held_out_part():
+    train, val = parts(val_fraction=0.2, exclude=(2,))
     full_train, full_val = parts(val_fraction=0.2)
     assert counts(train) == [40, 40, 0, 40]
     assert counts(val) == [10, 10, 10, 10]
@@ -51,39 +50,10 @@ def test_an_excluded_class_has_no_training_image_and_stays_in_the_held_out_part(
 
 
 def test_the_limit_is_drawn_from_what_is_not_excluded():
-    train, _ = parts(train_limit=30, exclude=("cat", "fox"))
+    train, _ = parts(train_limit=30, exclude=(0, 3))
     assert counts(train) == [0, 15, 15, 0]
     with pytest.raises(UsageError, match="only 100 samples are there"):
-        parts(train_limit=101, exclude=("cat", "fox"))
-
-
-def test_a_number_means_a_class_by_number_and_text_one_by_name():
-    names = ("1", "0", "2")
-    assert class_numbers([1], names) == (1,)
-    assert class_numbers(["1"], names) == (0,)
-    assert class_numbers([2, "0", 1], names) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    ("exclude", "message", "hint"),
-    [
-        (("owls",), "no class is called 'owls'", "did you mean 'owl'"),
-        (("3",), "no class is called '3'", "classes are cat, dog, owl, fox"),
-        ((4,), "there is no class 4", "numbered 0 to 3"),
-        ((0, 1, 2, "fox"), "leaves no class", "leave one class in"),
-    ],
-)
-def test_classes_that_cannot_be_left_out_are_refused_by_name(exclude, message, hint):
-    with pytest.raises(UsageError, match=message) as caught:
-        parts(exclude=exclude)
-    assert hint in caught.value.hint
-
-
-def test_a_name_that_two_classes_share_needs_the_number():
-    with pytest.raises(UsageError, match="several classes are called 'crane'") as caught:
-        class_numbers(["crane"], ("crane", "owl", "crane"))
-    assert "0 and 2" in caught.value.hint
-    assert class_numbers([2], ("crane", "owl", "crane")) == (2,)
+        parts(train_limit=101, exclude=(0, 3))
 
 
 def test_a_class_that_is_empty_without_having_been_excluded_is_still_refused():
@@ -100,11 +70,11 @@ def test_a_class_that_is_empty_without_having_been_excluded_is_still_refused():
 @pytest.mark.parametrize("select", ["random", "entropy", "entropy-ascending", "stratified"])
 @pytest.mark.parametrize("per_class", [1, 7, 40])
 def test_every_class_that_is_left_gets_the_same_number_and_nothing_held_out(select, per_class):
-    train, val = parts(val_fraction=0.2, exclude=("dog",), per_class=per_class, select=select)
+    train, val = parts(val_fraction=0.2, exclude=(1,), per_class=per_class, select=select)
     assert counts(train) == [per_class, 0, per_class, per_class]
     assert torch.equal(train, train.unique())
     assert not set(train.tolist()) & set(val.tolist())
-    again, _ = parts(val_fraction=0.2, exclude=("dog",), per_class=per_class, select=select)
+    again, _ = parts(val_fraction=0.2, exclude=(1,), per_class=per_class, select=select)
     assert torch.equal(train, again)
 
 
@@ -160,7 +130,7 @@ def test_more_images_than_a_class_has_are_refused_with_its_name_and_size():
     with pytest.raises(UsageError, match=r"data\.per_class is 6, but class 'dog' has only 5 images") as caught:
         partition(y, **settings, restriction=Restriction(per_class=6))
     assert "to 5 at most" in caught.value.hint
-    train, _ = partition(y, **settings, restriction=Restriction(exclude=("dog",), per_class=6))
+    train, _ = partition(y, **settings, restriction=Restriction(exclude=(1,), per_class=6))
     assert torch.bincount(y[train], minlength=4).tolist() == [6, 0, 6, 6]
 
 
@@ -169,9 +139,9 @@ def test_nobody_is_asked_for_scores_before_everything_else_was_checked():
         raise AssertionError("scores were computed")
 
     settings = {"val_fraction": 0.0, "train_limit": None, "seed": 0, "class_names": NAMES, "scores": expensive}
-    for restriction in (Restriction(), Restriction(per_class=3), Restriction(exclude=("cat",))):
+    for restriction in (Restriction(), Restriction(per_class=3), Restriction(exclude=(0,))):
         partition(Y, **settings, restriction=restriction)
-    for restriction in (Restriction(per_class=51, select="entropy"), Restriction(("elk",), 3, "entropy")):
+    for restriction in (Restriction(per_class=51, select="entropy"), Restriction((0, 1, 2), 51, "entropy")):
         with pytest.raises(UsageError):
             partition(Y, **settings, restriction=restriction)
 
@@ -195,7 +165,7 @@ def test_a_feed_knows_only_what_stays(pictures: Pictures, feed):
         assert torch.equal(torch.cat([batch.y for batch in batches]), pictures.y_train)
         return torch.cat([batch.index for batch in batches]).double()
 
-    made = feed(pictures, val_fraction=0.25, restriction=Restriction(("c",), 4, "entropy"), score=score)
+    made = feed(pictures, val_fraction=0.25, restriction=Restriction((2,), 4, "entropy"), score=score)
     plain = feed(pictures, val_fraction=0.25)
     assert seen == [[83, 0, 0]]
     assert (made.size("train"), made.info.num_train, made.size("val"), made.size("test")) == (16, 16, plain.size("val"), 10)
@@ -228,15 +198,15 @@ def test_the_digest_of_positions_tells_training_sets_apart(pictures: Pictures, f
         digest(restriction=Restriction(per_class=3), seed=1),
     ]
     assert len(set(different)) == len(different)
-    assert digest(restriction=Restriction(("a",), 16)) == digest(restriction=Restriction((0,), 16))
+    assert digest(restriction=Restriction((1, 0), 16)) == digest(restriction=Restriction((0, 1), 16))
 
 
 def test_one_image_of_one_class_is_not_enough(pictures: Pictures, feed):
     with pytest.raises(UsageError, match="one sample is not enough"):
-        feed(pictures, restriction=Restriction(("a", "b", "c", "d"), 1))
+        feed(pictures, restriction=Restriction((0, 1, 2, 3), 1))
 
 
 def test_a_test_set_without_the_class_is_no_matter(pictures: Pictures, feed):
     rows = pictures.y_test != 2
     source = replace(pictures, x_test=pictures.x_test[rows], y_test=pictures.y_test[rows])
-    assert feed(source, restriction=Restriction(("c",))).size("test") == 8
+    assert feed(source, restriction=Restriction((2,))).size("test") == 8

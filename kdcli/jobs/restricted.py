@@ -1,0 +1,123 @@
+"""Runs on a part of the training set: which images a teacher picks, and what a run says about what it left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcli import catalog
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import DataInfo, Feed
+from kdcli.data.restrict import Restriction
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import Incompatible, UsageError
+from kdcli.losses import entropy
+from kdcli.recipe.schema import DataSection
+from kdcli.report import words
+
+_SHOWN = 12  # class names that a sentence lists
+_RANKS = {
+    "entropy": "those with the highest entropy",
+    "entropy-ascending": "those with the lowest entropy",
+    "stratified": "spread evenly over the entropy",
+}
+
+
+def restriction_of(data: DataSection, class_names: Sequence[str]) -> Restriction:
+    """What a [data] section takes away from its training set.
+
+    Raises:
+        UsageError: see `class_numbers`.
+    """
+    return Restriction(class_numbers(data.exclude_classes, class_names), data.per_class, data.select)
+
+
+def class_numbers(given: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the classes that a recipe leaves out, ascending, each once.
+
+    Args:
+        given: names (text) and numbers from 0 (integers).
+        class_names: [K] names.
+
+    Raises:
+        UsageError: no class has that name or number, several share the name, or no class would be left.
+    """
+    numbers = {_number(item, class_names) for item in given}
+    if len(numbers) == len(class_names):
+        raise UsageError("data.exclude_classes leaves no class to train on", hint="leave one class in, better two")
+    return tuple(sorted(numbers))
+
+
+def _number(item: str | int, class_names: Sequence[str]) -> int:
+    if isinstance(item, int):
+        if item >= len(class_names):
+            raise UsageError(f"data.exclude_classes: there is no class {item}", hint=f"classes are numbered 0 to {len(class_names) - 1}")
+        return item
+    found = [number for number, name in enumerate(class_names) if name == item]
+    if len(found) > 1:
+        numbers = " and ".join(map(str, found))
+        raise UsageError(f"data.exclude_classes: several classes are called {item!r}", hint=f"give the number, without quotes: {numbers}")
+    if not found:
+        near = catalog.suggest(item, tuple(class_names))
+        more = ", ..." if len(class_names) > _SHOWN else ""
+        hint = f"did you mean {near!r}?" if near else f"classes are {', '.join(class_names[:_SHOWN])}{more}"
+        raise UsageError(f"data.exclude_classes: no class is called {item!r}", hint=hint)
+    return found[0]
+
+
+def soft_label_entropies(teacher: Teacher, whole: Feed, runtime: Runtime, temperature: float) -> Tensor:
+    """Entropy of the teacher's soft labels for every training image, [n] float64, nats, on the CPU.
+
+    E = - sum_k p_k log p_k with p = softmax(v / tau): "Similarity information in teacher's response" of paper 001.
+
+    Args:
+        whole: its training split is the whole training set.
+        temperature: tau.
+    """
+    with torch.inference_mode():
+        parts = [entropy(teacher(runtime.place(batch)).logits.double(), temperature=temperature) for batch in whole.split("train")]
+    return torch.cat(parts).cpu().clone()
+
+
+def missing_classes(info: DataInfo) -> tuple[int, ...]:
+    """Classes that no training image shows; only a recipe that excludes them gets this far."""
+    counts = torch.bincount(info.targets, minlength=info.num_classes)
+    return tuple(torch.nonzero(counts == 0).flatten().tolist())
+
+
+def kept(info: DataInfo) -> dict[str, Any]:
+    """What environment.json says of the training split: images by class, and a digest of where they lie in the dataset."""
+    counts = torch.bincount(info.targets, minlength=info.num_classes)
+    return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
+
+
+def check_same(environment: Mapping[str, Any], info: DataInfo) -> None:
+    """Refuse to go on with a run whose training images are not those that it began with.
+
+    Raises:
+        Incompatible: the data, or the teacher that picked them, changed meanwhile.
+    """
+    before = environment.get("data", {}).get("positions_sha256")
+    if before is not None and before != info.positions_sha256:
+        raise Incompatible(
+            "the training images are no longer those that the run began with",
+            hint="the data or the teacher that ranks them changed, or another device ranks near ties otherwise: start a new run",
+        )
+
+
+def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:
+    """What the first lines of a run say of a restricted training set, one sentence each.
+
+    Args:
+        ranked_by: who ranked the images.
+    """
+    names = [info.class_names[number] for number in missing_classes(info)]
+    if names:
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        yield f"no training image of class {shown}; the held-out part and the test set keep {'it' if len(names) == 1 else 'them'}"
+    if data.per_class is not None:
+        chosen = f", {_RANKS[data.select]} of {ranked_by}'s soft labels at τ = {words.temperature(data.select_temperature)}"
+        yield f"{words.plural(data.per_class, 'image')} a class{chosen if data.ranked else ', at random'}"
