@@ -18,6 +18,7 @@ from kdcli.files import finite, safetensors_metadata
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
+KEPT_FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,19 @@ def find_checkpoint(path: str | Path) -> Path:
         raise NotFound(f"{given} holds no {MODEL_FILE}", hint=state)
     nearby = sorted(str(found.parent) for found in Path("runs").glob(f"*/{MODEL_FILE}"))[:8]
     raise NotFound(f"no checkpoint at {given}", hint=f"there are: {', '.join(nearby)}" if nearby else "train one: kd train-teacher")
+
+
+def kept_along(checkpoint: Path, epoch: int | None = None) -> tuple[Path, ...]:
+    """The checkpoints that a run kept on the way to one of its own, earliest first, and that one last.
+
+    Args:
+        checkpoint: a file in a run directory or in its checkpoints folder.
+        epoch: the epochs that it was trained for; what was kept from then on is left out.
+    """
+    folder = checkpoint.parent if checkpoint.parent.name == KEPT_FOLDER else checkpoint.parent / KEPT_FOLDER
+    found = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.safetensors") if path.stem[6:].isdecimal()}
+    earlier = [path for number, path in sorted(found.items()) if (epoch is None or number < epoch) and path != checkpoint]
+    return (*earlier, checkpoint)
 
 
 def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:

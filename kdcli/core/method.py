@@ -28,8 +28,9 @@ class Setup:
     load: another checkpoint, as a teacher.
     gather: concatenates [B,...] over ranks; the identity on one device.
     seed: for `kdcli.core.random.key`, where a loss draws numbers: never from a generator.
-    history: checkpoints along the first teacher's training, earliest first; what `train.keep_every` kept.
-    between: names of the zoo's networks of the teacher's family that lie between teacher and student in size, largest first.
+    history: checkpoints along the first teacher's training, earliest first: what `train.keep_every` kept, and last the teacher itself.
+    between: the zoo's networks of the teacher's family that lie between teacher and student in size, with their numbers of
+    parameters, largest first.
     """
 
     student: Network
@@ -40,7 +41,7 @@ class Setup:
     gather: Callable[[Tensor], Tensor]
     seed: int = 0
     history: tuple[str, ...] = ()
-    between: Callable[[], tuple[str, ...]] = tuple
+    between: Callable[[], Mapping[str, int]] = dict
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,14 @@ class Teacher:
         network: already on the device.
         renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the teacher was trained
             on, x * scale + shift; None where both normalise alike.
+        epoch: epochs of training that its weights have had, where its checkpoint says so.
     """
 
-    def __init__(self, network: Network, *, renormalise: tuple[Tensor, Tensor] | None = None) -> None:
+    epoch: int | None = None
+
+    def __init__(self, network: Network, *, renormalise: tuple[Tensor, Tensor] | None = None, epoch: int | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
+        self.epoch = epoch
         self._renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
-from kdcli.header import CheckpointHeader, read_header
+from kdcli.header import CheckpointHeader, kept_along, read_header
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
 from kdcli.recipe import teachers
@@ -55,6 +56,24 @@ def build_network(
     arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
         return _construct(name, num_classes, input_shape, arguments)
+
+
+def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str, int]:
+    """The zoo's networks of a teacher's family that lie between it and a smaller network, with their parameters, largest first.
+
+    Counted with the data's classes and images, on networks that have shapes and no values.
+    """
+    if larger.architecture not in catalog.entries("model"):  # a composite, somebody's own file, an adapter's network
+        return {}
+    family = catalog.entry("model", larger.architecture).path
+    least, most = (sum(parameter.numel() for parameter in network.parameters()) for network in (smaller, larger.teacher.network))
+    found = {}
+    for name in (name for name, entry in catalog.entries("model").items() if entry.path == family and not name.endswith("/*")):
+        with contextlib.suppress(UsageError), torch.device("meta"):  # one that cannot take these images is no candidate
+            network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape)
+            found[name] = sum(parameter.numel() for parameter in network.parameters())
+    fitting = {name: count for name, count in found.items() if least < count < most}
+    return dict(sorted(fitting.items(), key=lambda item: -item[1]))
 
 
 def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
@@ -119,12 +138,13 @@ def given_by_the_user() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class LoadedTeacher:
-    """A teacher ready to answer, with what is known about it."""
+    """A teacher ready to answer, with what is known about it. history: checkpoints along its training, itself the last."""
 
     teacher: Teacher
     summary: TeacherSummary
     architecture: str
     arguments: Mapping[str, Any]
+    history: tuple[str, ...] = ()
 
 
 def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
@@ -136,7 +156,9 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     network, header, found = load_network(path)
     check_fits(found, header, info)
     summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
-    return LoadedTeacher(_as_teacher(network, (header.mean, header.std), info, runtime), summary, header.architecture, header.arguments)
+    teacher = _as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
+    history = tuple(str(kept) for kept in kept_along(found, header.epoch))
+    return LoadedTeacher(teacher, summary, header.architecture, header.arguments, history)
 
 
 def stored_measures(header: CheckpointHeader) -> Measures | None:
@@ -156,13 +178,19 @@ def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
     teachers.check_fit(teachers.of_header(path, header), teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names))
 
 
-def _as_teacher(network: Network, trained_with: tuple[tuple[float, ...], tuple[float, ...]], info: DataInfo, runtime: Runtime) -> Teacher:
+def _as_teacher(
+    network: Network,
+    trained_with: tuple[tuple[float, ...], tuple[float, ...]],
+    info: DataInfo,
+    runtime: Runtime,
+    epoch: int | None = None,
+) -> Teacher:
     runtime.move(network)
     runtime.compile_networks(network)
     if trained_with == (info.mean, info.std):
-        return Teacher(network)
+        return Teacher(network, epoch=epoch)
     mean, std, our_mean, our_std = (torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std))
-    return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std))
+    return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std), epoch=epoch)
 
 
 def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
