@@ -140,7 +140,7 @@ def srrl_features(h_s: Tensor, h_t: Tensor) -> Tensor:
         mean over B, D of (h_s - h_t)^2
 
     Source: Yang et al. 2021, Knowledge distillation via softmax regression representation learning, its feature
-    matching; KD_SRRL@master.
+    matching; KD_SRRL@051ccc11.
 
     Args:
         h_s: the student's connected and pooled map [B,D].
@@ -160,7 +160,7 @@ def srrl(h_s: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
         mean over B, K of (W h_s + b - v)^2
 
-    Source: Yang et al. 2021, its softmax regression with the squared error between logits, as in KD_SRRL@master. The gradient
+    Source: Yang et al. 2021, its softmax regression with the squared error between logits, as in KD_SRRL@051ccc11. The gradient
     flows through the head to h_s; the head itself and v get none.
 
     Args:
@@ -185,7 +185,7 @@ def ofd_margins(weight: Tensor, bias: Tensor) -> Tensor:
 
         m = E[x | x < 0] = b - s phi(b/s) / Phi(-b/s)  if Phi(-b/s) > 0.001, else -3 s,  x ~ N(b, s^2), s = |gamma|
 
-    Source: Heo et al. 2019, A comprehensive overhaul of feature distillation, its margin ReLU; overhaul-distillation@master
+    Source: Heo et al. 2019, A comprehensive overhaul of feature distillation, its margin ReLU; overhaul-distillation@76344a84
     distiller.py. Differs: s is at least 1e-6, where that code divides by zero.
 
     Args:
@@ -208,7 +208,7 @@ def ofd(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], margins: Sequence[Te
         (1 / B) sum_i 2^(i - n) sum over C, H, W of (s - u)^2 where s > u or t > 0,  u = max(t, m_c),  i = 1..n
 
     Where the teacher is negative, a student that is lower still is right and costs nothing. Source: Heo et al. 2019, A
-    comprehensive overhaul of feature distillation, its partial L2 distance; overhaul-distillation@master distiller.py and mdistiller@e8c5bb33
+    comprehensive overhaul of feature distillation, its partial L2 distance; overhaul-distillation@76344a84 CIFAR-100/distiller.py and mdistiller@e8c5bb33
     mdistiller/distillers/OFD.py compute the same number, but for the constant 1 / 1000, which is the method's weight here.
 
     Args:
@@ -236,7 +236,7 @@ def hcl(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor]) -> Tensor:
         sum over levels of ( MSE(s, t) + sum_j 2^-j MSE(pool_j(s), pool_j(t)) ) / ( 1 + sum_j 2^-j )
 
     where pool_j averages to 4x4, 2x2 and 1x1 for j = 1, 2, 3, those left out (and not counted) that are not smaller than the map.
-    Source: Chen et al. 2021, Distilling knowledge via knowledge review; ReviewKD@master and mdistiller@e8c5bb33
+    Source: Chen et al. 2021, Distilling knowledge via knowledge review; ReviewKD@6607308a and mdistiller@e8c5bb33
     mdistiller/distillers/ReviewKD.py.
 
     Args:

@@ -1,7 +1,7 @@
 """OFD: overhaul of feature distillation, the teacher's maps before their ReLU
 
 Paper: B. Heo, J. Kim, S. Yun, H. Park, N. Kwak, J. Y. Choi, A comprehensive overhaul of feature distillation, ICCV 2019, arXiv:1904.01866.
-Reference code: https://github.com/clovaai/overhaul-distillation@master distiller.py;
+Reference code: https://github.com/clovaai/overhaul-distillation@76344a84 CIFAR-100/distiller.py;
 https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/OFD.py
 
     L = w_ce CE(z, y) + w_kd KD(z, v) + w (1 / B) sum_i 2^(i - n) sum (s - u)^2 where s > u or t > 0,  u = max(t, m_c)

@@ -1,7 +1,7 @@
 """ReviewKD: every level of the student, joined with all deeper ones, learns the teacher's level
 
 Paper: P. Chen, S. Liu, H. Zhao, J. Jia, Distilling knowledge via knowledge review, CVPR 2021, arXiv:2104.09044.
-Reference code: https://github.com/dvlab-research/ReviewKD@master;
+Reference code: https://github.com/dvlab-research/ReviewKD@6607308a CIFAR-100/model/reviewkd.py;
 https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py
 
     L = w_ce CE(z, y) + w_kd KD(z, v) + w min(e / E, 1) sum_levels HCL( ABF(f_s^l, deeper levels), f_t^l )

@@ -1,7 +1,7 @@
 """SRRL: the student's features read by the teacher's own head
 
 Paper: J. Yang, B. Martinez, A. Bulat, G. Tzimiropoulos, Knowledge distillation via softmax regression representation learning, ICLR 2021.
-Reference code: https://github.com/jingyang2017/KD_SRRL@master
+Reference code: https://github.com/jingyang2017/KD_SRRL@051ccc11 train_imagenet_distillation.py
 
     L = w_ce CE(z, y) + w_kd KD(z, v) + w_fm mean (h_s - h_t)^2 + w mean (W_t h_s + b_t - v)^2,  h_s = pool(g(f_s))
 
@@ -10,8 +10,8 @@ second term asks that the student's features be the teacher's, the third that th
 and which stays as it is. g is thrown away.
 
 Differs from the paper: the squared error between logits, as in that code, instead of a divergence between their softmaxes. h_t is what
-the head reads, which is the average of the last map wherever the teacher ends in a pool, and fits where it does not. No weights for CIFAR
-were published: try w of 0.1, 1 and 10.
+the head reads, which is the average of the last map wherever the teacher ends in a pool, and fits where it does not. w_fm and w are one
+weight in that code, 1 for ImageNet; for CIFAR none was published: try 0.1, 1 and 10.
 """
 
 from __future__ import annotations

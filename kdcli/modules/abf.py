@@ -15,7 +15,7 @@ class ABF(nn.Module):
         out = norm(conv3x3(x'))     after x' was brought to the teacher's size
 
     Sizes change by nearest neighbour and are read from what comes in, so that any pair of networks fits. Source: Chen et al. 2021,
-    Distilling knowledge via knowledge review; ReviewKD@master and mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py.
+    Distilling knowledge via knowledge review; ReviewKD@6607308a and mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py.
 
     Args:
         channels_in: of the student's map. mid: of what the levels pass on. channels: of the teacher's map.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class Connector(nn.Module):
     """1x1 convolution without bias, weights from N(0, 2 / channels), then batch norm, then ReLU if asked for.
 
-    Source: overhaul-distillation@master distiller.py and KD_SRRL@master, their connectors.
+    Source: overhaul-distillation@76344a84 CIFAR-100/distiller.py and KD_SRRL@051ccc11, their connectors.
 
     Args:
         channels_in: of the student's map. channels: of the teacher's. relu: end with a ReLU, as for maps after an activation.
