@@ -10,6 +10,10 @@ Defaults are those of the CIFAR tables: tau 4, w 0.9, w_ce 0.1. Published weight
 reduce differently: reduction "mean" averages over the N K elements and so divides by K (TAKD, DGKD, Tf-KD), and t_squared false
 leaves tau^2 out (the Keras example). With these two options a published weight can be written as it was published.
 
+kd_stop_epoch ends distillation before training ends, for a student too small to follow its teacher to the last (J. H. Cho,
+B. Hariharan, On the efficacy of knowledge distillation, ICCV 2019, arXiv:1910.01348). From then on the teacher is not asked, and the loss is
+the cross-entropy with weight 1, whatever ce_weight is: that of a run without a teacher.
+
 Differs from the paper: the KL divergence instead of the cross-entropy with soft targets. They differ by the teacher's entropy,
 so gradients are equal, and losses under different teachers become comparable.
 """
@@ -35,6 +39,9 @@ class Options(MethodOptions):
     ce_weight: float | None = Field(None, ge=0, description="Weight of the cross-entropy; 1 - weight, at least 0, unless given.")
     reduction: Literal["batchmean", "mean"] = Field("batchmean", description="Mean over images, or over images and classes.")
     t_squared: bool = Field(default=True, description="Multiply by tau^2, which keeps gradients alike at all temperatures.")
+    kd_stop_epoch: int | None = Field(
+        None, ge=1, description="After so many epochs plain cross-entropy, without the teacher; never unless given."
+    )
 
 
 class KnowledgeDistillation(Method):
@@ -45,11 +52,13 @@ class KnowledgeDistillation(Method):
     consumes = "teacher logits"
     cacheable = True
 
-    def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
-        z, v = self.student(batch.x).logits, self.teacher(batch).logits
-        ce = self._ce_weight * losses.cross_entropy(z, batch.y)
-        soft = self._kd_weight * losses.kd(z, v, temperature=self.options.temperature)
-        return Step({"ce": ce, "kd": soft}, z)
+    def loss(self, batch: Batch, at: Progress) -> Step:
+        z = self.student(batch.x).logits
+        ce = losses.cross_entropy(z, batch.y)
+        if self.options.kd_stop_epoch is not None and at.epoch > self.options.kd_stop_epoch:
+            return Step({"ce": ce}, z)
+        soft = losses.kd(z, self.teacher(batch).logits, temperature=self.options.temperature)
+        return Step({"ce": self._ce_weight * ce, "kd": self._kd_weight * soft}, z)
 
     @property
     def _ce_weight(self) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from kdcli import losses
 from kdcli.core.method import Arity, Method, MethodOptions, Setup
 from kdcli.core.types import Batch, Progress, Step
-from kdcli.errors import Incompatible
+from kdcli.methods._checks import need_three_classes
 
 FAMILY = "logit"
 
@@ -44,11 +44,7 @@ class LogitStandardisation(Method):
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
-        if setup.data.num_classes < 3:
-            raise Incompatible(
-                f"logit_std needs at least 3 classes, {setup.data.name} has {setup.data.num_classes}: z-scores of two logits are constants",
-                hint="--method kd",
-            )
+        need_three_classes("logit_std", setup.data, "z-scores of two logits are constants")
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
         z, v = self.student(batch.x).logits, self.teacher(batch).logits

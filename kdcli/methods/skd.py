@@ -27,7 +27,7 @@ from torch import Tensor
 from kdcli import losses
 from kdcli.core.method import Arity, Method, MethodOptions, Setup
 from kdcli.core.types import Batch, Progress, Step
-from kdcli.errors import Incompatible
+from kdcli.methods._checks import need_three_classes
 
 FAMILY = "logit"
 
@@ -56,11 +56,7 @@ class SphericalDistillation(Method):
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
-        if setup.data.num_classes < 3:
-            raise Incompatible(
-                f"skd needs at least 3 classes, {setup.data.name} has {setup.data.num_classes}: on a sphere two logits are constants",
-                hint="--method kd",
-            )
+        need_three_classes("skd", setup.data, "on a sphere two logits are constants")
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z, v = self.student(batch.x).logits, self.teacher(batch).logits
