@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,23 +18,33 @@ from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
+    from kdcli.jobs import ModelCard
 
 NAME = "models"
 EXAMPLES = """
 kd models
 kd models 'resnet*' -d cifar100
-kd models cnn-small -d digits
+kd models --teacher resnet56 -d cifar100
 """
+MANY = 24  # networks of an adapter: more of them are listed without sizes, because building them takes too long to wait for
 
 
 @dataclass(frozen=True, slots=True)
 class ModelItem:
-    """A network in the list. parameters: for the data given, None where it was not built."""
+    """A network in the list. What was not built has no sizes: parameters, macs (multiply-adds an image), input_shape and taps are None.
+
+    Beside a teacher, ratios are its number divided by this network's.
+    """
 
     name: str
     family: str
     summary: str
     parameters: int | None = None
+    macs: int | None = None
+    input_shape: tuple[int, int, int] | None = None
+    taps: tuple[str, ...] | None = None
+    parameters_ratio: float | None = None
+    macs_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,19 @@ For = Annotated[
 ]
 
 
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "-t",
+        "--teacher",
+        help="Networks that this one could teach, the nearest first: a network, a run directory or a model.safetensors.",
+        metavar="X",
+        show_default=False,
+        autocompletion=lambda incomplete: completion.models(incomplete) + completion.runs(incomplete),
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """What networks are built for. shape: None for each network's usual one."""
@@ -93,19 +116,45 @@ class _Size:
         return f"{self.classes} classes" + (f", {_times(self.shape)}" if self.shape else "")
 
 
-def run(env: Environment, pattern: Pattern = None, data: For = None) -> Outcome:
+def run(env: Environment, pattern: Pattern = None, data: For = None, teacher: Teacher = None) -> Outcome:
     """The networks: all, those that match, or one in full."""
     from kdcli import catalog
 
-    size = _size_of(data) if data is not None else _Size()
+    size = _size_of(data) if data is not None else None
+    if teacher is not None:
+        return _propose(env, teacher, _matching(pattern) if pattern is not None else None, size)
+    if pattern is not None and not _is_wild(pattern):
+        return _show(env, catalog.entry("model", pattern), size or _Size())
     if pattern is None:
-        return _list(env, tuple(catalog.entries("model").values()), size if data is not None else None)
-    if not any(sign in pattern for sign in "*?["):
-        return _show(env, catalog.entry("model", pattern), size)
-    found = tuple(entry for name, entry in catalog.entries("model").items() if fnmatch.fnmatchcase(name, pattern))
+        found = list(catalog.entries("model").values())
+    else:
+        found, size = _matching(pattern), size or _Size()
+    many = sum("/" in entry.name for entry in found) > MANY
+    items = [_item(entry, None if many else size) for entry in found]
+    about = " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
+    return _list(env, items, f"{len(items)} networks{about} · kd models NAME for one in full")
+
+
+def _is_wild(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+def _matching(pattern: str) -> list[Entry]:
+    """The networks that a name or wildcard means. An adapter's are looked through where the pattern begins with its prefix."""
+    from kdcli import catalog
+
+    if not _is_wild(pattern):
+        return [catalog.entry("model", pattern)]
+    found = [entry for name, entry in catalog.entries("model").items() if fnmatch.fnmatchcase(name, pattern)]
+    for adapter in (entry for entry in catalog.entries("model").values() if entry.name.endswith("/*")):
+        if pattern.startswith(adapter.name[:-1]):
+            from kdcli import jobs
+
+            members = jobs.model_members(adapter.name).items()
+            found = [replace(catalog.entry("model", name), summary=text) for name, text in members if fnmatch.fnmatchcase(name, pattern)]
     if not found:
         raise NotFound(f"no network matches {pattern!r}", hint="kd models lists all of them")
-    return _list(env, found, size)
+    return found
 
 
 def _size_of(data: str) -> _Size:
@@ -119,26 +168,69 @@ def _size_of(data: str) -> _Size:
     return _Size(classes, (channels, height, width))
 
 
-def _list(env: Environment, found: tuple[Entry, ...], size: _Size | None) -> Outcome:
-    """The list; with sizes where they were asked for, because that takes torch."""
-    items = tuple(ModelItem(entry.name, entry.family, entry.summary, _parameters(entry, size) if size else None) for entry in found)
-    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
-    sizes = [(words.count(item.parameters) if item.parameters else "",) if size else () for item in items]
-    rows = [(head, item.name, *count, item.summary) for head, item, count in zip(heads, items, sizes, strict=True)]
-    about = f" · parameters for {size}" if size else ""
-    env.write_rows(columns(rows, "<<>" if size else ""), f"  {len(items)} networks{about} · kd models NAME for one in full")
-    return Outcome(items)
-
-
-def _parameters(entry: Entry, size: _Size) -> int | None:
-    if "*" in entry.name:
-        return None  # an adapter: it stands for many networks
+def _item(entry: Entry, size: _Size | None) -> ModelItem:
+    """A row of the list; with sizes where they are asked for, because that takes torch."""
+    bare = ModelItem(entry.name, entry.family, entry.summary)
+    if size is None or entry.name.endswith("/*"):  # an adapter stands for many networks
+        return bare
     from kdcli import jobs
 
     try:
-        return int(jobs.describe_model(entry.name, size.classes, size.shape).parameters)
+        return _measured(bare, jobs.describe_model(entry.name, size.classes, size.shape))
     except KdError:  # this network does not take this image size: a list shows the others
-        return None
+        return bare
+
+
+def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:
+    return replace(bare, parameters=card.parameters, macs=card.macs, input_shape=card.input_shape, taps=tuple(card.taps))
+
+
+def _propose(env: Environment, teacher: str, among: list[Entry] | None, size: _Size | None) -> Outcome:
+    from kdcli import catalog, jobs
+
+    names = None if among is None else [entry.name for entry in among]
+    classes, shape = (size.classes, size.shape) if size else (None, None)
+    card, proposals = jobs.propose_students(teacher, names, classes, shape)
+    if not proposals:
+        raise NotFound(f"no network of the zoo is smaller than {teacher}, which has {words.count(card.parameters)} parameters")
+    items = []
+    for proposal in proposals:
+        entry = catalog.entry("model", proposal.card.name)
+        measured = _measured(ModelItem(entry.name, entry.family, entry.summary), proposal.card)
+        items.append(replace(measured, parameters_ratio=proposal.parameters_ratio, macs_ratio=proposal.macs_ratio))
+    costs = (
+        f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for {_Size(card.num_classes, card.input_shape)}"
+    )
+    usual = catalog.entry("model", card.name).facts.get("smaller")
+    return _list(env, items, f"(n×): fewer than {teacher}, {costs}" + (f" · kd distill takes {usual} unless told" if usual else ""))
+
+
+def _list(env: Environment, items: list[ModelItem], last: str = "") -> Outcome:
+    sized = any(item.parameters for item in items)
+    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
+    rows = [(head, item.name, *(_sizes(item) if sized else ()), item.summary) for head, item in zip(heads, items, strict=True)]
+    titles = [("", "", "parameters", "multiply-adds", "input", "taps", "")] if sized else []
+    env.write_rows(columns([*titles, *rows], "<<>>>" if sized else ""), f"  {last}")
+    return Outcome(tuple(items))
+
+
+def _sizes(item: ModelItem) -> tuple[str, str, str, str]:
+    if item.parameters is None or item.macs is None or item.input_shape is None:
+        return "", "", "", ""
+    amounts = ((item.parameters, item.parameters_ratio), (item.macs, item.macs_ratio))
+    parameters, macs = (words.count(amount) + (f" ({words.times(ratio)})" if ratio is not None else "") for amount, ratio in amounts)
+    return parameters, macs, _times(item.input_shape), _places(item.taps or ())
+
+
+def _places(taps: tuple[str, ...]) -> str:
+    """Names of taps in short: stem, stage1-3 (.pre), pooled."""
+    stages = [tap for tap in taps if tap.startswith("stage") and "." not in tap]
+    short = f"stage1-{len(stages)}" if len(stages) > 1 else "".join(stages)
+    before = " (.pre)" if any(tap.endswith(".pre") for tap in taps) else ""
+    parts = [tap for tap in taps if not tap.startswith("stage")]
+    return ", ".join(
+        [*(tap for tap in parts if tap == "stem"), *([short + before] if stages else []), *(tap for tap in parts if tap != "stem")]
+    )
 
 
 def _show(env: Environment, found: Entry, size: _Size) -> Outcome:

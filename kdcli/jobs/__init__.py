@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from kdcli.jobs.analyze import analyze_gap
 from kdcli.jobs.data import download
-from kdcli.jobs.describe import ModelCard, describe_model
+from kdcli.jobs.describe import ModelCard, Proposal, describe_model, model_members, propose_students
 from kdcli.jobs.doctor import Check, doctor
 from kdcli.jobs.evaluate import evaluate
 from kdcli.jobs.events import Listener
@@ -28,6 +28,7 @@ from kdcli.results import RunResult
 __all__ = [
     "Check",
     "ModelCard",
+    "Proposal",
     "analyze_gap",
     "build_network",
     "describe_model",
@@ -35,6 +36,8 @@ __all__ = [
     "doctor",
     "download",
     "evaluate",
+    "model_members",
+    "propose_students",
     "resume",
     "run_sweep",
     "train_teacher",

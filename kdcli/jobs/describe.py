@@ -1,17 +1,25 @@
-"""What a network costs and where it can be tapped, without computing anything with it."""
+"""What a network costs and where it can be tapped, without computing anything with it; and which ones a teacher could teach."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdcli import catalog
+from kdcli.core.network import Network
+from kdcli.errors import Incompatible, NotFound
+from kdcli.header import read_header
 from kdcli.jobs.networks import build_network
 from kdcli.models.cost import macs, parameter_count
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
+WORTH_IT = 1.5  # a student is worth having that costs so many times less than its teacher
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +29,116 @@ class ModelCard:
     name: str
     summary: str
     num_classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     parameters: int
     macs: int
     taps: Mapping[str, tuple[int, int | None]]
 
 
-def describe_model(name: str, num_classes: int = 10, input_shape: tuple[int, int, int] | None = None) -> ModelCard:
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A network that a teacher could teach. Ratios: the teacher's number divided by this network's."""
+
+    card: ModelCard
+    parameters_ratio: float
+    macs_ratio: float
+
+    @property
+    def worth_it(self) -> bool:
+        """Clearly smaller or clearly faster than the teacher, and not slower."""
+        return self.macs_ratio >= 1 and max(self.parameters_ratio, self.macs_ratio) >= WORTH_IT
+
+
+def describe_model(
+    name: str, num_classes: int = 10, input_shape: Shape | None = None, options: Mapping[str, Any] | None = None
+) -> ModelCard:
     """Parameters, multiply-accumulates of one image, and taps of a network.
 
     Args:
         input_shape: (C, H, W); the variant's own usual one unless given.
+        options: of the network's family.
 
     Raises:
         NotFound: no such network. Incompatible: it cannot take this input.
     """
-    found = catalog.entry("model", name)
-    shape = input_shape or tuple(found.facts.get("input_shape") or USUAL_SHAPES.get(found.family, (3, 32, 32)))
+    shape = input_shape or usual_shape(catalog.entry("model", name))
+    return _card(name, num_classes, shape, _weightless(name, num_classes, shape, options))
+
+
+def _weightless(name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
     with torch.device("meta"):
-        network = build_network(name, num_classes=num_classes, input_shape=shape)
+        return build_network(name, num_classes=num_classes, input_shape=shape, options=options)
+
+
+def _card(name: str, num_classes: int, shape: Shape, network: Network) -> ModelCard:
     taps = {tap: (place.channels, place.stride) for tap, place in network.taps.items()}
-    return ModelCard(name, found.summary, num_classes, shape, parameter_count(network), macs(network, shape), taps)
+    summary = catalog.entry("model", name).summary
+    return ModelCard(name, summary, num_classes, shape, parameter_count(network), macs(network, shape), taps)
+
+
+def usual_shape(found: catalog.Entry) -> Shape:
+    """The pictures that a network is for, (C, H, W)."""
+    channels, height, width = found.facts.get("input_shape") or USUAL_SHAPES.get(found.family, (3, 32, 32))
+    return channels, height, width
+
+
+def model_members(adapter: str) -> dict[str, str]:
+    """The networks that an adapter such as "torchvision/*" stands for, by name, with a line on each."""
+    found: dict[str, str] = catalog.load(catalog.entry("model", adapter)).members()
+    return found
+
+
+def propose_students(
+    teacher: str, among: Iterable[str] | None = None, num_classes: int | None = None, input_shape: Shape | None = None
+) -> tuple[ModelCard, tuple[Proposal, ...]]:
+    """The teacher, and the networks with fewer parameters: the largest that are worth having first, then those that are not.
+
+    Args:
+        teacher: a network's name, a run directory or a model.safetensors.
+        among: names to choose from; unless given, the zoo's networks that are not for pictures of another size, and for a
+            network of an adapter its known smaller siblings too.
+        num_classes, input_shape: what to compare for; unless given, a checkpoint's own, else 10 classes and the teacher's usual pictures.
+
+    Raises:
+        NotFound: no such teacher. BadCheckpoint: its file is damaged. Incompatible: it cannot take this input.
+    """
+    known = _teacher_card(teacher, num_classes, input_shape)
+    names = _candidates(known) if among is None else among
+    found = [card for name in names if (card := _smaller(name, known)) is not None]
+    proposals = [Proposal(card, known.parameters / card.parameters, known.macs / max(card.macs, 1)) for card in found]
+    return known, tuple(sorted(proposals, key=lambda each: (not each.worth_it, -each.card.parameters, each.card.name)))
+
+
+def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | None) -> ModelCard:
+    try:
+        catalog.entry("model", teacher)
+    except NotFound:
+        if "/" not in teacher and not Path(teacher).exists():
+            raise  # its hint names the nearest network
+    else:
+        return describe_model(teacher, num_classes or 10, input_shape)
+    _, header = read_header(teacher)
+    options = {key: value for key, value in header.arguments.items() if key != "weights"}  # they cost the same and would be fetched
+    return describe_model(header.architecture, num_classes or header.num_classes, input_shape or header.input_shape, options)
+
+
+def _candidates(teacher: ModelCard) -> list[str]:
+    names = []
+    for name, found in catalog.entries("model").items():
+        if name.endswith("/*"):
+            if teacher.name.startswith(name[:-1]):
+                names += sorted(set(found.facts.get("smaller", {}).values()))
+        elif "input_shape" not in found.facts or usual_shape(found)[1:] == teacher.input_shape[1:]:
+            names.append(name)
+    return names
+
+
+def _smaller(name: str, teacher: ModelCard) -> ModelCard | None:
+    """A network beside its teacher, or None where it is as large or cannot take the teacher's pictures."""
+    try:
+        network = _weightless(name, teacher.num_classes, teacher.input_shape)
+    except Incompatible:
+        return None
+    if not 0 < parameter_count(network) < teacher.parameters:
+        return None
+    return _card(name, teacher.num_classes, teacher.input_shape, network)

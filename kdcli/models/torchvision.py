@@ -74,6 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 _PREFIX = "torchvision/"
+_NO_LINEAR_HEAD = ("squeezenet1_0", "squeezenet1_1")
 
 
 class Options(ModelOptions):
@@ -82,6 +83,18 @@ class Options(ModelOptions):
     weights: str | None = Field(
         None, description="Pretrained weights to download: DEFAULT or a name such as IMAGENET1K_V1; none unless given."
     )
+
+
+def members() -> dict[str, str]:
+    """What "torchvision/*" stands for: each classifier by name, and what is published of its weights. Builds none of them."""
+    known = (name for name in models.list_models(module=models) if name not in _NO_LINEAR_HEAD)
+    return {_PREFIX + name: _published(name) for name in known}
+
+
+def _published(name: str) -> str:
+    weights = models.get_model_weights(name)
+    accuracy = max(each.meta["_metrics"]["ImageNet-1K"]["acc@1"] for each in weights)
+    return f"torchvision's {name}; its weights have up to {accuracy:.1f} % on ImageNet"
 
 
 def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:

@@ -1,0 +1,74 @@
+"""What networks cost, what an adapter stands for, and which students a teacher has."""
+
+from __future__ import annotations
+
+import pytest
+from torchvision import models
+
+from kdcli import catalog
+from kdcli.errors import Incompatible, NotFound
+from kdcli.jobs import describe_model, model_members, propose_students
+from kdcli.jobs.describe import _candidates
+
+
+def test_options_count_too():
+    assert describe_model("mlp", 10, (1, 2, 2), {"hidden": [3]}).parameters == 4 * 3 + 3 + 3 * 10 + 10
+
+
+def test_members_of_torchvision_are_its_classifiers():
+    found = model_members("torchvision/*")
+    assert "torchvision/vit_b_16" in found
+    assert {name.removeprefix("torchvision/") for name in found} == set(models.list_models(module=models)) - {
+        "squeezenet1_0",
+        "squeezenet1_1",
+    }
+    with pytest.raises(Incompatible, match="squeezenet1_0 ends in a convolution"):
+        describe_model("torchvision/squeezenet1_0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", model_members("torchvision/*"))
+def test_every_member_can_be_built(name):
+    if name != "torchvision/regnet_y_128gf":  # its weights fill 2.5 GB
+        assert describe_model(name).macs > 0
+
+
+def test_students_are_smaller_and_the_first_ones_are_worth_it():
+    teacher, found = propose_students("vgg13", num_classes=100)
+    assert teacher.parameters == 9_462_180
+    assert all(each.parameters_ratio > 1 for each in found)
+    worth = [each.worth_it for each in found]
+    assert worth == sorted(worth, reverse=True)
+    assert all(each.macs_ratio >= 1 for each in found if each.worth_it)
+    names = [each.card.name for each in found]
+    assert names.index("vgg8") < names.index("resnet20") < names.index("resnet32x4")  # which is smaller and yet slower
+    sizes = [each.card.parameters for each in found if each.worth_it]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_networks_for_pictures_of_another_size_are_proposed_by_name_only():
+    digits = {each.card.name for each in propose_students("cnn-large")[1]}
+    assert {"cnn-medium", "cnn-small", "resnet8"} <= digits
+    assert not any(name.startswith("mnist-") or name in {"linear", "vgg8"} for name in digits)
+    assert [each.card.name for each in propose_students("cnn-large", ["linear", "cnn-large"])[1]] == ["linear"]
+
+
+def test_a_teacher_of_torchvision_has_its_known_siblings():
+    names = _candidates(describe_model("torchvision/resnet34", input_shape=(3, 32, 32)))
+    assert {"torchvision/resnet18", "torchvision/mobilenet_v2", "resnet18"} <= set(names)
+    assert not any(name.startswith("torchvision/") for name in _candidates(describe_model("resnet34")))
+
+
+def test_every_network_with_a_sibling_proposes_it():
+    for name in ("resnet50", "wrn_40_2", "vgg8", "cnn-large"):
+        sibling = catalog.entry("model", name).facts["smaller"]
+        first = [each.card.name for each in propose_students(name, [sibling])[1] if each.worth_it]
+        assert first == [sibling]
+
+
+def test_a_teacher_is_a_network_or_a_checkpoint(tmp_path):
+    with pytest.raises(NotFound, match="'wrn_40_3' is not a model") as caught:
+        propose_students("wrn_40_3")
+    assert "wrn_40_" in str(caught.value.hint)
+    with pytest.raises(NotFound, match="no checkpoint at runs/wrn"):
+        propose_students("runs/wrn")
