@@ -40,7 +40,8 @@ def _factor(schedule: ScheduleSettings, step: int, warmup: float, steps_per_epoc
         # a milestone counts whole epochs done: RepDistiller's "epoch > milestone" with epochs from 1
         epochs_done = step // steps_per_epoch
         return schedule.gamma ** sum(epochs_done >= milestone for milestone in schedule.milestones)
-    done = (step - warmup) / max(steps - warmup, 1)
+    length = steps if schedule.epochs is None else schedule.epochs * steps_per_epoch
+    done = (step - warmup) / max(length - warmup, 1)
     return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 

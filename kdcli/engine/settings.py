@@ -17,13 +17,16 @@ class OptimSettings:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:
-    """name: "cosine" (with floor), "multistep" (with milestones and gamma) or "constant"; each with warmup_epochs."""
+    """name: "cosine" (with floor, and epochs where it is longer than the stage), "multistep" (with milestones and gamma) or
+    "constant"; each with warmup_epochs.
+    """
 
     name: str
     warmup_epochs: float = 0.0
     floor: float = 0.0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,14 +175,14 @@ class Job:
         return (*(loaded.architecture for loaded in self.teachers), self.reference.architecture if self.reference else "")[0]
 
 
-TrainTeacher = Callable[[Path], Path]
+TrainTeacher = Callable[[TeacherSection], Path]
 
 
 def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     """Build everything that a recipe names.
 
     Args:
-        train_teacher: gives the checkpoint of a teacher's recipe file, training it if no run of it exists.
+        train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -237,12 +237,12 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
 def _teacher(section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
     if section.name is not None:
         return pretrained_teacher(section.name, section.weights, feed.info, runtime)
-    path = section.checkpoint if section.checkpoint is not None else train_teacher(Path(str(section.recipe)))
+    path = section.checkpoint if section.checkpoint is not None else train_teacher(section)
     return load_teacher(path, feed.info, runtime)
 
 
 def _reference(source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
-    path = train_teacher(Path(source)) if source.endswith(".toml") else source
+    path = train_teacher(TeacherSection(recipe=source)) if source.endswith(".toml") else source
     return load_teacher(path, feed.info, runtime)
 
 

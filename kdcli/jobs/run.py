@@ -23,8 +23,8 @@ from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
 from kdcli.jobs.stop import StopRequest
-from kdcli.recipe.resolve import Resolved, resolve
-from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
+from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.source import dump, recipe_hash
 from kdcli.report.build import build as build_report
 from kdcli.report.sweeps import finished_runs
@@ -51,7 +51,7 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     recipe = resolved.recipe
-    job = assemble(recipe, lambda path: teacher_of(path, recipe, out=out, listeners=listeners))
+    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners))
     if dry_run:
         _try_one_batch(job)
         return None
@@ -76,20 +76,22 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     environment = read_json(run / "environment.json")
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
-    job = assemble(recipe, lambda path: teacher_of(path, recipe, out=run.parent, listeners=listeners))
+    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners))
     restricted.check_same(environment, job.feed.info)
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
     return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
 
-def teacher_of(recipe_file: Path, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
+def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
     """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none.
 
     Args:
+        section: names the recipe, and perhaps another length.
         student: the recipe that asks for it: where the data lie and where to compute hold for its teacher too.
     """
     place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
-    resolved = resolve("train-teacher", file=recipe_file, values={key: value for key, value in place.items() if value is not None})
+    values = {key: value for key, value in place.items() if value is not None}
+    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
     digest = recipe_hash(resolved.recipe)
     done = finished_runs(out).get(digest)
     if done is not None:
@@ -97,7 +99,8 @@ def teacher_of(recipe_file: Path, student: Recipe, *, out: Path, listeners: Sequ
     stopped = rundir.unfinished_run(out, digest)
     if stopped is not None:
         return Path(resume(stopped, listeners=listeners).run)
-    result = execute(resolved, out=out, listeners=listeners, command=f"kd train-teacher {recipe_file}")
+    length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
+    result = execute(resolved, out=out, listeners=listeners, command=f"kd train-teacher {section.recipe}{length}")
     assert result is not None
     return Path(result.run)
 

@@ -132,7 +132,7 @@ def _switch_teacher(result: Layer, above: Layer) -> None:
     """Naming another kind of source for the teacher replaces the earlier one instead of contradicting it."""
     old, new = result.get("teacher"), above.get("teacher")
     if isinstance(old, dict) and isinstance(new, dict) and any(source in new for source in TEACHER_SOURCES):
-        for key in (*TEACHER_SOURCES, "weights"):
+        for key in (*TEACHER_SOURCES, "weights", "epochs", "schedule"):
             if key in old:
                 result.forget(("teacher", key))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from kdcli.recipe.document import shown_as
 from kdcli.recipe.layers import Kind, Layer, default_name, dotted, lay, recipe_class
 from kdcli.recipe.overrides import Flag
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.shortened import Stretch, shortened
 from kdcli.recipe.taught import Taught
 
-__all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve"]
+__all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
 
 QUICKSTART: Mapping[Kind, str] = {"train-teacher": "quickstart-teacher", "distill": "quickstart"}
 
@@ -76,12 +77,39 @@ def resolve(
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
     shown = None if path is None else shown_as(path)
-    taught = Taught(kind, layer, lambda recipe: resolve("train-teacher", file=recipe, environ=environ).recipe, shown)
+    taught = Taught(kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown)
     taught.fill_in()  # before teachers are spared: a baseline has the data of the students that it is compared with
     if spare_teachers or (file is None and path is not None):
         taught.spare()
     recipe = _build(kind, layer, taught, shown)
     return Resolved(recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None)
+
+
+def resolve_teacher(
+    file: Path | str,
+    epochs: int | None = None,
+    schedule: Stretch | None = None,
+    *,
+    values: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Resolved:
+    """The recipe of a teacher, as long as a [teacher] section asks for.
+
+    Args:
+        file, epochs, schedule: that section's recipe, epochs and schedule.
+        values: as for `resolve`.
+
+    Raises:
+        UsageError: as `resolve`, and where there is nothing to cut off.
+    """
+    whole = resolve("train-teacher", file=file, values=values, environ=environ)
+    if epochs is None:
+        return whole
+    changes = shortened(whole.recipe, epochs, schedule or "scaled")
+    found = resolve("train-teacher", file=file, values={**(values or {}), **changes}, environ=environ)
+    told = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    note = f"a teacher of {epochs} epochs instead of {whole.recipe.train.epochs}, {schedule or 'scaled'}: {told}"
+    return replace(found, notes=(*found.notes, note))
 
 
 def kind_of(file: Path | str) -> Kind:

@@ -133,6 +133,10 @@ class TeacherSection(Section):
     name: str | None = Field(None, description="A network that comes with weights: torchvision/NAME.")
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
     weight: Positive | None = Field(None, description="Share of this teacher among several; equal unless given.")
+    epochs: int | None = Field(None, ge=1, description="Train its recipe for so many epochs instead: a teacher that stops early.")
+    schedule: Literal["scaled", "truncated"] | None = Field(
+        None, description="The rates of that teacher: those of its recipe in proportion (scaled, unless given), or cut off (truncated)."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -141,6 +145,10 @@ class TeacherSection(Section):
             raise rule("", f"give exactly one of checkpoint, recipe and name, got {' and '.join(given) or 'none'}")
         if self.weights is not None and self.name is None:
             raise rule("weights", "weights goes with name: a checkpoint or a recipe has its own")
+        if self.epochs is not None and self.recipe is None:
+            raise rule("epochs", "epochs goes with recipe: a checkpoint has been trained", "one of its RUN/checkpoints, or recipe = FILE")
+        if self.schedule is not None and self.epochs is None:
+            raise rule("schedule", "schedule says how epochs shortens the teacher's training, and epochs is not given")
         return self
 
 
@@ -209,6 +217,7 @@ class CosineSection(ScheduleSection):
 
     name: Literal["cosine"] = "cosine"
     floor: Fraction = Field(0.0, description="Share of the learning rate at the end.")
+    epochs: int | None = Field(None, ge=1, description="Epochs that the curve takes; as many as the training unless given.")
 
 
 class MultistepSection(ScheduleSection):

@@ -14,8 +14,9 @@ from kdcli.files import sha256_file, sha256_json
 from kdcli.header import read_header
 from kdcli.recipe.layers import NAMED, dotted
 from kdcli.recipe.positions import Path as KeyPath
-from kdcli.recipe.resolve import resolve
+from kdcli.recipe.resolve import resolve_teacher
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.shortened import Stretch
 
 # what may differ between two runs that learn the same; by section
 _NOT_CONTENT: Mapping[str, Any] = {
@@ -89,7 +90,7 @@ def recipe_hash(recipe: Recipe) -> str:
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
         if "recipe" in teacher:
-            teacher["recipe"] = _content(teacher["recipe"])
+            teacher["recipe"] = _content(teacher["recipe"], teacher.pop("epochs", None), teacher.pop("schedule", None))
     for section in NAMED:
         table = content.get(section, {})
         if "init" in table:
@@ -109,9 +110,9 @@ def _weights(path: str) -> str:
         return path
 
 
-def _content(recipe: str) -> str:
+def _content(recipe: str, epochs: int | None = None, schedule: Stretch | None = None) -> str:
     try:
-        return recipe_hash(resolve("train-teacher", file=recipe).recipe)
+        return recipe_hash(resolve_teacher(recipe, epochs, schedule).recipe)
     except KdError:
         return recipe
 

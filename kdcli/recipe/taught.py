@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from kdcli import catalog
@@ -21,13 +22,13 @@ class Taught:
 
     Args:
         layer: the recipe's values; what follows from the teachers is put into it.
-        resolve_teacher: the valid train-teacher recipe of a path.
+        resolve_teacher: the valid train-teacher recipe of a path, with the epochs and the schedule that [teacher] gives beside it.
         shown: the recipe's file, if it has one.
 
     problems: diagnostics so far, of teachers and of whoever adds to them. refusals: errors that are whole by themselves.
     """
 
-    def __init__(self, kind: Kind, layer: Layer, resolve_teacher: Callable[[str], Recipe], shown: str | None) -> None:
+    def __init__(self, kind: Kind, layer: Layer, resolve_teacher: Callable[..., Recipe], shown: str | None) -> None:
         self.kind = kind
         self.layer = layer
         self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
@@ -62,18 +63,19 @@ class Taught:
 
     def _meet(self) -> None:
         for key, table in self._tables():
-            for source, meet in (("checkpoint", teachers.from_checkpoint), ("recipe", self._future)):
-                if isinstance(table.get(source), str):
-                    self._meet_one(f"{key}.{source}", table[source], meet)
+            if isinstance(table.get("checkpoint"), str):
+                self._meet_one(f"{key}.checkpoint", partial(teachers.from_checkpoint, table["checkpoint"]))
+            if isinstance(table.get("recipe"), str):
+                self._meet_one(f"{key}.recipe", partial(self._future, table))
             if isinstance(table.get("name"), str):
                 try:
                     teachers.check_pretrained(table["name"])
                 except UsageError as error:
                     self.refusals.append((f"{key}.name", error))
 
-    def _meet_one(self, key: str, path: str, meet: Callable[[str], teachers.Known]) -> None:
+    def _meet_one(self, key: str, meet: Callable[[], teachers.Known]) -> None:
         try:
-            self._known.append(meet(path))
+            self._known.append(meet())
         except RecipeInvalid as error:
             self.problems += error.diagnostics
             self._names_no_student = True
@@ -81,10 +83,13 @@ class Taught:
             self.refusals.append((key, error))
             self._names_no_student = True
 
-    def _future(self, path: str) -> teachers.Known:
-        recipe = self._resolve_teacher(path)
+    def _future(self, table: Mapping[str, Any]) -> teachers.Known:
+        path, epochs, schedule = (table.get(key) for key in ("recipe", "epochs", "schedule"))
+        # nothing is validated yet: a length that is none is told by the validator
+        asked = (epochs, schedule) if type(epochs) is int and epochs > 0 and schedule in {None, "scaled", "truncated"} else ()
+        recipe = self._resolve_teacher(path, *asked)
         assert isinstance(recipe, TrainTeacherRecipe)
-        return teachers.from_recipe(path, recipe)
+        return teachers.from_recipe(str(path), recipe)
 
     # ---- how many, and whether they fit --------------------------------------------------------------------------
 
@@ -94,7 +99,8 @@ class Taught:
             return
         tables = self._tables()
         sources = [("teacher", key) for key in ("checkpoint", "recipe") if len(tables) == 1 and isinstance(tables[0][1].get(key), str)]
-        if sources and self.layer.get("report", "reference") is None:
+        shorter = any("epochs" in table for _, table in tables)  # a reference names a recipe, not a length
+        if sources and not shorter and self.layer.get("report", "reference") is None:
             origin = self.layer.origin(sources[0]) or Origin("the teacher")
             self.layer.put(("report", "reference"), tables[0][1][sources[0][1]], origin)
         self.layer.forget(("teacher",))

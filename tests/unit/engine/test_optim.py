@@ -34,3 +34,8 @@ def test_warm_up_rises_linearly_and_then_hands_over():
 
 def test_constant_is_constant():
     assert set(rates(ScheduleSettings("constant"), epochs=3, steps_per_epoch=3)) == {1.0}
+
+
+def test_a_cosine_that_is_longer_than_the_training_stops_on_its_way():
+    whole = rates(ScheduleSettings("cosine", floor=0.1), epochs=10, steps_per_epoch=3)
+    assert rates(ScheduleSettings("cosine", floor=0.1, epochs=10), epochs=4, steps_per_epoch=3) == whole[:12]
