@@ -10,7 +10,7 @@ https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/AT.py
 The sum is over the stages' maps. Channels may differ; a larger map is average-pooled to the smaller.
 
 Differs from the paper: it sums norms of the differences; its authors' code, followed here, takes the mean square. The weight 1000 is
-for that mean.
+for that mean over the maps of 32x32 pictures: where a map has only a few places, as on 8x8 digits, it is far too much.
 """
 
 from __future__ import annotations
