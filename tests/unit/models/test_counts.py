@@ -83,6 +83,14 @@ def test_torchvisions_nets_are_unchanged(name, total):
     assert parameter_count(build(f"torchvision/{name}", (3, 64, 64), 1000)) == total
 
 
+def test_mobilenet_is_the_papers():
+    network = build("mobilenet_v1", (3, 224, 224), 1000)
+    assert parameter_count(network) == 4_231_976  # mdistiller's; the paper says 4.2 million
+    assert macs(network, (3, 224, 224)) == 568_740_352  # 569 million
+    stages = [network.taps[f"stage{number}"] for number in range(1, 5)]
+    assert [(tap.channels, tap.stride) for tap in stages] == [(128, 4), (256, 8), (512, 16), (1024, 32)]
+
+
 RESNET, WRN, VGG, BIG = (32, 32, 16, 8), (32, 32, 16, 8), (32, 16, 8, 4, 4), (32, 32, 16, 8, 4)
 
 

@@ -13,7 +13,7 @@ from kdcli.core.network import Network
 from kdcli.errors import Incompatible
 
 relu = functional.relu
-FAMILIES = ("wrn_16_1", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18", "resnet50")
+FAMILIES = ("wrn_16_1", "vgg8", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18", "resnet50")
 
 
 def build(name: str, shape: tuple[int, int, int] = (3, 16, 16)) -> Network:
@@ -54,7 +54,8 @@ def test_other_sizes_and_channels_are_taken(name, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("wrn_40_2", 3), ("vgg13", 5), ("mobilenet_v2", 9), ("shufflenet_v1", 5), ("shufflenet_v2", 5), ("resnet50", 5)]
+    ("name", "least"),
+    [("wrn_40_2", 3), ("vgg13", 5), ("mobilenet_v2", 9), ("mobilenet_v1", 17), ("shufflenet_v1", 5), ("shufflenet_v2", 5), ("resnet50", 5)],
 )
 def test_pictures_that_are_too_small_are_refused_in_a_sentence(name, least):
     with torch.device("meta"):
@@ -134,7 +135,24 @@ def test_vgg_is_convolutions_and_pools():
     torch.testing.assert_close(taps["pooled"], x.mean((2, 3)))
 
 
-# ---- MobileNetV2 -----------------------------------------------------------------------------------------------------
+# ---- MobileNets ------------------------------------------------------------------------------------------------------
+
+
+def test_mobilenet_separates_depth_from_breadth():
+    network = build("mobilenet_v1", (3, 32, 32))
+    x = pictures(2, 3, 32, 32)
+    with torch.no_grad():
+        taps = network(x, tuple(network.taps)).taps
+    x = taps["stem"]
+    for number, widths in enumerate(([64, 128, 128], [256, 256], [512] * 6, [1024] * 2), 1):
+        modules = list(network.trunk(f"stage{number}")[-1].modules())
+        convs, norms = ([m for m in modules if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
+        assert [conv.out_channels for conv in convs[1::2]] == widths
+        assert all(conv.groups == conv.in_channels == conv.out_channels for conv in convs[::2])
+        for conv, norm in zip(convs, norms, strict=True):
+            x = relu(norm(conv(x)))
+        torch.testing.assert_close(taps[f"stage{number}"], x)
+        assert network.norm_at(f"stage{number}.pre") is norms[-1]
 
 
 def test_an_inverted_residual_adds_only_where_the_shape_stays():
@@ -253,8 +271,8 @@ def test_convolutions_start_he_normal_over_the_fan_out(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_whole_forward_is_one_graph(name):
-    network = build(name)
-    x = pictures(2, 3, 16, 16)
+    network = build(name, (3, 18, 18))
+    x = pictures(2, 3, 18, 18)
     taps = ("stem", "stage1", "stage2.pre", "pooled")
     compiled = torch.compile(network, backend="eager", fullgraph=True)(x, taps)
     expected = network(x, taps)
