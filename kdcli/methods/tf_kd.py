@@ -85,5 +85,5 @@ def _need_own_kind(setup: Setup) -> None:
     if shapes != others:
         raise Incompatible(
             f'tf_kd in mode "self" needs a teacher of the student\'s own architecture, {name_of(setup.student)}; its teacher is a {name_of(teacher)}',
-            hint="--method kd, which takes any teacher",
+            hint=f"--student {name_of(teacher)}, or --method kd, which takes any teacher",
         )

@@ -173,6 +173,12 @@ def test_equal_images_have_columns_that_do_not_vary_and_a_finite_gradient(loss, 
     assert z.grad.abs().max() < 100
 
 
+def test_a_batch_of_one_class_is_the_mean_of_its_images(logits):
+    z, v, y = logits(0), logits(1), torch.full((6,), 3)
+    alone = [losses.dkd(z[i : i + 1], v[i : i + 1], y[:1], alpha=1, beta=8, temperature=4) for i in range(6)]
+    torch.testing.assert_close(losses.dkd(z, v, y, alpha=1, beta=8, temperature=4), torch.stack(alone).mean())
+
+
 @every_loss
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 def test_networks_that_are_sure_beyond_float32_stay_finite(loss, scale, logits):

@@ -247,9 +247,22 @@ def test_constant_rows_give_small_finite_gradients(loss, constant, logits):
 
 
 @every_loss
-def test_one_image_and_one_class_of_images_are_enough(loss, logits):
-    value = loss(logits(0, rows=1), logits(1, rows=1))
-    assert value.isfinite()
+def test_one_image_is_enough(loss, logits):
+    assert loss(logits(0, rows=1), logits(1, rows=1)).isfinite()
+
+
+def test_a_batch_of_one_class_is_the_mean_of_its_images(logits):
+    z, v, y = logits(0), logits(1), torch.full((6,), 3)
+
+    def everything(rows):
+        targets = [
+            losses.kd_pt(v[rows], y[rows], temperature=4),
+            losses.kd_sim(weight(), y[rows], temperature=0.3, power=2),
+            losses.kd_rel(y[rows], SUPERCLASS, label_probability=0.6, ratio=4),
+        ]
+        return sum(losses.divergence(z[rows], rho, temperature=4) for rho in targets) + losses.tf_kd(z[rows], y[rows], temperature=20)
+
+    torch.testing.assert_close(everything(slice(6)), torch.stack([everything(slice(i, i + 1)) for i in range(6)]).mean())
 
 
 @every_loss
