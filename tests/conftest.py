@@ -24,10 +24,10 @@ def _cuda_devices() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker, variable in _SWITCHES.items():
-            if marker in item.keywords and os.environ.get(variable) != "1":
+            if item.get_closest_marker(marker) and os.environ.get(variable) != "1":
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: set {variable}=1 to run it"))
         for marker, least in _DEVICES.items():
-            if marker in item.keywords and _cuda_devices() < least:
+            if item.get_closest_marker(marker) and _cuda_devices() < least:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"))
 
 
@@ -36,7 +36,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     """No variable of the developer's shell changes a result; datasets come from an empty folder unless a test downloads."""
     for name in _OURS:
         monkeypatch.delenv(name, raising=False)
-    if not {"download", "paper"} & set(request.keywords):
+    if not any(request.node.get_closest_marker(name) for name in ("download", "paper")):
         monkeypatch.setenv("KD_DATA_DIR", str(tmp_path_factory.getbasetemp() / "no-datasets"))
 
 
