@@ -198,11 +198,20 @@ def _propose(env: Environment, teacher: str, among: list[Entry] | None, size: _S
         entry = catalog.entry("model", proposal.card.name)
         measured = _measured(ModelItem(entry.name, entry.family, entry.summary), proposal.card)
         items.append(replace(measured, parameters_ratio=proposal.parameters_ratio, macs_ratio=proposal.macs_ratio))
-    costs = (
-        f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for {_Size(card.num_classes, card.input_shape)}"
-    )
-    usual = catalog.entry("model", card.name).facts.get("smaller")
+    size = _Size(card.num_classes, card.input_shape)
+    costs = f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for {size}"
+    usual = _sibling(card.name)
     return _list(env, items, f"(n×): fewer than {teacher}, {costs}" + (f" · kd distill takes {usual} unless told" if usual else ""))
+
+
+def _sibling(name: str) -> str | None:
+    from kdcli import catalog
+
+    try:
+        found: str | None = catalog.entry("model", name).facts.get("smaller")
+    except NotFound:  # several networks in one checkpoint have no entry
+        return None
+    return found
 
 
 def _list(env: Environment, items: list[ModelItem], last: str = "") -> Outcome:

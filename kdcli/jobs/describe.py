@@ -61,8 +61,9 @@ def describe_model(
     Raises:
         NotFound: no such network. Incompatible: it cannot take this input.
     """
-    shape = input_shape or usual_shape(catalog.entry("model", name))
-    return _card(name, num_classes, shape, _weightless(name, num_classes, shape, options))
+    found = catalog.entry("model", name)
+    shape = input_shape or usual_shape(found)
+    return _card(name, found.summary, shape, _weightless(name, num_classes, shape, options))
 
 
 def _weightless(name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
@@ -70,10 +71,9 @@ def _weightless(name: str, num_classes: int, shape: Shape, options: Mapping[str,
         return build_network(name, num_classes=num_classes, input_shape=shape, options=options)
 
 
-def _card(name: str, num_classes: int, shape: Shape, network: Network) -> ModelCard:
+def _card(name: str, summary: str, shape: Shape, network: Network) -> ModelCard:
     taps = {tap: (place.channels, place.stride) for tap, place in network.taps.items()}
-    summary = catalog.entry("model", name).summary
-    return ModelCard(name, summary, num_classes, shape, parameter_count(network), macs(network, shape), taps)
+    return ModelCard(name, summary, network.head.out_features, shape, parameter_count(network), macs(network, shape), taps)
 
 
 def usual_shape(found: catalog.Entry) -> Shape:
@@ -119,7 +119,9 @@ def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | No
         return describe_model(teacher, num_classes or 10, input_shape)
     _, header = read_header(teacher)
     options = {key: value for key, value in header.arguments.items() if key != "weights"}  # they cost the same and would be fetched
-    return describe_model(header.architecture, num_classes or header.num_classes, input_shape or header.input_shape, options)
+    shape = input_shape or header.input_shape
+    network = _weightless(header.architecture, num_classes or header.num_classes, shape, options)
+    return _card(header.architecture, "", shape, network)  # which may be a composite: that has no entry in the catalogue
 
 
 def _candidates(teacher: ModelCard) -> list[str]:
@@ -141,4 +143,4 @@ def _smaller(name: str, teacher: ModelCard) -> ModelCard | None:
         return None
     if not 0 < parameter_count(network) < teacher.parameters:
         return None
-    return _card(name, teacher.num_classes, teacher.input_shape, network)
+    return _card(name, catalog.entry("model", name).summary, teacher.input_shape, network)

@@ -6,9 +6,12 @@ import pytest
 from torchvision import models
 
 from kdcli import catalog
+from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, NotFound
-from kdcli.jobs import describe_model, model_members, propose_students
+from kdcli.header import CheckpointHeader
+from kdcli.jobs import build_network, describe_model, model_members, propose_students
 from kdcli.jobs.describe import _candidates
+from kdcli.modules.composite import Composite
 
 
 def test_options_count_too():
@@ -72,3 +75,15 @@ def test_a_teacher_is_a_network_or_a_checkpoint(tmp_path):
     assert "wrn_40_" in str(caught.value.hint)
     with pytest.raises(NotFound, match="no checkpoint at runs/wrn"):
         propose_students("runs/wrn")
+
+
+def test_several_networks_in_one_checkpoint_are_a_teacher(tmp_path):
+    members = [build_network("mlp", num_classes=3, input_shape=(1, 4, 4), options={"hidden": [8]}) for _ in range(2)]
+    together = Composite(members, "sum_logits")
+    header = CheckpointHeader(
+        together.blueprint.architecture, together.blueprint.arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {}, "", 0
+    )
+    save_model(tmp_path / "model.safetensors", together, header)
+    teacher, found = propose_students(str(tmp_path / "model.safetensors"), ["linear"])
+    assert teacher.parameters == 2 * (17 * 8 + 9 * 3)
+    assert found[0].parameters_ratio == pytest.approx(teacher.parameters / 51)
