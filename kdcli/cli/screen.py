@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import __version__
-from kdcli.cli.env import Environment
+from kdcli.cli.env import Environment, Part
 from kdcli.cli.text import columns, option
 from kdcli.report import words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kdcli.jobs.events import Prepared
     from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
 
@@ -105,6 +107,8 @@ def show_result(env: Environment, result: RunResult) -> None:
             ("✓", "green"),
             f" test accuracy {words.percent(result.test.accuracy)}  ({chosen})   {entropy}   {words.duration(result.wall_seconds)}",
         )
+    for parts in _missing(result):
+        env.report(*parts)
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
     show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
@@ -125,6 +129,25 @@ def _comparison(result: RunResult) -> list[str]:
             rows.append(_gap_row("aligned", result, aligned, "in the loss"))
     selected = f"  test split · n = {words.thousands(result.test.n)} · {result.test.selected} epoch"
     return [selected, *columns(rows, "<>>>>><")]
+
+
+_MOST_MISSING = 4  # lines
+
+
+def _missing(result: RunResult) -> Iterator[tuple[Part, ...]]:
+    """How test images of classes without training images are answered: a line a class, or one for all of them."""
+    if result.excluded is None:
+        return
+    teacher = "teacher" if result.teachers else "reference"
+    every = result.excluded.classes
+    single = len(every) <= _MOST_MISSING
+    for label, item in [(f"class {item.name}", item) for item in every] if single else [(f"{len(every)} classes", result.excluded)]:
+        if item.accuracy is None or item.accuracy_interval is None:
+            yield (f"  missing {label}: no test image shows it",)
+            continue
+        beside = f" · {teacher} {words.percent(item.teacher_accuracy, item.n)}" if item.teacher_accuracy is not None else ""
+        reach = f" ({words.percent_range(item.accuracy_interval, item.n)}, n = {words.thousands(item.n)})"
+        yield ("  missing ", "bold"), f"{label}: accuracy ", (words.percent(item.accuracy, item.n), "bold"), f"{reach}{beside}"
 
 
 def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:

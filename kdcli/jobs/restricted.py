@@ -116,8 +116,9 @@ def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:
     """
     names = [info.class_names[number] for number in missing_classes(info)]
     if names:
-        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        yield f"no training image of class {shown}; the held-out part and the test set keep {'it' if len(names) == 1 else 'them'}"
+        shown = f"class{'es' if len(names) > 1 else ''} {words.listed(names, _SHOWN)}"
+        yield f"no training image of {shown}; the held-out part and the test set keep {'it' if len(names) == 1 else 'them'}"
     if data.per_class is not None:
-        chosen = f", {_RANKS[data.select]} of {ranked_by}'s soft labels at τ = {words.temperature(data.select_temperature)}"
-        yield f"{words.plural(data.per_class, 'image')} a class{chosen if data.ranked else ', at random'}"
+        labels = f"of {ranked_by}'s soft labels at τ = {words.temperature(data.select_temperature)}"
+        chosen = f"{_RANKS[data.select]} {labels}" if data.ranked else "at random"
+        yield f"{words.plural(data.per_class, 'image')} a class, {chosen}"

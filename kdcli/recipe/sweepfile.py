@@ -111,6 +111,7 @@ def metric_names() -> tuple[str, ...]:
         *(f"test.{name}" for name in measures),
         *(f"val.{name}" for name in measures),
         *(f"{gap}.{name}" for gap in ("gap", "aligned_gap") for name in gaps),
+        *("excluded.accuracy", "excluded.teacher_accuracy"),
         *("train_accuracy", "parameters", "wall_seconds", "images_per_second"),
     )
 

@@ -7,11 +7,12 @@ recipe is the same but for method and teacher counts; a network trained longer, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kdcli.errors import KdError
 from kdcli.files import read_json
-from kdcli.report.run import RECIPE_FILE, SUMMARY_FILE, Run, from_dict, read_recipe, runs_in
+from kdcli.report.run import ENVIRONMENT_FILE, RECIPE_FILE, SUMMARY_FILE, Run, from_dict, read_recipe, runs_in
 from kdcli.results import RunResult
 
 LABELS_ONLY = "none"  # the method that has no teacher and no term but cross-entropy
@@ -28,11 +29,19 @@ def find_baseline(run: Run) -> RunResult | None:
             _, recipe = read_recipe(folder / RECIPE_FILE)
             if recipe.get("method", {}).get("name") != LABELS_ONLY or _training(recipe) != wanted:
                 continue
+            if _images(folder) not in {None, run.environment.get("data", {}).get("positions_sha256")}:
+                continue  # another teacher ranked its training images
             if (folder / SUMMARY_FILE).is_file():
                 return from_dict(RunResult, read_json(folder / SUMMARY_FILE), folder / SUMMARY_FILE)
         except KdError:
             continue
     return None
+
+
+def _images(folder: Path) -> str | None:
+    """The digest of which images a run trained on; None where it does not say."""
+    path = folder / ENVIRONMENT_FILE
+    return read_json(path).get("data", {}).get("positions_sha256") if path.is_file() else None
 
 
 def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:

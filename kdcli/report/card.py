@@ -13,9 +13,9 @@ from typing import Any
 
 from kdcli.report import words
 from kdcli.report.run import Run
-from kdcli.report.sections import accuracy, provenance, reproduce_command
+from kdcli.report.sections import accuracy, missing, provenance, reproduce_command, restrictions
 from kdcli.report.summary import cell, code_block, escape, grid_markdown
-from kdcli.report.verdict import against_labels, verdict
+from kdcli.report.verdict import against_labels, missing_names, on_missing, verdict
 from kdcli.results import RunResult
 
 _BLANK = "_To be filled in by the person who publishes this model._"
@@ -26,7 +26,7 @@ def to_card(run: Run, summary: RunResult) -> str:
     blocks = [
         _front_matter(summary),
         f"# {escape(summary.name)}",
-        escape(f"{verdict(run)} {against_labels(run)}".strip()),
+        escape(" ".join(sentence for sentence in (verdict(run), on_missing(summary), against_labels(run)) if sentence)),
         *_body(run, summary),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -51,6 +51,9 @@ def _result(summary: RunResult) -> dict[str, Any]:
     measured = {"accuracy": test.accuracy, "nll": test.nll, "ece": test.ece}
     basis = f"{test.split}, n = {test.n}, {test.selected} epoch, seed {summary.seed}"
     metrics = [{"type": name, "value": value, "name": f"{name} ({basis})"} for name, value in measured.items() if math.isfinite(value)]
+    if (missing := summary.excluded) and missing.accuracy is not None:
+        name = f"accuracy on {missing_names(missing)}, without a training image ({test.split}, n = {missing.n}, seed {summary.seed})"
+        metrics.append({"type": "accuracy", "value": missing.accuracy, "name": name})
     data = {"type": summary.data, "name": summary.data, "split": test.split}
     return {"task": {"type": "image-classification"}, "dataset": data, "metrics": metrics}
 
@@ -61,10 +64,10 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
     yield "## Licence"
     yield _BLANK
     yield "## How good it is"
-    section = accuracy(run, ())
-    if section:
-        yield from (escape(paragraph) for paragraph in section.text)
-        yield from (grid_markdown(grid) for grid in section.grids)
+    for section in (accuracy(run, ()), missing(run, ())):
+        if section:
+            yield from (escape(paragraph) for paragraph in section.text)
+            yield from (grid_markdown(grid) for grid in section.grids)
     if summary.gap:
         gap = f"entropy {words.signed(summary.gap.entropy)} nats, free energy {words.signed(summary.gap.free_energy)}"
         yield f"Gap to the teacher at τ = {words.temperature(summary.gap.temperature)}, raw logits: {gap} ({provenance(summary)})."
@@ -84,6 +87,8 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     for teacher in summary.teachers:
         yield "teacher", f"{teacher.architecture}, {words.count(teacher.parameters)} parameters, sha256 {teacher.sha256[:16]}"
     yield "data", f"{summary.data}, fingerprint {run.environment.get('data', {}).get('fingerprint', 'unknown')}"
+    if left := restrictions(run):
+        yield "trained on", left
     yield (
         "training",
         f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on {summary.device}, {words.duration(summary.wall_seconds)}",

@@ -20,6 +20,7 @@ from kdcli.results import Interval, RunResult
 METRICS = (
     "test.accuracy",
     "test.top5",
+    "excluded.accuracy",
     "test.nll",
     "test.ece",
     "test.entropy",

@@ -14,7 +14,7 @@ from kdcli import __version__
 from kdcli.report import words
 from kdcli.report.run import Run
 from kdcli.report.sections import Section, provenance
-from kdcli.report.verdict import against_labels, best_teacher, gate_sentence, verdict
+from kdcli.report.verdict import against_labels, best_teacher, gate_sentence, missing_names, on_missing, verdict
 from kdcli.results import RunResult
 
 
@@ -34,7 +34,7 @@ def to_html(run: Run, parts: Sequence[Section]) -> str:
         run=run,
         subtitle=_subtitle(run),
         verdict=verdict(run),
-        lead=against_labels(run),
+        lead=[sentence for sentence in (on_missing(run.summary), against_labels(run)) if sentence],
         gates=[(gate.passed, gate_sentence(gate)) for gate in run.summary.gates] if run.summary else [],
         warnings=run.summary.warnings if run.summary else (),
         tiles=tiles(run.summary) if run.summary else [],
@@ -73,6 +73,10 @@ def tiles(summary: RunResult) -> list[Tile]:
         found.append(
             Tile(words.points(test.accuracy - teacher.test.accuracy, test.n), "against the teacher", f"{teacher.architecture} {level}")
         )
+    if summary.excluded and summary.excluded.accuracy_interval:
+        excluded = summary.excluded
+        reach = f"{words.percent_range(summary.excluded.accuracy_interval, excluded.n)}{words.NBSP}%, n = {words.thousands(excluded.n)}"
+        found.insert(1, Tile(words.percent(excluded.accuracy, excluded.n), f"on missing {missing_names(excluded)}", reach))
     size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
     found.append(Tile(words.count(summary.parameters), "parameters", size_note))
     if summary.gap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 import typing
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ from kdcli.errors import UsageError
 from kdcli.report import words
 from kdcli.results import RunResult
 
-_SHARES = ("accuracy", "top5", "train_accuracy", "low", "high")
+_SHARES = ("accuracy", "top5", "train_accuracy", "teacher_accuracy", "low", "high")
 _LOWER_IS_BETTER = ("nll", "ece", "entropy", "free_energy", "wall_seconds", "peak_memory_mib", "parameters")
 _LABELS = {
     "test.accuracy": "accuracy, %",
@@ -23,6 +24,8 @@ _LABELS = {
     "test.free_energy": "free energy",
     "val.accuracy": "validation accuracy, %",
     "train_accuracy": "training accuracy, %",
+    "excluded.accuracy": "accuracy on the missing class, %",
+    "excluded.teacher_accuracy": "the teacher's accuracy on it, %",
     "gap.entropy": "entropy gap, nats",
     "gap.free_energy": "free-energy gap",
     "aligned_gap.entropy": "entropy gap in the loss, nats",
@@ -42,11 +45,13 @@ def paths() -> tuple[str, ...]:
 def _paths(kind: type, prefix: str) -> Iterator[str]:
     derived = {name: typing.get_type_hints(item.fget)["return"] for name, item in vars(kind).items() if isinstance(item, property)}
     for name, hint in {**typing.get_type_hints(kind), **derived}.items():
+        if typing.get_origin(hint) not in {None, typing.Union, types.UnionType}:
+            continue  # a tuple or a mapping holds no one number
         inside = [part for part in (typing.get_args(hint) or (hint,)) if isinstance(part, type)]
-        if any(part in {int, float} for part in inside) and typing.get_origin(hint) is not tuple:
+        if any(part in {int, float} for part in inside):
             yield prefix + name
         for part in inside:
-            if dataclasses.is_dataclass(part) and typing.get_origin(hint) is not tuple:
+            if dataclasses.is_dataclass(part):
                 yield from _paths(part, f"{prefix}{name}.")
 
 
@@ -98,7 +103,7 @@ def closeness(path: str) -> Callable[[float], float]:
 def digits(path: str, n: int) -> int:
     """Decimals that a heading's unit and n images justify."""
     if is_share(path):
-        return words.percent_digits(n)
+        return words.percent_digits(0 if path.startswith("excluded.") else n)  # a missing class is a small part of the n
     return {"wall_seconds": 1, "images_per_second": 0, "peak_memory_mib": 0, "parameters": 0, "seed": 0, "epochs": 0, "n": 0}.get(
         path.rpartition(".")[2], 3
     )

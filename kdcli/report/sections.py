@@ -1,6 +1,6 @@
 """What a report says, in order, before anybody asks how it looks: report.html and report.md are two renderings of this.
 
-verdict and gates, accuracy beside the teacher, curves, gap, calibration, confusion, recipe, environment, how to reproduce.
+verdict and gates, accuracy beside the teacher, missing classes, curves, gap, calibration, confusion, recipe, environment, how to reproduce.
 A section without data is left out, never shown empty.
 """
 
@@ -17,7 +17,7 @@ from kdcli.report.plots import teacher_first
 from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
-from kdcli.results import Estimate, GapReport, Measures, PairReport, RunResult
+from kdcli.results import Estimate, Excluded, ExcludedClass, GapReport, Measures, PairReport, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
     """Everything after the verdict and the gates, in order."""
     makers: tuple[Callable[[Run, tuple[Plot, ...]], Section | None], ...] = (
         accuracy,
+        missing,
         curves,
         gap,
         calibration,
@@ -132,6 +133,52 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     }
 
 
+# ---- missing classes -------------------------------------------------------------------------------------------------
+
+
+def missing(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """The classes of which no training image was shown: how well the network knows them, and for what it takes them."""
+    excluded = run.summary.excluded if run.summary else None
+    if run.summary is None or excluded is None:
+        return None
+    teacher = "teacher" if run.summary.teachers else "reference"
+    every = [(item.name, item, _taken_for(run, item.number)) for item in excluded.classes]
+    rows = [(name, *_missing_row(item), mistaken) for name, item, mistaken in every]
+    if len(rows) > 1:
+        rows.append(("together", *_missing_row(excluded), ""))
+    grid = Grid(("class", "test images", "accuracy", "95 % interval, %", teacher, "else taken for"), tuple(rows), provenance(run.summary))
+    known = (f"It can know of {'it' if len(every) == 1 else 'them'} only what the teacher's answers to other classes say.",)
+    title = "Missing class" if len(every) == 1 else "Missing classes"
+    return Section("missing", title, known if run.summary.teachers else (), (grid,), plots)
+
+
+def _missing_row(item: Excluded | ExcludedClass) -> tuple[str, ...]:
+    interval = words.percent_range(item.accuracy_interval, item.n) if item.accuracy_interval else words.MISSING
+    return words.thousands(item.n), words.percent(item.accuracy, item.n), interval, words.percent(item.teacher_accuracy, item.n)
+
+
+def _taken_for(run: Run, number: int) -> str:
+    """The three commonest wrong answers to a class, with how often they were given."""
+    if run.analysis is None or number >= len(run.analysis.confusion):
+        return ""
+    wrong = [(count, other) for other, count in enumerate(run.analysis.confusion[number]) if count and other != number]
+    most = sorted(wrong, key=lambda pair: (-pair[0], pair[1]))[:3]
+    return ", ".join(f"{run.analysis.class_names[other]} ({count})" for count, other in most)
+
+
+def restrictions(run: Run) -> str:
+    """What the recipe took away from the training set, in a phrase; nothing where it took nothing."""
+    data = run.recipe.get("data", {})
+    excluded = run.summary.excluded if run.summary else None
+    names = [item.name for item in excluded.classes] if excluded else [str(item) for item in data.get("exclude_classes", ())]
+    said = [f"no image of class {words.listed(names)}"] if names else []
+    if data.get("per_class"):
+        way = {"entropy": "highest entropy", "entropy-ascending": "lowest entropy", "stratified": "evenly over the entropy"}
+        rank = f"{way.get(data.get('select'))} of the teacher's soft labels at τ = {words.temperature(data.get('select_temperature', 9.0))}"
+        said.append(f"{words.plural(data['per_class'], 'image')} a class, {rank if data.get('select') in way else 'at random'}")
+    return "; ".join(said)
+
+
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +190,8 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     seconds = run.summary.wall_seconds if run.summary else sum(epoch.seconds for epoch in run.epochs)
     speed = run.summary.images_per_second if run.summary else last.images_per_second
     text = [f"{words.plural(len(run.epochs), 'epoch')} in {words.duration(seconds)}, {words.thousands(round(speed))} images a second."]
+    if left := restrictions(run):
+        text.append(f"The training set was restricted: {left}.")
     if run.torn_lines:
         text.append(f"{words.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a killed process and left out.")
     terms = tuple((name, words.number(value, 4)) for name, value in last.losses.items())
@@ -270,6 +319,8 @@ def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
 def _say(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_say(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value)) if len(value) <= 20 else f"{len(value)} values"
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 

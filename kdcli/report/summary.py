@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from kdcli.report.run import Run
 from kdcli.report.sections import Grid, Section
-from kdcli.report.verdict import against_labels, gate_sentence, verdict
+from kdcli.report.verdict import against_labels, gate_sentence, on_missing, verdict
 
 
 def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are links to plots/NAME.svg."""
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
-    if lead := against_labels(run):
-        blocks.append(escape(lead))
+    blocks += [escape(sentence) for sentence in (on_missing(run.summary), against_labels(run)) if sentence]
     if run.summary:
         if run.summary.gates:
             blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))

@@ -175,6 +175,9 @@ def _notes(results: Sequence[Result], layout: Layout, cells: Mapping[tuple[str, 
     summaries = [summary for _, summary in results if summary]
     if summaries:
         yield f"Measured on the {_list(summary.test.split for summary in summaries)} split, {_images(summaries)}, {_epochs(summaries)}."
+    if any(metric.startswith("excluded.") for metric in layout.metrics) and (sizes := sorted(_missing_images(summaries))):
+        amounts = " to ".join(words.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+        yield f"The missing class has {amounts} of these images."
     yield f"Mean ± sample standard deviation over {layout.over}s; {_seeds(cells, layout.over)}."
     missing = sum(summary is None for _, summary in results)
     if missing:
@@ -191,6 +194,10 @@ def _list(values: Iterator[str]) -> str:
 def _images(summaries: Sequence[RunResult]) -> str:
     sizes = dict.fromkeys((summary.data, summary.test.n) for summary in summaries)
     return "n = " + ", ".join(f"{words.thousands(n)} images ({data})" for data, n in sizes)
+
+
+def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
+    return (summary.excluded.n for summary in summaries if summary.excluded)
 
 
 def _epochs(summaries: Sequence[RunResult]) -> str:

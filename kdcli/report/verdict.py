@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.run import Run
-from kdcli.results import GateResult, Measures, RunResult, TeacherSummary
+from kdcli.results import Excluded, GateResult, Measures, RunResult, TeacherSummary
 
 AS_SURE = 0.005  # nats: where no interval is known, a smaller entropy gap is not worth a word
 
@@ -29,6 +29,25 @@ def against_labels(run: Run) -> str:
     if run.summary is None or run.baseline is None:
         return ""
     return f"It is {_accuracy(run.summary.test, run.baseline.test)} the same network trained on labels alone."
+
+
+def on_missing(summary: RunResult | None) -> str:
+    """How classes without a training image are answered; nothing where there are none, or none in the test split."""
+    excluded = summary.excluded if summary else None
+    if summary is None or excluded is None or excluded.accuracy is None:
+        return ""
+    own = "student" if summary.command == "distill" else "network"
+    share = words.percent(excluded.accuracy, excluded.n)
+    known = excluded.teacher_accuracy is not None
+    beside = f" ({'teacher' if summary.teachers else 'reference'}: {words.percent(excluded.teacher_accuracy, excluded.n)})" if known else ""
+    images = words.plural(excluded.n, "test image")
+    return f"Of {missing_names(excluded)} the {own} saw no training image; it is right on {share} of {images}{beside}."
+
+
+def missing_names(excluded: Excluded) -> str:
+    """The missing classes in a sentence: class 7, classes 3 and 7."""
+    names = [item.name for item in excluded.classes]
+    return f"class{'es' if len(names) > 1 else ''} {words.listed(names)}"
 
 
 def best_teacher(summary: RunResult) -> TeacherSummary | None:

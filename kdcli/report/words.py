@@ -7,6 +7,7 @@ a dot, never a zero. Minus signs are real ones, thousands are kept apart by a sp
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,6 +97,12 @@ def times(ratio: float) -> str:
 def temperature(value: float) -> str:
     """A temperature as one writes it: 1, 4, 0.5."""
     return f"{value:g}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names as one says them: 7; 3 and 7; 1, 3 and 7; 1, 3, 7 and 9 more."""
+    shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def plural(amount: int, word: str) -> str:
