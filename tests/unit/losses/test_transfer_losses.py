@@ -28,7 +28,7 @@ HEAD, BIAS, ANSWERS = vectors(7, 3, 5), vectors(8, 5, 1)[0], vectors(9, 5)
 ON_MAPS = {
     "fsp": lambda s, t: losses.fsp([s, 2 * s], [t, t.flip(1)]),
     "ab": lambda s, t: losses.ab([s], [t], margin=1),
-    "ft code": lambda s, t: losses.ft(s, t),
+    "ft code": losses.ft,
     "ft code p=2": lambda s, t: losses.ft(s, t, p=2),
     "ft paper": lambda s, t: losses.ft(s, t, form="paper"),
     "ft paper p=2": lambda s, t: losses.ft(s, t, form="paper", p=2),
@@ -203,10 +203,7 @@ def test_hcl_weighs_a_map_and_its_pooled_copies():
 def test_the_deepest_map_counts_once_and_each_before_it_half_as_much(name):
     s, t = feature_map(0), feature_map(1)
     one = ON_MAPS[name](s, t)
-    if name == "ab":
-        three = losses.ab([s] * 3, [t] * 3, margin=1)
-    else:
-        three = losses.ofd([s] * 3, [t] * 3, [MARGINS] * 3)
+    three = losses.ab([s] * 3, [t] * 3, margin=1) if name == "ab" else losses.ofd([s] * 3, [t] * 3, [MARGINS] * 3)
     torch.testing.assert_close(three, 1.75 * one)
 
 
@@ -369,3 +366,18 @@ def test_srrl_names_shapes_that_do_not_fit():
         losses.srrl(vectors(0), ANSWERS[:1], HEAD, BIAS)
     with pytest.raises(Incompatible, match=r"losses\.srrl_features compares vectors of one length, got 3 and 4"):
         losses.srrl_features(vectors(0), vectors(1, 4))
+
+
+@pytest.mark.gpu
+@every_map_loss
+def test_no_loss_waits_for_the_device(loss):
+    s, t = feature_map(0).float().cuda().requires_grad_(), feature_map(1).float().cuda()
+    margins = MARGINS.float().cuda()
+    run = (lambda: losses.ofd([s], [t], [margins])) if loss is ON_MAPS["ofd"] else (lambda: loss(s, t))
+    run().backward()  # the first call sets libraries up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run().backward()
+        losses.ofd_margins(margins, margins)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
