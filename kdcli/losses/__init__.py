@@ -23,6 +23,7 @@ from kdcli.losses.logit import (
     spherical,
     standardize,
 )
+from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permute_others
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
 from kdcli.losses.transfer import FactorForm, ab, fsp, ft, hcl, ofd, ofd_margins, srrl, srrl_features
@@ -35,6 +36,7 @@ __all__ = [
     "at",
     "cc",
     "centre",
+    "confidence_weighted",
     "correlations",
     "crd",
     "cross_entropy",
@@ -49,15 +51,18 @@ __all__ = [
     "ft",
     "hcl",
     "kd",
+    "kd_both",
     "kd_pt",
     "kd_rel",
     "kd_sim",
     "kd_topk",
     "label_smoothing",
+    "logit_mse",
     "match_spread",
     "nst",
     "ofd",
     "ofd_margins",
+    "permute_others",
     "pkt",
     "rkd",
     "rkd_angle",

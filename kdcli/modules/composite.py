@@ -19,6 +19,14 @@ ARCHITECTURE = "composite"
 Combine = Literal["mean_probabilities", "sum_logits"]
 
 
+def combined(logits: Sequence[Tensor], combine: Combine) -> Tensor:
+    """Several networks' logits [N,K] as one, [N,K]: see Composite."""
+    together = torch.stack([precise(z) for z in logits])
+    if combine == "sum_logits":
+        return together.sum(0)
+    return together.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+
+
 class Composite(Network):
     """Members that see the same images and whose answers become one.
 
@@ -56,10 +64,7 @@ class Composite(Network):
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         if taps:
             raise Incompatible(f"{self.name} has no tap {taps[0]!r}: its members' maps are not each other's")
-        logits = torch.stack([precise(member(x).logits) for member in self.members])
-        if self.combine == "sum_logits":
-            return Output(logits.sum(0), {})
-        return Output(logits.log_softmax(-1).logsumexp(0) - math.log(len(self.members)), {})
+        return Output(combined([member(x).logits for member in self.members], self.combine), {})
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         raise Incompatible(f"{self.name} has no tap {upto!r}: its members' maps are not each other's")

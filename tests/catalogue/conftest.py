@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdcli.core import random
 from kdcli.core.method import Method, Setup
-from kdcli.core.network import Network
+from kdcli.core.network import Blueprint, Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo, Output, Tap
 from kdcli.engine.ranks import Ranks
@@ -64,6 +64,7 @@ def tiny(width: int, seed: int) -> TinyNet:
             nn.init.uniform_(norm.running_mean, -0.2, 0.2)
             nn.init.uniform_(norm.running_var, 0.5, 1.5)
         network.head.weight.data *= 4
+    network.blueprint = Blueprint("tiny", {"width": width})
     return network
 
 
@@ -81,6 +82,7 @@ def tiny_setup(method: type[Method]) -> Setup:
     wide = 4 if method.__module__.rpartition(".")[2] in EQUAL_CHANNELS else 8
     teachers = tuple(Teacher(tiny(wide, 100 + position)) for position in range(method.teachers.least))
     built = iter(range(200, 300))
+    widths = {"teacher": wide, "between": 6}
     return Setup(
         student=tiny(4, 1),
         teachers=teachers,
@@ -96,9 +98,12 @@ def tiny_setup(method: type[Method]) -> Setup:
             targets=torch.arange(IMAGES) % CLASSES,
             superclass=torch.tensor([0, 0, 1, 1, 1]),
         ),
-        build=lambda name: tiny(wide if name == "teacher" else 4, next(built)),
-        load=lambda _name: Teacher(tiny(wide, next(built))),
+        build=lambda name: tiny(widths.get(name, 4), next(built)),
+        # the same checkpoint is the same teacher, whenever it is loaded
+        load=lambda path: Teacher(tiny(wide, random.integers_int(random.key(0, path), 0, 1000) + 300)),
         gather=Ranks.current().gather,
+        history=("early", "late"),
+        between=lambda: {"between": sum(parameter.numel() for parameter in tiny(6, 0).parameters())},
     )
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import tomli_w
@@ -232,7 +233,10 @@ class Watched(Teacher):
 def test_teachers_are_asked_for_what_is_declared(name, method, batch):
     method.teacher_nets = tuple(Watched(teacher) for teacher in method.teacher_nets)
     for stage, at in phases(method):
-        stage.loss(batch, at)
+        for epoch in (at.epoch, at.epochs):  # some hear it in their last epoch only
+            now = replace(at, epoch=epoch)
+            method.on_epoch(now)
+            stage.loss(batch, now)
     asked = set().union(*(teacher.asked for teacher in method.teacher_nets))
     assert asked == set(method.taps.teacher)
     assert not (getattr(method, "cacheable", False) and asked)
