@@ -12,8 +12,8 @@ Which neurons fire matters, not how strongly; the square stands for the boundary
 the student up to its last map and the connectors learn L_1 alone; in the second the student learns labels, and the connectors are idle. With
 a training much shorter than the published 200 to 240 epochs set hint_epochs too.
 
-Differs from the paper: all stages at once with the weights of that code, w = 3 / 1000 among them. The second stage has no
-distillation term by default, as there; the paper adds Hinton's: kd_weight.
+Differs from the paper: w = 3 / 1000 and the weights of the stages are that code's. The second stage has no distillation term by
+default, as there; the paper adds Hinton's: kd_weight.
 """
 
 from __future__ import annotations

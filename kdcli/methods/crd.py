@@ -12,9 +12,9 @@ holds one such vector for each training image and follows it with momentum. o_0 
 (mode = "relax"); K negatives are of other classes. Z makes the first minibatch's o have mean 1 / num_train. Memories and Z are buffers:
 a resumed run goes on with them. On several ranks all remember the vectors of all.
 
-Differs from the paper: negatives come from other classes, as in both codes. Differs from these: K is at most the images of
-other classes that every image has, and what it is unless given, where they would draw some twice; images of a minibatch read
-their negatives from one shuffled list, which is drawn on the device (kdcli.modules.bank).
+Differs from the paper: nothing is known to. Differs from both codes: K is at most the number of images of other classes that every image
+has, where they would draw some twice; and images of a minibatch read their negatives from one shuffled list, drawn on the device
+(kdcli.modules.bank), where they draw apart, in the loader.
 """
 
 from __future__ import annotations

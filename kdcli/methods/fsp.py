@@ -11,8 +11,8 @@ The maps are those of the stem and of all stages. In the first stage, hint_epoch
 the second all of it learns labels. G counts channels against channels, so both networks must have equally many at each map. With a training
 much shorter than the published 200 to 240 epochs set hint_epochs too.
 
-Differs from the paper: a mean over the entries of G instead of a weighted sum, and one place a stage, as in that code. The term is left out
-of the second stage (w = 0), as in both.
+Differs from the paper: a mean over the entries of G instead of a weighted sum, between the ends of neighbouring stages, as in that code. The
+term is left out of the second stage (w = 0), as in both.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ The paraphraser P is a convolutional autoencoder of the teacher's last map, E it
 translator T makes a factor of the student's last map and is trained with it. Q makes factors comparable: where they are large (form = "code"), or
 the signed factors divided by their norms (form = "paper"). Paraphraser and translator are thrown away.
 
-Differs from the paper: the default form is that of the code, and means stand for sums. The paper's paraphraser has batch norms, that code's
-and this one none.
+Differs from the paper: the default form is that of the code, and means stand for sums.
 """
 
 from __future__ import annotations
