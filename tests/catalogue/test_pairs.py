@@ -69,6 +69,7 @@ SLKD_3_4 = [("torchvision/resnet34", "torchvision/resnet18"), ("torchvision/resn
 
 PAIRS: tuple[Pair, ...] = tuple(dict.fromkeys([*SKD_1_2_7, *SKD_3, *SKD_4, *SKD_5_6, *SLKD_1_8, *SLKD_2_7_9, *SLKD_3_4]))
 EVERYWHERE = ("kd", "reviewkd", "fsp")  # the first reads logits, the second all maps, also before activation, and pooled vectors
+DEEP: tuple[Pair, ...] = tuple((f"torchvision/resnet{depth}", "torchvision/resnet18") for depth in (101, 152))
 THOROUGH: tuple[Pair, ...] = (("resnet32x4", "shufflenet_v2"), ("vgg13", "mobilenet_v2"))
 
 # pairs whose maps have the same channels at the stem and at every stage
@@ -96,7 +97,7 @@ REFUSED: dict[str, tuple[frozenset[Pair], str]] = {
 
 def cases():
     for pair, name in itertools.product(PAIRS, catalog.names("method")):
-        usual = name in EVERYWHERE or pair in THOROUGH
+        usual = name == "kd" or (name in EVERYWHERE and pair not in DEEP) or pair in THOROUGH
         marks = () if usual else pytest.mark.slow
         yield pytest.param(pair, name, id=f"{name}-{pair[0]}-{pair[1]}", marks=marks)
 
