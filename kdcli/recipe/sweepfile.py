@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from kdcli import catalog
+from kdcli import catalog, numbers
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
 from kdcli.recipe import diagnostics, document, inherit, shipped
 from kdcli.recipe.diagnostics import Explainer, toml_of
@@ -20,7 +20,6 @@ from kdcli.recipe.layers import Kind, Layer, recipe_class
 from kdcli.recipe.overrides import parse_key
 from kdcli.recipe.resolve import kind_of
 from kdcli.recipe.schema import Section
-from kdcli.results import GapAt, Measures
 
 
 class TableSection(Section):
@@ -101,19 +100,6 @@ def _matches(cell: Mapping[str, Point], rule: Mapping[str, Any]) -> bool:
     values = {key: value for point in cell.values() for key, (value, _) in point.sets.items()}
     labels = {axis: point.label for axis, point in cell.items()}
     return all(labels.get(key) == value or (key in values and values[key] == value) for key, value in rule.items())
-
-
-def metric_names() -> tuple[str, ...]:
-    """The dotted names of the numbers in a run's summary that a table can show."""
-    measures = [item.name for item in fields(Measures) if item.name not in {"accuracy_interval", "split", "selected"}]
-    gaps = [item.name for item in fields(GapAt) if item.name not in {"temperature", "aligned"}]
-    return (
-        *(f"test.{name}" for name in measures),
-        *(f"val.{name}" for name in measures),
-        *(f"{gap}.{name}" for gap in ("gap", "aligned_gap") for name in gaps),
-        *("excluded.accuracy", "excluded.teacher_accuracy"),
-        *("train_accuracy", "parameters", "wall_seconds", "images_per_second"),
-    )
 
 
 def read(path: Path | str) -> Read:
@@ -251,7 +237,7 @@ class _Check:
             for number, axis in enumerate(getattr(self.content.table, place)):
                 self._known(("table", place, number), axis, axes, "an axis")
         for number, metric in enumerate(self.content.table.metrics):
-            self._known(("table", "metrics", number), metric, metric_names(), "a number of a run's summary")
+            self._known(("table", "metrics", number), metric, numbers.paths(), "a number of a run's summary")
         if not self.problems:
             self._excludes(read)
             self._paper(read)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import types
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kdcli.catalog import suggest
 from kdcli.errors import UsageError
+from kdcli.numbers import paths
 from kdcli.report import words
 from kdcli.results import RunResult
 
@@ -34,25 +31,6 @@ _LABELS = {
     "images_per_second": "images a second",
     "peak_memory_mib": "peak memory, MiB",
 }
-
-
-@functools.cache
-def paths() -> tuple[str, ...]:
-    """Every path that leads to a number of a RunResult."""
-    return tuple(_paths(RunResult, ""))
-
-
-def _paths(kind: type, prefix: str) -> Iterator[str]:
-    derived = {name: typing.get_type_hints(item.fget)["return"] for name, item in vars(kind).items() if isinstance(item, property)}
-    for name, hint in {**typing.get_type_hints(kind), **derived}.items():
-        if typing.get_origin(hint) not in {None, typing.Union, types.UnionType}:
-            continue  # a tuple or a mapping holds no one number
-        inside = [part for part in (typing.get_args(hint) or (hint,)) if isinstance(part, type)]
-        if any(part in {int, float} for part in inside):
-            yield prefix + name
-        for part in inside:
-            if dataclasses.is_dataclass(part):
-                yield from _paths(part, f"{prefix}{name}.")
 
 
 def check(path: str) -> str:

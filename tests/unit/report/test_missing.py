@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from kdcli.report import metrics, words
+from kdcli import numbers
+from kdcli.report import words
 from kdcli.report.baseline import find_baseline
 from kdcli.report.build import build
 from kdcli.report.compare import compare
@@ -104,8 +105,8 @@ def test_it_is_a_metric_of_tables_and_comparisons(tmp_path):
 
 
 def test_only_single_numbers_are_metrics():
-    assert "excluded.teacher_accuracy" in metrics.paths()
-    assert not [path for path in metrics.paths() if path.startswith(("per_class", "excluded.classes", "teachers"))]
+    assert "excluded.teacher_accuracy" in numbers.paths()
+    assert not [path for path in numbers.paths() if path.startswith(("per_class", "excluded.classes", "teachers"))]
 
 
 def test_a_baseline_on_other_images_is_none(tmp_path):
