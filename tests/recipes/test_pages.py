@@ -30,6 +30,7 @@ PAGES = [
     "docs/how-to/own-data.md",
     "docs/how-to/own-method.md",
     "docs/how-to/own-network.md",
+    "docs/how-to/restricted-data.md",
     "docs/how-to/resume.md",
     "docs/how-to/sweep.md",
     "docs/how-to/teacher-from-torchvision.md",
