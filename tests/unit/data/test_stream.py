@@ -12,6 +12,7 @@ from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Folder, Pictures
 from kdcli.data.folder import Options, load, resident
+from kdcli.data.restrict import Restriction
 
 Make = Callable[..., Feed]
 Same = Callable[[list[Batch], list[Batch]], bool]
@@ -100,3 +101,22 @@ def test_the_fingerprint_of_a_folder_follows_its_files(folder: Path) -> None:
     assert streamed(folder).fingerprint == before
     (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "9.png")
     assert streamed(folder).fingerprint != before
+
+
+def test_a_ranking_reads_every_training_file_once_as_it_is(folder: Path, feed: Make, same: Same) -> None:
+    """A restricted feed of files is that of memory, and a random resized crop does not change the scores."""
+    source = streamed(folder)
+    seen = []
+
+    def score(whole: Feed) -> torch.Tensor:
+        batches = list(whole.split("train"))
+        seen.append(torch.cat([batch.x for batch in batches]))
+        return seen[-1].double().mean((1, 2, 3))
+
+    settings = {"batch_size": 3, "val_fraction": 0.34, "seed": 5, "restriction": Restriction(per_class=2, select="entropy"), "score": score}
+    files, memory = feed(source, CROP, **settings), feed(resident(source), CROP, **settings)
+    assert [len(pixels) for pixels in seen] == [12, 12]
+    assert files.info.positions_sha256 == memory.info.positions_sha256
+    assert torch.bincount(files.info.targets).tolist() == [2, 2]
+    assert same(list(files.train(1)), list(memory.train(1)))
+    assert feed(source, CUT, **settings).info.positions_sha256 == files.info.positions_sha256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from kdcli.analysis.measures import wilson
 from kdcli.errors import Incompatible, Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.header import read_header
-from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
+from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
 from kdcli.jobs.assemble import assemble, open_source
 from kdcli.jobs.events import EpochDone, Prepared
 from kdcli.jobs.finish import teacher_logits
@@ -105,6 +106,18 @@ def test_a_baseline_without_a_teacher_trains_on_the_very_same_images(teacher):
     assert taught.feed.info.positions_sha256 == alone.feed.info.positions_sha256
     assert alone.method.teacher_nets == ()
     assert taught.feed.info.positions_sha256 != job(teacher, per_class=9).feed.info.positions_sha256
+
+
+def test_in_a_sweep_the_baseline_is_ranked_by_the_students_teacher(teacher, tmp_path):
+    (tmp_path / "base.toml").write_text(
+        f'[data]\nper_class = 9\nselect = "entropy"\n[student]\nname = "mlp"\n[teacher]\ncheckpoint = "{teacher}"\n'
+        "[train]\nepochs = 1\n[report]\nhtml = false\n"
+    )
+    (tmp_path / "sweep.toml").write_text('base = "base.toml"\n[axes]\n"method.name" = ["none", "kd"]\n')
+    result = run_sweep(tmp_path / "sweep.toml", out=tmp_path / "runs")
+    digests = {read_json(Path(cell.run) / "environment.json")["data"]["positions_sha256"] for cell in result.cells}
+    assert result.complete
+    assert len(digests) == 1
 
 
 def test_a_teachers_recipe_ranks_too_and_is_trained_once(tmp_path):
