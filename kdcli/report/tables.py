@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdcli.report import metrics, words
-from kdcli.results import RunResult
+from kdcli.results import Measures, RunResult
 
 SOLE_COLUMN = ""  # the label of the only column where a layout names no axis for columns
 
@@ -173,8 +173,12 @@ def _marked(cells: Mapping[tuple[str, str, str], Cell], along: Literal["row", "c
 
 def _notes(results: Sequence[Result], layout: Layout, cells: Mapping[tuple[str, str, str], Cell], command: str) -> Iterator[str]:
     summaries = [summary for _, summary in results if summary]
-    if summaries:
-        yield f"Measured on the {_list(summary.test.split for summary in summaries)} split, {_images(summaries)}, {_epochs(summaries)}."
+    held_out = [metric.startswith("val.") for metric in layout.metrics]
+    tested = [(summary.data, summary.test) for summary in summaries if not all(held_out)]
+    held = [(summary.data, summary.val) for summary in summaries if summary.val and any(held_out)]
+    for measured, where in ((tested, "on the test split"), (held, "on images held out of the training set")):
+        if measured:
+            yield f"Measured {where}, {_images(measured)}, {_epochs(measured)}."
     if any(metric.startswith("excluded.") for metric in layout.metrics) and (sizes := sorted(_missing_images(summaries))):
         amounts = " to ".join(words.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
         yield f"The missing class has {amounts} of these images."
@@ -191,8 +195,8 @@ def _list(values: Iterator[str]) -> str:
     return " and ".join(dict.fromkeys(values))
 
 
-def _images(summaries: Sequence[RunResult]) -> str:
-    sizes = dict.fromkeys((summary.data, summary.test.n) for summary in summaries)
+def _images(measured: Sequence[tuple[str, Measures]]) -> str:
+    sizes = dict.fromkeys((data, measures.n) for data, measures in measured)
     return "n = " + ", ".join(f"{words.thousands(n)} images ({data})" for data, n in sizes)
 
 
@@ -200,9 +204,9 @@ def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
     return (summary.excluded.n for summary in summaries if summary.excluded)
 
 
-def _epochs(summaries: Sequence[RunResult]) -> str:
+def _epochs(measured: Sequence[tuple[str, Measures]]) -> str:
     said = {"last": "last epoch", "best": "best epoch by validation accuracy"}
-    return _list(said[summary.test.selected] for summary in summaries)
+    return _list(said[measures.selected] for _, measures in measured)
 
 
 def _seeds(cells: Mapping[tuple[str, str, str], Cell], over: str) -> str:

@@ -152,3 +152,13 @@ def test_the_aligned_gap_is_the_raw_one_where_the_loss_sees_raw_logits():
     assert metrics.value(fake_run.summary(gaps=(raw, other)), "aligned_gap.entropy") == 0.5
     assert metrics.value(fake_run.summary(gaps=(raw, other, aligned)), "aligned_gap.entropy") == 0.1
     assert metrics.value(fake_run.summary(gaps=()), "aligned_gap.entropy") is None
+
+
+def test_the_page_says_on_which_images_its_numbers_were_measured():
+    def said(*shown):
+        notes = tabulate(results(), Layout(rows="method", columns="pair", metrics=shown)).notes
+        return " ".join(notes).replace("\N{NO-BREAK SPACE}", " ")
+
+    assert "on the test split, n = 10 000 images" in said("test.accuracy")
+    assert "held out of the training set, n = 143 images" in said("val.accuracy")
+    assert "test split" not in said("val.accuracy")
