@@ -76,6 +76,7 @@ class Method(nn.Module, ABC):
 
     A subclass names its options class once, as the annotation of `options`; `Options` is that class. Its taps are patterns
     (kdcli.core.taps); an instance's are those of its networks. consumes and trains are for people, in the list of methods.
+    follows_history: it reads Setup.history, so that what its teacher's run kept is part of what decides its result.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -85,6 +86,7 @@ class Method(nn.Module, ABC):
     teacher_taps: ClassVar[tuple[str, ...]] = ()
     consumes: ClassVar[str]
     trains: ClassVar[str] = "student"
+    follows_history: ClassVar[bool] = False
     cacheable: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

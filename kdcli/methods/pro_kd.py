@@ -59,6 +59,7 @@ class ProgressiveDistillation(Method):
     options: Options
     teachers = Arity(1, 1)
     consumes = "teacher logits, along its training"
+    follows_history = True
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import tomli_w
@@ -11,11 +12,11 @@ import tomli_w
 from kdcli import catalog
 from kdcli.errors import KdError
 from kdcli.files import sha256_file, sha256_json
-from kdcli.header import read_header
+from kdcli.header import kept_along, read_header
 from kdcli.recipe.layers import NAMED, dotted
 from kdcli.recipe.positions import Path as KeyPath
 from kdcli.recipe.resolve import resolve_teacher
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.schema import DistillRecipe, Recipe
 from kdcli.recipe.shortened import Stretch
 
 # what may differ between two runs that learn the same; by section
@@ -97,6 +98,9 @@ def recipe_hash(recipe: Recipe) -> str:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
             table["name"] = _own_file(section, table["name"])
+    if catalog.entry("method", recipe.method.name).facts.get("follows_history"):
+        content["method"].pop("checkpoints", None)
+        content["history"] = _history(recipe)
     reference = recipe.report.reference
     if reference is not None:  # the one part of [report] that changes a run's numbers
         content["reference"] = _content(reference) if reference.endswith(".toml") else _weights(reference)
@@ -108,6 +112,17 @@ def _weights(path: str) -> str:
         return read_header(path)[1].tensors_sha256 or path
     except KdError:
         return path
+
+
+def _history(recipe: Recipe) -> list[str]:
+    """The checkpoints along a teacher's training by their weights: given ones, or those that the run of its checkpoint kept."""
+    paths = recipe.method.options.get("checkpoints") or ()
+    source = recipe.teacher[0].checkpoint if isinstance(recipe, DistillRecipe) and recipe.teacher else None
+    with suppress(KdError):  # one that is not there is refused when it is loaded
+        if not paths and source is not None:
+            found, header = read_header(source)
+            paths = kept_along(found, header.epoch)[:-1]
+    return [_weights(str(path)) for path in paths]
 
 
 def _content(recipe: str, epochs: int | None = None, schedule: Stretch | None = None) -> str:
