@@ -11,13 +11,14 @@ from torch import Tensor
 from kdcli.errors import BadData, Incompatible, UsageError
 
 
-def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network") -> None:
+def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0) -> None:
     """Refuse logits that no analysis can use.
 
     Args:
         logits: [n,K] floating point.
         targets: [n] int64, classes from 0.
         label: what messages call the network.
+        start: number of the first of these samples, where they come in parts.
 
     Raises:
         Incompatible: shapes that do not fit each other, or fewer than two classes.
@@ -26,7 +27,7 @@ def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network")
     _check_shapes(logits, targets, label)
     finite = torch.isfinite(logits).all(dim=1)
     if not finite.all():
-        first = int(torch.nonzero(~finite)[0])
+        first = start + int(torch.nonzero(~finite)[0])
         raise BadData(
             f"logits of {label} are not finite for {int((~finite).sum())} of {len(logits)} samples, first for sample {first} (counted from 0)",
             hint="its training has diverged, or its input has: train it again with a lower optim.lr, and check that picture",
