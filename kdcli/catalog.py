@@ -200,6 +200,17 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
     return Entry(kind, name, path.stem, doc.partition("\n")[0], doc, path.resolve(), {}, factory)
 
 
+def teachers_in_words(least: int, most: int | None) -> str:
+    """How many teachers a method takes, as messages and lists say it."""
+    if most == 0:
+        return "no teacher"
+    if most is None:
+        return "one or more teachers" if least == 1 else f"at least {least} teachers"
+    if least == most:
+        return "one teacher" if least == 1 else f"{least} teachers"
+    return ("at most one teacher" if most == 1 else f"at most {most} teachers") if least == 0 else f"{least} to {most} teachers"
+
+
 def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of the datasets: the one given, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
     return Path(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data").expanduser()

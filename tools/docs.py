@@ -138,7 +138,7 @@ def methods_page() -> str:
     found = sorted((catalog.entry("method", name) for name in catalog.names("method")), key=lambda entry: (entry.family, entry.name))
     rows = [
         f"| [{entry.name}](methods/{entry.name}.md) | {entry.family} | {_cell(entry.summary.partition(': ')[2] or entry.summary)} "
-        f"| {teachers_in_words(entry)} | {entry.facts.get('consumes', '')} | {entry.facts.get('trains', 'student')} "
+        f"| {_teachers(entry)} | {entry.facts.get('consumes', '')} | {entry.facts.get('trains', 'student')} "
         f"| {'yes' if entry.facts.get('cacheable') else ''} |"
         for entry in found
     ]
@@ -153,7 +153,7 @@ def method_page(name: str) -> str:
     body = entry.doc.partition("\n")[2].strip()
     facts = [
         ("family", entry.family),
-        ("teachers", teachers_in_words(entry)),
+        ("teachers", _teachers(entry)),
         ("reads", entry.facts.get("consumes", "")),
         ("trains", entry.facts.get("trains", "student")),
         ("stored teacher logits serve", "yes" if entry.facts.get("cacheable") else "no"),
@@ -165,14 +165,8 @@ def method_page(name: str) -> str:
     return f"# {name}\n\n**{entry.summary}**\n\n| | |\n| --- | --- |\n{rows}\n\n```text\n{body}\n```\n\n## Options\n\n{table}\n{command}\n\n[All methods](../methods.md)"
 
 
-def teachers_in_words(entry: catalog.Entry) -> str:
-    """How many teachers a method takes."""
-    least, most = entry.facts.get("teachers") or (1, 1)
-    if most == 0:
-        return "none"
-    if most is None:
-        return "one or more" if least == 1 else f"{least} or more"
-    return str(least) if least == most else f"{least} to {most}"
+def _teachers(entry: catalog.Entry) -> str:
+    return catalog.teachers_in_words(*(entry.facts.get("teachers") or (1, 1))).removesuffix(" teachers").removesuffix(" teacher")
 
 
 def _recipes(method: str) -> list[str]:

@@ -22,7 +22,7 @@ kd methods
 kd methods skd
 kd methods --json -q | jq -r '.data[].name'
 """
-FAMILIES = ("logit", "feature", "relation", "contrastive", "multi-teacher", "online", "self", "own")  # others follow
+FAMILIES = ("baseline", "logit", "feature", "relation", "contrastive", "online", "chain", "self", "own")  # others follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,7 @@ def _card(found: Entry) -> MethodCard:
 
 
 def _needs(card: MethodCard) -> str:
-    least, most = card.teachers
-    if most == 0:
-        teachers = "no teacher"
-    elif least == most:
-        teachers = f"{least} teacher{'s' * (least > 1)}"
-    else:
-        teachers = f"{least} or more teachers" if most is None else f"{least} to {most} teachers"
+    from kdcli import catalog
+
     reads = f"reads {card.consumes}" if card.consumes else ""
-    return " · ".join(part for part in (f"needs {teachers}", reads, f"trains {card.trains}") if part)
+    return " · ".join(part for part in (f"needs {catalog.teachers_in_words(*card.teachers)}", reads, f"trains {card.trains}") if part)

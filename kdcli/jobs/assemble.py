@@ -137,7 +137,7 @@ def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: i
     """
     cls = method_class(name)
     if not cls.teachers.admits(given):
-        raise Incompatible(f"{name} takes {_arity_text(cls)}, {given} given")
+        raise Incompatible(f"{name} takes {catalog.teachers_in_words(*cls.teachers)}, {given} given")
     with random.seeded(setup.seed, "method"):  # regressors, embeddings and banks start from the recipe's seed alone
         return cls(cls.Options(**options), setup)
 
@@ -285,12 +285,3 @@ def _setup(
         history=teachers[0].history if teachers else (),
         between=lambda: between(teachers[0], student, feed.info) if teachers else {},
     )
-
-
-def _arity_text(cls: type[Method]) -> str:
-    least, most = cls.teachers
-    if most == 0:
-        return "no teacher"
-    if least == most:
-        return f"{least} teacher{'s' if least > 1 else ''}"
-    return f"at least {least} teacher{'s' if least > 1 else ''}" if most is None else f"{least} to {most} teachers"

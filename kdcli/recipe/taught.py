@@ -125,10 +125,10 @@ class Taught:
         if self.kind == "train-teacher":
             told = ("method.name", f"{name} needs a teacher", "kd distill has one; train-teacher learns from labels")
         elif given == 0:
-            told = ("teacher", f"missing: {name} needs {_words(number)}", "--teacher RUN, or [teacher] in the recipe")
+            told = ("teacher", f"missing: {name} needs {catalog.teachers_in_words(*number)}", "--teacher RUN, or [teacher] in the recipe")
         else:
             hint = "leave [teacher] out" if number[1] == 0 else "kd methods shows how many each method takes"
-            told = ("teacher", f"{name} takes {_words(number)}, got {given}", hint)
+            told = ("teacher", f"{name} takes {catalog.teachers_in_words(*number)}, got {given}", hint)
         self.problems.append(self.explainer.at(*told))
 
     def check_fit(self, data: DataSection) -> None:
@@ -179,12 +179,3 @@ class Taught:
             return
         self.layer.put(("student", "name"), smaller, Origin(teacher.told_by, file=teacher.path))
         self.layer.notes.append(f"student {smaller}: the smaller sibling of the teacher's {teacher.architecture}")
-
-
-def _words(number: Number) -> str:
-    least, most = number
-    if most == 0:
-        return "no teacher"
-    if most is None:
-        return "a teacher" if least == 1 else f"at least {least} teachers"
-    return ("one teacher" if least == 1 else f"{least} teachers") if least == most else f"{least} to {most} teachers"

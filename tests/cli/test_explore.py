@@ -16,7 +16,7 @@ from kdcli.cli import completion, text
 def test_methods_are_listed_by_family_with_their_number(kd):
     lines = kd("methods").out.splitlines()
     assert len(lines) == len(catalog.entries("method")) + 1
-    assert lines[0].split()[:2] == ["logit", "kd"]
+    assert [line.split()[:2] for line in lines[:3]] == [["baseline", "label_smoothing"], ["none", "Cross-entropy"], ["logit", "dist"]]
     assert lines[-1].startswith(f"  {len(catalog.entries('method'))} methods")
 
 
@@ -31,7 +31,7 @@ def test_a_method_in_full_shows_every_option_with_its_default(kd, name):
 
 
 def test_what_a_method_needs(kd):
-    assert kd("methods", "skd").out.startswith("skd · logit · needs 1 or more teachers · reads teacher logits · trains student\n")
+    assert kd("methods", "skd").out.startswith("skd · logit · needs one or more teachers · reads teacher logits · trains student\n")
     assert "needs no teacher" in kd("methods", "none").out
 
 

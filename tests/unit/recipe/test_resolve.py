@@ -134,7 +134,7 @@ def test_a_network_without_weights_is_no_teacher(write):
 
 @pytest.mark.parametrize(
     ("method", "count", "says"),
-    [("none", 1, "none takes no teacher, got 1"), ("kd", 0, "missing: kd needs a teacher")],
+    [("none", 1, "none takes no teacher, got 1"), ("kd", 0, "missing: kd needs one or more teachers")],
 )
 def test_the_number_of_teachers_must_fit_the_method(write, checkpoint, method, count, says):
     checkpoint()
