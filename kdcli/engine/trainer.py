@@ -119,6 +119,14 @@ class Trainer:
         """The deployable network: the average of the weights where one is kept."""
         return cast("Network", self.average.module) if self.average is not None else self.method.deployable()
 
+    def epochs_of_result(self, until: int | None = None) -> int:
+        """Epochs that train what is deployed: in all stages, or in those before number `until`, from 0."""
+        return sum(stage.epochs or self.settings.epochs for stage in self.stages[:until] if self._trains_the_result(stage))
+
+    def _trains_the_result(self, stage: Stage) -> bool:
+        # a stage that trains only helpers, or one network of several, has nothing whole to measure, to select or to keep
+        return stage.network is None and _trains(stage, self.method.deployable())
+
     def _run_stage(self, number: int) -> None:
         stage = self.stages[number]
         if number != self.position.stage:
@@ -190,8 +198,7 @@ class Trainer:
         work.meters.agree(self.runtime.ranks)
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
-        # a stage that trains only helpers, or one network of several, has nothing whole to measure, and nothing to select
-        final = stage.network is None and _trains(stage, self.method.deployable())
+        final = self._trains_the_result(stage)
         shown = network if final else stage.network
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or val.accuracy > self.best)
@@ -200,8 +207,8 @@ class Trainer:
             self.best = val.accuracy
             if writes:
                 self.hooks.keep("best", network)
-        if writes and self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
-            self.hooks.keep(f"epoch-{at.epoch:03d}", network)
+        if writes and final and self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
+            self.hooks.keep(f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network)
         speed = images / seconds if seconds > 0 else 0.0
         self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed))
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)

@@ -154,6 +154,7 @@ class _Execution:
         self.notes = notes
         self.keep_state = keep_state
         self.last_epoch: EpochDone | None = None
+        self.epochs: int | None = None
         self.started = time.perf_counter()
         job.runtime.watch_memory()
         self.recipe_sha256 = str(read_json(run / "environment.json")["recipe_sha256"])
@@ -192,6 +193,7 @@ class _Execution:
             resume=state,
         )
         network = self._selected(trainer.run())
+        self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
         outcome = measure_outcome(self.job, network, self.run.name)
         result = self._result(outcome, network, metrics.earlier_seconds)
         self._write(result, outcome, network, metrics)
@@ -290,8 +292,7 @@ class _Execution:
         )
 
     def _write(self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter) -> None:
-        epoch = self.last_epoch.at.epoch if self.last_epoch is not None and self.job.recipe.train.select == "last" else None
-        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256, epoch))
+        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256, self.epochs))
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished

@@ -53,6 +53,21 @@ class TwoStages(CrossEntropyMethod):
         return [Stage("hint", self.student.trunk("pooled"), self.loss, epochs=2, optim={"lr": 0.01}), Stage("distill", (self,), self.loss)]
 
 
+class ThreeStages(TwoStages):
+    """Before them, trains a helper that is not shipped."""
+
+    def __init__(self, options: MethodOptions, setup: Setup) -> None:
+        super().__init__(options, setup)
+        self.helper = Tiny()
+
+    def stages(self) -> list[Stage]:
+        return [Stage("helper", (self.helper,), self._help, epochs=8, network=self.helper), *super().stages()]
+
+    def _help(self, batch: Batch, at: Progress) -> Step:
+        z = self.helper(batch.x).logits
+        return Step({"ce": nn.functional.cross_entropy(z.float(), batch.y)}, z)
+
+
 @dataclass
 class NoiseFeed:
     """Images of noise whose mean tells the class."""

@@ -14,7 +14,7 @@ from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import Interrupted, NonFiniteLoss
 from kdcli.results import Interval, Measures
-from tests.unit.engine.conftest import CrossEntropyMethod, NoiseFeed, TwoStages
+from tests.unit.engine.conftest import CrossEntropyMethod, NoiseFeed, ThreeStages, TwoStages
 
 SGD = OptimSettings("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4})
 ADAMW = OptimSettings("adamw", {"lr": 0.01})
@@ -141,6 +141,14 @@ def test_the_best_epoch_is_the_one_with_the_best_validation_accuracy(make_method
     trained(make_method, feed, runtime, replace(BASE, keep_every=2), hooks=hooks)
     assert [e.best for e in events if isinstance(e, EpochDone)] == [True, True, False]
     assert kept == ["best", "best", "epoch-002"]
+
+
+def test_epochs_are_kept_of_what_is_shipped_and_counted_over_all_stages(make_method, feed, runtime):
+    kept = []
+    settings = replace(BASE, epochs=4, keep_every=2)
+    trainer, _ = trained(make_method, feed, runtime, settings, ThreeStages, Hooks(keep=lambda name, _network: kept.append(name)))
+    assert kept == ["epoch-002", "epoch-004", "epoch-006"]  # two epochs of one stage and four of another; none of the helper's
+    assert trainer.epochs_of_result() == 6
 
 
 def test_training_leaves_the_global_generator_alone(make_method, feed, runtime):
