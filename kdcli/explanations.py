@@ -20,8 +20,8 @@ Effect = Literal["distillation", "regularisation", "label smoothing"]
 
 @dataclass(frozen=True, slots=True)
 class ClassSimilarity:
-    """How a network responds to the samples of one class; see SimilarityAt. alike: the classes with the largest mean
-    similarity label and that label, largest first. column_error: standard error of column_cv, None if not measured.
+    """Of one class; see SimilarityAt. alike: the classes with the largest mean similarity labels, and these. column_error: standard
+    error of column_cv, None if not measured.
     """
 
     number: int
@@ -80,7 +80,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class ClassEffect:
-    """The verdict for one class. column_cv: of its samples. relative_entropy: mean entropy of its samples over log K."""
+    """The verdict for one class, from its own samples."""
 
     number: int
     n: int
@@ -131,14 +131,15 @@ class ClassMatrix:
     """How alike one network makes its classes, [K][K] in the order of ClassRelations, each from -1 to 1.
 
     of: Pearson correlation of the probabilities q = softmax(v / tau) over samples, after all but the top_k largest of each sample
-    were set to their mean where top_k is given; or cosine of the rows of the last layer's weight, which has no temperature. A
-    column without variance, and a weight row of zeros, has zeros, on the diagonal too. values: None where it was not asked for.
+    were set to their mean where top_k is given; or cosine of the rows of the last layer's weight, which has no temperature. n: samples;
+    None for weights. values: None where they were not asked for. zero_classes: whose probability does not vary, or whose weight
+    is zero; they have zeros, on the diagonal too.
     """
 
     of: Literal["probabilities", "weights"]
     temperature: float | None
     top_k: int | None
-    n: int
+    n: int | None
     values: Matrix | None
     contrast: Contrast | None
     zero_classes: tuple[int, ...] = ()
@@ -199,9 +200,7 @@ class ClassProjection:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Penultimate features in two dimensions. of: how many samples there were; points: those drawn. perplexity: of t-SNE.
-    explained: share of the variance in each direction, of PCA.
-    """
+    """Penultimate features in two dimensions: points, drawn from `of` samples. explained: share of the variance, by direction, of PCA."""
 
     kind: Literal["tsne", "pca"]
     of: int
@@ -212,9 +211,8 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Silhouette:
-    """Mean silhouette coefficient of penultimate features by class, from -1 (nearer to another class) to 1 (far from all others).
-
-    n: samples drawn of the `of` there were. by_class: None for a class without samples. The interval is normal over samples.
+    """Mean silhouette coefficient of penultimate features, from -1 (nearer to another class) to 1 (far from all others), with a
+    normal interval over the n samples drawn from `of`. by_class: None for a class without samples.
     """
 
     value: Estimate
@@ -234,6 +232,3 @@ class TeacherExplanation:
     tsne: Embedding | None = None
     pca: Embedding | None = None
     silhouette: Silhouette | None = None
-
-
-# ---- teacher and student ---------------------------------------------------------------------------------------------
