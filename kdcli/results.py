@@ -53,12 +53,13 @@ class GapAt:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One threshold that the user asked for."""
+    """One threshold that the user asked for. subject: whose value it is, where several checkpoints are measured."""
 
     name: str
     limit: float
     value: float | None
     passed: bool
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

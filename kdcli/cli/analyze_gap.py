@@ -11,7 +11,7 @@ from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.measuring import gates_of, show_gates_by_owner, split_of
+from kdcli.cli.measuring import gates_of, split_of
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -136,10 +136,11 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 
 def _show(env: Environment, report: GapReport) -> None:
     from kdcli.cli.gap_screen import gap_lines
+    from kdcli.cli.screen import show_gates
 
     for line in gap_lines(report, env.width):
         env.report(line)
-    show_gates_by_owner(env, report.gates, [pair.student for pair in report.pairs if pair.form == "raw"])
+    show_gates(env, report.gates)
 
 
 def _write(env: Environment, report: GapReport, csv: Path | None, plot: Path | None, logits: Path | None) -> None:

@@ -13,7 +13,7 @@ from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.measuring import gates_of, show_gates_by_owner, split_of
+from kdcli.cli.measuring import gates_of, split_of
 from kdcli.cli.text import columns
 from kdcli.report import words
 
@@ -58,6 +58,7 @@ def run(
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
     from kdcli import jobs
+    from kdcli.cli.screen import show_gates
 
     result = jobs.evaluate(
         checkpoints,
@@ -73,7 +74,7 @@ def run(
         env.report(line)
     if save_logits:
         env.report(f"  logits   {save_logits}")
-    show_gates_by_owner(env, result.gates, [label(item.checkpoint) for item in result.evaluations])
+    show_gates(env, result.gates)
     return Outcome.of(result)
 
 

@@ -1,16 +1,13 @@
-"""What evaluate and analyze-gap share: gates from flags, and gates that say whose they are."""
+"""What evaluate and analyze-gap share: gates from flags, and the split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from kdcli.cli.env import Environment
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.recipe.schema import GatesSection
-    from kdcli.results import GateResult
 
 SplitName = Literal["train", "val", "test"]
 
@@ -45,12 +42,3 @@ def split_of(name: str) -> SplitName:
     if name not in get_args(SplitName):
         raise UsageError(f"{name!r} is not a split", hint="--split test, val or train")
     return cast("SplitName", name)
-
-
-def show_gates_by_owner(env: Environment, gates: Sequence[GateResult], owners: Sequence[str]) -> None:
-    """Gates come in equal shares, one share an owner, in the order of the owners."""
-    from kdcli.cli.screen import show_gates
-
-    share = len(gates) // len(owners) if owners else 0
-    for place, owner in enumerate(owners):
-        show_gates(env, tuple(gates[place * share : (place + 1) * share]), owner=f"  ({owner})" if len(owners) > 1 else "")

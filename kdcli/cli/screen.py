@@ -164,12 +164,13 @@ def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[st
     return (label, accuracy, "", "", words.signed(gap.entropy), words.signed(gap.free_energy, 2), f"(τ = {gap.temperature:g}, {remark})")
 
 
-def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss: str = "", owner: str = "") -> None:
-    """One line per threshold, with the sign of how the limit compares. owner: whose value it is, where there are several."""
+def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss: str = "") -> None:
+    """One line per threshold, with the sign of how the limit compares, and whose value it is where there are several."""
     for gate in gates:
         lower = gate.name.startswith("min")
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
+        owner = f"  ({gate.subject})" if gate.subject else ""
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(mark, f" gate {gate.name.replace('_', '-')} {words.number(gate.limit)} {sign} {words.number(gate.value)}{owner}{tail}")
 

@@ -120,5 +120,5 @@ def _gates(report: GapReport, gates: GatesSection) -> tuple[GateResult, ...]:
         if pair.form == "raw":
             at_one = next((at for at in pair.at if at.temperature == 1.0), None)
             gap = GapAt(1.0, at_one.entropy.value, at_one.free_energy.value) if at_one else None
-            results += check_gates(gates, raw[pair.student].measures, gap)
+            results += check_gates(gates, raw[pair.student].measures, gap, subject=pair.student if len(raw) > 1 else "")
     return tuple(results)

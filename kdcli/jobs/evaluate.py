@@ -48,7 +48,12 @@ def evaluate(
         tensors = {f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)}
         save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
     evaluations = tuple(_evaluation(item, split, per_class=per_class) for item in measured)
-    results = tuple(gate for item in evaluations for gate in check_gates(gates or GatesSection(), item.measures, None))
+    asked, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
+    results = tuple(
+        gate
+        for item, subject in zip(evaluations, subjects, strict=True)
+        for gate in check_gates(asked, item.measures, None, subject=subject)
+    )
     return EvaluateResult(evaluations, _pairs(measured, labels), results)
 
 

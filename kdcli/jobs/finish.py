@@ -64,7 +64,7 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
     def evaluate(network: Network) -> Measures | None:
         if job.feed.size("val") == 0:
             return None
-        return measure(*network_logits(job, network, "val"), split="val")
+        return measure(*network_logits(job, network, "val"), split="val", selected=job.recipe.train.select)
 
     return evaluate
 
@@ -175,7 +175,7 @@ def _gaps(report: GapReport) -> tuple[GapAt, ...]:
     )
 
 
-def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None) -> tuple[GateResult, ...]:
+def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None, *, subject: str = "") -> tuple[GateResult, ...]:
     """The thresholds that were asked for, each with the value it met or missed. A gap gate without a teacher misses."""
     values: dict[str, tuple[float | None, bool]] = {
         "min_accuracy": (test.accuracy, True),
@@ -188,7 +188,7 @@ def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None) -> tuple
         limit = getattr(gates, name)
         if limit is not None:
             passed = value is not None and (value >= limit if at_least else value <= limit)
-            results.append(GateResult(name, limit, value, passed))
+            results.append(GateResult(name, limit, value, passed, subject))
     return tuple(results)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, cast
@@ -92,27 +92,43 @@ def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners
     place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
     values = {key: value for key, value in place.items() if value is not None}
     resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
-    digest = recipe_hash(resolved.recipe)
-    done = finished_runs(out).get(digest)
-    if done is not None:
-        return done
-    stopped = rundir.unfinished_run(out, digest)
-    if stopped is not None:
-        return Path(resume(stopped, listeners=listeners).run)
     length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
-    result = execute(resolved, out=out, listeners=listeners, command=f"kd train-teacher {section.recipe}{length}")
+    return obtain(resolved, out=out, listeners=listeners, command=f"kd train-teacher {section.recipe}{length}")[0]
+
+
+def obtain(
+    resolved: Resolved, *, out: Path, listeners: Sequence[Listener] = (), command: str = "", finished: Mapping[str, Path] | None = None
+) -> tuple[Path, RunResult | None]:
+    """The run of a recipe: found by content hash, gone on with if it was stopped, made if there is none.
+
+    Args:
+        finished: what `finished_runs(out)` says, for a caller who asks for many.
+
+    Returns:
+        Its directory, and its result if it was made now.
+    """
+    digest = recipe_hash(resolved.recipe)
+    done = (finished_runs(out) if finished is None else finished).get(digest)
+    if done is not None:
+        return done, None
+    stopped = rundir.unfinished_run(out, digest)
+    result = (
+        resume(stopped, listeners=listeners) if stopped is not None else execute(resolved, out=out, listeners=listeners, command=command)
+    )
     assert result is not None
-    return Path(result.run)
+    return Path(result.run), result
 
 
 def _try_one_batch(job: Job) -> None:
-    stage = job.method.stages()[0]
-    set_modes(job.method, stage)
-    job.method.on_epoch(Progress(stage.name, 1, 1, 0, 1))
-    batch = next(iter(job.feed.train(1)))
-    with torch.random.fork_rng(), job.runtime.autocast():
-        step = stage.loss(job.runtime.place(batch), Progress(stage.name, 1, 1, 0, 1))
-    job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
+    """Put a minibatch through the loss and the backward pass of every stage."""
+    batch = job.runtime.place(next(iter(job.feed.train(1))))
+    for stage in job.method.stages():
+        set_modes(job.method, stage)
+        at = Progress(stage.name, 1, 1, 0, 1)
+        job.method.on_epoch(at)
+        with torch.random.fork_rng(), job.runtime.autocast():
+            step = stage.loss(batch, at)
+        job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
 
 
 def _write_environment(run: Path, job: Job, command: str) -> None:

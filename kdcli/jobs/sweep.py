@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdcli.errors import Interrupted, KdError, Terminated
-from kdcli.jobs import rundir
 from kdcli.jobs.events import CellDone, CellStarted, Listener
-from kdcli.jobs.run import execute, resume
-from kdcli.recipe.source import recipe_hash
+from kdcli.jobs.run import obtain
 from kdcli.recipe.sweep import Cell, Sweep, load_sweep
 from kdcli.report.sweeps import finished_runs
-from kdcli.results import CellResult, RunResult, SweepResult
+from kdcli.results import CellResult, SweepResult
 
 
 def run_sweep(
@@ -37,6 +35,7 @@ def run_sweep(
     loaded.check()  # a mistake in the last cell must not show after hours
     folder = Path(out)
     unique = [cells[0] for cells in loaded.runs().values()]
+    finished = finished_runs(folder)  # read once: what this sweep adds are other cells
     results: list[CellResult] = []
     worked = 0
     for number, cell in enumerate(unique, 1):
@@ -44,7 +43,7 @@ def run_sweep(
             break
         for listener in listeners:
             listener(CellStarted(number, len(unique), cell.id, cell.labels))
-        result = _run_cell(cell, folder, listeners, command or f"kd sweep {loaded.path}")
+        result = _run_cell(cell, folder, finished, listeners, command or f"kd sweep {loaded.path}")
         worked += result.status != "skipped"
         results.append(result)
         for listener in listeners:
@@ -52,17 +51,9 @@ def run_sweep(
     return SweepResult(str(loaded.path), len(unique), tuple(results))
 
 
-def _run_cell(cell: Cell, out: Path, listeners: Sequence[Listener], command: str) -> CellResult:
-    digest = recipe_hash(cell.resolved.recipe)
-    done = finished_runs(out).get(digest)
-    if done is not None:
-        return CellResult(cell.id, cell.labels, "skipped", str(done))
+def _run_cell(cell: Cell, out: Path, finished: Mapping[str, Path], listeners: Sequence[Listener], command: str) -> CellResult:
     try:
-        stopped = rundir.unfinished_run(out, digest)
-        if stopped is not None:
-            result: RunResult | None = resume(stopped, listeners=listeners)
-        else:
-            result = execute(cell.resolved, out=out, listeners=listeners, command=command)
+        run, result = obtain(cell.resolved, out=out, listeners=listeners, command=command, finished=finished)
     except (Interrupted, Terminated) as error:
         error.hint = command  # the same command finds the finished cells and goes on with this one
         raise
@@ -70,5 +61,6 @@ def _run_cell(cell: Cell, out: Path, listeners: Sequence[Listener], command: str
         return CellResult(cell.id, cell.labels, "failed", error=error.message)
     except Exception as error:  # noqa: BLE001  whatever broke this cell, the others may work
         return CellResult(cell.id, cell.labels, "failed", error=f"{type(error).__name__}: {error}")
-    assert result is not None
-    return CellResult(cell.id, cell.labels, "done", result.run, metrics={"accuracy": result.test.accuracy})
+    if result is None:
+        return CellResult(cell.id, cell.labels, "skipped", str(run))
+    return CellResult(cell.id, cell.labels, "done", str(run), metrics={"accuracy": result.test.accuracy})

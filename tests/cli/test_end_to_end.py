@@ -75,7 +75,7 @@ def test_evaluate_counts_a_run_and_the_link_to_it_once(runs):
 def test_evaluate_gates_name_their_checkpoint(runs):
     answer = call("evaluate", "runs/kd", "runs/skd", "--min-accuracy", "1.0")
     assert answer.code == 3
-    assert [line.rpartition("(")[2] for line in answer.err.splitlines() if "gate" in line] == ["runs/kd)", "runs/skd)"]
+    assert [line.rpartition("(")[2] for line in answer.err.splitlines() if "gate" in line] == ["kd)", "skd)"]
 
 
 def test_analyze_gap_of_the_newest_run(runs):

@@ -33,7 +33,7 @@ def test_success_with_gates(kd, pretend):
     assert document["status"] == "ok"
     assert document["data"]["test"]["accuracy"] == 0.972
     assert document["data"]["gap"] == {"temperature": 1.0, "entropy": 0.081, "free_energy": 0.04, "aligned": False}
-    assert document["gates"] == [{"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True}]
+    assert document["gates"] == [{"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True, "subject": ""}]
     assert document["warnings"] == ["the teacher is worse than the student"]
     assert "stage=distill" in answer.err, "stderr is what it is without --json"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,12 +24,12 @@ SMALL = {**QUICK, "student.hidden": [12]}
 
 
 @pytest.fixture(scope="module")
-def ensemble(trained):
+def ensemble(trained, tmp_path_factory):
     """Two generations of a perceptron, shipped together."""
     epochs = []
     overrides = {**SMALL, "method.generations": 2, "method.ensemble": True, "train.select": "best", "train.keep_best": True}
     result = distill(
-        teacher=str(trained.out / "teacher"), method="born_again", student="mlp", out=trained.out, name="ensemble", overrides=overrides,
+        teacher=str(trained.out / "teacher"), method="born_again", student="mlp", out=tmp_path_factory.mktemp("ensemble"), overrides=overrides,
         listeners=[lambda event: epochs.append(event) if isinstance(event, EpochDone) else None],
     )  # fmt: skip
     return result, epochs
@@ -35,7 +37,7 @@ def ensemble(trained):
 
 def test_a_checkpoint_of_several_networks_says_how_to_build_them(trained, ensemble):
     result, _ = ensemble
-    header = read_header(trained.out / "ensemble")[1]
+    header = read_header(Path(ensemble[0].run))[1]
     member = {"architecture": "mlp", "arguments": read_header(trained.out / "kd")[1].arguments}
     assert (header.architecture, header.arguments) == ("composite", {"combine": "mean_probabilities", "members": [member, member]})
     assert (result.network, result.parameters) == ("composite", 2 * trained.kd.parameters)
@@ -44,9 +46,9 @@ def test_a_checkpoint_of_several_networks_says_how_to_build_them(trained, ensemb
 
 def test_it_is_measured_again_from_its_checkpoint_alone(trained, ensemble):
     result, _ = ensemble
-    found = evaluate([trained.out / "ensemble"]).evaluations[0].measures
+    found = evaluate([Path(ensemble[0].run)]).evaluations[0].measures
     assert (found.accuracy, found.nll, found.entropy) == (result.test.accuracy, result.test.nll, result.test.entropy)
-    report = analyze_gap(trained.out / "teacher", [trained.out / "ensemble"], bootstrap=10)
+    report = analyze_gap(trained.out / "teacher", [Path(ensemble[0].run)], bootstrap=10)
     assert report.students[0].network == "composite"
 
 
@@ -58,18 +60,18 @@ def test_each_stage_shows_its_own_network_and_the_best_is_chosen_among_whole_one
 
 
 def test_it_teaches(trained, ensemble, tmp_path):
-    result = distill(teacher=str(trained.out / "ensemble"), method="kd", student="mlp", out=tmp_path, overrides=SMALL)
+    result = distill(teacher=ensemble[0].run, method="kd", student="mlp", out=tmp_path, overrides=SMALL)
     assert (result.teachers[0].architecture, result.teachers[0].test.accuracy) == ("composite", pytest.approx(ensemble[0].test.accuracy))
 
 
 def test_self_learning_teachers_of_its_kind_are_built_fresh(trained, ensemble, tmp_path):
     overrides = {**SMALL, "train.epochs": 1, "method.self_teachers": 1}
-    assert distill(teacher=str(trained.out / "ensemble"), method="slkd", student="mlp", out=tmp_path, overrides=overrides) is not None
+    assert distill(teacher=ensemble[0].run, method="slkd", student="mlp", out=tmp_path, overrides=overrides) is not None
 
 
 def test_it_is_no_start_for_one_network(trained, ensemble, tmp_path):
     with pytest.raises(Incompatible, match="does not fit composite"):
-        train_teacher(model="mlp", out=tmp_path, overrides={**QUICK, "model.init": str(trained.out / "ensemble")})
+        train_teacher(model="mlp", out=tmp_path, overrides={**QUICK, "model.init": ensemble[0].run})
 
 
 def test_student_and_assistant_are_shipped_as_their_sum(trained, tmp_path):
