@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,18 @@ def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
         seed: of the draws.
     """
     n = len(values)
+    return torch.cat([counts @ values / n for counts in resampled_counts(n, resamples=resamples, seed=seed)])
+
+
+def resampled_counts(n: int, *, resamples: int, seed: int) -> Iterator[Tensor]:
+    """How often each of n samples is in a resample, some resamples at a time, [rows,n] float64: for statistics that are no means.
+
+    These are the resamples of `resampled_means` with the same seed.
+    """
     stream = random.key(seed, "bootstrap")
     rows = max(1, _DRAWS // n)
-    means = [_counts(stream, first, min(rows, resamples - first), n) @ values / n for first in range(0, resamples, rows)]
-    return torch.cat(means)
+    for first in range(0, resamples, rows):
+        yield _counts(stream, first, min(rows, resamples - first), n)
 
 
 def _counts(stream: int, first: int, rows: int, n: int) -> Tensor:

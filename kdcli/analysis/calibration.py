@@ -26,12 +26,15 @@ class _Bins(NamedTuple):
 
 
 def _binned(probabilities: Tensor, targets: Tensor, bins: int) -> _Bins:
-    """Bins are closed on the left, the last one on both sides."""
     confidence, predicted = probabilities.double().max(dim=1)
+    return _sums(confidence, predicted == targets, bins)
+
+
+def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
+    """Bins are closed on the left, the last one on both sides."""
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
-    hits = (predicted == targets).double()
-    sums = (torch.bincount(place, weights=weights, minlength=bins) for weights in (confidence, hits))
+    sums = (torch.bincount(place, weights=weights, minlength=bins) for weights in (confidence, correct.double()))
     return _Bins(torch.bincount(place, minlength=bins), *sums)
 
 
@@ -49,6 +52,17 @@ def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: 
         bins: how many.
     """
     return _error(_binned(probabilities, targets, bins))
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
+    """`expected_calibration_error` of answers whose probabilities were not kept.
+
+    Args:
+        confidence: [n] float64, the largest probability of each sample.
+        correct: [n] bool, whether the class that has it is the true one.
+        bins: how many.
+    """
+    return _error(_sums(confidence, correct, bins))
 
 
 def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> CalibrationCurve:

@@ -1,0 +1,293 @@
+"""How alike two networks represent the same samples: linear centred kernel alignment, of two taps or stage by stage.
+
+Kornblith et al., Similarity of neural network representations revisited, ICML 2019, for features X [n,D1], Y [n,D2] with centred columns:
+
+    CKA = |Y^T X|_F^2 / (|X^T X|_F |Y^T Y|_F)
+
+1 for features that are equal up to rotation, scale and shift. It is biased: independent features have about sqrt(D1 D2) / n where n
+is far above the dimensions, and nearly 1 where it is far below; take at least 512 samples. The unbiased form adds up HSIC_1 over
+minibatches (Song et al., Feature selection via dependence maximization, JMLR 2012, theorem 2; Nguyen et al., Do wide and deep networks
+learn the same things?, ICLR 2021, equation 3) and needs neither all features at once nor many samples; it may be slightly negative.
+
+Maps are flattened to C H W numbers. Pool them first to compare what is represented rather than where; the result's dimensions tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdcli.analysis.pairs import check_finite
+from kdcli.comparisons import StageCka
+from kdcli.errors import BadData, Incompatible, UsageError
+from kdcli.explanations import Matrix
+
+_LEAST = 4  # samples that HSIC_1 needs
+_FLAT = 1e-24  # features whose variance is below this share of their mean square vary by rounding alone
+_BLOCK = 1024  # rows or columns in float64 at a time
+_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+# ---- all samples at once ---------------------------------------------------------------------------------------------
+
+
+class _Side(NamedTuple):
+    """Features [n,D] of one tap as they came, their column means [D] float64, whether they vary, and |X^T X|_F."""
+
+    x: Tensor
+    mean: Tensor
+    varies: bool
+    norm: float
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """Linear CKA of two representations of the same samples, in float64: 0 to 1, and 0 where one of them does not vary.
+
+    Works through D1 x D2 or n x n products, whichever is cheaper, and copies neither x nor y as a whole.
+
+    Args:
+        x: [n,...], flattened to [n,D1].
+        y: [n,...], flattened to [n,D2].
+
+    Raises:
+        Incompatible: different numbers of samples, or fewer than two.
+        BadData: features that are not finite, named by sample.
+    """
+    return stage_cka({"x": x}, {"y": y}).values[0][0]
+
+
+def stage_cka(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> StageCka:
+    """Linear CKA of every tap of the student with every tap of the teacher, from all samples at once, by tap name.
+
+    Args:
+        student: features [n,...] by tap.
+        teacher: features [n,...] by tap, of the same samples.
+
+    Raises:
+        UsageError: a side without taps.
+        Incompatible: different numbers of samples, or fewer than two.
+        BadData: features that are not finite, named by tap and sample.
+    """
+    n = _samples(student, teacher)
+    if n < 2:
+        raise Incompatible(f"CKA compares how features vary over samples, and there is {n}", hint="give at least 512 samples")
+    first, second = ([_side(f"tap {tap} of the {name}", x) for tap, x in taps.items()] for name, taps in _named(student, teacher))
+    return StageCka(
+        student_taps=tuple(student),
+        teacher_taps=tuple(teacher),
+        student_dimensions=tuple(each.x.shape[1] for each in first),
+        teacher_dimensions=tuple(each.x.shape[1] for each in second),
+        values=tuple(tuple(_alignment(a, b) for b in second) for a in first),
+        n=n,
+    )
+
+
+def _named(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> tuple[tuple[str, Mapping[str, Tensor]], ...]:
+    return (("student", student), ("teacher", teacher))
+
+
+def _samples(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> int:
+    for name, taps in _named(student, teacher):
+        if not taps:
+            raise UsageError(f"no tap of the {name} was given to compare", hint='name some, such as "stage*" or "pooled"')
+    counts = {f"tap {tap} of the {name}": len(x) for name, taps in _named(student, teacher) for tap, x in taps.items()}
+    (first, n), *others = counts.items()
+    for place, count in others:
+        if count != n:
+            raise Incompatible(f"{first} has {n} samples, {place} has {count}", hint="take both from the same pass over the data")
+    return n
+
+
+def _side(place: str, x: Tensor) -> _Side:
+    x = _flat(x, place)
+    check_finite(x, f"features of {place}")
+    n = len(x)
+    mean, square = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device), 0.0
+    for start in range(0, n, _BLOCK):
+        mean += x[start : start + _BLOCK].double().sum(dim=0) / n
+        square += x[start : start + _BLOCK].double().square().sum().item()
+    spread = sum((x[start : start + _BLOCK].double() - mean).square().sum().item() for start in range(0, n, _BLOCK))
+    side = _Side(x, mean, spread > _FLAT * square, 0.0)
+    return side._replace(norm=_product(side, side) ** 0.5) if side.varies else side
+
+
+def _flat(x: Tensor, place: str) -> Tensor:
+    """Features [n,...] as [n,D], off an accelerator that has no float64."""
+    if x.ndim < 2 or x.numel() == 0:
+        raise Incompatible(f"features of {place} have shape {list(x.shape)}, not [n, D] or [n, C, H, W]")
+    x = x.detach().flatten(1)
+    return x.cpu() if x.device.type == "mps" else x
+
+
+def _alignment(a: _Side, b: _Side) -> float:
+    if not (a.varies and b.varies):
+        return 0.0
+    return min(1.0, _product(a, b) / (a.norm * b.norm))
+
+
+def _product(a: _Side, b: _Side) -> float:
+    """|X^T Y|_F^2 of centred features, which is also the inner product of the two Gram matrices."""
+    n, first, second = len(a.x), a.x.shape[1], b.x.shape[1]
+    if first * second <= n * (first + second):
+        products = torch.zeros(first, second, dtype=torch.float64, device=a.x.device)
+        for start in range(0, n, _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            products.addmm_((a.x[rows].double() - a.mean).T, b.x[rows].double() - b.mean)
+        return products.square().sum().item()
+    return (_gram(a) * (_gram(b) if b is not a else _gram(a))).sum().item()
+
+
+def _gram(side: _Side) -> Tensor:
+    """X X^T of centred features, [n,n] float64, a few columns of X at a time."""
+    gram = torch.zeros(len(side.x), len(side.x), dtype=torch.float64, device=side.x.device)
+    for start in range(0, side.x.shape[1], _BLOCK):
+        columns = side.x[:, start : start + _BLOCK].double() - side.mean[start : start + _BLOCK]
+        gram.addmm_(columns, columns.T)
+    return gram
+
+
+# ---- batch by batch --------------------------------------------------------------------------------------------------
+
+
+class _Sums(NamedTuple):
+    """HSIC_1 in one batch, times its samples: of every pair of taps [S,T], and of each side's taps with themselves [S], [T]."""
+
+    cross: Tensor
+    student: Tensor
+    teacher: Tensor
+
+
+class MinibatchCka:
+    """Adds up unbiased minibatch CKA of every student tap with every teacher tap, while features pass by.
+
+    Keeps a few numbers a batch and nothing else, in float64 and where the features are; waits for the device only in `result`. Batches
+    count by their samples; those of fewer than four are left out.
+
+        cka = MinibatchCka(("stage1", "pooled"), ("stage1", "stage2", "pooled"))
+        for batch in batches: cka.update(student(batch, taps).taps, teacher(batch, taps).taps)
+        found = cka.result()
+    """
+
+    def __init__(self, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> None:
+        self.taps = (tuple(student_taps), tuple(teacher_taps))
+        for name, taps in zip(("student", "teacher"), self.taps, strict=True):
+            if not taps:
+                raise UsageError(f"no tap of the {name} was given to compare", hint='name some, such as "stage*" or "pooled"')
+        self._dimensions: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._sums: list[_Sums] = []
+        self._bad: list[Tensor] = []  # [S + T] a batch: the first sample that is not finite, or the number of samples
+        self._sizes: list[int] = []
+        self._left_out = 0
+
+    def update(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
+        """Take in one batch: features [B,...] by tap; taps that were not named at the start are ignored.
+
+        Raises:
+            Incompatible: a tap that is missing or changes its size, or different numbers of samples.
+        """
+        sides = [self._pick(number, taps) for number, (_, taps) in enumerate(_named(student, teacher))]
+        size = _samples(*sides)
+        dimensions = tuple(tuple(x.shape[1] for x in taps.values()) for taps in sides)
+        if self._dimensions is None:
+            self._dimensions = dimensions[0], dimensions[1]
+        if dimensions != self._dimensions:
+            raise Incompatible(f"features of the taps have {dimensions} numbers a sample in this batch, {self._dimensions} in the first")
+        self._sizes.append(size)
+        self._bad.append(torch.stack([_first_bad(x) for taps in sides for x in taps.values()]))
+        if size < _LEAST:
+            self._left_out += size
+            return
+        first, second = (torch.stack([_u_centred(x).flatten() for x in taps.values()]) for taps in sides)
+        scale = size / (size * (size - 3))
+        self._sums.append(_Sums(first @ second.T * scale, first.square().sum(1) * scale, second.square().sum(1) * scale))
+
+    def _pick(self, number: int, taps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        name = ("student", "teacher")[number]
+        missing = [tap for tap in self.taps[number] if tap not in taps]
+        if missing:
+            raise Incompatible(f"the {name} gave no tap {missing[0]}", hint=f"it gave: {', '.join(taps) or 'none'}")
+        return {tap: _flat(taps[tap], f"tap {tap} of the {name}") for tap in self.taps[number]}
+
+    def result(self) -> StageCka:
+        """What has been added up so far.
+
+        Raises:
+            BadData: no batch of at least four samples, or features that are not finite, named by tap and sample.
+        """
+        if not self._sums or self._dimensions is None:
+            raise BadData(
+                f"CKA needs batches of at least {_LEAST} samples, and there was none in {sum(self._sizes)} samples",
+                hint="use larger batches, or more samples",
+            )
+        self._check_finite()
+        sums = _Sums(*(torch.stack(column).cpu() for column in zip(*self._sums, strict=True)))
+        values, low, high = _with_interval(sums)
+        return StageCka(
+            *self.taps,
+            *self._dimensions,
+            values=_rows(values),
+            n=sum(self._sizes) - self._left_out,
+            batches=len(self._sums),
+            left_out=self._left_out,
+            low=None if low is None else _rows(low),
+            high=None if high is None else _rows(high),
+        )
+
+    def _check_finite(self) -> None:
+        places = [f"tap {tap} of the {name}" for name, taps in zip(("student", "teacher"), self.taps, strict=True) for tap in taps]
+        start = 0
+        for size, firsts in zip(self._sizes, torch.stack(self._bad).tolist(), strict=True):
+            for place, first in zip(places, firsts, strict=True):
+                if first < size:
+                    raise BadData(
+                        f"features of {place} are not finite, first for sample {start + first} (counted from 0)",
+                        hint="its training has diverged, or its input has: train it again with a lower optim.lr",
+                    )
+            start += size
+
+
+def _first_bad(x: Tensor) -> Tensor:
+    """Position of the first row of x [n,D] that is not finite, n if all are."""
+    finite = torch.isfinite(x).all(dim=1)
+    return torch.where(finite, len(x), torch.arange(len(x), device=x.device)).min()
+
+
+def _u_centred(x: Tensor) -> Tensor:
+    """The linear kernel of features [n,D], U-centred, [n,n] float64: HSIC_1 of two kernels is the inner product of theirs over n (n - 3).
+
+    U-centring (Szekely and Rizzo, Annals of Statistics 2014, section 3.1) makes every row and column sum to 0 with a zero diagonal. Being an
+    inner product, it keeps CKA within [-1, 1].
+    """
+    x = x.double()
+    square = x.square().sum()
+    x = x - x.mean(dim=0)  # changes nothing but the rounding
+    x = torch.where(x.square().sum() > _FLAT * square, x, 0.0)
+    n = len(x)
+    kernel = (x @ x.T).fill_diagonal_(0.0)
+    rows = kernel.sum(dim=1)
+    kernel = kernel - rows / (n - 2) - rows[:, None] / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
+    return kernel.fill_diagonal_(0.0)
+
+
+def _with_interval(sums: _Sums) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """CKA [S,T] and, from two batches on, its normal 95 % interval by the jackknife over batches."""
+    totals = [column.sum(dim=0) for column in sums]
+    values, batches = _ratio(*totals), len(sums.cross)
+    if batches < 2:
+        return values, None, None
+    left = _ratio(*(total - column for total, column in zip(totals, sums, strict=True)))
+    half = _Z95 * ((batches - 1) * left.var(dim=0, correction=0)).sqrt()
+    return values, (values - half).clamp(min=-1.0), (values + half).clamp(max=1.0)
+
+
+def _ratio(cross: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    """[...,S,T] over the norms [...,S] and [...,T]; 0 where one of them does not vary."""
+    scale = (student.clamp(min=0)[..., :, None] * teacher.clamp(min=0)[..., None, :]).sqrt()
+    return torch.where(scale > 0, cross / scale.masked_fill(scale == 0, 1.0), 0.0).clamp(-1.0, 1.0)
+
+
+def _rows(matrix: Tensor) -> Matrix:
+    return tuple(tuple(row) for row in matrix.tolist())
