@@ -156,7 +156,7 @@ class Trainer:
                     step = self._forward_backward(forward, work, batch, len(group))
                 work.meters.update(step, batch.y, self.position.step + 1)
             self.runtime.step(work.optimiser, self.settings.clip_norm)
-            if self.average is not None:
+            if self.average is not None and work.trains_the_result:  # else an early stage's steps would count for nothing
                 self.average.update_parameters(self.method.deployable())
             self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
             self._after_step(work, rate, (work.meters.seen - already) / (time.perf_counter() - started))
@@ -198,7 +198,7 @@ class Trainer:
         work.meters.agree(self.runtime.ranks)
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
-        final = self._trains_the_result(stage)
+        final = work.trains_the_result
         shown = network if final else stage.network
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or val.accuracy > self.best)
@@ -278,6 +278,7 @@ class _StageWork:
     def __init__(self, trainer: Trainer, stage: Stage) -> None:
         self.trainer = trainer
         self.stage = stage
+        self.trains_the_result = trainer._trains_the_result(stage)  # noqa: SLF001  one class in two parts
         settings = trainer.settings
         self.batches = trainer.feed.train_batches
         self.epochs = stage.epochs or settings.epochs
