@@ -212,7 +212,7 @@ class Embedding:
 @dataclass(frozen=True, slots=True)
 class Silhouette:
     """Mean silhouette coefficient of penultimate features, from -1 (nearer to another class) to 1 (far from all others), with a
-    normal interval over the n samples drawn from `of`. by_class: None for a class without samples.
+    normal interval over the n samples drawn from `of`, each against the others as they are. by_class: None without samples.
     """
 
     value: Estimate
