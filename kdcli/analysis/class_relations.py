@@ -217,7 +217,10 @@ def likeness(first: Tensor, second: Tensor) -> tuple[float | None, Interval | No
     if value.isnan():
         return None, None
     left = _correlation(sums.without)
-    return value.item(), None if len(x) < 4 or bool(left.isnan().any()) else _jackknife(value.item(), left)
+    if len(x) < 4 or bool(left.isnan().any()):
+        return value.item(), None
+    interval = _jackknife(value.item(), left)
+    return value.item(), Interval(max(-1.0, interval.low), min(1.0, interval.high))
 
 
 def _centred(x: Tensor) -> Tensor:

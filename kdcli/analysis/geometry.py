@@ -140,15 +140,15 @@ def project(
     check_features(features, targets, label=label)
     _check_plane(features, weight, classes, label)
     a, b, c = classes
-    rows = weight.detach().double()
+    rows, targets = weight.detach().double().cpu(), targets.cpu()
     basis = _basis(rows[a], rows[b], rows[c], label, classes)
-    eligible = torch.isin(targets, torch.tensor(classes, device=targets.device)).nonzero().flatten()
-    sample = eligible[draw(targets[eligible].cpu(), most, seed=seed, purpose="projection").to(eligible.device)]
-    member = targets[sample][:, None] == torch.tensor(classes, device=targets.device)  # [m,3]
+    eligible = torch.isin(targets, torch.tensor(classes)).nonzero().flatten()
+    sample = eligible[draw(targets[eligible], most, seed=seed, purpose="projection")]
+    member = targets[sample][:, None] == torch.tensor(classes)  # [m,3]
     missing = [number for number, n in zip(classes, member.sum(dim=0).tolist(), strict=True) if not n]
     if missing:
         raise BadData(f"class {missing[0]} has no samples to project", hint="choose three classes that the split has")
-    xy = (features[sample].double() - rows[a]) @ basis
+    xy = (features[sample.to(features.device)].double().cpu() - rows[a]) @ basis
     centres, spread = _spread(xy, member.double(), label)
     return ClassProjection(
         classes=classes,
