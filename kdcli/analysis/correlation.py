@@ -23,9 +23,14 @@ class Correlations(NamedTuple):
 
 
 def ranks(x: Tensor) -> Tensor:
-    """Ranks along the last dimension, from 1, equal values sharing the mean of theirs; [...,n] float64. x [...,n] finite."""
-    ordered, x = x.sort(dim=-1).values, x.contiguous()
-    return (torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1).double() / 2
+    """Ranks inside each row of x [n,m], from 1, equal values sharing the mean of theirs; [n,m] float64."""
+    ordered, order = x.sort(dim=1)
+    places = torch.arange(1.0, x.shape[1] + 1, dtype=torch.float64, device=x.device).expand(x.shape)
+    found = torch.empty_like(places).scatter_(1, order, places)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
+    x, ordered = x[tied], ordered[tied]
+    found[tied] = (torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1).double() / 2
+    return found
 
 
 def spearman_rows(x: Tensor, y: Tensor) -> Tensor:

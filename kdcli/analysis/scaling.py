@@ -29,6 +29,7 @@ Edge = Literal["cold", "hot"]
 _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
 _RANGE = 1e3  # T lies within this factor of the logits' spread: below, answers are certain; above, all classes are equal
 _PRECISION = 1e-11  # relative, of the inverse temperature
+_NEWTON = 1e-6  # a step of Newton's method this small has squared, at the next, what error is left
 _STEPS = 200  # never reached: halving the range takes 40
 
 
@@ -62,14 +63,14 @@ def fit_temperature(logits: Tensor, targets: Tensor, *, start: float = 1.0, labe
         raise UsageError(f"the first temperature must be a number greater than 0, got {start}")
     check_logits(logits, targets, label=label)
     check_varied(logits, label=label)
-    return _fit(logits, targets, start)
+    return _fit(logits, targets, _survey(logits, targets), start)
 
 
-def _fit(logits: Tensor, targets: Tensor, start: float) -> Fit:
-    spread, slope_at_0, separated = _survey(logits, targets)
-    if separated:
+def _fit(logits: Tensor, targets: Tensor, survey: _Survey, start: float) -> Fit:
+    spread = survey.variance.mean().item() ** 0.5
+    if not survey.wrong.any():
         return Fit(spread / _RANGE, "cold")
-    if slope_at_0 >= 0:
+    if survey.others.mean().item() >= 0:
         return Fit(spread * _RANGE, "hot")
     low, high = 1 / (_RANGE * spread), _RANGE / spread
     b = min(max(1 / start, low), high)
@@ -77,9 +78,9 @@ def _fit(logits: Tensor, targets: Tensor, start: float) -> Fit:
         slope, curvature = _slope(logits, targets, b)
         low, high = (low, b) if slope > 0 else (b, high)
         step = b - slope / curvature if curvature > 0 else high
-        step = step if low < step < high else (low * high) ** 0.5
+        step, enough = (step, _NEWTON) if low < step < high else ((low * high) ** 0.5, _PRECISION)
         b, moved = step, abs(step - b)
-        if moved <= _PRECISION * b:
+        if moved <= enough * b:
             break
     return Fit(1 / b, None)
 
@@ -91,14 +92,23 @@ def _relative(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
         yield x - x.gather(1, targets[first : first + _ROWS, None])
 
 
-def _survey(logits: Tensor, targets: Tensor) -> tuple[float, float, bool]:
-    """Root mean variance of the logits within samples, the loss's slope at 1 / T = 0, and whether no sample is classified wrongly."""
-    variance, slope, separated = 0.0, 0.0, True
-    for x in _relative(logits, targets):
-        variance += x.var(dim=1, correction=0).sum().item()
-        slope += x.mean(dim=1).sum().item()
-        separated = separated and x.max().item() <= 0
-    return (variance / len(logits)) ** 0.5, slope / len(logits), separated
+class _Survey(NamedTuple):
+    """What tells of every sample, before any fit, whether there is a minimum, [n]: variance of its logits; mean of the logits
+    less the true class's, whose mean over samples is the loss's slope at 1 / T = 0; whether another class has a larger one.
+    """
+
+    variance: Tensor
+    others: Tensor
+    wrong: Tensor
+
+    def of(self, samples: Tensor) -> _Survey:
+        """Of some of them, by mask [n]."""
+        return _Survey(*(column[samples] for column in self))
+
+
+def _survey(logits: Tensor, targets: Tensor) -> _Survey:
+    parts = [_Survey(x.var(dim=1, correction=0), x.mean(dim=1), x.amax(dim=1) > 0) for x in _relative(logits, targets)]
+    return _Survey(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _slope(logits: Tensor, targets: Tensor, b: float) -> tuple[float, float]:
@@ -172,12 +182,12 @@ def cross_fitted(
     if not 2 <= folds <= len(logits):
         raise UsageError(f"the number of folds must be at least 2 and at most the {len(logits)} samples, got {folds}", hint="5 is usual")
     part = random.permutation(random.key(seed, "calibration folds"), len(logits)) % folds
-    start, fits = 1.0, []
+    survey, start, fits = _survey(logits, targets), 1.0, []
     temperatures = torch.empty(len(logits), dtype=torch.float64)
     for fold in range(folds):
         others = part != fold
         check_varied(logits[others], label=f"{label} (all but fold {fold + 1})")
-        fits.append(_fit(logits[others], targets[others], start))
+        fits.append(_fit(logits[others], targets[others], survey.of(others), start))
         start = fits[-1].temperature
         temperatures[~others] = start
     return _report(

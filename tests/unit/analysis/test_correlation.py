@@ -29,7 +29,8 @@ def spearman_by_hand(x, y):
 
 
 def test_equal_values_share_the_mean_of_their_ranks():
-    assert ranks(torch.tensor([3.0, 1.0, 3.0, 2.0, 3.0])).tolist() == [4.0, 1.0, 4.0, 2.0, 4.0]
+    rows = [[3.0, 1.0, 3.0, 2.0, 3.0], [0.5, 0.1, 0.2, 0.4, 0.3]]
+    assert ranks(torch.tensor(rows)).tolist() == [[4.0, 1.0, 4.0, 2.0, 4.0], [5.0, 1.0, 2.0, 4.0, 3.0]]
 
 
 @pytest.mark.parametrize("digits", [1, 12])
