@@ -16,13 +16,14 @@ from kdcli.results import Measures
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage begins (or goes on, when resumed). number counts from 1."""
+    """A stage begins (or goes on, when resumed). number counts from 1. network: which of several this stage is about, or ""."""
 
     at: Progress
     number: int
     count: int
     batches: int  # minibatches an epoch
     trainable: int  # parameters that get gradients
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)

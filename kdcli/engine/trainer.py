@@ -138,7 +138,8 @@ class Trainer:
             work.restore(self._resume)
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
-        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable))
+        about = stage.network.blueprint.architecture if stage.network is not None and stage.network.blueprint is not None else ""
+        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable, about))
         for epoch in range(self.position.epoch, work.epochs + 1):
             self.position = replace(self.position, epoch=epoch)
             self._run_epoch(stage, work, forward)

@@ -126,7 +126,7 @@ class MetricsWriter:
         if isinstance(event, StageStarted):
             self._write({
                 "event": "stage", "stage": event.at.stage, "number": event.number, "count": event.count,
-                "trainable": event.trainable, "batches": event.batches,
+                "trainable": event.trainable, "batches": event.batches, "network": event.network,
             })  # fmt: skip
         elif isinstance(event, EpochDone):
             self._write({
