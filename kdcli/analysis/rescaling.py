@@ -120,23 +120,12 @@ def rescaling(
     kept = found.miss > LEAST_MISS
     w, confidence = found.w[kept], found.confidence[kept]
     together = correlations(w, confidence, resamples=bootstrap, seed=seed)
-    low, median, high = _quantiles(w, (0.01, 0.5, 0.99))
-    return GradientRescaling(
-        temperature=temperature,
-        weight=weight,
-        ce_weight=ce_weight,
-        t_squared=t_squared,
-        n=len(w),
-        dropped=len(z) - len(w),
-        mean=w.mean().item() if len(w) else None,
-        median=median,
-        negative=(w < 0).double().mean().item() if len(w) else None,
-        low=low,
-        high=high,
-        pearson=together.pearson,
-        spearman=together.spearman,
-        curve=_curve(w, confidence, bins),
-    )
+    mean, negative = (w.mean().item(), (w < 0).double().mean().item()) if len(w) else (None, None)
+    low, median, high = torch.quantile(w, torch.tensor((0.01, 0.5, 0.99), dtype=torch.float64)).tolist() if len(w) else (None,) * 3
+    curve = _curve(w, confidence, bins)
+    n, dropped = len(w), len(z) - len(w)
+    shown = (n, dropped, mean, median, negative, low, high)
+    return GradientRescaling(temperature, weight, ce_weight, t_squared, *shown, *together, curve)
 
 
 def _check_weights(weight: float, ce_weight: float, bins: int) -> None:
@@ -145,12 +134,6 @@ def _check_weights(weight: float, ce_weight: float, bins: int) -> None:
             raise UsageError(f"{name} must be a number of at least 0, got {value}")
     if bins < 1:
         raise UsageError(f"the number of bins must be at least 1, got {bins}")
-
-
-def _quantiles(x: Tensor, shares: tuple[float, ...]) -> tuple[float | None, ...]:
-    if len(x) == 0:
-        return (None,) * len(shares)
-    return tuple(torch.quantile(x, torch.tensor(shares, dtype=torch.float64)).tolist())
 
 
 def _curve(w: Tensor, confidence: Tensor, bins: int) -> tuple[RescalingBin, ...]:
