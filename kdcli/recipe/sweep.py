@@ -118,7 +118,7 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
     """
     read = sweepfile.read(path)
     cells = tuple(
-        Cell(read.kind, read.base, {axis: point.label for axis, point in chosen.items()}, *sweepfile.settings(chosen), (sets, flags))
+        Cell(read.kind, read.base, {axis: point.label for axis, point in chosen.items()}, *read.settings(chosen), (sets, flags))
         for chosen in read.combinations()
     )
     labels = {axis: tuple(point.label for point in points) for axis, points in read.points.items()}

@@ -48,6 +48,13 @@ class PointTable(Section):
     set: dict[str, Any] = Field(default_factory=dict, description="Dotted recipe keys and their values.")
 
 
+class Adjustment(Section):
+    """[[adjust]]: keys that some combinations set besides their axes, such as a method's option that was published pair by pair."""
+
+    cells: dict[str, Any] = Field(min_length=1, description="Which combinations, by value or label, as in [[exclude]].")
+    set: dict[str, Any] = Field(min_length=1, description="Dotted recipe keys and their values, over those of the axes.")
+
+
 class SweepFile(Section):
     """A sweep as written. An axis is a recipe key with its values, or any name with values that have a label and a `set`."""
 
@@ -55,27 +62,32 @@ class SweepFile(Section):
     base: str = Field(description="The recipe that every cell starts from; a path beside this file.")
     axes: dict[str, tuple[Any, ...]] = Field(min_length=1, description="The axes; cells are all combinations.")
     exclude: tuple[dict[str, Any], ...] = Field((), description="Combinations that are left out, by value or label.")
+    adjust: tuple[Adjustment, ...] = Field((), description="What some combinations set besides; of two the later one counts.")
     table: TableSection = Field(default_factory=TableSection, description="How it is shown.")
     paper: tuple[PaperValue, ...] = Field((), description="Published numbers.")
 
 
+Sets = Mapping[str, tuple[Any, Origin]]  # values by dotted recipe key, and where each stands in the file
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of an axis. sets: what it sets, by dotted key, and where each stands in the file."""
+    """One value of an axis, and what it sets."""
 
     label: str
-    sets: Mapping[str, tuple[Any, Origin]]
+    sets: Sets
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A valid sweep file."""
+    """A valid sweep file. adjusted: what each of its adjustments sets, in their order."""
 
     path: Path
     content: SweepFile
     base: Path
     kind: Kind
     points: Mapping[str, tuple[Point, ...]]
+    adjusted: tuple[Sets, ...]
     table: TableSection
 
     def combinations(self) -> Iterator[dict[str, Point]]:
@@ -85,15 +97,16 @@ class Read:
             if not any(_matches(cell, rule) for rule in self.content.exclude):
                 yield cell
 
-
-def settings(chosen: Mapping[str, Point]) -> tuple[dict[str, Any], Layer]:
-    """What a combination sets: by dotted key, and as the layer that resolve() takes."""
-    layer, plain = Layer(), {}
-    for point in chosen.values():
-        for key, (value, origin) in point.sets.items():
-            plain[key] = value
-            layer.put(parse_key(key), value, origin)
-    return plain, layer
+    def settings(self, chosen: Mapping[str, Point]) -> tuple[dict[str, Any], Layer]:
+        """What a combination sets: by dotted key, and as the layer that resolve() takes."""
+        layer, plain = Layer(), {}
+        rules = zip(self.content.adjust, self.adjusted, strict=True)
+        besides = (sets for rule, sets in rules if _matches(chosen, rule.cells))
+        for sets in (*(point.sets for point in chosen.values()), *besides):
+            for key, (value, origin) in sets.items():
+                plain[key] = value
+                layer.put(parse_key(key), value, origin)
+        return plain, layer
 
 
 def _matches(cell: Mapping[str, Point], rule: Mapping[str, Any]) -> bool:
@@ -113,7 +126,8 @@ def read(path: Path | str) -> Read:
     check = _Check(found, content)
     base, kind = check.base()
     points = check.points(kind)
-    result = Read(found.path, content, base, kind, points, _whole_table(content.table, tuple(points)))
+    adjusted = tuple(check.flat(kind, rule.set, ("adjust", number, "set")) for number, rule in enumerate(content.adjust))
+    result = Read(found.path, content, base, kind, points, adjusted, _whole_table(content.table, tuple(points)))
     check.names(result)
     check.refuse()
     return result
@@ -128,7 +142,7 @@ def _validate(read: Document) -> SweepFile:
 
 def _explainer(read: Document) -> Explainer:
     layer = Layer(read.values, {path: read.origin(path) for path in read.spans})
-    return Explainer(SweepFile, layer, {"table": TableSection, "paper": PaperValue, "axes": PointTable})
+    return Explainer(SweepFile, layer, {"table": TableSection, "paper": PaperValue, "axes": PointTable, "adjust": Adjustment})
 
 
 def _whole_table(table: TableSection, axes: Sequence[str]) -> TableSection:
@@ -187,10 +201,7 @@ class _Check:
         except ValidationError as error:
             self.problems += _explainer(self.read).explain(error, under=path)
             return None
-        sets = dict(self._flat(table.set, (*path, "set"), ""))
-        for key in sets:
-            self._check_key(kind, (*path, "set", key), key)
-        return Point(table.label, sets)
+        return Point(table.label, self.flat(kind, table.set, (*path, "set")))
 
     def _plain_point(self, kind: Kind, path: tuple[str, str, int], value: Any) -> Point | None:
         axis = path[1]
@@ -200,6 +211,13 @@ class _Check:
             return None
         label = value if isinstance(value, str) else toml_of(value)
         return Point(label, {axis: (self._located(axis, value), self.read.origin(path))})
+
+    def flat(self, kind: Kind, table: Mapping[str, Any], path: tuple[str | int, ...]) -> Sets:
+        """A `set` by dotted keys, which are checked as far as their section."""
+        sets = dict(self._flat(table, path, ""))
+        for key in sets:
+            self._check_key(kind, (*path, key), key)
+        return sets
 
     def _flat(self, table: Mapping[str, Any], path: tuple[str | int, ...], prefix: str) -> Iterator[tuple[str, tuple[Any, Origin]]]:
         for key, value in table.items():
@@ -239,7 +257,7 @@ class _Check:
         for number, metric in enumerate(self.content.table.metrics):
             self._known(("table", "metrics", number), metric, numbers.paths(), "a number of a run's summary")
         if not self.problems:
-            self._excludes(read)
+            self._rules(read)
             self._paper(read)
 
     def _known(self, path: tuple[str | int, ...], name: str, among: Sequence[str], what: str) -> None:
@@ -247,14 +265,22 @@ class _Check:
             near = catalog.suggest(name, tuple(among))
             self.complain(path, f"{name!r} is not {what}", f'did you mean "{near}"?' if near else f"there are {', '.join(among)}")
 
-    def _excludes(self, read: Read) -> None:
+    def _rules(self, read: Read) -> None:
         every = [dict(zip(read.points, chosen, strict=True)) for chosen in itertools.product(*read.points.values())]
-        keys = tuple(dict.fromkeys([*read.points, *(key for points in read.points.values() for point in points for key in point.sets)]))
         for number, rule in enumerate(self.content.exclude):
-            for key in rule:
-                self._known(("exclude", number, key), key, keys, "an axis, or a key that one sets")
-            if rule.keys() <= set(keys) and not any(_matches(cell, rule) for cell in every):
-                self.complain(("exclude", number), "leaves out no cell", "compare its values with those of the axes", on_key=True)
+            self._rule(read, ("exclude", number), rule, every, "leaves out no cell")
+        kept = list(read.combinations())
+        for number, adjustment in enumerate(self.content.adjust):
+            self._rule(read, ("adjust", number, "cells"), adjustment.cells, kept, "is about no cell")
+
+    def _rule(
+        self, read: Read, path: tuple[str | int, ...], rule: Mapping[str, Any], cells: Sequence[Mapping[str, Point]], idle: str
+    ) -> None:
+        keys = tuple(dict.fromkeys([*read.points, *(key for points in read.points.values() for point in points for key in point.sets)]))
+        for key in rule:
+            self._known((*path, key), key, keys, "an axis, or a key that one sets")
+        if rule.keys() <= set(keys) and not any(_matches(cell, rule) for cell in cells):
+            self.complain(path, idle, "compare its values with those of the axes", on_key=True)
 
     def _paper(self, read: Read) -> None:
         cells = list(read.combinations())

@@ -113,6 +113,48 @@ method = [
     assert found.cells[1].resolved.recipe.method.align == "unit"
 
 
+ADJUSTED = """
+base = "student.toml"
+[axes]
+"method.name" = ["kd", "dkd"]
+pair = [
+  {label = "small", set = {"student.name" = "cnn-small", "optim.lr" = 0.01}},
+  {label = "large", set = {"student.name" = "cnn-large"}},
+]
+[[adjust]]
+cells = {"method.name" = "dkd"}
+set = {"method.beta" = 6}
+[[adjust]]
+cells = {"method.name" = "dkd", pair = "large"}
+set = {"method.beta" = 2, method.warmup_epochs = 5}
+[[adjust]]
+cells = {"student.name" = "cnn-small"}
+set = {"optim.lr" = 0.02}
+"""
+
+
+def test_adjustments_set_keys_of_the_cells_that_they_name_over_the_axes_and_over_each_other(sweep):
+    found = sweep(ADJUSTED)
+    found.check()  # beta is no option of kd
+    recipes = {tuple(cell.labels.values()): cell.resolved.recipe for cell in found.cells}
+    assert {cell: recipe.method.beta for cell, recipe in recipes.items() if cell[0] == "dkd"} == {("dkd", "small"): 6, ("dkd", "large"): 2}
+    assert recipes["dkd", "large"].method.warmup_epochs == 5
+    assert [recipes["kd", pair].optim.lr for pair in ("small", "large")] == [0.02, 0.05]
+    assert found.cells[3].resolved.origins["method.beta"] == "s/sweep.toml:14"
+
+
+def test_an_adjusted_cell_is_the_run_of_the_recipe_that_it_comes_to(sweep):
+    plain = 'base = "student.toml"\n[axes]\n"method.name" = ["skd"]\n"method.weight" = [0.5]\n'
+    adjusted = 'base = "student.toml"\n[axes]\n"method.name" = ["skd"]\n[[adjust]]\ncells = {"method.name" = "skd"}\nset = {"method.weight" = 0.5}\n'
+    assert sweep(plain).cells[0].id == sweep(adjusted).cells[0].id
+
+
+def test_an_adjustment_may_name_a_teacher_beside_the_sweep(sweep, write):
+    write("s/other.toml", 'extends = "teacher.toml"\nseed = 7\n')
+    text = 'base = "student.toml"\n[axes]\nseed = [0, 1]\n[[adjust]]\ncells = {seed = 1}\nset = {"teacher.recipe" = "other.toml"}\n'
+    assert [cell.resolved.recipe.teacher[0].recipe for cell in sweep(text).cells][1] == "s/other.toml"
+
+
 def test_overrides_reach_every_cell(sweep):
     found = sweep(SWEEP, sets=["train.epochs=2"], flags=[Flag("--device", "runtime.device", "cpu")])
     assert {cell.resolved.recipe.train.epochs for cell in found.cells} == {2}
@@ -144,6 +186,17 @@ def test_teachers_can_be_swept(sweep):
         ("[axes]\nseed = [1]\n[table]\nmetrics = ['test.acuracy']", "table.metrics.0", "is not a number", '"test.accuracy"', "5:12"),
         ("exclude=[{sed=1}]\n[axes]\nseed = [1,2]", "exclude.0.sed", "'sed' is not an axis", '"seed"', "2:15"),
         ("exclude=[{seed=3}]\n[axes]\nseed = [1,2]", "exclude.0", "leaves out no cell", "", "2:10"),
+        ("[axes]\nseed = [1]\n[[adjust]]\ncells={seed=2}\nset={name='x'}", "adjust.0.cells", "is about no cell", "", "5:1"),
+        ("[axes]\nseed = [1]\n[[adjust]]\ncells={sed=1}\nset={name='x'}", "adjust.0.cells.sed", "'sed' is not an axis", '"seed"', "5:12"),
+        (
+            "[axes]\nseed = [1]\n[[adjust]]\ncells={seed=1}\nset={'trian.epochs'=3}",
+            "adjust.0.set.trian.epochs",
+            "no section",
+            '"train"',
+            "6:6",
+        ),
+        ("[axes]\nseed = [1]\n[[adjust]]\ncells={seed=1}", "adjust.0.set", "missing", "", "4:3"),
+        ("[axes]\nseed = [1]\n[[adjust]]\ncells={}\nset={}", "adjust.0.cells", "at least 1", "", "5:7"),
         ("[axes]\nseed = [1]\n[[paper]]\nvalue = 1\nmetric='test.nll'", "paper.0.metric", "not one of the table's metrics", "", "6:8"),
         ("[axes]\ntrain = [{label='a'}]\n[[paper]]\nvalue = 1\nrow='b'", "paper.0.row", "not the label of a row", "there are a", "6:5"),
     ],
