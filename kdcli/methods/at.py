@@ -10,7 +10,8 @@ https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/AT.py
 The sum is over the stages' maps. Channels may differ; a larger map is average-pooled to the smaller.
 
 Differs from the paper: it sums norms of the differences; its authors' code, followed here, takes the mean square. The weight 1000 is
-for that mean over the maps of 32x32 pictures: where a map has only a few places, as on 8x8 digits, it is far too much.
+for that mean over the maps of 32x32 pictures: where a map has only a few places, as on 8x8 digits, a hundredth of it
+is enough (docs/results/methods-on-digits.md).
 """
 
 from __future__ import annotations

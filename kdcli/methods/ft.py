@@ -8,7 +8,8 @@ Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zo
 
 The paraphraser P is a convolutional autoencoder of the teacher's last map, E its first half; it is trained in the first stage, then frozen. The
 translator T makes a factor of the student's last map and is trained with it. Q makes factors comparable: where they are large (form = "code"), or
-the signed factors divided by their norms (form = "paper"). Paraphraser and translator are thrown away.
+the signed factors divided by their norms (form = "paper"). Paraphraser and translator are thrown away. The weight 200
+is for pictures of 32x32: on 8x8 digits a tenth of it is enough (docs/results/methods-on-digits.md).
 
 Differs from the paper: the default form is that of the code, and means stand for sums.
 """

@@ -7,7 +7,8 @@ https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/NST
     L = w_ce CE(z, y) + w_kd KD(z, v) + w sum_l MMD^2(channels of f_s^l, channels of f_t^l),  kernel (a, b) = <a, b>^2
 
 Each channel of a map, flattened over space and divided by its norm, is one point; the maximum mean discrepancy compares the
-student's cloud of points with the teacher's, whatever the numbers and the order of channels. The sum is over the stages' maps.
+student's cloud of points with the teacher's, whatever the numbers and the order of channels. The sum is over the stages' maps. The
+weight 50 is for pictures of 32x32: on 8x8 digits it costs a student 1.6 points (docs/results/methods-on-digits.md), a tenth of it nothing.
 
 Differs from the paper: maps of all stages instead of the last, as in the reference code; of the paper's kernels the
 polynomial one, of degree 2 and without a constant. The Gram matrices are matrix products, which give the reference's number without its gigabytes.
