@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcli.explanations import Matrix
-from kdcli.results import Estimate, Interval
+from kdcli.explanations import Matrix, TemperatureScaling
+from kdcli.intervals import Estimate, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +117,6 @@ class StageCka:
 
 
 @dataclass(frozen=True, slots=True)
-class TemperatureScaling:
-    """Calibration of one network before and after its logits are divided by the temperature that minimises the likelihood loss.
-
-    temperature: fitted on `fitted_on` samples, which are not the n reported on; with folds, the median of one temperature a fold,
-    each fitted without the samples that it is used on, `fitted_on` being the fewest. edge: no temperature minimises the loss, so the limit of the range
-    stands: "cold", every sample is classified correctly; "hot", labels are no likelier than chance. nll_gain: before minus after, paired.
-    nll: nats, bootstrapped over samples; ece: 15 bins.
-    """
-
-    temperature: float
-    edge: Literal["cold", "hot"] | None
-    n: int
-    fitted_on: int
-    nll_before: Estimate
-    nll_after: Estimate
-    nll_gain: Estimate
-    ece_before: float
-    ece_after: float
-    folds: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class DegradationRow:
     """One teacher-student pair of a degradation curve. capacity: of the side that varies. Gaps: at the curve's temperature.
     change: accuracy of the student less that of the row before, None in the first.
@@ -179,8 +157,32 @@ class DegradationCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What one network costs. macs: multiply-accumulates of one image; None where they cannot be counted. latency: seconds for a
+    batch, the median over repeats and the quartiles around it; None unless measured.
+    """
+
+    parameters: int
+    macs: int | None
+    latency: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityGap:
+    """What teacher and student cost. Ratios: teacher over student; None where a side is not known. batch, device: of latencies."""
+
+    teacher: Cost
+    student: Cost
+    parameter_ratio: float
+    macs_ratio: float | None
+    latency_ratio: float | None = None
+    batch: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PairExplanation:
-    """One student beside its teacher. None, or empty: not asked for."""
+    """One student beside its teacher. None, or empty: not asked for, or left out for a reason that the warnings say."""
 
     student: str
     rescaling: tuple[GradientRescaling, ...] = ()
@@ -188,3 +190,4 @@ class PairExplanation:
     differences: tuple[CorrelationDifference, ...] = ()
     cka: StageCka | None = None
     calibration: TemperatureScaling | None = None
+    capacity: CapacityGap | None = None

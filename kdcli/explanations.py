@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcli.results import Estimate, Interval
+from kdcli.intervals import Estimate, Interval
 
 Matrix = tuple[tuple[float, ...], ...]
 Effect = Literal["distillation", "regularisation", "label smoothing"]
@@ -222,13 +222,39 @@ class Silhouette:
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherExplanation:
-    """Is this a good teacher? What one network's responses, weights and features say, without a student. None: not asked for."""
+class TemperatureScaling:
+    """Calibration of one network before and after its logits are divided by the temperature that minimises the likelihood loss.
 
-    similarity: tuple[SimilarityAt, ...]
-    hypothesis: Hypothesis
+    temperature: fitted on `fitted_on` samples, which are not the n reported on; with folds, the median of one temperature a fold,
+    each fitted without the samples that it is used on, `fitted_on` being the fewest. edge: no temperature minimises the loss, so the limit of the range
+    stands: "cold", every sample is classified correctly; "hot", labels are no likelier than chance. nll_gain: before minus after, paired.
+    nll: nats, bootstrapped over samples; ece: 15 bins.
+    """
+
+    temperature: float
+    edge: Literal["cold", "hot"] | None
+    n: int
+    fitted_on: int
+    nll_before: Estimate
+    nll_after: Estimate
+    nll_gain: Estimate
+    ece_before: float
+    ece_after: float
+    folds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherExplanation:
+    """Is this a good teacher? What one network's responses, weights and features say, without a student.
+
+    None, or empty: not asked for, or left out for a reason that the warnings say.
+    """
+
+    similarity: tuple[SimilarityAt, ...] = ()
+    hypothesis: Hypothesis | None = None
     relations: ClassRelations | None = None
     projection: ClassProjection | None = None
     tsne: Embedding | None = None
     pca: Embedding | None = None
     silhouette: Silhouette | None = None
+    calibration: TemperatureScaling | None = None

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
+from kdcli.comparisons import DegradationCurve, PairExplanation
+from kdcli.explanations import TeacherExplanation
+from kdcli.intervals import Estimate as Estimate  # noqa: PLC0414  found here as well: they are in every result
+from kdcli.intervals import Interval as Interval  # noqa: PLC0414
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +210,6 @@ class SweepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over samples with its 95 % bootstrap interval (percentile, over samples)."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class ResponseAt:
     """How one network responds at one temperature: mean entropy and free energy of centred logits, over samples and by
     class; None for a class without samples.
@@ -284,7 +272,13 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True)
 class GapReport:
-    """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students."""
+    """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students.
+
+    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked, as in a
+    run's analysis.json. others: where several teachers were given, the reports of all but the first, with their own students;
+    curve: then, or with several students, all pairs by capacity. seconds: what each part of the work took. warnings: what is
+    left out, and why, one sentence each.
+    """
 
     data: str
     split: Literal["train", "val", "test"]
@@ -296,6 +290,17 @@ class GapReport:
     pairs: tuple[PairReport, ...] = ()
     bootstrap: int = 1000
     gates: tuple[GateResult, ...] = ()
+    explanation: TeacherExplanation | None = None
+    explanations: tuple[PairExplanation, ...] = ()
+    others: tuple[GapReport, ...] = ()
+    curve: DegradationCurve | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reports(self) -> tuple[GapReport, ...]:
+        """One a teacher: this one, then the others."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True, slots=True)

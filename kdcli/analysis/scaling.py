@@ -19,9 +19,9 @@ from kdcli.analysis.bootstrap import resampled_means
 from kdcli.analysis.calibration import calibration_error
 from kdcli.analysis.inputs import check_logits
 from kdcli.analysis.pairs import check_resamples, check_varied
-from kdcli.comparisons import TemperatureScaling
 from kdcli.core import random
 from kdcli.errors import Incompatible, UsageError
+from kdcli.explanations import TemperatureScaling
 from kdcli.results import Estimate
 
 Edge = Literal["cold", "hot"]

@@ -1,30 +1,57 @@
-"""The gap between a teacher and its students, or a teacher's own response profile, from their checkpoints."""
+"""The gap between teachers and their students, or a teacher's own response profile, from their checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.measures import measure
-from kdcli.core.types import SplitName
+from kdcli.comparisons import Cost, DegradationCurve, PairExplanation
+from kdcli.core.types import DataInfo, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
+from kdcli.explanations import TeacherExplanation
+from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import method_class
+from kdcli.jobs.explain import Parts, Side, cost, explain_pair, explain_teacher, taps
 from kdcli.jobs.finish import check_gates
-from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
+from kdcli.jobs.measured import Bench, Measured, distinct, label_of, save_logits
 from kdcli.recipe.schema import GatesSection
 from kdcli.results import GapAt, GapReport, GateResult
 
 PROFILE = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0)  # paper 001's temperatures, and the low ones between
 
 
+@dataclass(slots=True, eq=False)
+class _Taught:
+    """A teacher, what was found of it, and its students so far."""
+
+    side: Side
+    response: Responses
+    cost: Cost | None
+    explanation: TeacherExplanation | None
+    students: list[Responses] = field(default_factory=list)
+    explanations: list[PairExplanation] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What the caller asked for."""
+
+    explain: bool
+    deep: bool
+    bootstrap: int
+
+
 def analyze_gap(
-    teacher: str | Path,
+    teacher: str | Path | Sequence[str | Path],
     students: Sequence[str | Path] = (),
     *,
     temperatures: Sequence[float] | None = None,
@@ -33,45 +60,137 @@ def analyze_gap(
     split: SplitName = "test",
     device: str = "auto",
     bootstrap: int = 1000,
+    explain: bool = True,
+    deep: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
 ) -> GapReport:
-    """Entropy and free-energy gaps of students against a teacher; without students, the teacher's response profile.
+    """Entropy and free-energy gaps of students against their teachers, and what explains them; without students, the
+    teacher's response profile. Each network answers once.
+
+    One student is compared with every teacher. Several students of several teachers are each compared with those that taught them,
+    or with every teacher where none of these did.
 
     Args:
-        teacher, students: checkpoints or run directories.
+        teacher: a checkpoint or run directory, or several.
+        students: checkpoints or run directories.
         temperatures: 1 and 4 unless given; the profile's are PROFILE.
         bootstrap: resamples behind the intervals.
-        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and "aligned.LABEL".
-        gates: thresholds that every student must meet, at temperature 1 on raw logits.
+        explain: the explanations too, which cost about a tenth of the networks' own time.
+        deep: also t-SNE, silhouette, CKA and latency, which cost more.
+        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and "aligned.LABEL"; with several
+            teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
+        gates: thresholds that every pair must meet, at temperature 1 on raw logits.
 
     Raises:
         NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
     """
-    bench = Bench(data=data, root=data_root, split=split, runtime=Runtime(device, precision="fp32"))
-    taught = bench.measure(teacher)
-    learnt = [bench.measure(student) for student in students]
-    for item in learnt:
-        _check_same_images(taught, item)
-    info = bench.feed(taught.header).info
-    responses = [_response(item, label, _aligned(item, taught)) for label, item in zip(distinct_labels(learnt), learnt, strict=True)]
+    runtime = Runtime(device, precision="fp32")
+    bench = Bench(data=data, root=data_root, split=split, runtime=runtime)
+    how, parts = _How(explain or deep, deep, bootstrap), Parts()
+    paths = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
+    teachers = _teachers(bench, paths, parts, how)
+    for path, label in zip(students, _labels(students), strict=True):
+        _add_student(bench, teachers, path, label, parts, how, alone=len(students) == 1)
+    first, info = teachers[0], bench.feed(teachers[0].side.item.header).info
     if save_logits_to is not None:
-        save_logits(save_logits_to, _tensors(taught, responses))
+        save_logits(save_logits_to, _tensors(teachers))
     wanted = tuple(temperatures or ((1.0, 4.0) if students else PROFILE))
     # gates read temperature 1, whatever was asked for
     asked = gates or GatesSection()
     gated = asked.max_entropy_gap is not None or asked.max_free_energy_gap is not None
+    wanted = tuple(dict.fromkeys((*wanted, 1.0))) if gated else wanted
+    reports = [parts.timed("gap", lambda one=one: _report(one, info, first, split, wanted, bootstrap)) for one in teachers]  # type: ignore[misc]
+    return replace(
+        reports[0],
+        others=tuple(reports[1:]),
+        gates=tuple(_gates(reports, asked)),
+        curve=_curve(reports, parts) if how.explain else None,
+        seconds=dict(parts.seconds),
+        warnings=tuple(dict.fromkeys(parts.warnings)),
+    )
+
+
+def _labels(paths: Sequence[str | Path]) -> list[str]:
+    return distinct(label_of(read_header(path)[0]) for path in paths)
+
+
+# ---- measuring and explaining ----------------------------------------------------------------------------------------
+
+
+def _measure(bench: Bench, path: str | Path, label: str, parts: Parts, how: _How) -> Side:
+    wanted = taps(deep=how.deep) if how.explain else None
+    return Side(label, parts.timed("networks", lambda: bench.measure(path, wanted)))
+
+
+def _cost(bench: Bench, side: Side, parts: Parts, how: _How) -> Cost | None:
+    if not how.explain:
+        return None
+    return parts.timed("latency" if how.deep else "cost", lambda: cost(side.item, bench.image(side.item.header) if how.deep else None))
+
+
+def _slim(side: Side, *, keep: bool) -> Side:
+    """Without its features, unless they are needed again: those of many networks would not fit."""
+    return side if keep else Side(side.label, replace(side.item, features={}))
+
+
+def _teachers(bench: Bench, paths: Sequence[str | Path], parts: Parts, how: _How) -> list[_Taught]:
+    found: list[_Taught] = []
+    for path, label in zip(paths, _labels(paths), strict=True):
+        side = _measure(bench, path, label, parts, how)
+        if found:
+            _check_same_images(found[0].side.item, side.item)
+        response = _response(side.item, label, None)
+        info = bench.feed(side.item.header).info
+        said = explain_teacher(side, info, parts, deep=how.deep, bootstrap=how.bootstrap) if how.explain else None
+        found.append(_Taught(_slim(side, keep=how.deep), response, _cost(bench, side, parts, how), said))
+    return found
+
+
+def _add_student(bench: Bench, teachers: Sequence[_Taught], path: str | Path, label: str, parts: Parts, how: _How, *, alone: bool) -> None:
+    """Measure a student, and compare it with its teachers."""
+    side = _measure(bench, path, label, parts, how)
+    _check_same_images(teachers[0].side.item, side.item)
+    price = _cost(bench, side, parts, how)
+    for taught in teachers if alone else _teachers_of(side.item.header, teachers):
+        taught.students.append(_response(side.item, label, _aligned(side.item, taught.side.item)))
+        if price is not None and taught.cost is not None:
+            taught.explanations.append(
+                explain_pair(
+                    taught.side, side, parts, deep=how.deep, bootstrap=how.bootstrap, costs=(taught.cost, price), device=bench.device
+                )
+            )
+
+
+def _teachers_of(student: CheckpointHeader, teachers: Sequence[_Taught]) -> Sequence[_Taught]:
+    mine = [taught for taught in teachers if taught.side.item.header.tensors_sha256 in student.teachers]
+    return mine or teachers
+
+
+# ---- reports ---------------------------------------------------------------------------------------------------------
+
+
+def _report(taught: _Taught, info: DataInfo, first: _Taught, split: SplitName, temperatures: Sequence[float], bootstrap: int) -> GapReport:
     report = compare(
-        _response(taught, taught.label, None),
-        responses,
-        targets=taught.targets,
+        taught.response,
+        taught.students,
+        targets=first.side.item.targets,
         class_names=info.class_names,
         data=info.name,
         split=split,
-        temperatures=tuple(dict.fromkeys((*wanted, 1.0))) if gated else wanted,
+        temperatures=temperatures,
         bootstrap=bootstrap,
     )
-    return replace(report, gates=_gates(report, asked))
+    return replace(report, explanation=taught.explanation, explanations=tuple(taught.explanations))
+
+
+def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | None:
+    """Over the teachers where there are several, else over the students; None for one pair."""
+    if sum(pair.form == "raw" for report in reports for pair in report.pairs) < 2:
+        return None
+    at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
+    varies: Literal["teacher", "student"] = "teacher" if len(reports) > 1 else "student"
+    return parts.attempt("the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at))
 
 
 def _check_same_images(teacher: Measured, student: Measured) -> None:
@@ -104,21 +223,26 @@ def _aligned(student: Measured, teacher: Measured) -> Tensor | None:
     return None if aligned is student.logits else aligned
 
 
-def _tensors(teacher: Measured, students: Sequence[Responses]) -> dict[str, Tensor]:
-    tensors = {"targets": teacher.targets, "teacher": teacher.logits}
-    for item in students:
-        tensors[f"student.{item.label}"] = item.logits
-        if item.aligned is not None:
-            tensors[f"aligned.{item.label}"] = item.aligned
+def _tensors(teachers: Sequence[_Taught]) -> dict[str, Tensor]:
+    first = teachers[0]
+    tensors = {"targets": first.side.item.targets, "teacher": first.side.logits}
+    for taught in teachers:
+        suffix = f".{taught.side.label}" if len(teachers) > 1 else ""
+        tensors[f"teacher{suffix}"] = taught.side.logits
+        for item in taught.students:
+            tensors[f"student.{item.label}"] = item.logits
+            if item.aligned is not None:
+                tensors[f"aligned.{item.label}{suffix}"] = item.aligned
     return tensors
 
 
-def _gates(report: GapReport, gates: GatesSection) -> tuple[GateResult, ...]:
-    raw = {student.label: student for student in report.students if student.form == "raw"}
-    results: list[GateResult] = []
-    for pair in report.pairs:
-        if pair.form == "raw":
-            at_one = next((at for at in pair.at if at.temperature == 1.0), None)
-            gap = GapAt(1.0, at_one.entropy.value, at_one.free_energy.value) if at_one else None
-            results += check_gates(gates, raw[pair.student].measures, gap, subject=pair.student if len(raw) > 1 else "")
-    return tuple(results)
+def _gates(reports: Sequence[GapReport], gates: GatesSection) -> Iterator[GateResult]:
+    several = sum(pair.form == "raw" for report in reports for pair in report.pairs) > 1
+    for report in reports:
+        raw = {student.label: student for student in report.students if student.form == "raw"}
+        for pair in report.pairs:
+            if pair.form == "raw":
+                at_one = next((at for at in pair.at if at.temperature == 1.0), None)
+                gap = GapAt(1.0, at_one.entropy.value, at_one.free_energy.value) if at_one else None
+                under = f" under {report.teacher.label}" if len(reports) > 1 else ""
+                yield from check_gates(gates, raw[pair.student].measures, gap, subject=f"{pair.student}{under}" if several else "")

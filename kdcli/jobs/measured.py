@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Feed, SplitName
+from kdcli.core.types import Batch, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
@@ -21,9 +22,12 @@ from kdcli.jobs.networks import check_fits, load_network
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A checkpoint and its logits [n,K] over a split, float32, on the CPU."""
+    """A checkpoint and its logits [n,K] over a split, float32, on the CPU.
+
+    features: what the network's taps gave, by name, [n,D] float32 on the CPU; maps are averaged over their positions.
+    """
 
     path: Path
     label: str
@@ -31,6 +35,7 @@ class Measured:
     network: Network
     logits: Tensor
     targets: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
@@ -86,25 +91,59 @@ class Bench:
             )
         return feed
 
-    def measure(self, checkpoint: str | Path) -> Measured:
-        """Run a checkpoint over its split."""
+    @property
+    def device(self) -> str:
+        """Where networks answer, as people call it."""
+        return str(self._runtime.device)
+
+    def image(self, header: CheckpointHeader) -> Tensor:
+        """The split's first image [1,...], as networks get it."""
+        batch = next(iter(self.feed(header).split(self._split)))
+        return self._runtime.place(batch).x[:1]
+
+    def measure(self, checkpoint: str | Path, taps: Callable[[Network], tuple[str, ...]] | None = None) -> Measured:
+        """Run a checkpoint over its split, once.
+
+        Args:
+            checkpoint: a file or a run directory.
+            taps: which of a network's taps to keep besides its logits; none unless given.
+        """
         path, header = read_header(checkpoint)
         feed = self.feed(header)
         check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)
         self._runtime.move(network)
-        teacher = Teacher(network)
-        logits, targets = collect(lambda batch: teacher(self._runtime.place(batch)).logits, feed.split(self._split))
-        return Measured(path, label_of(path), header, network, logits, targets)
+        teacher, wanted = Teacher(network), () if taps is None else taps(network)
+        kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
+
+        def forward(batch: Batch) -> Tensor:
+            output = teacher(self._runtime.place(batch), wanted)
+            for tap, values in kept.items():
+                values.append(_as_vectors(output.taps[tap]))
+            return output.logits
+
+        logits, targets = collect(forward, feed.split(self._split))
+        features = {tap: torch.cat(values).clone() for tap, values in kept.items()}
+        return Measured(path, label_of(path), header, network, logits, targets, features)
+
+
+def _as_vectors(x: Tensor) -> Tensor:
+    """A tap's values [B,...] as [B,D] float32 on the CPU, maps [B,C,H,W] averaged over their positions."""
+    return (x.float().mean(dim=(2, 3)) if x.ndim == 4 else x.float().flatten(1)).cpu()
 
 
 def distinct_labels(measured: Iterable[Measured]) -> list[str]:
     """Labels that tell checkpoints apart, by number where names are equal."""
+    return distinct(item.label for item in measured)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names, with a number behind those that have been there before."""
     seen: dict[str, int] = {}
     labels = []
-    for item in measured:
-        seen[item.label] = seen.get(item.label, 0) + 1
-        labels.append(item.label if seen[item.label] == 1 else f"{item.label} ({seen[item.label]})")
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        labels.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return labels
 
 

@@ -1,0 +1,332 @@
+"""What lies behind a gap: the explanations of one teacher and of one pair, from what one pass of each network gave.
+
+No part can take the others with it: one that the data or a network do not allow is left out, and a warning says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from kdcli.analysis import cka
+from kdcli.analysis.class_relations import CorrelationAccumulator, class_relations
+from kdcli.analysis.correlation_difference import correlation_difference
+from kdcli.analysis.geometry import choose_classes, pca, project, silhouette, tsne
+from kdcli.analysis.hypothesis import hypothesis
+from kdcli.analysis.rescaling import distance_ranks, rescaling
+from kdcli.analysis.scaling import cross_fitted
+from kdcli.analysis.similarity import SimilarityAccumulator
+from kdcli.comparisons import CapacityGap, CorrelationDifference, Cost, DistanceRanks, GradientRescaling, PairExplanation, StageCka
+from kdcli.core import random
+from kdcli.core.network import Network
+from kdcli.core.types import DataInfo
+from kdcli.errors import BadData, Incompatible, UsageError
+from kdcli.explanations import ClassProjection, ClassRelations, Embedding, SimilarityAt, TeacherExplanation
+from kdcli.intervals import Estimate
+from kdcli.jobs.measured import Measured
+from kdcli.models.cost import macs, parameter_count
+
+SIMILARITY = (1.0, 4.0, 9.0)  # where networks are used, where distillation usually is, and where paper 001 judges
+JUDGED_AT = 9.0
+RELATIONS = (1.0, 4.0)  # paper 002's low and higher temperature
+TOP_SHARE = 10  # paper 002's largest tenth of the classes, from twice as many on
+MATRIX_CLASSES = 256  # above this, matrices of K^2 entries are summed up and not kept
+CKA_BATCH = 512  # samples of an unbiased minibatch; smaller where there are few, for an interval takes several
+REPEATS, WARM_UP = 30, 5  # of a latency
+
+T = TypeVar("T")
+
+
+class Parts:
+    """Runs the parts of an analysis: notes how long each took, and why one was left out."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+
+    def timed(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returns; its time counts for `name`."""
+        start = time.perf_counter()
+        try:
+            return make()
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def attempt(self, name: str, of: str, make: Callable[[], T]) -> T | None:
+        """The same, or None and a warning where the part is refused; `of` is whose part it is."""
+        try:
+            return self.timed(name, make)
+        except (BadData, Incompatible, UsageError) as error:
+            self.warnings.append(f"{name} of {of} left out: {error.message}")
+            return None
+
+
+class Head(NamedTuple):
+    """The last layer, on the CPU. weight: [K,D]; bias: [K] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """A network under the name that results have for it."""
+
+    label: str
+    item: Measured
+
+    @property
+    def logits(self) -> Tensor:
+        """[n,K]."""
+        return self.item.logits
+
+    @property
+    def features(self) -> Tensor:
+        """What feeds the last layer, [n,D].
+
+        Raises:
+            Incompatible: the network has no such place.
+        """
+        if "pooled" not in self.item.features:
+            raise Incompatible(f"{self.label} ({self.item.header.architecture}) has no tap 'pooled': no one vector feeds its last layer")
+        return self.item.features["pooled"]
+
+    @property
+    def head(self) -> Head:
+        """The last layer, where there is one.
+
+        Raises:
+            Incompatible: as `features`.
+        """
+        assert self.features is not None
+        layer = self.item.network.head
+        return Head(layer.weight.detach().float().cpu(), None if layer.bias is None else layer.bias.detach().float().cpu())
+
+    @property
+    def linear_head(self) -> Head:
+        """The same, where the logits really are its product with the features.
+
+        Raises:
+            Incompatible: they are not, as under a cosine head.
+        """
+        head, rows = self.head, slice(0, 64)
+        expected = torch.nn.functional.linear(self.features[rows], head.weight, head.bias)
+        if not torch.allclose(expected, self.logits[rows], rtol=1e-3, atol=1e-3 * float(self.logits[rows].abs().max())):
+            raise Incompatible(f"logits of {self.label} are not its features times the weights of its last layer")
+        return head
+
+
+def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
+    """Which taps of a network an explanation reads: the vector before the head, and every stage where it goes deep."""
+
+    def wanted(network: Network) -> tuple[str, ...]:
+        stages = [tap for tap in network.taps if tap.startswith("stage") and "." not in tap] if deep else []
+        return (*stages, *(tap for tap in ("pooled",) if tap in network.taps))
+
+    return wanted
+
+
+def _names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
+    return info.class_names if len(info.class_names) == logits.shape[1] else tuple(map(str, range(logits.shape[1])))
+
+
+# ---- the teacher alone -----------------------------------------------------------------------------------------------
+
+
+def explain_teacher(teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, bootstrap: int) -> TeacherExplanation:
+    """Everything that is said of one network without a student.
+
+    Args:
+        teacher: measured with `taps`.
+        info: of the data: names and superclasses of the classes.
+        parts: what runs them, and keeps times and warnings.
+        deep: t-SNE and silhouette too.
+        bootstrap: resamples behind the intervals.
+    """
+    name, y, label = teacher.label, teacher.item.targets, f"teacher {teacher.label}"
+    read = parts.attempt("similarity labels", name, lambda: _similarity(teacher, info, label))
+    labels, response = read or ((), None)
+    judged = next((at for at in labels if at.temperature == JUDGED_AT), None)
+    found = TeacherExplanation(
+        similarity=labels,
+        hypothesis=hypothesis(judged) if judged else None,
+        relations=parts.attempt("class relations", name, lambda: _relations(teacher, info, parts, label)),
+        projection=None if response is None else parts.attempt("projection", name, lambda: _projection(teacher, info, response)),
+        calibration=parts.attempt("calibration", name, lambda: cross_fitted(teacher.logits, y, bootstrap=bootstrap, label=label)),
+    )
+    if not deep:
+        return found
+    picture = parts.attempt("t-SNE", name, lambda: _embedding(teacher, label))
+    return replace(
+        found,
+        tsne=picture if picture and picture.kind == "tsne" else None,
+        pca=picture if picture and picture.kind == "pca" else None,
+        silhouette=parts.attempt("silhouette", name, lambda: silhouette(teacher.features, y, classes=teacher.logits.shape[1], label=label)),
+    )
+
+
+def _similarity(teacher: Side, info: DataInfo, label: str) -> tuple[tuple[SimilarityAt, ...], Tensor]:
+    """The labels, and the mean response [K,K] at temperature 1."""
+    v, y = teacher.logits, teacher.item.targets
+    accumulator = SimilarityAccumulator(v.shape[1], SIMILARITY, label=label, class_names=_names(info, v))
+    accumulator.add(v, y)
+    accumulator.add_again(v, y)
+    return accumulator.result(), accumulator.mean_response(1.0)
+
+
+def _relations(teacher: Side, info: DataInfo, parts: Parts, label: str) -> ClassRelations:
+    """Correlations of the answers, and the cosines of the last layer's weights where there is one."""
+    v = teacher.logits
+    classes = v.shape[1]
+    correlations = [CorrelationAccumulator(classes, temperature, label=label) for temperature in RELATIONS]
+    if classes >= 2 * TOP_SHARE:
+        correlations.append(CorrelationAccumulator(classes, RELATIONS[-1], top_k=classes // TOP_SHARE, label=label))
+    for each in correlations:
+        each.add(v)
+    head = parts.attempt("cosines of the weights", teacher.label, lambda: teacher.head)
+    return class_relations(
+        correlations,
+        weight=None if head is None else head.weight,
+        superclass=info.superclass,
+        keep=classes <= MATRIX_CLASSES,
+        label=label,
+    )
+
+
+def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProjection:
+    classes, why = choose_classes(response, _names(info, teacher.logits))
+    return project(teacher.features, teacher.item.targets, teacher.head.weight, classes, chosen=why, label=f"teacher {teacher.label}")
+
+
+def _embedding(teacher: Side, label: str) -> Embedding:
+    """t-SNE, or the two main directions where scikit-learn is missing."""
+    try:
+        return tsne(teacher.features, teacher.item.targets, label=label)
+    except ImportError:
+        return pca(teacher.features, teacher.item.targets, label=label)
+
+
+# ---- a pair ----------------------------------------------------------------------------------------------------------
+
+
+def explain_pair(
+    teacher: Side, student: Side, parts: Parts, *, deep: bool, bootstrap: int, costs: tuple[Cost, Cost], device: str = "cpu"
+) -> PairExplanation:
+    """Everything that is said of one student beside its teacher.
+
+    Args:
+        teacher, student: measured on the same samples with `taps`.
+        parts: what runs them, and keeps times and warnings.
+        deep: CKA too.
+        bootstrap: resamples behind the intervals.
+        costs: of teacher and student.
+        device: where latencies were measured.
+    """
+    name, y = student.label, student.item.targets
+    factors = parts.attempt("gradient rescaling", name, lambda: _rescaling(teacher, student, bootstrap))
+    return PairExplanation(
+        student=name,
+        rescaling=() if factors is None else (factors,),
+        distance_ranks=parts.attempt("nearness of wrong classes", name, lambda: _ranks(teacher, student, bootstrap)),
+        differences=parts.attempt("correlation difference", name, lambda: _differences(teacher, student)) or (),
+        cka=parts.attempt("CKA", name, lambda: _cka(teacher, student)) if deep else None,
+        calibration=parts.attempt(
+            "calibration", name, lambda: cross_fitted(student.logits, y, bootstrap=bootstrap, label=f"student {name}")
+        ),
+        capacity=capacity_gap(*costs, device=device),
+    )
+
+
+def _called(teacher: Side, student: Side) -> dict[str, Any]:
+    return {"student": f"student {student.label}", "teacher": f"teacher {teacher.label}"}
+
+
+def _rescaling(teacher: Side, student: Side, bootstrap: int) -> GradientRescaling:
+    """With the temperature and the weights that the student was trained with, where its method has some."""
+    options: Any = {
+        key: value
+        for key, value in student.item.header.method_options.items()
+        if key in {"temperature", "weight", "ce_weight", "t_squared"} and isinstance(value, bool | int | float)
+    }
+    settings = {"temperature": 4.0, **options}
+    called = _called(teacher, student)
+    return rescaling(student.logits, teacher.logits, student.item.targets, bootstrap=bootstrap, **settings, **called)
+
+
+def _ranks(teacher: Side, student: Side, bootstrap: int) -> DistanceRanks:
+    head = student.linear_head
+    called = _called(teacher, student)
+    return distance_ranks(
+        student.features, head.weight, teacher.logits, student.item.targets, head_bias=head.bias, bootstrap=bootstrap, **called
+    )
+
+
+def _differences(teacher: Side, student: Side) -> tuple[CorrelationDifference, ...]:
+    """By class means, as they are and standardised, and by Pearson's correlation. Matrices of the first only: it is the figure's."""
+    called, z, v, y = _called(teacher, student), student.logits, teacher.logits, student.item.targets
+    small = v.shape[1] <= MATRIX_CLASSES
+    return (
+        correlation_difference(z, v, y, matrices=small, **called),
+        correlation_difference(z, v, y, standardised=True, matrices=False, **called),
+        correlation_difference(z, v, y, of="pearson", matrices=False, **called),
+    )
+
+
+def _cka(teacher: Side, student: Side) -> StageCka:
+    """Unbiased, over minibatches in a drawn order: splits are often sorted by class."""
+    sides = (student.item.features, teacher.item.features)
+    found = cka.MinibatchCka(*(tuple(side) for side in sides))
+    n = len(student.item.targets)
+    order = random.permutation(random.key(0, "cka"), n)
+    for rows in order.tensor_split(max(-(-n // CKA_BATCH), min(8, n // 16), 1)):
+        found.update(*({tap: x[rows] for tap, x in side.items()} for side in sides))
+    return found.result()
+
+
+# ---- what they cost --------------------------------------------------------------------------------------------------
+
+
+def cost(item: Measured, image: Tensor | None) -> Cost:
+    """Parameters and multiply-accumulates of a network, and how long it takes for an image [1,...] where one is given."""
+    try:
+        operations = macs(item.network, item.header.input_shape)
+    except (RuntimeError, NotImplementedError):  # somebody's own network may do what meta tensors cannot
+        operations = None
+    return Cost(parameter_count(item.network), operations, None if image is None else latency(item.network, image))
+
+
+def latency(network: Network, image: Tensor) -> Estimate:
+    """Median seconds of a forward pass of an image [B,...] on its device, with quartiles."""
+    wait: Callable[[], object] = torch.cuda.synchronize if image.device.type == "cuda" else int
+    seconds = []
+    with torch.inference_mode():
+        for number in range(WARM_UP + REPEATS):
+            wait()
+            start = time.perf_counter()
+            network(image)
+            wait()
+            if number >= WARM_UP:
+                seconds.append(time.perf_counter() - start)
+    quartiles = torch.quantile(torch.tensor(seconds, dtype=torch.float64), torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64))
+    low, middle, high = quartiles.tolist()
+    return Estimate(middle, low, high)
+
+
+def capacity_gap(teacher: Cost, student: Cost, *, device: str) -> CapacityGap:
+    """Both costs, and how many times the teacher's is the student's."""
+    times = (teacher.latency, student.latency)
+    timed = times[0] is not None and times[1] is not None
+    return CapacityGap(
+        teacher=teacher,
+        student=student,
+        parameter_ratio=teacher.parameters / student.parameters,
+        macs_ratio=teacher.macs / student.macs if teacher.macs and student.macs else None,
+        latency_ratio=times[0].value / times[1].value if times[0] and times[1] else None,
+        batch=1 if timed else None,
+        device=device if timed else None,
+    )
