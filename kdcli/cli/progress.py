@@ -72,7 +72,9 @@ class Narrator:
         """A stage begins; methods with one stage do not mention it."""
         github.group(self.env, event.at.stage)
         if event.count > 1:
-            self.env.progress(f"  stage {event.number}/{event.count} ", (event.at.stage, "bold"), f" · {event.network}" if event.network else "")
+            self.env.progress(
+                f"  stage {event.number}/{event.count} ", (event.at.stage, "bold"), f" · {event.network}" if event.network else ""
+            )
 
     def step_done(self, event: events.StepDone) -> None:
         """A minibatch went through."""

@@ -174,7 +174,9 @@ class Taught:
             smaller = None
         if smaller is None:
             problem = f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"
-            self.problems.append(self.explainer.at("student.name", problem, f"--student NAME  (kd models --teacher {teacher.path} proposes some)"))
+            self.problems.append(
+                self.explainer.at("student.name", problem, f"--student NAME  (kd models --teacher {teacher.path} proposes some)")
+            )
             self._names_no_student = True
             return
         self.layer.put(("student", "name"), smaller, Origin(teacher.told_by, file=teacher.path))
