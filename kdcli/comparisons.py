@@ -118,8 +118,8 @@ class StageCka:
 
 @dataclass(frozen=True, slots=True)
 class DegradationRow:
-    """One teacher-student pair of a degradation curve. capacity: of the side that varies. Gaps: at the curve's temperature.
-    change: accuracy of the student less that of the row before, None in the first.
+    """One teacher-student pair of a degradation curve. label, capacity: of the side that varies; other: the other side's label.
+    Gaps: at the curve's temperature. change: accuracy of the student less that of the row before, None in the first.
     """
 
     label: str
@@ -134,6 +134,7 @@ class DegradationRow:
     free_energy: Estimate
     kl: float
     agreement: float
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)

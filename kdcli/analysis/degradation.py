@@ -128,6 +128,7 @@ def _row(pair: _Pair, capacity: float, varies: Side, change: float | None) -> De
         free_energy=pair.at.free_energy,
         kl=pair.at.kl,
         agreement=pair.report.agreement,
+        other=pair.side("student" if varies == "teacher" else "teacher").label,
     )
 
 

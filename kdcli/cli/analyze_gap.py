@@ -21,6 +21,7 @@ NAME = "analyze-gap"
 EXAMPLES = """
 kd analyze-gap
 kd analyze-gap --teacher runs/cnn-large-digits-1
+kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --plot figures
 kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
 """
 FILES = "Files"
@@ -30,9 +31,16 @@ def _file(*names: str, text: str, metavar: str) -> object:
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=FILES, show_default=False)
 
 
-Teacher = Annotated[
-    Path | None,
-    typer.Option("-t", "--teacher", help="Its run or checkpoint.", metavar="CKPT", show_default=False, autocompletion=completion.runs),
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-t",
+        "--teacher",
+        help="A teacher's run or checkpoint. Repeatable.",
+        metavar="CKPT",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 Students = Annotated[
     list[Path] | None,
@@ -42,13 +50,13 @@ Students = Annotated[
 ]
 Temperatures = Annotated[str | None, typer.Option("--temperature", help="Temperatures, such as 1,4.", metavar="LIST", show_default=False)]
 Csv = Annotated[Path | None, _file("--csv", text="Write every number to this file.", metavar="FILE")]
-Plots = Annotated[Path | None, _file("--plot", text="Draw the figures (SVG) into this folder.", metavar="DIR")]
+Plots = Annotated[Path | None, _file("--plot", text="Draw the figures into this folder, as SVG and PNG.", metavar="DIR")]
 
 
 def run(
     env: Environment,
     *,
-    teacher: Teacher = None,
+    teacher: Teachers = None,
     student: Students = None,
     temperature: Temperatures = None,
     data: o.EvalData = None,
@@ -58,6 +66,7 @@ def run(
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", help="Resamples behind the intervals.", metavar="N", rich_help_panel=o.RUNNING)
     ] = 1000,
+    deep: Annotated[bool, typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer.")] = False,
     csv: Csv = None,
     plot: Plots = None,
     save_logits: o.SaveLogits = None,
@@ -66,15 +75,15 @@ def run(
     max_free_energy_gap: o.MaxFreeEnergyGap = None,
     max_ece: o.MaxEce = None,
 ) -> Outcome:
-    """Entropy and free-energy gap of teacher-student pairs.
+    """Entropy and free-energy gap of teacher-student pairs, and what explains it.
 
-    Without --teacher and --student: the newest distil run. A teacher alone: its response profile, which shows what it has
-    to teach at each temperature.
+    Without --teacher and --student: the newest distil run. A teacher alone: its response profile, and what it has to teach. One
+    student is compared with every teacher; several students of several teachers each with those that taught them.
     """
     gates = gates_of(min_accuracy=min_accuracy, max_entropy_gap=max_entropy_gap, max_free_energy_gap=max_free_energy_gap, max_ece=max_ece)
     temperatures, wanted = _temperatures(temperature), split_of(split)
-    found, students = _pair(env, teacher, tuple(student or ()))
-    _read_headers((found, *students))
+    found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
+    _read_headers((*found, *students))
     from kdcli import jobs
 
     report = jobs.analyze_gap(
@@ -86,6 +95,7 @@ def run(
         split=wanted,
         device=device,
         bootstrap=bootstrap,
+        deep=deep,
         save_logits_to=save_logits,
         gates=gates,
     )
@@ -103,16 +113,16 @@ def _temperatures(given: str | None) -> tuple[float, ...] | None:
         raise UsageError(f"--temperature takes numbers with commas between them, got {given!r}", hint="--temperature 1,4") from error
 
 
-def _pair(env: Environment, teacher: Path | None, students: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
-    """Teacher and students: as given, from the student's own run, or from the newest distil run."""
+def _pair(env: Environment, teachers: tuple[Path, ...], students: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Teachers and students: as given, from the student's own run, or from the newest distil run."""
     from kdcli.report.run import newest
 
-    if teacher is not None:
-        return teacher, students
+    if teachers:
+        return teachers, students
     if not students:
         students = (newest(o.runs_dir(env.environ)),)
         env.report(f"  newest distil run: {students[0]}")
-    return _teacher_of(students[0]), students
+    return (_teacher_of(students[0]),), students
 
 
 def _teacher_of(student: Path) -> Path:
@@ -135,10 +145,10 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 
 
 def _show(env: Environment, report: GapReport) -> None:
-    from kdcli.cli.gap_screen import gap_lines
+    from kdcli.cli.gap_screen import screen_lines
     from kdcli.cli.screen import show_gates
 
-    for line in gap_lines(report, env.width):
+    for line in screen_lines(report, env.width, verbose=env.settings.verbose):
         env.report(line)
     show_gates(env, report.gates)
 

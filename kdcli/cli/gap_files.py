@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdcli.files import write_text
+from kdcli.intervals import Estimate, Interval
 
 if TYPE_CHECKING:
-    from kdcli.results import Estimate, GapReport
+    from kdcli.results import GapReport
 
-HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high")
+HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
+_SKIPPED = {"points", "order", "superclass", "standardised"}  # samples, lists, and what the quantity's name says: they are in --json
+_TAPS = 16  # columns of a matrix that is written entry by entry, such as CKA's; class by class it is no list of scalars
 
 
 def write_csv(report: GapReport, path: Path) -> None:
-    """One line a number, at full precision. class is empty for the mean over all samples."""
+    """One line a number, at full precision. class is empty for what is said over all samples; teacher is the one compared with."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(_responses(report))
-    writer.writerows(_pairs(report))
+    for one in report.reports:
+        for rows in (_responses(one), _pairs(one), _explanations(one)):
+            writer.writerows((*row, one.teacher.label) for row in rows)
+    if report.curve:
+        for row in report.curve.rows:
+            writer.writerows((*each, "") for each in _walk(row, _Place(row.label, "", report.curve.temperature, "", "curve"), report))
     write_text(path, buffer.getvalue())
 
 
 def _responses(report: GapReport) -> Iterator[tuple[object, ...]]:
     for response in (report.teacher, *report.students):
         name = "teacher" if response is report.teacher else response.label
+        yield from _walk(response.measures, _Place(name, response.form, "", "", "measures"), report)
         for at in response.at:
             head = (name, response.form, at.temperature)
             yield (*head, "", "entropy", *_estimate(at.entropy))
@@ -43,8 +52,9 @@ def _pairs(report: GapReport) -> Iterator[tuple[object, ...]]:
             head = (pair.student, pair.form, at.temperature)
             yield (*head, "", "entropy_gap", *_estimate(at.entropy))
             yield (*head, "", "free_energy_gap", *_estimate(at.free_energy))
-            for name in ("entropy_second_order", "free_energy_second_order", "kl"):
-                yield (*head, "", name, getattr(at, name), "", "")
+            for name in ("entropy_second_order", "free_energy_second_order", "entropy_ratio", "free_energy_ratio", "kl"):
+                value = getattr(at, name)
+                yield (*head, "", name, "" if value is None else value, "", "")
             yield (*head, "", "agreement", pair.agreement, "", "")
             yield from _by_class(report, head, "entropy_gap", at.entropy_by_class)
             yield from _by_class(report, head, "free_energy_gap", at.free_energy_by_class)
@@ -59,8 +69,85 @@ def _by_class(report: GapReport, head: tuple[object, ...], quantity: str, values
         yield (*head, name, quantity, "" if value is None else value, "", "")
 
 
+# ---- explanations: whatever their types hold -------------------------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """Where a number stands: the first columns of its line."""
+
+    network: str
+    form: str
+    temperature: object
+    label: str
+    quantity: str
+
+    def row(self, value: object, interval: Estimate | Interval | None = None) -> tuple[object, ...]:
+        return (*self, value, *((interval.low, interval.high) if interval else ("", "")))
+
+
+def _explanations(report: GapReport) -> Iterator[tuple[object, ...]]:
+    if report.explanation:
+        for name in ("similarity", "hypothesis", "relations", "projection", "silhouette", "calibration"):
+            yield from _walk(getattr(report.explanation, name), _Place("teacher", "raw", "", "", name), report)
+    for pair in report.explanations:
+        for name in ("rescaling", "distance_ranks", "differences", "cka", "calibration", "capacity"):
+            yield from _walk(getattr(pair, name), _Place(pair.student, "raw", "", "", name), report)
+
+
+def _walk(value: Any, place: _Place, report: GapReport) -> Iterator[tuple[object, ...]]:
+    """Lines of every number and word inside a value."""
+    if isinstance(value, Estimate):
+        yield place.row(value.value, value)
+    elif isinstance(value, bool | int | float | str):
+        yield place.row(value)
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from _walk(item, _within(place, number, item, value, report), report)
+    elif dataclasses.is_dataclass(value):
+        yield from _fields(value, place, report)
+
+
+def _fields(value: Any, place: _Place, report: GapReport) -> Iterator[tuple[object, ...]]:
+    if getattr(value, "temperature", None) is not None and not hasattr(value, "edge"):  # a fitted temperature is a result
+        place = place._replace(temperature=value.temperature)
+    for field in dataclasses.fields(value):
+        item, interval = getattr(value, field.name), getattr(value, f"{field.name}_interval", None)
+        told = place.temperature != "" and field.name == "temperature" and not hasattr(value, "edge")
+        if told or isinstance(item, Interval) or field.name in _SKIPPED or _is_matrix(item):
+            continue
+        inner = place._replace(quantity=f"{place.quantity}.{field.name}")
+        if interval is not None:
+            yield inner.row(item, interval)
+        elif field.name in {"value", "difference"} and isinstance(getattr(value, "interval", None), Interval):
+            yield inner.row(item, value.interval)
+        else:
+            yield from _walk(item, inner, report)
+
+
+def _within(place: _Place, number: int, item: Any, items: tuple[Any, ...], report: GapReport) -> _Place:
+    """Where an entry of a list stands: at its class or temperature, or by what it is of, or else by number."""
+    if hasattr(item, "number"):
+        return place._replace(label=report.class_names[item.number], quantity=place.quantity.removesuffix(".by_class"))
+    if place.quantity.endswith(".by_class") and len(items) == len(report.class_names):
+        return place._replace(label=report.class_names[number])
+    if hasattr(item, "standardised"):
+        return place._replace(quantity=f"{place.quantity}.{item.of}{'.standardised' if item.standardised else ''}")
+    if hasattr(item, "top_k"):
+        return place._replace(quantity=f"{place.quantity}.{item.of}{f'.top{item.top_k}' if item.top_k else ''}")
+    if getattr(item, "temperature", None) is not None or len(items) == 1:
+        return place
+    return place._replace(quantity=f"{place.quantity}.{number}")
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], tuple) and len(value[0]) > _TAPS
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
-    """Draw the figures that a run's report has of its gap, as SVG."""
+    """Draw every figure of a report, each as SVG and as PNG."""
     from kdcli.report.gap_plots import draw
 
     paths = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kdcli.cli.explain_screen import curve_lines, pair_lines, teacher_lines, teachers_table, time_line, verdict_line
 from kdcli.cli.text import columns, sparkline
 from kdcli.report import words
 
@@ -16,14 +17,42 @@ NAMED = 3  # classes that are named
 PROFILE_BAR = 24  # columns of the entropy bar in a teacher's profile
 
 
-def gap_lines(report: GapReport, width: int) -> Iterator[str]:
-    """All lines of the screen, for so many columns."""
+def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterator[str]:
+    """All lines of the screen, for so many columns. With several teachers their own tables are for those who ask."""
+    if report.others:
+        yield f"  {report.data} {report.split} · n = {words.thousands(report.n)} · {len(report.reports)} teachers"
+        if report.curve is None or verbose:
+            yield from teachers_table(report)
+        yield from curve_lines(report, width)
+    for one in report.reports if verbose or not report.others or not report.curve else ():
+        if report.others and not one.students and not verbose:
+            continue
+        if report.others:
+            yield ""
+        yield from gap_lines(one, width, verbose=verbose)
+    if not report.others:
+        yield from curve_lines(report, width)
+    for warning in report.warnings:
+        yield f"  ! {warning}"
+    if report.seconds:
+        yield time_line(report)
+
+
+def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterator[str]:
+    """One teacher, or one teacher and its students."""
     teacher = report.teacher
     about = f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher {teacher.network}"
     yield f"  {about} {words.percent(teacher.measures.accuracy, report.n)}"
     if not report.students:
         yield from _profile(report)
+        yield from teacher_lines(report, every_class=verbose)
         return
+    yield from _gaps(report, width)
+    yield from pair_lines(report)
+    yield from teacher_lines(report, every_class=True) if verbose else verdict_line(report)
+
+
+def _gaps(report: GapReport, width: int) -> Iterator[str]:
     yield "  G_S = S(student) − S(teacher)      G_F = F(teacher) − F(student)"
     yield "  F = τ log Σ exp(z/τ), logits centred per sample before F and ‖z‖"
     for place, temperature in enumerate(report.temperatures):

@@ -126,7 +126,7 @@ def _measure(bench: Bench, path: str | Path, label: str, parts: Parts, how: _How
 def _cost(bench: Bench, side: Side, parts: Parts, how: _How) -> Cost | None:
     if not how.explain:
         return None
-    return parts.timed("latency" if how.deep else "cost", lambda: cost(side.item, bench.image(side.item.header) if how.deep else None))
+    return parts.timed("latency" if how.deep else "cost", lambda: cost(side.item, bench.image(side.item.header), timed=how.deep))
 
 
 def _slim(side: Side, *, keep: bool) -> Side:
@@ -185,11 +185,12 @@ def _report(taught: _Taught, info: DataInfo, first: _Taught, split: SplitName, t
 
 
 def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | None:
-    """Over the teachers where there are several, else over the students; None for one pair."""
-    if sum(pair.form == "raw" for report in reports for pair in report.pairs) < 2:
+    """Over the teachers where there are several, else over the students; None where all have one size."""
+    varies: Literal["teacher", "student"] = "teacher" if len(reports) > 1 else "student"
+    sides = [report.teacher for report in reports if report.students] if varies == "teacher" else reports[0].students
+    if len({side.parameters for side in sides}) < 2:
         return None
     at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
-    varies: Literal["teacher", "student"] = "teacher" if len(reports) > 1 else "student"
     return parts.attempt("the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at))
 
 

@@ -291,13 +291,13 @@ def _cka(teacher: Side, student: Side) -> StageCka:
 # ---- what they cost --------------------------------------------------------------------------------------------------
 
 
-def cost(item: Measured, image: Tensor | None) -> Cost:
-    """Parameters and multiply-accumulates of a network, and how long it takes for an image [1,...] where one is given."""
+def cost(item: Measured, image: Tensor, *, timed: bool) -> Cost:
+    """Parameters and multiply-accumulates of a network, counted over an image [1,...], and how long it takes for that image."""
     try:
-        operations = macs(item.network, item.header.input_shape)
-    except (RuntimeError, NotImplementedError):  # somebody's own network may do what meta tensors cannot
+        operations = macs(item.network, item.header.input_shape, image)
+    except (RuntimeError, NotImplementedError):  # somebody's own network may do what cannot be counted
         operations = None
-    return Cost(parameter_count(item.network), operations, None if image is None else latency(item.network, image))
+    return Cost(parameter_count(item.network), operations, latency(item.network, image) if timed else None)
 
 
 def latency(network: Network, image: Tensor) -> Estimate:

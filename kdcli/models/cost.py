@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from typing import Any
 
-from kdcli.models._meta import dry_run
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from kdcli.models._meta import dry_run, evaluating
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -13,11 +16,39 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image of shape (C, H, W).
 
     Nothing is computed: the network runs on meta tensors. Normalisations, activations and pools are not counted, as is usual.
+
+    Args:
+        network: on any device.
+        input_shape: (C, H, W).
+        image: an image [1,C,H,W] on the network's device, to run on instead: for a network that is about to run anyway, since on meta
+            tensors torch imports its compiler for some operations, which takes a second or two.
     """
-    with FlopCounterMode(display=False) as counter:
-        dry_run(network, input_shape)
-    return int(counter.get_total_flops()) // 2  # two operations a multiply-accumulate
+    counter = _Operations()  # type: ignore[no-untyped-call]
+    with counter:
+        if image is None:
+            dry_run(network, input_shape)
+        else:
+            with evaluating(network):
+                network(image)
+    return int(counter.total) // 2  # two operations a multiply-accumulate
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own formulas, as its FlopCounterMode does, which imports the compiler too."""
+
+    total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out

@@ -95,7 +95,7 @@ def test_analyze_gap_of_pairs_with_files_and_gates(runs):
     )  # fmt: skip
     assert answer.code == 3
     assert answer.err.count("✗ gate max-entropy-gap") == 2
-    assert Path("gap.csv").read_text().startswith("network,form,temperature,class,quantity,value,low,high\n")
+    assert Path("gap.csv").read_text().startswith("network,form,temperature,class,quantity,value,low,high,teacher\n")
     assert list(Path("plots").glob("*.svg"))
     assert (
         document("analyze-gap", "--student", "runs/kd", "--bootstrap", "10")["data"]["teacher"]["checkpoint"] == "runs/t/model.safetensors"
