@@ -33,6 +33,11 @@ class Teacher:
         self._renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
 
     @property
+    def live(self) -> Teacher:
+        """The teacher that computes its answers, where some are looked up: for images that no table has."""
+        return self
+
+    @property
     def num_classes(self) -> int:
         return self.network.head.out_features
 
@@ -58,6 +63,10 @@ class Ensemble(Teacher):
         self.teachers = tuple(teachers)
         self.weights = tuple(weights) if weights is not None else (1.0 / len(self.teachers),) * len(self.teachers)
         self.network = self.teachers[0].network
+
+    @property
+    def live(self) -> Teacher:
+        return Ensemble([teacher.live for teacher in self.teachers], self.weights)
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         outputs = [teacher(batch, taps if position == 0 else ()) for position, teacher in enumerate(self.teachers)]
