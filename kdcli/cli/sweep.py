@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "sweep"
 EXAMPLES = """
-kd sweep tables/cifar100-table1 --limit 1
-kd sweep tables/cifar100-table1 --json -q | jq '.data.cells'
+kd sweep tables/energy-table7 --limit 1
+kd sweep tables/energy-table7 --json -q | jq '.data.cells'
 """
 
 SweepFile = Annotated[

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "table"
 EXAMPLES = """
-kd table tables/cifar100-table1
-kd table tables/cifar100-table1 --format latex > table1.tex
+kd table tables/energy-table7
+kd table tables/energy-table7 --format latex > table7.tex
 """
 FORMATS = ("md", "csv", "latex", "html")
 

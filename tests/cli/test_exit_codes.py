@@ -69,7 +69,7 @@ def test_1_shows_the_traceback_only_when_asked_and_always_where_it_is_kept(kd, p
         ("compare", "nowhere", "elsewhere"),
         ("report", "nowhere"),
         ("sweep", "nowhere"),
-        ("table", "tables/cifar100-table1", "--format", "pdf"),
+        ("table", "tables/energy-table7", "--format", "pdf"),
         ("check", "nowhere.toml"),
         ("methods", "nothing"),
         ("models", "nothing"),
