@@ -9,8 +9,8 @@ https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/Rev
 Levels are the maps of all stages and the pooled vector, as a map of one position. From the deepest on, each is reduced to a common width, mixed
 with what comes from below by weights that an attention gives each position (kdcli.modules.abf), and taken to the teacher's channels and size,
 which are read from its maps: any pair of networks will do. HCL compares a level as it is and pooled to 4x4, 2x2 and 1x1. e is the epoch,
-E the warm-up. Published weights for CIFAR-100: 0.6 (resnet56 to resnet20), 1 (resnet110 to resnet32), 5 (resnet32x4 to resnet8x4, Wide
-ResNets), 8 (resnet32x4 to a ShuffleNet).
+E the warm-up. Published weights for CIFAR-100: 0.6 (resnet56 to resnet20), 1 (resnet110 to resnet32), 5 (resnet32x4 to resnet8x4 and
+ShuffleNetV1; wrn_40_2 to any), 8 (resnet32x4 to ShuffleNetV2).
 
 Differs from the paper: nothing is known to. Student maps are taken after, teacher maps before their activations, as in both codes for CIFAR;
 for ImageNet both are before: preact.
