@@ -160,6 +160,6 @@ def _write(env: Environment, report: GapReport, csv: Path | None, plot: Path | N
         write_csv(report, csv)
         env.report(f"  csv      {csv}")
     if plot is not None:
-        env.report(f"  plots    {', '.join(str(path) for path in write_plots(report, plot))}")
+        env.report(f"  plots    {len(write_plots(report, plot)) // 2} figures, SVG and PNG: {plot / 'README.md'}")
     if logits is not None:
         env.report(f"  logits   {logits}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdcli.files import write_text
+from kdcli.files import write_atomic, write_text
 from kdcli.intervals import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -147,11 +147,16 @@ def _is_matrix(value: Any) -> bool:
 
 
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
-    """Draw every figure of a report, each as SVG and as PNG."""
-    from kdcli.report.gap_plots import draw
+    """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their captions."""
+    from kdcli.report.explain_plots import draw
+    from kdcli.report.pictures import captions
 
-    paths = []
+    paths, drawn = [], []
     for plot in draw(report):
-        paths.append(folder / f"{plot.name}.svg")
-        write_text(paths[-1], plot.svg)
+        drawn.append(plot)
+        paths += [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
+        write_text(paths[-2], plot.titled_svg)
+        write_atomic(paths[-1], lambda temporary, content=plot.png: temporary.write_bytes(content))  # type: ignore[misc]
+    paths.append(folder / "README.md")
+    write_text(paths[-1], captions(drawn))
     return tuple(paths)

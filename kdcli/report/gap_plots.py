@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli.report import words
-from kdcli.report.svg import ALIGNED, INK, MUTED, STUDENT, TEACHER, TERMS, Plot, canvas, house_style, legend, to_svg
+from kdcli.report.pictures import Picture, picture
+from kdcli.report.svg import ALIGNED, INK, MUTED, STUDENT, TEACHER, TERMS, canvas, house_style, legend
 from kdcli.results import Estimate, GapReport, PairAt, PairReport, Response
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ NAMED_CLASSES = 24  # above this the bars of single classes carry no names
 PROFILE_POINTS = 3  # a curve over fewer temperatures says nothing that bars do not
 
 
-def draw(gap: GapReport) -> Iterator[Plot]:
+def draw(gap: GapReport) -> Iterator[Picture]:
     """The figures of one report, in order: levels, per class, and the profile where there are enough temperatures."""
     if gap.students:
         yield levels(gap)
@@ -59,7 +60,7 @@ def _bars(axes: Axes, named: list[tuple[str, str, Response]], quantity: str) -> 
     axes.grid(visible=False, axis="x")
 
 
-def levels(gap: GapReport) -> Plot:
+def levels(gap: GapReport) -> Picture:
     """Mean entropy and free energy of teacher and student at each temperature."""
     named = series_of(gap)
     with house_style("gap-levels"):
@@ -75,10 +76,10 @@ def levels(gap: GapReport) -> Plot:
             f"Means over {words.plural(gap.n, f'{gap.split} image')} with 95 % bootstrap intervals. "
             "Equal entropy means the student is as sure as its teacher; free energy F = τ log Σ exp(x/τ) of centred logits."
         )
-        return Plot("gap-levels", "gap", "Entropy and free energy", caption, to_svg(figure))
+        return picture(figure, "gap-levels", "gap", "Entropy and free energy", caption)
 
 
-def per_class(gap: GapReport, pair: PairReport) -> Plot:
+def per_class(gap: GapReport, pair: PairReport) -> Picture:
     """The entropy gap by class, sorted: where the student is least like its teacher."""
     at = usual_temperature(pair)
     ranked = ranked_classes(gap, at)[::-1]
@@ -103,7 +104,7 @@ def per_class(gap: GapReport, pair: PairReport) -> Plot:
         caption = (
             f"Entropy gap of each class at τ = {words.temperature(at.temperature)}, raw logits. Largest: {largest_classes(gap, pair)}."
         )
-        return Plot("gap-classes", "gap", _class_title(gap, pair), caption, to_svg(figure))
+        return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption)
 
 
 def _class_title(gap: GapReport, pair: PairReport) -> str:
@@ -128,7 +129,7 @@ def largest_classes(gap: GapReport, pair: PairReport, amount: int = 3) -> str:
     return ", ".join(f"{name} ({words.signed(value)})" for name, value in ranked[:amount])
 
 
-def response_profile(gap: GapReport) -> Plot:
+def response_profile(gap: GapReport) -> Picture:
     """Mean entropy against temperature: what the teacher has to say at each, up to log K, where it says nothing."""
     ceiling = float(np.log(max(len(gap.class_names), 2)))
     with house_style("response-profile"):
@@ -146,4 +147,4 @@ def response_profile(gap: GapReport) -> Plot:
         axes.set_ylim(bottom=0, top=1.12 * ceiling)
         legend(axes)
         caption = f"Mean entropy over {words.plural(gap.n, f'{gap.split} image')}; the band is a 95 % bootstrap interval."
-        return Plot("response-profile", "gap", "Response profile", caption, to_svg(figure))
+        return picture(figure, "response-profile", "gap", "Response profile", caption)
