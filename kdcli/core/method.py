@@ -133,6 +133,10 @@ class Method(nn.Module, ABC):
         """The network to evaluate and ship."""
         return self.student
 
+    def watched(self) -> Mapping[str, Network]:
+        """Further networks whose course is worth following beside the one in training, by the names that the logs use."""
+        return {}
+
     @staticmethod
     def aligned(z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG004  the methods that align need v
         """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden.

@@ -110,6 +110,9 @@ class Feed(Protocol):
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
 
+    def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
+        """At most `count` samples of a split, by class, not augmented: the same ones each time, two or more a batch."""
+
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
 

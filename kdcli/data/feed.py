@@ -20,7 +20,7 @@ from kdcli.core.types import Batch, DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Pictures, Source
 from kdcli.data.restrict import Restriction
-from kdcli.data.split import partition
+from kdcli.data.split import draw, partition
 from kdcli.errors import Incompatible, UsageError
 
 
@@ -86,6 +86,23 @@ class SourceFeed(ABC):
         rows = torch.arange(self.size(name), device=self.plan.device)
         indices = (rows[at : at + self.plan.eval_batch_size] for at in range(0, len(rows), self.plan.eval_batch_size))
         return self._batches(name, ((index, torch.zeros_like(index)) for index in indices), training=False)
+
+    def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
+        """At most `count` samples of a split, each class in proportion to its share, not augmented.
+
+        The same ones each time, whatever the recipe's seed: what two runs show of them can be compared. A batch holds two or more,
+        as batch norms may need (a split of a single sample excepted).
+        """
+        labels = self._labels[name].cpu()
+        count = min(count, len(labels))
+        if count == 0:
+            return iter(())
+        stream = random.key(0, "sample")
+        by_class = count >= int(torch.bincount(labels).count_nonzero())  # with fewer, it would take the first classes alone
+        chosen = draw(labels, count, stream).nonzero() if by_class else random.permutation(stream, len(labels))[:count]
+        rows = chosen.flatten().sort().values.to(self.plan.device)
+        batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
+        return self._batches(name, ((index, torch.zeros_like(index)) for index in rows.tensor_split(batches)), training=False)
 
     def _batches(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[Batch]:
         augment = self.plan.augment

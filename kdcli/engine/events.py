@@ -6,17 +6,20 @@ The values of a StepDone stay on the device; whoever reads one pays for the sync
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from kdcli.core.types import Progress
+from kdcli.probes import Probe
 from kdcli.results import Measures
 
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage begins (or goes on, when resumed). number counts from 1. network: which of several this stage is about, or ""."""
+    """A stage begins (or goes on, when resumed). number counts from 1. network: which of several this stage is about, or "".
+    probe: before its first step; None where nothing is probed, or the stage goes on.
+    """
 
     at: Progress
     number: int
@@ -24,6 +27,7 @@ class StageStarted:
     batches: int  # minibatches an epoch
     trainable: int  # parameters that get gradients
     network: str = ""
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch ended. losses are means over its images; val is None where nothing is held out."""
+    """An epoch ended. losses are means over its images; val is None where nothing is held out, probe where nothing is probed."""
 
     at: Progress
     lr: float
@@ -52,7 +56,7 @@ class EpochDone:
     best: bool  # the best validation accuracy so far
     seconds: float
     images_per_second: float
-    extra: Mapping[str, float] = field(default_factory=dict)
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from kdcli.engine.ranks import Forward
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.errors import KdError, NonFiniteLoss
+from kdcli.probes import Probe
 from kdcli.results import Measures
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
@@ -49,12 +50,15 @@ class Hooks:
     """What the engine asks of its caller.
 
     evaluate: measures of a network on the held-out split, or None where nothing is held out.
+    probe: what the network that a stage shows answers to a fixed set of images, before the stage's first step (step 0) and after
+    each epoch; None where nobody asks.
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
     stop: asked at every step boundary; an error to stop with, once the state is saved, or None.
     """
 
     listeners: Sequence[Listener] = ()
     evaluate: Callable[[Network], Measures | None] = lambda _network: None
+    probe: Callable[[Network, Stage, int], Probe | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
 
@@ -139,13 +143,14 @@ class Trainer:
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         about = stage.network.blueprint.architecture if stage.network is not None and stage.network.blueprint is not None else ""
-        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable, about))
+        probe = self._probe(work) if self.position.step == 0 else None
+        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable, about, probe))
         for epoch in range(self.position.epoch, work.epochs + 1):
             self.position = replace(self.position, epoch=epoch)
-            self._run_epoch(stage, work, forward)
+            self._run_epoch(work, forward)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
-    def _run_epoch(self, stage: Stage, work: _StageWork, forward: Forward) -> None:
+    def _run_epoch(self, work: _StageWork, forward: Forward) -> None:
         started, already = time.perf_counter(), work.meters.seen
         self.method.on_epoch(work.progress())
         for group in work.groups():
@@ -161,7 +166,7 @@ class Trainer:
                 self.average.update_parameters(self.method.deployable())
             self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
             self._after_step(work, rate, (work.meters.seen - already) / (time.perf_counter() - started))
-        self._end_epoch(stage, work, time.perf_counter() - started, work.meters.seen - already)
+        self._end_epoch(work, time.perf_counter() - started, work.meters.seen - already)
 
     def _seed(self, minibatch: int) -> None:
         # dropout and its like draw from torch's global generator: seeded for this very minibatch, it has no history
@@ -194,13 +199,13 @@ class Trainer:
         if stop is not None:
             raise stop
 
-    def _end_epoch(self, stage: Stage, work: _StageWork, seconds: float, images: int) -> None:
+    def _end_epoch(self, work: _StageWork, seconds: float, images: int) -> None:
         self.runtime.ranks.agree(self.method)
         work.meters.agree(self.runtime.ranks)
         self._check(work)
         at, network, meters = work.progress(), self.result(), work.meters
         final = work.trains_the_result
-        shown = network if final else stage.network
+        shown = self._shown(work)
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or val.accuracy > self.best)
         writes = self.runtime.ranks.first
@@ -211,11 +216,18 @@ class Trainer:
         if writes and final and self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
             self.hooks.keep(f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network)
         speed = images / seconds if seconds > 0 else 0.0
-        self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed))
+        self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed, self._probe(work)))
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
         if at.epoch < work.epochs:
             self._save(work, stopping=False)
+
+    def _shown(self, work: _StageWork) -> Network | None:
+        return self.result() if work.trains_the_result else work.stage.network
+
+    def _probe(self, work: _StageWork) -> Probe | None:
+        shown = self._shown(work)
+        return self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None
 
     # ---- state -------------------------------------------------------------------------------------------------------
 
@@ -308,11 +320,13 @@ class _StageWork:
             yield group
 
     def set_rate(self) -> float:
-        settings = self.trainer.settings.schedule
-        step = self.trainer.position.step
-        self.rate = learning_rate(self.base_rate, settings, step=step, steps_per_epoch=self.steps_per_epoch, steps=self.steps)
+        self.rate = self._rate_at(self.trainer.position.step)
         set_learning_rate(self.optimiser, self.rate)
         return self.rate
+
+    def _rate_at(self, step: int) -> float:
+        settings = self.trainer.settings.schedule
+        return learning_rate(self.base_rate, settings, step=step, steps_per_epoch=self.steps_per_epoch, steps=self.steps)
 
     def restore(self, state: State) -> None:
         """Put a saved state into method, optimiser, meters and average."""
@@ -327,5 +341,6 @@ class _StageWork:
         restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])
         self.meters.load_state(part("meters"))
         trainer.best = state.facts["best"]
+        self.rate = self._rate_at(max(trainer.position.step - 1, 0))  # the last step's: an epoch may have none left to take
         if trainer.average is not None:
             trainer.average.load_state_dict(part("average"))

@@ -22,6 +22,7 @@ from kdcli.jobs import restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
+from kdcli.jobs.probe import Prober
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
@@ -196,9 +197,8 @@ class _Execution:
         position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
         metrics = rundir.MetricsWriter(self.run, (position["stage"] + 1, position["epoch"]) if resumed else None)
         self._emit(self._prepared(f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None))
-        hooks = Hooks(
-            listeners=(metrics, self._remember, *self.listeners), evaluate=validation(self.job), keep=self._keep, stop=stop
-        )  # fmt: skip
+        listeners: tuple[Listener, ...] = (metrics, self._remember, *self.listeners)
+        hooks = Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
         trainer = Trainer(
             self.job.method,
             self.job.feed,

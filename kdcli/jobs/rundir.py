@@ -105,7 +105,7 @@ class MetricsWriter:
     def __init__(self, run: Path, resume_at: tuple[int, int] | None = None) -> None:
         self.path = run / "metrics.jsonl"
         self._log = run / "log.txt"
-        self._stage = 1
+        self._announced = 0  # number of the last stage whose line is there
         self.earlier_seconds = 0.0
         if resume_at is not None:
             self._truncate(resume_at)
@@ -117,22 +117,26 @@ class MetricsWriter:
             with contextlib.suppress(ValueError):  # a line that the crash cut off
                 event = json.loads(line)
                 number = event["number"] if event["event"] == "stage" else number
-                if (number, event.get("epoch", 0)) < resume_at and not (event["event"] == "stage" and number == resume_at[0]):
+                if (number, event.get("epoch", 0)) < resume_at:
                     kept.append(line)
+                    self._announced = number
                     self.earlier_seconds += event.get("seconds", 0.0)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StageStarted):
+        if isinstance(event, StageStarted) and event.number > self._announced:  # else it goes on, and what was probed before it stays
+            self._announced = event.number
             self._write({
                 "event": "stage", "stage": event.at.stage, "number": event.number, "count": event.count,
                 "trainable": event.trainable, "batches": event.batches, "network": event.network,
+                "probe": asdict(event.probe) if event.probe else None,
             })  # fmt: skip
         elif isinstance(event, EpochDone):
             self._write({
                 "event": "epoch", "stage": event.at.stage, "epoch": event.at.epoch, "epochs": event.at.epochs,
                 "step": event.at.step, "steps": event.at.steps, "lr": event.lr, "losses": dict(event.losses),
                 "train_accuracy": event.train_accuracy, "val": asdict(event.val) if event.val else None, "best": event.best,
+                "probe": asdict(event.probe) if event.probe else None,
                 "seconds": event.seconds, "images_per_second": event.images_per_second,
             })  # fmt: skip
             self._append(self._log, epoch_line(event))

@@ -14,12 +14,15 @@ update, which costs a second pass for a difference of one step. All peers share 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kdcli import losses
 from kdcli.core.method import Arity, Method, MethodOptions, Setup
+from kdcli.core.network import Network
 from kdcli.core.types import Batch, Progress, Step
 
 FAMILY = "online"
@@ -47,6 +50,10 @@ class MutualLearning(Method):
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
         self.peers = nn.ModuleList(setup.build(name) for name in options.peers)
+
+    def watched(self) -> Mapping[str, Network]:
+        """The peers."""
+        return {f"peer{number}": network for number, network in enumerate(self.peers, 1)}  # type: ignore[misc]
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
         answers = [network(batch.x).logits for network in (self.student, *self.peers)]

@@ -19,7 +19,7 @@ toward the student as well: detach = false. It has no form with one self-learnin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from kdcli import losses
 from kdcli.core.method import Arity, Method, MethodOptions, Setup, Stage
+from kdcli.core.network import Network
 from kdcli.core.types import Batch, Progress, Step
 from kdcli.errors import UsageError
 
@@ -73,6 +74,10 @@ class SelfLearningTeachers(Method):
             Stage("self_teachers", (self.self_teachers,), self._self_teachers_alone, network=first),  # type: ignore[arg-type]
             Stage("student", (self.student,), self._student_alone),
         ]
+
+    def watched(self) -> Mapping[str, Network]:
+        """The self-learning teachers: the paper's figure 2 sets their answers beside the student's and the teacher's."""
+        return {f"slt{number}": network for number, network in enumerate(self.self_teachers, 1)}  # type: ignore[misc]
 
     def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
         v, answers, z = self.teacher(batch).logits, self._answers(batch), self.student(batch.x).logits

@@ -262,6 +262,11 @@ class ReportSection(Section):
         None, description="A checkpoint, a run or a train-teacher recipe to measure the gap to, where the method has no teacher."
     )
     temperatures: tuple[Positive, ...] = Field((1.0, 4.0), min_length=1, description="Temperatures of the gap section.")
+    probe: int = Field(
+        512,
+        ge=0,
+        description="Images, held out if any are, on which entropy, free energy, gaps and logit norms are followed from epoch to epoch. 0: none.",
+    )
 
 
 OPTIMISERS: dict[str, type[OptimSection]] = {"sgd": SgdSection, "adamw": AdamWSection}

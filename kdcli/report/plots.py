@@ -1,4 +1,7 @@
-"""The figures of a run: curves, accuracy beside its teacher, calibration and confusion. Those of the gap are in gap_plots."""
+"""The figures of a run: curves, accuracy beside its teacher, calibration and confusion.
+
+Those of the gap are in gap_plots, those of what was probed along training in probe_plots.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.report import gap_plots, words
+from kdcli.report import gap_plots, probe_plots, words
 from kdcli.report.run import Epoch, Run
-from kdcli.report.svg import INK, MUTED, STUDENT, TEACHER, TERMS, Plot, canvas, house_style, legend, to_svg
+from kdcli.report.svg import INK, MUTED, STUDENT, TEACHER, TERMS, Plot, canvas, epoch_axis, house_style, legend, to_svg
 from kdcli.results import CalibrationCurve, Measures, RunAnalysis
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ def _figures(run: Run) -> Iterator[Plot]:
         yield losses(run.epochs)
         yield accuracy_curves(run.epochs, _teacher_level(run))
         yield learning_rate(run.epochs)
+    yield from probe_plots.draw(run)
     if run.analysis:
         if run.analysis.gap:
             yield from gap_plots.draw(run.analysis.gap)
@@ -102,20 +106,10 @@ def _broken(epochs: Sequence[Epoch], values: Sequence[float] | np.ndarray) -> tu
     return np.insert(position, breaks, np.nan), np.insert(np.asarray(values, dtype=float), breaks, np.nan)
 
 
-def _stage_marks(axes: Axes, epochs: Sequence[Epoch]) -> None:
-    """Where a stage begins, if there are several: a thin line with its name."""
-    starts = _starts(epochs)
-    for start in starts if len(starts) > 1 else ():
-        axes.axvline(start + 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.text(start + 0.6, 0.02, epochs[start].stage, transform=axes.get_xaxis_transform(), fontsize=7.5, color=MUTED)
-
-
 def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    _stage_marks(axes, epochs)
+    # an epoch stands at its end, so a stage begins half an epoch before its first
+    starts = _starts(epochs)
+    epoch_axis(axes, [(start + 0.5, epochs[start].stage) for start in starts] if len(starts) > 1 else ())
 
 
 def losses(epochs: Sequence[Epoch]) -> Plot:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdcli.errors import CorruptFile, NotFound
 from kdcli.files import read_json
+from kdcli.probes import Probe
 from kdcli.results import Measures, RunAnalysis, RunResult
 
 Command = Literal["train-teacher", "distill"]
@@ -34,18 +35,21 @@ ENVIRONMENT_FILE = "environment.json"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage as metrics.jsonl announces it. number counts from 1; trainable: parameters that get gradients."""
+    """A stage as metrics.jsonl announces it. number counts from 1; trainable: parameters that get gradients. probe: before its first step."""
 
     stage: str
     number: int
     count: int
     trainable: int
     batches: int
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One finished epoch. losses are means over its images, by term; val is None where nothing is held out."""
+    """One finished epoch. losses are means over its images, by term; val is None where nothing is held out, probe where nothing was
+    probed.
+    """
 
     stage: str
     epoch: int
@@ -55,6 +59,7 @@ class Epoch:
     train_accuracy: float
     val: Measures | None = None
     best: bool = False
+    probe: Probe | None = None
     seconds: float = 0.0
     images_per_second: float = 0.0
 

@@ -1,6 +1,7 @@
 """What a report says, in order, before anybody asks how it looks: report.html and report.md are two renderings of this.
 
-verdict and gates, accuracy beside the teacher, missing classes, curves, gap, calibration, confusion, recipe, environment, how to reproduce.
+verdict and gates, accuracy beside the teacher, missing classes, curves, what was probed along training, gap, calibration, confusion,
+recipe, environment, how to reproduce.
 A section without data is left out, never shown empty.
 """
 
@@ -14,6 +15,7 @@ from typing import Literal
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, largest_classes
 from kdcli.report.plots import teacher_first
+from kdcli.report.probes import course, images, rows, sentences
 from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
@@ -48,6 +50,7 @@ def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
         accuracy,
         missing,
         curves,
+        along,
         gap,
         calibration,
         confusion,
@@ -198,6 +201,18 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     held_out = (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
     rows = (*terms, ("training accuracy", words.percent(last.train_accuracy)), *held_out)
     return Section("curves", "Training", tuple(text), (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),), plots)
+
+
+def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """How sure the student, and what learns beside it, were of the same images epoch by epoch."""
+    moments = course(run)
+    if len(moments) < 2:
+        return None
+    last = moments[-1].probe
+    first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
+    caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
+    grid = Grid(("", "accuracy", "entropy, nats", "free energy", "logit norm"), tuple(rows(first, last)), caption)
+    return Section("along", "Along training", tuple(sentences(first, last)), (grid,), plots)
 
 
 # ---- the gap ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,17 @@ def legend(axes: Axes, columns: int = 4) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, borderpad=0.2)
+
+
+def epoch_axis(axes: Axes, stages: Sequence[tuple[float, str]] = ()) -> None:
+    """An axis of epochs; a thin line with its name where each of the stages begins."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    for start, name in stages:
+        axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.text(start + 0.1, 0.02, name, transform=axes.get_xaxis_transform(), fontsize=7.5, color=MUTED)
 
 
 def to_svg(figure: Figure) -> str:

@@ -257,3 +257,12 @@ def test_aligned_logits_classify_like_the_raw_ones(method):
     aligned = method.aligned(z, v)
     assert aligned.shape == z.shape
     assert torch.equal(aligned.argmax(-1), z.argmax(-1))
+
+
+@every_method
+def test_what_is_watched_is_the_methods_own_and_bears_its_own_name(method):
+    own = set(method.modules())
+    for name, network in method.watched().items():
+        assert name not in {"student", "network", "teacher", "reference"}
+        assert network in own
+        assert network is not method.student

@@ -78,6 +78,36 @@ def test_a_split_that_does_not_exist_yields_nothing(pictures: Pictures, feed: Ma
     assert list(made.split("val")) == []
 
 
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(pictures: Pictures, feed: Make, same: Same, name: str) -> None:
+    made = feed(pictures, CROP, val_fraction=0.25)
+    drawn = list(made.sample(name, 17))
+    index = torch.cat([batch.index for batch in drawn])
+    assert index.tolist() == sorted(set(index.tolist()))
+    assert sorted(torch.bincount(torch.cat([batch.y for batch in drawn]), minlength=5).tolist()) == [3, 3, 3, 4, 4]
+    whole = torch.cat([batch.x for batch in made.split(name)])
+    assert torch.equal(torch.cat([batch.x for batch in drawn]), whole[index])
+    assert same(drawn, list(made.sample(name, 17)))
+    whole_set = (list(feed(pictures, CROP, seed=seed).sample("train", 17)) for seed in (0, 1))
+    assert same(*whole_set)
+
+
+def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(pictures: Pictures, feed: Make) -> None:
+    made = feed(pictures)
+    for count in range(2, 90):
+        sizes = [len(batch.y) for batch in made.sample("train", count)]
+        assert sum(sizes) == min(count, 83)
+        assert min(sizes) >= 2
+    assert min(len(batch.y) for batch in feed(pictures, eval_batch_size=1).sample("train", 9)) == 2
+    assert list(made.sample("val", 5)) == list(made.sample("train", 0)) == []
+
+
+def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(pictures: Pictures, feed: Make) -> None:
+    many = replace(pictures, y_train=torch.arange(83) % 41, class_names=tuple(map(str, range(41))))
+    labels = torch.cat([batch.y for batch in feed(many).sample("train", 20)])
+    assert labels.max() > 30
+
+
 @pytest.mark.parametrize(("batch_size", "sizes"), [(40, [40, 40, 3]), (41, [41, 41]), (82, [82]), (83, [83]), (200, [83])])
 def test_a_last_minibatch_of_one_sample_is_left_out(pictures: Pictures, feed: Make, batch_size: int, sizes: list[int]) -> None:
     made = feed(pictures, batch_size=batch_size)

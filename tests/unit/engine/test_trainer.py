@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,6 +150,47 @@ def test_epochs_are_kept_of_what_is_shipped_and_counted_over_all_stages(make_met
     trainer, _ = trained(make_method, feed, runtime, settings, ThreeStages, Hooks(keep=lambda name, _network: kept.append(name)))
     assert kept == ["epoch-002", "epoch-004", "epoch-006"]  # two epochs of one stage and four of another; none of the helper's
     assert trainer.epochs_of_result() == 6
+
+
+def test_what_a_stage_shows_is_probed_before_its_first_step_and_after_each_epoch(make_method, feed, runtime, tmp_path):
+    """Of the helper's stage the helper; else what is shipped, which is the average where one is kept. Not again where a run goes on."""
+
+    def probed(stop=None, resume=None):
+        asked, told = [], []
+
+        def probe(network, stage, step):
+            asked.append((stage.name, step, network))
+            return len(asked)
+
+        hooks = Hooks([told.append], probe=probe, **({"stop": stop_at(stop)} if stop else {}))
+        settings = replace(BASE, epochs=2, ema=0.9)
+        folder = tmp_path if stop else None
+        trainer = Trainer(make_method(ThreeStages), feed, runtime, settings, hooks=hooks, state_folder=folder, resume=resume)
+        trainer.stages[0] = replace(trainer.stages[0], epochs=1)
+        with pytest.raises(Interrupted) if stop else nullcontext():
+            trainer.run()
+        return trainer, asked, [event.probe for event in told if isinstance(event, StageStarted | EpochDone)]
+
+    trainer, asked, told = probed()
+    places = [("helper", 0), ("helper", 5), *((name, step) for name in ("hint", "distill") for step in (0, 5, 10))]
+    assert [place[:2] for place in asked] == places
+    assert told == list(range(1, 9))
+    assert {id(network) for name, _, network in asked if name == "helper"} == {id(trainer.method.helper)}
+    assert {id(network) for name, _, network in asked if name != "helper"} == {id(trainer.average.module)}
+    probed(stop=8)
+    _, asked, told = probed(resume=load_state(tmp_path))
+    assert [place[:2] for place in asked] == places[3:]
+    assert told[0] is None
+
+
+def test_an_epoch_that_has_no_step_left_after_a_resume_tells_the_rate_of_its_last_one(make_method, feed, runtime, tmp_path):
+    straight, resumed = [], []
+    trained(make_method, feed, runtime, BASE, hooks=Hooks(listeners=[straight.append]))
+    with pytest.raises(Interrupted):
+        trained(make_method, feed, runtime, BASE, hooks=Hooks(stop=stop_at(2 * feed.train_batches)), folder=tmp_path)
+    trained(make_method, feed, runtime, BASE, hooks=Hooks(listeners=[resumed.append]), resume=load_state(tmp_path))
+    rates = [[event.lr for event in events if isinstance(event, EpochDone)] for events in (straight, resumed)]
+    assert rates[1] == rates[0][1:]
 
 
 def test_training_leaves_the_global_generator_alone(make_method, feed, runtime):

@@ -61,3 +61,8 @@ def test_all_networks_are_run_once_a_batch_and_the_student_is_shipped():
 def test_no_peers_are_refused():
     with pytest.raises(ValidationError, match="peers"):
         Options(peers=())
+
+
+def test_its_peers_are_watched_by_the_names_of_their_terms():
+    method = MutualLearning(Options(peers=("student", "mlp")), fixed_setup(Z, None, {"student": [P1], "mlp": [P2]}))
+    assert dict(method.watched()) == {"peer1": method.peers[0], "peer2": method.peers[1]}

@@ -113,3 +113,9 @@ def test_networks_of_one_architecture_start_apart():
 def test_a_student_that_would_learn_nothing_is_refused():
     with pytest.raises(UsageError, match=r"slkd: method\.teacher_weight and method\.self_teacher_weight are both 0"):
         make(teacher_weight=0, self_teacher_weight=0)
+
+
+def test_its_teachers_are_watched_by_the_names_of_their_terms():
+    method = make()
+    assert dict(method.watched()) == {"slt1": method.self_teachers[0], "slt2": method.self_teachers[1]}
+    assert list(make(self_teachers=1).watched()) == ["slt1"]

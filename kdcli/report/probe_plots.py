@@ -1,0 +1,192 @@
+"""The figures of what was probed along training: the student beside its teacher, and beside whatever else learns, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.probes import Probe, Probed
+from kdcli.report import words
+from kdcli.report.probes import FIXED, Moment, course, images, teacher_of
+from kdcli.report.run import Run
+from kdcli.report.svg import ALIGNED, INK, STUDENT, TEACHER, TERMS, Plot, canvas, epoch_axis, house_style, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_TEMPERATURES = 3  # more rows of panels than this fill a screen
+LOG_RANGE = 30.0  # an axis whose largest value is more than this factor above where a curve ends is logarithmic
+LINEAR_WITHIN = 0.1  # gaps within this reach of zero are drawn linearly even then
+
+
+def draw(run: Run) -> Iterator[Plot]:
+    """The figures of a run; none where nothing was probed."""
+    moments = course(run)
+    if len(moments) < 2:
+        return
+    yield energies(moments)
+    if any(moment.probe.gaps for moment in moments):
+        yield gaps(moments)
+    yield norms(moments)
+    if any(len(moment.probe.networks) > 1 for moment in moments):
+        yield distances(moments)
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def energies(moments: Sequence[Moment]) -> Plot:
+    """Mean entropy and free energy of each network, a row of panels a temperature."""
+    temperatures = _temperatures(moments)
+    with house_style("along-energy"):
+        figure = canvas(5.0, 0.5 + 1.9 * len(temperatures))
+        panels = figure.subplots(len(temperatures), 2, sharex=True, squeeze=False)
+        for row, (place, temperature) in enumerate(temperatures):
+            for axes, quantity, title in zip(panels[row], ("entropy", "free_energy"), ("entropy, nats", "free energy"), strict=True):
+                _curves(axes, moments, partial(_energy_of, quantity=quantity, place=place))
+                axes.set_title(f"{title} · τ = {words.temperature(temperature)}")
+        notes = _finish(figure, panels, moments)
+        aim = ": a student that answers as its teacher does meets the dashed lines" if teacher_of(moments[-1].probe) else ""
+        caption = f"Means over {images(moments[-1].probe)}, before the first step and after each epoch{aim}."
+        return Plot("along-energy", "along", "Entropy and free energy, epoch by epoch", caption + notes, to_svg(figure))
+
+
+def gaps(moments: Sequence[Moment]) -> Plot:
+    """Both gaps between the network in training and the teacher, a row of panels a temperature."""
+    temperatures = _temperatures(moments)
+    titles = {"entropy": "entropy gap, nats", "free_energy": "free-energy gap"}
+    forms = {"raw logits": (STUDENT, False), "as the loss sees them": (ALIGNED, True)}
+    with house_style("along-gap"):
+        figure = canvas(5.0, 0.5 + 1.9 * len(temperatures))
+        panels = figure.subplots(len(temperatures), 2, sharex=True, squeeze=False)
+        for row, (_, tau) in enumerate(temperatures):
+            for axes, (quantity, title) in zip(panels[row], titles.items(), strict=True):
+                for label, (colour, aligned) in forms.items():
+                    curve = _by_moment(moments, partial(_gap_of, quantity=quantity, temperature=tau, aligned=aligned), broken=True)
+                    if np.isfinite(curve[1]).any():
+                        axes.plot(*curve, color=colour, label=label)
+                axes.axhline(0, color=INK, linewidth=0.6)
+                axes.set_title(f"{title} · τ = {words.temperature(tau)}")
+        notes = _finish(figure, panels, moments)
+        caption = "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
+        return Plot("along-gap", "along", "Gaps, epoch by epoch", caption + notes, to_svg(figure))
+
+
+def norms(moments: Sequence[Moment]) -> Plot:
+    """Norm of centred logits and accuracy on the same images."""
+    with house_style("along-norm"):
+        figure = canvas(5.0, 2.4)
+        panels = figure.subplots(1, 2, squeeze=False)
+        _curves(panels[0][0], moments, lambda item: item.logit_norm)
+        _curves(panels[0][1], moments, lambda item: 100 * item.accuracy)
+        panels[0][0].set_title("logit norm")
+        panels[0][1].set_title("accuracy, %")
+        notes = _finish(figure, panels, moments)
+        caption = "Larger logits are surer answers, right or wrong: a norm that goes on rising when accuracy does not is certainty alone."
+        return Plot("along-norm", "along", "Logit norm and accuracy, epoch by epoch", caption + notes, to_svg(figure))
+
+
+def distances(moments: Sequence[Moment]) -> Plot:
+    """KL from the other networks' answers to those of the network in training, a panel a temperature."""
+    temperatures = _temperatures(moments)
+    with house_style("along-distance"):
+        figure = canvas(5.0, 2.4)
+        panels = figure.subplots(1, len(temperatures), squeeze=False)
+        for axes, (place, temperature) in zip(panels[0], temperatures, strict=True):
+            for name, colour in _colours(moments).items():
+                curve = _by_moment(moments, partial(_kl_from, name=name, place=place), broken=True)
+                if np.isfinite(curve[1]).any():
+                    axes.plot(*curve, color=colour, label=f"from the {name}" if name in FIXED else f"from {name}")
+            axes.set_title(f"KL, nats · τ = {words.temperature(temperature)}")
+        notes = _finish(figure, panels, moments)
+        caption = (
+            "How far the network in training is from the answers of the others, mean KL: what is nearer is easier to follow at that time."
+        )
+        return Plot("along-distance", "along", "Distance to the answers of others, epoch by epoch", caption + notes, to_svg(figure))
+
+
+# ---- panels ----------------------------------------------------------------------------------------------------------
+
+
+def _temperatures(moments: Sequence[Moment]) -> list[tuple[int, float]]:
+    """Place and value of the temperatures that are drawn."""
+    probe = moments[0].probe
+    return list(enumerate(at.temperature for at in probe.networks[probe.trained].at))[:MOST_TEMPERATURES]
+
+
+def _colours(moments: Sequence[Moment]) -> dict[str, str]:
+    """Networks by name, the teacher first, and their colours."""
+    names = dict.fromkeys(name for moment in moments for name in moment.probe.networks)
+    known = {name: TEACHER for name in FIXED if name in names} | {name: STUDENT for name in ("student", "network") if name in names}
+    others = [name for name in names if name not in known]
+    return known | {name: TERMS[3 + number % (len(TERMS) - 3)] for number, name in enumerate(others)}
+
+
+def _by_moment(moments: Sequence[Moment], value: Callable[[Probe], float | None], *, broken: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A curve: epochs, and values that are NaN where there is none. broken: where another network takes its turn in training."""
+    values = [value(moment.probe) for moment in moments]
+    curve = np.array([moment.epochs for moment in moments], float), np.array([np.nan if each is None else each for each in values], float)
+    turns = [at for at in range(1, len(moments)) if moments[at].probe.trained != moments[at - 1].probe.trained] if broken else []
+    return np.insert(curve[0], turns, np.nan), np.insert(curve[1], turns, np.nan)
+
+
+def _curves(axes: Axes, moments: Sequence[Moment], value: Callable[[Probed], float]) -> None:
+    """A curve for each network that learns, a level for the teacher."""
+    for name, colour in _colours(moments).items():
+        curve = _by_moment(moments, partial(_value_of, name=name, value=value))
+        if name in FIXED:
+            axes.axhline(curve[1][-1], color=colour, linestyle="--", linewidth=1.2, label=name)
+        else:
+            axes.plot(*curve, color=colour, label=name)
+
+
+def _value_of(probe: Probe, name: str, value: Callable[[Probed], float]) -> float | None:
+    return value(probe.networks[name]) if name in probe.networks else None
+
+
+def _energy_of(item: Probed, quantity: str, place: int) -> float:
+    value: float = getattr(item.at[place], quantity)
+    return value
+
+
+def _gap_of(probe: Probe, quantity: str, temperature: float, *, aligned: bool) -> float | None:
+    return next((getattr(gap, quantity) for gap in probe.gaps if (gap.temperature, gap.aligned) == (temperature, aligned)), None)
+
+
+def _kl_from(probe: Probe, name: str, place: int) -> float | None:
+    item = probe.networks.get(name)
+    return item.at[place].kl if item is not None else None
+
+
+def _spread_out(axes: Axes) -> str:
+    """Make an axis logarithmic where a linear one would show the first epochs and nothing after them; says so if it did."""
+    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    finite = [values[np.isfinite(values)] for values in drawn if np.isfinite(values).any()]
+    ends = [abs(values[-1]) for values in finite if values[-1]]
+    if not ends or max(np.abs(values).max() for values in finite) <= LOG_RANGE * min(ends):
+        return ""
+    signed = min(values.min() for values in finite) <= 0
+    if signed:
+        axes.set_yscale("symlog", linthresh=LINEAR_WITHIN)
+    else:
+        axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    return f" Wide axes are logarithmic{f', beyond ±{LINEAR_WITHIN:g}' if signed else ''}."
+
+
+def _finish(figure: Figure, panels: np.ndarray, moments: Sequence[Moment]) -> str:
+    """Epochs below, a dotted line where a stage after the first begins, one legend above all; returns what a caption must explain."""
+    firsts = {moment.stage: float(moment.epochs) for moment in reversed(moments)}
+    later = sorted(firsts.values())[1:]
+    scales = [_spread_out(axes) for axes in panels.flat]
+    for axes in panels.flat:
+        epoch_axis(axes, [(start, "") for start in later])
+    for axes in panels[:-1].flat:
+        axes.set_xlabel("")
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=4)
+    return max(scales, key=len) + (" Dotted: a stage begins." if later else "")

@@ -1,0 +1,78 @@
+"""What was probed along training, in order and in words. Its figures are in probe_plots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kdcli.probes import Probe, Probed
+from kdcli.report import words
+from kdcli.report.run import Run
+
+FIXED = ("teacher", "reference")  # networks that training leaves as they are
+
+
+class Moment(NamedTuple):
+    """A probe and when it was made: after so many epochs, all stages counted."""
+
+    epochs: int
+    stage: str
+    probe: Probe
+
+
+def course(run: Run) -> tuple[Moment, ...]:
+    """What was probed, in order: before the first step of each stage, and after each epoch."""
+    before = {stage.stage: stage.probe for stage in run.stages}
+    found = []
+    for position, epoch in enumerate(run.epochs):
+        begins = position == 0 or epoch.stage != run.epochs[position - 1].stage
+        if begins and (probe := before.get(epoch.stage)) is not None:
+            found.append(Moment(position, epoch.stage, probe))
+        if epoch.probe is not None:
+            found.append(Moment(position + 1, epoch.stage, epoch.probe))
+    return tuple(found)
+
+
+def images(probe: Probe) -> str:
+    """The images of a probe, in words."""
+    return words.plural(probe.n, "held-out image" if probe.split == "val" else "training image") + (
+        "" if probe.split == "val" else ", not augmented"
+    )
+
+
+def teacher_of(probe: Probe) -> str | None:
+    """What the teacher is called in a probe, or None."""
+    return next((name for name in FIXED if name in probe.networks), None)
+
+
+def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
+    """Cells of a table: accuracy, entropy, free energy and logit norm at temperature 1 of each network, at first and at last."""
+    for name, item in sorted(last.networks.items(), key=lambda entry: entry[0] not in FIXED):
+        if name in FIXED:
+            yield name, *_cells(item)
+            continue
+        if name in first.networks:
+            yield f"{name}, at first", *_cells(first.networks[name])
+        yield f"{name}, at last", *_cells(item)
+
+
+def _cells(item: Probed) -> tuple[str, ...]:
+    at = item.at[0]
+    return words.percent(item.accuracy), words.number(at.entropy), words.number(at.free_energy, 2), words.number(item.logit_norm, 1)
+
+
+def sentences(first: Probe, last: Probe) -> Iterator[str]:
+    """What became of the network in training, and how near it was to the answers of others."""
+    teacher = teacher_of(last)
+    start, end = (words.number(probe.networks[last.trained].at[0].entropy) for probe in (first, last))
+    level = f"; that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}" if teacher else ""
+    yield f"Mean entropy of the {last.trained}: {start} nats at first, {end} at last{level}."
+    others = [name for name in last.networks if name in first.networks and name != last.trained]
+    if len(others) > 1:
+        early, late = (_near(probe, others) for probe in (first, last))
+        yield f"KL to its answers, in nats: at first {early}; at last {late}. What is nearer is easier to follow."
+
+
+def _near(probe: Probe, others: list[str]) -> str:
+    called = {name: f"the {name}" if name in FIXED else name for name in others}
+    return words.listed([f"{words.number(probe.networks[name].at[0].kl)} from {called[name]}" for name in others])
