@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.files import finite
+from kdcli.probes import Probe, Probed, ProbedAt
 from kdcli.results import (
     CalibrationCurve,
     Estimate,
@@ -193,6 +194,31 @@ def epoch_lines(epochs: int = 30, *, val: bool = True, stage: str = "distill", t
     return lines
 
 
+def probe(progress: float, *, trained: str = "student", others: tuple[str, ...] = (), teacher: str | None = "teacher", **other) -> Probe:
+    """What is seen when a share of training is done: networks that come from knowing nothing to where their teacher is."""
+
+    def network(share: float, *, own: bool = False) -> Probed:
+        at = tuple(
+            ProbedAt(tau, 2.3 - 2.29 * share / tau, 2.3 * tau + 10 * share, None if own else 2.4 - 2.35 * share) for tau in (1.0, 4.0)
+        )
+        return Probed(0.1 + 0.89 * share, 1 + 17 * share, at)
+
+    networks = {trained: network(0.9 * progress, own=True)} | {name: network(0.95 * progress) for name in others}
+    gaps: tuple[GapAt, ...] = ()
+    if teacher:
+        networks[teacher] = network(1.0)
+        pairs = list(zip(networks[trained].at, networks[teacher].at, strict=True))
+        forms = [(aligned, z, v) for aligned in (False, True) for z, v in pairs]
+        gaps = tuple(GapAt(z.temperature, z.entropy - v.entropy, v.free_energy - z.free_energy, aligned) for aligned, z, v in forms)
+    return Probe(**({"split": "val", "n": 143, "trained": trained, "networks": networks, "gaps": gaps} | other))
+
+
+def probed(lines: list[dict], **facts) -> list[dict]:
+    """Lines of `epoch_lines` with a probe in each."""
+    count = len(lines) - 1
+    return [{**line, "probe": asdict(probe(number / count, **facts))} for number, line in enumerate(lines)]
+
+
 def write_run(folder: Path, *, result=None, details=None, lines=None, recipe: str = RECIPE) -> Path:
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(recipe)
@@ -227,7 +253,7 @@ def write_baseline(folder: Path) -> Path:
 
 
 def write_student(folder: Path) -> Path:
-    return write_run(folder, result=summary(), details=analysis(), lines=epoch_lines())
+    return write_run(folder, result=summary(), details=analysis(), lines=probed(epoch_lines()))
 
 
 def write_teacher(folder: Path) -> Path:

@@ -15,7 +15,17 @@ from kdcli.report.run import Run
 from tests.unit.report import fake_run
 
 VERDICT = "The student is 70× smaller and 1.7 points below its teacher; entropy gap +0.081 nats: it is less sure than its teacher."
-ORDER = ["Accuracy", "Training", "Gap to the teacher", "Calibration", "Confusion", "Recipe", "Environment", "How to reproduce"]
+ORDER = [
+    "Accuracy",
+    "Training",
+    "Along training",
+    "Gap to the teacher",
+    "Calibration",
+    "Confusion",
+    "Recipe",
+    "Environment",
+    "How to reproduce",
+]
 MEGABYTE = 2**20
 
 
