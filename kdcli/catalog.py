@@ -216,6 +216,11 @@ def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.e
     return Path(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data").expanduser()
 
 
+def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of what can be computed again: $KD_CACHE_DIR, else ~/.cache/kdcli."""
+    return Path(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli").expanduser()
+
+
 def is_present(dataset: Entry, root: Path) -> bool | None:
     """Whether a dataset is on this machine; None where only a path that the user gives would tell.
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # set before torch is imported: pytest-xdist's processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# for fixtures of all scopes: stored teacher logits of tests are nobody else's
+os.environ["KD_CACHE_DIR"] = tempfile.mkdtemp(prefix="kd-cache-")
+atexit.register(shutil.rmtree, os.environ["KD_CACHE_DIR"], ignore_errors=True)
 
 _SWITCHES = {"slow": "KD_SLOW", "download": "KD_DOWNLOAD", "paper": "KD_PAPER"}
 _DEVICES = {"gpu": 1, "multigpu": 2}

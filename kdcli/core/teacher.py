@@ -30,7 +30,7 @@ class Teacher:
     def __init__(self, network: Network, *, renormalise: tuple[Tensor, Tensor] | None = None, epoch: int | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
         self.epoch = epoch
-        self._renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
+        self.renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
 
     @property
     def live(self) -> Teacher:
@@ -45,8 +45,8 @@ class Teacher:
         """Logits [N,K] and taps for a batch, without gradient."""
         with torch.no_grad():
             x = batch.x
-            if self._renormalise is not None:
-                scale, shift = self._renormalise
+            if self.renormalise is not None:
+                scale, shift = self.renormalise
                 x = x * scale + shift
             return self.network(x, taps)  # type: ignore[no-any-return]
 

@@ -20,10 +20,11 @@ from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Score, make_feed
 from kdcli.engine.checkpoint import load_weights
-from kdcli.engine.runtime import Runtime
+from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
+from kdcli.jobs.caching import Stored, Views, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
@@ -60,8 +61,6 @@ def open_feed(
         batch_size: of training minibatches.
         score: ranks the training images where the section asks for a choice by rank.
     """
-    declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
-    chosen = data.augment.model_dump() if data.augment is not None else declared
     source = open_source(data)
     return make_feed(
         source,
@@ -70,13 +69,19 @@ def open_feed(
         eval_batch_size=data.eval_batch_size,
         val_fraction=data.val_fraction,
         train_limit=data.train_limit,
-        augment=Augmentation(**chosen),
+        augment=augmentation(data),
         seed=seed,
         device=device,
         workers=workers,
         restriction=restriction_of(data, source.class_names),
         score=score,
     )
+
+
+def augmentation(data: DataSection) -> Augmentation:
+    """How the training images of a [data] section vary: as it says, or as its dataset usually does."""
+    declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
+    return Augmentation(**(data.augment.model_dump() if data.augment is not None else declared))
 
 
 def make_runtime(recipe: Recipe) -> Runtime:
@@ -161,12 +166,13 @@ class Job:
     teachers: tuple[LoadedTeacher, ...]
     reference: LoadedTeacher | None
     method: Method
+    caches: tuple[Choice, ...]
 
     @property
     def answering(self) -> Teacher | None:
         """What the gap is measured to: the one teacher that the method listens to, or the report's reference."""
         if self.method.teacher_nets:
-            return self.method.teacher_nets[0]
+            return self.method.teacher_nets[0].live
         return self.reference.teacher if self.reference is not None else None
 
     @property
@@ -178,11 +184,12 @@ class Job:
 TrainTeacher = Callable[[TeacherSection], Path]
 
 
-def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
+def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = True) -> Job:
     """Build everything that a recipe names.
 
     Args:
         train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
+        look_up: whether teacher logits may be stored, if the recipe says so; a trial leaves nothing behind.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -200,14 +207,37 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher) -> Job:
     student = _student(recipe, section, feed)
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
     teachers = tuple(_teacher(item, feed, runtime, train_teacher) for item in chosen)
-    setup = _setup(recipe, section, feed, runtime, student, teachers)
+    stored = _stored(recipe, teachers, feed, runtime) if look_up else tuple(Stored(None, Choice("off", "a trial")) for _ in teachers)
+    asked = tuple(item.teacher or loaded.teacher for item, loaded in zip(stored, teachers, strict=True))
+    setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
     runtime.move(method)
     runtime.compile_networks(method)
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
-    return Job(recipe, runtime, feed, student, teachers, reference, method)
+    return Job(recipe, runtime, feed, student, teachers, reference, method, tuple(item.choice for item in stored))
+
+
+def _stored(recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime) -> tuple[Stored, ...]:
+    """For each teacher, whether its answers are looked up."""
+    if not isinstance(recipe, DistillRecipe):
+        return ()
+    if not method_class(recipe.method.name).cacheable:
+        return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
+    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    return tuple(store(section.cache, loaded, views, runtime) for section, loaded in zip(recipe.teacher, teachers, strict=True))
+
+
+def _never(section: TeacherSection, method: str) -> Stored:
+    """The choice for a method that stored logits do not serve.
+
+    Raises:
+        Incompatible: they were asked for.
+    """
+    if section.cache == "exact":
+        raise Incompatible(f"teacher.cache is exact, and {method} asks its teacher for more than logits", hint='teacher.cache = "off"')
+    return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
 def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:
@@ -246,17 +276,24 @@ def _reference(source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTe
     return load_teacher(path, feed.info, runtime)
 
 
-def _answering(recipe: Recipe, teachers: tuple[LoadedTeacher, ...]) -> tuple[Teacher, ...]:
+def _answering(recipe: Recipe, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+    """Several teachers as one that answers by their weighted mean."""
     if len(teachers) < 2:
-        return tuple(loaded.teacher for loaded in teachers)
+        return teachers
     assert isinstance(recipe, DistillRecipe)
     weights = [section.weight if section.weight is not None else 1.0 for section in recipe.teacher]
     total = sum(weights)
-    return (Ensemble([loaded.teacher for loaded in teachers], [weight / total for weight in weights]),)
+    return (Ensemble(teachers, [weight / total for weight in weights]),)
 
 
 def _setup(
-    recipe: Recipe, section: NetworkSection, feed: Feed, runtime: Runtime, student: Network, teachers: tuple[LoadedTeacher, ...]
+    recipe: Recipe,
+    section: NetworkSection,
+    feed: Feed,
+    runtime: Runtime,
+    student: Network,
+    teachers: tuple[LoadedTeacher, ...],
+    answering: tuple[Teacher, ...],
 ) -> Setup:
     copies = itertools.count(1)
 
@@ -276,7 +313,7 @@ def _setup(
 
     return Setup(
         student,
-        _answering(recipe, teachers),
+        answering,
         feed.info,
         build,
         load,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -52,10 +53,10 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     recipe = resolved.recipe
-    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners))
     if dry_run:
-        _try_one_batch(job)
+        _try(recipe, out)
         return None
+    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners))
     parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
     run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
     write_text(run / "recipe.toml", dump(recipe, resolved.origins))
@@ -90,11 +91,15 @@ def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners
         section: names the recipe, and perhaps another length.
         student: the recipe that asks for it: where the data lie and where to compute hold for its teacher too.
     """
-    place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
-    values = {key: value for key, value in place.items() if value is not None}
-    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
+    resolved = _teacher_recipe(section, student)
     length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
     return obtain(resolved, out=out, listeners=listeners, command=f"kd train-teacher {section.recipe}{length}")[0]
+
+
+def _teacher_recipe(section: TeacherSection, student: Recipe) -> Resolved:
+    place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
+    values = {key: value for key, value in place.items() if value is not None}
+    return resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
 
 
 def obtain(
@@ -120,8 +125,27 @@ def obtain(
     return Path(result.run), result
 
 
+def _try(recipe: Recipe, out: Path) -> None:
+    """Build everything and put a minibatch through every stage. A teacher that is yet to be trained is tried with fresh weights."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def teacher(section: TeacherSection) -> Path:
+            resolved = _teacher_recipe(section, recipe)
+            done = finished_runs(out).get(recipe_hash(resolved.recipe))
+            return done if done is not None else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
+
+        _try_one_batch(assemble(recipe, teacher, look_up=False))
+
+
+def _untrained(recipe: Recipe, folder: Path) -> Path:
+    """The checkpoint that a teacher's recipe begins with."""
+    job = assemble(recipe, lambda _section: folder, look_up=False)  # train-teacher has no teacher
+    _try_one_batch(job)
+    save_model(folder / MODEL_FILE, job.method.deployable(), make_header(job, job.method.deployable(), None, ""))
+    return folder
+
+
 def _try_one_batch(job: Job) -> None:
-    """Put a minibatch through the loss and the backward pass of every stage."""
     batch = job.runtime.place(next(iter(job.feed.train(1))))
     for stage in job.method.stages():
         set_modes(job.method, stage)
@@ -146,6 +170,7 @@ def _write_environment(run: Path, job: Job, command: str) -> None:
             "precision": runtime.precision_choice.value,
             "precision_reason": runtime.precision_choice.reason,
             "threads": runtime.threads,
+            "teacher_logits": [{"stored": choice.value, "reason": choice.reason} for choice in job.caches],
             "data": {
                 "name": feed.info.name,
                 "fingerprint": feed.info.fingerprint,
@@ -271,7 +296,7 @@ class _Execution:
             optimiser=recipe.optim.name,
             lr=recipe.optim.lr,
             schedule=recipe.schedule.name,
-            notes=(*self.notes, *restricted.notes(recipe.data, info, job.ranked_by)),
+            notes=(*self.notes, *restricted.notes(recipe.data, info, job.ranked_by), *_cache_notes(job)),
             resumed_at=resumed_at,
         )
 
@@ -317,6 +342,17 @@ class _Execution:
         rundir.point_latest(self.run)
         if not self.keep_state:
             rundir.drop_state(self.run)
+
+
+def _cache_notes(job: Job) -> list[str]:
+    """What was decided about stored teacher logits, where a method could use them."""
+    if not catalog.entry("method", job.recipe.method.name).facts.get("cacheable"):
+        return []
+    names = [f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers]
+    return [f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}" for name, choice in zip(names, job.caches, strict=True)]
+
+
+_STORED = {"exact": "stored", "off": "not stored"}
 
 
 def _paper(method: str) -> str:
