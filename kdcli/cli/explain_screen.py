@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdcli.cli.text import columns
+from kdcli.cli.text import columns, shorten
 from kdcli.report import words
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdcli.results import GapReport
 
 CLASSES = 5  # rows of the table by class, unless all are asked for
+ROOM = 20  # columns of a second name in a row
 SIDE_BY_SIDE = 2  # students in one table
 DEEP = ("t-SNE", "silhouette", "CKA", "latency")
 
@@ -85,7 +86,7 @@ def _labels(at: Sequence[SimilarityAt]) -> Iterator[str]:
         )
     yield from columns(rows, ">>>>>>>", indent=4)
     yield "  V_row: variance of q_k over the wrong classes of an image; V_col: over the images of a class"
-    yield "  CV_col, H_sim: of similarity labels scaled to sum 1, spread over mean within a class; entropy / log(K−1)"
+    yield "  similarity labels scaled to sum 1: CV_col, spread over mean in a class; H_sim, entropy / log(K−1)"
 
 
 def _verdict(found: Hypothesis) -> Iterator[str]:
@@ -100,7 +101,7 @@ def _verdict(found: Hypothesis) -> Iterator[str]:
         ("CV_col", span(c, found.column_cv_interval), varied, f"constant below {limits.constant:g}, varied from {limits.varied:g} on"),
     ]
     yield from columns(rows, "<<<<", indent=4)
-    yield "  distillation: varied and soft; label smoothing: constant; regularisation: all else (the limits are ours)"
+    yield "  varied and soft: distillation; constant: label smoothing; all else: regularisation (limits ours)"
 
 
 def _by_class(report: GapReport, found: TeacherExplanation, *, every_class: bool) -> Iterator[str]:
@@ -253,19 +254,15 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
     yield f"  by the {side}'s {curve.measure}, τ = {words.temperature(curve.temperature)}" + (
         f" · {other} {partners.pop()}" if len(partners) == 1 else ""
     )
-    rows: list[tuple[str, ...]] = [
-        (side, other if partners else "", "params", "teacher", "student", "95 % interval", "change", "G_S", "G_F", "KL", "agrees")
-    ]
+    rows: list[tuple[str, ...]] = [(side, other if partners else "", "params", "teacher", "student", "95 % interval", "G_S", "G_F", "KL")]
     for row in curve.rows:
         size = words.count(row.teacher_parameters if side == "teacher" else row.student_parameters)
         accuracies = (words.percent(row.teacher_accuracy, report.n), words.percent(row.accuracy, report.n))
         gaps = (words.signed(row.entropy.value), words.signed(row.free_energy.value, 2), words.number(row.kl))
-        change = words.points(row.change, report.n) if row.change is not None else ""
         interval = words.percent_range(row.accuracy_interval, report.n)
-        shown = (row.label, row.other if partners else "", size, *accuracies, interval, change, *gaps, words.percent(row.agreement))
-        rows.append(shown)
+        rows.append((row.label, shorten(row.other, ROOM) if partners else "", size, *accuracies, interval, *gaps))
     kept = rows if partners else [(row[0], *row[2:]) for row in rows]
-    yield from columns(kept, "<<>>>>>>>>>" if partners else "<>>>>>>>>>", room=min(width, 100))
+    yield from columns(kept, "<<>>>>>>>" if partners else "<>>>>>>>", room=min(width, 100))
     yield f"  {said_of_curve(report)}"
 
 

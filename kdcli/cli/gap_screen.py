@@ -130,7 +130,7 @@ def _profile(report: GapReport) -> Iterator[str]:
             (words.temperature(at.temperature), words.number(at.entropy.value), interval, words.number(at.free_energy.value, 2), shown)
         )
     yield "  response profile: what the teacher says besides its first answer, by temperature"
-    yield f"  S is mean entropy, at most log K = {ceiling:.3f} (uniform); F = τ log Σ exp(v/τ), logits centred per sample"
+    yield f"  S: mean entropy, at most log K = {ceiling:.3f} (uniform); F = τ log Σ exp(v/τ), logits centred per sample"
     yield ""
     yield from columns(rows, ">>>><")
     yield ""
