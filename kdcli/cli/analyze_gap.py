@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 NAME = "analyze-gap"
 EXAMPLES = """
 kd analyze-gap
-kd analyze-gap --teacher runs/cnn-large-digits-1
 kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --plot figures
 kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
 """
@@ -75,7 +74,7 @@ def run(
     max_free_energy_gap: o.MaxFreeEnergyGap = None,
     max_ece: o.MaxEce = None,
 ) -> Outcome:
-    """Entropy and free-energy gap of teacher-student pairs, and what explains it.
+    """The gap between teachers and students, and what explains it.
 
     Without --teacher and --student: the newest distil run. A teacher alone: its response profile, and what it has to teach. One
     student is compared with every teacher; several students of several teachers each with those that taught them.

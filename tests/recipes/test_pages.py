@@ -27,6 +27,7 @@ PAGES = [
     "README.md",
     "docs/tutorial/first-distillation.md",
     "docs/how-to/ci.md",
+    "docs/how-to/explain-a-gap.md",
     "docs/how-to/own-data.md",
     "docs/how-to/own-method.md",
     "docs/how-to/own-network.md",
