@@ -181,6 +181,30 @@ class EvaluateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredLogits:
+    """A table of teacher logits on disk. rows: images times views; stored: how many of them it holds."""
+
+    teacher: str
+    path: str
+    images: int
+    views: int
+    classes: int
+    bytes: int
+    stored: int
+
+    @property
+    def rows(self) -> int:
+        return self.images * self.views
+
+
+@dataclass(frozen=True, slots=True)
+class CacheResult:
+    """The `data` of `kd cache --json`."""
+
+    tables: tuple[StoredLogits, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CellResult:
     """One cell of a sweep. error: why it failed; metrics: a few numbers for the screen."""
 

@@ -52,6 +52,7 @@ def data_types() -> dict[str, Any]:
         "check": tuple[check.CheckedRecipe, ...],
         "schema": dict[str, Any],
         "report": report.ReportFiles,
+        "cache": results.CacheResult,
         "doctor": tuple[Check, ...],
     }
 

@@ -113,6 +113,9 @@ class Feed(Protocol):
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         """At most `count` samples of a split, by class, not augmented: the same ones each time, two or more a batch."""
 
+    def view(self, index: Tensor, view: Tensor) -> Batch:
+        """The given views [B] of the training samples at index [B], as a training batch has them."""
+
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
 

@@ -104,6 +104,10 @@ class SourceFeed(ABC):
         batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
         return self._batches(name, ((index, torch.zeros_like(index)) for index in rows.tensor_split(batches)), training=False)
 
+    def view(self, index: Tensor, view: Tensor) -> Batch:
+        """The given views [B] of the training samples at index [B], as a training batch has them."""
+        return next(self._batches("train", ((index.to(self.plan.device), view.to(self.plan.device)),), training=True))
+
     def _batches(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[Batch]:
         augment = self.plan.augment
         for images, (index, view) in self._images(name, parts, training=training):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdcli.jobs.analyze import analyze_gap
+from kdcli.jobs.cache import fill_cache
 from kdcli.jobs.data import download
 from kdcli.jobs.describe import ModelCard, Proposal, describe_model, model_members, propose_students
 from kdcli.jobs.doctor import Check, doctor
@@ -36,6 +37,7 @@ __all__ = [
     "doctor",
     "download",
     "evaluate",
+    "fill_cache",
     "model_members",
     "propose_students",
     "resume",

@@ -195,18 +195,10 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = Tru
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
-    feed = open_feed(
-        recipe.data,
-        device=runtime.device,
-        seed=recipe.seed,
-        batch_size=recipe.train.batch_size,
-        workers=recipe.runtime.workers,
-        score=_score(recipe, runtime, train_teacher),
-    )
+    feed = training_feed(recipe, runtime, train_teacher)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
-    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    teachers = tuple(_teacher(item, feed, runtime, train_teacher) for item in chosen)
+    teachers = load_teachers(recipe, feed, runtime, train_teacher)
     stored = _stored(recipe, teachers, feed, runtime) if look_up else tuple(Stored(None, Choice("off", "a trial")) for _ in teachers)
     asked = tuple(item.teacher or loaded.teacher for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
@@ -240,6 +232,18 @@ def _never(section: TeacherSection, method: str) -> Stored:
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
+def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Feed:
+    """The batches that a recipe trains on."""
+    return open_feed(
+        recipe.data,
+        device=runtime.device,
+        seed=recipe.seed,
+        batch_size=recipe.train.batch_size,
+        workers=recipe.runtime.workers,
+        score=_score(recipe, runtime, train_teacher),
+    )
+
+
 def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:
     """Ranks training images by the first teacher, or by the report's reference where the method has none."""
 
@@ -262,6 +266,12 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
             path, _ = read_header(section.init)
             load_weights(path, network)
     return network
+
+
+def load_teachers(recipe: Recipe, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> tuple[LoadedTeacher, ...]:
+    """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    return tuple(_teacher(section, feed, runtime, train_teacher) for section in chosen)
 
 
 def _teacher(section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:

@@ -208,7 +208,7 @@ class _Execution:
             KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
         """
         try:
-            with StopRequest(str(self.run)) as stop:
+            with StopRequest(f"kd resume {self.run}") as stop:
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
             if error.exit_code == 1:

@@ -14,11 +14,11 @@ class StopRequest:
     """Context in which SIGINT and SIGTERM become a request that the trainer reads at step boundaries.
 
     Args:
-        run: the run directory, for the hint.
+        again: the command that goes on from there, for the hint.
     """
 
-    def __init__(self, run: str) -> None:
-        self._run = run
+    def __init__(self, again: str) -> None:
+        self._again = again
         self._signal: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -41,7 +41,7 @@ class StopRequest:
         """The error to stop with, or None."""
         if self._signal is None:
             return None
-        hint = f"kd resume {self._run}"
+        hint = self._again
         if self._signal == signal.SIGTERM:
             return Terminated("terminated; the state is saved", hint=hint)
         return Interrupted("interrupted; the state is saved", hint=hint)

@@ -138,7 +138,8 @@ class TeacherSection(Section):
         None, description="The rates of that teacher: those of its recipe in proportion (scaled, unless given), or cut off (truncated)."
     )
     cache: Literal["auto", "exact", "off"] = Field(
-        "auto", description="Look its logits up once they were computed, for methods that ask for nothing else: where it pays, always, or never."
+        "auto",
+        description="Look its logits up once they were computed, for methods that ask for nothing else: where it pays, always, or never.",
     )
 
     @model_validator(mode="after")

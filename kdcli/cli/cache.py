@@ -1,0 +1,82 @@
+"""`kd cache`: a teacher's logits on disk, ahead of time, for all the students that will ask for them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import options as o
+from kdcli.cli.env import Environment
+from kdcli.cli.envelope import Outcome
+from kdcli.cli.options import runs_dir
+from kdcli.report import words
+
+if TYPE_CHECKING:
+    from kdcli.results import StoredLogits
+
+NAME = "cache"
+EXAMPLES = """
+kd cache --teacher runs/cnn-large-digits-1
+kd cache cifar10/kd-resnet56-resnet20 --size
+"""
+_STEPS = 20  # lines of progress
+
+SizeOnly = Annotated[bool, typer.Option("--size", help="Say how large the table would be, and make nothing.")]
+
+
+def run(
+    env: Environment,
+    recipe: o.RecipeFile = None,
+    *,
+    teacher: o.Teacher = None,
+    data: o.Data = None,
+    sets: o.Sets = None,
+    device: o.Device = None,
+    out: o.Out = None,
+    size: SizeOnly = False,
+) -> Outcome:
+    """Store a teacher's logits ahead of its students.
+
+    `kd distill` stores them as they come up, where it pays (teacher.cache). This fills the table at once, for every view of the
+    training images: give what the students will be given. Interrupted, the same command goes on. Tables lie under $KD_CACHE_DIR, else ~/.cache/kdcli.
+    """
+    from kdcli.recipe.resolve import resolve
+
+    given = {"--teacher": teacher or None, "--data": data, "--device": device}
+    resolved = resolve("distill", file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ)
+    from kdcli import jobs
+
+    narrator = _Narrator(env)
+    command = shlex.join(["kd", *env.argv])
+    result = jobs.fill_cache(resolved, out=runs_dir(env.environ, out), tell=narrator, command=command, size_only=size)
+    for table in result.tables:
+        if size:
+            env.report(f"  {_size(table)}")
+        else:
+            env.report(("✓", "green"), f" {words.thousands(table.stored)} of {words.thousands(table.rows)} answers stored   {table.path}")
+    return Outcome(result)
+
+
+def _size(table: StoredLogits) -> str:
+    amount = f"{table.bytes / 1e6:,.1f} MB" if table.bytes >= 1e6 else f"{table.bytes / 1e3:,.0f} kB"
+    views = words.plural(table.views, "view")
+    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {table.classes} classes, {amount}"
+
+
+class _Narrator:
+    """Says the size first, then how far it is."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self._said: dict[str, int] = {}
+
+    def __call__(self, table: StoredLogits) -> None:
+        if not table.path:
+            self._env.progress(f"  {_size(table)}")
+            return
+        step = table.stored * _STEPS // max(table.rows, 1)
+        if self._said.get(table.path) != step:
+            self._said[table.path] = step
+            self._env.progress(f"  {step / _STEPS:.0%}  {words.thousands(table.stored)} of {words.thousands(table.rows)} stored")

@@ -1,0 +1,82 @@
+"""Filling a table of teacher logits ahead of time, so that every student finds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kdcli.core.types import Feed
+from kdcli.engine.logit_cache import CachedTeacher, fill
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import Incompatible, UsageError
+from kdcli.jobs.assemble import augmentation, load_teachers, make_runtime, training_feed
+from kdcli.jobs.caching import Views, store
+from kdcli.jobs.networks import LoadedTeacher
+from kdcli.jobs.run import teacher_of
+from kdcli.jobs.stop import StopRequest
+from kdcli.recipe.resolve import Resolved
+from kdcli.recipe.schema import DistillRecipe, TeacherSection
+from kdcli.results import CacheResult, StoredLogits
+
+Tell = Callable[[StoredLogits], None]
+
+_CHUNK = 512  # views at a time
+
+
+def fill_cache(
+    resolved: Resolved, *, out: Path, tell: Tell = lambda _table: None, command: str = "kd cache", size_only: bool = False
+) -> CacheResult:
+    """Answer every view of every training image of a distill recipe that its teachers have not answered yet.
+
+    Args:
+        out: folder of the runs, where a teacher that is named by recipe is found or trained.
+        tell: told each table before it is filled, and after every chunk.
+        command: what goes on after an interruption.
+        size_only: make nothing; say what there would be.
+
+    Raises:
+        UsageError: the recipe has no teacher. Incompatible: its views cannot be counted.
+        DiskFull: there is no room. Interrupted, Terminated: what is stored stays.
+    """
+    recipe = resolved.recipe
+    if not isinstance(recipe, DistillRecipe) or not recipe.teacher:
+        raise UsageError("there is no teacher whose logits could be stored", hint="kd cache --teacher RUN, or a recipe with [teacher]")
+    runtime = make_runtime(recipe)
+
+    def trained(section: TeacherSection) -> Path:
+        return teacher_of(section, recipe, out=out)
+
+    feed = training_feed(recipe, runtime, trained)
+    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    if size_only:
+        return CacheResult(tuple(_planned(str(item.checkpoint or item.recipe or item.name), views) for item in recipe.teacher))
+    teachers = load_teachers(recipe, feed, runtime, trained)
+    return CacheResult(tuple(_fill(loaded, views, feed, runtime, tell, command) for loaded in teachers))
+
+
+def _planned(teacher: str, views: Views) -> StoredLogits:
+    shape = views.shape
+    if shape is None:
+        raise Incompatible("a random resized crop has no countable views: its answers cannot be stored", hint="data.augment.crop instead")
+    return StoredLogits(teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0)
+
+
+def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tell: Tell, command: str) -> StoredLogits:
+    planned = _planned(loaded.summary.checkpoint, views)
+    tell(planned)
+    cached = store("exact", loaded, views, runtime).teacher
+    assert isinstance(cached, CachedTeacher)
+    table = replace(planned, path=str(cached.table.path), stored=cached.table.filled)
+    tell(table)
+    with StopRequest(command) as stop, runtime.autocast():
+
+        def done(stored: int, _total: int) -> None:
+            tell(replace(table, stored=stored))
+            error = stop()
+            if error is not None:
+                error.message = error.message.replace("the state is saved", "what is stored stays")
+                raise error
+
+        fill(cached, lambda index, view: runtime.place(feed.view(index, view)), chunk=_CHUNK, done=done)
+    return replace(table, stored=cached.table.filled)

@@ -1,0 +1,102 @@
+"""Filling a table ahead of time: all of it, once, and resumably."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+
+from kdcli.engine.logit_cache import LogitTable, Shape
+from kdcli.errors import Incompatible, Interrupted, UsageError
+from kdcli.jobs import cache, distill, fill_cache
+from kdcli.jobs.assemble import assemble
+from kdcli.recipe.resolve import Flag, resolve
+from tests.unit.jobs.conftest import QUICK
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def recipe(trained):
+    def make(**values):
+        flags = [Flag("--teacher", "teacher.checkpoint", str(trained.out / "teacher"))]
+        flags += [Flag(key, key, value) for key, value in {**QUICK, "student.name": "mlp", **values}.items()]
+        return resolve("distill", flags=flags)
+
+    return make
+
+
+def test_a_filled_table_leaves_a_student_nothing_to_ask(recipe, trained, tmp_path, monkeypatch):
+    views = {"data.augment.flip": True}
+    told = []
+    result = fill_cache(recipe(**views), out=tmp_path, tell=told.append)
+    (table,) = result.tables
+    assert (table.images, table.views, table.classes, table.stored, table.rows) == (1293, 2, 10, 2586, 2586)
+    assert (told[0].path, told[0].bytes) == ("", table.bytes), "the size is said before anything is made"
+    assert [item.stored for item in told[1:]] == sorted(item.stored for item in told[1:])
+
+    asked = []
+    write = LogitTable.write
+    monkeypatch.setattr(LogitTable, "write", lambda *given: (asked.append(given), write(*given)))
+    overrides = {**QUICK, **views, "student.hidden": [12]}
+    run = distill(teacher=str(trained.out / "teacher"), student="mlp", method="kd", out=tmp_path, overrides=overrides)
+    assert asked == []
+    (choice,) = json.loads((tmp_path / run.name / "environment.json").read_text())["teacher_logits"]
+    assert "stored already" in choice["reason"]
+
+
+def test_interrupted_it_goes_on(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_CHUNK", 100)
+
+    def stop(table):
+        if table.stored >= 500:
+            raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        fill_cache(recipe(), out=tmp_path, tell=stop)
+    told = []
+    fill_cache(recipe(), out=tmp_path, tell=told.append)
+    assert told[1].stored == 500
+    assert told[-1].stored == 1293
+
+
+def test_the_size_alone_makes_nothing_and_trains_nothing(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher.toml").write_text('[model]\nname = "mlp"\n[train]\nepochs = 100000\n')
+    (tmp_path / "student.toml").write_text('[student]\nname = "mlp"\n[teacher]\nrecipe = "teacher.toml"\n[data.augment]\ncrop = 1\n')
+    (table,) = fill_cache(resolve("distill", file=tmp_path / "student.toml"), out=tmp_path, size_only=True).tables
+    assert (table.images, table.views, table.bytes) == (1437, 18, 1437 * 18 * 21)
+    assert not folder.exists()
+
+
+def test_views_without_number_and_recipes_without_teacher_are_refused(recipe, tmp_path):
+    with pytest.raises(UsageError, match="there is no teacher"):
+        fill_cache(resolve("train-teacher", flags=[Flag("--model", "model.name", "mlp")]), out=tmp_path)
+    with pytest.raises(Incompatible):
+        fill_cache(recipe(**{"data.augment.resized_crop": True}), out=tmp_path)
+
+
+def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path):
+    """A row of the table is the teacher's answer to that view as a training batch has it."""
+
+    resolved = recipe(**{"data.augment.crop": 1})
+    (table,) = fill_cache(resolved, out=tmp_path).tables
+    job = assemble(resolved.recipe, lambda _section: tmp_path, look_up=False)
+
+
+    with safetensors.safe_open(table.path, "pt") as handle:
+        key = json.loads(handle.metadata()["kd_logits"])
+
+
+    stored = LogitTable(Path(table.path), key, Shape(table.images, table.views, table.classes))
+    batch = next(iter(job.feed.train(1)))
+    rows, found = stored.read(batch.index, batch.view)
+    assert bool(found.all())
+    torch.testing.assert_close(rows.float(), job.method.teacher(batch).logits, rtol=2e-3, atol=2e-3)
