@@ -90,10 +90,8 @@ def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path):
     (table,) = fill_cache(resolved, out=tmp_path).tables
     job = assemble(resolved.recipe, lambda _section: tmp_path, look_up=False)
 
-
     with safetensors.safe_open(table.path, "pt") as handle:
         key = json.loads(handle.metadata()["kd_logits"])
-
 
     stored = LogitTable(Path(table.path), key, Shape(table.images, table.views, table.classes))
     batch = next(iter(job.feed.train(1)))
