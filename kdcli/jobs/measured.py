@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kdcli.core.network import Network
-from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
@@ -18,7 +17,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import open_feed
-from kdcli.jobs.networks import check_fits, load_network
+from kdcli.jobs.networks import as_teacher, check_fits, load_network
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 
 
@@ -112,8 +111,8 @@ class Bench:
         feed = self.feed(header)
         check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)
-        self._runtime.move(network)
-        teacher, wanted = Teacher(network), () if taps is None else taps(network)
+        teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
+        wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
 
         def forward(batch: Batch) -> Tensor:

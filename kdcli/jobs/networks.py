@@ -156,7 +156,7 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     network, header, found = load_network(path)
     check_fits(found, header, info)
     summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
-    teacher = _as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
+    teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(teacher, summary, header.architecture, header.arguments, history)
 
@@ -178,13 +178,18 @@ def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
     teachers.check_fit(teachers.of_header(path, header), teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names))
 
 
-def _as_teacher(
+def as_teacher(
     network: Network,
     trained_with: tuple[tuple[float, ...], tuple[float, ...]],
     info: DataInfo,
     runtime: Runtime,
     epoch: int | None = None,
 ) -> Teacher:
+    """A network as a teacher for a dataset, on the device, seeing pixels normalised as those that it was trained on.
+
+    Args:
+        trained_with: mean and standard deviation of each channel. info: the data whose batches it will answer.
+    """
     runtime.move(network)
     runtime.compile_networks(network)
     if trained_with == (info.mean, info.std):
@@ -201,4 +206,4 @@ def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
     mean, std = (getattr(network, key, fallback) for key, fallback in (("input_mean", info.mean), ("input_std", info.std)))
-    return LoadedTeacher(_as_teacher(network, (tuple(mean), tuple(std)), info, runtime), summary, name, {})
+    return LoadedTeacher(as_teacher(network, (tuple(mean), tuple(std)), info, runtime), summary, name, {})

@@ -110,3 +110,17 @@ def test_evaluating_several_says_whether_they_differ(trained):
     assert pair.difference == pytest.approx(second - first)
     assert 0 <= pair.p_value <= 1
     assert len(result.evaluations[0].per_class) == 10
+
+
+def test_a_checkpoint_sees_pixels_as_it_was_trained_whatever_data_it_is_measured_on(tmp_path):
+    """The same test images, normalised by the statistics of another training set."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 6, 6), dtype=np.uint8)
+    arrays = {"x_train": images[:40], "y_train": np.arange(40) % 3, "x_test": images[40:], "y_test": np.arange(20) % 3}
+    path = tmp_path / "arrays.npz"
+    np.savez(path, **arrays, mean=[0.2], std=[0.1])
+    small = {"data.path": str(path), "train.epochs": 1, "train.batch_size": 8, "report.html": False}
+    run = train_teacher(model="mlp", data="npz", name="t", out=tmp_path, overrides=small)
+    np.savez(path, **arrays, mean=[0.6], std=[0.4])
+    measured = evaluate([run.run]).evaluations[0].measures
+    assert measured.nll == pytest.approx(run.test.nll, rel=1e-5)
