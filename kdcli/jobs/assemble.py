@@ -166,7 +166,7 @@ class Job:
     teachers: tuple[LoadedTeacher, ...]
     reference: LoadedTeacher | None
     method: Method
-    caches: tuple[Choice, ...]
+    stored: tuple[Stored, ...]
 
     @property
     def answering(self) -> Teacher | None:
@@ -208,7 +208,7 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = Tru
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
-    return Job(recipe, runtime, feed, student, teachers, reference, method, tuple(item.choice for item in stored))
+    return Job(recipe, runtime, feed, student, teachers, reference, method, stored)
 
 
 def _stored(recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime) -> tuple[Stored, ...]:

@@ -111,7 +111,7 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime)
         if wanted == "exact":
             raise
         return Stored(None, Choice("off", f"auto: {error.message}"))
-    return Stored(CachedTeacher(loaded.teacher, table), Choice("exact", f"{choice.reason}; {path}{remark}"))
+    return Stored(CachedTeacher(loaded.teacher, table), Choice("exact", f"{choice.reason}{remark}"))
 
 
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:

@@ -21,6 +21,7 @@ from kdcli.files import read_json, write_json, write_text
 from kdcli.header import MODEL_FILE
 from kdcli.jobs import restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
+from kdcli.jobs.caching import Stored
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
 from kdcli.jobs.probe import Prober
@@ -170,7 +171,7 @@ def _write_environment(run: Path, job: Job, command: str) -> None:
             "precision": runtime.precision_choice.value,
             "precision_reason": runtime.precision_choice.reason,
             "threads": runtime.threads,
-            "teacher_logits": [{"stored": choice.value, "reason": choice.reason} for choice in job.caches],
+            "teacher_logits": [_stored_logits(stored) for stored in job.stored],
             "data": {
                 "name": feed.info.name,
                 "fingerprint": feed.info.fingerprint,
@@ -349,7 +350,13 @@ def _cache_notes(job: Job) -> list[str]:
     if not catalog.entry("method", job.recipe.method.name).facts.get("cacheable"):
         return []
     names = [f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers]
-    return [f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}" for name, choice in zip(names, job.caches, strict=True)]
+    choices = [stored.choice for stored in job.stored]
+    return [f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}" for name, choice in zip(names, choices, strict=True)]
+
+
+def _stored_logits(stored: Stored) -> dict[str, str | None]:
+    table = str(stored.teacher.table.path) if stored.teacher is not None else None
+    return {"stored": stored.choice.value, "reason": stored.choice.reason, "table": table}
 
 
 _STORED = {"exact": "stored", "off": "not stored"}

@@ -51,6 +51,7 @@ def test_a_table_is_filled_by_the_first_student_and_serves_the_second(student, c
     assert choice["stored"] == "exact"
     assert choice["reason"].startswith("auto: saves 50% of the teacher's passes in 2 epochs over 1 view an image")
     (table,) = cache.iterdir()
+    assert choice["table"] == str(table)
     stored = table.read_bytes()
     second, _, again = student("second")
     assert again["reason"].startswith("auto: answers of this teacher to these images are stored already")
@@ -61,7 +62,7 @@ def test_a_table_is_filled_by_the_first_student_and_serves_the_second(student, c
 def test_looking_up_changes_nothing_but_the_rounding(student, cache):
     _, stored, _ = student("stored")
     _, live, choice = student("live", **{"teacher.cache": "off"})
-    assert choice == {"stored": "off", "reason": "asked for"}
+    assert choice == {"stored": "off", "reason": "asked for", "table": None}
     assert stored.test.nll == pytest.approx(live.test.nll, rel=1e-2)
     assert stored.gap.entropy == pytest.approx(live.gap.entropy, abs=1e-2)
 
@@ -89,7 +90,7 @@ def test_a_damaged_table_is_made_again_and_that_is_said(student, cache):
 
 def test_a_method_that_asks_for_more_than_logits_is_told_so(student):
     _, _, choice = student("rkd", method="rkd")
-    assert choice == {"stored": "off", "reason": "rkd asks its teacher for more than logits"}
+    assert choice == {"stored": "off", "reason": "rkd asks its teacher for more than logits", "table": None}
     with pytest.raises(Incompatible, match=r"teacher\.cache is exact, and rkd asks its teacher for more than logits"):
         student("refused", method="rkd", **{"teacher.cache": "exact"})
 
