@@ -139,7 +139,7 @@ def test_adjustments_set_keys_of_the_cells_that_they_name_over_the_axes_and_over
     recipes = {tuple(cell.labels.values()): cell.resolved.recipe for cell in found.cells}
     assert {cell: recipe.method.beta for cell, recipe in recipes.items() if cell[0] == "dkd"} == {("dkd", "small"): 6, ("dkd", "large"): 2}
     assert recipes["dkd", "large"].method.warmup_epochs == 5
-    assert [recipes["kd", pair].optim.lr for pair in ("small", "large")] == [0.02, 0.05]
+    assert [recipes["kd", pair].optim.lr for pair in ("small", "large")] == [0.02, 0.01]
     assert found.cells[3].resolved.origins["method.beta"] == "s/sweep.toml:14"
 
 
