@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
-from kdcli.jobs.caching import Stored, Views, store
+from kdcli.jobs.caching import Stored, Views, Wanted, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
@@ -184,12 +184,13 @@ class Job:
 TrainTeacher = Callable[[TeacherSection], Path]
 
 
-def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = True) -> Job:
+def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[Wanted] | None = None) -> Job:
     """Build everything that a recipe names.
 
     Args:
         train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
-        look_up: whether teacher logits may be stored, if the recipe says so; a trial leaves nothing behind.
+        decided: whether the logits of each teacher are stored, instead of what the recipe says: a resumed run does what it did
+            before, and a trial, with none, leaves nothing behind.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -199,7 +200,7 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = Tru
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
-    stored = _stored(recipe, teachers, feed, runtime) if look_up else tuple(Stored(None, Choice("off", "a trial")) for _ in teachers)
+    stored = _stored(recipe, teachers, feed, runtime, decided)
     asked = tuple(item.teacher or loaded.teacher for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
@@ -211,14 +212,18 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, look_up: bool = Tru
     return Job(recipe, runtime, feed, student, teachers, reference, method, stored)
 
 
-def _stored(recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime) -> tuple[Stored, ...]:
+def _stored(
+    recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime, decided: Sequence[Wanted] | None
+) -> tuple[Stored, ...]:
     """For each teacher, whether its answers are looked up."""
     if not isinstance(recipe, DistillRecipe):
         return ()
     if not method_class(recipe.method.name).cacheable:
         return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
     views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
-    return tuple(store(section.cache, loaded, views, runtime) for section, loaded in zip(recipe.teacher, teachers, strict=True))
+    off: list[Wanted] = ["off"] * len(teachers)
+    asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
+    return tuple(store(wanted, loaded, views, runtime) for wanted, loaded in zip(asked, teachers, strict=False))
 
 
 def _never(section: TeacherSection, method: str) -> Stored:

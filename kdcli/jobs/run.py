@@ -79,7 +79,9 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     environment = read_json(run / "environment.json")
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
-    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners))
+    # whether a table is used must not depend on what others have stored since
+    decided = [item["stored"] for item in environment.get("teacher_logits", ())]
+    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners), decided=decided)
     restricted.check_same(environment, job.feed.info)
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
     return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
@@ -135,12 +137,12 @@ def _try(recipe: Recipe, out: Path) -> None:
             done = finished_runs(out).get(recipe_hash(resolved.recipe))
             return done if done is not None else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
 
-        _try_one_batch(assemble(recipe, teacher, look_up=False))
+        _try_one_batch(assemble(recipe, teacher, decided=()))
 
 
 def _untrained(recipe: Recipe, folder: Path) -> Path:
     """The checkpoint that a teacher's recipe begins with."""
-    job = assemble(recipe, lambda _section: folder, look_up=False)  # train-teacher has no teacher
+    job = assemble(recipe, lambda _section: folder, decided=())  # train-teacher has no teacher
     _try_one_batch(job)
     save_model(folder / MODEL_FILE, job.method.deployable(), make_header(job, job.method.deployable(), None, ""))
     return folder

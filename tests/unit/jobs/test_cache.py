@@ -9,10 +9,13 @@ import pytest
 import safetensors
 import torch
 
+from kdcli.engine.checkpoint import digest
 from kdcli.engine.logit_cache import LogitTable, Shape
 from kdcli.errors import Incompatible, Interrupted, UsageError
-from kdcli.jobs import cache, distill, fill_cache
+from kdcli.jobs import cache, distill, fill_cache, resume
 from kdcli.jobs.assemble import assemble
+from kdcli.jobs.events import EpochDone
+from kdcli.jobs.networks import load_network
 from kdcli.recipe.resolve import Flag, resolve
 from tests.unit.jobs.conftest import QUICK
 
@@ -88,7 +91,7 @@ def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path):
 
     resolved = recipe(**{"data.augment.crop": 1})
     (table,) = fill_cache(resolved, out=tmp_path).tables
-    job = assemble(resolved.recipe, lambda _section: tmp_path, look_up=False)
+    job = assemble(resolved.recipe, lambda _section: tmp_path, decided=())
 
     with safetensors.safe_open(table.path, "pt") as handle:
         key = json.loads(handle.metadata()["kd_logits"])
@@ -98,3 +101,24 @@ def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path):
     rows, found = stored.read(batch.index, batch.view)
     assert bool(found.all())
     torch.testing.assert_close(rows.float(), job.method.teacher(batch).logits, rtol=2e-3, atol=2e-3)
+
+
+def test_a_resumed_run_does_what_it_did_before_whatever_others_have_stored(recipe, trained, tmp_path):
+    """162 views in two epochs do not pay, so the teacher is asked; a table that appears meanwhile must not be used halfway."""
+    overrides = {**QUICK, "student.hidden": [12], "data.augment.crop": 4, "train.state_seconds": 1e-9}
+    given = {"teacher": str(trained.out / "teacher"), "student": "mlp", "method": "kd", "out": tmp_path, "overrides": overrides}
+    straight = distill(**given, name="straight")
+
+    def stop(event):
+        if isinstance(event, EpochDone):
+            raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        distill(**given, name="stopped", listeners=[stop])
+    fill_cache(recipe(**{"data.augment.crop": 4}), out=tmp_path)
+    resumed = resume(tmp_path / "stopped")
+    weights = [digest(load_network(run.run)[0].state_dict()) for run in (straight, resumed)]
+    assert weights[0] == weights[1]
+    assert distill(**given, name="new") is not None
+    (choice,) = json.loads((tmp_path / "new" / "environment.json").read_text())["teacher_logits"]
+    assert choice["stored"] == "exact", "a run that begins now uses the table"
