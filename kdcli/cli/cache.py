@@ -60,9 +60,8 @@ def run(
 
 
 def _size(table: StoredLogits) -> str:
-    amount = f"{table.bytes / 1e6:,.1f} MB" if table.bytes >= 1e6 else f"{table.bytes / 1e3:,.0f} kB"
     views = words.plural(table.views, "view")
-    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {table.classes} classes, {amount}"
+    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {table.classes} classes, {words.disk(table.bytes)}"
 
 
 class _Narrator:

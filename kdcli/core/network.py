@@ -18,6 +18,11 @@ class Blueprint(NamedTuple):
     arguments: Mapping[str, Any]
 
 
+def parameter_count(network: nn.Module) -> int:
+    """Number of parameters, trainable or frozen; running statistics do not count."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 class Network(nn.Module, ABC):
     """A classifier with declared taps.
 

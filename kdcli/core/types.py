@@ -70,6 +70,10 @@ class Progress:
         """Share of the stage that is done, 0 to 1."""
         return self.step / max(self.steps, 1)
 
+    def warmup(self, epochs: int) -> float:
+        """Factor of a weight that grows linearly over so many epochs and is whole in the last of them; 1 where there are none."""
+        return min(self.epoch / epochs, 1.0) if epochs else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:

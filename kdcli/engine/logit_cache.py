@@ -10,7 +10,6 @@ process may die at any moment and several may fill one table, each row being a f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -48,11 +47,6 @@ class Shape:
     def bytes(self) -> int:
         """Size of a table on disk, but for its header."""
         return self.rows * (2 * self.classes + 1)
-
-
-def digest(key: Mapping[str, Any]) -> str:
-    """What a table is filed under: a hash of all that its content depends on."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 class LogitTable:

@@ -69,13 +69,12 @@ def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tel
     assert isinstance(cached, CachedTeacher)
     table = replace(planned, path=str(cached.table.path), stored=cached.table.filled)
     tell(table)
-    with StopRequest(command) as stop, runtime.autocast():
+    with StopRequest(command, kept="what is stored stays") as stop, runtime.autocast():
 
         def done(stored: int, _total: int) -> None:
             tell(replace(table, stored=stored))
             error = stop()
             if error is not None:
-                error.message = error.message.replace("the state is saved", "what is stored stays")
                 raise error
 
         fill(cached, lambda index, view: runtime.place(feed.view(index, view)), chunk=_CHUNK, done=done)

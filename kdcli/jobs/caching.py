@@ -10,11 +10,13 @@ from typing import Literal
 from kdcli import catalog
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import Augmentation
-from kdcli.engine.checkpoint import digest as weights_digest
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape, digest
+from kdcli.engine.checkpoint import digest
+from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.errors import CorruptFile, Incompatible, KdError, NotWritable
+from kdcli.files import sha256_json
 from kdcli.jobs.networks import LoadedTeacher
+from kdcli.report import words
 
 Wanted = Literal["auto", "exact", "off"]
 
@@ -56,7 +58,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
     teacher, augment = loaded.teacher, views.augment
     scale = None if teacher.renormalise is None else [part.flatten().tolist() for part in teacher.renormalise]
     return {
-        "teacher": loaded.summary.sha256 or weights_digest(teacher.network.state_dict()),
+        "teacher": loaded.summary.sha256 or digest(teacher.network.state_dict()),
         "input": {"mean": views.info.mean, "std": views.info.std, "renormalise": scale},
         "data": views.info.fingerprint,
         "images": views.info.positions_sha256,
@@ -67,7 +69,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
 
 def table_path(key: dict[str, object]) -> Path:
     """Where a table lies: under $KD_CACHE_DIR, or the user's cache."""
-    return catalog.cache_root() / "logits" / f"{digest(key)[:32]}.safetensors"
+    return catalog.cache_root() / "logits" / f"{sha256_json(key)[:32]}.safetensors"
 
 
 def open_table(path: Path, key: dict[str, object], shape: Shape) -> tuple[LogitTable, str]:
@@ -115,7 +117,7 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime)
 
 
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:
-    size = f"{shape.bytes / 1e6:,.1f} MB" if shape.bytes >= 1e6 else f"{shape.bytes / 1e3:,.0f} kB"
+    size = words.disk(shape.bytes)
     if path.exists():
         return Choice("exact", f"auto: answers of this teacher to these images are stored already, {size}")
     saved = views.saved(shape.views)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from kdcli import catalog
-from kdcli.core.network import Network
+from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
 from kdcli.header import read_header
 from kdcli.jobs.networks import build_network
-from kdcli.models.cost import macs, parameter_count
+from kdcli.models.cost import macs
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
 WORTH_IT = 1.5  # a student is worth having that costs so many times less than its teacher

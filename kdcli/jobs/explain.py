@@ -23,13 +23,13 @@ from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import SimilarityAccumulator
 from kdcli.comparisons import CapacityGap, CorrelationDifference, Cost, DistanceRanks, GradientRescaling, PairExplanation, StageCka
 from kdcli.core import random
-from kdcli.core.network import Network
+from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.explanations import ClassProjection, ClassRelations, Embedding, SimilarityAt, TeacherExplanation
 from kdcli.intervals import Estimate
 from kdcli.jobs.measured import Measured
-from kdcli.models.cost import macs, parameter_count
+from kdcli.models.cost import macs
 
 SIMILARITY = (1.0, 4.0, 9.0)  # where networks are used, where distillation usually is, and where paper 001 judges
 JUDGED_AT = 9.0

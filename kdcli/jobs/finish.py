@@ -14,7 +14,7 @@ from kdcli.analysis.confusion import confusion
 from kdcli.analysis.excluded import excluded
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.measures import measure, per_class_accuracy
-from kdcli.core.network import Network
+from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, SplitName
 from kdcli.engine.evaluator import collect, evaluating
@@ -145,7 +145,7 @@ def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, 
         label=label,
         checkpoint="",
         network=architecture(network),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=parameter_count(network),
         method=job.recipe.method.name,
         logits=logits,
         aligned=None if aligned is logits else aligned,
@@ -212,7 +212,7 @@ def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256
         std=info.std,
         data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
         data_fingerprint=info.fingerprint,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=parameter_count(network),
         method=job.recipe.method.name,
         method_options=job.recipe.method.options,
         seed=job.recipe.seed,

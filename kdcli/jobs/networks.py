@@ -13,7 +13,7 @@ import torch
 
 from kdcli import catalog
 from kdcli.core import random
-from kdcli.core.network import Blueprint, Network
+from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
@@ -66,12 +66,12 @@ def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str
     if larger.architecture not in catalog.entries("model"):  # a composite, somebody's own file, an adapter's network
         return {}
     family = catalog.entry("model", larger.architecture).path
-    least, most = (sum(parameter.numel() for parameter in network.parameters()) for network in (smaller, larger.teacher.network))
+    least, most = (parameter_count(network) for network in (smaller, larger.teacher.network))
     found = {}
     for name in (name for name, entry in catalog.entries("model").items() if entry.path == family and not name.endswith("/*")):
         with contextlib.suppress(UsageError), torch.device("meta"):  # one that cannot take these images is no candidate
             network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape)
-            found[name] = sum(parameter.numel() for parameter in network.parameters())
+            found[name] = parameter_count(network)
     fitting = {name: count for name, count in found.items() if least < count < most}
     return dict(sorted(fitting.items(), key=lambda item: -item[1]))
 
@@ -203,7 +203,7 @@ def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: 
     if weights is None:
         raise UsageError(f"teacher {name} needs weights: a fresh network teaches nothing", hint='teacher.weights = "DEFAULT"')
     network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape, options={"weights": weights})
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
     mean, std = (getattr(network, key, fallback) for key, fallback in (("input_mean", info.mean), ("input_std", info.std)))
     return LoadedTeacher(as_teacher(network, (tuple(mean), tuple(std)), info, runtime), summary, name, {})

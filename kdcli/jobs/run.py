@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 
 from kdcli import catalog
-from kdcli.core.network import Network
+from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
@@ -277,7 +277,7 @@ class _Execution:
             command=recipe.KIND,
             run=str(self.run),
             network=architecture(deployed),
-            parameters=sum(parameter.numel() for parameter in deployed.parameters()),
+            parameters=parameter_count(deployed),
             teachers=tuple(loaded.summary for loaded in job.teachers),
             data=info.name,
             train=job.feed.size("train"),
@@ -312,7 +312,7 @@ class _Execution:
             checkpoint=str(self.run / MODEL_FILE),
             name=self.run.name,
             network=architecture(network),
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            parameters=parameter_count(network),
             data=recipe.data.name,
             method=recipe.method.name,
             seed=recipe.seed,

@@ -15,10 +15,12 @@ class StopRequest:
 
     Args:
         again: the command that goes on from there, for the hint.
+        kept: what is not lost, for the message.
     """
 
-    def __init__(self, again: str) -> None:
+    def __init__(self, again: str, *, kept: str = "the state is saved") -> None:
         self._again = again
+        self._kept = kept
         self._signal: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -41,7 +43,6 @@ class StopRequest:
         """The error to stop with, or None."""
         if self._signal is None:
             return None
-        hint = self._again
         if self._signal == signal.SIGTERM:
-            return Terminated("terminated; the state is saved", hint=hint)
-        return Interrupted("interrupted; the state is saved", hint=hint)
+            return Terminated(f"terminated; {self._kept}", hint=self._again)
+        return Interrupted(f"interrupted; {self._kept}", hint=self._again)

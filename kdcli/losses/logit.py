@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.errors import Incompatible, UsageError
-from kdcli.losses._inputs import labelled, pair, positive, rows
+from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
 SphericalAlign = Literal["teacher_std", "constant", "unit"]
 
@@ -147,11 +147,6 @@ def match_spread(z: Tensor, *, like: Tensor) -> Tensor:
     return centred * (v.std(-1, keepdim=True) / spread)
 
 
-def _unit(x: Tensor) -> Tensor:
-    square = x.square().sum(-1, keepdim=True)
-    return x / square.masked_fill(square == 0, 1.0).sqrt()  # a zero row stays zero, with a finite gradient
-
-
 def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> tuple[Tensor, Tensor]:
     """Both logits put on one sphere: what `skd` compares, (z-hat, v-hat), each [N,K].
 
@@ -176,7 +171,7 @@ def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", mu
         m = positive(multiplier, "multiplier", "spherical")
         return m * standardize(z, correction=0), m * standardize(v, correction=0)
     if align == "unit":
-        return _unit(z), _unit(v)
+        return unit(z), unit(v)
     raise UsageError(f'losses.spherical: align must be "teacher_std", "constant" or "unit", got {align!r}')
 
 

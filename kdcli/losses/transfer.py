@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.errors import Incompatible, UsageError
-from kdcli.losses._inputs import full_precision, positive, precise
+from kdcli.losses._inputs import full_precision, positive, precise, unit
 from kdcli.losses._maps import map_pair, map_pairs, same_size, vector_pair
 from kdcli.losses.feature import _attention, _equal_channels
 
@@ -122,16 +122,10 @@ def ft(factor_s: Tensor, factor_t: Tensor, *, form: FactorForm = "code", p: int 
         difference = _attention(s, 2) - _attention(t, 2)
     elif form == "paper":
         _equal_channels(s, t, "ft")
-        difference = _direction(s) - _direction(t)
+        difference = unit(s.flatten(1)) - unit(t.flatten(1))
     else:
         raise UsageError(f'losses.ft: form must be "code" or "paper", got {form!r}')
     return (difference.abs() if p == 1 else difference.square()).mean()
-
-
-def _direction(x: Tensor) -> Tensor:
-    flat = x.flatten(1)
-    square = flat.square().sum(1, keepdim=True)
-    return flat / square.masked_fill(square == 0, 1.0).sqrt()  # dividing by an eps would give a zero factor a gradient of 1e12
 
 
 def srrl_features(h_s: Tensor, h_t: Tensor) -> Tensor:

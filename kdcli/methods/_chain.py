@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.core.method import Method, Setup, Stage
-from kdcli.core.network import Network
+from kdcli.core.network import Network, parameter_count
 from kdcli.core.options import ChainOptions
 from kdcli.core.taps import name_of
 from kdcli.core.types import Batch, Progress, Step
@@ -60,11 +60,6 @@ class ChainMethod(Method):
 
     def _chain(self) -> list[Network]:
         return [*self.assistants, self.student]
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _assistants(names: Sequence[str], setup: Setup, method: str) -> nn.ModuleList:

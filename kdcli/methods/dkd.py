@@ -51,6 +51,6 @@ class DecoupledDistillation(Method):
         options = self.options
         z, v = self.student(batch.x).logits, self.teacher(batch).logits
         target, rest = losses.decoupled(z, v, batch.y, temperature=options.temperature)
-        share = min(at.epoch / options.warmup_epochs, 1.0) if options.warmup_epochs else 1.0
+        share = at.warmup(options.warmup_epochs)
         ce = options.ce_weight * losses.cross_entropy(z, batch.y)
         return Step({"ce": ce, "tckd": share * options.alpha * target, "nckd": share * options.beta * rest}, z)

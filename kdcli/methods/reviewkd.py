@@ -74,7 +74,4 @@ class KnowledgeReview(FeatureMethod):
             passed, out = fusion(s, passed, t.shape[2:])
             fused.append(out)
         review = losses.hcl(fused, [t for _, t in reversed(levels)])
-        return {"review": self.options.weight * self._warmup(at) * review}
-
-    def _warmup(self, at: Progress) -> float:
-        return min(at.epoch / self.options.warmup_epochs, 1.0) if self.options.warmup_epochs else 1.0
+        return {"review": self.options.weight * at.warmup(self.options.warmup_epochs) * review}

@@ -11,11 +11,6 @@ from torch.utils.flop_counter import flop_registry as formulas
 from kdcli.models._meta import dry_run, evaluating
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Number of parameters, trainable or frozen; running statistics do not count."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image of shape (C, H, W).
 

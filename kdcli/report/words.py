@@ -77,6 +77,11 @@ def count(value: int) -> str:
     return str(value)
 
 
+def disk(size: int) -> str:
+    """Room on a disk, from bytes: 30 kB, 1,628.1 MB."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+
+
 def duration(seconds: float | None) -> str:
     """A time: 4.1 s, 12 min 30 s, 3 h 05 min."""
     if seconds is None or not math.isfinite(seconds):

@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape, digest, fill
+from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape, fill
 from kdcli.errors import CorruptFile, DiskFull, Interrupted
+from kdcli.files import sha256_json
 from tests.unit.engine.conftest import Tiny
 
 SHAPE = Shape(samples=6, views=4, classes=3)
@@ -124,7 +125,7 @@ def test_another_teacher_other_data_or_views_are_refused(path, what):
     LogitTable(path, KEY, SHAPE)
     with pytest.raises(CorruptFile, match=f"holds other answers: {what} differ"):
         LogitTable(path, {**KEY, what: "other"}, SHAPE)
-    assert digest({**KEY, what: "other"}) != digest(KEY)
+    assert sha256_json({**KEY, what: "other"}) != sha256_json(KEY)
 
 
 def test_a_damaged_file_is_refused_by_name(path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kdcli import catalog
-from kdcli.core.network import Network
-from kdcli.models.cost import macs, parameter_count
+from kdcli.core.network import Network, parameter_count
+from kdcli.models.cost import macs
 
 CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
 
