@@ -1,8 +1,10 @@
 """Random changes to training images, as numbered views.
 
-What happens to an image is decided by one integer, its view: the same view of the same image is the same pixels on any
-device, in any process and in any year. So a batch can say which views it holds, and a teacher's answer to a view can be
-stored once and looked up later.
+What happens to an image is decided by one integer, its change: the same change of the same image is the same pixels on any
+device, in any process and in any year. A batch says which views it holds, and a teacher's answer to a view can be stored once
+and looked up later. Views are numbered by their change, unless each image has a fixed number of them (`fixed`): then view m
+of sample i is a change drawn once for all, a function of i, m and the augmentation alone. No seed enters it, so students of
+any seed see the same views and share what is stored of them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from kdcli.core import random
 from kdcli.errors import Incompatible
 
 _ATTEMPTS = 10  # a crop that does not fit the picture is drawn again this often, then the middle is taken (as torchvision does)
-_VIEW_BITS = (1 << 63) - 1
+_CHANGE_BITS = (1 << 63) - 1
+_ROUNDS = 32  # of the shuffle that deals out fixed views; its permutations are even well before
+_VIEWS_BITS = 16  # data.views is 2**16 at most
+RULE = 2  # raised whenever a view's number comes to stand for other pixels: what is stored of views is filed under it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,10 @@ class Augmentation:
     crop: pad each side by this many pixels, then cut the original size out at random. padding: "zeros" is black, as
     torchvision's RandomCrop on pictures; "reflect" mirrors without repeating the edge. flip: mirror half of the images.
     resized_crop: cut out a random share (scale) and shape (ratio) of a picture file and resize it, instead of crop.
+
+    fixed: show each image in so many views only, 65536 at most, each an equal draw from all its changes: with one, it is
+    always cropped and mirrored in one way, which is seldom the image as it is. Those of crop and flip differ from each other,
+    so as many as there are changes are all of them. None: any change may come up.
     """
 
     crop: int = 0
@@ -37,20 +46,29 @@ class Augmentation:
     resized_crop: bool = False
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    fixed: int | None = None
+
+    @property
+    def changes(self) -> int | None:
+        """How many different things can happen to an image: 1 without augmentation, None where beyond counting (resized_crop)."""
+        return None if self.resized_crop else (1 + self.flip) * (2 * self.crop + 1) ** 2
 
     @property
     def views(self) -> int | None:
-        """One more than the largest view id; 1 without augmentation, None where views are beyond counting (resized_crop)."""
-        if self.resized_crop:
-            return None
-        return 2 * (2 * self.crop + 1) ** 2 if self.crop or self.flip else 1
+        """Views of an image, numbered from 0: 1 without augmentation, None where they are beyond counting."""
+        return self.changes if self.fixed is None else self.fixed
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Refuse what cannot be done to images of this shape.
 
         Raises:
-            Incompatible: a reflection that is wider than the image.
+            Incompatible: a reflection that is wider than the image, or more fixed views than there are.
         """
+        if self.fixed is not None and self.changes is not None and self.fixed > self.changes:
+            raise Incompatible(
+                f"data.views is {self.fixed}, more than the {self.changes} that data.augment makes of an image",
+                hint=f"set data.views to {self.changes} at most, or leave it out: then all of them come up",
+            )
         smallest = min(input_shape[1:])
         if self.padding == "reflect" and self.crop >= smallest:
             raise Incompatible(
@@ -59,24 +77,29 @@ class Augmentation:
             )
 
     def draw(self, stream: int, index: Tensor) -> Tensor:
-        """Views [B] int64 of the samples at index [B] int64: a function of the key `stream` and each index alone.
+        """Views [B] int64 of the samples at index [B] int64: a function of the key `stream` and each index alone."""
+        if self.views is None:
+            return random.bits(stream, index) & _CHANGE_BITS
+        return random.integers(stream, index, self.views)
 
-        A view is ((dy * (2 crop + 1)) + dx) * 2 + flip, with dy and dx the corner of the crop in the padded image; for
-        resized_crop it is 63 random bits that seed the draws of the crop.
+    def change(self, index: Tensor, views: Tensor) -> Tensor:
+        """What happens to the samples at index [B] in their views [B], int64 [B].
+
+        A change is ((dy * (2 crop + 1)) + dx) * 2 + flip, without the last step where nothing is mirrored, with dy and dx the
+        corner of the crop in the padded image; for resized_crop it is 63 random bits that seed the draws of the crop.
         """
-        if self.resized_crop:
-            return random.bits(stream, index) & _VIEW_BITS
-        corners = (2 * self.crop + 1) ** 2
-        if self.flip:
-            return random.integers(stream, index, 2 * corners)
-        return random.integers(stream, index, corners) * 2
+        if self.fixed is None:
+            return views
+        if self.changes is None:
+            return random.bits(random.key(0, "fixed view"), (index << _VIEWS_BITS) | views) & _CHANGE_BITS
+        return _dealt(index, views, self.changes)
 
-    def apply(self, images: Tensor, views: Tensor) -> Tensor:
-        """The given views of images [B,C,H,W], any dtype, same shape; views [B] int64 of crop and flip, on the same device."""
+    def apply(self, images: Tensor, changes: Tensor) -> Tensor:
+        """Images [B,C,H,W] of any dtype, each with its change [B] int64 by crop and flip, on the same device; same shape."""
         if self.crop:
-            images = self._crop(images, views // 2)
+            images = self._crop(images, changes // 2 if self.flip else changes)
         if self.flip:
-            images = torch.where((views % 2 == 1)[:, None, None, None], images.flip(-1), images)
+            images = torch.where((changes % 2 == 1)[:, None, None, None], images.flip(-1), images)
         return images
 
     def _crop(self, images: Tensor, corners: Tensor) -> Tensor:
@@ -91,26 +114,26 @@ class Augmentation:
         rows, columns = (_reflected(length, self.crop, images.device) for length in images.shape[2:])
         return images[:, :, rows][..., columns]  # torch's own reflection takes no uint8
 
-    def cut(self, image: Tensor, view: int, size: int) -> Tensor:
-        """The given view of one decoded picture [C,H,W] uint8 under resized_crop: [C,size,size]."""
-        top, left, height, width = self._box(view, *image.shape[1:])
+    def cut(self, image: Tensor, change: int, size: int) -> Tensor:
+        """One decoded picture [C,H,W] uint8 with its change by resized_crop: [C,size,size]."""
+        top, left, height, width = self._box(change, *image.shape[1:])
         # torchvision takes over a second to import, and resident data never come here
         from torchvision.transforms.v2.functional import resized_crop
 
         cut: Tensor = resized_crop(image, top, left, height, width, [size, size], antialias=True)
-        flip = self.flip and random.uniform_int(view, 4 * _ATTEMPTS) < 0.5
+        flip = self.flip and random.uniform_int(change, 4 * _ATTEMPTS) < 0.5
         return cut.flip(-1) if flip else cut
 
-    def _box(self, view: int, height: int, width: int) -> tuple[int, int, int, int]:
+    def _box(self, change: int, height: int, width: int) -> tuple[int, int, int, int]:
         low, high = (math.log(bound) for bound in self.ratio)
         for attempt in range(_ATTEMPTS):
-            first, second = (random.uniform_int(view, 4 * attempt + draw) for draw in range(2))
+            first, second = (random.uniform_int(change, 4 * attempt + draw) for draw in range(2))
             area = height * width * (self.scale[0] + first * (self.scale[1] - self.scale[0]))
             ratio = math.exp(low + second * (high - low))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
-                top = random.integers_int(view, 4 * attempt + 2, height - h + 1)
-                return top, random.integers_int(view, 4 * attempt + 3, width - w + 1), h, w
+                top = random.integers_int(change, 4 * attempt + 2, height - h + 1)
+                return top, random.integers_int(change, 4 * attempt + 3, width - w + 1), h, w
         return self._middle(height, width)
 
     def _middle(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -123,3 +146,17 @@ def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
     """Positions [length + 2 margin] int64 that mirror a line at its first and last element, without repeating them."""
     positions = torch.arange(-margin, length + margin, device=device).abs()
     return (length - 1) - ((length - 1) - positions).abs()
+
+
+def _dealt(index: Tensor, places: Tensor, count: int) -> Tensor:
+    """What a permutation of range(count), another one for each index [B], has at places [B].
+
+    A swap-or-not shuffle (Hoang, Morris, Rogaway: An enciphering scheme based on a card shuffle, CRYPTO 2012): each round pairs
+    all numbers, and swaps a pair or not. So no list of count numbers is needed for any sample.
+    """
+    for turn in range(_ROUNDS):
+        partners = (random.integers(random.key(0, "pair", turn), index, count) - places) % count
+        pairs = index * count + torch.maximum(places, partners)
+        swapped = random.integers(random.key(0, "swap", turn), pairs, 2)
+        places = torch.where(swapped == 1, partners, places)
+    return places

@@ -11,6 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +37,14 @@ class Plan:
     workers: int
 
 
-Part = tuple[Tensor, Tensor]  # index [B], view [B]
+class Part(NamedTuple):
+    """What a batch is to hold: samples [B], which view of each [B], and what happens to it in that view [B]."""
+
+    index: Tensor
+    view: Tensor
+    change: Tensor
+
+
 Score = Callable[[Feed], Tensor]  # of a feed whose training split is the whole training set: a number [n_train] for each image
 
 
@@ -76,16 +84,18 @@ class SourceFeed(ABC):
         """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
         plan = self.plan
         order = random.permutation(random.key(plan.seed, "order", epoch), self.info.num_train, plan.device)
-        views = plan.augment.draw(random.key(plan.seed, "view", epoch), order)  # for all at once: a launch costs more than a sample
+        # for all samples at once: a launch costs more than a sample
+        views = plan.augment.draw(random.key(plan.seed, "view", epoch), order)
+        changes = plan.augment.change(order, views)
         bounds = range(start * plan.batch_size, self.train_batches * plan.batch_size, plan.batch_size)
         slices = (slice(at, at + plan.batch_size) for at in bounds)
-        return self._batches("train", ((order[part], views[part]) for part in slices), training=True)
+        return self._batches("train", (Part(order[part], views[part], changes[part]) for part in slices), training=True)
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
         rows = torch.arange(self.size(name), device=self.plan.device)
         indices = (rows[at : at + self.plan.eval_batch_size] for at in range(0, len(rows), self.plan.eval_batch_size))
-        return self._batches(name, ((index, torch.zeros_like(index)) for index in indices), training=False)
+        return self._batches(name, (_as_it_is(index) for index in indices), training=False)
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         """At most `count` samples of a split, each class in proportion to its share, not augmented.
@@ -102,16 +112,17 @@ class SourceFeed(ABC):
         chosen = draw(labels, count, stream).nonzero() if by_class else random.permutation(stream, len(labels))[:count]
         rows = chosen.flatten().sort().values.to(self.plan.device)
         batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
-        return self._batches(name, ((index, torch.zeros_like(index)) for index in rows.tensor_split(batches)), training=False)
+        return self._batches(name, (_as_it_is(index) for index in rows.tensor_split(batches)), training=False)
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
         """The given views [B] of the training samples at index [B], as a training batch has them."""
-        return next(self._batches("train", ((index.to(self.plan.device), view.to(self.plan.device)),), training=True))
+        index, view = index.to(self.plan.device), view.to(self.plan.device)
+        return next(self._batches("train", (Part(index, view, self.plan.augment.change(index, view)),), training=True))
 
     def _batches(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[Batch]:
         augment = self.plan.augment
-        for images, (index, view) in self._images(name, parts, training=training):
-            pixels = augment.apply(images, view) if training and not augment.resized_crop else images
+        for images, (index, view, change) in self._images(name, parts, training=training):
+            pixels = augment.apply(images, change) if training and not augment.resized_crop else images
             yield Batch((pixels.float() - self._mean).div_(self._std), self._labels[name][index], index, view)
 
     @abstractmethod
@@ -128,8 +139,14 @@ class ResidentFeed(SourceFeed):
         self._pixels = {name: _rows(parts[name], positions).to(plan.device) for name, positions in rows.items()}
 
     def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:  # noqa: ARG002
-        for index, view in parts:
-            yield self._pixels[name][index], (index, view)
+        for part in parts:
+            yield self._pixels[name][part.index], part
+
+
+def _as_it_is(index: Tensor) -> Part:
+    """Samples [B] that are not changed."""
+    nothing = torch.zeros_like(index)
+    return Part(index, nothing, nothing)
 
 
 def _rows(x: Tensor, positions: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A feed that decodes image files as they are needed, in worker processes where there are several.
 
-Workers hold no random state: the main process tells them which pictures and which views, so their number changes nothing.
+Workers hold no random state: the main process tells them which pictures and what happens to each, so their number changes nothing.
 They return uint8 pictures of one size; crop, flip and normalisation of a batch happen on the device, by the same code that
 serves data held in memory.
 """
@@ -22,7 +22,7 @@ from kdcli.data.decode import decode, fit
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.errors import KdError
 
-Item = tuple[int, int]  # position in a split, view
+Item = tuple[int, int]  # position in a split, what happens to it
 
 
 class _Decoder(Dataset[Tensor | KdError]):
@@ -39,9 +39,9 @@ class _Decoder(Dataset[Tensor | KdError]):
         except KdError as error:
             return error  # raised again in the main process: a DataLoader would wrap it in a traceback
 
-    def _one(self, position: int, view: int) -> Tensor:
+    def _one(self, position: int, change: int) -> Tensor:
         image = decode(self.folder, self.paths[position])
-        return self.augment.cut(image, view, self.folder.size) if self.augment.resized_crop else fit(self.folder, image)
+        return self.augment.cut(image, change, self.folder.size) if self.augment.resized_crop else fit(self.folder, image)
 
 
 class _Agenda:
@@ -105,5 +105,5 @@ class StreamedFeed(SourceFeed):
         """The loader for a split, told what to make."""
         loader = self._trainer if training else self._loader(name, Augmentation(), persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
-        agenda.batches = [list(zip(index.tolist(), view.tolist(), strict=True)) for index, view in parts]
+        agenda.batches = [list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts]
         return loader

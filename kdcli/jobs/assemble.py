@@ -81,7 +81,7 @@ def open_feed(
 def augmentation(data: DataSection) -> Augmentation:
     """How the training images of a [data] section vary: as it says, or as its dataset usually does."""
     declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
-    return Augmentation(**(data.augment.model_dump() if data.augment is not None else declared))
+    return Augmentation(**(data.augment.model_dump() if data.augment is not None else declared), fixed=data.views)
 
 
 def make_runtime(recipe: Recipe) -> Runtime:

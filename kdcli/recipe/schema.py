@@ -98,6 +98,9 @@ class DataSection(Named):
     )
     select_temperature: Positive = Field(9.0, description="Temperature of those soft labels.")
     augment: Augment | None = Field(None, description="Random changes to training images; the dataset's own unless given.")
+    views: int | None = Field(
+        None, ge=1, le=65536, description="Show each image in so many fixed views, whose teacher logits can be stored; any unless given."
+    )
     eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
 
     @model_validator(mode="after")

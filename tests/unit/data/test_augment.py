@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.transforms.v2.functional import crop, horizontal_flip, pad
 
 from kdcli.core import random
-from kdcli.data.augment import Augmentation
+from kdcli.data.augment import RULE, Augmentation
 from kdcli.errors import Incompatible
 
 
@@ -44,8 +46,9 @@ def test_all_162_views_are_drawn_about_equally_often() -> None:
 @pytest.mark.parametrize(("augment", "drawn"), [(Augmentation(), 1), (Augmentation(crop=1), 9), (Augmentation(flip=True), 2)])
 def test_only_what_is_switched_on_varies(augment: Augmentation, drawn: int) -> None:
     views = augment.draw(random.key(0, "view", 1), torch.arange(500))
-    assert len(views.unique()) == drawn
+    assert len(views.unique()) == drawn == augment.views
     assert views.max() < augment.views
+    assert len(augment.apply(picture(1, 1, 6, 9).expand(drawn, -1, -1, -1), views.unique()).unique(dim=0)) == drawn
 
 
 def test_a_draw_depends_on_the_sample_not_on_its_company() -> None:
@@ -105,3 +108,67 @@ class TestResizedCrop:
         views = self.augment.draw(random.key(0, "view", 1), torch.arange(400)).tolist()
         mirrored = sum(int(cut[0, 0, 0] > cut[0, 0, -1]) for cut in (self.augment.cut(ramp, view, 8) for view in views))
         assert 160 < mirrored < 240
+
+
+class TestFixedViews:
+    crop = Augmentation(crop=4, flip=True, fixed=8)
+    cut = Augmentation(resized_crop=True, flip=True, fixed=8)
+
+    def changes(self, augment: Augmentation, samples: int) -> torch.Tensor:
+        """[samples, views] int64."""
+        assert augment.views is not None
+        index, views = torch.arange(samples)[:, None], torch.arange(augment.views)[None]
+        return augment.change(*(part.flatten() for part in torch.broadcast_tensors(index, views))).view(samples, -1)
+
+    @pytest.mark.parametrize("augment", [crop, cut])
+    def test_views_of_an_image_differ_and_so_do_those_of_two_images(self, augment: Augmentation) -> None:
+        changes = self.changes(augment, 500)
+        assert all(len(row.unique()) == 8 for row in changes)
+        assert len(changes.unique(dim=0)) == 500
+
+    def test_as_many_as_there_are_are_all_of_them(self) -> None:
+        everything = torch.arange(162)
+        for row in self.changes(replace(self.crop, fixed=162), 20):
+            assert torch.equal(row.sort().values, everything)
+
+    @pytest.mark.parametrize("count", [1, 2, 8])
+    def test_each_view_is_an_equal_draw_from_all_changes(self, count: int) -> None:
+        """No change is more frequent among first, second, ... views: a mean over 10 000 samples lies within 4 deviations of its own."""
+        for column in self.changes(replace(self.crop, fixed=count), 162 * 100).T:
+            counts = torch.bincount(column, minlength=162)
+            assert 60 < counts.min() <= counts.max() < 145  # 100 expected, deviation 10
+            assert abs((column % 2).float().mean() - 0.5) < 0.016
+
+    def test_two_views_of_an_image_say_nothing_of_each_other(self) -> None:
+        first, second = self.changes(replace(self.crop, fixed=2), 8000).T
+        assert abs((first % 2 == second % 2).float().mean() - 80 / 161) < 0.025
+        assert len(((second - first) % 162).unique()) == 161
+
+    def test_more_views_keep_the_first_ones(self) -> None:
+        for augment in (self.crop, self.cut):
+            assert torch.equal(self.changes(replace(augment, fixed=3), 50), self.changes(augment, 50)[:, :3])
+
+    def test_which_changes_they_are_stays_so(self) -> None:
+        """Stored answers are looked up by these numbers: if they change, RULE must."""
+        assert self.changes(self.crop, 2)[:, :4].tolist() == [[96, 56, 59, 33], [8, 31, 153, 50]]
+        assert self.changes(self.cut, 2)[:, :2].tolist() == [
+            [4721324039216305187, 152462841527622524],
+            [8178745988156626665, 5768533723739437500],
+        ]
+        assert RULE == 2
+
+    @pytest.mark.parametrize("augment", [crop, cut])
+    def test_the_seed_chooses_among_them_evenly(self, augment: Augmentation) -> None:
+        views = augment.draw(random.key(3, "view", 1), torch.arange(4000))
+        counts = torch.bincount(views, minlength=8)
+        assert len(counts) == 8
+        assert 400 < counts.min() <= counts.max() < 600
+
+    def test_more_than_there_are_cannot_be_shown(self) -> None:
+        with pytest.raises(Incompatible, match=r"data\.views is 163, more than the 162 that data.augment makes") as caught:
+            replace(self.crop, fixed=163).check((3, 32, 32))
+        assert caught.value.hint == "set data.views to 162 at most, or leave it out: then all of them come up"
+        with pytest.raises(Incompatible, match="more than the 1 that"):
+            Augmentation(fixed=2).check((3, 32, 32))
+        Augmentation(fixed=1).check((3, 32, 32))
+        replace(self.cut, fixed=65536).check((3, 32, 32))

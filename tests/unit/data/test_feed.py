@@ -42,6 +42,36 @@ def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Ma
     assert all(sorted(order) == list(range(83)) for order in orders)
 
 
+def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(pictures: Pictures, feed: Make) -> None:
+    fixed = replace(CROP, fixed=3)
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    for seed in (0, 1):
+        made = feed(pictures, fixed, seed=seed)
+        for epoch in range(1, 6):
+            for batch in made.train(epoch):
+                assert torch.equal(made.view(batch.index, batch.view).x, batch.x)
+                for index, view, x in zip(batch.index.tolist(), batch.view.tolist(), batch.x, strict=True):
+                    assert torch.equal(seen.setdefault((index, view), x), x)
+    assert {view for _, view in seen} == {0, 1, 2}
+    assert len(seen) > 240, "of 83 images in 3 views"
+
+
+def test_fixed_views_are_drawn_anew_each_epoch_wherever_it_begins(pictures: Pictures, feed: Make, same: Same) -> None:
+    made = feed(pictures, replace(CROP, fixed=3))
+    first, second = (torch.cat([batch.view[batch.index.argsort()] for batch in made.train(epoch)]) for epoch in (1, 2))
+    assert not torch.equal(first, second)
+    assert same(list(made.train(2, 4)), list(made.train(2))[4:])
+
+
+def test_one_fixed_view_is_an_image_that_never_varies(pictures: Pictures, feed: Make) -> None:
+    made = feed(pictures, replace(CROP, fixed=1))
+    first, second = (torch.cat([batch.x for batch in made.train(epoch)]) for epoch in (1, 2))
+    order = [torch.cat([batch.index for batch in made.train(epoch)]).argsort() for epoch in (1, 2)]
+    assert torch.equal(first[order[0]], second[order[1]])
+    with pytest.raises(Incompatible, match=r"data\.views is 51, more than the 50"):
+        feed(pictures, replace(CROP, fixed=51))
+
+
 def test_a_batch_says_what_it_holds(pictures: Pictures, feed: Make) -> None:
     made = feed(pictures, CROP, val_fraction=0.25, train_limit=40)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in (made.info.mean, made.info.std))
@@ -149,7 +179,8 @@ def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_gets_the_same_batches(pictures: Pictures, feed: Make) -> None:
-    ours, theirs = feed(pictures, CROP, val_fraction=0.2), feed(pictures, CROP, val_fraction=0.2, device="cuda")
-    for one, other in zip(ours.train(2), theirs.train(2), strict=True):
-        assert other.x.is_cuda
-        assert all(torch.equal(getattr(one, name), getattr(other, name).cpu()) for name in ("x", "y", "index", "view"))
+    for augment in (CROP, replace(CROP, fixed=3)):
+        ours, theirs = feed(pictures, augment, val_fraction=0.2), feed(pictures, augment, val_fraction=0.2, device="cuda")
+        for one, other in zip(ours.train(2), theirs.train(2), strict=True):
+            assert other.x.is_cuda
+            assert all(torch.equal(getattr(one, name), getattr(other, name).cpu()) for name in ("x", "y", "index", "view"))

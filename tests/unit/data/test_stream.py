@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ Make = Callable[..., Feed]
 Same = Callable[[list[Batch], list[Batch]], bool]
 CROP = Augmentation(crop=2, flip=True)
 CUT = Augmentation(resized_crop=True, flip=True)
+FIXED = replace(CUT, fixed=3)
 
 
 def streamed(path: Path, size: int = 6, **options: int) -> Folder:
@@ -29,7 +31,7 @@ def streamed(path: Path, size: int = 6, **options: int) -> Folder:
     return found
 
 
-@pytest.mark.parametrize("augment", [Augmentation(), CROP])
+@pytest.mark.parametrize("augment", [Augmentation(), CROP, replace(CROP, fixed=3)])
 def test_files_give_the_pixels_that_memory_gives(folder: Path, feed: Make, same: Same, augment: Augmentation) -> None:
     source = streamed(folder)
     settings = {"batch_size": 3, "val_fraction": 0.2, "seed": 5}
@@ -39,7 +41,7 @@ def test_files_give_the_pixels_that_memory_gives(folder: Path, feed: Make, same:
         assert same(list(files.split(name)), list(memory.split(name)))
 
 
-@pytest.mark.parametrize("augment", [CROP, CUT])
+@pytest.mark.parametrize("augment", [CROP, CUT, FIXED])
 def test_the_number_of_workers_changes_nothing(folder: Path, feed: Make, same: Same, augment: Augmentation) -> None:
     source = streamed(folder)
     alone, helped = feed(source, augment, batch_size=3), feed(source, augment, batch_size=3, workers=2)
@@ -61,6 +63,19 @@ def test_a_resized_crop_varies_training_and_leaves_the_other_splits_alone(folder
     first, second = (torch.cat([batch.x[batch.index.argsort()] for batch in made.train(epoch)]) for epoch in (1, 2))
     assert not torch.equal(first, second)
     assert torch.equal(next(made.split("train")).x, next(made.split("train")).x)
+
+
+def test_fixed_views_of_a_resized_crop_come_again_and_again(folder: Path, feed: Make) -> None:
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    for seed in (0, 1):
+        made = feed(streamed(folder), FIXED, batch_size=5, seed=seed)
+        for epoch in range(1, 12):
+            for batch in made.train(epoch):
+                for index, view, x in zip(batch.index.tolist(), batch.view.tolist(), batch.x, strict=True):
+                    assert torch.equal(seen.setdefault((index, view), x), x)
+                assert torch.equal(made.view(batch.index, batch.view).x, batch.x)
+    assert len(seen) == 12 * 3
+    assert len({x.numpy().tobytes() for x in seen.values()}) == 12 * 3
 
 
 def test_evaluation_resizes_the_shorter_side_and_cuts_the_middle_out(folder: Path, feed: Make) -> None:
