@@ -74,10 +74,18 @@ class Named(Section):
         return {key: value for key, value in self.model_dump().items() if key in own}
 
     @classmethod
+    def common(cls) -> type[Named]:
+        """The class with the keys that every such section has."""
+        return next(base for base in cls.__mro__ if "KIND" in base.__dict__ and issubclass(base, Named))
+
+    @classmethod
     def own_keys(cls) -> frozenset[str]:
         """Names of the options that the branch adds to the keys that every such section has."""
-        common = next(base for base in cls.__mro__ if "KIND" in base.__dict__ and issubclass(base, Named))
-        return frozenset(cls.model_fields) - frozenset(common.model_fields)
+        return frozenset(cls.model_fields) - frozenset(cls.common().model_fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a branch is made while kd runs: a process that unpickles one has to make it first
+        return _unfilled, (self.common(), None if type(self) is self.common() else self.name), self.__getstate__()
 
 
 class DataSection(Named):
@@ -330,6 +338,12 @@ class DistillRecipe(Recipe):
     KIND = "distill"
     student: SerializeAsAny[NetworkSection]
     teacher: tuple[TeacherSection, ...] = ()
+
+
+def _unfilled(base: type[Named], name: str | None) -> Named:
+    """What pickle fills in when it reads a section: of a branch, or of the class itself."""
+    cls = base if name is None else branch(base, name)
+    return cls.__new__(cls)
 
 
 def branch(base: type[N], name: str) -> type[N]:
