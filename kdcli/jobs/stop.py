@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, the second is obeyed at once."""
+"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, a second Ctrl-C is obeyed at once."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self._signal is None:
+            self._signal = number
+        elif number == signal.SIGINT:  # a person is in a hurry; a second SIGTERM is only a scheduler that tells every process
             raise KeyboardInterrupt
-        self._signal = number
 
     def __call__(self) -> KdError | None:
         """The error to stop with, or None."""
