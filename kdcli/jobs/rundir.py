@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -11,16 +12,17 @@ import shutil
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from kdcli import __version__
-from kdcli.errors import NotWritable, RunExists
+from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import finite, read_json, write_error, write_text
 from kdcli.jobs.events import EpochDone, Event, StageStarted
 
@@ -182,9 +184,44 @@ def drop_state(run: Path) -> None:
 
 
 def unfinished_run(out: Path, recipe_sha256: str) -> Path | None:
-    """A run of the recipe under OUT that was stopped and can be resumed."""
+    """A run of the recipe under OUT that was stopped and can be resumed; not one that another process is at work on."""
     stopped = (path.parent for path in sorted(out.glob("*/environment.json")) if not (path.parent / "summary.json").exists())
-    return next((run for run in stopped if _recipe_of(run / "environment.json") == recipe_sha256 and any(run.glob("state/state-*"))), None)
+    ours = (run for run in stopped if _recipe_of(run / "environment.json") == recipe_sha256 and any(run.glob("state/state-*")))
+    return next((run for run in ours if not _busy(run)), None)
+
+
+@contextlib.contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Keep a run to this process. The system lets go of it when the process ends, however that comes about.
+
+    Raises:
+        UsageError: another process is at work on it. NotWritable: it cannot be written to.
+    """
+    path = run / "environment.json"
+    try:
+        handle = path.open("rb+")
+    except OSError as error:
+        raise write_error(error, path) from error
+    with handle:
+        if not _lock(handle):
+            raise UsageError(f"another process is at work on {run}", hint="wait until it has finished, or stop it")
+        yield
+
+
+def _busy(run: Path) -> bool:
+    with (run / "environment.json").open("rb+") as handle:
+        return not _lock(handle)
+
+
+def _lock(handle: IO[bytes]) -> bool:
+    """Whether the file is ours until it is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system that knows no locks: as it would be without them
+    return True
 
 
 def _recipe_of(path: Path) -> str | None:
