@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,12 +57,22 @@ def run(
             env.report(f"  {_size(table)}")
         else:
             env.report(("✓", "green"), f" {words.thousands(table.stored)} of {words.thousands(table.rows)} answers stored   {table.path}")
+            for line in _error(table):
+                env.report(f"  {line}")
     return Outcome(result)
 
 
 def _size(table: StoredLogits) -> str:
     views = words.plural(table.views, "view")
-    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {table.classes} classes, {words.disk(table.bytes)}"
+    classes = f"{table.classes} classes" if table.top is None else f"the {table.top} largest of {table.classes} classes"
+    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {classes}, {words.disk(table.bytes)}"
+
+
+def _error(table: StoredLogits) -> Iterator[str]:
+    for item in table.error:
+        count = words.thousands(item.count)
+        at = f"at temperature {words.temperature(item.temperature)}"
+        yield f"off from the teacher's own by {item.mean:.1e} nats {at}, at most {item.max:.1e} (KL, {count} of them)"
 
 
 class _Narrator:

@@ -3,9 +3,10 @@
 Where augmentation is discrete (pad, crop and flip of 4 pixels have 162 views) a table of [samples, views, classes] in float16
 gives the very distribution of views that a live teacher sees: nothing is approximated but the rounding to float16.
 
-The file is a safetensors file that is written in place: "logits" F16 [n,V,K] and "marks" U8 [n,V], 0 where nothing is stored yet,
-else a checksum of the row. A row is written before its mark, and a mark that does not fit its row counts as nothing stored: so a
-process may die at any moment and several may fill one table, each row being a function of the key alone.
+The file is a safetensors file that is written in place: rows [n,V,W] of 16-bit words (see logit_rows), and "marks" U8 [n,V], 0
+where nothing is stored yet, else a checksum of the row. A row is written before its mark, and a mark that does not fit its row
+counts as nothing stored: so a process may die at any moment and several may fill one table, each row being a function of the
+key alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +25,12 @@ from torch import Tensor
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output
+from kdcli.engine.logit_rows import Shape, marks
 from kdcli.errors import CorruptFile
 from kdcli.files import safetensors_metadata, sync_folder, write_error
 
-_MARKS = 255  # marks run from 1 to this
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """n samples, V views of each, K classes."""
-
-    samples: int
-    views: int
-    classes: int
-
-    @property
-    def rows(self) -> int:
-        return self.samples * self.views
-
-    @property
-    def bytes(self) -> int:
-        """Size of a table on disk, but for its header."""
-        return self.rows * (2 * self.classes + 1)
+_CHUNK_BYTES = 1 << 26  # of a table that is read as a whole
+_LOOK_AGAIN = 256  # lookups until a table that was not full is looked at again
 
 
 class LogitTable:
@@ -68,51 +52,71 @@ class LogitTable:
         if not path.exists():
             _create(path, key, shape)
         start = _check(path, key, shape)
-        size = shape.rows * shape.classes
-        self._logits = np.memmap(path, np.float16, "r+", start, (shape.rows, shape.classes))
+        size = shape.rows * shape.words
+        self._words = np.memmap(path, np.int16, "r+", start, (shape.rows, shape.words))
         self._marks = np.memmap(path, np.uint8, "r+", start + 2 * size, (shape.rows,))
 
     @property
     def filled(self) -> int:
-        """Rows that are stored."""
+        """Rows that are stored, whole ones or not."""
         return int(np.count_nonzero(self._marks))
 
     def read(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows [B,K] float16 and a mask [B] bool of those that are stored, on the CPU. index, view [B] int64."""
-        rows = self._rows(index, view)
-        logits = self._logits[rows]
-        marks = self._marks[rows]
-        return torch.from_numpy(logits), torch.from_numpy((marks != 0) & (marks == _checksums(logits)))
+        """Logits [B,K] float32 and a mask [B] bool of those that are stored, on the CPU. index, view [B] int64."""
+        rows = self.rows(index, view).cpu().numpy()
+        words, found = _whole(self._words[rows], self._marks[rows])
+        if not bool(found.all()):
+            words = words.where(found[:, None], 0)  # what is damaged need not even be classes
+        return self.shape.unpack(words), found
 
-    def write(self, index: Tensor, view: Tensor, logits: Tensor) -> None:
-        """Store rows [B,K] float16 of the CPU."""
-        rows, values = self._rows(index, view), logits.numpy()
-        self._logits[rows] = values
-        self._marks[rows] = _checksums(values)
+    def write(self, index: Tensor, view: Tensor, logits: Tensor) -> Tensor:
+        """Store logits [B,K]; returns them as they will be read, [B,K] float32 on the CPU."""
+        rows, words = self.rows(index, view).cpu().numpy(), self.shape.pack(logits).cpu()
+        self._words[rows] = words.numpy()
+        self._marks[rows] = marks(words).numpy()
+        return self.shape.unpack(words)
 
     def missing(self) -> Tensor:
-        """Rows that are not stored yet, [m] int64: index * V + view."""
-        return torch.from_numpy(np.flatnonzero(self._marks == 0))
+        """Rows that are not stored, or not whole, [m] int64: index * V + view. Reads all that is stored."""
+        return torch.cat([start + (~found).nonzero().flatten() for start, _, found in self._chunks()])
 
-    def _rows(self, index: Tensor, view: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-        rows: np.ndarray[Any, np.dtype[np.int64]] = (index.cpu() * self.shape.views + view.cpu()).numpy()
-        return rows
+    def copy(self, device: torch.device) -> Tensor | None:
+        """All rows as words [nV,W] int16 on a device, each checked once; None if some are missing.
+
+        A row that is damaged is missing from now on.
+        """
+        copy = torch.empty((self.shape.rows, self.shape.words), dtype=torch.int16, device=device)
+        full = True
+        for start, words, found in self._chunks():
+            copy[start : start + len(words)] = words
+            if not bool(found.all()):
+                self._marks[start : start + len(words)][~found.numpy()] = 0
+                full = False
+        return copy if full else None
+
+    def rows(self, index: Tensor, view: Tensor) -> Tensor:
+        """Numbers of the rows [B] int64 of samples and views [B] int64, on the same device."""
+        return index * self.shape.views + view
+
+    def _chunks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The whole table in parts: the first row, words [B,W] and which of them are stored [B]."""
+        step = max(_CHUNK_BYTES // (2 * self.shape.words), 1)
+        for start in range(0, self.shape.rows, step):
+            yield start, *_whole(self._words[start : start + step].copy(), self._marks[start : start + step].copy())
 
 
-def _checksums(logits: np.ndarray[Any, np.dtype[np.float16]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A number from 1 to 255 for each row [B,K]; places count, so that a half-written row shows."""
-    words = np.ascontiguousarray(logits).view(np.uint16).astype(np.uint64)
-    places = np.arange(1, words.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (words * places).sum(axis=1)
-    marks: np.ndarray[Any, np.dtype[np.uint8]] = ((mixed >> np.uint64(40)) % np.uint64(_MARKS) + np.uint64(1)).astype(np.uint8)
-    return marks
+def _whole(words: np.ndarray[Any, np.dtype[np.int16]], stored: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Tensor, Tensor]:
+    """Words [B,W] and which of them are what was written [B]."""
+    read, expected = torch.from_numpy(words), torch.from_numpy(stored)
+    return read, (expected != 0) & (expected == marks(read))
 
 
 def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
-    size = 2 * shape.rows * shape.classes
+    size = 2 * shape.rows * shape.words
+    name, kind = ("logits", "F16") if shape.top is None else ("top", "U16")
     content = {
         "__metadata__": {"kd_logits": json.dumps(dict(key), sort_keys=True)},
-        "logits": {"dtype": "F16", "shape": [shape.samples, shape.views, shape.classes], "data_offsets": [0, size]},
+        name: {"dtype": kind, "shape": [shape.samples, shape.views, shape.words], "data_offsets": [0, size]},
         "marks": {"dtype": "U8", "shape": [shape.samples, shape.views], "data_offsets": [size, size + shape.rows]},
     }
     text = json.dumps(content).encode()
@@ -131,12 +135,22 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape) -> None:
             os.posix_fallocate(handle.fileno(), 0, len(header) + shape.bytes)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(path)  # of two processes that make one table the later wins; the other's rows are computed again
+        _place(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise write_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _place(made: Path, path: Path) -> None:
+    """Give a table its name. Of several processes that make one at a time the first wins, and all of them fill it."""
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: the last wins, and what went into the others is computed again
+        made.replace(path)
 
 
 def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
@@ -150,8 +164,9 @@ def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
         stored = json.loads(safetensors_metadata(path)["kd_logits"])
     except (CorruptFile, KeyError, ValueError) as error:
         raise CorruptFile(f"{path} is no table of teacher logits, or damaged", hint=hint) from error
-    if stored != json.loads(json.dumps(dict(key))):
-        differing = sorted(name for name in stored.keys() | key.keys() if stored.get(name) != key.get(name))
+    expected = json.loads(json.dumps(dict(key)))
+    if stored != expected:
+        differing = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
         raise CorruptFile(f"{path} holds other answers: {', '.join(differing)} differ", hint=hint)
     start = len(_header(key, shape))
     if path.stat().st_size != start + shape.bytes:
@@ -162,17 +177,23 @@ def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
 class CachedTeacher(Teacher):
     """A teacher whose answers to training batches are looked up, and computed once where they are not there.
 
-    All answers pass through float16, so they do not depend on whether a row was stored before. For training batches only: an
-    index of another split is another image.
+    All answers pass through the rows of the table, so they do not depend on whether one was stored before. For training batches
+    only: an index of another split is another image.
+
+    A lookup in the file makes a device wait for the host. Once the table is full, a copy of it on the device serves instead.
 
     Args:
-        live: the teacher itself.
+        live: what is asked where the table has no answer.
         table: its answers.
+        room: bytes that a copy on the batches' device may take; none unless given.
     """
 
-    def __init__(self, live: Teacher, table: LogitTable) -> None:
+    def __init__(self, live: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0) -> None:
         self._live = live
         self.table = table
+        self._room = room
+        self._copy: Tensor | None = None
+        self._lookups = 0
 
     @property
     def network(self) -> Network:  # type: ignore[override]  # the teacher's own
@@ -180,39 +201,30 @@ class CachedTeacher(Teacher):
 
     @property
     def live(self) -> Teacher:
-        return self._live
+        return self._live.live
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         if taps:
             return self._live(batch, taps)
-        rows, found = self.table.read(batch.index, batch.view)
+        if self._copy is None and self._lookups % _LOOK_AGAIN == 0:
+            self._copy = self._copied(batch.x.device)
+        self._lookups += 1
+        if self._copy is not None:
+            words = self._copy.index_select(0, self.table.rows(batch.index, batch.view))
+            return Output(self.table.shape.unpack(words), {})
+        logits, found = self.table.read(batch.index, batch.view)
         if not bool(found.all()):
             absent = (~found).nonzero().flatten()
-            rows[absent] = self._answer(_part(batch, absent.to(batch.index.device)))
-        return Output(rows.to(batch.x.device).float(), {})
+            part = _part(batch, absent.to(batch.index.device))
+            logits[absent] = self.table.write(part.index, part.view, self._live(part).logits)
+        return Output(logits.to(batch.x.device), {})
 
-    def _answer(self, batch: Batch) -> Tensor:
-        logits = self._live(batch).logits.half().cpu()
-        self.table.write(batch.index, batch.view, logits)
-        return logits
+    def _copied(self, device: torch.device) -> Tensor | None:
+        shape = self.table.shape
+        if 2 * shape.rows * shape.words > self._room() or self.table.filled < shape.rows:
+            return None
+        return self.table.copy(device)
 
 
 def _part(batch: Batch, places: Tensor) -> Batch:
     return batch if len(places) == len(batch.y) else Batch(batch.x[places], batch.y[places], batch.index[places], batch.view[places])
-
-
-def fill(teacher: CachedTeacher, batch_of: Callable[[Tensor, Tensor], Batch], *, chunk: int, done: Callable[[int, int], None]) -> None:
-    """Answer every view that is not stored yet, in the order of the table.
-
-    Args:
-        batch_of: index and view [B] int64 to a training batch.
-        chunk: views at a time.
-        done: told the rows stored and their number after each chunk; may raise to stop, what is stored stays.
-    """
-    views = teacher.table.shape.views
-    missing = teacher.table.missing()
-    total = teacher.table.shape.rows
-    for start in range(0, len(missing), chunk):
-        rows = missing[start : start + chunk]
-        teacher(batch_of(rows // views, rows % views))
-        done(total - len(missing) + min(start + chunk, len(missing)), total)

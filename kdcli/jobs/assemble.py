@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +184,14 @@ class Job:
 TrainTeacher = Callable[[TeacherSection], Path]
 
 
-def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[Wanted] | None = None) -> Job:
+def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[Wanted] | None = None, runs: int = 1) -> Job:
     """Build everything that a recipe names.
 
     Args:
         train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
         decided: whether the logits of each teacher are stored, instead of what the recipe says: a resumed run does what it did
             before, and a trial, with none, leaves nothing behind.
+        runs: how many runs will ask the teachers for the same answers, this one counted: storing them pays the more.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -200,7 +201,7 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[W
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
-    stored = _stored(recipe, teachers, feed, runtime, decided)
+    stored = _stored(recipe, teachers, feed, runtime, decided, runs)
     asked = tuple(item.teacher or loaded.teacher for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
@@ -213,17 +214,20 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[W
 
 
 def _stored(
-    recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime, decided: Sequence[Wanted] | None
+    recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime, decided: Sequence[Wanted] | None, runs: int
 ) -> tuple[Stored, ...]:
     """For each teacher, whether its answers are looked up."""
     if not isinstance(recipe, DistillRecipe):
         return ()
     if not method_class(recipe.method.name).cacheable:
         return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
-    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, runs)
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
-    return tuple(store(wanted, loaded, views, runtime) for wanted, loaded in zip(asked, teachers, strict=False))
+    return tuple(
+        store(wanted, loaded, replace(views, top=section.cache_top), runtime)
+        for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
+    )
 
 
 def _never(section: TeacherSection, method: str) -> Stored:

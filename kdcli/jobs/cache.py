@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from kdcli.core.types import Feed
-from kdcli.engine.logit_cache import CachedTeacher, fill
+from torch import Tensor
+
+from kdcli.core.types import Batch, Feed
+from kdcli.engine.logit_cache import CachedTeacher
+from kdcli.engine.logit_fill import divergence, fill
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.assemble import augmentation, load_teachers, make_runtime, training_feed
-from kdcli.jobs.caching import Views, store
+from kdcli.jobs.caching import COUNTED, UNCOUNTABLE, Views, store
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.run import teacher_of
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, TeacherSection
-from kdcli.results import CacheResult, StoredLogits
+from kdcli.results import CacheResult, StoredError, StoredLogits
 
 Tell = Callable[[StoredLogits], None]
 
 _CHUNK = 512  # views at a time
+_SAMPLE = 1024  # views whose stored answers are compared with the teacher's own
+_TEMPERATURES = (1.0, 4.0)
 
 
 def fill_cache(
     resolved: Resolved, *, out: Path, tell: Tell = lambda _table: None, command: str = "kd cache", size_only: bool = False
 ) -> CacheResult:
-    """Answer every view of every training image of a distill recipe that its teachers have not answered yet.
+    """Answer every view of every training image of a distill recipe that its teachers have not answered yet, and compare a sample.
 
     Args:
         out: folder of the runs, where a teacher that is named by recipe is found or trained.
@@ -48,18 +53,21 @@ def fill_cache(
         return teacher_of(section, recipe, out=out)
 
     feed = training_feed(recipe, runtime, trained)
-    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    every = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    asked = [replace(every, top=section.cache_top) for section in recipe.teacher]
     if size_only:
-        return CacheResult(tuple(_planned(str(item.checkpoint or item.recipe or item.name), views) for item in recipe.teacher))
+        names = [str(item.checkpoint or item.recipe or item.name) for item in recipe.teacher]
+        return CacheResult(tuple(_planned(name, views) for name, views in zip(names, asked, strict=True)))
     teachers = load_teachers(recipe, feed, runtime, trained)
-    return CacheResult(tuple(_fill(loaded, views, feed, runtime, tell, command) for loaded in teachers))
+    filled = (_fill(loaded, views, feed, runtime, tell, command) for loaded, views in zip(teachers, asked, strict=True))
+    return CacheResult(tuple(filled))
 
 
 def _planned(teacher: str, views: Views) -> StoredLogits:
     shape = views.shape
     if shape is None:
-        raise Incompatible("a random resized crop has no countable views: its answers cannot be stored", hint="data.augment.crop instead")
-    return StoredLogits(teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0)
+        raise Incompatible(f"{UNCOUNTABLE}: its answers cannot be stored", hint=COUNTED)
+    return StoredLogits(teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0, shape.top)
 
 
 def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tell: Tell, command: str) -> StoredLogits:
@@ -69,6 +77,10 @@ def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tel
     assert isinstance(cached, CachedTeacher)
     table = replace(planned, path=str(cached.table.path), stored=cached.table.filled)
     tell(table)
+
+    def batch_of(index: Tensor, view: Tensor) -> Batch:
+        return runtime.place(feed.view(index, view))
+
     with StopRequest(command, kept="what is stored stays") as stop, runtime.autocast():
 
         def done(stored: int, _total: int) -> None:
@@ -77,5 +89,6 @@ def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tel
             if error is not None:
                 raise error
 
-        fill(cached, lambda index, view: runtime.place(feed.view(index, view)), chunk=_CHUNK, done=done)
-    return replace(table, stored=cached.table.filled)
+        fill(cached, batch_of, chunk=_CHUNK, done=done)
+        error = divergence(cached, batch_of, temperatures=_TEMPERATURES, most=_SAMPLE, chunk=_CHUNK)
+    return replace(table, stored=cached.table.filled, error=tuple(StoredError(**asdict(item)) for item in error))

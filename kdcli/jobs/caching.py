@@ -7,42 +7,66 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from kdcli import catalog
 from kdcli.core.types import DataInfo
-from kdcli.data.augment import Augmentation
+from kdcli.data.augment import RULE, Augmentation
 from kdcli.engine.checkpoint import digest
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape
+from kdcli.engine.logit_cache import CachedTeacher, LogitTable
+from kdcli.engine.logit_rows import MOST_CLASSES_OF_TOP, Shape
 from kdcli.engine.runtime import Choice, Runtime
-from kdcli.errors import CorruptFile, Incompatible, KdError, NotWritable
-from kdcli.files import sha256_json
+from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
+from kdcli.files import sha256_json, write_error
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.report import words
 
 Wanted = Literal["auto", "exact", "off"]
 
+UNCOUNTABLE = "a random resized crop has no countable views"
+COUNTED = "data.views = 8 gives each image so many"
+
 _WORTH = 0.25  # least share of the teacher's passes that a table must save
 _MOST_BYTES = 4 * 2**30
 _MOST_OF_FREE = 0.1  # of the disk
+_DEVICE_SHARE = 8  # a copy of a table on a GPU takes at most this part of what is free there
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What is to be answered: which images, how they vary, and how often each is asked for."""
+    """What is to be answered: which images, how they vary, and how often each is asked for.
+
+    runs: how many runs of so many epochs will ask. top: how many logits of each answer are kept, None for all.
+    """
 
     info: DataInfo
     augment: Augmentation
     epochs: int
+    runs: int = 1
+    top: int | None = None
 
     @property
     def shape(self) -> Shape | None:
-        """Of the table, or None where views are beyond counting."""
-        views = self.augment.views
-        return None if views is None else Shape(self.info.num_train, views, self.info.num_classes)
+        """Of the table, or None where views are beyond counting.
+
+        Raises:
+            Incompatible: `top` leaves nothing out, or cannot be stored.
+        """
+        classes, views = self.info.num_classes, self.augment.views
+        if self.top is not None and self.top >= classes:
+            problem = f"teacher.cache_top is {self.top}, and the images have {classes} classes: nothing would be left out"
+            raise Incompatible(problem, hint=f"leave teacher.cache_top out, or set it to {classes - 1} at most")
+        if self.top is not None and classes > MOST_CLASSES_OF_TOP:
+            raise Incompatible(
+                f"teacher.cache_top is for {MOST_CLASSES_OF_TOP} classes at most, the images have {classes}", hint="leave it out"
+            )
+        return None if views is None else Shape(self.info.num_train, views, classes, self.top)
 
     def saved(self, views: int) -> float:
         """Share of the teacher's passes that an empty table saves: draws that meet a view again."""
-        distinct = views * (1 - (1 - 1 / views) ** self.epochs)
-        return 1 - distinct / self.epochs
+        draws = self.runs * self.epochs
+        distinct = views * (1 - (1 - 1 / views) ** draws)
+        return 1 - distinct / draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +79,17 @@ class Stored:
 
 def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str, object]:
     """All that a table's content depends on."""
-    teacher, augment = loaded.teacher, views.augment
+    teacher = loaded.teacher
     scale = None if teacher.renormalise is None else [part.flatten().tolist() for part in teacher.renormalise]
-    return {
+    key: dict[str, object] = {
         "teacher": loaded.summary.sha256 or digest(teacher.network.state_dict()),
         "input": {"mean": views.info.mean, "std": views.info.std, "renormalise": scale},
         "data": views.info.fingerprint,
         "images": views.info.positions_sha256,
-        "views": {name: value for name, value in asdict(augment).items() if name in {"crop", "padding", "flip"}},
-        "arithmetic": f"{runtime.device.type} {runtime.precision_choice.value}",
+        "views": {"rule": RULE, **asdict(views.augment)},
+        "arithmetic": f"{runtime.device.type} {runtime.teacher_choice.value}",
     }
+    return key if views.top is None else {**key, "top": views.top}
 
 
 def table_path(key: dict[str, object]) -> Path:
@@ -79,17 +104,28 @@ def open_table(path: Path, key: dict[str, object], shape: Shape) -> tuple[LogitT
         DiskFull, NotWritable: there is no room for it, or no right to write there.
     """
     try:
-        return LogitTable(path, key, shape), ""
-    except CorruptFile as error:
-        path.unlink(missing_ok=True)
-        return LogitTable(path, key, shape), f"; {error.message}: made again"
+        try:
+            return LogitTable(path, key, shape), ""
+        except CorruptFile as error:
+            path.unlink()
+            return LogitTable(path, key, shape), f"; {error.message}: made again"
+    except OSError as error:
+        raise _unusable(write_error(error, path)) from error
+    except (DiskFull, NotWritable) as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: KdError) -> KdError:
+    free = "free some space, or " if isinstance(error, DiskFull) else ""
+    error.hint = f"{free}set $KD_CACHE_DIR to another folder"
+    return error
 
 
 def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime) -> Stored:
     """A teacher whose answers are looked up, where that was asked for or pays.
 
     Raises:
-        Incompatible: stored answers were asked for, and the views of these images cannot be counted.
+        Incompatible: stored answers were asked for, and the views of these images cannot be counted; or as Views.shape.
         DiskFull, NotWritable: they were asked for, and cannot be written.
     """
     shape = views.shape
@@ -97,14 +133,11 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime)
         return Stored(None, Choice("off", "asked for"))
     if shape is None:
         if wanted == "exact":
-            raise Incompatible(
-                "teacher.cache is exact, and a random resized crop has no countable views",
-                hint='teacher.cache = "off", or data.augment.crop instead of data.augment.resized_crop',
-            )
-        return Stored(None, Choice("off", "auto: a random resized crop has no countable views"))
+            raise Incompatible(f"teacher.cache is exact, and {UNCOUNTABLE}", hint=f'{COUNTED}, or teacher.cache = "off"')
+        return Stored(None, Choice("off", f"auto: {UNCOUNTABLE}"))
     key = table_key(loaded, views, runtime)
     path = table_path(key)
-    choice = Choice("exact", "asked for") if wanted == "exact" else _choose(views, shape, path)
+    choice = Choice("exact", f"asked for{_left_out(shape)}") if wanted == "exact" else _choose(views, shape, path)
     if choice.value == "off":
         return Stored(None, choice)
     try:
@@ -113,21 +146,34 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime)
         if wanted == "exact":
             raise
         return Stored(None, Choice("off", f"auto: {error.message}"))
-    return Stored(CachedTeacher(loaded.teacher, table), Choice("exact", f"{choice.reason}{remark}"))
+    cached = CachedTeacher(loaded.asked, table, room=lambda: _room(runtime.device))
+    return Stored(cached, Choice("exact", f"{choice.reason}{remark}"))
 
 
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:
     size = words.disk(shape.bytes)
     if path.exists():
-        return Choice("exact", f"auto: answers of this teacher to these images are stored already, {size}")
+        return Choice("exact", f"auto: answers of this teacher to these images are stored already, {size}{_left_out(shape)}")
     saved = views.saved(shape.views)
-    share = f"{saved:.0%} of the teacher's passes in {views.epochs} epochs over {shape.views} view{'s' * (shape.views > 1)} an image"
+    runs = f"{views.runs} runs of " if views.runs > 1 else ""
+    often = f"in {runs}{views.epochs} epochs over {shape.views} view{'s' * (shape.views > 1)} an image"
+    share = f"{saved:.0%} of the teacher's passes {often}"
     if saved < _WORTH:
         return Choice("off", f"auto: stored answers would save {share}")
     free = _free_bytes(path)
     if shape.bytes > min(_MOST_BYTES, _MOST_OF_FREE * free):
         return Choice("off", f"auto: a table of {size} is too much for {free / 1e9:,.1f} GB of free disk")
-    return Choice("exact", f"auto: saves {share}, {size}")
+    return Choice("exact", f"auto: saves {share}, {size}{_left_out(shape)}")
+
+
+def _left_out(shape: Shape) -> str:
+    """What a table does not hold: that changes what a student is taught."""
+    return f", the {shape.top} largest of {shape.classes} logits and what the others weigh together" if shape.top is not None else ""
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that a copy of a table may take on a device: none on a CPU, which looks up in the file as fast."""
+    return torch.cuda.mem_get_info(device)[0] // _DEVICE_SHARE if device.type == "cuda" else 0
 
 
 def _free_bytes(path: Path) -> int:

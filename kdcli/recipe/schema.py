@@ -152,6 +152,9 @@ class TeacherSection(Section):
         "auto",
         description="Look its logits up once they were computed, for methods that ask for nothing else: where it pays, always, or never.",
     )
+    cache_top: int | None = Field(
+        None, ge=1, description="Store so many of an image's largest logits, and the sum of what the others weigh; all unless given."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -164,6 +167,8 @@ class TeacherSection(Section):
             raise rule("epochs", "epochs goes with recipe: a checkpoint has been trained", "one of its RUN/checkpoints, or recipe = FILE")
         if self.schedule is not None and self.epochs is None:
             raise rule("schedule", "schedule says how epochs shortens the teacher's training, and epochs is not given")
+        if self.cache_top is not None and self.cache == "off":
+            raise rule("cache_top", "cache_top says how much of the logits is stored, and cache is off: nothing is")
         return self
 
 

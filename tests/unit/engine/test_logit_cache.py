@@ -13,7 +13,9 @@ from safetensors import safe_open
 
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable, Shape, fill
+from kdcli.engine.logit_cache import CachedTeacher, LogitTable
+from kdcli.engine.logit_fill import divergence, fill
+from kdcli.engine.logit_rows import Shape
 from kdcli.errors import CorruptFile, DiskFull, Interrupted
 from kdcli.files import sha256_json
 from tests.unit.engine.conftest import Tiny
@@ -27,10 +29,10 @@ class Counting(Teacher):
 
     def __init__(self) -> None:
         super().__init__(Tiny())
-        self.seen = 0
+        self.asked = 0
 
     def __call__(self, batch, taps=()):
-        self.seen += len(batch.y)
+        self.asked += len(batch.y)
         return super().__call__(batch, taps)
 
 
@@ -54,23 +56,128 @@ def test_answers_are_those_of_the_live_teacher_rounded_and_asked_once(path, teac
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
     first = batch_of(torch.tensor([0, 3, 5]), torch.tensor([1, 0, 3]))
     expected = teacher(first).logits.half().float()
-    teacher.seen = 0
+    teacher.asked = 0
     assert torch.equal(cached(first).logits, expected)
     assert torch.equal(cached(first).logits, expected)
-    assert teacher.seen == 3
+    assert teacher.asked == 3
     again = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))  # as another process does
     assert torch.equal(again(first).logits, expected)
-    assert teacher.seen == 3
+    assert teacher.asked == 3
 
 
 def test_only_what_is_missing_is_computed(path, teacher):
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
     cached(batch_of(torch.tensor([0, 1]), torch.tensor([0, 0])))
-    teacher.seen = 0
+    teacher.asked = 0
     mixed = batch_of(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 0]))
     assert torch.equal(cached(mixed).logits, Teacher(teacher.network)(mixed).logits.half().float())
-    assert teacher.seen == 1
+    assert teacher.asked == 1
     assert cached.table.filled == 3
+
+
+def test_each_view_has_an_answer_of_its_own(path, teacher):
+    """torchdistill keyed its stored answers by sample alone, so that epoch 2 got what was said of epoch 1's crop; removed in its #539."""
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
+    sample = torch.tensor([3])
+    answers = [cached(batch_of(sample, torch.tensor([view]))).logits for view in range(4)]
+    for view, answer in enumerate(answers):
+        assert torch.equal(answer, teacher(batch_of(sample, torch.tensor([view]))).logits.half().float())
+    assert len({tuple(answer.flatten().tolist()) for answer in answers}) == 4
+
+
+def test_the_largest_logits_are_the_same_whether_stored_before_or_not(path, teacher):
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, Shape(6, 4, 3, top=1)))
+    batch = batch_of(torch.tensor([0, 3, 5]), torch.tensor([1, 0, 3]))
+    first = cached(batch).logits
+    assert teacher.asked == 3
+    assert torch.equal(cached(batch).logits, first)
+    assert teacher.asked == 3
+    own = Teacher(teacher.network)(batch).logits
+    torch.testing.assert_close(first.softmax(1).max(1).values, own.softmax(1).max(1).values, rtol=2e-3, atol=0)
+    with safe_open(path, framework="numpy") as handle:
+        assert handle.get_slice("top").get_shape() == [6, 4, 3]
+
+
+def test_a_damaged_row_of_largest_logits_is_computed_again(path, teacher):
+    table = LogitTable(path, KEY, Shape(6, 4, 3, top=1))
+    cached = CachedTeacher(teacher, table)
+    batch = batch_of(torch.tensor([2, 3]), torch.tensor([2, 0]))
+    expected = cached(batch).logits
+    table._words[10] = -1  # class 65535 of 3
+    assert torch.equal(cached(batch).logits, expected)
+    assert teacher.asked == 3
+
+
+def filled(path, teacher, shape=SHAPE) -> LogitTable:
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, shape))
+    fill(cached, batch_of, chunk=24, done=lambda stored, total: None)
+    teacher.asked = 0
+    return cached.table
+
+
+class Unread(LogitTable):
+    """A table whose file is read as a whole or not at all."""
+
+    def read(self, index, view):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_a_full_table_is_looked_up_on_the_device_where_it_fits(path, teacher, top):
+    shape = Shape(6, 4, 3, top)
+    filled(path, teacher, shape)
+    everything = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
+    expected = CachedTeacher(teacher, LogitTable(path, KEY, shape))(everything).logits
+    ours = CachedTeacher(teacher, Unread(path, KEY, shape), room=lambda: 2 * 24 * shape.words)
+    some = torch.tensor([17, 3, 3, 20])
+    assert torch.equal(ours(everything).logits, expected)
+    assert torch.equal(ours(batch_of(some // 4, some % 4)).logits, expected[some])
+    assert teacher.asked == 0
+    with pytest.raises(AssertionError):
+        CachedTeacher(teacher, Unread(path, KEY, shape), room=lambda: 2 * 24 * shape.words - 1)(everything)
+
+
+def test_a_table_that_fills_up_moves_to_the_device(path, teacher):
+    """Until then each lookup reads the file, and what is not there is asked for."""
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE), room=lambda: 1 << 20)
+    everything = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
+    for rows in (slice(0, 10), slice(5, 24)):
+        part = torch.arange(24)[rows]
+        assert torch.equal(cached(batch_of(part // 4, part % 4)).logits, Teacher(teacher.network)(everything).logits.half().float()[rows])
+    assert teacher.asked == 24
+    expected = cached(everything).logits
+    for _ in range(256):
+        cached(batch_of(torch.tensor([0]), torch.tensor([0])))
+    cached.table._words[:] = 0  # the file is no longer read
+    assert torch.equal(cached(everything).logits, expected)
+
+
+def test_a_damaged_row_is_not_copied_to_the_device(path, teacher):
+    table = filled(path, teacher)
+    everything = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
+    expected = teacher(everything).logits.half().float()
+    teacher.asked = 0
+    table._words[10, 1] ^= 1
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE), room=lambda: 1 << 20)
+    assert torch.equal(cached(everything).logits, expected)
+    assert teacher.asked == 1
+    assert cached.table.copy(torch.device("cpu")) is not None
+
+
+@pytest.mark.gpu
+def test_a_lookup_on_a_gpu_does_not_wait_for_it(path, teacher):
+    filled(path, teacher)
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE), room=lambda: 1 << 20)
+    host = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
+    batch = Batch(*(part.cuda() for part in (host.x, host.y, host.index, host.view)))
+    expected = cached(batch).logits
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = cached(batch).logits
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(again.cpu(), CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))(host).logits)
+    assert torch.equal(again, expected)
 
 
 def test_taps_are_the_live_teachers(path, teacher):
@@ -92,11 +199,41 @@ def test_filling_ahead_leaves_nothing_to_ask_and_goes_on_where_it_stopped(path, 
     with pytest.raises(Interrupted):
         fill(cached, batch_of, chunk=5, done=stop_at_ten)
     assert cached.table.filled == 10
-    teacher.seen = 0
+    teacher.asked = 0
     fill(cached, batch_of, chunk=5, done=lambda stored, total: None)
-    assert (teacher.seen, cached.table.filled) == (14, 24)
+    assert (teacher.asked, cached.table.filled) == (14, 24)
     fill(cached, batch_of, chunk=5, done=lambda stored, total: None)
-    assert teacher.seen == 14
+    assert teacher.asked == 14
+
+
+def test_filling_repairs_what_is_damaged(path, teacher):
+    table = filled(path, teacher)
+    table._words[10, 1] ^= 1
+    assert table.missing().tolist() == [10]
+    filled(path, teacher)
+    assert table.missing().tolist() == []
+
+
+def test_what_storing_costs_is_the_divergence_from_the_teachers_own_answers(path, teacher):
+    everything = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
+    own = teacher(everything).logits.double()
+    table = filled(path, teacher, Shape(6, 4, 3, top=1))
+    cached = CachedTeacher(teacher, table)
+    found = divergence(cached, batch_of, temperatures=(1.0, 4.0), most=100, chunk=7)
+    for item, temperature in zip(found, (1.0, 4.0), strict=True):
+        p, q = ((z / temperature).softmax(1) for z in (own, cached(everything).logits.double()))
+        expected = (p * (p / q).log()).sum(1)
+        assert item.temperature == temperature
+        assert item.count == 24
+        assert item.mean == pytest.approx(float(expected.mean()), rel=1e-6)
+        assert item.max == pytest.approx(float(expected.max()), rel=1e-6)
+    (sampled,) = divergence(cached, batch_of, temperatures=(1.0,), most=5, chunk=2)
+    assert sampled.count == 5
+
+
+def test_rounding_costs_next_to_nothing(path, teacher):
+    (item,) = divergence(CachedTeacher(teacher, filled(path, teacher)), batch_of, temperatures=(1.0,), most=24, chunk=24)
+    assert 0 <= item.max < 1e-5
 
 
 def test_it_is_a_safetensors_file(path, teacher):
@@ -114,7 +251,7 @@ def test_a_row_that_was_half_written_is_computed_again(path, teacher):
     cached = CachedTeacher(teacher, table)
     batch = batch_of(torch.tensor([2]), torch.tensor([2]))
     expected = cached(batch).logits
-    table._logits[10, 1] += 1  # what a power cut may leave: the mark without the row
+    table._words[10, 1] ^= 1  # what a power cut may leave: the mark without the row
     _, found = table.read(batch.index, batch.view)
     assert not bool(found.any())
     assert torch.equal(cached(batch).logits, expected)
@@ -156,7 +293,8 @@ def test_what_a_killed_process_stored_stays(path, teacher):
     code = f"""
 import os, torch
 from pathlib import Path
-from kdcli.engine.logit_cache import LogitTable, Shape
+from kdcli.engine.logit_cache import LogitTable
+from kdcli.engine.logit_rows import Shape
 table = LogitTable(Path({str(path)!r}), {KEY!r}, Shape(6, 4, 3))
 table.write(torch.tensor([1]), torch.tensor([2]), torch.tensor([[1.0, 2.0, 3.0]]).half())
 os.kill(os.getpid(), 9)
