@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Exit(IntEnum):
@@ -90,6 +90,9 @@ class RecipeInvalid(UsageError):
         super().__init__(message, hint=hint, where=first)
         self.diagnostics = tuple(diagnostics)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.diagnostics), self.__dict__
+
 
 class NotFound(UsageError):
     """A file, run, recipe, method, model or dataset that is not there."""
@@ -155,6 +158,12 @@ class OutOfMemory(KdError):
     """The device has no memory left for the batch size asked for."""
 
     code = "OUT_OF_MEMORY"
+
+
+class RankLost(KdError):
+    """One of several processes that train together ended before the others."""
+
+    code = "RANK_LOST"
 
 
 class Interrupted(KdError):

@@ -20,12 +20,14 @@ class Batch:
     x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64.
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
+    whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0 where nothing is shared.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor
     view: Tensor
+    whole: int = 0
 
 
 class Output(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -24,10 +24,16 @@ from kdcli.data.restrict import Restriction
 from kdcli.data.split import draw, partition
 from kdcli.errors import Incompatible, UsageError
 
+Share = Callable[[int], slice]
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a feed is made with besides its source. batch_size: when training; eval_batch_size: when not."""
+    """What a feed is made with besides its source.
+
+    batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many samples are wanted here, where ranks
+    share minibatches; None for all.
+    """
 
     batch_size: int
     eval_batch_size: int
@@ -35,6 +41,7 @@ class Plan:
     seed: int
     device: torch.device
     workers: int
+    share: Share | None = None
 
 
 class Part(NamedTuple):
@@ -88,8 +95,12 @@ class SourceFeed(ABC):
         views = plan.augment.draw(random.key(plan.seed, "view", epoch), order)
         changes = plan.augment.change(order, views)
         bounds = range(start * plan.batch_size, self.train_batches * plan.batch_size, plan.batch_size)
-        slices = (slice(at, at + plan.batch_size) for at in bounds)
-        return self._batches("train", (Part(order[part], views[part], changes[part]) for part in slices), training=True)
+        counts = [min(plan.batch_size, len(order) - at) for at in bounds]
+        # cut before anything is loaded: no rank decodes the images of another
+        own = [slice(0, count) if plan.share is None else plan.share(count) for count in counts]
+        slices = (slice(at + part.start, at + part.stop) for at, part in zip(bounds, own, strict=True))
+        batches = self._batches("train", (Part(order[part], views[part], changes[part]) for part in slices), training=True)
+        return batches if plan.share is None else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
@@ -167,6 +178,7 @@ def make_feed(
     workers: int,
     restriction: Restriction | None = None,
     score: Score | None = None,
+    share: Share | None = None,
 ) -> Feed:
     """A source as batches on a device.
 
@@ -183,6 +195,7 @@ def make_feed(
         workers: processes that decode images; resident data need none and ignore it.
         restriction: what is taken away from the training split; DataInfo, batch.index and sizes are those of what stays.
         score: by what a restriction ranks images; called only if it does.
+        share: which of a training minibatch's so many samples this process wants; all unless given.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the restriction is impossible.
@@ -190,7 +203,7 @@ def make_feed(
         Incompatible: the augmentation does not fit the source.
     """
     augment.check(source.input_shape)
-    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers)
+    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share)
     train, val = partition(
         source.y_train,
         val_fraction=val_fraction,

@@ -26,9 +26,14 @@ class Meters(Mapping[str, Tensor]):
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
 
-    def update(self, step: Step, targets: Tensor, number: int) -> None:
-        """Add a minibatch's terms, weighted by its size. number: of the optimiser step, to name it if a term is bad."""
-        size = targets.shape[0]
+    def update(self, step: Step, targets: Tensor, number: int, *, counts: bool = True) -> None:
+        """Add a minibatch's terms, weighted by its size.
+
+        Args:
+            number: of the optimiser step, to name it if a term is bad.
+            counts: False where another rank counts the same images; a bad term is noted all the same.
+        """
+        size = targets.shape[0] * counts
         with torch.no_grad():
             for name, term in step.losses.items():
                 # float64 on the CPU, where it is free; accelerators may have none
@@ -37,7 +42,7 @@ class Meters(Mapping[str, Tensor]):
                 self._sums[name] = self._sums[name] + value * size if name in self._sums else value * size
                 self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if name in self._first_bad else bad
             if step.logits.shape[0] == targets.numel():
-                self.correct = self.correct + (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum()
+                self.correct = self.correct + (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum() * counts
         self.seen += size
 
     def __getitem__(self, name: str) -> Tensor:
@@ -53,9 +58,8 @@ class Meters(Mapping[str, Tensor]):
         """Make them what one process would have that saw the images of all ranks. At the end of an epoch, once."""
         if ranks.size > 1:
             self._sums = {name: ranks.total(value) for name, value in self._sums.items()}
-            self._first_bad = {name: ranks.least(step) for name, step in self._first_bad.items()}
             self.correct = ranks.total(self.correct)
-            self.seen *= ranks.size
+            self.seen = int(ranks.total(torch.tensor(self.seen)))
 
     def first_bad(self) -> tuple[str, int] | None:
         """The term that was first not finite and its step, or None. Waits for the device."""

@@ -6,10 +6,12 @@ nothing else; it does not broadcast buffers, which would overwrite the memory ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -17,13 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcli.core.method import Method, Stage
 from kdcli.core.types import Batch, Progress, Step
+from kdcli.engine.checkpoint import digest
+from kdcli.errors import KdError, RankLost
 
 Forward = Callable[[Batch, Progress], Step]
+T = TypeVar("T")
+
+TALK_SECONDS = 0.5  # between the steps at which ranks ask each other whether to stop or to save
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """One process among `size`; torch.distributed's default group must exist where size is above 1."""
+    """One process among `size`; torch.distributed's default group must exist, with gloo for the CPU, where size is above 1."""
 
     rank: int = 0
     size: int = 1
@@ -40,21 +47,50 @@ class Ranks:
         """Whether this is the rank that speaks and writes."""
         return self.rank == 0
 
+    # ---- minibatches -------------------------------------------------------------------------------------------------
+
+    def part(self, count: int) -> slice:
+        """Which of a minibatch's `count` samples are this rank's: parts differ by one sample at most.
+
+        All of them where a rank would get fewer than two, which batch norms and relations need: then every rank does the same.
+        """
+        if count < 2 * self.size:
+            return slice(0, count)
+        least, rest = divmod(count, self.size)
+        start = self.rank * least + min(self.rank, rest)
+        return slice(start, start + least + (self.rank < rest))
+
     def share(self, batch: Batch) -> Batch:
-        """The part of a minibatch that belongs to this rank. Parts are equal: the few samples that do not divide are left out."""
-        if self.size == 1:
+        """What this rank does of a minibatch: its part, or all of what the feed has shared out already."""
+        if self.size == 1 or batch.whole:
             return batch
-        count = batch.y.shape[0] // self.size
-        part = slice(self.rank * count, (self.rank + 1) * count)
-        return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part])
+        count = batch.y.shape[0]
+        part = self.part(count)
+        return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part], whole=count)
+
+    def weight(self, batch: Batch) -> float:
+        """By what the loss of this rank's part is multiplied, so that the mean over ranks is the mean over the whole minibatch."""
+        own = batch.y.shape[0]
+        return 1.0 if batch.whole in {0, own} else own * self.size / batch.whole
+
+    def counts(self, batch: Batch) -> bool:
+        """Whether this rank counts its samples: what every rank did is counted once."""
+        return self.first or batch.whole != batch.y.shape[0]
+
+    # ---- talking to each other ---------------------------------------------------------------------------------------
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """[B,...] of every rank in the order of ranks, which is that of the whole minibatch; without gradient."""
+        """[B_r,...] of every rank r in the order of ranks, which is that of the whole minibatch; without gradient."""
         if self.size == 1:
             return tensor
-        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        distributed.all_gather(parts, tensor.detach().contiguous())
-        return torch.cat(parts)
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = tensor.shape[0]
+        distributed.all_reduce(counts)
+        own = tensor.detach().new_zeros((int(counts.max()), *tensor.shape[1:]))
+        own[: tensor.shape[0]] = tensor.detach()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        distributed.all_gather(parts, own)
+        return torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)])
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over ranks."""
@@ -64,26 +100,89 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed
 
-    def least(self, tensor: Tensor) -> Tensor:
-        """The least over ranks, element by element."""
+    def most(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
         if self.size == 1:
-            return tensor
-        lowest = tensor.detach().clone()
-        distributed.all_reduce(lowest, distributed.ReduceOp.MIN)
-        return lowest
+            return number
+        largest = torch.tensor(number)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return int(largest)
 
-    def agree(self, module: nn.Module) -> None:
+    def every(self, item: T) -> list[T]:
+        """The ranks' small objects, in their order."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        distributed.all_gather_object(items, item)
+        return items
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank; the others wait for it.
+
+        Raises:
+            KdError: what `make` raised on rank 0, on every rank.
+        """
+        if self.size == 1:
+            return make()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = make()
+            except KdError as error:
+                outcome[1] = error
+        distributed.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return cast("T", outcome[0])
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """Tell the loss of another rank from an error of this one.
+
+        Raises:
+            RankLost: another rank ended while this one waited for it.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error).lower()):
+                raise
+            raise RankLost(f"rank {self.rank} waited for another one that ended") from error
+
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    def agree(self, *modules: nn.Module | None) -> None:
         """Make buffers equal on all ranks by their mean: batch norms have seen different images."""
-        if self.size > 1:
-            for buffer in module.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.total(buffer) / self.size)
+        if self.size == 1:
+            return
+        for buffer in (buffer for module in modules if module is not None for buffer in module.buffers()):
+            if buffer.is_floating_point():
+                buffer.copy_(self.total(buffer) / self.size)
+
+    def differing(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """On rank 0: what the others hold otherwise, as "rank1.NAME", for a state from which `own` restores every rank."""
+        if self.size == 1:
+            return {}
+        ours = {name: digest({name: tensor}) for name, tensor in tensors.items()}
+        first = self.from_first(lambda: ours)
+        other = {f"rank{self.rank}.{name}": tensor.detach().cpu() for name, tensor in tensors.items() if ours[name] != first.get(name)}
+        gathered: list[dict[str, Tensor]] | None = [{} for _ in range(self.size)] if self.first else None
+        distributed.gather_object(other, gathered)
+        return {name: tensor for part in gathered or () for name, tensor in part.items()}
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state as this rank had it: that of rank 0, and over it what `differing` found."""
+        mine = f"rank{self.rank}."
+        return {**tensors, **{name.removeprefix(mine): tensor for name, tensor in tensors.items() if name.startswith(mine)}}
 
     def parallel(self, method: Method, stage: Stage) -> Forward:
         """A stage's loss whose backward pass averages gradients over ranks."""
         if self.size == 1:
             return stage.loss
-        return cast("Forward", DistributedDataParallel(_StageLoss(method, stage.loss), broadcast_buffers=False))
+        with warnings.catch_warnings():
+            # its new name says less: buffers would be broadcast when it is made
+            warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
+            return cast("Forward", DistributedDataParallel(_StageLoss(method, stage.loss), broadcast_buffers=False))
 
     @contextmanager
     def accumulating(self, forward: Forward, *, last: bool) -> Iterator[None]:
@@ -93,6 +192,28 @@ class Ranks:
                 yield
         else:
             yield
+
+
+class Pace:
+    """At which steps ranks talk to each other: at the same ones on all of them, about twice a second, and at each one if alone."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._every = self._left = 1
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Asked once a step."""
+        if self._ranks.size == 1:
+            return True
+        self._left -= 1
+        if self._left > 0:
+            return False
+        seconds = max(time.monotonic() - self._since, 1e-6)
+        wanted = int(min(self._every * TALK_SECONDS / seconds, 2.0 * self._every))  # one quick step is no promise
+        self._every = self._left = max(self._ranks.most(wanted), 1)
+        self._since = time.monotonic()
+        return True
 
 
 class _StageLoss(nn.Module):

@@ -101,8 +101,8 @@ class Runtime:
 
     @property
     def synchronous(self) -> bool:
-        """Whether reading a value costs nothing, as on a CPU."""
-        return self.device.type == "cpu"
+        """Whether reading a value costs nothing, as on a CPU, and what it says needs no other rank's consent."""
+        return self.device.type == "cpu" and self.ranks.size == 1
 
     def move(self, module: nn.Module) -> None:
         """Put a module on the device, in the layout that convolutions like."""

@@ -25,7 +25,7 @@ from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser,
 from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
-from kdcli.engine.ranks import Forward
+from kdcli.engine.ranks import Forward, Pace
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.errors import KdError, NonFiniteLoss
@@ -53,7 +53,8 @@ class Hooks:
     probe: what the network that a stage shows answers to a fixed set of images, before the stage's first step (step 0) and after
     each epoch; None where nobody asks.
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
-    stop: asked at every step boundary; an error to stop with, once the state is saved, or None.
+    stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks ask at the same ones, twice a second,
+    and must all be answered alike.
     """
 
     listeners: Sequence[Listener] = ()
@@ -108,6 +109,7 @@ class Trainer:
         self.best: float | None = None
         self._resume = resume
         self._saved_at = time.monotonic()
+        self._pace = Pace(runtime.ranks)
         self.position = Position(**resume.facts["position"]) if resume else Position()
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
@@ -151,22 +153,23 @@ class Trainer:
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
     def _run_epoch(self, work: _StageWork, forward: Forward) -> None:
-        started, already = time.perf_counter(), work.meters.seen
+        started, images, ranks = time.perf_counter(), 0, self.runtime.ranks
         self.method.on_epoch(work.progress())
         for group in work.groups():
             rate = work.set_rate()
             for offset, whole in enumerate(group):
                 self._seed(self.position.batch + offset)
-                batch = self.runtime.ranks.share(whole)
-                with self.runtime.ranks.accumulating(forward, last=offset == len(group) - 1):
+                images += whole.whole or len(whole.y)
+                batch = ranks.share(whole)
+                with ranks.accumulating(forward, last=offset == len(group) - 1):
                     step = self._forward_backward(forward, work, batch, len(group))
-                work.meters.update(step, batch.y, self.position.step + 1)
+                work.meters.update(step, batch.y, self.position.step + 1, counts=ranks.counts(batch))
             self.runtime.step(work.optimiser, self.settings.clip_norm)
             if self.average is not None and work.trains_the_result:  # else an early stage's steps would count for nothing
                 self.average.update_parameters(self.method.deployable())
             self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
-            self._after_step(work, rate, (work.meters.seen - already) / (time.perf_counter() - started))
-        self._end_epoch(work, time.perf_counter() - started, work.meters.seen - already)
+            self._after_step(work, rate, images / (time.perf_counter() - started))
+        self._end_epoch(work, time.perf_counter() - started, images)
 
     def _seed(self, minibatch: int) -> None:
         # dropout and its like draw from torch's global generator: seeded for this very minibatch, it has no history
@@ -183,15 +186,16 @@ class Trainer:
             work.meters.update(step, batch.y, self.position.step + 1)
             self._check(work)
         with self._memory_errors(at, batch):
-            self.runtime.backward(total / parts)
+            self.runtime.backward(total * self.runtime.ranks.weight(batch) / parts)
         return step
 
     def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
         at = work.progress()
         meters = work.meters
         self._emit(StepDone(at, self.position.batch, work.batches, rate, meters, meters.correct, meters.seen, speed))
-        stop = self.hooks.stop()
-        due = time.monotonic() - self._saved_at >= self.settings.state_seconds
+        talk, late = self._pace.due(), time.monotonic() - self._saved_at >= self.settings.state_seconds
+        stop = self.hooks.stop() if talk else None
+        due = talk and bool(self.runtime.ranks.most(int(late)))
         if not self.runtime.synchronous and (stop is not None or due or self.position.step % CHECK_EVERY == 0):
             self._check(work)
         if stop is not None or due:
@@ -200,9 +204,9 @@ class Trainer:
             raise stop
 
     def _end_epoch(self, work: _StageWork, seconds: float, images: int) -> None:
-        self.runtime.ranks.agree(self.method)
-        work.meters.agree(self.runtime.ranks)
         self._check(work)
+        self.runtime.ranks.agree(self.method, self.average)
+        work.meters.agree(self.runtime.ranks)
         at, network, meters = work.progress(), self.result(), work.meters
         final = work.trains_the_result
         shown = self._shown(work)
@@ -232,8 +236,9 @@ class Trainer:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def _save(self, work: _StageWork, *, stopping: bool) -> None:
-        if self.state_folder is None or not self.runtime.ranks.first:
+        if self.state_folder is None:
             return
+        ranks = self.runtime.ranks
         facts = {"position": asdict(self.position), "best": self.best, "runtime": self.runtime.state(), "optimiser": {}}
         optimiser, facts["optimiser"] = flatten_optimiser(work.optimiser)
         parts: dict[str, dict[str, Tensor]] = {
@@ -243,23 +248,33 @@ class Trainer:
             "average": self.average.state_dict() if self.average is not None else {},
         }
         tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        # parameters and optimiser are the same on all ranks; batch norms and sums of the epoch's losses are not before it ends
+        own = {name for name, _ in self._named_buffers()}
+        tensors |= ranks.differing({name: tensor for name, tensor in tensors.items() if name in own or name.startswith("meters.")})
         order = self.position.stage * 10**9 + self.position.step
-        path = save_state(self.state_folder, State(tensors, facts), order)
         self._saved_at = time.monotonic()
-        self._emit(StateSaved(work.progress(), str(path), stopping))
+        if ranks.first:
+            path = save_state(self.state_folder, State(tensors, facts), order)
+            self._emit(StateSaved(work.progress(), str(path), stopping))
+
+    def _named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        for part, module in (("method", self.method), ("average", self.average)):
+            yield from ((f"{part}.{name}", buffer) for name, buffer in (module.named_buffers() if module is not None else ()))
 
     def _check(self, work: _StageWork) -> None:
-        bad = work.meters.first_bad()
-        if bad is None:
+        found = self.runtime.ranks.every(work.meters.first_bad())
+        bad = [(item[1], rank, item[0]) for rank, item in enumerate(found) if item is not None]
+        if not bad:
             return
-        term, step = bad
+        step, rank, term = min(bad)
+        where = f" on rank {rank}" if len(found) > 1 else ""
         kept = (
             "the last good state is kept"
             if self.state_folder is not None and any(self.state_folder.glob("state-*"))
             else "no state had been saved"
         )
         raise NonFiniteLoss(
-            f"loss term {term!r} is not finite at stage {work.stage.name}, epoch {self.position.epoch}, step {step}; {kept}",
+            f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch {self.position.epoch}, step {step}; {kept}",
             hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
         )
 
@@ -330,12 +345,13 @@ class _StageWork:
 
     def restore(self, state: State) -> None:
         """Put a saved state into method, optimiser, meters and average."""
+        trainer = self.trainer
+        tensors = trainer.runtime.ranks.own(state.tensors)
 
         def part(name: str) -> dict[str, Tensor]:
             prefix = f"{name}."
-            return {key.removeprefix(prefix): value for key, value in state.tensors.items() if key.startswith(prefix)}
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-        trainer = self.trainer
         trainer.runtime.load_state(state.facts["runtime"])
         trainer.method.load_state_dict(part("method"))
         restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])

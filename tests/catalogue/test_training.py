@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from torch import multiprocessing
 
 from kdcli import catalog
@@ -92,13 +91,3 @@ def test_two_ranks_end_with_the_same_weights(name, two_ranks):
     assert "error" not in first, first["error"]
     assert "error" not in second, second["error"]
     assert first == second
-
-
-def test_the_share_of_a_rank_is_its_part_of_the_whole_minibatch():
-    from kdcli.engine.ranks import Ranks
-
-    index = torch.arange(9)
-    batch = Batch(index.float(), index, index, index)
-    parts = [Ranks(rank, 2).share(batch).index.tolist() for rank in range(2)]
-    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert Ranks().share(batch) is batch
