@@ -42,6 +42,7 @@ def execute(
     command: str = "",
     dry_run: bool = False,
     keep_state: bool = False,
+    runs: int = 1,
 ) -> RunResult | None:
     """Run a resolved recipe; returns what summary.json holds, or None after a dry run.
 
@@ -49,6 +50,7 @@ def execute(
         out: folder of the runs. command: the command line, for environment.json.
         dry_run: build everything, put one minibatch through loss and backward pass, write nothing.
         keep_state: leave RUN/state behind after success.
+        runs: how many runs will ask its teachers for the same answers, this one counted.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
@@ -57,7 +59,7 @@ def execute(
     if dry_run:
         _try(recipe, out)
         return None
-    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners))
+    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs)
     parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
     run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
     write_text(run / "recipe.toml", dump(recipe, resolved.origins))
@@ -69,7 +71,7 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     """Go on with a run that was stopped; on a CPU the result has the very bits of one that never stopped.
 
     Raises:
-        NotFound: no run there, or it was stopped before its first state. UsageError: it is finished.
+        NotFound: no run there, or it was stopped before its first state. UsageError: it is finished, or another process is at it.
     """
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
@@ -94,24 +96,33 @@ def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners
         section: names the recipe, and perhaps another length.
         student: the recipe that asks for it: where the data lie and where to compute hold for its teacher too.
     """
-    resolved = _teacher_recipe(section, student)
+    resolved, command = teacher_recipe(section, student)
+    return obtain(resolved, out=out, listeners=listeners, command=command)[0]
+
+
+def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
+    """What is run where a recipe names a teacher's recipe, and the command line that its environment.json shows."""
     length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
-    return obtain(resolved, out=out, listeners=listeners, command=f"kd train-teacher {section.recipe}{length}")[0]
-
-
-def _teacher_recipe(section: TeacherSection, student: Recipe) -> Resolved:
     place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
     values = {key: value for key, value in place.items() if value is not None}
-    return resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
+    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
+    return resolved, f"kd train-teacher {section.recipe}{length}"
 
 
 def obtain(
-    resolved: Resolved, *, out: Path, listeners: Sequence[Listener] = (), command: str = "", finished: Mapping[str, Path] | None = None
+    resolved: Resolved,
+    *,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    command: str = "",
+    finished: Mapping[str, Path] | None = None,
+    runs: int = 1,
 ) -> tuple[Path, RunResult | None]:
     """The run of a recipe: found by content hash, gone on with if it was stopped, made if there is none.
 
     Args:
         finished: what `finished_runs(out)` says, for a caller who asks for many.
+        runs: as for `execute`.
 
     Returns:
         Its directory, and its result if it was made now.
@@ -121,9 +132,9 @@ def obtain(
     if done is not None:
         return done, None
     stopped = rundir.unfinished_run(out, digest)
-    result = (
-        resume(stopped, listeners=listeners) if stopped is not None else execute(resolved, out=out, listeners=listeners, command=command)
-    )
+    if stopped is not None:
+        return stopped, resume(stopped, listeners=listeners)
+    result = execute(resolved, out=out, listeners=listeners, command=command, runs=runs)
     assert result is not None
     return Path(result.run), result
 
@@ -133,7 +144,7 @@ def _try(recipe: Recipe, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def teacher(section: TeacherSection) -> Path:
-            resolved = _teacher_recipe(section, recipe)
+            resolved, _ = teacher_recipe(section, recipe)
             done = finished_runs(out).get(recipe_hash(resolved.recipe))
             return done if done is not None else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
 
@@ -211,7 +222,7 @@ class _Execution:
             KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
         """
         try:
-            with StopRequest(f"kd resume {self.run}") as stop:
+            with rundir.claimed(self.run), StopRequest(f"kd resume {self.run}") as stop:
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
             if error.exit_code == 1:
