@@ -36,7 +36,7 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
         env.progress(f"  method   {prepared.method:<{width}}  {_options(prepared, _OPTIONS_WIDTH - width)}")
     env.progress(f"  data     {prepared.data:<{width}}  {_data(prepared)}")
     env.progress(f"  device   {_device(prepared)} · {prepared.precision}")
-    for reason in dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason) if reason):
+    for reason in dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason, *prepared.choices) if reason):
         _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
     env.progress(f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch {prepared.batch_size} · {rate}")

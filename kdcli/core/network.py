@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
 from kdcli.core.types import Output, Tap
 
@@ -47,6 +48,13 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         """The modules that a tap's value depends on, in order: what a hint stage trains."""
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits [B,K] of pooled vectors [B,D], in float32 at least: bfloat16 would leave two digits of what losses soften."""
+        if isinstance(pooled, fx.Proxy):  # a tracer asks what calls what, and knows no device
+            return self.head(pooled)  # type: ignore[no-any-return]
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
 
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:  # noqa: ARG002  families override it
         """The batch norm that feeds a ".pre" tap, or None where the family has none there."""

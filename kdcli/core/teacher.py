@@ -34,7 +34,7 @@ class Teacher:
 
     @property
     def live(self) -> Teacher:
-        """The teacher that computes its answers, where some are looked up: for images that no table has."""
+        """The teacher as its checkpoint has it, where this one looks answers up or computes them by a faster copy: for measurements."""
         return self
 
     @property
@@ -44,11 +44,14 @@ class Teacher:
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         """Logits [N,K] and taps for a batch, without gradient."""
         with torch.no_grad():
-            x = batch.x
-            if self.renormalise is not None:
-                scale, shift = self.renormalise
-                x = x * scale + shift
-            return self.network(x, taps)  # type: ignore[no-any-return]
+            return self.network(self.seen(batch), taps)  # type: ignore[no-any-return]
+
+    def seen(self, batch: Batch) -> Tensor:
+        """The images [B,C,H,W] of a batch, normalised as those that the teacher was trained on."""
+        if self.renormalise is None:
+            return batch.x
+        scale, shift = self.renormalise
+        return batch.x * scale + shift
 
 
 class Ensemble(Teacher):

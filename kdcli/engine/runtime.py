@@ -6,9 +6,10 @@ Each automatic choice travels with its reason, which the first screen and enviro
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
+from kdcli.engine.inference import InferenceTeacher
 from kdcli.engine.ranks import Ranks
 from kdcli.engine.settings import Precision
 from kdcli.errors import DeviceUnavailable, OutOfMemory
+
+Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,16 +57,35 @@ def choose_device(wanted: str) -> Choice:
     return Choice(wanted, "asked for")
 
 
-def choose_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Choice:
-    """Resolve "auto": bf16 on CUDA devices that compute it natively, float32 elsewhere."""
+def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
+    """Resolve "auto": bf16 where the device computes it natively, float32 elsewhere.
+
+    Weights, norms, the head and losses are float32 in either case; docs/results/speed-and-accuracy.md has what that costs.
+    """
     if wanted != "auto":
         return Choice(wanted, "asked for")
-    if device.type != "cuda":
-        return Choice("fp32", f"auto: on {device.type} bf16 has not been shown to keep the accuracy")
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 8:  # Ampere, the first with bf16 units
-        return Choice("bf16", f"auto: compute capability {major}.{minor} >= 8.0")
-    return Choice("fp32", f"auto: compute capability {major}.{minor} < 8.0 has no bf16")
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= 8:  # Ampere, the first with bf16 units
+            return Choice("bf16", f"auto: compute capability {major}.{minor} >= 8.0")
+        return Choice("fp32", f"auto: compute capability {major}.{minor} < 8.0 has no bf16")
+    unit = _cpu_unit() if device.type == "cpu" else None
+    if unit is None:
+        return Choice("fp32", f"auto: no bf16 units known on this {device.type}")
+    return Choice("bf16", f"auto: this CPU has {unit}")
+
+
+def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.device) -> Choice:
+    """Resolve "auto" of the teachers' copies: what was asked for the student, and bf16 where it is native if nothing was."""
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    return Choice(student, "auto: as runtime.precision") if student != "auto" else choose_precision("auto", device)
+
+
+def _cpu_unit() -> str | None:
+    """What computes bf16 in this CPU; None where torch would emulate it, which is slower than float32."""
+    units = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    return next((unit for unit, probe in units.items() if getattr(torch.cpu, probe, bool)()), None)
 
 
 class Runtime:
@@ -69,9 +93,9 @@ class Runtime:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:INDEX".
-        precision: of the networks' forward passes; losses are float32 and weights stay float32 in any case.
+        precision: of the networks' forward passes; losses, heads and the weights that are trained stay float32 in any case.
+        teacher_precision: of the copies that answer for teachers, weights too.
         channels_last: memory layout of images and convolutions.
-        compile: compile networks in place, which leaves their state keys alone.
         threads: CPU threads; the process's own setting unless given.
 
     Raises:
@@ -82,17 +106,20 @@ class Runtime:
         self,
         device: str = "auto",
         *,
-        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        precision: Wanted = "auto",
+        teacher_precision: Wanted = "auto",
         channels_last: Literal["auto", "on", "off"] = "auto",
-        compile: bool = False,  # noqa: A002  the recipe's word
         threads: int | None = None,
     ) -> None:
         self.device_choice = choose_device(device)
         self.device = torch.device(self.device_choice.value)
         self.precision_choice = choose_precision(precision, self.device)
         self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]
+        self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
         self.channels_last = channels_last != "off"
-        self.compile = compile
+        self.compile_choice = Choice("off", "")
+        self._compiled_size = 0
+        self._compiled: Sequence[tuple[Network, Any]] = ()
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
@@ -109,12 +136,38 @@ class Runtime:
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
-    def compile_networks(self, module: nn.Module) -> None:
-        """Compile every network in a module, in place, if that was asked for."""
-        if self.compile:
-            for part in module.modules():
-                if isinstance(part, Network):
-                    part.compile()
+    def compile(self, choice: Choice, method: nn.Module, teachers: Iterable[Teacher], size: int) -> None:
+        """Compile what a method trains and what answers for its teachers, if the choice is "on".
+
+        For minibatches of `size` images only, inside `stepping`: another size or an evaluation would compile everything once more
+        and takes the usual path. torch compiles when the first minibatch comes.
+        """
+        self.compile_choice = choice
+        if choice.value != "on":
+            return
+        # that there is no CUDA compiler is no news on a CPU
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        self._compiled_size = size
+        self._compiled = [(network, torch.compile(network.forward, dynamic=False)) for network in _outermost(method)]
+        for teacher in teachers:
+            if isinstance(teacher, InferenceTeacher):
+                teacher.compile(size, options={"freezing": True} if self.device.type == "cpu" else None)
+
+    @contextmanager
+    def stepping(self, batch: Batch) -> Iterator[None]:
+        """Around a training step: where compiled code runs, if its batch has the usual size."""
+        chosen = self._compiled if len(batch.y) == self._compiled_size else ()
+        for network, forward in chosen:
+            network.forward = forward  # type: ignore[method-assign]  # of this object, and only for now
+        try:
+            yield
+        finally:
+            for network, _ in chosen:
+                del network.forward
+
+    def answering(self, teacher: Teacher) -> Teacher:
+        """What answers training batches for a teacher: a faster copy of its network."""
+        return InferenceTeacher(teacher, _DTYPES[self.teacher_choice.value], channels_last=self.channels_last)  # type: ignore[index]
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""
@@ -190,3 +243,12 @@ class Runtime:
             if "not enough memory" not in str(error):  # what the CPU allocator says
                 raise
             raise OutOfMemory(f"out of memory on {self.device} {context}", hint=remedy) from error
+
+
+def _outermost(module: nn.Module) -> Iterator[Network]:
+    """Networks in a module that are not part of another one."""
+    for child in module.children():
+        if isinstance(child, Network):
+            yield child
+        else:
+            yield from _outermost(child)

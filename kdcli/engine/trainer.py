@@ -179,7 +179,7 @@ class Trainer:
 
     def _forward_backward(self, forward: Forward, work: _StageWork, batch: Batch, parts: int) -> Step:
         at = work.progress()
-        with self._memory_errors(at, batch), self.runtime.autocast():
+        with self._memory_errors(at, batch), self.runtime.stepping(batch), self.runtime.autocast():
             step = forward(self.runtime.place(batch), at)
         total = torch.stack([value.float() for value in step.losses.values()]).sum()
         if self.runtime.synchronous and not bool(torch.isfinite(total)):

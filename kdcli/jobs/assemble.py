@@ -24,6 +24,7 @@ from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
+from kdcli.jobs import compiling
 from kdcli.jobs.caching import Stored, Views, Wanted, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
@@ -90,8 +91,8 @@ def make_runtime(recipe: Recipe) -> Runtime:
     return Runtime(
         section.device,
         precision=section.precision,
+        teacher_precision=section.teacher_precision,
         channels_last=section.channels_last,
-        compile=section.compile,
         threads=section.threads,
     )
 
@@ -157,7 +158,10 @@ def network_section(recipe: Recipe) -> NetworkSection:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A recipe turned into objects, checked to fit each other; nothing has been written yet."""
+    """A recipe turned into objects, checked to fit each other; nothing has been written yet.
+
+    compiled: the file that remembers, for the next run's choice, that these networks have been compiled.
+    """
 
     recipe: Recipe
     runtime: Runtime
@@ -167,6 +171,7 @@ class Job:
     reference: LoadedTeacher | None
     method: Method
     stored: tuple[Stored, ...]
+    compiled: Path
 
     @property
     def answering(self) -> Teacher | None:
@@ -184,13 +189,21 @@ class Job:
 TrainTeacher = Callable[[TeacherSection], Path]
 
 
-def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[Wanted] | None = None, runs: int = 1) -> Job:
+def assemble(
+    recipe: Recipe,
+    train_teacher: TrainTeacher,
+    *,
+    decided: Sequence[Wanted] | None = None,
+    compiled: compiling.Wanted | None = None,
+    runs: int = 1,
+) -> Job:
     """Build everything that a recipe names.
 
     Args:
         train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
         decided: whether the logits of each teacher are stored, instead of what the recipe says: a resumed run does what it did
             before, and a trial, with none, leaves nothing behind.
+        compiled: whether the networks are compiled, likewise.
         runs: how many runs will ask the teachers for the same answers, this one counted: storing them pays the more.
 
     Raises:
@@ -202,15 +215,33 @@ def assemble(recipe: Recipe, train_teacher: TrainTeacher, *, decided: Sequence[W
     student = _student(recipe, section, feed)
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
     stored = _stored(recipe, teachers, feed, runtime, decided, runs)
-    asked = tuple(item.teacher or loaded.teacher for item, loaded in zip(stored, teachers, strict=True))
+    asked = tuple(item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
     runtime.move(method)
-    runtime.compile_networks(method)
+    seen = _compile(recipe, runtime, feed, method, teachers, compiled)
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
-    return Job(recipe, runtime, feed, student, teachers, reference, method, stored)
+    return Job(recipe, runtime, feed, student, teachers, reference, method, stored, seen)
+
+
+def _compile(
+    recipe: Recipe,
+    runtime: Runtime,
+    feed: Feed,
+    method: Method,
+    teachers: tuple[LoadedTeacher, ...],
+    decided: compiling.Wanted | None,
+) -> Path:
+    """Compile the networks of a job where that pays; the file that remembers it."""
+    asked = [loaded.asked for loaded in teachers]
+    seen = compiling.seen_path(method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime)
+    steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
+    choice = compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+    compiling.prepare_cache()
+    runtime.compile(choice, method, asked, min(recipe.train.batch_size, feed.info.num_train))
+    return seen
 
 
 def _stored(
@@ -328,7 +359,7 @@ def _setup(
         )
 
     def load(path: str) -> Teacher:
-        return load_teacher(path, feed.info, runtime).teacher
+        return load_teacher(path, feed.info, runtime).asked
 
     return Setup(
         student,

@@ -6,10 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kdcli.core.types import Progress
 from kdcli.engine.events import EpochDone, StageDone, StageStarted, StateSaved, StepDone
 from kdcli.results import TeacherSummary
 
-__all__ = ["CellDone", "CellStarted", "EpochDone", "Event", "Listener", "Prepared", "StageDone", "StageStarted", "StateSaved", "StepDone"]
+__all__ = [
+    "CellDone",
+    "CellStarted",
+    "EpochDone",
+    "Event",
+    "FromRun",
+    "Listener",
+    "Prepared",
+    "RunEvent",
+    "StageDone",
+    "StageStarted",
+    "StateSaved",
+    "StepDone",
+    "StepRead",
+    "SweepStarted",
+    "TeacherDone",
+    "TeacherStarted",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,7 @@ class Prepared:
     optimiser: str
     lr: float
     schedule: str
+    choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     resumed_at: str | None = None
 
@@ -69,5 +88,66 @@ class CellDone:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-Event = StageStarted | StepDone | EpochDone | StateSaved | StageDone | Prepared | CellStarted | CellDone
+@dataclass(frozen=True, slots=True)
+class SweepStarted:
+    """Several runs of a sweep are about to go on at once.
+
+    cells: of the whole sweep. runs: what there is to do, the teachers among them counted. jobs: processes. threads: CPU threads of
+    each. device: "cpu" or "cuda:INDEX". pinned: whether each process keeps to cores of its own.
+    """
+
+    cells: int
+    runs: int
+    teachers: int
+    jobs: int
+    threads: int
+    device: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherStarted:
+    """A teacher that cells of a sweep wait for begins. id: short form of its recipe's hash."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherDone:
+    """A teacher that cells of a sweep wait for is there, or is not."""
+
+    id: str
+    name: str
+    status: Literal["done", "skipped", "failed"]
+    run: str | None = None
+    error: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRead:
+    """A minibatch of a run in another process went through: a StepDone whose values were read there, now and then."""
+
+    at: Progress
+    batch: int
+    batches: int
+    lr: float
+    losses: Mapping[str, float]
+    train_accuracy: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class FromRun:
+    """What one of several runs at once says. id: of the cell, or of the teacher. number: of the cell, 0 for a teacher."""
+
+    id: str
+    number: int
+    name: str
+    event: RunEvent
+
+
+RunEvent = StageStarted | StepDone | StepRead | EpochDone | StateSaved | StageDone | Prepared
+Event = RunEvent | CellStarted | CellDone | SweepStarted | TeacherStarted | TeacherDone | FromRun
 Listener = Callable[[Event], None]

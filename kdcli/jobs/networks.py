@@ -138,13 +138,23 @@ def given_by_the_user() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class LoadedTeacher:
-    """A teacher ready to answer, with what is known about it. history: checkpoints along its training, itself the last."""
+    """A teacher ready to answer, with what is known about it.
+
+    teacher: as its checkpoint has it, for measurements. history: checkpoints along its training, itself the last. faster: a copy
+    for training batches.
+    """
 
     teacher: Teacher
     summary: TeacherSummary
     architecture: str
     arguments: Mapping[str, Any]
     history: tuple[str, ...] = ()
+    faster: Teacher | None = None
+
+    @property
+    def asked(self) -> Teacher:
+        """What training asks."""
+        return self.faster or self.teacher
 
 
 def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
@@ -158,7 +168,7 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
     teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
-    return LoadedTeacher(teacher, summary, header.architecture, header.arguments, history)
+    return LoadedTeacher(teacher, summary, header.architecture, header.arguments, history, runtime.answering(teacher))
 
 
 def stored_measures(header: CheckpointHeader) -> Measures | None:
@@ -191,7 +201,6 @@ def as_teacher(
         trained_with: mean and standard deviation of each channel. info: the data whose batches it will answer.
     """
     runtime.move(network)
-    runtime.compile_networks(network)
     if trained_with == (info.mean, info.std):
         return Teacher(network, epoch=epoch)
     mean, std, our_mean, our_std = (torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std))
@@ -206,4 +215,5 @@ def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: 
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
     mean, std = (getattr(network, key, fallback) for key, fallback in (("input_mean", info.mean), ("input_std", info.std)))
-    return LoadedTeacher(as_teacher(network, (tuple(mean), tuple(std)), info, runtime), summary, name, {})
+    teacher = as_teacher(network, (tuple(mean), tuple(std)), info, runtime)
+    return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))

@@ -15,15 +15,18 @@ from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
+from kdcli.engine.inference import InferenceTeacher
+from kdcli.engine.runtime import Runtime
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, UsageError
 from kdcli.files import read_json, write_json, write_text
 from kdcli.header import MODEL_FILE
-from kdcli.jobs import restricted, rundir
+from kdcli.jobs import compiling, restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.caching import Stored
 from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
 from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
+from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.probe import Prober
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
@@ -83,7 +86,12 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     recipe = resolve(kind, file=recipe_file).recipe
     # whether a table is used must not depend on what others have stored since
     decided = [item["stored"] for item in environment.get("teacher_logits", ())]
-    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners), decided=decided)
+    job = assemble(
+        recipe,
+        lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners),
+        decided=decided,
+        compiled=environment.get("compile", "off"),
+    )
     restricted.check_same(environment, job.feed.info)
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
     return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
@@ -148,12 +156,12 @@ def _try(recipe: Recipe, out: Path) -> None:
             done = finished_runs(out).get(recipe_hash(resolved.recipe))
             return done if done is not None else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
 
-        _try_one_batch(assemble(recipe, teacher, decided=()))
+        _try_one_batch(assemble(recipe, teacher, decided=(), compiled="off"))
 
 
 def _untrained(recipe: Recipe, folder: Path) -> Path:
     """The checkpoint that a teacher's recipe begins with."""
-    job = assemble(recipe, lambda _section: folder, decided=())  # train-teacher has no teacher
+    job = assemble(recipe, lambda _section: folder, decided=(), compiled="off")  # train-teacher has no teacher
     _try_one_batch(job)
     save_model(folder / MODEL_FILE, job.method.deployable(), make_header(job, job.method.deployable(), None, ""))
     return folder
@@ -183,7 +191,10 @@ def _write_environment(run: Path, job: Job, command: str) -> None:
             "device_reason": runtime.device_choice.reason,
             "precision": runtime.precision_choice.value,
             "precision_reason": runtime.precision_choice.reason,
+            "compile": runtime.compile_choice.value,
+            "compile_reason": runtime.compile_choice.reason,
             "threads": runtime.threads,
+            "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
             "teacher_logits": [_stored_logits(stored) for stored in job.stored],
             "data": {
                 "name": feed.info.name,
@@ -260,6 +271,7 @@ class _Execution:
 
     def _remember(self, event: Event) -> None:
         if isinstance(event, EpochDone):
+            compiling.mark(self.job.compiled, self.job.runtime.compile_choice)
             self.last_epoch = event
 
     def _keep(self, name: str, network: Network) -> None:
@@ -301,6 +313,7 @@ class _Execution:
             device_reason=job.runtime.device_choice.reason,
             precision=job.runtime.precision_choice.value,
             precision_reason=job.runtime.precision_choice.reason,
+            choices=_choices(job),
             method=recipe.method.name,
             method_options=recipe.method.options,
             method_source=_paper(recipe.method.name),
@@ -356,6 +369,26 @@ class _Execution:
         rundir.point_latest(self.run)
         if not self.keep_state:
             rundir.drop_state(self.run)
+
+
+def _choices(job: Job) -> tuple[str, ...]:
+    """What was chosen to make training fast, and why."""
+    runtime = job.runtime
+    compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
+    lines = [f"{compiled}: {runtime.compile_choice.reason}"]
+    for loaded in job.teachers:
+        graph = _graph(loaded, runtime)
+        norms = f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
+        lines.append(f"teacher {loaded.architecture} in {graph['precision']}{norms}: {graph['reason']}")
+    return tuple(dict.fromkeys(lines))
+
+
+def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
+    """The copy of a teacher's network that answers in training."""
+    asked = loaded.asked
+    assert isinstance(asked, InferenceTeacher)
+    choice = runtime.teacher_choice
+    return {"precision": choice.value, "reason": choice.reason, "norms": asked.norms, "folded": asked.folded}
 
 
 def _cache_notes(job: Job) -> list[str]:

@@ -78,7 +78,7 @@ class Chain(Network):
         x = self.neck(x)
         if "pooled" in taps:
             kept["pooled"] = x
-        return Output(self.head(x), kept)
+        return Output(self.classify(x), kept)
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         check_taps(self.name, (upto,), self.taps)

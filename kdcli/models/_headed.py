@@ -38,7 +38,7 @@ class Headed(Network):
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         check_taps(self.name, taps, self.taps)
         pooled = self.net(x)
-        return Output(self.head(pooled), dict.fromkeys(taps, pooled))
+        return Output(self.classify(pooled), dict.fromkeys(taps, pooled))
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         check_taps(self.name, (upto,), self.taps)

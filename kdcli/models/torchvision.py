@@ -135,7 +135,7 @@ class Staged(Headed):
         pooled, kept = self.plan.walk(self.net, x, taps)
         if "pooled" in taps:
             kept["pooled"] = pooled
-        return Output(self.head(pooled), kept)
+        return Output(self.classify(pooled), kept)
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         check_taps(self.name, (upto,), self.taps)

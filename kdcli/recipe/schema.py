@@ -259,10 +259,24 @@ class RuntimeSection(Section):
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:INDEX.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the networks; losses are always float32.")
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of teachers; as precision, unless both are automatic."
+    )
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="Memory layout of images.")
-    compile: bool = Field(default=False, description="Compile the networks with torch.compile.")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compile the networks with torch.compile: where training is long enough to repay it, always, or never."
+    )
     workers: int = Field(0, ge=0, le=64, description="Processes that decode images, for streamed data.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores unless given.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of all devices together; all cores unless given.")
+    devices: int = Field(
+        1, ge=1, le=1024, description="CUDA devices, or processes on a CPU, that train together, each on its part of every minibatch."
+    )
+
+    @model_validator(mode="after")
+    def _several_devices(self) -> Self:
+        if self.devices > 1 and ":" in self.device:
+            raise rule("devices", f"{self.device} is one device, and {self.devices} are asked for", 'runtime.device = "cuda"')
+        return self
 
 
 class GatesSection(Section):
@@ -318,6 +332,13 @@ class Recipe(Section):
         if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _a_part_for_each_device(self) -> Self:
+        if 1 < self.runtime.devices and self.train.batch_size < 2 * self.runtime.devices:
+            problem = f"{self.runtime.devices} devices share a minibatch of {self.train.batch_size}: each needs two images or more"
+            raise rule("train.batch_size", problem)
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,129 @@
+"""Teachers as inference graphs: frozen copies whose batch norms are part of the convolutions before them, in low precision, compiled.
+
+A copy answers as the network does, but for rounding; whatever is measured about a teacher asks the network itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import Batch, Output
+
+
+class Folded(NamedTuple):
+    """A copy of a network, and how many of its batch norms are folded."""
+
+    network: Network
+    norms: int
+    folded: int
+
+
+def fold(network: Network) -> Folded:
+    """A frozen copy in eval mode, each batch norm folded into the convolution whose output nobody else reads.
+
+    Where a network's forward pass cannot be traced by torch.fx, nothing is folded.
+    """
+    network = network.eval()
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    pairs = list(_foldable(network))
+    made = copy.deepcopy(network).requires_grad_(requires_grad=False)
+    for conv, norm in pairs:
+        fused = fuse_conv_bn_eval(made.get_submodule(conv), made.get_submodule(norm))  # type: ignore[type-var]
+        made.set_submodule(conv, fused)
+        made.set_submodule(norm, nn.Identity())
+    return Folded(made, norms, len(pairs))
+
+
+def _foldable(network: Network) -> Iterator[tuple[str, str]]:
+    """Paths of each convolution and the batch norm that alone reads it: no tap, and each module is called once."""
+    try:
+        graph = fx.Tracer().trace(_Tapped(network))
+    except Exception:  # noqa: BLE001  tracing runs the code of whoever wrote the network: it may fail in any way
+        return
+    modules = dict(_Tapped(network).named_modules())
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    once = {node.target for node in calls if sum(other.target == node.target for other in calls) == 1}
+    for node in calls:
+        before = node.args[0] if node.args else None
+        if (
+            isinstance(before, fx.Node)
+            and before.op == "call_module"
+            and {before.target, node.target} <= once
+            and type(modules[str(before.target)]) is nn.Conv2d
+            and type(modules[str(node.target)]) is nn.BatchNorm2d
+            and len(before.users) == 1
+        ):
+            yield str(before.target).removeprefix("network."), str(node.target).removeprefix("network.")
+
+
+class _Tapped(nn.Module):
+    """A network all of whose taps are read."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Output:
+        """Images [B,C,H,W] to logits and taps."""
+        return self.network(x, tuple(self.network.taps))  # type: ignore[no-any-return]
+
+
+def lower(network: Network, dtype: torch.dtype) -> None:
+    """Keep the weights of convolutions and linear layers in a precision, so that autocast need not convert them each time.
+
+    Norms stay float32, and so do heads (see `Network.classify`) and subclasses, which may compute with their weights.
+    """
+    heads = {part.head for part in network.modules() if isinstance(part, Network)}
+    for module in network.modules():
+        if type(module) in (nn.Conv2d, nn.Linear) and module not in heads:
+            module.to(dtype)
+
+
+class InferenceTeacher(Teacher):
+    """A teacher that answers training batches by a faster copy of its network.
+
+    Args:
+        plain: the teacher itself; `network` stays its own, for methods that look into it.
+        dtype: precision of the copy; float32 for no autocast, whatever the step's.
+        channels_last: memory layout of the copy; batches come in it.
+    """
+
+    def __init__(self, plain: Teacher, dtype: torch.dtype, *, channels_last: bool) -> None:
+        self._plain = plain
+        self.network = plain.network
+        self.renormalise = plain.renormalise
+        self.epoch = plain.epoch
+        self.dtype = dtype
+        made = fold(plain.network)
+        self.norms, self.folded = made.norms, made.folded
+        self._graph = made.network
+        if dtype != torch.float32:
+            lower(self._graph, dtype)
+        if channels_last:  # fused weights are made in the usual layout
+            self._graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled: Any = None
+        self._size = 0
+
+    @property
+    def live(self) -> Teacher:
+        return self._plain.live
+
+    def compile(self, size: int, **options: Any) -> None:
+        """Compile the copy for batches of so many images; others take the usual path. options: those of torch.compile."""
+        self._compiled, self._size = torch.compile(self._graph, dynamic=False, **options), size
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        x = self.seen(batch)
+        forward = self._compiled if self._compiled is not None and len(x) == self._size else self._graph
+        low = self.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low):
+            answer: Output = forward(x, taps)
+        return answer

@@ -1,0 +1,101 @@
+"""Whether a job's networks are compiled, and why: the choice that `runtime.compile` makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kdcli import catalog
+from kdcli.core.method import Method
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.engine.runtime import Choice, Runtime
+from kdcli.errors import KdError, UsageError
+from kdcli.files import sha256_json, write_json
+
+Wanted = Literal["auto", "on", "off"]
+
+# steps after which compiling has paid for itself, on two CPU cores (benchmarks/README.md): with nothing, and with the code on the disk
+COLD_STEPS = 1100
+WARM_STEPS = 170
+
+
+def prepare_cache() -> None:
+    """Let inductor keep what it compiles beside kd's other caches, unless the user said where. Before anything is compiled."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(catalog.cache_root() / "inductor"))
+
+
+def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
+    """Resolve "auto": compile where the job is long enough to repay it.
+
+    Args:
+        steps: minibatches of the whole job.
+        seen: what `mark` leaves where these networks have been compiled before.
+
+    Raises:
+        UsageError: it was asked for, and this machine cannot.
+    """
+    lacking = _lacking(runtime)
+    if wanted == "on" and lacking:
+        raise UsageError(f"runtime.compile is on, but this machine has {lacking}", hint='install it, or runtime.compile = "auto"')
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if runtime.device.type != "cpu":
+        return Choice("off", f"auto: never on {runtime.device.type}, where it has not been measured")
+    if lacking:
+        return Choice("off", f"auto: {lacking} here")
+    warm = seen.exists()
+    least = WARM_STEPS if warm else COLD_STEPS
+    state = "compiled before" if warm else "never compiled here"
+    pays = f"pays from {least} steps on, {state}; this job has {steps}"
+    return Choice("on" if steps >= least else "off", f"auto: {pays}")
+
+
+def _lacking(runtime: Runtime) -> str:
+    """What is missing to compile, as a part of a sentence; empty if nothing is."""
+    if runtime.device.type == "cuda":
+        return "" if torch.utils._triton.has_triton() else "no triton"  # type: ignore[no-untyped-call]  # noqa: SLF001
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        return "no C++ compiler"
+    return "" if Path(sysconfig.get_path("include"), "Python.h").exists() else "no headers of Python"
+
+
+def steps_of(method: Method, epochs: int, batches: int) -> int:
+    """Minibatches of all stages."""
+    return sum(stage.epochs or epochs for stage in method.stages()) * batches
+
+
+def seen_path(method: Method, teachers: Sequence[Teacher], shape: Sequence[int], runtime: Runtime) -> Path:
+    """The file that says that these networks have been compiled for these minibatches. shape: [B,C,H,W]."""
+    networks = [part for part in method.modules() if isinstance(part, Network)] + [teacher.network for teacher in teachers]
+    key = {
+        "method": type(method).__name__,
+        "networks": [[type(network).__name__, network.blueprint] for network in networks],
+        "shape": list(shape),
+        "runtime": [
+            str(runtime.device),
+            runtime.precision_choice.value,
+            runtime.teacher_choice.value,
+            runtime.channels_last,
+            runtime.threads,
+        ],
+        "torch": torch.__version__,
+    }
+    return catalog.cache_root() / "compiled" / f"{sha256_json(key)[:32]}.json"
+
+
+def mark(seen: Path, choice: Choice) -> None:
+    """Remember that the first step has been compiled, if it was. Nothing depends on it but the next choice."""
+    if choice.value != "on" or seen.exists():
+        return
+    try:
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        write_json(seen, {"torch": torch.__version__})
+    except (OSError, KdError):  # a choice is not worth an error
+        return
