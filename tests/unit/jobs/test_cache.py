@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from PIL import Image
 
 from kdcli.engine.checkpoint import digest
 from kdcli.engine.logit_cache import LogitTable
 from kdcli.engine.logit_rows import Shape
 from kdcli.errors import Incompatible, Interrupted, UsageError
-from kdcli.jobs import cache, distill, fill_cache, resume
+from kdcli.jobs import cache, distill, fill_cache, resume, train_teacher
 from kdcli.jobs.assemble import assemble
 from kdcli.jobs.events import EpochDone
 from kdcli.jobs.networks import load_network
@@ -45,6 +46,9 @@ def test_a_filled_table_leaves_a_student_nothing_to_ask(recipe, trained, tmp_pat
     assert (table.images, table.views, table.classes, table.stored, table.rows) == (1293, 2, 10, 2586, 2586)
     assert (told[0].path, told[0].bytes) == ("", table.bytes), "the size is said before anything is made"
     assert [item.stored for item in told[1:]] == sorted(item.stored for item in told[1:])
+
+    assert [item.temperature for item in table.error] == [1.0, 4.0]
+    assert all(0 <= item.mean <= item.max < 1e-4 and item.count == 1024 for item in table.error), "rounding to float16"
 
     asked = []
     write = LogitTable.write
@@ -87,10 +91,43 @@ def test_views_without_number_and_recipes_without_teacher_are_refused(recipe, tm
         fill_cache(recipe(**{"data.augment.resized_crop": True}), out=tmp_path)
 
 
-def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path):
+def test_a_folder_of_pictures_in_fixed_views_is_stored_and_distilled(tmp_path, folder):
+    """A random resized crop has views without number, and data.views gives each picture so many."""
+    for part, count in (("train", 6), ("test", 3)):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            for number in range(count):
+                colour = 60 * number % 250 // 2 + 120 * label
+                Image.new("RGB", (20, 14), (colour, colour, 250 - colour)).save(tmp_path / "pictures" / part / name / f"{number}.png")
+    data = {"data.name": "image-folder", "data.path": str(tmp_path / "pictures"), "data.size": 8, "data.augment.resized_crop": True}
+    common = {"train.epochs": 1, "report.html": False, "train.batch_size": 4, **data}
+    train_teacher(model="mlp", name="teacher", out=tmp_path, overrides=common)
+    fixed = {**common, "student.name": "mlp", "data.views": 3, "train.epochs": 5}
+    flags = [Flag("--teacher", "teacher.checkpoint", str(tmp_path / "teacher"))]
+    (table,) = fill_cache(resolve("distill", flags=[*flags, *(Flag(key, key, value) for key, value in fixed.items())]), out=tmp_path).tables
+    assert (table.images, table.views, table.stored) == (12, 3, 36)
+    run = distill(teacher=str(tmp_path / "teacher"), student="mlp", method="kd", name="student", out=tmp_path, overrides=fixed)
+    (choice,) = json.loads((Path(run.run) / "environment.json").read_text())["teacher_logits"]
+    assert "stored already" in choice["reason"]
+
+
+def test_the_largest_logits_alone_take_less_room_and_their_error_is_said(recipe, tmp_path):
+    largest = {"teacher.cache_top": 2, "data.augment.flip": True}
+    (planned,) = fill_cache(recipe(**largest), out=tmp_path, size_only=True).tables
+    assert (planned.top, planned.bytes, planned.error) == (2, 2586 * 11, ())
+    (table,) = fill_cache(recipe(**largest), out=tmp_path).tables
+    assert (table.stored, table.bytes) == (2586, planned.bytes)
+    assert 0 < Path(table.path).stat().st_size - table.bytes < 1000
+    assert all(1e-4 < item.mean < item.max for item in table.error)
+    with pytest.raises(Incompatible, match="nothing would be left out"):
+        fill_cache(recipe(**{"teacher.cache_top": 11}), out=tmp_path, size_only=True)
+
+
+@pytest.mark.parametrize("varied", [{"data.augment.crop": 1}, {"data.augment.crop": 1, "data.views": 3}])
+def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path, varied):
     """A row of the table is the teacher's answer to that view as a training batch has it."""
 
-    resolved = recipe(**{"data.augment.crop": 1})
+    resolved = recipe(**varied)
     (table,) = fill_cache(resolved, out=tmp_path).tables
     job = assemble(resolved.recipe, lambda _section: tmp_path, decided=())
 

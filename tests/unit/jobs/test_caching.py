@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ from kdcli.core.types import DataInfo
 from kdcli.data.augment import Augmentation
 from kdcli.engine.checkpoint import digest
 from kdcli.engine.logit_cache import LogitTable
-from kdcli.errors import Incompatible, RecipeInvalid
-from kdcli.jobs import caching, distill
-from kdcli.jobs.caching import Views
-from kdcli.jobs.networks import load_network
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import DiskFull, Incompatible, NotWritable, RecipeInvalid
+from kdcli.jobs import caching, distill, train_teacher
+from kdcli.jobs.caching import Views, table_key, table_path
+from kdcli.jobs.networks import load_network, load_teacher
 from tests.unit.jobs.conftest import QUICK
 
 SMALL = {**QUICK, "student.hidden": [12]}
@@ -31,9 +34,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 def student(trained, tmp_path, cache):
     """Distils a perceptron; gives its weights' digest, its result and the reason that environment.json has."""
 
-    def make(name: str, method: str = "kd", **overrides):
+    def make(name: str, method: str = "kd", teacher: Path | None = None, **overrides):
         result = distill(
-            teacher=str(trained.out / "teacher"),
+            teacher=str(teacher or trained.out / "teacher"),
             student="mlp",
             method=method,
             name=name,
@@ -79,6 +82,91 @@ def test_other_images_have_another_table(student, cache):
     assert len(list(cache.iterdir())) == 3
 
 
+def test_a_view_is_never_served_what_was_said_of_another(student, cache):
+    """A known defect of a rival, torchdistill (its pull request 539 removed the cache): answers filed under the sample alone, so
+    that a random crop in epoch 2 got the logits of epoch 1's. A student of stored answers must be that of a live teacher."""
+    varied = {"data.augment.crop": 1, "data.augment.flip": True, "train.epochs": 3}
+    _, stored, choice = student("stored", **varied, **{"teacher.cache": "exact"})
+    _, live, _ = student("live", **varied, **{"teacher.cache": "off"})
+    assert choice["stored"] == "exact"
+    assert stored.test.nll == pytest.approx(live.test.nll, rel=1e-2)
+    assert stored.gap.entropy == pytest.approx(live.gap.entropy, abs=1e-2)
+
+
+def test_another_teacher_in_the_same_folder_is_not_served_the_first_ones_answers(student, trained, tmp_path, cache):
+    """The other known defect of torchdistill's cache: a folder belonged to whoever filled it first."""
+    train_teacher(model="mlp", data="digits", name="other", out=tmp_path / "runs", overrides={**QUICK, "seed": 1, "model.hidden": [9]})
+    other = tmp_path / "runs" / "other"
+    student("first")
+    after, _, _ = student("second", teacher=other)
+    assert len(list(cache.iterdir())) == 2
+    alone, _, _ = student("alone", teacher=other, **{"teacher.cache": "off"})
+    for table in cache.iterdir():
+        table.unlink()
+    fresh, _, _ = student("fresh", teacher=other)
+    assert after == fresh
+    assert after != alone, "rounding shows, so the answers were stored ones"
+
+
+def test_a_table_put_in_anothers_place_is_refused_and_made_again(student, trained, tmp_path, cache):
+    train_teacher(model="mlp", data="digits", name="other", out=tmp_path / "runs", overrides={**QUICK, "seed": 1})
+    expected, _, _ = student("first")
+    (own,) = cache.iterdir()
+    student("second", teacher=tmp_path / "runs" / "other")
+    (others,) = set(cache.iterdir()) - {own}
+    own.write_bytes(others.read_bytes())
+    again, _, choice = student("third")
+    assert again == expected
+    assert "holds other answers: teacher differ: made again" in choice["reason"]
+
+
+@pytest.fixture
+def key_of(trained):
+    """The key of the teacher's table for some data and augmentation."""
+    loaded_for = {}
+
+    def make(asked: Views) -> dict[str, object]:
+        loaded = loaded_for.setdefault(0, load_teacher(trained.out / "teacher", asked.info, Runtime("cpu")))
+        return table_key(loaded, asked, Runtime("cpu"))
+
+    return make
+
+
+DIGITS = DataInfo("digits", 10, 1437, (1, 8, 8), tuple("0123456789"), (0.3,), (0.4,), "f", torch.zeros(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"augment": Augmentation(crop=2)}, "views"),
+        ({"augment": Augmentation(crop=1, flip=True)}, "views"),
+        ({"augment": Augmentation(crop=1, padding="reflect")}, "views"),
+        ({"augment": Augmentation(crop=1, fixed=2)}, "views"),
+        ({"augment": Augmentation(crop=1, fixed=9)}, "views"),
+        ({"augment": Augmentation(resized_crop=True, fixed=2)}, "views"),
+        ({"info": replace(DIGITS, fingerprint="g")}, "data"),
+        ({"info": replace(DIGITS, positions_sha256="h")}, "images"),
+        ({"info": replace(DIGITS, mean=(0.5,))}, "input"),
+        ({"top": 3}, "top"),
+    ],
+)
+def test_whatever_an_answer_depends_on_makes_another_table(key_of, other, differs):
+    asked = Views(DIGITS, Augmentation(crop=1), 20)
+    one, another = key_of(asked), key_of(replace(asked, **other))
+    assert [name for name in one.keys() | another.keys() if one.get(name) != another.get(name)] == [differs]
+    assert table_path(one) != table_path(another)
+
+
+def test_a_resized_crop_of_other_areas_makes_another_table(key_of):
+    one, another = (Augmentation(resized_crop=True, scale=(low, 1.0), fixed=2) for low in (0.08, 0.2))
+    assert table_path(key_of(Views(DIGITS, one, 20))) != table_path(key_of(Views(DIGITS, another, 20)))
+
+
+def test_how_long_and_how_often_a_teacher_is_asked_changes_no_table(key_of):
+    asked = Views(DIGITS, Augmentation(crop=1), 20)
+    assert key_of(asked) == key_of(replace(asked, epochs=30, runs=7))
+
+
 def test_a_damaged_table_is_made_again_and_that_is_said(student, cache):
     first, _, _ = student("first")
     (table,) = cache.iterdir()
@@ -86,6 +174,110 @@ def test_a_damaged_table_is_made_again_and_that_is_said(student, cache):
     second, _, choice = student("second")
     assert second == first
     assert "damaged: made again" in choice["reason"]
+
+
+def test_half_written_rows_are_asked_again(student, cache):
+    first, _, _ = student("first")
+    (table,) = cache.iterdir()
+    content = bytearray(table.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    content[header : header + 20 * 300] = bytes(20 * 300)  # 300 of 1293 rows are gone, their marks are not
+    table.write_bytes(content)
+    second, _, _ = student("second")
+    assert second == first
+    assert table.read_bytes() != bytes(content)
+
+
+def full(*_arguments: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_on_a_full_disk_the_teacher_is_asked_live_and_that_is_said(student, cache, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    _, _, choice = student("live")
+    assert choice["stored"] == "off"
+    assert choice["reason"].startswith("auto: the disk is full: could not write")
+    assert list(cache.iterdir()) == []
+    with pytest.raises(DiskFull) as caught:
+        student("refused", **{"teacher.cache": "exact"})
+    assert caught.value.hint == "free some space, or set $KD_CACHE_DIR to another folder"
+
+
+def test_where_nothing_can_be_written_the_teacher_is_asked_live_and_that_is_said(student, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "file"))
+    _, _, choice = student("live")
+    assert choice["stored"] == "off"
+    assert choice["reason"].startswith("auto: cannot write")
+    with pytest.raises(NotWritable) as caught:
+        student("refused", **{"teacher.cache": "exact"})
+    assert caught.value.hint == "set $KD_CACHE_DIR to another folder"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_table_that_cannot_be_written_to_is_not_used(student, cache, damaged):
+    student("first")
+    (table,) = cache.iterdir()
+    if damaged:
+        table.write_bytes(table.read_bytes()[:-1])
+    table.chmod(0o444)
+    cache.chmod(0o555)
+    if os.access(cache, os.W_OK):
+        pytest.skip("this user may write anywhere")
+    try:
+        _, _, choice = student("second")
+        with pytest.raises(NotWritable, match="cannot write"):
+            student("refused", **{"teacher.cache": "exact"})
+    finally:
+        cache.chmod(0o755)
+    assert choice["stored"] == "off"
+    assert choice["reason"].startswith(f"auto: cannot write {table}: Permission denied")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_a_table_on_a_disk_that_turned_read_only_is_not_used(student, cache, error, monkeypatch):
+    student("first")
+
+    def refuse(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("kdcli.engine.logit_cache.np.memmap", refuse)
+    _, _, choice = student("second")
+    assert choice["stored"] == "off"
+    assert choice["reason"].endswith(error.strerror)
+
+
+def test_views_of_a_fixed_number_are_stored_and_serve_students_of_any_seed(trained, tmp_path, cache):
+    given = {"teacher": str(trained.out / "teacher"), "student": "mlp", "method": "kd", "out": tmp_path / "runs"}
+    overrides = {"student.hidden": [12], "train.epochs": 6, "data.views": 2, "data.augment.crop": 2, "report.html": False}
+    reasons = []
+    for seed in (0, 1):
+        distill(**given, name=f"seed-{seed}", overrides={**overrides, "seed": seed})
+        (choice,) = json.loads((tmp_path / "runs" / f"seed-{seed}" / "environment.json").read_text())["teacher_logits"]
+        reasons.append(choice["reason"])
+    assert reasons[0].startswith("auto: saves 67% of the teacher's passes in 6 epochs over 2 views an image, 60 kB")
+    assert "stored already" in reasons[1]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_the_largest_logits_alone_are_stored_where_that_is_asked_for(student, cache):
+    _, result, choice = student("top", **{"teacher.cache_top": 3})
+    assert choice["reason"].endswith(", the 3 largest of 10 logits and what the others weigh together")
+    (table,) = cache.iterdir()
+    assert 0 < table.stat().st_size - 1293 * (2 * 7 + 1) < 1000
+    _, whole, _ = student("whole")
+    assert result.test.nll != whole.test.nll
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_as_many_logits_as_classes_are_refused(student):
+    with pytest.raises(Incompatible, match=r"teacher\.cache_top is 10, and the images have 10 classes: nothing would be left out"):
+        student("refused", **{"teacher.cache_top": 10})
+    with pytest.raises(RecipeInvalid) as caught:
+        student("refused", **{"teacher.cache_top": 3, "teacher.cache": "off"})
+    assert [problem.problem for problem in caught.value.diagnostics] == [
+        "cache_top says how much of the logits is stored, and cache is off: nothing is"
+    ]
 
 
 def test_a_method_that_asks_for_more_than_logits_is_told_so(student):
@@ -123,6 +315,7 @@ def views(epochs: int, augment: Augmentation, samples: int = 50_000, classes: in
 
 
 CIFAR = Augmentation(crop=4, flip=True)
+CUT_4 = Augmentation(resized_crop=True, flip=True, fixed=4)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +325,9 @@ CIFAR = Augmentation(crop=4, flip=True)
         (views(20, CIFAR), 0.057),
         (views(20, Augmentation()), 0.95),
         (views(1, Augmentation()), 0.0),
+        (replace(views(240, CIFAR), runs=10), 0.933),
+        (replace(views(1, Augmentation()), runs=10), 0.9),
+        (views(240, Augmentation(resized_crop=True, fixed=8)), 1 - 8 / 240),
     ],
 )
 def test_the_share_of_passes_that_a_table_saves(asked, share):
@@ -145,6 +341,9 @@ def test_the_share_of_passes_that_a_table_saves(asked, share):
         (views(240, CIFAR), 10**10, "off", "a table of 1,628.1 MB is too much for 10.0 GB of free disk"),
         (views(20, CIFAR), 10**12, "off", "stored answers would save 6% of the teacher's passes in 20 epochs over 162 views an image"),
         (views(240, CIFAR, samples=1_281_167, classes=1000), 10**14, "off", "too much for"),
+        (replace(views(20, CIFAR), runs=10), 10**12, "exact", "saves 42% of the teacher's passes in 10 runs of 20 epochs over 162 views"),
+        (views(90, CUT_4, samples=1_281_167, classes=1000), 10**14, "off", "a table of 10,254.5 MB is too much for"),
+        (replace(views(90, CUT_4, samples=1_281_167, classes=1000), top=20), 10**14, "exact", "over 4 views an image, 425.3 MB, the 20"),
     ],
 )
 def test_auto_weighs_what_is_saved_against_the_disk(asked, free, value, says, tmp_path, monkeypatch):
@@ -157,8 +356,9 @@ def test_auto_weighs_what_is_saved_against_the_disk(asked, free, value, says, tm
 def test_views_that_cannot_be_counted_are_asked_live(trained):
     boundless = views(240, Augmentation(resized_crop=True))
     assert caching.store("auto", None, boundless, None).choice.value == "off"
-    with pytest.raises(Incompatible, match="a random resized crop has no countable views"):
+    with pytest.raises(Incompatible, match="a random resized crop has no countable views") as caught:
         caching.store("exact", None, boundless, None)
+    assert caught.value.hint == 'data.views = 8 gives each image so many, or teacher.cache = "off"'
 
 
 def test_a_table_is_as_large_as_it_says(tmp_path):
