@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "analyze-gap"
 EXAMPLES = """
 kd analyze-gap
-kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --plot figures
+kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --html gap.html
 kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
 """
 FILES = "Files"
@@ -49,6 +49,7 @@ Students = Annotated[
 ]
 Temperatures = Annotated[str | None, typer.Option("--temperature", help="Temperatures, such as 1,4.", metavar="LIST", show_default=False)]
 Csv = Annotated[Path | None, _file("--csv", text="Write every number to this file.", metavar="FILE")]
+Html = Annotated[Path | None, _file("--html", text="Write a page with verdict and figures, which needs no network.", metavar="FILE")]
 Plots = Annotated[Path | None, _file("--plot", text="Draw the figures into this folder, as SVG and PNG.", metavar="DIR")]
 
 
@@ -66,6 +67,7 @@ def run(
         int, typer.Option("--bootstrap", help="Resamples behind the intervals.", metavar="N", rich_help_panel=o.RUNNING)
     ] = 1000,
     deep: Annotated[bool, typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer.")] = False,
+    html: Html = None,
     csv: Csv = None,
     plot: Plots = None,
     save_logits: o.SaveLogits = None,
@@ -99,7 +101,7 @@ def run(
         gates=gates,
     )
     _show(env, report)
-    _write(env, report, csv, plot, save_logits)
+    _write(env, report, _Files(html, csv, plot, save_logits))
     return Outcome.of(report)
 
 
@@ -152,13 +154,26 @@ def _show(env: Environment, report: GapReport) -> None:
     show_gates(env, report.gates)
 
 
-def _write(env: Environment, report: GapReport, csv: Path | None, plot: Path | None, logits: Path | None) -> None:
-    from kdcli.cli.gap_files import write_csv, write_plots
+class _Files(NamedTuple):
+    """What to write, and where."""
 
-    if csv is not None:
-        write_csv(report, csv)
-        env.report(f"  csv      {csv}")
-    if plot is not None:
-        env.report(f"  plots    {len(write_plots(report, plot)) // 2} figures, SVG and PNG: {plot / 'README.md'}")
-    if logits is not None:
-        env.report(f"  logits   {logits}")
+    html: Path | None
+    csv: Path | None
+    plot: Path | None
+    logits: Path | None
+
+
+def _write(env: Environment, report: GapReport, files: _Files) -> None:
+    from kdcli.cli import gap_files
+
+    if files.html is not None:
+        gap_files.write_page(report, files.html)
+        env.report(f"  page     {files.html}")
+    if files.csv is not None:
+        gap_files.write_csv(report, files.csv)
+        env.report(f"  csv      {files.csv}")
+    if files.plot is not None:
+        drawn = len(gap_files.write_plots(report, files.plot)) // 2
+        env.report(f"  plots    {drawn} figures, SVG and PNG: {files.plot / 'README.md'}")
+    if files.logits is not None:
+        env.report(f"  logits   {files.logits}")

@@ -1,4 +1,4 @@
-"""What analyze-gap writes on request: every number as CSV, and the figures."""
+"""What analyze-gap writes on request: every number as CSV, a page, and the figures."""
 
 from __future__ import annotations
 
@@ -143,7 +143,14 @@ def _is_matrix(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and isinstance(value[0], tuple) and len(value[0]) > _TAPS
 
 
-# ---- figures ---------------------------------------------------------------------------------------------------------
+# ---- page and figures ---------------------------------------------------------------------------------------------------------
+
+
+def write_page(report: GapReport, path: Path) -> None:
+    """A page that stands alone: verdict, figures, numbers."""
+    from kdcli.report.gap_page import to_page
+
+    write_text(path, to_page(report))
 
 
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:

@@ -12,10 +12,11 @@ from pathlib import PurePath
 from typing import Any
 
 from kdcli.report import words
+from kdcli.report.markdown import cell, code_block, escape
 from kdcli.report.run import Run
 from kdcli.report.sections import accuracy, missing, provenance, reproduce_command, restrictions
-from kdcli.report.summary import cell, code_block, escape, grid_markdown
-from kdcli.report.verdict import against_labels, missing_names, on_missing, verdict
+from kdcli.report.summary import grid_markdown
+from kdcli.report.verdict import beside_teacher, missing_names, on_missing, verdict
 from kdcli.results import RunResult
 
 _BLANK = "_To be filled in by the person who publishes this model._"
@@ -26,7 +27,7 @@ def to_card(run: Run, summary: RunResult) -> str:
     blocks = [
         _front_matter(summary),
         f"# {escape(summary.name)}",
-        escape(" ".join(sentence for sentence in (verdict(run), on_missing(summary), against_labels(run)) if sentence)),
+        escape(" ".join(sentence for sentence in dict.fromkeys((verdict(run), beside_teacher(run), on_missing(summary))) if sentence)),
         *_body(run, summary),
     ]
     return "\n\n".join(blocks) + "\n"

@@ -10,10 +10,12 @@ import numpy as np
 
 from kdcli.errors import UsageError
 from kdcli.report import metrics, words
+from kdcli.report.markdown import escape
+from kdcli.report.palette import DASHES, STUDENTS, TEACHERS
+from kdcli.report.parts import Grid
 from kdcli.report.run import Run
-from kdcli.report.sections import Grid
-from kdcli.report.summary import escape, grid_markdown
-from kdcli.report.svg import TERMS, Plot, canvas, house_style, legend, to_svg
+from kdcli.report.summary import grid_markdown
+from kdcli.report.svg import Plot, canvas, house_style, legend, to_svg
 from kdcli.report.verdict import overlap_note
 from kdcli.results import Interval, RunResult
 
@@ -165,13 +167,17 @@ def overlay(runs: Sequence[Run]) -> Plot:
     """Accuracy per epoch of all runs on one axis: validation where all have it, training otherwise."""
     held_out = all(run.epochs and all(epoch.val for epoch in run.epochs) for run in runs)
     what = "validation" if held_out else "training"
+    colours = [colour for pair in zip(STUDENTS, TEACHERS, strict=True) for colour in pair]
     with house_style("compare"):
         figure = canvas(5.6, 3.4)
         axes = figure.subplots()
         for number, run in enumerate(runs):
             values = [epoch.val.accuracy if held_out and epoch.val else epoch.train_accuracy for epoch in run.epochs]
-            axes.plot(np.arange(1, len(values) + 1), 100 * np.array(values), color=TERMS[number % len(TERMS)], label=run.name)
+            colour, dash = colours[number % len(colours)], DASHES[number % len(DASHES)]
+            axes.plot(np.arange(1, len(values) + 1), 100 * np.array(values), linestyle=dash, color=colour, label=run.name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{what} accuracy, %")
         legend(axes, columns=1)
-        return Plot("compare", "curves", f"{what.capitalize()} accuracy per epoch", "One line a run.", to_svg(figure))
+        return Plot(
+            "compare", "curves", f"{what.capitalize()} accuracy per epoch", "One line a run.", "Means over an epoch.", to_svg(figure)
+        )

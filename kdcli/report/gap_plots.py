@@ -1,15 +1,16 @@
-"""The figures of the gap between a student and its teacher. They take a GapReport, so `kd analyze-gap` draws with them too."""
+"""The figures of the gap between a student and its teacher. They take a GapReport: of a run, or of `kd analyze-gap`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kdcli.report import words
+from kdcli.report.palette import ALIGNED_HATCH, STUDENT, TEACHER, Look, Palette
 from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import ALIGNED, INK, MUTED, STUDENT, TEACHER, TERMS, canvas, house_style, legend
+from kdcli.report.svg import INK, canvas, house_style
 from kdcli.results import Estimate, GapReport, PairAt, PairReport, Response
 
 if TYPE_CHECKING:
@@ -19,14 +20,12 @@ NAMED_CLASSES = 24  # above this the bars of single classes carry no names
 PROFILE_POINTS = 3  # a curve over fewer temperatures says nothing that bars do not
 
 
-def draw(gap: GapReport) -> Iterator[Picture]:
-    """The figures of one report, in order: levels, per class, and the profile where there are enough temperatures."""
+def draw(gap: GapReport, palette: Palette) -> Iterator[Picture]:
+    """The figures of one report, in order: levels, then per class."""
     if gap.students:
-        yield levels(gap)
+        yield levels(gap, palette)
     if pair := first_raw_pair(gap):
         yield per_class(gap, pair)
-    if len(gap.temperatures) >= PROFILE_POINTS:
-        yield response_profile(gap)
 
 
 def first_raw_pair(gap: GapReport) -> PairReport | None:
@@ -34,49 +33,79 @@ def first_raw_pair(gap: GapReport) -> PairReport | None:
     return next((pair for pair in gap.pairs if pair.form == "raw" and pair.at), None)
 
 
-def series_of(gap: GapReport) -> list[tuple[str, str, Response]]:
-    """Label, colour and response of each network: teacher, students, and students in the form that their loss sees."""
-    named = [("teacher", TEACHER, gap.teacher)]
-    several = len({response.label for response in gap.students}) > 1
-    for number, response in enumerate(gap.students):
-        label = response.label if several else "student"
-        colour = TERMS[(2 + number) % len(TERMS)] if several else STUDENT
-        aligned = response.form == "aligned"
-        named.append((f"{label}, aligned" if aligned else label, ALIGNED if aligned and not several else colour, response))
-    return named
+def images(gap: GapReport) -> str:
+    """What the numbers of a report rest on: n = 360 test images of digits."""
+    return f"n = {words.plural(gap.n, f'{gap.split} image')} of {gap.data}"
 
 
-def _bars(axes: Axes, named: list[tuple[str, str, Response]], quantity: str) -> None:
+# ---- levels ----------------------------------------------------------------------------------------------------------
+
+
+class Series(NamedTuple):
+    """One network in one form."""
+
+    label: str
+    look: Look
+    response: Response
+
+
+def series_of(gap: GapReport, palette: Palette) -> list[Series]:
+    """The teacher, its students, and students in the form that their loss sees."""
+    teacher = palette.teacher(gap.teacher.label)
+    found = [Series(teacher.called, teacher, gap.teacher)]
+    for response in gap.students:
+        look = palette.student(response.label)
+        found.append(Series(look.called + (", aligned" if response.form == "aligned" else ""), look, response))
+    return found
+
+
+def _bars(axes: Axes, series: list[Series], quantity: str) -> None:
     """Groups of bars by temperature, one bar a network, with bootstrap intervals."""
-    width = 0.8 / len(named)
-    for number, (label, colour, response) in enumerate(named):
+    width = 0.8 / len(series)
+    for number, (label, look, response) in enumerate(series):
         estimates: list[Estimate] = [getattr(at, quantity) for at in response.at]
-        position = np.arange(len(estimates)) + (number - (len(named) - 1) / 2) * width
+        position = np.arange(len(estimates)) + (number - (len(series) - 1) / 2) * width
         values = np.array([estimate.value for estimate in estimates])
         reach = np.array([[max(e.value - e.low, 0), max(e.high - e.value, 0)] for e in estimates]).T
-        axes.bar(position, values, width=0.92 * width, color=colour, linewidth=0, label=label)
-        axes.errorbar(position, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=0.9)
-    axes.set_xticks(range(len(named[0][2].at)), [f"τ = {words.temperature(at.temperature)}" for at in named[0][2].at])
+        drawn = {"facecolor": look.colour, "edgecolor": look.colour}
+        if response.form == "aligned":
+            drawn = {"facecolor": "none", "edgecolor": look.colour, "hatch": ALIGNED_HATCH}
+        axes.bar(position, values, width=0.88 * width, linewidth=0.8, label=label, **drawn)  # type: ignore[arg-type]
+        axes.errorbar(position, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=1.1)
+    axes.set_xticks(range(len(series[0].response.at)), [f"τ = {words.temperature(at.temperature)}" for at in series[0].response.at])
     axes.grid(visible=False, axis="x")
 
 
-def levels(gap: GapReport) -> Picture:
+def levels(gap: GapReport, palette: Palette) -> Picture:
     """Mean entropy and free energy of teacher and student at each temperature."""
-    named = series_of(gap)
+    series = series_of(gap, palette)
     with house_style("gap-levels"):
-        figure = canvas(5.0, 2.9)
+        figure = canvas(5.0, 2.9 + 0.2 * ((len(series) - 1) // 3))
         entropy, energy = figure.subplots(1, 2)
-        _bars(entropy, named, "entropy")
-        _bars(energy, named, "free_energy")
+        _bars(entropy, series, "entropy")
+        _bars(energy, series, "free_energy")
         entropy.set_title("entropy, nats")
         energy.set_title("free energy")
         handles, labels = entropy.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3)
-        caption = (
-            f"Means over {words.plural(gap.n, f'{gap.split} image')} with 95 % bootstrap intervals. "
-            "Equal entropy means the student is as sure as its teacher; free energy F = τ log Σ exp(x/τ) of centred logits."
-        )
-        return picture(figure, "gap-levels", "gap", "Entropy and free energy", caption)
+        striped = "; striped is the student as its method's loss sees it" if any(s.form == "aligned" for s in gap.students) else ""
+        caption = f"Bars of equal height at one τ are networks equally sure of their answers{striped}."
+        basis = f"{images(gap)}; thin lines are 95 % bootstrap intervals; F = τ log Σ exp(x/τ) of centred logits."
+        return picture(figure, "gap-levels", "gap", _certainty_title(gap), caption, basis)
+
+
+def _certainty_title(gap: GapReport) -> str:
+    pair = first_raw_pair(gap)
+    if pair is None or len({student.label for student in gap.students}) > 1:
+        return "How sure the teacher and its students are"
+    at = usual_temperature(pair)
+    said = f"{words.signed(at.entropy.value)} nats at τ = {words.temperature(at.temperature)}"
+    if at.entropy.low <= 0 <= at.entropy.high:
+        return f"The student is as sure as its teacher, as far as these images can tell: {said}"
+    return f"The student is {'less sure' if at.entropy.value > 0 else 'surer'} than its teacher: {said}"
+
+
+# ---- by class --------------------------------------------------------------------------------------------------------
 
 
 def per_class(gap: GapReport, pair: PairReport) -> Picture:
@@ -86,7 +115,7 @@ def per_class(gap: GapReport, pair: PairReport) -> Picture:
     names, values = [name for name, _ in ranked], np.array([value for _, value in ranked])
     few = len(values) <= NAMED_CLASSES
     with house_style("gap-classes"):
-        figure = canvas(5.0, 0.8 + 0.2 * len(values) if few else 2.6)
+        figure = canvas(5.0, 0.9 + 0.22 * len(values) if few else 2.8)
         axes = figure.subplots()
         if few:
             axes.barh(range(len(values)), values, color=[STUDENT if value >= 0 else TEACHER for value in values], height=0.72)
@@ -101,15 +130,20 @@ def per_class(gap: GapReport, pair: PairReport) -> Picture:
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_xlabel(f"{len(values)} classes, sorted")
             axes.set_ylabel("S(student) − S(teacher), nats")
-        caption = (
-            f"Entropy gap of each class at τ = {words.temperature(at.temperature)}, raw logits. Largest: {largest_classes(gap, pair)}."
+        caption = "Blue bars are classes of which the student is less sure than its teacher; orange, of which it is surer."
+        basis = (
+            f"{images(gap)}; raw logits at τ = {words.temperature(at.temperature)}; means over the images of a class, without intervals."
         )
-        return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption)
+        return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
 
 
 def _class_title(gap: GapReport, pair: PairReport) -> str:
     several = len({other.student for other in gap.pairs}) > 1
-    return f"Entropy gap by class · {pair.student}" if several else "Entropy gap by class"
+    ranked = ranked_classes(gap, usual_temperature(pair))
+    if not ranked:
+        return "Entropy gap by class"
+    name, value = ranked[0]
+    return f"The gap{f' of {pair.student}' if several else ''} is largest on class {name}: {words.signed(value)} nats"
 
 
 def usual_temperature(pair: PairReport) -> PairAt:
@@ -127,24 +161,3 @@ def largest_classes(gap: GapReport, pair: PairReport, amount: int = 3) -> str:
     """The classes with the largest entropy gap, in words."""
     ranked = ranked_classes(gap, usual_temperature(pair))
     return ", ".join(f"{name} ({words.signed(value)})" for name, value in ranked[:amount])
-
-
-def response_profile(gap: GapReport) -> Picture:
-    """Mean entropy against temperature: what the teacher has to say at each, up to log K, where it says nothing."""
-    ceiling = float(np.log(max(len(gap.class_names), 2)))
-    with house_style("response-profile"):
-        figure = canvas()
-        axes = figure.subplots()
-        for label, colour, response in series_of(gap):
-            temperatures = [at.temperature for at in response.at]
-            band = np.array([[at.entropy.low, at.entropy.high] for at in response.at])
-            axes.fill_between(temperatures, band[:, 0], band[:, 1], color=colour, alpha=0.2, linewidth=0)
-            axes.plot(temperatures, [at.entropy.value for at in response.at], "o-", color=colour, markersize=4, label=label)
-        axes.axhline(ceiling, color=MUTED, linestyle="--", linewidth=1)
-        axes.annotate("log K: uniform", (gap.temperatures[0], ceiling), (0, 3), textcoords="offset points", fontsize=7.5, color=MUTED)
-        axes.set_xlabel("temperature τ")
-        axes.set_ylabel("mean entropy, nats")
-        axes.set_ylim(bottom=0, top=1.12 * ceiling)
-        legend(axes)
-        caption = f"Mean entropy over {words.plural(gap.n, f'{gap.split} image')}; the band is a 95 % bootstrap interval."
-        return picture(figure, "response-profile", "gap", "Response profile", caption)

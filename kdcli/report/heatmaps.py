@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.report import words
+from kdcli.report.gap_plots import images
+from kdcli.report.palette import THINGS
 from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, canvas, house_style
+from kdcli.report.svg import INK, SMALL, canvas, house_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from kdcli.comparisons import PairExplanation, StageCka
@@ -22,9 +25,21 @@ if TYPE_CHECKING:
 
 NAMED = 12  # classes that have their names at the edge
 PANELS = 4  # students in one figure
-_DIVERGING, _RISING = "RdBu_r", "viridis"
+ALIKE = 0.1  # below this no correlation or cosine is called alike
+WRITTEN = 36  # cells of a table that have their numbers
+_LOW, _HIGH = THINGS[1], THINGS[0]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _paint(*ends: str) -> Colormap:
+    """From a colour over nothing to another, or from nothing to one: zero is the page's own paper, light or dark."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    clear = [to_rgba(end, 0.0) for end in ends]
+    full = [to_rgba(end, 1.0) for end in ends]
+    stops = [(0.0, full[0]), (0.5, clear[0]), (0.5, clear[1]), (1.0, full[1])] if len(ends) == 2 else [(0.0, clear[0]), (1.0, full[0])]
+    return LinearSegmentedColormap.from_list("ink", stops)
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:
@@ -37,28 +52,28 @@ def _panels(figure: Figure, count: int) -> list[Axes]:
 
 
 def _canvas(count: int) -> Figure:
-    return canvas(*((3.5, 3.0), (5.6, 2.6), (6.2, 2.2), (5.6, 5.0))[count - 1])
+    return canvas(*((5.0, 4.1), (5.0, 2.5), (5.6, 2.2), (5.0, 4.8))[count - 1])
 
 
 def _bar(figure: Figure, image: Any, reach: float | None = None) -> None:
     """A scale beside all panels; with `reach`, one that says the ends and the middle."""
     ticks = None if reach is None else [-reach, 0, reach]
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.85, ticks=ticks)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7.5)
+    bar.outline.set_linewidth(0.4)
     if reach is not None:
         bar.ax.set_yticklabels([words.signed(value, 2) for value in (-reach, 0, reach)])
 
 
 def _bare(axes: Axes) -> None:
     axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    for side in axes.spines.values():
+        side.set(visible=True, linewidth=0.4)  # cells near zero have no colour: the edge says where the matrix ends
 
 
 def _classes(axes: Axes, names: Sequence[str]) -> None:
     """Names at the edges where there are few classes; their number where there are many."""
     if len(names) <= NAMED:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 1 else 0)
         axes.set_yticks(range(len(names)), names)
     else:
         axes.set_xticks([])
@@ -76,16 +91,26 @@ def class_relations(report: GapReport) -> Iterator[Picture]:
         return
     answers = [matrix for matrix in found.matrices if matrix.of == "probabilities" and matrix.values]
     weights = [matrix for matrix in found.matrices if matrix.of == "weights" and matrix.values]
-    ordered = "; classes are in the order of their superclasses, framed" if found.superclass else ""
+    framed = ", and superclasses are framed" if found.superclass else ""
     if answers:
-        caption = f"Red blocks are classes that the teacher finds likely together, and temperature brings them out{ordered}."
-        yield _relations(report, found, answers, "class-correlation", "Correlation of the answers over images", caption)
+        caption = f"Magenta cells are classes that the teacher finds likely together, which temperature brings out{framed}."
+        unrelated = words.signed(-1 / (len(found.order) - 1), 2)
+        yield _relations(
+            report,
+            found,
+            answers,
+            "class-correlation",
+            caption,
+            f"{images(report)}; correlation of two answers over images, {unrelated} between unrelated classes",
+        )
     if weights:
-        caption = f"Red pairs have alike weights in the last layer: where the answers show the same blocks, they come from there{ordered}."
-        yield _relations(report, found, weights, "weight-cosine", "Cosines of the last layer's weights", caption)
+        caption = (
+            f"Magenta cells are classes with alike weights in the last layer: blocks that the answers have too come from there{framed}."
+        )
+        yield _relations(report, found, weights, "weight-cosine", caption, "Cosine of two rows of the last layer's weight")
 
 
-def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[ClassMatrix], name: str, title: str, caption: str) -> Picture:
+def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[ClassMatrix], name: str, caption: str, basis: str) -> Picture:
     names = [report.class_names[k] for k in found.order]
     with house_style(name):
         figure = _canvas(len(matrices))
@@ -93,19 +118,40 @@ def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[Clas
         reach = _reach(tables, matrices)
         for axes, matrix, values in zip(_panels(figure, len(matrices)), matrices, tables, strict=True):
             np.fill_diagonal(values, np.nan)
-            image = axes.imshow(values, cmap=_DIVERGING, vmin=-reach, vmax=reach, interpolation="nearest")
-            axes.set_title(_title(matrix), fontsize=9)
+            image = axes.imshow(values, cmap=_paint(_LOW, _HIGH), vmin=-reach, vmax=reach, interpolation="nearest")
+            axes.set_title(_title(matrix))
             _bare(axes)
             _classes(axes, names)
             _frames(axes, found.superclass)
         _bar(figure, image, reach)
-        return picture(figure, name, "relations", title, caption)
+        usual = [matrix for matrix in matrices if matrix.top_k is None] or matrices
+        place = matrices.index(usual[-1])
+        title = _relations_title(names, usual[-1], tables[place])
+        interval = "; intervals of contrasts are normal, by the jackknife over classes" if usual[-1].contrast else ""
+        return picture(figure, name, "teacher", title, caption, f"{basis}{interval}.")
+
+
+def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -> str:
+    """What stands out: the contrast of superclasses, or else the two classes that are most alike."""
+    what = "cosine of weights" if matrix.of == "weights" else f"r at τ = {words.temperature(matrix.temperature or 1)}"
+    if found := matrix.contrast:
+        known = found.interval is not None and (found.interval.low > 0 or found.interval.high < 0)
+        levels = f"{what} {words.signed(found.within, 2)} within, {words.signed(found.across, 2)} across"
+        return f"Superclasses {'stand out' if known and found.difference > 0 else 'do not stand out'}: {levels}"
+    if not np.isfinite(values).any():
+        return f"How alike classes are: {what}"
+    row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    value, pair = float(values[row, column]), f"{names[row]} and {names[column]}"
+    if value < ALIKE:
+        return f"No two classes stand out: {what} is {words.signed(value, 2)} at most, for {pair}"
+    return f"{pair} are most alike to the teacher: {what} {words.signed(value, 2)}"
 
 
 def _reach(tables: Sequence[Array], matrices: Sequence[ClassMatrix]) -> float:
     """One scale for all panels. Probabilities sum to 1, so unrelated classes have -1/(K-1): that must not look like much."""
     classes = len(tables[0])
     off = np.concatenate([np.abs(table[~np.eye(classes, dtype=bool)]) for table in tables])
+    off = off[np.isfinite(off)] if np.isfinite(off).any() else np.ones(1)
     least = 3 / (classes - 1) if matrices[0].of == "probabilities" else 0.02
     return min(max(float(np.quantile(off, 0.99)), least), 1.0)
 
@@ -145,16 +191,25 @@ def logit_difference(report: GapReport) -> Iterator[Picture]:
     with house_style("logit-difference"):
         figure = _canvas(len(found))
         for axes, (pair, _), table in zip(_panels(figure, len(found)), found, tables, strict=True):
-            image = axes.imshow(table, cmap=_RISING, norm=PowerNorm(0.5, 0, top), interpolation="nearest")
-            axes.set_title(f"{pair.student}, mean {words.number(float(table.mean()), 2)}", fontsize=9)
+            image = axes.imshow(table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest")
+            mean = f"mean {words.number(float(table.mean()), 2)}"
+            axes.set_title(mean if len(found) == 1 else f"{pair.student}, {mean}")
             _bare(axes)
             _classes(axes, names)
+            axes.set_ylabel("true class")
         _bar(figure, image)
-        caption = (
-            "Dark: the student's mean logits of a class (row the true one) are the teacher's; bright cells are what it answers "
-            "differently, and a bright diagonal is a difference of scale."
-        )
-        yield picture(figure, "logit-difference", "pair", "Difference of class-mean logits", caption)
+        caption = "Strong cells are classes (column) that the student answers unlike its teacher; a strong diagonal alone is one of scale."
+        basis = f"{images(report)}; |M(v) − M(z)| of logits centred per image, means over the images of a class, without intervals."
+        yield picture(figure, "logit-difference", "pair", _difference_title(report), caption, basis)
+
+
+def _difference_title(report: GapReport) -> str:
+    if len(report.explanations) != 1:
+        return "Where students' mean logits are not their teacher's"
+    found = report.explanations[0].differences[0]
+    row, column = (report.class_names[k] for k in found.place)
+    where = f"class {row}" if row == column else f"{column} on images of {row}"
+    return f"Mean logits differ by {words.number(found.mean, 2)}, most for {where}: {words.number(found.largest, 1)}"
 
 
 def _differences(pair: PairExplanation) -> Iterator[Any]:
@@ -172,25 +227,39 @@ def cka(report: GapReport) -> Iterator[Picture]:
         figure = _canvas(len(found))
         for axes, (label, one) in zip(_panels(figure, len(found)), found, strict=True):
             image = _stages(axes, one)
-            axes.set_title(label, fontsize=9)
+            if len(found) > 1:
+                axes.set_title(label)
         _bar(figure, image)
-        caption = (
-            "A bright diagonal: the student represents images as the teacher does at the same depth; 1 is equal up to rotation and scale."
-        )
-        yield picture(figure, "cka", "pair", "Likeness of stages, linear CKA", caption)
+        caption = "A strong diagonal means that the student represents images as the teacher does at the same depth."
+        batches = found[0][1].batches
+        how = f"unbiased, over {words.plural(batches, 'minibatch')}".replace("minibatchs", "minibatches") if batches else "biased"
+        basis = f"n = {words.plural(found[0][1].n, f'{report.split} image')}; linear CKA, {how}; 1 is equal up to rotation and scale."
+        yield picture(figure, "cka", "pair", _cka_title(found), caption, basis)
+
+
+def _cka_title(found: Sequence[tuple[str, StageCka]]) -> str:
+    both = [
+        (one.values[one.student_taps.index(tap)][one.teacher_taps.index(tap)], tap)
+        for _, one in found
+        for tap in one.student_taps
+        if tap in one.teacher_taps
+    ]
+    if len(found) > 1 or not both:
+        return "How alike the stages of student and teacher are"
+    value, tap = min(both)
+    return f"Student and teacher are least alike at {tap}: CKA {words.number(value, 2)}"
 
 
 def _stages(axes: Axes, found: StageCka) -> Any:
     values = np.array(found.values)
-    image = axes.imshow(values, cmap=_RISING, vmin=0, vmax=1)
+    image = axes.imshow(values, cmap=_paint(_HIGH), vmin=0, vmax=1)
     axes.set_xticks(range(len(found.teacher_taps)), found.teacher_taps, rotation=45, ha="right")
     axes.set_yticks(range(len(found.student_taps)), found.student_taps)
     axes.set_xlabel("teacher")
     axes.set_ylabel("student")
     _bare(axes)
-    if values.size <= 36:
+    if values.size <= WRITTEN:
         for row, column in np.ndindex(values.shape):
             value = float(values[row, column])
-            colour = "#0d1117" if value > 0.6 else "#ffffff"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=SMALL, color="#ffffff" if value > 0.9 else INK)
     return image

@@ -5,45 +5,57 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from kdcli import __version__
 from kdcli.report import words
+from kdcli.report.gap_plots import first_raw_pair, usual_temperature
+from kdcli.report.palette import STUDENT
+from kdcli.report.parts import Section
+from kdcli.report.plots import own_colour
 from kdcli.report.run import Run
-from kdcli.report.sections import Section, provenance
-from kdcli.report.verdict import against_labels, best_teacher, gate_sentence, missing_names, on_missing, verdict
-from kdcli.results import RunResult
+from kdcli.report.sections import provenance
+from kdcli.report.verdict import best_teacher, gate_sentence, lead, missing_names, verdict, why
+from kdcli.results import GapAt, GateResult, Measures
+
+Role = Literal["", "student", "teacher", "baseline"]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number that the eye should meet first, and what it is."""
+    """One number that the eye should meet first, what it is and what it rests on. role: whose it is, which gives it their colour."""
 
     value: str
     label: str
     note: str
+    role: Role = ""
 
 
 def to_html(run: Run, parts: Sequence[Section]) -> str:
     """The report as one HTML document; parts: what `sections` made of the run."""
     return page(
-        "report.html.jinja",
-        run=run,
+        name=run.name,
+        headline=verdict(run),
         subtitle=_subtitle(run),
-        verdict=verdict(run),
-        lead=[sentence for sentence in (on_missing(run.summary), against_labels(run)) if sentence],
-        gates=[(gate.passed, gate_sentence(gate)) for gate in run.summary.gates] if run.summary else [],
-        warnings=run.summary.warnings if run.summary else (),
-        tiles=tiles(run.summary) if run.summary else [],
+        tiles=tiles(run) if run.summary else [],
+        lead=lead(run),
+        rests_on=why(run)[1],
+        gates=run.summary.gates if run.summary else (),
+        warnings=(*run.summary.warnings, *_left_out(run)) if run.summary else (),
         sections=parts,
-        version=run.environment.get("kdcli", __version__),
+        footer=f"Made by kd {run.environment.get('kdcli', __version__)} from the files of this run.",
     )
 
 
-def page(template: str, **content: Any) -> str:
+def page(*, gates: Sequence[GateResult], **content: Any) -> str:
+    """A page that begins with its verdict. content: what page.html.jinja names."""
+    return render("page.html.jinja", gates=[(gate.passed, gate_sentence(gate)) for gate in gates], **content)
+
+
+def render(template: str, **content: Any) -> str:
     """A page from one of our templates; everything that is not Markup is escaped."""
     loader = PackageLoader("kdcli.report")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -57,34 +69,45 @@ def _subtitle(run: Run) -> str:
     return f"kd {run.command} · {run.summary.method} · {provenance(run.summary)}"
 
 
-def tiles(summary: RunResult) -> list[Tile]:
-    """Accuracy, distance to the teacher, size, certainty and calibration: what there is of them."""
-    test = summary.test
-    found = [
-        Tile(
-            words.percent(test.accuracy, test.n),
-            "test accuracy",
-            f"{words.percent_range(test.accuracy_interval, test.n)}{words.NBSP}%, n = {words.thousands(test.n)}",
-        )
-    ]
-    teacher = best_teacher(summary)
+def _left_out(run: Run) -> tuple[str, ...]:
+    """What could not be explained, and why."""
+    return run.analysis.gap.warnings if run.analysis and run.analysis.gap else ()
+
+
+def accuracy_tile(measures: Measures, label: str, role: Role) -> Tile:
+    """An accuracy with its interval and n."""
+    reach = f"{words.percent_range(measures.accuracy_interval, measures.n)}{words.NBSP}%, n = {words.thousands(measures.n)}"
+    return Tile(words.percent(measures.accuracy, measures.n), label, reach, role)
+
+
+def tiles(run: Run) -> list[Tile]:
+    """Accuracy beside the teacher's and that of labels alone, certainty, calibration and size: what there is of them."""
+    summary = run.summary
+    assert summary is not None
+    teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
+    found = [accuracy_tile(summary.test, f"{own} {summary.network}", "student" if own_colour(run) == STUDENT else "teacher")]
     if teacher and teacher.test:
-        level = words.percent(teacher.test.accuracy, teacher.test.n)
-        found.append(
-            Tile(words.points(test.accuracy - teacher.test.accuracy, test.n), "against the teacher", f"{teacher.architecture} {level}")
-        )
+        found.append(accuracy_tile(teacher.test, f"teacher {teacher.architecture}", "teacher"))
+    if run.baseline:
+        found.append(accuracy_tile(run.baseline.test, "labels alone", "baseline"))
     if summary.excluded and summary.excluded.accuracy_interval:
-        excluded = summary.excluded
-        reach = f"{words.percent_range(summary.excluded.accuracy_interval, excluded.n)}{words.NBSP}%, n = {words.thousands(excluded.n)}"
-        found.insert(1, Tile(words.percent(excluded.accuracy, excluded.n), f"on missing {missing_names(excluded)}", reach))
+        missing = summary.excluded
+        reach = f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, n = {words.thousands(missing.n)}"
+        found.insert(1, Tile(words.percent(missing.accuracy, missing.n), f"on missing {missing_names(missing)}", reach))
+    if summary.gap:
+        found.append(Tile(words.signed(summary.gap.entropy), "entropy gap, nats", _gap_note(run, summary.gap)))
+    found.append(Tile(words.number(summary.test.ece), "ECE", f"15 bins, n = {words.thousands(summary.test.n)}"))
     size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
     found.append(Tile(words.count(summary.parameters), "parameters", size_note))
-    if summary.gap:
-        found.append(
-            Tile(words.signed(summary.gap.entropy), "entropy gap, nats", f"τ = {words.temperature(summary.gap.temperature)}, raw logits")
-        )
-    found.append(Tile(words.number(test.ece), "ECE", "15 bins, 0 is perfect"))
     return found
+
+
+def _gap_note(run: Run, gap: GapAt) -> str:
+    pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
+    if pair is None:
+        return f"τ = {words.temperature(gap.temperature)}, raw logits"
+    reach = usual_temperature(pair).entropy
+    return f"{words.signed(reach.low)} to {words.signed(reach.high)}, τ = {words.temperature(gap.temperature)}"
 
 
 def highlighted(toml: str) -> Markup:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kdcli.report.markdown import escape
 from kdcli.report.svg import Plot, to_svg
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ class Picture(Plot):
         return f"{start}><title>{html.escape(self.title)}</title><desc>{html.escape(self.caption)}</desc>{rest}"
 
 
-def picture(figure: Figure, name: str, section: str, title: str, caption: str) -> Picture:
+def picture(figure: Figure, name: str, section: str, title: str, caption: str, basis: str) -> Picture:
     """A figure that is done. Call it within `house_style`."""
-    return Picture(name, section, title, caption, to_svg(figure), figure)
+    return Picture(name, section, title, caption, basis, to_svg(figure), figure)
 
 
 def captions(pictures: Sequence[Picture]) -> str:
     """A page that shows every picture of a folder over its caption, Markdown."""
-    return "\n".join(f"## {each.title}\n\n![{each.title}]({each.name}.svg)\n\n{each.caption}\n" for each in pictures)
+    return "\n".join(_block(each) for each in pictures)
+
+
+def _block(each: Picture) -> str:
+    title, caption, basis = map(escape, (each.title, each.caption, each.basis))
+    return f"## {title}\n\n![{title}]({each.name}.svg)\n\n{caption}\n\n_{basis}_\n"

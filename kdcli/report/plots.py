@@ -1,18 +1,20 @@
-"""The figures of a run: curves, accuracy beside its teacher, calibration and confusion.
+"""The figures of a run: accuracy beside its teacher, curves, calibration and confusion.
 
-Those of the gap are in gap_plots, those of what was probed along training in probe_plots.
+Those of the gap and of what explains it are in explain_plots, those of what was probed along training in probe_plots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdcli.report import gap_plots, probe_plots, words
+from kdcli.report import explain_plots, probe_plots, words
+from kdcli.report.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
 from kdcli.report.run import Epoch, Run
-from kdcli.report.svg import INK, MUTED, STUDENT, TEACHER, TERMS, Plot, canvas, epoch_axis, house_style, legend, to_svg
+from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, legend, to_svg
+from kdcli.report.verdict import beside, best_teacher
 from kdcli.results import CalibrationCurve, Measures, RunAnalysis
 
 if TYPE_CHECKING:
@@ -28,67 +30,81 @@ def draw(run: Run) -> tuple[Plot, ...]:
 
 
 def _figures(run: Run) -> Iterator[Plot]:
+    own = own_colour(run)
     if run.summary and len(bars := _measured(run)) > 1:
-        yield accuracy_levels(bars)
-    if len(run.epochs) > 1:
-        yield losses(run.epochs)
-        yield accuracy_curves(run.epochs, _teacher_level(run))
-        yield learning_rate(run.epochs)
-    yield from probe_plots.draw(run)
+        yield accuracy_levels(bars, beside(run))
     if run.analysis:
         if run.analysis.gap:
-            yield from gap_plots.draw(run.analysis.gap)
+            yield from explain_plots.draw(run.analysis.gap)
         if any(any(curve.count) for curve in run.analysis.calibration.values()):
-            yield reliability(run.analysis)
+            yield reliability(run.analysis, own)
         if run.analysis.confusion:
-            yield confusion(run.analysis)
+            yield confusion(run.analysis, own)
+    if len(run.epochs) > 1:
+        yield losses(run.epochs)
+        yield accuracy_curves(run.epochs, own, _teacher_level(run))
+        yield learning_rate(run.epochs)
+    yield from probe_plots.draw(run)
 
 
-def _measured(run: Run) -> list[tuple[str, Measures]]:
+def own_colour(run: Run) -> str:
+    """The run's own network is a student; one that learns from labels alone, and is held against nothing, is a teacher to be."""
+    report = run.analysis.gap if run.analysis else None
+    return STUDENT if run.command == "distill" or (report and report.pairs) else TEACHER
+
+
+class Bar(NamedTuple):
+    """One network on the accuracy axis."""
+
+    label: str
+    measures: Measures
+    colour: str
+
+
+def _measured(run: Run) -> list[Bar]:
     """What stands on the accuracy axis: teachers, the label-only baseline, and the network itself."""
     if run.summary is None:
         return []
-    teachers = [(f"teacher\n{teacher.architecture}", teacher.test) for teacher in run.summary.teachers if teacher.test]
+    taught = [teacher for teacher in run.summary.teachers if teacher.test]
+    bars = [
+        Bar(f"teacher\n{teacher.architecture}", teacher.test, TEACHERS[place % len(TEACHERS)])
+        for place, teacher in enumerate(taught)
+        if teacher.test
+    ]
+    if run.baseline:
+        bars.append(Bar("labels only\n" + run.baseline.network, run.baseline.test, MUTED))
     own = "student" if run.command == "distill" else "network"
-    alone = [("labels only\n" + run.baseline.network, run.baseline.test)] if run.baseline else []
-    return [*teachers, *alone, (f"{own}\n{run.summary.network}", run.summary.test)]
+    return [*bars, Bar(f"{own}\n{run.summary.network}", run.summary.test, own_colour(run))]
 
 
 def _teacher_level(run: Run) -> float | None:
-    tests = [teacher.test.accuracy for teacher in run.summary.teachers if teacher.test] if run.summary else []
-    return max(tests, default=None)
+    best = best_teacher(run.summary) if run.summary else None
+    return best.test.accuracy if best and best.test else None
 
 
 # ---- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def accuracy_levels(measured: Sequence[tuple[str, Measures]]) -> Plot:
+def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
     """Accuracies with their 95 % intervals on one axis; the last one is the run's own."""
     with house_style("accuracy"):
-        figure = canvas(5.0, 0.7 + 0.5 * len(measured))
+        figure = canvas(5.0, 0.8 + 0.55 * len(measured))
         axes = figure.subplots()
-        for row, (label, measures) in enumerate(reversed(measured)):
-            colour = STUDENT if row == 0 else TEACHER if label.startswith("teacher") else MUTED
-            interval = measures.accuracy_interval
-            axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colour, linewidth=4, alpha=0.4)
-            axes.plot(100 * measures.accuracy, row, "o", color=colour, markersize=8)
-            axes.annotate(
-                words.percent(measures.accuracy, measures.n),
-                (100 * measures.accuracy, row),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-            )
-        axes.set_yticks(range(len(measured)), [label for label, _ in reversed(measured)])
-        axes.set_ylim(-0.6, len(measured) - 0.3)
+        for row, (_, measures, colour) in enumerate(reversed(measured)):
+            interval, level = measures.accuracy_interval, 100 * measures.accuracy
+            axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colour, linewidth=5, alpha=0.4)
+            axes.plot(level, row, "o", color=colour, markersize=8)
+            shown = words.percent(measures.accuracy, measures.n)
+            axes.annotate(shown, (level, row), (0, 7), textcoords="offset points", ha="center", fontsize=9.5)
+        axes.set_yticks(range(len(measured)), [bar.label for bar in reversed(measured)])
+        axes.set_ylim(-0.6, len(measured) - 0.25)
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("test accuracy, %")
-        n = measured[-1][1].n
-        caption = f"Dots are accuracies on {words.plural(n, 'test image')}, bars their 95 % intervals (Wilson)."
-        return Plot("accuracy", "accuracy", "Test accuracy", caption, to_svg(figure))
+        caption = "The further two bars overlap, the less their difference means."
+        basis = f"n = {words.plural(measured[-1].measures.n, 'test image')}; bars are Wilson's 95 % intervals."
+        return Plot("accuracy", "accuracy", title, caption, basis, to_svg(figure))
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------
@@ -120,16 +136,27 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
         values = {term: np.array([epoch.losses.get(term, np.nan) for epoch in epochs], dtype=float) for term in terms}
-        for term, colour in zip(terms, TERMS * (1 + len(terms) // len(TERMS)), strict=False):
-            axes.plot(*_broken(epochs, values[term]), color=colour, label=term)
+        for place, term in enumerate(terms):
+            colour, dash = THINGS[place % len(THINGS)], DASHES[place % len(DASHES)]
+            axes.plot(*_broken(epochs, values[term]), linestyle=dash, color=colour, label=term)
         logarithmic = _wide_range(np.concatenate(list(values.values()))) if values else False
         if logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylabel("loss (log scale)" if logarithmic else "loss")
         legend(axes)
-        caption = "Each term as it is weighted in the sum, mean over an epoch's training images."
-        return Plot("losses", "curves", "Loss terms", caption, to_svg(figure))
+        caption = "A term that stays high is one that the student cannot meet, and the higher of two pulls harder."
+        basis = "Each term as it is weighted in the sum, mean over an epoch's training images."
+        return Plot("losses", "curves", _loss_title(epochs), caption, basis, to_svg(figure))
+
+
+def _loss_title(epochs: Sequence[Epoch]) -> str:
+    last = [epoch for epoch in epochs if epoch.stage == epochs[-1].stage]
+    first, end = (sum(epoch.losses.values()) for epoch in (last[0], last[-1]))
+    if len(last) < 2 or not (np.isfinite(first) and np.isfinite(end)):
+        return "Terms of the loss"
+    went = "fell" if end < first else "rose"
+    return f"The loss {went} from {first:.3g} to {end:.3g} in {words.plural(len(last), 'epoch')}"
 
 
 def _wide_range(values: np.ndarray) -> bool:
@@ -137,58 +164,69 @@ def _wide_range(values: np.ndarray) -> bool:
     return finite.size > 0 and bool(finite.min() > 0) and bool(finite.max() > LOG_RANGE * finite.min())
 
 
-def accuracy_curves(epochs: Sequence[Epoch], teacher: float | None = None) -> Plot:
+def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = None) -> Plot:
     """Accuracy per epoch on training images and on the held-out part, with the teacher's test accuracy as a level."""
     with house_style("accuracy-curves"):
         figure = canvas()
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
         train = [100 * epoch.train_accuracy for epoch in epochs]
-        axes.plot(*_broken(epochs, train), color=MUTED, linewidth=1.4, label="train")
+        axes.plot(*_broken(epochs, train), linestyle=DASHES[2], color=own, linewidth=1.6, label="training")
         held_out = [epoch.val for epoch in epochs]
         if any(held_out):
             validation = [100 * val.accuracy if val else np.nan for val in held_out]
-            axes.plot(*_broken(epochs, validation), color=STUDENT, label="validation")
+            axes.plot(*_broken(epochs, validation), color=own, label="validation")
         if teacher is not None:
             axes.axhline(100 * teacher, color=TEACHER, linestyle="--", linewidth=1.2, label="teacher, test")
         axes.set_ylabel("accuracy, %")
         legend(axes)
         sizes = sorted({val.n for val in held_out if val})
-        held = f" Validation: {words.plural(sizes[-1], 'image')} held out of the training set." if sizes else " Nothing is held out."
-        caption = "Training accuracy is a mean over the epoch, while the weights change." + held
-        return Plot("accuracy-curves", "curves", "Accuracy per epoch", caption, to_svg(figure))
+        held = f"validation: n = {words.plural(sizes[-1], 'image')} held out of the training set" if sizes else "nothing is held out"
+        caption = "A training curve that leaves the validation curve below it is what the network has learned by heart."
+        if not sizes:
+            caption = "A curve that is still rising at the end asks for more epochs."
+        basis = f"Training accuracy is a mean over the epoch, while the weights change; {held}."
+        return Plot("accuracy-curves", "curves", _curves_title(epochs[-1]), caption, basis, to_svg(figure))
+
+
+def _curves_title(last: Epoch) -> str:
+    train = words.percent(last.train_accuracy)
+    held = f", {words.percent(last.val.accuracy, last.val.n)} of held-out images" if last.val else ""
+    return f"At the end {train} of training images are right{held}"
 
 
 def learning_rate(epochs: Sequence[Epoch]) -> Plot:
     """The learning rate at the end of each epoch."""
     with house_style("learning-rate"):
-        figure = canvas(5.0, 1.7)
+        figure = canvas(5.0, 1.9)
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
-        axes.plot(*_broken(epochs, [epoch.lr for epoch in epochs]), color=STUDENT)
+        axes.plot(*_broken(epochs, [epoch.lr for epoch in epochs]), color=THINGS[0])
         axes.set_ylabel("learning rate")
         axes.set_ylim(bottom=0)
-        return Plot("learning-rate", "curves", "Learning rate", "At the end of each epoch.", to_svg(figure))
+        end = "nearly 0" if 0 < epochs[-1].lr < epochs[0].lr / 1000 else f"{epochs[-1].lr:.3g}"
+        title = f"The learning rate went from {epochs[0].lr:.3g} to {end}"
+        caption = "Where it drops, the curves above should settle."
+        return Plot("learning-rate", "curves", title, caption, "At the end of each epoch.", to_svg(figure))
 
 
 # ---- calibration and confusion ---------------------------------------------------------------------------------------
 
 
-def reliability(analysis: RunAnalysis) -> Plot:
+def reliability(analysis: RunAnalysis, own: str) -> Plot:
     """Reliability diagrams side by side: the share that is right among predictions of like confidence."""
     curves = teacher_first(analysis.calibration)
     with house_style("reliability"):
-        figure = canvas(5.0, 2.9)
+        figure = canvas(5.0, 3.0)
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for axes, (label, curve) in zip(panels, curves.items(), strict=True):
-            _reliability_panel(axes, label, curve)
+            _reliability_panel(axes, label, curve, own)
         panels[0].set_ylabel("share correct")
-        figure.supxlabel("confidence", fontsize=9)
-        caption = (
-            "Bars on the diagonal mean that confidence can be taken at its word; below it the network is over-confident. "
-            "The strength of a bar shows how many images fall into it."
-        )
-        return Plot("reliability", "calibration", "Reliability", caption, to_svg(figure))
+        figure.supxlabel("confidence", fontsize=10)
+        said = words.listed([f"{words.number(curve.ece)} for the {label}" for label, curve in curves.items()])
+        caption = "Bars below the diagonal are answers that the network is surer of than it should be."
+        basis = f"n = {words.plural(max(sum(curve.count) for curve in curves.values()), 'test image')}; the stronger a bar, the more images fall into it."
+        return Plot("reliability", "calibration", f"Confidence is off by {said}", caption, basis, to_svg(figure))
 
 
 def teacher_first(curves: Mapping[str, CalibrationCurve]) -> dict[str, CalibrationCurve]:
@@ -196,19 +234,20 @@ def teacher_first(curves: Mapping[str, CalibrationCurve]) -> dict[str, Calibrati
     return dict(sorted(curves.items(), key=lambda entry: not entry[0].startswith("teacher")))
 
 
-def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve) -> None:
-    colour = TEACHER if label.startswith("teacher") else STUDENT
+def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve, own: str) -> None:
+    colour = TEACHER if label.startswith("teacher") else own
     total = max(*curve.count, 1)
     for low, high, right, amount in zip(curve.edges, curve.edges[1:], curve.accuracy, curve.count, strict=False):
         if right is not None and amount:
             strength = 0.25 + 0.75 * (amount / total) ** 0.5
             axes.bar((low + high) / 2, right, width=0.92 * (high - low), color=colour, alpha=strength, linewidth=0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", yticks=[0, 0.5, 1])
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_title(f"{label} · ECE {words.number(curve.ece)}")
 
 
-def confusion(analysis: RunAnalysis) -> Plot:
+def confusion(analysis: RunAnalysis, own: str) -> Plot:
     """Counts by true and predicted class; with few classes as numbers, with many as an image of the errors alone."""
     counts = np.array(analysis.confusion, dtype=float)
     few = len(counts) <= ANNOTATED_CLASSES
@@ -217,28 +256,36 @@ def confusion(analysis: RunAnalysis) -> Plot:
         figure = canvas(5.0, 4.6)
         axes = figure.subplots()
         if few:
-            _annotated(axes, counts, shares, analysis.class_names)
+            _annotated(axes, counts, shares, analysis.class_names, own)
         else:
-            _errors_image(axes, shares)
+            _errors_image(axes, shares, own)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.grid(visible=False)
-        errors = int(counts.sum() - np.trace(counts))
-        caption = f"{words.plural(errors, 'error')} on {words.plural(int(counts.sum()), 'test image')}; "
-        caption += (
-            "shade is the share of the true class." if few else "the diagonal is left out; the darkest cell is the commonest confusion."
-        )
-        return Plot("confusion", "confusion", "Confusion matrix", caption, to_svg(figure))
+        caption = "Cells off the diagonal are errors, and a mirrored pair of them is two classes that look alike."
+        if not few:
+            caption = "Every spot is an error, the strongest the commonest: the diagonal, where answers are right, is left out."
+        basis = f"n = {words.plural(int(counts.sum()), 'test image')}; shade is the share of the true class{'' if few else ', root scale'}."
+        return Plot("confusion", "confusion", _confusion_title(counts, analysis.class_names), caption, basis, to_svg(figure))
 
 
-def _rgba(strength: np.ndarray) -> np.ndarray:
+def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> str:
+    wrong = counts - np.diag(np.diag(counts))
+    errors = words.plural(int(wrong.sum()), "error")
+    if wrong.max(initial=0) < 2:
+        return f"{errors}, no confusion more than once" if wrong.sum() else "No errors"
+    row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    return f"{errors}, most often {names[row]} taken for {names[column]}: {int(wrong[row, column])} times"
+
+
+def _rgba(strength: np.ndarray, colour: str) -> np.ndarray:
     """One hue with the given strength as opacity: it reads on light and dark paper. [K,K] -> [K,K,4]."""
     from matplotlib.colors import to_rgb
 
-    return np.dstack([*(np.full_like(strength, part) for part in to_rgb(STUDENT)), strength])
+    return np.dstack([*(np.full_like(strength, part) for part in to_rgb(colour)), strength])
 
 
-def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequence[str]) -> None:
+def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequence[str], own: str) -> None:
     from matplotlib.patches import Rectangle
 
     size = len(counts)
@@ -248,9 +295,9 @@ def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequen
             if not amount:
                 continue
             shade = 0.12 + 0.88 * shares[row, column]
-            axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, color=STUDENT, alpha=shade, linewidth=0))
-            ink = "white" if shade > 0.55 else INK
-            axes.text(column, row, str(amount), ha="center", va="center", fontsize=9 if size <= 12 else 6.5, color=ink)
+            axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, color=own, alpha=shade, linewidth=0))
+            ink = "white" if shade > 0.85 else INK
+            axes.text(column, row, str(amount), ha="center", va="center", fontsize=10 if size <= 12 else 7, color=ink)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
     long = max(len(name) for name in names) > 3
     axes.set_xticks(range(size), names, rotation=45 if long else 0, ha="right" if long else "center")
@@ -259,6 +306,6 @@ def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequen
         side.set_visible(False)
 
 
-def _errors_image(axes: Axes, shares: np.ndarray) -> None:
+def _errors_image(axes: Axes, shares: np.ndarray, own: str) -> None:
     errors = shares - np.diag(np.diag(shares))
-    axes.imshow(_rgba((errors / max(errors.max(), 1e-12)) ** 0.5), interpolation="nearest", aspect="equal")
+    axes.imshow(_rgba((errors / max(errors.max(), 1e-12)) ** 0.5, own), interpolation="nearest", aspect="equal")

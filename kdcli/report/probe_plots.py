@@ -10,9 +10,10 @@ import numpy as np
 
 from kdcli.probes import Probe, Probed
 from kdcli.report import words
+from kdcli.report.palette import ALIGNED_DASH, DASHES, STUDENT, STUDENTS, TEACHER
 from kdcli.report.probes import FIXED, Moment, course, images, teacher_of
 from kdcli.report.run import Run
-from kdcli.report.svg import ALIGNED, INK, STUDENT, TEACHER, TERMS, Plot, canvas, epoch_axis, house_style, to_svg
+from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,30 +51,32 @@ def energies(moments: Sequence[Moment]) -> Plot:
                 _curves(axes, moments, partial(_energy_of, quantity=quantity, place=place))
                 axes.set_title(f"{title} · τ = {words.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
-        aim = ": a student that answers as its teacher does meets the dashed lines" if teacher_of(moments[-1].probe) else ""
-        caption = f"Means over {images(moments[-1].probe)}, before the first step and after each epoch{aim}."
-        return Plot("along-energy", "along", "Entropy and free energy, epoch by epoch", caption + notes, to_svg(figure))
+        caption = "Entropy that falls and free energy that rises are a network growing surer of its answers."
+        if teacher_of(moments[-1].probe):
+            caption = "A student that answers as its teacher does meets the dashed lines."
+        return Plot("along-energy", "along", _energy_title(moments), caption, _basis(moments, notes), to_svg(figure))
 
 
 def gaps(moments: Sequence[Moment]) -> Plot:
     """Both gaps between the network in training and the teacher, a row of panels a temperature."""
     temperatures = _temperatures(moments)
     titles = {"entropy": "entropy gap, nats", "free_energy": "free-energy gap"}
-    forms = {"raw logits": (STUDENT, False), "as the loss sees them": (ALIGNED, True)}
+    own = _looks(moments)[moments[-1].probe.trained][0]
+    forms = {"raw logits": ("-", False), "as the loss sees them": (ALIGNED_DASH, True)}
     with house_style("along-gap"):
         figure = canvas(5.0, 0.5 + 1.9 * len(temperatures))
         panels = figure.subplots(len(temperatures), 2, sharex=True, squeeze=False)
         for row, (_, tau) in enumerate(temperatures):
             for axes, (quantity, title) in zip(panels[row], titles.items(), strict=True):
-                for label, (colour, aligned) in forms.items():
+                for label, (dash, aligned) in forms.items():
                     curve = _by_moment(moments, partial(_gap_of, quantity=quantity, temperature=tau, aligned=aligned), broken=True)
                     if np.isfinite(curve[1]).any():
-                        axes.plot(*curve, color=colour, label=label)
+                        axes.plot(*curve, linestyle=dash, color=own, label=label)
                 axes.axhline(0, color=INK, linewidth=0.6)
                 axes.set_title(f"{title} · τ = {words.temperature(tau)}")
         notes = _finish(figure, panels, moments)
         caption = "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
-        return Plot("along-gap", "along", "Gaps, epoch by epoch", caption + notes, to_svg(figure))
+        return Plot("along-gap", "along", _gap_title(moments), caption, _basis(moments, notes), to_svg(figure))
 
 
 def norms(moments: Sequence[Moment]) -> Plot:
@@ -87,7 +90,7 @@ def norms(moments: Sequence[Moment]) -> Plot:
         panels[0][1].set_title("accuracy, %")
         notes = _finish(figure, panels, moments)
         caption = "Larger logits are surer answers, right or wrong: a norm that goes on rising when accuracy does not is certainty alone."
-        return Plot("along-norm", "along", "Logit norm and accuracy, epoch by epoch", caption + notes, to_svg(figure))
+        return Plot("along-norm", "along", _norm_title(moments), caption, _basis(moments, notes), to_svg(figure))
 
 
 def distances(moments: Sequence[Moment]) -> Plot:
@@ -97,16 +100,59 @@ def distances(moments: Sequence[Moment]) -> Plot:
         figure = canvas(5.0, 2.4)
         panels = figure.subplots(1, len(temperatures), squeeze=False)
         for axes, (place, temperature) in zip(panels[0], temperatures, strict=True):
-            for name, colour in _colours(moments).items():
+            for name, (colour, dash) in _looks(moments).items():
                 curve = _by_moment(moments, partial(_kl_from, name=name, place=place), broken=True)
                 if np.isfinite(curve[1]).any():
-                    axes.plot(*curve, color=colour, label=f"from the {name}" if name in FIXED else f"from {name}")
+                    axes.plot(*curve, linestyle=dash, color=colour, label=f"from the {name}" if name in FIXED else f"from {name}")
             axes.set_title(f"KL, nats · τ = {words.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
-        caption = (
-            "How far the network in training is from the answers of the others, mean KL: what is nearer is easier to follow at that time."
-        )
-        return Plot("along-distance", "along", "Distance to the answers of others, epoch by epoch", caption + notes, to_svg(figure))
+        caption = "The lowest curve is whose answers are nearest to those of the network in training, and easiest to follow at that time."
+        return Plot("along-distance", "along", _distance_title(moments), caption, _basis(moments, notes), to_svg(figure))
+
+
+# ---- what they find --------------------------------------------------------------------------------------------------
+
+
+def _basis(moments: Sequence[Moment], notes: str) -> str:
+    return f"Means over {images(moments[-1].probe)}, before the first step and after each epoch, without intervals.{notes}"
+
+
+def _ends(moments: Sequence[Moment]) -> tuple[Probe, Probe]:
+    """The first and the last probe of the network that the run is about."""
+    last = moments[-1].probe
+    return next(moment.probe for moment in moments if moment.probe.trained == last.trained), last
+
+
+def _energy_title(moments: Sequence[Moment]) -> str:
+    _, last = _ends(moments)
+    end = words.number(last.networks[last.trained].at[0].entropy)
+    teacher = teacher_of(last)
+    beside = f", that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}" if teacher else ""
+    return f"The {last.trained}'s entropy ended at {end} nats{beside}"
+
+
+def _gap_title(moments: Sequence[Moment]) -> str:
+    first, last = ([gap for gap in probe.gaps if not gap.aligned] for probe in _ends(moments))
+    if not first or not last:
+        return "Gaps to the teacher, epoch by epoch"
+    went = f"from {words.signed(first[0].entropy)} to {words.signed(last[0].entropy)} nats"
+    return f"The entropy gap went {went} at τ = {words.temperature(last[0].temperature)}"
+
+
+def _norm_title(moments: Sequence[Moment]) -> str:
+    _, last = _ends(moments)
+    teacher = teacher_of(last)
+    beside = f", those of the {teacher} are {words.number(last.networks[teacher].logit_norm, 1)}" if teacher else ""
+    return f"The {last.trained}'s logits ended {words.number(last.networks[last.trained].logit_norm, 1)} long{beside}"
+
+
+def _distance_title(moments: Sequence[Moment]) -> str:
+    first, last = _ends(moments)
+    teacher = teacher_of(last)
+    if teacher is None or teacher not in first.networks:
+        return "Distance to the answers of others, epoch by epoch"
+    ends = (words.number(probe.networks[teacher].at[0].kl) for probe in (first, last))
+    return f"KL to the {teacher}'s answers went from {' to '.join(ends)} nats"
 
 
 # ---- panels ----------------------------------------------------------------------------------------------------------
@@ -118,12 +164,18 @@ def _temperatures(moments: Sequence[Moment]) -> list[tuple[int, float]]:
     return list(enumerate(at.temperature for at in probe.networks[probe.trained].at))[:MOST_TEMPERATURES]
 
 
-def _colours(moments: Sequence[Moment]) -> dict[str, str]:
-    """Networks by name, the teacher first, and their colours."""
+def _looks(moments: Sequence[Moment]) -> dict[str, tuple[str, object]]:
+    """Networks by name, the teacher first, with colour and dashes. One that learns from labels alone is a teacher to be."""
     names = dict.fromkeys(name for moment in moments for name in moment.probe.networks)
-    known = {name: TEACHER for name in FIXED if name in names} | {name: STUDENT for name in ("student", "network") if name in names}
+    fixed = [name for name in FIXED if name in names]
+    known: dict[str, tuple[str, object]] = dict.fromkeys(fixed, (TEACHER, "-"))
+    known |= {name: (STUDENT, "-") for name in ("student", "network") if name in names}
+    if not fixed and "network" in names:
+        known["network"] = (TEACHER, "-")
     others = [name for name in names if name not in known]
-    return known | {name: TERMS[3 + number % (len(TERMS) - 3)] for number, name in enumerate(others)}
+    return known | {
+        name: (STUDENTS[1 + number % (len(STUDENTS) - 1)], DASHES[(1 + number) % len(DASHES)]) for number, name in enumerate(others)
+    }
 
 
 def _by_moment(moments: Sequence[Moment], value: Callable[[Probe], float | None], *, broken: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -136,12 +188,12 @@ def _by_moment(moments: Sequence[Moment], value: Callable[[Probe], float | None]
 
 def _curves(axes: Axes, moments: Sequence[Moment], value: Callable[[Probed], float]) -> None:
     """A curve for each network that learns, a level for the teacher."""
-    for name, colour in _colours(moments).items():
+    for name, (colour, dash) in _looks(moments).items():
         curve = _by_moment(moments, partial(_value_of, name=name, value=value))
         if name in FIXED:
             axes.axhline(curve[1][-1], color=colour, linestyle="--", linewidth=1.2, label=name)
         else:
-            axes.plot(*curve, color=colour, label=name)
+            axes.plot(*curve, linestyle=dash, color=colour, label=name)
 
 
 def _value_of(probe: Probe, name: str, value: Callable[[Probed], float]) -> float | None:

@@ -1,7 +1,7 @@
 """What a report says, in order, before anybody asks how it looks: report.html and report.md are two renderings of this.
 
-verdict and gates, accuracy beside the teacher, missing classes, curves, what was probed along training, gap, calibration, confusion,
-recipe, environment, how to reproduce.
+verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the teacher has to teach, calibration,
+confusion, curves, what was probed along training, recipe, environment, how to reproduce.
 A section without data is left out, never shown empty.
 """
 
@@ -9,39 +9,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-from kdcli.report import words
-from kdcli.report.gap_plots import first_raw_pair, largest_classes
+from kdcli.report import gap_sections, words
+from kdcli.report.gap_sections import NUMBERS
+from kdcli.report.parts import Grid, Section
 from kdcli.report.plots import teacher_first
 from kdcli.report.probes import course, images, rows, sentences
 from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
-from kdcli.results import Estimate, Excluded, ExcludedClass, GapReport, Measures, PairReport, RunResult
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A small table of text. The first column names the rows."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    words: bool = False  # cells hold words rather than numbers, and stand to the left
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of a report. text: paragraphs before its tables and figures; code: a block that is shown as it is."""
-
-    key: str
-    title: str
-    text: tuple[str, ...] = ()
-    grids: tuple[Grid, ...] = ()
-    plots: tuple[Plot, ...] = ()
-    code: str = ""
+from kdcli.results import Excluded, ExcludedClass, Measures, RunResult
 
 
 def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
@@ -49,11 +27,13 @@ def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
     makers: tuple[Callable[[Run, tuple[Plot, ...]], Section | None], ...] = (
         accuracy,
         missing,
-        curves,
-        along,
         gap,
+        pair,
+        teacher,
         calibration,
         confusion,
+        curves,
+        along,
         recipe,
         environment,
         reproduce,
@@ -200,7 +180,9 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     terms = tuple((name, words.number(value, 4)) for name, value in last.losses.items())
     held_out = (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
     rows = (*terms, ("training accuracy", words.percent(last.train_accuracy)), *held_out)
-    return Section("curves", "Training", tuple(text), (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),), plots)
+    return Section(
+        "curves", "Training", tuple(text), (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),), plots, folded=NUMBERS
+    )
 
 
 def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -212,24 +194,21 @@ def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
     caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
     grid = Grid(("", "accuracy", "entropy, nats", "free energy", "logit norm"), tuple(rows(first, last)), caption)
-    return Section("along", "Along training", tuple(sentences(first, last)), (grid,), plots)
+    return Section("along", "Along training", tuple(sentences(first, last)), (grid,), plots, folded=NUMBERS)
 
 
-# ---- the gap ---------------------------------------------------------------------------------------------------------
+# ---- the gap and what explains it ------------------------------------------------------------------------------------
 
 
 def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     """How far the student's response is from its teacher's, at each temperature."""
     report = run.analysis.gap if run.analysis else None
     if report and report.pairs:
-        return Section("gap", "Gap to the teacher", tuple(_gap_text(report)), tuple(_gap_grids(report)), plots)
+        return gap_sections.gap(report, plots)
     if run.summary and run.summary.gaps:
         grid = Grid(("τ", "logits", "entropy, nats", "free energy"), tuple(_summary_gaps(run.summary)), provenance(run.summary))
-        return Section("gap", "Gap to the teacher", (_SIGNS,), (grid,), plots)
+        return Section("gap", "Gap to the teacher", (gap_sections.SIGNS,), (grid,), plots)
     return None
-
-
-_SIGNS = "Entropy gap: S(student) − S(teacher). Free-energy gap: F(teacher) − F(student), F = τ log Σ exp(x/τ) of centred logits."
 
 
 def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
@@ -238,53 +217,19 @@ def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
         yield words.temperature(at.temperature), form, words.signed(at.entropy), words.signed(at.free_energy)
 
 
-def _gap_text(report: GapReport) -> Iterator[str]:
-    yield _SIGNS + " Aligned: logits as the method's loss sees them; accuracy is the same, certainty is not."
-    pair = first_raw_pair(report)
-    if pair:
-        yield (
-            f"Student and teacher give the same answer on {words.percent(pair.agreement, report.n)} of {words.plural(report.n, 'image')}. "
-            f"Classes with the largest entropy gap: {largest_classes(report, pair)}."
-        )
+def pair(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """Why the student answers differently."""
+    report = run.analysis.gap if run.analysis else None
+    return gap_sections.pair(report, plots) if report else None
 
 
-def _gap_grids(report: GapReport) -> Iterator[Grid]:
-    intervals = f"{report.split} split of {report.data}, n = {words.thousands(report.n)} images; 95 % bootstrap intervals"
-    yield _quantity_grid(report, "entropy", f"S, mean entropy in nats: {intervals}", 3)
-    yield _quantity_grid(report, "free_energy", f"F, mean free energy: {intervals}", 3)
-    yield _second_order(report)
-
-
-def _quantity_grid(report: GapReport, quantity: Literal["entropy", "free_energy"], caption: str, digits: int) -> Grid:
-    """Teacher, student and gap, one row a temperature, student and form of its logits."""
-    rows = []
-    for number, temperature in enumerate(report.temperatures):
-        teacher: Estimate = getattr(report.teacher.at[number], quantity)
-        for student, pair in zip(report.students, report.pairs, strict=True):
-            own: Estimate = getattr(student.at[number], quantity)
-            between: Estimate = getattr(pair.at[number], quantity)
-            levels = words.number(teacher.value, digits), words.number(own.value, digits), words.signed(between.value, digits)
-            reach = f"{words.signed(between.low, digits)} to {words.signed(between.high, digits)}"
-            rows.append((f"τ = {words.temperature(temperature)}{_form(report, pair)}", *levels, reach))
-    return Grid(("", "teacher", "student", "gap", "95 % interval"), tuple(rows), caption)
-
-
-def _form(report: GapReport, pair: PairReport) -> str:
-    """What tells this row from the others: the student if there are several, and whether its logits are aligned."""
-    several = len({other.student for other in report.pairs}) > 1
-    return (f", {pair.student}" if several else "") + (", aligned" if pair.form == "aligned" else "")
-
-
-def _second_order(report: GapReport) -> Grid:
-    rows = []
-    for pair in report.pairs:
-        for at in pair.at:
-            where = "yes" if at.in_range else "no"
-            label = f"τ = {words.temperature(at.temperature)}{_form(report, pair)}"
-            exact, near = words.signed(at.entropy.value), words.signed(at.entropy_second_order)
-            rows.append((label, exact, near, words.number(at.entropy_ratio, 2), where))
-    caption = "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where ‖v‖² is far below 2τ²K."
-    return Grid(("", "exact", "approximation", "ratio", "in its range"), tuple(rows), caption)
+def teacher(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+    """What the teacher has to teach, or the network itself where it has none."""
+    report = run.analysis.gap if run.analysis else None
+    found = gap_sections.teacher(report, plots) if report else None
+    if found is None or run.summary is None or run.summary.teachers:
+        return found
+    return replace(found, title="What the reference has to teach" if run.summary.reference else "What it would have to teach")
 
 
 # ---- calibration, confusion ------------------------------------------------------------------------------------------
@@ -297,7 +242,7 @@ def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     curves = teacher_first(run.analysis.calibration)
     rows = tuple((label, words.number(curve.ece), words.thousands(sum(curve.count))) for label, curve in curves.items())
     caption = "expected calibration error: 15 equal bins of confidence, mean absolute difference; test split"
-    return Section("calibration", "Calibration", (), (Grid(("", "ECE", "n"), rows, caption),), plots)
+    return Section("calibration", "Calibration", (), (Grid(("", "ECE", "n"), rows, caption),), plots, folded=NUMBERS)
 
 
 def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -312,7 +257,7 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     worst = sorted(cells, key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
     rows = tuple((names[row], names[column], str(count)) for count, row, column in worst)
     grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split", words=True),) if rows else ()
-    return Section("confusion", "Confusion", (), grids, plots)
+    return Section("confusion", "Confusion", (), grids, plots, folded="The commonest confusions")
 
 
 # ---- how it came to be -----------------------------------------------------------------------------------------------
@@ -320,7 +265,7 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 
 def recipe(run: Run, _: tuple[Plot, ...]) -> Section:
     """The resolved recipe, as it is."""
-    return Section("recipe", "Recipe", ("Resolved: every value, and where it came from.",), code=run.recipe_text.strip())
+    return Section("recipe", "Recipe", code=run.recipe_text.strip(), folded="Every value, and where it came from")
 
 
 def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
@@ -328,7 +273,7 @@ def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
     if not run.environment:
         return None
     rows = tuple((key.replace("_", " "), _say(value)) for key, value in run.environment.items() if value not in (None, "", {}))
-    return Section("environment", "Environment", grids=(Grid(("", ""), rows, words=True),))
+    return Section("environment", "Environment", grids=(Grid(("", ""), rows, words=True),), folded="Versions, device and data")
 
 
 def _say(value: object) -> str:

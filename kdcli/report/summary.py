@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
+from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.parts import Grid, Section
 from kdcli.report.run import Run
-from kdcli.report.sections import Grid, Section
-from kdcli.report.verdict import against_labels, gate_sentence, on_missing, verdict
+from kdcli.report.verdict import gate_sentence, lead, verdict, why
 
 
 def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are links to plots/NAME.svg."""
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
-    blocks += [escape(sentence) for sentence in (on_missing(run.summary), against_labels(run)) if sentence]
+    blocks += [escape(sentence) for sentence in (*lead(run), why(run)[1]) if sentence]
     if run.summary:
         if run.summary.gates:
             blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))
@@ -43,20 +43,3 @@ def grid_markdown(grid: Grid) -> str:
     lines = [columns, [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)], *([cell(text) for text in row] for row in grid.rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table
-
-
-def code_block(text: str, language: str) -> str:
-    """A fenced block whose fence is longer than any in the text."""
-    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is: names with stars, brackets and angle brackets keep them."""
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-def cell(text: str) -> str:
-    """Text for a table cell: escaped, on one line."""
-    return escape(" ".join(text.split("\n")))

@@ -1,8 +1,8 @@
 """The look of every figure, and SVG text that fits a page: themeable, small, and the same bytes each time.
 
 Figures are drawn once and serve light and dark pages: text and axes take the page's own colour (currentColor), the paper
-is transparent, and each series has one mid-tone that keeps a contrast of 3:1 or more on white and on near-black. Text stays text, so
-that it can be searched and read aloud. matplotlib is imported when the first figure is drawn, and its global state
+is transparent, and each series has one mid-tone that keeps a contrast of 3:1 or more on white and on near-black. A colour stands for
+a network, the same one in every figure: kdcli.report.palette. Text stays text, so that it can be searched and read aloud. matplotlib is imported when the first figure is drawn, and its global state
 (pyplot, rcParams) is left as it was.
 """
 
@@ -16,16 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdcli.report.palette import MUTED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STUDENT = "#2f7fd6"
-TEACHER = "#cc7417"
-ALIGNED = "#1f9a86"
-MUTED = "#808893"
-TERMS = (STUDENT, TEACHER, ALIGNED, "#b0589f", "#a38a00", "#7a70d8", "#c9565b", MUTED)
-
+SMALL = 9.0  # of notes inside a figure; nothing is smaller, so that a telephone can be read
 INK = "#010203"  # drawn in this colour, written as currentColor
 _FONT = "font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 # For a file that stands alone there is no page to take a colour from.
@@ -34,7 +31,7 @@ _ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # for measuring: it comes with matplotlib, and is wider than what a browser will use
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -45,7 +42,7 @@ _RC: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "grid.color": INK,
     "grid.alpha": 0.12,
@@ -56,12 +53,13 @@ _RC: dict[str, Any] = {
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.5,
     "legend.handlelength": 1.4,
-    "legend.columnspacing": 1.4,
+    "legend.columnspacing": 1.2,
+    "hatch.linewidth": 1.4,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
@@ -69,12 +67,15 @@ _RC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A finished figure. name: its file under plots/, without suffix. svg: a document that stands alone."""
+    """A finished figure. name: its file under plots/, without suffix. title: what was found; caption: one sentence that says what to
+    see; basis: what the numbers rest on, n and kind of interval. svg: a document that stands alone.
+    """
 
     name: str
     section: str
     title: str
     caption: str
+    basis: str
     svg: str
 
     @property
@@ -115,7 +116,7 @@ def epoch_axis(axes: Axes, stages: Sequence[tuple[float, str]] = ()) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     for start, name in stages:
         axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.text(start + 0.1, 0.02, name, transform=axes.get_xaxis_transform(), fontsize=7.5, color=MUTED)
+        axes.text(start + 0.1, 0.02, name, transform=axes.get_xaxis_transform(), fontsize=SMALL, color=MUTED)
 
 
 def to_svg(figure: Figure) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdcli.report import metrics, words
-from kdcli.report.html import page
-from kdcli.report.summary import cell as markdown_cell
-from kdcli.report.summary import escape
+from kdcli.report.html import render
+from kdcli.report.markdown import cell as markdown_cell
+from kdcli.report.markdown import escape
 from kdcli.report.tables import SOLE_COLUMN, Cell, Table
 
 
@@ -167,4 +167,4 @@ def _tabular(panel: Panel) -> str:
 
 def to_html(table: Table) -> str:
     """The table as a page of its own, in the look of the reports: nothing is fetched."""
-    return page("table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table))
+    return render("table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table))

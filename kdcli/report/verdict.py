@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from kdcli.report import words
+from kdcli.report.explain_verdict import certainty_of, limits_of, relative_accuracy, relative_size, what_there_is_to_learn
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.run import Run
-from kdcli.results import Excluded, GateResult, Measures, RunResult, TeacherSummary
+from kdcli.results import Excluded, GateResult, Interval, Measures, RunResult, TeacherSummary
 
 AS_SURE = 0.005  # nats: where no interval is known, a smaller entropy gap is not worth a word
 
@@ -13,22 +16,87 @@ _COMPARES = {"min": "at least", "max": "at most"}
 
 
 def verdict(run: Run) -> str:
-    """One sentence: what the network is beside its teacher, or how good it is alone."""
+    """One sentence: whether distillation helped, where a label-only baseline is known; else what the network is beside its teacher, or alone."""
     if run.summary is None:
         return _unfinished(run)
-    best = best_teacher(run.summary)
-    if best is None or best.test is None:
-        return _alone(run.summary)
-    return (
-        f"The student is {_size(run.summary, best)} and {_accuracy(run.summary.test, best.test)} its teacher{_certainty(run, run.summary)}."
-    )
+    return against_labels(run) or beside_teacher(run) or _alone(run.summary)
+
+
+def lead(run: Run) -> tuple[str, ...]:
+    """What follows the verdict: the rest of what is known, and what is not."""
+    if run.summary is None:
+        return ()
+    known = run.baseline is not None
+    said = (beside_teacher(run) if known else "", _unknown(run), on_missing(run.summary), why(run)[0])
+    return tuple(sentence for sentence in said if sentence)
+
+
+def beside_teacher(run: Run) -> str:
+    """Size, accuracy and certainty beside the best teacher; nothing without one that was measured."""
+    best = best_teacher(run.summary) if run.summary else None
+    if run.summary is None or best is None or best.test is None:
+        return ""
+    size = relative_size(best.parameters / run.summary.parameters)
+    return f"The student is {size} and {relative_accuracy(run.summary.test, best.test)} its teacher{_certainty(run, run.summary)}."
+
+
+def beside(run: Run) -> str:
+    """The finding of the accuracy figure: the distance to the best teacher, and to labels alone."""
+    assert run.summary is not None
+    test, found = run.summary.test, []
+    if run.baseline:
+        found.append(f"{words.points(test.accuracy - run.baseline.test.accuracy, test.n)} against labels alone")
+    if (best := best_teacher(run.summary)) and best.test:
+        found.append(f"{words.points(test.accuracy - best.test.accuracy, test.n)} against the teacher")
+    own = "student" if run.command == "distill" else "network"
+    return f"The {own} is right on {words.percent(test.accuracy, test.n)}: {', '.join(found)}" if found else "Test accuracy"
 
 
 def against_labels(run: Run) -> str:
-    """What the teacher was worth, where a label-only baseline is known; else nothing."""
+    """Whether the teacher was worth it, where a label-only baseline is known; else nothing."""
     if run.summary is None or run.baseline is None:
         return ""
-    return f"It is {_accuracy(run.summary.test, run.baseline.test)} the same network trained on labels alone."
+    test, alone = run.summary.test, run.baseline.test
+    reach = difference(test, alone)
+    what = "Distillation" if run.summary.teachers else run.summary.method
+    if reach.low > 0:
+        finding = f"{what} helped here"
+    elif reach.high < 0:
+        finding = f"{what} cost accuracy here"
+    else:
+        finding = f"Whether {what[0].lower()}{what[1:]} helped here is within noise"
+    own = "student" if run.command == "distill" else "network"
+    interval = f"{words.signed(100 * reach.low, 1)} to {words.signed(100 * reach.high, 1)}"
+    return (
+        f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained on labels alone "
+        f"(95 % interval {interval} points, n = {words.thousands(test.n)})."
+    )
+
+
+def difference(one: Measures, other: Measures) -> Interval:
+    """Newcombe's 95 % interval of a difference of accuracies, from Wilson's of both. It takes the images for different ones, and
+    so is wider than it need be where they are the same.
+    """
+    between = one.accuracy - other.accuracy
+    a, b = one.accuracy_interval, other.accuracy_interval
+    low = math.hypot(one.accuracy - a.low, b.high - other.accuracy)
+    high = math.hypot(a.high - one.accuracy, other.accuracy - b.low)
+    return Interval(between - low, between + high)
+
+
+def _unknown(run: Run) -> str:
+    if run.summary is None or run.baseline is not None or not run.summary.teachers:
+        return ""
+    return "Whether distillation helped is not known: no run of the same recipe on labels alone (method none, no teacher) lies beside this one."
+
+
+def why(run: Run) -> tuple[str, str]:
+    """What there was to learn, by the distillation hypothesis, and what that rests on; nothing where it was not asked."""
+    report = run.analysis.gap if run.analysis else None
+    found = report.explanation.hypothesis if report and report.explanation else None
+    if report is None or found is None:
+        return "", ""
+    return what_there_is_to_learn(found, "teacher" if report.pairs else "network"), limits_of(found, report.n)
 
 
 def on_missing(summary: RunResult | None) -> str:
@@ -69,28 +137,10 @@ def _alone(summary: RunResult) -> str:
     return f"{summary.network} with {words.count(summary.parameters)} parameters is right on {where}."
 
 
-def _size(summary: RunResult, teacher: TeacherSummary) -> str:
-    ratio = teacher.parameters / summary.parameters
-    if 0.95 < ratio < 1.05:
-        return "as large as its teacher"
-    return f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger"
-
-
-def _accuracy(student: Measures, teacher: Measures) -> str:
-    difference = 100 * (student.accuracy - teacher.accuracy)
-    shown = f"{abs(difference):.{words.percent_digits(student.n)}f}"
-    if float(shown) == 0:
-        return "as accurate as"
-    return f"{shown} points {'below' if difference < 0 else 'above'}"
-
-
 def _certainty(run: Run, summary: RunResult) -> str:
-    if summary.gap is None or not words.known(summary.gap.entropy):
+    if summary.gap is None:
         return ""
-    gap = f"; entropy gap {words.signed(summary.gap.entropy)} nats"
-    if _may_be_zero(run, summary.gap.entropy):
-        return f"{gap}: it is as sure as its teacher, as far as these images can tell"
-    return f"{gap}: it is {'less' if summary.gap.entropy > 0 else 'more'} sure than its teacher"
+    return certainty_of(summary.gap.entropy, may_be_zero=_may_be_zero(run, summary.gap.entropy))
 
 
 def _may_be_zero(run: Run, entropy: float) -> bool:

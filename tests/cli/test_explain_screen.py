@@ -151,7 +151,7 @@ def test_every_figure_is_drawn_twice_and_shown_over_its_caption(folder):
         "logit-difference",
         "cka",
     }
-    assert drawn == {"entropy-temperature", "degradation"} | {f"{name}-{of}" for name in single for of in ("large", "small")}
+    assert drawn == {"entropy-temperature", "hypothesis", "degradation"} | {f"{name}-{of}" for name in single for of in ("large", "small")}
     assert {path.stem for path in Path("figures").glob("*.png")} == drawn
     page = Path("figures/README.md").read_text()
     assert f"{len(drawn)} figures" in answer.err

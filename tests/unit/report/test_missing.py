@@ -57,7 +57,7 @@ def test_a_table_shows_each_class_and_for_what_it_is_taken(tmp_path):
     assert row == f"| seven | 36 | 75.0 % | 58.9–86.2 | 97.2 % | {taken} |"
     assert "| together | 76 | 40.8 % | 30.4–52.0 | 96.1 % |  |" in found["report.md"]
     assert "Of classes three and seven the student saw no training image" in found["report.md"]
-    assert re.findall(r"^## (.*)$", found["report.md"], re.MULTILINE)[:3] == ["Accuracy", "Missing classes", "Training"]
+    assert re.findall(r"^## (.*)$", found["report.md"], re.MULTILINE)[:3] == ["Accuracy", "Missing classes", "Gap to the teacher"]
     assert "| seven |" in found["MODEL_CARD.md"]
 
 

@@ -1,0 +1,236 @@
+"""What explains a gap as rows of text: the same numbers, said alike, for the screen and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kdcli.report import words
+
+if TYPE_CHECKING:
+    from kdcli.comparisons import PairExplanation, StageCka
+    from kdcli.explanations import ClassMatrix, ClassRelations, Hypothesis, Likeness, SimilarityAt, TeacherExplanation, TemperatureScaling
+    from kdcli.intervals import Estimate, Interval
+    from kdcli.results import GapReport
+
+Row = tuple[str, ...]
+
+
+def span(value: float | None, interval: Estimate | Interval | None, digits: int = 3) -> str:
+    """A number and its interval: 0.867 [0.861, 0.874]."""
+    around = "" if interval is None else f" [{words.number(interval.low, digits)}, {words.number(interval.high, digits)}]"
+    return words.number(value, digits) + around
+
+
+def estimate(found: Estimate | None, digits: int = 3) -> str:
+    """The same of an estimate, a dot where there is none."""
+    return span(found.value, found, digits) if found else words.MISSING
+
+
+def small(value: float) -> str:
+    """A small number with its power of ten: 3.95e−04."""
+    return f"{value:.2e}".replace("-", words.MINUS)
+
+
+# ---- the teacher alone -----------------------------------------------------------------------------------------------
+
+
+def label_rows(at: Sequence[SimilarityAt]) -> list[Row]:
+    """Confidence and similarity labels, a row a temperature, under a heading."""
+    rows: list[Row] = [("τ", "q_y", "V_row", "V_col", "CV_col", "95 % interval", "H_sim")]
+    for each in at:
+        interval = each.column_cv_interval
+        reach = f"{words.number(interval.low)}–{words.number(interval.high)}" if interval else ""
+        variances = small(each.row_variance.value), small(each.column_variance)
+        shares = words.number(each.column_cv), reach, words.number(each.similarity_entropy.value)
+        rows.append((words.temperature(each.temperature), words.number(each.confidence.value), *variances, *shares))
+    return rows
+
+
+def verdict_rows(found: Hypothesis) -> list[Row]:
+    """What the verdict rests on: quantity, value, how it stands to its limit, what the limit means."""
+    limits, e, c = found.thresholds, found.relative_entropy, found.column_cv
+    soft = "≥" if e.value >= limits.entropy else "<"
+    varied = f"≥ {limits.varied:g}" if c >= limits.varied else f"< {limits.varied:g}" if c >= limits.constant else f"< {limits.constant:g}"
+    meant = f"constant below {limits.constant:g}, varied from {limits.varied:g} on"
+    return [
+        ("S / log K", estimate(e), f"{soft} {words.number(limits.entropy, 2)}", f"soft from here on ({limits.entropy_from})"),
+        ("CV_col", span(c, found.column_cv_interval), varied, meant),
+    ]
+
+
+def settled(found: Hypothesis) -> str:
+    """Whether the intervals decide the verdict."""
+    return {True: "intervals settle it", False: "intervals do not settle it", None: "no interval"}[found.settled]
+
+
+def class_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
+    """The verdict by class, the most varied first, under a heading; empty where none was reached."""
+    if found.hypothesis is None:
+        return []
+    at = next(each for each in found.similarity if each.temperature == found.hypothesis.temperature)
+    pairs = sorted(zip(at.by_class, found.hypothesis.by_class, strict=True), key=lambda pair: -pair[0].column_cv)
+    rows: list[Row] = [("class", "images", "q_y", "S / log K", "CV_col", "", "most like")]
+    for labels, verdict in pairs:
+        alike = ", ".join(f"{report.class_names[k]} {words.number(q)}" for k, q in labels.alike[:2])
+        numbers = (words.number(value) for value in (labels.confidence, verdict.relative_entropy, labels.column_cv))
+        rows.append((report.class_names[labels.number], str(labels.n), *numbers, verdict.effect, alike))
+    return rows
+
+
+def relation_rows(found: ClassRelations) -> list[Row]:
+    """How it relates classes, a row a matrix, under a heading; empty where there is nothing to say in numbers."""
+    grouped = any(matrix.contrast for matrix in found.matrices)
+    if not grouped and not found.likeness:
+        return []
+    head = ("", "within", "across", "difference") if grouped else ("",)
+    like = {each.first: each for each in found.likeness}
+    rows: list[Row] = [(*head, "like weights, r")]
+    for place, matrix in enumerate(found.matrices):
+        rows.append((_name(matrix), *(_contrast(matrix) if grouped else ()), _likeness(like.get(place))))
+    return rows
+
+
+def _name(matrix: ClassMatrix) -> str:
+    if matrix.of == "weights":
+        return "cosine of weight rows"
+    kept = f", largest {matrix.top_k}" if matrix.top_k else ""
+    return f"correlation of q at τ = {words.temperature(matrix.temperature or 1)}{kept}"
+
+
+def _contrast(matrix: ClassMatrix) -> Row:
+    found = matrix.contrast
+    if found is None:
+        return ("", "", "")
+    return (words.signed(found.within), words.signed(found.across), span(found.difference, found.interval))
+
+
+def _likeness(found: Likeness | None) -> str:
+    return "" if found is None else span(found.value, found.interval, 2)
+
+
+def geometry_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
+    """Spread, silhouette and calibration: name, value, what it is of."""
+    rows: list[Row] = []
+    if found.projection:
+        a, b, c = (report.class_names[k] for k in found.projection.classes)
+        rows.append(("spread", estimate(found.projection.spread), f"within over between, classes {a}, {b}, {c}: most alike"))
+    if found.silhouette:
+        n = words.plural(found.silhouette.n, "image")
+        rows.append(("silhouette", estimate(found.silhouette.value), f"from −1 to 1, {n}"))
+    if found.calibration:
+        rows.append(("calibration", f"ECE {calibrated(found.calibration)}", f"at its best temperature, {fitted(found.calibration)}"))
+    return rows
+
+
+def calibrated(found: TemperatureScaling) -> str:
+    """ECE before and after."""
+    return f"{words.number(found.ece_before)} → {words.number(found.ece_after)}"
+
+
+def fitted(found: TemperatureScaling) -> str:
+    """The temperature that calibrates best, where there is one."""
+    if found.edge == "cold":
+        return "none: all right"
+    return "none: no better than chance" if found.edge == "hot" else words.number(found.temperature, 2)
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
+    """What explains the gaps, a column a student, under a heading."""
+    tau = {words.temperature(each.temperature) for pair in found for each in pair.rescaling}
+    at = f", τ = {tau.pop()}" if len(tau) == 1 else ""
+    quantities: list[tuple[str, Callable[[PairExplanation], str]]] = [
+        (f"rank correlation of w with q_y{at}", lambda pair: estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else words.MISSING),
+        ("Pearson's", lambda pair: estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else words.MISSING),
+        (
+            "rank correlation of −‖h−w_k‖² with q_k",
+            lambda pair: estimate(pair.distance_ranks.correlation, 2) if pair.distance_ranks else words.MISSING,
+        ),
+        ("|M(v)−M(z)|, mean; largest", lambda pair: _difference(report, pair)),
+        ("best temperature", lambda pair: fitted(pair.calibration) if pair.calibration else words.MISSING),
+        ("ECE there", lambda pair: calibrated(pair.calibration) if pair.calibration else words.MISSING),
+        ("teacher's parameters", lambda pair: words.times(pair.capacity.parameter_ratio) if pair.capacity else words.MISSING),
+        ("multiply-accumulates", _operations),
+        ("latency of one image", _latency),
+        ("CKA by stage", lambda pair: diagonal(pair.cka) if pair.cka else ""),
+    ]
+    rows: list[Row] = [("what explains it", *(pair.student for pair in found))]
+    return rows + [row for name, say in quantities if any((row := (name, *map(say, found)))[1:])]
+
+
+def _difference(report: GapReport, pair: PairExplanation) -> str:
+    if not pair.differences:
+        return words.MISSING
+    found = pair.differences[0]
+    row, column = (report.class_names[k] for k in found.place)
+    where = row if row == column else f"{row}, {column}"
+    return f"{words.number(found.mean, 2)}; {words.number(found.largest, 1)} ({where})"
+
+
+def _operations(pair: PairExplanation) -> str:
+    found = pair.capacity
+    return words.times(found.macs_ratio) if found and found.macs_ratio else ""
+
+
+def _latency(pair: PairExplanation) -> str:
+    found = pair.capacity
+    if not (found and found.latency_ratio and found.teacher.latency and found.student.latency):
+        return ""
+    times = (f"{1000 * each.value:.2g}" for each in (found.teacher.latency, found.student.latency))
+    return f"{words.times(found.latency_ratio)} ({' / '.join(times)} ms, {found.device})"
+
+
+def diagonal(found: StageCka) -> str:
+    """The CKA of the taps that both networks have."""
+    both = [(tap, found.student_taps.index(tap), found.teacher_taps.index(tap)) for tap in found.student_taps if tap in found.teacher_taps]
+    return ", ".join(words.number(found.values[row][column], 2) for _, row, column in both)
+
+
+# ---- several teachers or students ------------------------------------------------------------------------------------
+
+
+def curve_rows(report: GapReport) -> list[Row]:
+    """All pairs by capacity, under a heading: both networks, size, accuracies, gaps; empty where there is no curve."""
+    curve = report.curve
+    if curve is None:
+        return []
+    side, other = (curve.varies, "student" if curve.varies == "teacher" else "teacher")
+    rows: list[Row] = [(side, other, "params", "teacher", "student", "95 % interval", "G_S", "G_F", "KL")]
+    for row in curve.rows:
+        size = words.count(row.teacher_parameters if side == "teacher" else row.student_parameters)
+        accuracies = (words.percent(row.teacher_accuracy, report.n), words.percent(row.accuracy, report.n))
+        gaps = (words.signed(row.entropy.value), words.signed(row.free_energy.value, 2), words.number(row.kl))
+        rows.append((row.label, row.other, size, *accuracies, words.percent_range(row.accuracy_interval, report.n), *gaps))
+    return rows
+
+
+def said_of_curve(report: GapReport) -> str:
+    """The curve in one sentence."""
+    curve = report.curve
+    assert curve is not None
+    best, drop = curve.rows[curve.best], words.points(curve.drop, report.n)
+    if len({row.accuracy for row in curve.rows}) == 1:
+        return f"all have one accuracy: the gaps grow and shrink with the {curve.varies}"
+    if curve.best == len(curve.rows) - 1:
+        return f"the largest {curve.varies} gives the best student, {words.percent(best.accuracy, report.n)}"
+    kind = "the intervals do not overlap" if curve.degrades else "within noise of this test set: the intervals overlap"
+    return (
+        f"best under {best.label}; the largest {curve.varies} costs {drop} ({kind})"
+        if curve.varies == "teacher"
+        else (f"best is {best.label}, {drop} above the largest student ({kind})")
+    )
+
+
+def teacher_rows(report: GapReport) -> list[Row]:
+    """Several teachers, what each has to teach, smallest first, under a heading."""
+    rows: list[Row] = [("teacher", "params", "accuracy", "ECE", "S / log K", "CV_col", "distilling it is")]
+    for one in sorted(report.reports, key=lambda each: each.teacher.parameters):
+        found = one.explanation.hypothesis if one.explanation else None
+        said = (words.number(found.relative_entropy.value), words.number(found.column_cv), found.effect) if found else ("", "", "")
+        measures = one.teacher.measures
+        known = (words.count(one.teacher.parameters), words.percent(measures.accuracy, report.n), words.number(measures.ece))
+        rows.append((one.teacher.label, *known, *said))
+    return rows

@@ -1,0 +1,126 @@
+"""What explains a gap, in sentences of plain words: first the finding, then the numbers and limits that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdcli.explanations import Hypothesis
+from kdcli.report import words
+from kdcli.report.explain_tables import estimate, said_of_curve, settled, span
+from kdcli.report.gap_plots import first_raw_pair, usual_temperature
+from kdcli.results import GapReport, Measures
+
+
+def headline(report: GapReport) -> str:
+    """One sentence about a whole report."""
+    if report.curve:
+        said = said_of_curve(report)
+        return f"{said[0].upper()}{said[1:]}."
+    if report.others:
+        judged = [
+            (one.teacher.label, one.explanation.hypothesis.effect)
+            for one in report.reports
+            if one.explanation and one.explanation.hypothesis
+        ]
+        return (
+            f"Distilling {words.listed([f'{label} amounts to {effect}' for label, effect in judged], most=4)}."
+            if judged
+            else "Several teachers."
+        )
+    if report.students:
+        return _pairs(report)
+    found = report.explanation.hypothesis if report.explanation else None
+    return f"Distilling {report.teacher.label} amounts to {found.effect}: {answers(found)}." if found else _teacher(report)
+
+
+def lead(report: GapReport) -> Iterator[str]:
+    """What the headline leaves open: what the teacher has to teach."""
+    found = report.explanation.hypothesis if report.explanation else None
+    if found and report.students and not report.others:
+        yield what_there_is_to_learn(found)
+
+
+def rests_on(report: GapReport) -> str:
+    """The numbers and limits behind the verdict on the one teacher; nothing where there are several, or no verdict."""
+    found = report.explanation.hypothesis if report.explanation else None
+    return limits_of(found, report.n) if found and not report.others else ""
+
+
+def _teacher(report: GapReport) -> str:
+    teacher = report.teacher
+    return f"{teacher.label} is right on {words.percent(teacher.measures.accuracy, report.n)} of {words.plural(report.n, f'{report.split} image')}."
+
+
+def _pairs(report: GapReport) -> str:
+    pair = first_raw_pair(report)
+    if pair is None or len({student.label for student in report.students}) > 1:
+        amount = len({student.label for student in report.students})
+        return f"{amount} students of {report.teacher.label}, of one size."
+    student = next(each for each in report.students if each.label == pair.student and each.form == "raw")
+    size = relative_size(report.teacher.parameters / student.parameters)
+    return f"{pair.student} is {size} and {relative_accuracy(student.measures, report.teacher.measures)} its teacher{certainty(report)}."
+
+
+def relative_size(ratio: float) -> str:
+    """A student beside a teacher of so many times its parameters."""
+    if 0.95 < ratio < 1.05:
+        return "as large as its teacher"
+    return f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger"
+
+
+def relative_accuracy(one: Measures, other: Measures) -> str:
+    """An accuracy beside another: 1.7 points below."""
+    difference = 100 * (one.accuracy - other.accuracy)
+    shown = f"{abs(difference):.{words.percent_digits(one.n)}f}"
+    return "as accurate as" if float(shown) == 0 else f"{shown} points {'below' if difference < 0 else 'above'}"
+
+
+def certainty(report: GapReport) -> str:
+    """The first student's entropy gap, as the end of a sentence; nothing where there is no pair."""
+    pair = first_raw_pair(report)
+    if pair is None:
+        return ""
+    gap = usual_temperature(pair).entropy
+    return certainty_of(gap.value, may_be_zero=gap.low <= 0 <= gap.high)
+
+
+def certainty_of(gap: float, *, may_be_zero: bool) -> str:
+    """An entropy gap in nats, as the end of a sentence; nothing where it is not a number."""
+    if not words.known(gap):
+        return ""
+    said = f"; entropy gap {words.signed(gap)} nats"
+    if may_be_zero:
+        return f"{said}: it is as sure as its teacher, as far as these images can tell"
+    return f"{said}: it is {'less' if gap > 0 else 'more'} sure than its teacher"
+
+
+# ---- the distillation hypothesis -------------------------------------------------------------------------------------
+
+
+def answers(found: Hypothesis) -> str:
+    """What a teacher's answers are like, as the rule sees them."""
+    limits, at = found.thresholds, f"at τ = {words.temperature(found.temperature)}"
+    if found.column_cv < limits.constant:
+        return f"{at} they are the same for all images of a class"
+    if found.column_cv < limits.varied:
+        return f"{at} its answers hardly vary within a class"
+    if found.relative_entropy.value < limits.entropy:
+        return f"{at} its answers vary from image to image but are not soft"
+    return f"{at} its answers are soft and vary from image to image"
+
+
+def what_there_is_to_learn(found: Hypothesis, whose: str = "teacher") -> str:
+    """The verdict in a sentence. whose: what the page calls the network."""
+    return f"What the {whose} has to teach: {answers(found)}, so that distilling it amounts to {found.effect}."
+
+
+def limits_of(found: Hypothesis, n: int) -> str:
+    """The numbers and limits that the verdict rests on, and what to think of it."""
+    limits = found.thresholds
+    strict = " and strict: nearly every trained network comes out as regularisation, so look at the numbers and classes"
+    return (
+        f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft from {words.number(limits.entropy, 2)} on "
+        f"({limits.entropy_from}), and on CV_col = {span(found.column_cv, found.column_cv_interval)}, which is how much similarity labels vary "
+        f"in a class, varied from {limits.varied:g} on and constant below {limits.constant:g}; n = {words.thousands(n)}, {settled(found)}. "
+        f"The limits are kd's own{strict if found.effect == 'regularisation' else ''}."
+    )

@@ -1,0 +1,72 @@
+"""The page of `kd analyze-gap --html`: the same parts as a run's report, for any teachers and students."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from kdcli import __version__
+from kdcli.report import words
+from kdcli.report.explain_plots import draw
+from kdcli.report.explain_verdict import headline, lead, rests_on
+from kdcli.report.gap_plots import first_raw_pair, usual_temperature
+from kdcli.report.gap_sections import gap_sections
+from kdcli.report.html import Tile, accuracy_tile, page
+from kdcli.report.parts import Section
+from kdcli.results import GapReport
+
+MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the figure by size
+
+
+def to_page(report: GapReport) -> str:
+    """A GapReport as one HTML document that fetches nothing."""
+    parts = (*gap_sections(report, tuple(draw(report))), reproduce(report))
+    return page(
+        name=_name(report),
+        headline=headline(report),
+        subtitle=f"kd analyze-gap · {report.split} split of {report.data}, n = {words.plural(report.n, 'image')}",
+        tiles=list(_tiles(report)),
+        lead=list(lead(report)),
+        rests_on=rests_on(report),
+        gates=report.gates,
+        warnings=report.warnings,
+        sections=parts,
+        footer=f"Made by kd {__version__}.",
+    )
+
+
+def _name(report: GapReport) -> str:
+    teachers = words.listed([one.teacher.label for one in report.reports])
+    students = list(dict.fromkeys(student.label for one in report.reports for student in one.students))
+    return f"{teachers} → {words.listed(students)}" if students else teachers
+
+
+def _tiles(report: GapReport) -> Iterator[Tile]:
+    students = {student.label: student for one in report.reports for student in one.students if student.form == "raw"}
+    for student in list(students.values())[:MOST_TILES]:
+        yield accuracy_tile(student.measures, student.label, "student" if len(students) == 1 else "")
+    for one in report.reports[:MOST_TILES]:
+        yield accuracy_tile(one.teacher.measures, one.teacher.label, "" if report.others else "teacher")
+    pair = first_raw_pair(report)
+    if pair and len(students) == 1 and not report.others:
+        at = usual_temperature(pair)
+        note = f"{words.signed(at.entropy.low)} to {words.signed(at.entropy.high)}, τ = {words.temperature(at.temperature)}"
+        yield Tile(words.signed(at.entropy.value), "entropy gap, nats", note)
+    found = report.explanation.hypothesis if report.explanation else None
+    if found and not students and not report.others:
+        e, tau = found.relative_entropy, words.temperature(found.temperature)
+        yield Tile(words.number(e.value), "entropy / log K", f"{words.number(e.low)}–{words.number(e.high)}, τ = {tau}")
+        c = found.column_cv_interval
+        reach = f"{words.number(c.low)}–{words.number(c.high)}, " if c else ""
+        yield Tile(words.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
+
+
+def reproduce(report: GapReport) -> Section:
+    """The command that makes the page again."""
+    students = dict.fromkeys(student.checkpoint for one in report.reports for student in one.students)
+    given = [*(("-t", one.teacher.checkpoint) for one in report.reports), *(("--student", path) for path in students)]
+    temperatures = ",".join(words.temperature(tau) for tau in report.temperatures)
+    deep = ("--deep",) if report.explanation and (report.explanation.tsne or report.explanation.pca) else ()
+    options = ("--temperature", temperatures, "-d", report.data, "--split", report.split, "--bootstrap", str(report.bootstrap), *deep)
+    line = shlex.join(["kd", "analyze-gap", *(part for pair in given for part in pair), *options, "--html", "gap.html"])
+    return Section("reproduce", "How to reproduce", code=line)
