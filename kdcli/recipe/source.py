@@ -26,7 +26,7 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "report": True,
     "data": {"root"},
     "train": {"state_seconds"},
-    "runtime": {"device", "threads", "workers"},
+    "runtime": {"compile", "device", "devices", "threads", "workers"},
 }
 _FIRST = ("seed", "name", "data", "model", "student", "teacher", "method")
 _COMMENT_COLUMN = 40
@@ -83,7 +83,7 @@ def _text_of_key(key: str) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 of all that changes what a run learns: equal hashes, equal results.
 
-    Device, threads, gates, report and the run's name are left out. A teacher counts by its weights, or by the content of
+    Device, threads, compilation, gates, report and the run's name are left out. A teacher counts by its weights, or by the content of
     its recipe, and a user's own file by its content: wherever they lie, and however they are called.
     """
     content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
