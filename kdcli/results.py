@@ -313,8 +313,7 @@ class PairReport:
 class GapReport:
     """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students.
 
-    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked, as in a
-    run's analysis.json. others: where several teachers were given, the reports of all but the first, with their own students;
+    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked. others: where several teachers were given, the reports of all but the first, with their own students;
     curve: then, or with several students, all pairs by capacity. seconds: what each part of the work took. warnings: what is
     left out, and why, one sentence each.
     """
@@ -356,7 +355,8 @@ class CalibrationCurve:
 @dataclass(frozen=True, slots=True)
 class RunAnalysis:
     """analysis.json of a run: what its report draws besides the curves. confusion: [true][predicted] counts on the test
-    split; calibration by label ("teacher", "student").
+    split; calibration by label ("teacher", "student"). gap: of a network trained on labels alone its own responses, without students;
+    matrices and points in it are rounded to four decimals.
     """
 
     class_names: tuple[str, ...]

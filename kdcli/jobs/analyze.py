@@ -20,13 +20,11 @@ from kdcli.errors import Incompatible
 from kdcli.explanations import TeacherExplanation
 from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import method_class
-from kdcli.jobs.explain import Parts, Side, cost, explain_pair, explain_teacher, taps
+from kdcli.jobs.explain import PROFILE, Parts, Side, cost, explain_pair, explain_teacher, taps
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct, label_of, save_logits
 from kdcli.recipe.schema import GatesSection
 from kdcli.results import GapAt, GapReport, GateResult
-
-PROFILE = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0)  # paper 001's temperatures, and the low ones between
 
 
 @dataclass(slots=True, eq=False)

@@ -31,6 +31,7 @@ from kdcli.intervals import Estimate
 from kdcli.jobs.measured import Measured
 from kdcli.models.cost import macs
 
+PROFILE = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0)  # of a teacher alone: paper 001's temperatures, and the low ones between
 SIMILARITY = (1.0, 4.0, 9.0)  # where networks are used, where distillation usually is, and where paper 001 judges
 JUDGED_AT = 9.0
 RELATIONS = (1.0, 4.0)  # paper 002's low and higher temperature
@@ -193,9 +194,18 @@ def _relations(teacher: Side, info: DataInfo, parts: Parts, label: str) -> Class
         correlations,
         weight=None if head is None else head.weight,
         superclass=info.superclass,
-        keep=classes <= MATRIX_CLASSES,
+        keep=_keeps(parts, classes),
         label=label,
     )
+
+
+def _keeps(parts: Parts, classes: int) -> bool:
+    """Whether matrices are kept; a note where they are not."""
+    if classes > MATRIX_CLASSES:
+        parts.warnings.append(
+            f"matrices of {classes} classes are not kept or drawn, only the numbers that sum them up: that is done up to {MATRIX_CLASSES} classes"
+        )
+    return classes <= MATRIX_CLASSES
 
 
 def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProjection:
@@ -233,7 +243,7 @@ def explain_pair(
         student=name,
         rescaling=() if factors is None else (factors,),
         distance_ranks=parts.attempt("nearness of wrong classes", name, lambda: _ranks(teacher, student, bootstrap)),
-        differences=parts.attempt("correlation difference", name, lambda: _differences(teacher, student)) or (),
+        differences=parts.attempt("correlation difference", name, lambda: _differences(teacher, student, parts)) or (),
         cka=parts.attempt("CKA", name, lambda: _cka(teacher, student)) if deep else None,
         calibration=parts.attempt(
             "calibration", name, lambda: cross_fitted(student.logits, y, bootstrap=bootstrap, label=f"student {name}")
@@ -266,10 +276,10 @@ def _ranks(teacher: Side, student: Side, bootstrap: int) -> DistanceRanks:
     )
 
 
-def _differences(teacher: Side, student: Side) -> tuple[CorrelationDifference, ...]:
+def _differences(teacher: Side, student: Side, parts: Parts) -> tuple[CorrelationDifference, ...]:
     """By class means, as they are and standardised, and by Pearson's correlation. Matrices of the first only: it is the figure's."""
     called, z, v, y = _called(teacher, student), student.logits, teacher.logits, student.item.targets
-    small = v.shape[1] <= MATRIX_CLASSES
+    small = _keeps(parts, v.shape[1])
     return (
         correlation_difference(z, v, y, matrices=small, **called),
         correlation_difference(z, v, y, standardised=True, matrices=False, **called),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -20,6 +20,9 @@ from kdcli.core.types import Batch, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.header import CheckpointHeader
 from kdcli.jobs.assemble import Job
+from kdcli.jobs.explain import PROFILE
+from kdcli.jobs.explain_run import Answered, explained
+from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.restricted import missing_classes
 from kdcli.recipe.schema import GatesSection
 from kdcli.results import Excluded, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
@@ -84,11 +87,15 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
     by_class = per_class_accuracy(logits, targets, names)
     missing = excluded(logits, targets, missing_classes(job.feed.info), names, answers.logits if answers else None)
     if answers is None:
-        analysis = RunAnalysis(names, confusion(logits, targets, len(names)), {"network": curve})
+        analysis = RunAnalysis(
+            names, confusion(logits, targets, len(names)), {"network": curve}, _as_teacher(job, network, logits, targets, test)
+        )
         return Outcome(test, validation(job)(network), (), None, None, (), analysis, by_class, missing)
     student = _student(job, network, label, logits, answers.logits, test)
-    report = _compare(job, answers.response(), student, targets)
+    report = _compare(job, answers.response(), [student], targets, job.recipe.report.temperatures)
     gaps = _gaps(report)
+    if _explains(job):
+        report = explained(job, report, answers.answered(job), _own(job, network, label, logits), targets)
     curves = {"teacher": reliability(answers.logits, targets), "student": curve}
     return Outcome(
         test=test,
@@ -110,11 +117,16 @@ class _Answers:
     summaries: tuple[TeacherSummary, ...]
     logits: Tensor
     measures: Measures
+    first: LoadedTeacher
+
+    @property
+    def label(self) -> str:
+        return self.summaries[0].architecture if len(self.summaries) == 1 else f"mean of {len(self.summaries)} teachers"
 
     def response(self) -> Responses:
         first = self.summaries[0]
         return Responses(
-            label=first.architecture if len(self.summaries) == 1 else f"mean of {len(self.summaries)} teachers",
+            label=self.label,
             checkpoint=first.checkpoint,
             network=first.architecture,
             parameters=sum(summary.parameters for summary in self.summaries),
@@ -123,6 +135,14 @@ class _Answers:
             aligned=None,
             measures=self.measures,
         )
+
+    def answered(self, job: Job) -> Answered:
+        """The same, as explanations need it."""
+        teacher = self.first.teacher.live
+        header = replace(
+            make_header(job, job.method.deployable(), None, ""), architecture=self.first.architecture, arguments={}, method_options={}
+        )
+        return Answered(self.label, header, teacher.network, self.logits, teacher, alone=len(self.summaries) == 1)
 
 
 def _answers(job: Job, targets: Tensor) -> _Answers | None:
@@ -133,9 +153,9 @@ def _answers(job: Job, targets: Tensor) -> _Answers | None:
     measured = [measure(logits, targets) for logits in each]
     summaries = tuple(replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True))
     if len(each) == 1:
-        return _Answers(summaries, each[0], measured[0])
+        return _Answers(summaries, each[0], measured[0], loaded[0])
     together = teacher_logits(job, job.answering, "test")[0]
-    return _Answers(summaries, together, measure(together, targets))
+    return _Answers(summaries, together, measure(together, targets), loaded[0])
 
 
 def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, test: Measures) -> Responses:
@@ -153,16 +173,43 @@ def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, 
     )
 
 
-def _compare(job: Job, teacher: Responses, student: Responses, targets: Tensor) -> GapReport:
+def _explains(job: Job) -> bool:
+    return job.recipe.report.explain and job.recipe.report.html
+
+
+def _own(job: Job, network: Network, label: str, logits: Tensor) -> Answered:
+    return Answered(label, make_header(job, network, None, ""), network, logits, lambda batch, taps: network(batch.x, taps))
+
+
+def _as_teacher(job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures) -> GapReport | None:
+    """What the network would have to teach; None where nobody asked, or where it has learned from something else than labels."""
+    if not _explains(job) or job.recipe.KIND != "train-teacher":
+        return None
+    name = architecture(network)
+    alone = Responses(
+        label=name,
+        checkpoint="",
+        network=name,
+        parameters=parameter_count(network),
+        method=job.recipe.method.name,
+        logits=logits,
+        aligned=None,
+        measures=test,
+    )
+    report = _compare(job, alone, [], targets, PROFILE)
+    return explained(job, report, _own(job, network, name, logits), None, targets)
+
+
+def _compare(job: Job, teacher: Responses, students: Sequence[Responses], targets: Tensor, temperatures: Sequence[float]) -> GapReport:
     return compare(
         teacher,
-        [student],
+        students,
         targets=targets,
         class_names=job.feed.info.class_names,
         data=job.feed.info.name,
         split="test",
         # gates read temperature 1, whatever the report shows
-        temperatures=tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures))),
+        temperatures=tuple(dict.fromkeys((1.0, *temperatures))),
         seed=job.recipe.seed,
     )
 

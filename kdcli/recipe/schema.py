@@ -292,6 +292,7 @@ class ReportSection(Section):
     """[report]: what the report shows."""
 
     html: bool = Field(default=True, description="Write report.html with its plots.")
+    explain: bool = Field(default=True, description="Explain on report.html what the teacher has to teach and what makes the gap.")
     reference: str | None = Field(
         None, description="A checkpoint, a run or a train-teacher recipe to measure the gap to, where the method has no teacher."
     )
@@ -336,7 +337,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _a_part_for_each_device(self) -> Self:
-        if 1 < self.runtime.devices and self.train.batch_size < 2 * self.runtime.devices:
+        if self.runtime.devices > 1 and self.train.batch_size < 2 * self.runtime.devices:
             problem = f"{self.runtime.devices} devices share a minibatch of {self.train.batch_size}: each needs two images or more"
             raise rule("train.batch_size", problem)
         return self
