@@ -72,6 +72,14 @@ class KdError(Exception):
         self.where = where
         self.crash_file: Path | None = None  # where the run kept the traceback
 
+    @classmethod
+    def unforeseen(cls, error: BaseException) -> KdError:
+        """What is not explained, as far as it can be told: its type and the first line of its text."""
+        text = str(error).strip().partition("\n")[0]
+        found = cls(f"{type(error).__name__}{': ' if text else ''}{text}", hint="this should not happen; --debug shows the traceback")
+        found.crash_file = getattr(error, "crash_file", None)
+        return found
+
 
 class UsageError(KdError):
     """The invocation is wrong: nothing has been started or written."""

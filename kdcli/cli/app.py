@@ -136,6 +136,7 @@ def _add(app: typer.Typer, function: Any, name: str, lines: str, prefix: str = "
 def run(argv: Sequence[str], env: Environment) -> int:
     """Run one invocation: parse, do, tell, and return the exit code. Nothing escapes but the interpreter's own exit."""
     env.argv = tuple(argv)
+    env.take_rank()
     try:
         outcome = command_tree().main(args=list(argv), standalone_mode=False, obj=env, prog_name="kd")
     except SystemExit as ended:  # typer's completion ends the process itself
@@ -146,7 +147,7 @@ def run(argv: Sequence[str], env: Environment) -> int:
         if outcome != Exit.INTERRUPTED:
             return int(outcome or 0)
         outcome = explain(KeyboardInterrupt(), env)
-    if env.settings.json:
+    if env.settings.json and not env.rank:
         env.stdout.write(dumps(envelope(env.command, outcome), ascii_only=not env.unicode))
         env.stdout.flush()
     return int(outcome.exit_code)

@@ -28,6 +28,7 @@ def run(
     name: o.Name = None,
     sets: o.Sets = None,
     device: o.Device = None,
+    devices: o.Devices = None,
     precision: o.Precision = None,
     out: o.Out = None,
     keep_state: o.KeepState = False,
@@ -44,7 +45,7 @@ def run(
     """
     given = {
         "--teacher": teacher or None, "--method": method, "--student": student, "--data": data, "--epochs": epochs, "--seed": seed,
-        "--name": name, "--device": device, "--precision": precision, "--min-accuracy": min_accuracy,
+        "--name": name, "--device": device, "--devices": devices, "--precision": precision, "--min-accuracy": min_accuracy,
         "--max-entropy-gap": max_entropy_gap, "--max-free-energy-gap": max_free_energy_gap, "--max-ece": max_ece,
     }  # fmt: skip
     flags = o.flags(given)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Part = str | tuple[str, str]
 """A piece of a line: text, or text and its rich style."""
 
+TRAINING = frozenset({"train-teacher", "distill", "resume"})  # commands that several processes do together
 PIPE_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
 
 _ASCII = str.maketrans(
@@ -91,7 +92,10 @@ class Settings:
 
 @dataclass
 class Environment:
-    """Streams, variables and settings of one invocation. stdout is the answer, stderr the conversation."""
+    """Streams, variables and settings of one invocation. stdout is the answer, stderr the conversation.
+
+    rank: of this process among those that torchrun started to train together.
+    """
 
     stdout: TextIO
     stderr: TextIO
@@ -99,6 +103,7 @@ class Environment:
     settings: Settings = field(default_factory=Settings)
     argv: tuple[str, ...] = ()
     command: str = ""
+    rank: int = 0
 
     def __post_init__(self) -> None:
         self.stdout = _Stream(self.stdout)  # type: ignore[assignment]
@@ -109,6 +114,12 @@ class Environment:
     def of_process(cls) -> Environment:
         """The streams and variables of this process."""
         return cls(sys.stdout, sys.stderr, os.environ)
+
+    def take_rank(self) -> None:
+        """Under torchrun, let the first rank speak for all, but for an error that another one has alone."""
+        several = int(self.environ.get("WORLD_SIZE") or 1) > 1
+        self.rank = int(self.environ.get("RANK") or 0) if several and TRAINING & set(self.argv) else 0
+        self.settings.quiet += 2 * (self.rank > 0)
 
     def merge(self, *, json: bool, quiet: int, verbose: bool, color: str | None, debug: bool) -> None:
         """Add global options given at one place, before or after the command, to those given at the other."""

@@ -11,7 +11,7 @@ import typer
 from kdcli.cli import github
 from kdcli.cli.env import Environment, Part
 from kdcli.cli.envelope import ErrorItem, Outcome, items_of
-from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, RecipeInvalid, UsageError, Where
+from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, NonFiniteLoss, RankLost, RecipeInvalid, UsageError, Where
 
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
@@ -22,10 +22,12 @@ _COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
 def explain(error: BaseException, env: Environment) -> Outcome:
     """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit codes."""
     if isinstance(error, _ParseError):
-        return _explain_parse_error(error, env)
+        return _explain_parse_error(error, env) if not env.rank else Outcome(exit_code=Exit.USAGE)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
-    known = error if isinstance(error, KdError) else _unforeseen(error)
+    known = error if isinstance(error, KdError) else KdError.unforeseen(error)
+    if env.rank and not _alone(known):
+        return Outcome.failure(items_of(known), known.exit_code)
     show_error(known, env)
     _show_traceback(error, env)
     items = items_of(known)
@@ -33,11 +35,9 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     return Outcome.failure(items, known.exit_code)
 
 
-def _unforeseen(error: BaseException) -> KdError:
-    text = str(error).strip().partition("\n")[0]
-    found = KdError(f"{type(error).__name__}{': ' if text else ''}{text}", hint="this should not happen; --debug shows the traceback")
-    found.crash_file = getattr(error, "crash_file", None)
-    return found
+def _alone(error: KdError) -> bool:
+    """Whether an error of another rank than the first is worth a word: the first says what it has in common, and who was lost."""
+    return error.exit_code == Exit.FAILURE and not isinstance(error, RankLost | NonFiniteLoss)
 
 
 def _explain_parse_error(error: Any, env: Environment) -> Outcome:
@@ -60,7 +60,8 @@ def show_error(error: KdError, env: Environment) -> None:
         if error.hint:
             env.complain(f"  continue:  {error.hint}")
         return
-    env.complain(("error: ", "bold red"), error.message)
+    whose = f"rank {env.rank}: " if env.rank else ""
+    env.complain(("error: ", "bold red"), f"{whose}{error.message}")
     if isinstance(error, RecipeInvalid):
         for problem in error.diagnostics:
             _show_problem(problem, env)

@@ -72,6 +72,10 @@ Sets = Annotated[
 Device = Annotated[
     str | None, _option("--device", key="runtime.device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")
 ]
+Devices = Annotated[
+    int | None,
+    _option("--devices", key="runtime.devices", text="CUDA devices, or CPU processes, that train together.", panel=RUNNING, metavar="N"),
+]
 Precision = Annotated[
     str | None, _option("--precision", key="runtime.precision", text="auto, fp32, bf16 or fp16.", panel=RUNNING, metavar="NAME")
 ]
@@ -122,6 +126,7 @@ KEYS = {
     "--seed": "seed",
     "--name": "name",
     "--device": "runtime.device",
+    "--devices": "runtime.devices",
     "--precision": "runtime.precision",
     "--min-accuracy": "gates.min_accuracy",
     "--max-entropy-gap": "gates.max_entropy_gap",

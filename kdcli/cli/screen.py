@@ -87,8 +87,10 @@ def _data(prepared: Prepared) -> str:
 
 
 def _device(prepared: Prepared) -> str:
+    ranks = f" · {prepared.devices} ranks" if prepared.devices > 1 else ""
+    device = prepared.device if prepared.devices == 1 else prepared.device.partition(":")[0]
     name = prepared.device_name
-    return prepared.device if not name or name == prepared.device else f"{prepared.device} {name}"
+    return f"{device if not name or name == prepared.device else f'{device} {name}'}{ranks}"
 
 
 # ---- after -----------------------------------------------------------------------------------------------------------

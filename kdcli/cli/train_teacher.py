@@ -26,6 +26,7 @@ def run(
     name: o.Name = None,
     sets: o.Sets = None,
     device: o.Device = None,
+    devices: o.Devices = None,
     precision: o.Precision = None,
     out: o.Out = None,
     keep_state: o.KeepState = False,
@@ -38,7 +39,7 @@ def run(
     Without a recipe: the quickstart's teacher, on digits that kd brings along.
     """
     given = {
-        "--model": model, "--data": data, "--epochs": epochs, "--seed": seed, "--name": name, "--device": device,
+        "--model": model, "--data": data, "--epochs": epochs, "--seed": seed, "--name": name, "--device": device, "--devices": devices,
         "--precision": precision, "--min-accuracy": min_accuracy, "--max-ece": max_ece,
     }  # fmt: skip
     flags = o.flags(given)

@@ -39,17 +39,20 @@ class Choice:
     reason: str
 
 
-def choose_device(wanted: str) -> Choice:
+def choose_device(wanted: str, index: int = 0) -> Choice:
     """Resolve "auto", and refuse what this machine does not have.
+
+    Args:
+        index: of the CUDA device, where `wanted` names none.
 
     Raises:
         DeviceUnavailable: no such device here; the message says what there is.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return Choice("cuda:0", "auto: a CUDA device is here") if count else Choice("cpu", "auto: no CUDA device here")
+        return Choice(f"cuda:{index}", "auto: a CUDA device is here") if count else Choice("cpu", "auto: no CUDA device here")
     if wanted.startswith("cuda"):
-        index = int(wanted.partition(":")[2] or 0)
+        index = int(wanted.partition(":")[2] or index)
         if index >= count:
             have = f"this machine has {count} CUDA devices" if count else "this machine has no CUDA device that torch can use"
             raise DeviceUnavailable(f"device {wanted} was asked for, but {have}", hint="--device auto takes what there is")
@@ -92,7 +95,7 @@ class Runtime:
     """Where and in what precision a job computes.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:INDEX".
+        device: "auto", "cpu", "cuda" or "cuda:INDEX". index: of the CUDA device, where none is named.
         precision: of the networks' forward passes; losses, heads and the weights that are trained stay float32 in any case.
         teacher_precision: of the copies that answer for teachers, weights too.
         channels_last: memory layout of images and convolutions.
@@ -110,8 +113,9 @@ class Runtime:
         teacher_precision: Wanted = "auto",
         channels_last: Literal["auto", "on", "off"] = "auto",
         threads: int | None = None,
+        index: int = 0,
     ) -> None:
-        self.device_choice = choose_device(device)
+        self.device_choice = choose_device(device, index)
         self.device = torch.device(self.device_choice.value)
         self.precision_choice = choose_precision(precision, self.device)
         self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]

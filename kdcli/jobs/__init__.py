@@ -56,6 +56,7 @@ ALIASES: Mapping[str, str] = {
     "seed": "seed",
     "name": "name",
     "device": "runtime.device",
+    "devices": "runtime.devices",
     "precision": "runtime.precision",
 }
 
@@ -77,7 +78,8 @@ def train_teacher(
         recipe: a recipe file, a shipped recipe's name, or a resolved recipe; the quickstart's teacher unless given.
         out: folder of the runs. listeners: called with each event of `kdcli.jobs.events`.
         dry_run: build everything, try one minibatch, write nothing and return None.
-        overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed, name, device, precision.
+        overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed, name, device, devices, precision.
+            A script that asks for several devices begins at `if __name__ == "__main__":`, as with all of Python's processes.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
@@ -101,7 +103,7 @@ def distill(
 
     Args:
         recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
-        aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed, name, device, precision.
+        aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed, name, device, devices, precision.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.

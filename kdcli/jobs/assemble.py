@@ -18,14 +18,14 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Score, make_feed
+from kdcli.data.feed import Score, Share, make_feed
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, KdError, UsageError
 from kdcli.header import read_header
-from kdcli.jobs import compiling
-from kdcli.jobs.caching import Stored, Views, Wanted, store
+from kdcli.jobs import compiling, devices
+from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
@@ -53,7 +53,14 @@ def open_source(data: DataSection) -> Any:
 
 
 def open_feed(
-    data: DataSection, *, device: torch.device, seed: int, batch_size: int = 64, workers: int = 0, score: Score | None = None
+    data: DataSection,
+    *,
+    device: torch.device,
+    seed: int,
+    batch_size: int = 64,
+    workers: int = 0,
+    score: Score | None = None,
+    share: Share | None = None,
 ) -> Feed:
     """Batches of a [data] section on a device.
 
@@ -61,6 +68,7 @@ def open_feed(
         seed: decides what is held out, the order of samples and their augmentation.
         batch_size: of training minibatches.
         score: ranks the training images where the section asks for a choice by rank.
+        share: which of a training minibatch's so many samples are wanted; all unless given.
     """
     source = open_source(data)
     return make_feed(
@@ -76,6 +84,7 @@ def open_feed(
         workers=workers,
         restriction=restriction_of(data, source.class_names),
         score=score,
+        share=share,
     )
 
 
@@ -93,7 +102,8 @@ def make_runtime(recipe: Recipe) -> Runtime:
         precision=section.precision,
         teacher_precision=section.teacher_precision,
         channels_last=section.channels_last,
-        threads=section.threads,
+        threads=devices.own_threads(section),
+        index=devices.local_rank(),
     )
 
 
@@ -214,7 +224,7 @@ def assemble(
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
-    stored = _stored(recipe, teachers, feed, runtime, decided, runs)
+    stored = alike(runtime.ranks, lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs), decided)
     asked = tuple(item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
@@ -238,9 +248,10 @@ def _compile(
     asked = [loaded.asked for loaded in teachers]
     seen = compiling.seen_path(method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime)
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
-    choice = compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+    choice = runtime.ranks.from_first(lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen))
     compiling.prepare_cache()
-    runtime.compile(choice, method, asked, min(recipe.train.batch_size, feed.info.num_train))
+    part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
+    runtime.compile(choice, method, asked, part.stop - part.start)
     return seen
 
 
@@ -281,6 +292,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher)
         batch_size=recipe.train.batch_size,
         workers=recipe.runtime.workers,
         score=_score(recipe, runtime, train_teacher),
+        share=runtime.ranks.part if runtime.ranks.size > 1 else None,
     )
 
 
@@ -293,7 +305,8 @@ def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Sco
         else:
             assert recipe.report.reference is not None  # a recipe without either is refused
             loaded = _reference(recipe.report.reference, whole, runtime, train_teacher)
-        return soft_label_entropies(loaded.teacher, whole, runtime, recipe.data.select_temperature)
+        # near ties must fall the same way on all ranks
+        return runtime.ranks.from_first(lambda: soft_label_entropies(loaded.teacher, whole, runtime, recipe.data.select_temperature))
 
     return entropies
 

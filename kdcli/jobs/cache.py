@@ -13,6 +13,7 @@ from kdcli.engine.logit_cache import CachedTeacher
 from kdcli.engine.logit_fill import divergence, fill
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
+from kdcli.jobs import devices
 from kdcli.jobs.assemble import augmentation, load_teachers, make_runtime, training_feed
 from kdcli.jobs.caching import COUNTED, UNCOUNTABLE, Views, store
 from kdcli.jobs.networks import LoadedTeacher
@@ -44,6 +45,7 @@ def fill_cache(
         UsageError: the recipe has no teacher. Incompatible: its views cannot be counted.
         DiskFull: there is no room. Interrupted, Terminated: what is stored stays.
     """
+    devices.refuse_torchrun("kd cache")
     recipe = resolved.recipe
     if not isinstance(recipe, DistillRecipe) or not recipe.teacher:
         raise UsageError("there is no teacher whose logits could be stored", hint="kd cache --teacher RUN, or a recipe with [teacher]")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -15,6 +16,7 @@ from kdcli.data.augment import RULE, Augmentation
 from kdcli.engine.checkpoint import digest
 from kdcli.engine.logit_cache import CachedTeacher, LogitTable
 from kdcli.engine.logit_rows import MOST_CLASSES_OF_TOP, Shape
+from kdcli.engine.ranks import Ranks
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_json, write_error
@@ -182,3 +184,21 @@ def _free_bytes(path: Path) -> int:
         return shutil.disk_usage(there).free
     except OSError as error:
         raise NotWritable(f"cannot look at {there}: {error.strerror}") from error
+
+
+def alike(
+    ranks: Ranks, make: Callable[[Sequence[Wanted] | None], tuple[Stored, ...]], decided: Sequence[Wanted] | None
+) -> tuple[Stored, ...]:
+    """What rank 0 decides, on every rank: the others open the tables that it has made.
+
+    Args:
+        make: the choices, from what was decided before or None. decided: that of an earlier session.
+    """
+    own: list[tuple[Stored, ...]] = []
+
+    def decide() -> list[Wanted]:
+        own.append(make(decided))
+        return [cast("Wanted", item.choice.value) for item in own[0]]
+
+    values = ranks.from_first(decide)
+    return own[0] if own else make(values)

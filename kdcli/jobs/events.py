@@ -59,6 +59,7 @@ class Prepared:
     optimiser: str
     lr: float
     schedule: str
+    devices: int = 1
     choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     resumed_at: str | None = None

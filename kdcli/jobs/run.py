@@ -5,28 +5,25 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
-from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
-from kdcli.engine.inference import InferenceTeacher
-from kdcli.engine.runtime import Runtime
+from kdcli.engine.ranks import Ranks
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
-from kdcli.errors import KdError, NotFound, UsageError
+from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import read_json, write_json, write_text
 from kdcli.header import MODEL_FILE
-from kdcli.jobs import compiling, restricted, rundir
+from kdcli.jobs import account, compiling, devices, restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
-from kdcli.jobs.caching import Stored
-from kdcli.jobs.events import EpochDone, Event, Listener, Prepared
+from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
-from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.probe import Prober
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
@@ -58,20 +55,34 @@ def execute(
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
-    recipe = resolved.recipe
+    resolved = devices.settled(resolved)
     if dry_run:
-        _try(recipe, out)
+        devices.check(resolved.recipe.runtime)
+        _try(resolved.recipe, out)
         return None
+    arguments = {"resolved": resolved, "out": out, "command": command, "keep_state": keep_state, "runs": runs}
+    return devices.shared(resolved.recipe.runtime, _execute, arguments, listeners)
+
+
+def _execute(resolved: Resolved, *, out: Path, listeners: Sequence[Listener], command: str, keep_state: bool, runs: int) -> RunResult:
+    recipe = resolved.recipe
     job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs)
-    parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
-    run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
-    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
-    _write_environment(run, job, command)
+    run = job.runtime.ranks.from_first(lambda: _begin(job, resolved, out, command))
     return _Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
 
 
+def _begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
+    """Reserve the run's directory, and say in it what is about to be done."""
+    recipe = resolved.recipe
+    parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
+    run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
+    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+    account.write_environment(run, job, command)
+    return run
+
+
 def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = False) -> RunResult:
-    """Go on with a run that was stopped; on a CPU the result has the very bits of one that never stopped.
+    """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits of one that never stopped.
 
     Raises:
         NotFound: no run there, or it was stopped before its first state. UsageError: it is finished, or another process is at it.
@@ -84,6 +95,12 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     environment = read_json(run / "environment.json")
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
+    devices.check_same(run, recipe.runtime)
+    return devices.shared(recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners)
+
+
+def _resume(run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_state: bool) -> RunResult:
+    environment = read_json(run / "environment.json")
     # whether a table is used must not depend on what others have stored since
     decided = [item["stored"] for item in environment.get("teacher_logits", ())]
     job = assemble(
@@ -111,7 +128,8 @@ def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners
 def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
     """What is run where a recipe names a teacher's recipe, and the command line that its environment.json shows."""
     length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
-    place = {"data.root": student.data.root, "runtime.device": student.runtime.device, "runtime.threads": student.runtime.threads}
+    runtime = student.runtime
+    place = {"data.root": student.data.root, **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")}}
     values = {key: value for key, value in place.items() if value is not None}
     resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
     return resolved, f"kd train-teacher {section.recipe}{length}"
@@ -136,10 +154,15 @@ def obtain(
         Its directory, and its result if it was made now.
     """
     digest = recipe_hash(resolved.recipe)
-    done = (finished_runs(out) if finished is None else finished).get(digest)
+    ranks = Ranks.current()
+
+    def find() -> tuple[Path | None, Path | None]:
+        done = (finished_runs(out) if finished is None else finished).get(digest)
+        return done, None if done is not None else rundir.unfinished_run(out, digest, ranks.size if ranks.size > 1 else None)
+
+    done, stopped = ranks.from_first(find)
     if done is not None:
         return done, None
-    stopped = rundir.unfinished_run(out, digest)
     if stopped is not None:
         return stopped, resume(stopped, listeners=listeners)
     result = execute(resolved, out=out, listeners=listeners, command=command, runs=runs)
@@ -178,48 +201,17 @@ def _try_one_batch(job: Job) -> None:
         job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
 
 
-def _write_environment(run: Path, job: Job, command: str) -> None:
-    runtime, feed = job.runtime, job.feed
-    write_json(
-        run / "environment.json",
-        {
-            "kind": job.recipe.KIND,
-            "recipe_sha256": recipe_hash(job.recipe),
-            **rundir.environment(command),
-            "device": str(runtime.device),
-            "device_name": runtime.device_name(),
-            "device_reason": runtime.device_choice.reason,
-            "precision": runtime.precision_choice.value,
-            "precision_reason": runtime.precision_choice.reason,
-            "compile": runtime.compile_choice.value,
-            "compile_reason": runtime.compile_choice.reason,
-            "threads": runtime.threads,
-            "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
-            "teacher_logits": [_stored_logits(stored) for stored in job.stored],
-            "data": {
-                "name": feed.info.name,
-                "fingerprint": feed.info.fingerprint,
-                "train": feed.size("train"),
-                "val": feed.size("val"),
-                "test": feed.size("test"),
-                **restricted.kept(feed.info),
-            },
-        },
-    )
-    lines = [f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers]
-    if lines:
-        write_text(run / "teacher.txt", "\n".join(lines) + "\n")
-
-
 class _Execution:
     """Training, measuring and writing of one run, from its reserved directory on."""
 
     def __init__(self, run: Path, job: Job, listeners: Sequence[Listener], notes: tuple[str, ...], *, keep_state: bool) -> None:
         self.run = run
         self.job = job
+        self.ranks = job.runtime.ranks
         self.listeners = tuple(listeners)
         self.notes = notes
         self.keep_state = keep_state
+        self.metrics: rundir.MetricsWriter | None = None
         self.last_epoch: EpochDone | None = None
         self.epochs: int | None = None
         self.started = time.perf_counter()
@@ -233,10 +225,11 @@ class _Execution:
             KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
         """
         try:
-            with rundir.claimed(self.run), StopRequest(f"kd resume {self.run}") as stop:
+            with ExitStack() as claim, self.ranks.noticing(), StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop:
+                self.ranks.from_first(lambda: claim.enter_context(rundir.claimed(self.run)))
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
-            if error.exit_code == 1:
+            if error.exit_code == 1 and not isinstance(error, RankLost):  # of that, the rank that was lost has more to tell
                 error.crash_file = rundir.write_crash(self.run, error)
             raise
         except Exception as error:
@@ -245,10 +238,13 @@ class _Execution:
 
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
         position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
-        metrics = rundir.MetricsWriter(self.run, (position["stage"] + 1, position["epoch"]) if resumed else None)
-        self._emit(self._prepared(f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None))
-        listeners: tuple[Listener, ...] = (metrics, self._remember, *self.listeners)
-        hooks = Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
+        hooks = Hooks(stop=stop)
+        if self.ranks.first:  # the others train, and wait for what this one makes of it
+            self.metrics = rundir.MetricsWriter(self.run, (position["stage"] + 1, position["epoch"]) if resumed else None)
+            place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
+            self._emit(account.prepared(self.job, self.run, self.notes, place))
+            listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
+            hooks = Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -258,11 +254,17 @@ class _Execution:
             state_folder=self.run / rundir.STATE_FOLDER,
             resume=state,
         )
-        network = self._selected(trainer.run())
+        trained = trainer.run()
+        return self.ranks.from_first(lambda: self._conclude(trainer, trained))
+
+    def _conclude(self, trainer: Trainer, trained: Network) -> RunResult:
+        """Measure what came out, and write it all down."""
+        assert self.metrics is not None
+        network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
         outcome = measure_outcome(self.job, network, self.run.name)
-        result = self._result(outcome, network, metrics.earlier_seconds)
-        self._write(result, outcome, network, metrics)
+        result = self._result(outcome, network, self.metrics.earlier_seconds)
+        self._write(result, outcome, network, self.metrics)
         return result
 
     def _emit(self, event: Event) -> None:
@@ -292,40 +294,6 @@ class _Execution:
         if self.job.recipe.train.select == "best":
             load_weights(self._best_path(), network)
         return network
-
-    def _prepared(self, resumed_at: str | None) -> Prepared:
-        job, recipe, info = self.job, self.job.recipe, self.job.feed.info
-        deployed = job.method.deployable()
-        return Prepared(
-            command=recipe.KIND,
-            run=str(self.run),
-            network=architecture(deployed),
-            parameters=parameter_count(deployed),
-            teachers=tuple(loaded.summary for loaded in job.teachers),
-            data=info.name,
-            train=job.feed.size("train"),
-            val=job.feed.size("val"),
-            test=job.feed.size("test"),
-            classes=info.num_classes,
-            input_shape=info.input_shape,
-            device=str(job.runtime.device),
-            device_name=job.runtime.device_name(),
-            device_reason=job.runtime.device_choice.reason,
-            precision=job.runtime.precision_choice.value,
-            precision_reason=job.runtime.precision_choice.reason,
-            choices=_choices(job),
-            method=recipe.method.name,
-            method_options=recipe.method.options,
-            method_source=_paper(recipe.method.name),
-            epochs=recipe.train.epochs,
-            batches=job.feed.train_batches,
-            batch_size=recipe.train.batch_size,
-            optimiser=recipe.optim.name,
-            lr=recipe.optim.lr,
-            schedule=recipe.schedule.name,
-            notes=(*self.notes, *restricted.notes(recipe.data, info, job.ranked_by), *_cache_notes(job)),
-            resumed_at=resumed_at,
-        )
 
     def _result(self, outcome: Outcome, network: Network, earlier_seconds: float) -> RunResult:
         recipe = self.job.recipe
@@ -369,47 +337,3 @@ class _Execution:
         rundir.point_latest(self.run)
         if not self.keep_state:
             rundir.drop_state(self.run)
-
-
-def _choices(job: Job) -> tuple[str, ...]:
-    """What was chosen to make training fast, and why."""
-    runtime = job.runtime
-    compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
-    lines = [f"{compiled}: {runtime.compile_choice.reason}"]
-    for loaded in job.teachers:
-        graph = _graph(loaded, runtime)
-        norms = f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
-        lines.append(f"teacher {loaded.architecture} in {graph['precision']}{norms}: {graph['reason']}")
-    return tuple(dict.fromkeys(lines))
-
-
-def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
-    """The copy of a teacher's network that answers in training."""
-    asked = loaded.asked
-    assert isinstance(asked, InferenceTeacher)
-    choice = runtime.teacher_choice
-    return {"precision": choice.value, "reason": choice.reason, "norms": asked.norms, "folded": asked.folded}
-
-
-def _cache_notes(job: Job) -> list[str]:
-    """What was decided about stored teacher logits, where a method could use them."""
-    if not catalog.entry("method", job.recipe.method.name).facts.get("cacheable"):
-        return []
-    names = [f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers]
-    choices = [stored.choice for stored in job.stored]
-    return [f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}" for name, choice in zip(names, choices, strict=True)]
-
-
-def _stored_logits(stored: Stored) -> dict[str, str | None]:
-    table = str(stored.teacher.table.path) if stored.teacher is not None else None
-    return {"stored": stored.choice.value, "reason": stored.choice.reason, "table": table}
-
-
-_STORED = {"exact": "stored", "off": "not stored"}
-
-
-def _paper(method: str) -> str:
-    for line in catalog.entry("method", method).doc.splitlines():
-        if line.startswith("Paper:") and not line.startswith("Paper: none"):
-            return line.removeprefix("Paper:").strip()
-    return ""

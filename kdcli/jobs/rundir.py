@@ -183,10 +183,15 @@ def drop_state(run: Path) -> None:
     shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)
 
 
-def unfinished_run(out: Path, recipe_sha256: str) -> Path | None:
-    """A run of the recipe under OUT that was stopped and can be resumed; not one that another process is at work on."""
+def unfinished_run(out: Path, recipe_sha256: str, devices: int | None = None) -> Path | None:
+    """A run of the recipe under OUT that was stopped and can be resumed; not one that another process is at work on.
+
+    Args:
+        devices: as many it must have been trained on; any number unless given.
+    """
     stopped = (path.parent for path in sorted(out.glob("*/environment.json")) if not (path.parent / "summary.json").exists())
-    ours = (run for run in stopped if _recipe_of(run / "environment.json") == recipe_sha256 and any(run.glob("state/state-*")))
+    same = (run for run in stopped if _fact(run, "recipe_sha256") == recipe_sha256 and devices in {None, _fact(run, "devices")})
+    ours = (run for run in same if any(run.glob("state/state-*")))
     return next((run for run in ours if not _busy(run)), None)
 
 
@@ -224,7 +229,7 @@ def _lock(handle: IO[bytes]) -> bool:
     return True
 
 
-def _recipe_of(path: Path) -> str | None:
+def _fact(run: Path, name: str) -> Any:
     with contextlib.suppress(Exception):  # a foreign or half-written file is no match
-        return str(read_json(path).get("recipe_sha256"))
+        return read_json(run / "environment.json").get(name)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -16,11 +17,13 @@ class StopRequest:
     Args:
         again: the command that goes on from there, for the hint.
         kept: what is not lost, for the message.
+        agree: the largest of all ranks' signals from that of this one, so that all stop at the same step.
     """
 
-    def __init__(self, again: str, *, kept: str = "the state is saved") -> None:
+    def __init__(self, again: str, *, kept: str = "the state is saved", agree: Callable[[int], int] = int) -> None:
         self._again = again
         self._kept = kept
+        self._agree = agree
         self._signal: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -40,10 +43,16 @@ class StopRequest:
         elif number == signal.SIGINT:  # a person is in a hurry; a second SIGTERM is only a scheduler that tells every process
             raise KeyboardInterrupt
 
+    @property
+    def received(self) -> int | None:
+        """What this process was sent first."""
+        return self._signal
+
     def __call__(self) -> KdError | None:
         """The error to stop with, or None."""
-        if self._signal is None:
+        number = self._agree(self._signal or 0)
+        if not number:
             return None
-        if self._signal == signal.SIGTERM:
+        if number == signal.SIGTERM:
             return Terminated(f"terminated; {self._kept}", hint=self._again)
         return Interrupted(f"interrupted; {self._kept}", hint=self._again)

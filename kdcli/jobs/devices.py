@@ -1,0 +1,182 @@
+"""How many processes train one run together: what a recipe asks for, what torchrun started, and what this machine has.
+
+Started by `--devices` (kdcli.jobs.launch) or by torchrun, every rank does the whole job. They differ in this: each trains on its part of
+every minibatch, and only the first speaks, measures and writes, while the others wait for what it makes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import distributed
+
+from kdcli.engine.ranks import Ranks
+from kdcli.engine.runtime import choose_device
+from kdcli.errors import DeviceUnavailable, UsageError
+from kdcli.jobs.events import Listener
+from kdcli.recipe.resolve import Resolved
+from kdcli.recipe.schema import RuntimeSection
+
+T = TypeVar("T")
+
+# Ranks wait this long for each other, and the first may measure for hours. That one died they learn at once, from the connection
+# or from who started them; one that hangs would hang alone as well.
+_PATIENCE = timedelta(days=1)
+
+
+def settled(resolved: Resolved) -> Resolved:
+    """A recipe with as many devices as there are ranks, if there are several already.
+
+    Raises:
+        UsageError: it asks for another number, or its minibatches are too small to share.
+    """
+    size, asked = _size(), resolved.recipe.runtime.devices
+    if size in {1, asked}:
+        return resolved
+    if asked > 1:
+        raise UsageError(f"runtime.devices is {asked}, and {size} ranks were started", hint="leave it out: torchrun says how many")
+    recipe = resolved.recipe
+    fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+    try:
+        changed = type(recipe)(**{**fields, "runtime": recipe.runtime.model_copy(update={"devices": size})})
+        RuntimeSection.model_validate(changed.runtime.model_dump())
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["msg"]) from error
+    return replace(resolved, recipe=changed, origins={**resolved.origins, "runtime.devices": "torchrun"})
+
+
+def check_same(run: Path, section: RuntimeSection) -> None:
+    """Refuse to go on with a run on another number of ranks than it has had.
+
+    Raises:
+        UsageError: torchrun started another number.
+    """
+    if _size() not in {1, section.devices}:
+        had = "one process" if section.devices == 1 else f"{section.devices} ranks"
+        raise UsageError(f"{run} was trained by {had}, and torchrun started {_size()}", hint=f"kd resume {run}, without torchrun")
+
+
+def check(section: RuntimeSection) -> None:
+    """Refuse more devices than this machine has.
+
+    Raises:
+        DeviceUnavailable: says how many there are.
+    """
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)) if _size() > 1 else section.devices
+    if count == 1:
+        return
+    if _on_cuda(section):
+        have, what = torch.cuda.device_count(), "CUDA device"
+    else:
+        have, what = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "CPU core"
+    if count > have:
+        hint = f"--devices {have} at most" if have > 1 else "leave --devices out"
+        raise DeviceUnavailable(f"{count} devices were asked for, and this machine has {have} {what}{'s' * (have > 1)}", hint=hint)
+
+
+def refuse_torchrun(command: str) -> None:
+    """Refuse to do on several ranks what would be done several times.
+
+    Raises:
+        UsageError: torchrun started this process beside others.
+    """
+    if _size() > 1:
+        raise UsageError(f"{command} is one process, and torchrun started {_size()}", hint=f"{command}, with runtime.devices in the recipe")
+
+
+def local_rank() -> int:
+    """The number of the CUDA device that is this process's, where none is named."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if Ranks.current().size > 1 else 0
+
+
+def own_threads(section: RuntimeSection) -> int | None:
+    """The CPU threads of this rank; the process's own setting where the recipe has none."""
+    if section.threads is None or Ranks.current().size == 1:
+        return section.threads
+    return max(section.threads // int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)), 1)
+
+
+def shared(section: RuntimeSection, task: Callable[..., T], arguments: Mapping[str, Any], listeners: Sequence[Listener]) -> T:
+    """Do a task on as many ranks as a recipe asks for: in this process, among those that there are, or on some started for it.
+
+    Args:
+        task: a function of a module, called with `arguments` and `listeners`; these hear the first rank only.
+
+    Raises:
+        KdError: of the task; with the rank in its message, where one rank failed alone.
+        RankLost: a rank was killed. DeviceUnavailable: this machine has not so many devices.
+    """
+    if section.devices == 1:
+        return task(**arguments, listeners=listeners)
+    check(section)
+    if _size() == 1:
+        from kdcli.jobs.launch import start
+
+        found: T = start(section, task, arguments, listeners)
+        return found
+    with joined(section):
+        ranks = Ranks.current()
+        with ranks.noticing():
+            return task(**arguments, listeners=listeners if ranks.first else ())
+
+
+@contextmanager
+def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
+    """Be one of the ranks that RANK and WORLD_SIZE speak of; as it was if it is one already.
+
+    Args:
+        meeting: where ranks find each other, as torch.distributed has it.
+    """
+    if Ranks.current().size > 1:
+        yield
+        return
+    cuda, rank = _on_cuda(section), int(os.environ["RANK"])
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if rank:
+        warnings.simplefilter("ignore")  # the first says it already
+    with _nothing_on_stdout():
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            init_method=meeting,
+            rank=rank,
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=_PATIENCE,
+        )
+    yield
+    distributed.destroy_process_group()  # not after an error: another rank may never come to it
+
+
+@contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to stderr what libraries print from C: stdout is the answer's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _on_cuda(section: RuntimeSection) -> bool:
+    return choose_device(section.device).value != "cpu"
+
+
+def _size() -> int:
+    """Processes that do this job: those of torch.distributed, or those that torchrun has started and that are yet to meet."""
+    if Ranks.current().size > 1:
+        return Ranks.current().size
+    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    return int(os.environ["WORLD_SIZE"]) if told else 1

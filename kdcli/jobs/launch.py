@@ -1,0 +1,247 @@
+"""Ranks as processes of this machine: started by PyTorch, listened to, told to stop, and mourned.
+
+The launcher is none of them. It hears what the first rank has to say, passes it on to the listeners, and notices when a rank dies;
+so one process speaks, whatever becomes of the others. A rank is stopped by SIGTERM alone: Ctrl-C reaches every process of
+a terminal, and the launcher decides what it means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import multiprocessing
+
+from kdcli.engine.ranks import Ranks
+from kdcli.errors import Interrupted, KdError, RankLost, Terminated
+from kdcli.jobs.devices import joined
+from kdcli.jobs.events import Event, Listener, Prepared, StepDone
+from kdcli.jobs.stop import StopRequest
+from kdcli.recipe.schema import RuntimeSection
+
+_READ_SECONDS = 0.25  # losses live on the device, and reading them waits for it
+_TURN_SECONDS = 0.2  # a signal is passed on that late at most
+_GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a rank ended. error: what it raised, None if it did its work. trace: the traceback, for --debug."""
+
+    result: Any = None
+    error: KdError | None = None
+    trace: str = ""
+
+
+class _Trace(Exception):
+    """The traceback of an error in another process."""
+
+
+def start(section: RuntimeSection, task: Callable[..., Any], arguments: Mapping[str, Any], listeners: Sequence[Listener]) -> Any:
+    """Do a task on ranks that are started for it; returns what it returns on the first.
+
+    Args and errors: see kdcli.jobs.devices.shared.
+    """
+    count = section.devices
+    threads = max((section.threads or torch.get_num_threads()) // count, 1)
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(count)]
+    theirs = tuple(pipe[1] for pipe in pipes)
+    with tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder, StopRequest("") as stop:
+        with _signals_for_the_launcher():
+            given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
+            context = multiprocessing.start_processes(_rank, given, nprocs=count, join=False, start_method="spawn")
+        for line in theirs:
+            line.close()
+        return _Watch(context.processes, [pipe[0] for pipe in pipes], listeners).until_the_end(stop)
+
+
+@contextlib.contextmanager
+def _signals_for_the_launcher() -> Iterator[None]:
+    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a child and all its threads."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Watch:
+    """What the launcher does until the last rank has ended."""
+
+    def __init__(self, processes: Sequence[SpawnProcess], lines: Sequence[Connection], listeners: Sequence[Listener]) -> None:
+        self._processes = processes
+        self._lines = dict(zip(lines, range(len(lines)), strict=True))
+        self._listeners = listeners
+        self._outcomes: dict[int, _Outcome] = {}  # in the order in which they came
+        self._died: dict[int, int] = {}  # exit codes of those that we did not kill
+        self._run: str | None = None
+
+    def until_the_end(self, stop: StopRequest) -> Any:
+        """The result of the first rank, or the error that ended the job. No process is left behind."""
+        told, deadline = False, float("inf")
+        try:
+            while any(process.is_alive() for process in self._processes) and time.monotonic() < deadline:
+                self._hear(_TURN_SECONDS)
+                if stop.received and not told:
+                    told = True
+                    for process in self._processes:
+                        process.terminate()
+                if deadline == float("inf") and self._trouble():
+                    deadline = time.monotonic() + _GRACE_SECONDS
+            self._trouble()
+        finally:
+            for process in self._processes:
+                process.kill()
+                process.join()
+        self._hear(0)
+        return self._verdict(stop)
+
+    def _hear(self, seconds: float) -> None:
+        sentinels = [process.sentinel for process in self._processes if process.is_alive()]
+        connection.wait([*self._lines, *sentinels], seconds)
+        for line, rank in list(self._lines.items()):
+            try:
+                while line.poll():
+                    self._take(rank, line.recv())
+            except (EOFError, OSError):
+                del self._lines[line]
+
+    def _take(self, rank: int, message: Event | _Outcome) -> None:
+        if isinstance(message, _Outcome):
+            self._outcomes[rank] = message
+            return
+        if isinstance(message, Prepared):
+            self._run = message.run
+        for listener in self._listeners:
+            listener(message)
+
+    def _trouble(self) -> bool:
+        """Whether a rank has failed."""
+        ended = {rank: process.exitcode for rank, process in enumerate(self._processes)}
+        self._died |= {rank: code for rank, code in ended.items() if code and rank not in self._outcomes}
+        return bool(self._died) or any(outcome.error is not None for outcome in self._outcomes.values())
+
+    def _verdict(self, stop: StopRequest) -> Any:
+        failed = {rank: outcome for rank, outcome in self._outcomes.items() if outcome.error is not None}
+        if stop.received and (failed or self._died):
+            self._stopped(stop, failed)
+        if self._died:
+            self._lost()
+        causes = {rank: outcome for rank, outcome in failed.items() if not isinstance(outcome.error, RankLost)} or failed
+        if causes:
+            self._failed(causes)
+        return self._outcomes[0].result
+
+    def _stopped(self, stop: StopRequest, failed: Mapping[int, _Outcome]) -> None:
+        """Stopped, as the user asked: unless something else went wrong before."""
+        told = next((outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)), None)
+        if told is None and any(not isinstance(outcome.error, RankLost) for outcome in failed.values()):
+            return
+        message, hint = (told.message, told.hint) if told is not None else ("terminated before training began", None)
+        if stop.received == signal.SIGTERM:
+            raise Terminated(message, hint=hint)
+        raise Interrupted(message.replace("terminated", "interrupted", 1), hint=hint)
+
+    def _lost(self) -> NoReturn:
+        rank, code = next(iter(sorted(self._died.items())))
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        kept = self._run is not None and any(Path(self._run).glob("state/state-*"))
+        hint = f"kd resume {self._run}" if kept else "no state had been saved: start it again"
+        raise RankLost(f"rank {rank} of {len(self._processes)} {how}", hint=hint)
+
+    def _failed(self, causes: Mapping[int, _Outcome]) -> NoReturn:
+        rank, first = next(iter(causes.items()))
+        error = first.error
+        assert error is not None
+        alike = {str(outcome.error) for outcome in causes.values()} == {str(error)} and len(causes) > 1
+        if not alike and not isinstance(error, RankLost):  # what all ranks say needs no name
+            error.message = f"rank {rank} of {len(self._processes)}: {error.message}"
+        raise error from _Trace(first.trace)
+
+
+# ---- in a rank -------------------------------------------------------------------------------------------------------
+
+
+def _rank(
+    rank: int,
+    lines: Sequence[Connection],
+    meeting: str,
+    section: RuntimeSection,
+    threads: int,
+    task: Callable[..., Any],
+    arguments: Mapping[str, Any],
+) -> None:
+    """What the process of one rank does."""
+    for other in lines[:rank] + lines[rank + 1 :]:
+        other.close()  # else nobody would notice that the other rank has died in the middle of a message
+    signal.signal(signal.SIGTERM, _stop_at_once)
+    _end_with_the_launcher()
+    _be_quiet(first=rank == 0)
+    torch.set_num_threads(threads)
+    size = str(section.devices)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
+    try:
+        with joined(section, meeting), Ranks.current().noticing():
+            outcome = _Outcome(task(**arguments, listeners=(_Teller(lines[rank]),) if rank == 0 else ()))
+    except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
+        outcome = _Outcome(error=error if isinstance(error, KdError) else KdError.unforeseen(error), trace=traceback.format_exc())
+    with contextlib.suppress(OSError):  # the launcher is gone: nobody listens
+        lines[rank].send(outcome if rank == 0 else replace(outcome, result=None))
+
+
+def _stop_at_once(_number: int, _frame: object) -> NoReturn:
+    raise Terminated("terminated before training began")
+
+
+def _end_with_the_launcher() -> None:
+    """Save the state and end, should the launcher be killed; and soon, whatever hangs."""
+    launcher = parent_process()
+    assert launcher is not None
+
+    def watch() -> None:
+        connection.wait([launcher.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(6 * _GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _be_quiet(*, first: bool) -> None:
+    """Stdout is the launcher's; warnings and the like are worth saying once."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if not first:
+        os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+class _Teller:
+    """Sends events to the launcher; a step's values are read now and then."""
+
+    def __init__(self, line: Connection) -> None:
+        self._line = line
+        self._read_at = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            now = time.monotonic()
+            if now - self._read_at < _READ_SECONDS:
+                return
+            self._read_at = now
+            event = replace(event, losses={name: float(value) for name, value in event.losses.items()}, correct=int(event.correct))
+        with contextlib.suppress(OSError):  # the launcher is gone: what remains is to save the state
+            self._line.send(event)
