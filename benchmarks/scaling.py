@@ -1,0 +1,257 @@
+"""How cost grows: with samples, length of a run, classes, students and ranks; memory with the batch; and the time to the first step.
+
+Cost per image must not grow with the number of samples, the length of the run or the number of students. Networks are small on purpose:
+what grows shows beside them first.
+
+    python -m benchmarks.scaling
+    python -m benchmarks.scaling --only samples memory --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import figures
+from benchmarks.figures import Ratio, Segment, Spread, in_turn, ratio, spread
+from benchmarks.pairs import BATCH, PAIRS, Pair, make_noise, make_teacher, workshop
+from benchmarks.processes import resident_mib, seconds_of, seconds_to_first_step, summary_of
+from benchmarks.segments import Bare, Engine, Place, distill_recipe, fill_with_noise, plain_recipe, write_recipe
+from benchmarks.table import sweep_seconds, write_sweep
+
+SMALL = Pair("resnet14", "resnet8", shape=(3, 16, 16), classes=10, crop=0, flip=False)
+FLAT = 0.9  # speed at the far end of an axis over that at its near end, where cost must not grow: the rest is noise
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was measured along one axis.
+
+    rows: values by label, several of one label where it was measured several times. ratios: what follows from them.
+    """
+
+    title: str
+    unit: str
+    rows: Mapping[str, Sequence[float]]
+    ratios: Sequence[Ratio] = ()
+    digits: int = 0
+
+    def show(self) -> None:
+        """Print it."""
+        print(f"{self.title}\n  {self.unit:46}  {'median':>8}  {'range':>17}")
+        for label, values in self.rows.items():
+            found: Spread = spread(values)
+            print(f"  {label:46}  {found.show(self.digits)}")
+        if self.ratios:
+            print(f"  {'ratio':58}  {'median':>6}  {'range':>13}")
+        for item in self.ratios:
+            print(f"  {item.name:58}  {item.show()}")
+        print(flush=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every value."""
+        rows = {label: list(values) for label, values in self.rows.items()}
+        return {"unit": self.unit, "rows": rows, "ratios": {item.name: item.to_json() for item in self.ratios}}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything; the tests take less."""
+
+    rounds: int = 3
+    threads: int | None = None
+    samples: tuple[int, ...] = (1_024, 8_192, 32_768)
+    epochs: int = 60
+    classes: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    images: int = 40 * BATCH  # of any number of classes, but one each at least
+    students: int = 12
+    ranks: tuple[int, ...] = (1, 2)
+    batches: tuple[int, ...] = (32, 64, 128, 256, 512)
+
+
+def _engines(pair: Pair, folder: Path, samples: int, sizes: Sizes) -> dict[str, Engine]:
+    """Plain training of a pair's student, and distillation with stored logits, on so many pictures."""
+    noise = make_noise(folder / f"{samples}-{pair.classes}.npz", pair.shape, pair.classes, train=samples, test=BATCH)
+    teacher = make_teacher(pair, noise, folder)
+    place, batches = Place(noise.path, sizes.threads), samples // BATCH
+    stored = Engine(distill_recipe(pair, place, "auto", batches=batches, teacher=teacher, cache="exact"))
+    fill_with_noise(stored)
+    return {"student alone": Engine(plain_recipe(pair, place, "auto", batches=batches)), "stored logits": stored}
+
+
+def samples(sizes: Sizes) -> Part:
+    """Whole epochs of training sets of different length."""
+    with workshop() as folder:
+        segments: dict[str, Segment] = {}
+        for count in sizes.samples:
+            segments |= {f"{name}, {count:,} images": engine.segment for name, engine in _engines(SMALL, folder, count, sizes).items()}
+        speeds = _after_one(segments, sizes.rounds)
+    least, most = sizes.samples[0], sizes.samples[-1]
+    found = [
+        ratio(f"{name}: {most:,} / {least:,} images", speeds[f"{name}, {most:,} images"], speeds[f"{name}, {least:,} images"], FLAT)
+        for name in ("student alone", "stored logits")
+    ]
+    return Part("cost against number of samples: whole epochs", "images/s", speeds, found)
+
+
+def length(sizes: Sizes) -> Part:
+    """One long run on few pictures: its second quarter beside its last."""
+    with workshop() as folder:
+        engine = _engines(SMALL, folder, sizes.samples[0], sizes)["stored logits"]
+        engine.segment()
+        quarter = max(sizes.epochs // 4, 1)
+        early = [timed.speed for timed in engine.epochs(2 * quarter)][quarter:]
+        before = resident_mib()
+        late = [timed.speed for timed in engine.epochs(2 * quarter)][quarter:]
+        after = resident_mib()
+    rows = {f"epochs {quarter + 1} to {2 * quarter}": early, f"epochs {3 * quarter + 1} to {4 * quarter}": late}
+    if before is not None and after is not None:
+        rows["memory gained in the second half, MiB"] = [after - before]
+    medians = [statistics.median(values) for values in (late, early)]
+    found = Ratio("late / early", (medians[0] / medians[1],), FLAT)
+    return Part(f"cost against length of the run: epochs of {sizes.samples[0]:,} images, stored logits", "images/s", rows, [found])
+
+
+def classes(sizes: Sizes) -> Part:
+    """Pictures of more and more classes; the head grows with them, so that the floor does too."""
+    segments: dict[str, Segment] = {}
+    with workshop() as folder:
+        for number in sizes.classes:
+            count = -(-max(number, sizes.images) // BATCH) * BATCH  # every class needs an image
+            engines = _engines(replace(SMALL, classes=number), folder, count, sizes)
+            segments |= {f"{name}, {number:,} classes": engine.segment for name, engine in engines.items()}
+            segments[f"bare student, {number:,} classes"] = Bare(engines["student alone"]).segment
+        speeds = _after_one(segments, sizes.rounds)
+    pairs = (("student alone", "bare student"), ("stored logits", "student alone"))
+    found = [
+        ratio(f"{a} / {b}, {number:,} classes", speeds[f"{a}, {number:,} classes"], speeds[f"{b}, {number:,} classes"])
+        for a, b in pairs
+        for number in sizes.classes
+    ]
+    return Part("cost against number of classes: whole epochs", "images/s", speeds, found)
+
+
+def _after_one(segments: Mapping[str, Segment], rounds: int) -> dict[str, list[float]]:
+    for segment in segments.values():
+        segment()
+    return in_turn(segments, rounds)
+
+
+def students(sizes: Sizes) -> Part:
+    """The cells of a sweep, everything included: the second third beside the last."""
+    with workshop() as folder:
+        noise = make_noise(folder / "noise.npz", SMALL.shape, SMALL.classes, train=16 * BATCH, test=4 * BATCH)
+        teacher = make_teacher(SMALL, noise, folder)
+        sweep = write_sweep(folder, SMALL, Place(noise.path, sizes.threads), teacher, students=sizes.students, epochs=1)
+        cells = sweep_seconds(sweep, folder / "runs")
+    third = max(sizes.students // 3, 1)
+    early, late = cells[-2 * third : -third], cells[-third:]
+    rows = {"the first cell": cells[:1], "the second third": early, "the last third": late}
+    found = Ratio("speed of the last third / the second", (statistics.median(early) / statistics.median(late),), FLAT)
+    return Part(f"cost against number of students: {sizes.students} cells of one sweep", "seconds a cell", rows, [found], digits=2)
+
+
+def memory(sizes: Sizes) -> Part:
+    """The most that a job takes, a process for each batch size. The batch of the test is small, so that training decides."""
+    pair = PAIRS["resnet56-resnet20"]
+    peaks: dict[int, float] = {}
+    with workshop() as folder:
+        noise = make_noise(folder / "noise.npz", pair.shape, pair.classes, train=2 * max(sizes.batches), test=2 * BATCH)
+        teacher = make_teacher(pair, noise, folder)
+        for size in sizes.batches:
+            changes = {"train.batch_size": size, "train.epochs": 1, "data.eval_batch_size": 32}
+            recipe = write_recipe(folder / f"batch-{size}.toml", pair, Place(noise.path, sizes.threads), teacher, changes)
+            peaks[size] = summary_of(["distill", str(recipe), "--out", str(folder)])["peak_memory_mib"]
+    rows = {f"batch {size}": [peak] for size, peak in peaks.items()}
+    for smaller, larger in zip(sizes.batches, sizes.batches[1:], strict=False):
+        rows[f"each image more, batch {smaller} to {larger}"] = [(peaks[larger] - peaks[smaller]) / (larger - smaller)]
+    return Part("memory against batch: resnet56-resnet20, live teacher", "MiB", rows, digits=2)
+
+
+def start(sizes: Sizes) -> Part:
+    """Fresh processes from their start to the end of their first optimiser step, beside what importing torch takes.
+
+    A job of one epoch; the first job that is long enough to be compiled; and the second of the kind, which finds compiled code.
+    """
+    pair = PAIRS["resnet56-resnet20"]
+    taken: dict[str, list[float]] = {name: [] for name in ("import torch", "a short job", "a long job", "a long job again")}
+    with workshop() as folder:
+        noise = make_noise(folder / "noise.npz", pair.shape, pair.classes, train=16 * BATCH, test=2 * BATCH)
+        teacher, place = make_teacher(pair, noise, folder), Place(noise.path, sizes.threads)
+        short, long = (
+            write_recipe(folder / f"{epochs}.toml", pair, place, teacher, {"train.epochs": epochs}) for epochs in (1, -(-pair.steps // 16))
+        )
+        for number in range(sizes.rounds):
+            fresh = folder / f"cache-{number}"
+            taken["import torch"].append(seconds_of(["-c", "import torch"]))
+            for name, recipe in (("a short job", short), ("a long job", long), ("a long job again", long)):
+                taken[name].append(seconds_to_first_step(recipe, folder / "runs", fresh))
+    floor = taken["import torch"]
+    found = [ratio(f"{name} / import torch", values, floor) for name, values in taken.items() if values is not floor]
+    return Part("start of kd distill to its first step: resnet56-resnet20", "seconds", taken, found, digits=2)
+
+
+def ranks(sizes: Sizes) -> Part:
+    """One process beside several that share its minibatches and its cores: the speed of a run's last epoch."""
+    counts = [count for count in sizes.ranks if count <= (os.cpu_count() or 1)]
+    speeds: dict[str, list[float]] = {f"{count} rank{'s' * (count > 1)}": [] for count in counts}
+    with workshop() as folder:
+        noise = make_noise(folder / "noise.npz", SMALL.shape, SMALL.classes, train=32 * BATCH, test=BATCH)
+        teacher, place = make_teacher(SMALL, noise, folder), Place(noise.path, sizes.threads, device="cpu")
+        recipes = [
+            write_recipe(folder / f"{count}.toml", SMALL, place, teacher, {"runtime.devices": count, "train.epochs": 2}) for count in counts
+        ]
+        for _ in range(sizes.rounds):
+            for recipe, values in zip(recipes, speeds.values(), strict=True):
+                values.append(summary_of(["distill", str(recipe), "--out", str(folder)])["images_per_second"])
+    first, *others = speeds
+    found = [ratio(f"{name} / {first}", speeds[name], speeds[first]) for name in others]
+    return Part("cost against number of ranks: gloo, the same cores, the same batch in all", "images/s", speeds, found)
+
+
+PARTS: Mapping[str, Callable[[Sizes], Part]] = {
+    "samples": samples,
+    "length": length,
+    "classes": classes,
+    "students": students,
+    "ranks": ranks,
+    "memory": memory,
+    "start": start,
+}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options of this benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of samples, classes, ranks and start (default 3)")
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice unless given")
+    parser.add_argument("--json", type=Path, help="where the numbers go; benchmarks/results/scaling.json unless given")
+    return parser
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = arguments().parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    facts = figures.machine()
+    figures.show_machine(facts)
+    found: dict[str, Any] = {}
+    for name in options.only:
+        part = PARTS[name](Sizes(rounds=options.rounds, threads=options.threads))
+        part.show()
+        found[name] = part.to_json()
+    settings = {"batch": BATCH, "rounds": options.rounds, "threads": options.threads}
+    figures.keep("scaling", facts, {"settings": settings, "parts": found}, options.json)
+
+
+if __name__ == "__main__":
+    main()
