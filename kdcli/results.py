@@ -250,8 +250,8 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class ResponseAt:
-    """How one network responds at one temperature: mean entropy and free energy of centred logits, over samples and by
-    class; None for a class without samples.
+    """How one network responds at one temperature: mean entropy and free energy of centred logits, over samples (bootstrap
+    intervals) and by class; None for a class without samples.
     """
 
     temperature: float
@@ -277,7 +277,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class PairAt:
-    """Student against teacher at one temperature.
+    """Student against teacher at one temperature; intervals are bootstrapped over samples.
 
     entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for entropy and
     (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0 to float32 rounding.

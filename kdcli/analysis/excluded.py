@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdcli.analysis.measures import correct, wilson
+from kdcli.analysis.measures import correct
+from kdcli.intervals import wilson
 from kdcli.results import Excluded, ExcludedClass, Interval
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -15,9 +14,8 @@ from kdcli.analysis.energy import energies
 from kdcli.analysis.inputs import check_class_names, check_logits
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
-from kdcli.results import Interval, Measures
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+from kdcli.intervals import wilson
+from kdcli.results import Measures
 
 
 def measure(
@@ -74,14 +72,6 @@ def rank(logits: Tensor, targets: Tensor) -> Tensor:
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Which samples are classified correctly, [n] bool: what `mcnemar` compares."""
     return rank(logits, targets) == 0
-
-
-def wilson(hits: int, n: int) -> Interval:
-    """The 95 % score interval of a proportion (Wilson, JASA 1927); honest near 0 and 1, where networks live."""
-    share, z2 = hits / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half)
 
 
 def per_class_accuracy(logits: Tensor, targets: Tensor, class_names: Sequence[str]) -> dict[str, float]:

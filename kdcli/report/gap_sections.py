@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from kdcli.intervals import wilson
 from kdcli.report import explain_tables as tables
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, images, largest_classes
@@ -64,9 +65,10 @@ def gap(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
 
 def _gap_text(report: GapReport) -> Iterator[str]:
     if found := first_raw_pair(report):
+        same = wilson(round(found.agreement * report.n), report.n)
         yield (
             f"{'Student' if _one_student(report) else found.student} and teacher give the same answer on {words.percent(found.agreement, report.n)} "
-            f"of {words.plural(report.n, 'image')}. Classes with the largest entropy gap: {largest_classes(report, found)}."
+            f"of {words.plural(report.n, 'image')} ({words.percent_range(same, report.n)}{words.NBSP}%). Classes with the largest entropy gap: {largest_classes(report, found)}."
         )
 
 

@@ -60,6 +60,7 @@ def render(template: str, **content: Any) -> str:
     loader = PackageLoader("kdcli.report")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["toml"] = highlighted
+    pages.filters["kept"] = words.kept
     return pages.get_template(template).render(**content)
 
 

@@ -28,6 +28,8 @@ LEAST_VARIED = 0.003  # where the axis of CV_col begins: what is below it is con
 
 def entropy_by_temperature(report: GapReport, palette: Palette) -> Picture:
     """Mean entropy against temperature, one line a network, and each class of an only one (paper 001, figures 3 and 6)."""
+    from matplotlib.ticker import MaxNLocator
+
     ceiling = float(np.log(max(len(report.class_names), 2)))
     shown = _networks(report, palette)
     with house_style("entropy-temperature"):
@@ -47,6 +49,7 @@ def entropy_by_temperature(report: GapReport, palette: Palette) -> Picture:
         top = (max(report.temperatures), ceiling)
         axes.annotate("log K: uniform", top, (0, 3), textcoords="offset points", fontsize=SMALL, color=MUTED, ha="right")
         axes.set_xlabel("temperature τ")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         axes.set_ylabel("mean entropy, nats")
         axes.set_ylim(bottom=0, top=1.13 * ceiling)
         legend(axes, columns=2)

@@ -7,6 +7,7 @@ a dot, never a zero. Minus signs are real ones, thousands are kept apart by a sp
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,11 @@ def count(value: int) -> str:
 def disk(size: int) -> str:
     """Room on a disk, from bytes: 30 kB, 1,628.1 MB."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+
+
+def kept(text: str) -> str:
+    """The text, in which no line ends between a letter and its value: n = 360, τ = 4."""
+    return re.sub(r"(?<!\S)(n|τ|K|ρ|r) = ", rf"\1{NBSP}={NBSP}", text)
 
 
 def duration(seconds: float | None) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdcli.analysis.measures import wilson
 from kdcli.errors import Incompatible, Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.header import read_header
+from kdcli.intervals import wilson
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
 from kdcli.jobs.assemble import assemble, open_source
 from kdcli.jobs.events import EpochDone, Prepared
