@@ -93,11 +93,16 @@ class Narrator:
 
     def cell_done(self, event: events.CellDone) -> None:
         """A cell of a sweep ended."""
-        marks = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
-        detail = event.error or event.run or ""
-        accuracy = event.metrics.get("accuracy")
-        shown = f"  {words.percent(accuracy)}" if accuracy is not None else ""
-        self.env.progress("  ", marks.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {detail}")
+        mark, shown = ending(event)
+        self.env.progress("  ", mark, shown)
+
+
+def ending(event: events.CellDone | events.TeacherDone) -> tuple[tuple[str, str], str]:
+    """How a cell of a sweep ended, in a word, and what there is to say of it."""
+    marks = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
+    accuracy = event.metrics.get("accuracy")
+    shown = f"  {words.percent(accuracy)}" if accuracy is not None else ""
+    return marks.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {event.error or event.run or ''}"
 
 
 # ---- a terminal ------------------------------------------------------------------------------------------------------
@@ -220,13 +225,22 @@ class LogNarrator(Narrator):
 
     def epoch_done(self, event: events.EpochDone) -> None:
         if self._epochs(event.at.epoch, event.at.epochs) or self.env.settings.verbose:
-            accuracies = {"train_acc": event.train_accuracy, **({"val_acc": event.val.accuracy} if event.val else {})}
-            self._write(event, event.losses, accuracies, event.images_per_second)
+            self._write(event, event.losses, epoch_accuracies(event), event.images_per_second)
             self._steps.line_written(self.clock())
 
     def _write(self, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float) -> None:
-        at = event.at
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        numbers = " ".join(f"{name}={value:.3f}" for name, value in {**losses, **accuracies}.items())
-        place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
-        self.env.progress(f"{stamp} {place} {numbers} img_s={speed:.0f}")
+        self.env.progress(log_line("", event, losses, accuracies, speed))
+
+
+def log_line(whose: str, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float) -> str:
+    """A line of fixed key=value order with the time. whose: which of several runs it is about, as key=value too."""
+    at = event.at
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    numbers = " ".join(f"{name}={value:.3f}" for name, value in {**losses, **accuracies}.items())
+    place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
+    return f"{stamp} {whose} {place} {numbers} img_s={speed:.0f}" if whose else f"{stamp} {place} {numbers} img_s={speed:.0f}"
+
+
+def epoch_accuracies(event: events.EpochDone) -> dict[str, float]:
+    """What a log line says of an epoch."""
+    return {"train_acc": event.train_accuracy, **({"val_acc": event.val.accuracy} if event.val else {})}

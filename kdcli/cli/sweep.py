@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +13,8 @@ from kdcli.cli.env import Environment
 from kdcli.cli.envelope import ErrorItem, Outcome
 from kdcli.cli.options import RUNNING, Out, Sets, runs_dir
 from kdcli.cli.progress import narrate
-from kdcli.errors import Exit
+from kdcli.cli.sweep_progress import narrate_together
+from kdcli.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from kdcli.results import SweepResult
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NAME = "sweep"
 EXAMPLES = """
 kd sweep tables/energy-table7 --limit 1
+kd sweep digits/methods --jobs auto
 kd sweep tables/energy-table7 --json -q | jq '.data.cells'
 """
 
@@ -37,22 +39,40 @@ Limit = Annotated[
     ),
 ]
 
+Jobs = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        help="Cells that go on at once, each in its own process; auto: one for each core.",
+        metavar="N|auto",
+        rich_help_panel=RUNNING,
+    ),
+]
 
-def run(env: Environment, sweep: SweepFile, *, sets: Sets = None, out: Out = None, limit: Limit = None) -> Outcome:
+
+def run(env: Environment, sweep: SweepFile, *, sets: Sets = None, out: Out = None, limit: Limit = None, jobs: Jobs = "1") -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
 
     Exit code 4: some cells failed; the others are done and kept. The same command tries the failed ones again.
     """
+    number = _number(jobs)
     from kdcli.recipe.sweep import load_sweep
 
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
-    from kdcli import jobs
+    from kdcli.jobs import run_sweep
 
     typed = shlex.join(["kd", *env.argv])
-    with narrate(env) as listeners:
-        result = jobs.run_sweep(loaded, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit)
+    with narrate(env) if number == 1 else narrate_together(env) as listeners:
+        result = run_sweep(loaded, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit, jobs=number)
     return _finish(env, sweep, result)
+
+
+def _number(jobs: str) -> int | Literal["auto"]:
+    try:
+        return "auto" if jobs == "auto" else int(jobs)
+    except ValueError:
+        raise UsageError(f"--jobs takes a number or auto, got {jobs!r}") from None
 
 
 def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-from kdcli.errors import Interrupted, KdError, Terminated
-from kdcli.jobs.events import CellDone, CellStarted, Listener
-from kdcli.jobs.run import obtain
-from kdcli.recipe.sweep import Cell, Sweep, load_sweep
+import torch
+
+from kdcli.engine.runtime import choose_device
+from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
+from kdcli.jobs import devices
+from kdcli.jobs.events import CellDone, CellStarted, Event, FromRun, Listener, RunEvent, SweepStarted, TeacherDone, TeacherStarted
+from kdcli.jobs.plan import Ended, Task, attempt, cell_tasks, with_teachers
+from kdcli.jobs.stop import StopRequest
+from kdcli.jobs.workers import Crew, machine_cores
+from kdcli.recipe.sweep import Sweep, load_sweep
 from kdcli.report.sweeps import finished_runs
 from kdcli.results import CellResult, SweepResult
+
+Jobs = int | Literal["auto"]
+
+_STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {"done": "done", "found": "skipped", "failed": "failed"}
+
+_KEPT = "the state of every running cell is saved"
+_TURN_SECONDS = 0.2  # a signal is noticed that late at most
 
 
 def run_sweep(
@@ -20,47 +35,191 @@ def run_sweep(
     listeners: Sequence[Listener] = (),
     command: str = "",
     limit: int | None = None,
+    jobs: Jobs = 1,
 ) -> SweepResult:
     """Run every cell of a sweep that is not finished yet.
 
     Args:
         sweep: a sweep file, a shipped sweep's name, or a loaded sweep.
         limit: run at most this many cells, skipped ones not counted.
+        jobs: how many cells go on at once, each in a process of its own; "auto": one for each core. A script that asks for more
+            than one begins at `if __name__ == "__main__":`, as with all of Python's processes.
 
     Raises:
-        RecipeInvalid: the sweep or a cell of it; nothing was run. Interrupted, Terminated: the cell's state is saved, and
-            the same command goes on from there.
+        RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than this machine has cores, or its
+            cells train on several devices each.
+        Interrupted, Terminated: the state of what went on is saved, and the same command goes on from there.
     """
     loaded = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    devices.refuse_torchrun("kd sweep")
     loaded.check()  # a mistake in the last cell must not show after hours
+    told = command or f"kd sweep {loaded.path}"
     folder = Path(out)
-    unique = [cells[0] for cells in loaded.runs().values()]
+    tasks = cell_tasks([cells[0] for cells in loaded.runs().values()], told)
     finished = finished_runs(folder)  # read once: what this sweep adds are other cells
-    results: list[CellResult] = []
-    worked = 0
-    for number, cell in enumerate(unique, 1):
-        if limit is not None and worked >= limit:
+    looked_at = _within(limit, tasks, finished)
+    if jobs == 1:
+        results = [_one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at]
+    else:
+        results = _Together(len(tasks), folder, listeners, told).run(looked_at, finished, jobs)
+    return SweepResult(str(loaded.path), len(tasks), tuple(results))
+
+
+def _within(limit: int | None, tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[Task]:
+    """Tasks up to the last that the limit lets run; finished ones among them do not count."""
+    chosen: list[Task] = []
+    left = len(tasks) if limit is None else limit
+    for task in tasks:
+        if left <= 0:
             break
-        for listener in listeners:
-            listener(CellStarted(number, len(unique), cell.id, cell.labels))
-        result = _run_cell(cell, folder, finished, listeners, command or f"kd sweep {loaded.path}")
-        worked += result.status != "skipped"
-        results.append(result)
-        for listener in listeners:
-            listener(CellDone(number, len(unique), cell.id, cell.labels, result.status, result.run, result.error, dict(result.metrics)))
-    return SweepResult(str(loaded.path), len(unique), tuple(results))
+        chosen.append(task)
+        left -= task.key not in finished
+    return chosen
 
 
-def _run_cell(cell: Cell, out: Path, finished: Mapping[str, Path], listeners: Sequence[Listener], command: str) -> CellResult:
+def _tell(listeners: Sequence[Listener], event: Event) -> None:
+    for listener in listeners:
+        listener(event)
+
+
+def _one_cell(task: Task, count: int, out: Path, finished: Mapping[str, Path], listeners: Sequence[Listener]) -> CellResult:
+    _tell(listeners, _cell_started(task, count))
     try:
-        run, result = obtain(cell.resolved, out=out, listeners=listeners, command=command, finished=finished)
+        ended = attempt(task, out, listeners, finished)
     except (Interrupted, Terminated) as error:
-        error.hint = command  # the same command finds the finished cells and goes on with this one
+        error.hint = task.command  # the same command finds the finished cells and goes on with this one
         raise
-    except KdError as error:
-        return CellResult(cell.id, cell.labels, "failed", error=error.message)
-    except Exception as error:  # noqa: BLE001  whatever broke this cell, the others may work
-        return CellResult(cell.id, cell.labels, "failed", error=f"{type(error).__name__}: {error}")
-    if result is None:
-        return CellResult(cell.id, cell.labels, "skipped", str(run))
-    return CellResult(cell.id, cell.labels, "done", str(run), metrics={"accuracy": result.test.accuracy})
+    result = _result(task, ended)
+    _tell(listeners, _cell_done(task, count, result))
+    return result
+
+
+def _result(task: Task, ended: Ended) -> CellResult:
+    assert task.cell is not None
+    return CellResult(task.id, task.cell.labels, _STATUS[ended.status], ended.run, ended.error, _metrics(ended))
+
+
+def _metrics(ended: Ended) -> dict[str, float]:
+    return {"accuracy": ended.accuracy} if ended.accuracy is not None else {}
+
+
+def _cell_started(task: Task, count: int) -> CellStarted:
+    assert task.cell is not None
+    return CellStarted(task.number, count, task.id, task.cell.labels)
+
+
+def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
+    return CellDone(task.number, count, task.id, result.labels, result.status, result.run, result.error, dict(result.metrics))
+
+
+# ---- several at once -------------------------------------------------------------------------------------------------
+
+
+def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
+    """How many processes there will be: no more than there are cells.
+
+    Raises:
+        UsageError: none, more than there are cores, or "auto" on a GPU.
+    """
+    if jobs == "auto":
+        if device != "cpu":
+            raise UsageError("--jobs auto counts CPU cores, and these cells run on a GPU", hint="--jobs 2, and more if its memory allows")
+        jobs = cores
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: at least one cell has to go on", hint="--jobs 1, or --jobs auto")
+    if jobs > cores:
+        have = f"{cores} core{'s' * (cores > 1)}"
+        raise UsageError(f"--jobs {jobs}: each job needs a core, and kd may use {have} here", hint=f"--jobs {cores} at most")
+    return max(min(jobs, cells), 1)
+
+
+def _device(tasks: Sequence[Task]) -> str:
+    """Where the cells compute: a GPU if any of them does."""
+    found = "cpu"
+    for wanted in dict.fromkeys(task.resolved.recipe.runtime.device for task in tasks):
+        try:
+            value = choose_device(wanted).value
+        except DeviceUnavailable:
+            continue  # those cells will say so
+        found = value if value != "cpu" else found
+    return found
+
+
+class _Together:
+    """Runs tasks in the processes of a crew: teachers first, then what waits for them."""
+
+    def __init__(self, count: int, out: Path, listeners: Sequence[Listener], command: str) -> None:
+        self.count = count  # cells of the sweep
+        self.out = out
+        self.listeners = tuple(listeners)
+        self.command = command
+        self.ended: dict[str, Ended] = {}
+        self.waiting: list[Task] = []
+        self.stopping: KdError | None = None
+        self.cut = False  # whether a task ended before it was through
+
+    def run(self, cells: Sequence[Task], finished: Mapping[str, Path], jobs: Jobs) -> list[CellResult]:
+        """The results of all cells, in their order."""
+        open_cells = [task for task in cells if task.key not in finished]
+        device, cores = _device(open_cells), machine_cores()
+        number = count_jobs(jobs, len(open_cells), len(cores), device)
+        if any(task.resolved.recipe.runtime.devices > 1 for task in open_cells):
+            raise UsageError("cells that train on several devices (runtime.devices) run one after another", hint="leave --jobs out")
+        pin = device == "cpu" and hasattr(os, "sched_setaffinity")
+        crew = Crew(number, cores, pin=pin, most_threads=torch.get_num_threads(), out=self.out, tell=bool(self.listeners))
+        self.waiting = with_teachers(open_cells, finished)
+        threads, teachers = crew.share(number).threads, len(self.waiting) - len(open_cells)
+        self._tell(SweepStarted(self.count, len(self.waiting), teachers, number, threads, device, pin))
+        for task in cells:
+            if task.key in finished:
+                self._tell(_cell_started(task, self.count))
+                self._end(task, Ended("found", str(finished[task.key])))
+        with StopRequest(self.command, kept=_KEPT) as stop, crew:
+            while self.waiting or crew.busy:
+                self._turn(crew, stop)
+        return [_result(task, self.ended[task.key]) for task in cells]
+
+    def _turn(self, crew: Crew, stop: StopRequest) -> None:
+        if self.stopping is None:
+            self._drop_orphans()
+            done = {key for key, ended in self.ended.items() if ended.status != "failed"}
+            ready = [task for task in self.waiting if task.needs <= done]
+            for task, share in zip(ready, crew.shares(len(ready)), strict=False):
+                self.waiting.remove(task)
+                self._tell(_cell_started(task, self.count) if task.cell is not None else TeacherStarted(task.id, task.name))
+                crew.start(task, share)
+        for task, message in crew.listen(_TURN_SECONDS):
+            self._heard(task, message)
+        if self.stopping is None:
+            # a worker that somebody else stopped: so will the rest be, or this is a scheduler that has not come to us yet
+            self.stopping = stop() or (Terminated(f"terminated; {_KEPT}", hint=self.command) if self.cut else None)
+            if self.stopping is not None:
+                crew.stop()
+        if self.stopping is not None and not crew.busy and (self.waiting or self.cut):
+            raise self.stopping
+
+    def _drop_orphans(self) -> None:
+        """What waits for a teacher that failed has failed."""
+        for task in list(self.waiting):
+            lost = next((self.ended[key] for key in task.needs if key in self.ended and self.ended[key].status == "failed"), None)
+            if lost is not None:
+                self.waiting.remove(task)
+                self._end(task, Ended("failed", error=f"its teacher failed: {lost.error}"))
+
+    def _heard(self, task: Task, message: RunEvent | Ended) -> None:
+        if not isinstance(message, Ended):
+            self._tell(FromRun(task.id, task.number, task.name, message))
+        elif message.status == "stopped" or (message.status == "failed" and self.stopping is not None):
+            self.cut = True  # a process that was still starting dies of being stopped: no failure of its task
+        else:
+            self._end(task, message)
+
+    def _end(self, task: Task, ended: Ended) -> None:
+        self.ended[task.key] = ended
+        if task.cell is not None:
+            self._tell(_cell_done(task, self.count, _result(task, ended)))
+        else:
+            self._tell(TeacherDone(task.id, task.name, _STATUS[ended.status], ended.run, ended.error, _metrics(ended)))
+
+    def _tell(self, event: Event) -> None:
+        _tell(self.listeners, event)

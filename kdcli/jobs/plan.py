@@ -1,0 +1,146 @@
+"""What a sweep has to run: its cells, the teachers that cells share, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from kdcli import catalog
+from kdcli.errors import Interrupted, KdError, Terminated
+from kdcli.files import sha256_json
+from kdcli.jobs.events import Listener
+from kdcli.jobs.run import obtain, teacher_recipe
+from kdcli.recipe.resolve import Resolved
+from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
+from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.sweep import ID_LENGTH, Cell
+from kdcli.report import words
+
+_NOT_ASKED = {"weight", "cache"}  # of a teacher: what does not change its answers
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: a cell of a sweep, or a teacher that cells wait for.
+
+    key: hash of its recipe. name: for people. command: for its environment.json. runs: how many runs ask its teachers for the
+    same answers. needs: keys of the teachers that must be there first. cell, number: None and 0 for a teacher.
+    """
+
+    key: str
+    name: str
+    resolved: Resolved
+    command: str
+    runs: int = 1
+    needs: frozenset[str] = frozenset()
+    cell: Cell | None = None
+    number: int = 0
+
+    @property
+    def id(self) -> str:
+        """Short form of the key; a cell's own id."""
+        return self.key[:ID_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a task. "found": another process had finished it. "stopped": on request, its state is saved."""
+
+    status: Literal["done", "found", "failed", "stopped"]
+    run: str | None = None
+    error: str | None = None
+    accuracy: float | None = None
+
+
+def attempt(task: Task, out: Path, listeners: Sequence[Listener] = (), finished: Mapping[str, Path] | None = None) -> Ended:
+    """Run a task; whatever breaks it is told, not raised: the others may work.
+
+    Args:
+        finished: as for `obtain`.
+
+    Raises:
+        Interrupted, Terminated: somebody asked for that.
+    """
+    try:
+        run, result = obtain(task.resolved, out=out, listeners=listeners, command=task.command, finished=finished, runs=task.runs)
+    except (Interrupted, Terminated):
+        raise
+    except KdError as error:
+        return Ended("failed", error=error.message)
+    except Exception as error:  # noqa: BLE001  whatever broke this run, the others may work
+        return Ended("failed", error=f"{type(error).__name__}: {error}")
+    return Ended("found", str(run)) if result is None else Ended("done", str(run), accuracy=result.test.accuracy)
+
+
+def cell_tasks(cells: Sequence[Cell], command: str) -> list[Task]:
+    """A task for each cell, in order."""
+    shared = _sharing(cells)
+    return [
+        Task(recipe_hash(cell.resolved.recipe), _named(cell.labels), cell.resolved, command, shared[cell.id], cell=cell, number=number)
+        for number, cell in enumerate(cells, 1)
+    ]
+
+
+def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[Task]:
+    """The tasks, each knowing whom it waits for, after tasks for the teachers that are named by recipe and not finished."""
+    known = {task.key for task in tasks} | finished.keys()
+    teachers: dict[str, Task] = {}
+
+    def knowing(task: Task) -> Task:
+        named = {teacher.key: teacher for teacher in _teachers_of(task.resolved.recipe)}
+        for key, teacher in named.items():
+            if key not in known and key not in teachers:
+                teachers[key] = knowing(teacher)  # its images may be ranked by another teacher, which then comes before it
+        return replace(task, needs=frozenset(named.keys() - finished.keys()))
+
+    waiting = [knowing(task) for task in tasks]
+    return [*teachers.values(), *waiting]
+
+
+def _teachers_of(recipe: Recipe) -> Iterator[Task]:
+    """The runs that a recipe names as teachers, or as what it is measured against, by their recipes."""
+    sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    reference = recipe.report.reference
+    if not sections and reference is not None and reference.endswith(".toml"):
+        sections = (TeacherSection(recipe=reference),)
+    for section in sections:
+        if section.recipe is not None:
+            with suppress(KdError):  # the cell itself says what is wrong
+                resolved, command = teacher_recipe(section, recipe)
+                length = f", {words.plural(section.epochs, 'epoch')}" if section.epochs is not None else ""
+                name = f"teacher {Path(section.recipe).stem}{length}"
+                yield Task(recipe_hash(resolved.recipe), name, resolved, command)
+
+
+def _sharing(cells: Sequence[Cell]) -> Mapping[str, int]:
+    """For each cell, by id, how many of them ask the same teachers for the same answers, itself counted."""
+    asked = {cell.id: _question(cell.resolved.recipe) for cell in cells}
+    counts = Counter(asked.values())
+    return {cell: counts[question] if question is not None else 1 for cell, question in asked.items()}
+
+
+def _question(recipe: Recipe) -> str | None:
+    """Text that is equal for runs whose teachers give the same answers to the same images; None where none can be stored."""
+    if not isinstance(recipe, DistillRecipe) or not catalog.entry("method", recipe.method.name).facts.get("cacheable"):
+        return None
+    teachers = [teacher.model_dump(mode="json", exclude=_NOT_ASKED) for teacher in recipe.teacher if teacher.cache != "off"]
+    if not teachers:
+        return None
+    data = recipe.data
+    drawn = bool(data.val_fraction) or data.train_limit is not None or data.per_class is not None
+    return sha256_json(
+        {
+            "teachers": teachers,
+            "data": data.model_dump(mode="json"),
+            "seed": recipe.seed if drawn else None,  # decides which images are trained on
+            "precision": recipe.runtime.precision,
+        }
+    )
+
+
+def _named(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{axis}={label}" for axis, label in labels.items())

@@ -1,0 +1,293 @@
+"""Worker processes that share one machine: each keeps to its cores, runs one task after another and says what goes on.
+
+Processes are spawned, because threads of torch do not survive a fork. Each has a line of its own to the parent: with one queue
+for all, a worker that is killed while it writes would silence the others for ever.
+
+A worker is stopped by SIGTERM alone. Ctrl-C reaches every process of a terminal, and the parent decides what it means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import torch
+
+from kdcli.errors import Interrupted, Terminated
+from kdcli.jobs.events import Event, RunEvent, StepDone, StepRead
+from kdcli.jobs.plan import Ended, Task, attempt
+
+READ_SECONDS = 0.5  # losses live on the device, and reading them waits for it
+_PATIENCE = 60.0  # seconds until a worker that should have ended is killed
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def machine_cores() -> tuple[int, ...]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of the machine is one worker's. pin: whether it must keep to the cores."""
+
+    cores: tuple[int, ...]
+    threads: int
+    pin: bool
+
+
+# ---- in the worker ---------------------------------------------------------------------------------------------------
+
+
+class _Stop:
+    """SIGTERM: a training run asks for it at its steps; what comes before and after one is left at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._working = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        if self._working:
+            raise KeyboardInterrupt  # not an Exception: nobody may take it for a failure of his own
+
+    def guard(self, task: Task, out: Path, line: Connection | None) -> Ended:
+        """Run a task unless somebody said stop."""
+        self._working = True
+        try:
+            if self._asked:
+                return Ended("stopped")
+            return attempt(task, out, (_Teller(line),) if line is not None else ())
+        except (KeyboardInterrupt, Interrupted, Terminated):
+            return Ended("stopped")
+        finally:
+            self._working = False
+
+
+class _Teller:
+    """Sends the events of a run to the parent; a step's values are read now and then."""
+
+    def __init__(self, line: Connection) -> None:
+        self._line = line
+        self._read_at = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            now = time.monotonic()
+            if now - self._read_at < READ_SECONDS:
+                return
+            self._read_at = now
+            event = _read(event)
+        with contextlib.suppress(OSError):  # the parent is gone: what remains is to save the state
+            self._line.send(event)
+
+
+def _read(event: StepDone) -> StepRead:
+    losses = {name: float(value) for name, value in event.losses.items()}
+    accuracy = float(event.correct) / max(event.seen, 1)
+    return StepRead(event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second)
+
+
+def _work(line: Connection, share: Share) -> None:
+    """What a worker process does until its line is closed."""
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
+    _end_with_the_parent()
+    if share.pin:
+        os.sched_setaffinity(0, share.cores)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task, out, tell = line.recv()
+            torch.set_num_threads(share.threads)  # the task before may have set its own
+            line.send(stop.guard(task, out, line if tell else None))
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # the others need the room
+
+
+def _end_with_the_parent() -> None:
+    """Save the state and end, should the parent be killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ---- in the parent ---------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A process, and the task that it is at."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.task: Task | None = None
+        self.line, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)  # a daemon could have no loader processes
+        with _signals_for_the_parent(), _environment("OMP_NUM_THREADS", str(share.threads)):
+            self.process.start()
+        theirs.close()
+
+    def why_it_died(self) -> str:
+        """A sentence on a process that ended in the middle of its task."""
+        self.process.join(_PATIENCE)
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return f"its process ended with exit code {code}"
+        name = signal.Signals(-code).name
+        reason = ": the system does that where memory runs out, and fewer --jobs need less" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{reason}"
+
+    def end(self, *, at_once: bool) -> None:
+        """Let it go, with the state of its task saved unless it has to be at once. Without a task there is nothing to lose."""
+        self.line.close()
+        if at_once or self.task is None:
+            self.process.kill()  # torch takes a second to leave in good order
+        else:
+            self.process.terminate()
+
+
+@contextlib.contextmanager
+def _signals_for_the_parent() -> Iterator[None]:
+    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a child and all its threads."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Within, a variable that libraries read when they are loaded."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class Crew:
+    """The workers of one machine. Leaving the context leaves no process behind.
+
+    Args:
+        jobs: how many tasks go on at once, at most.
+        cores: what they share.
+        pin: whether each worker keeps to its part of the cores.
+        most_threads: of a worker; no more than its cores in any case.
+        out: folder of the runs.
+        tell: whether workers send the events of their runs.
+    """
+
+    def __init__(self, jobs: int, cores: Sequence[int], *, pin: bool, most_threads: int, out: Path, tell: bool) -> None:
+        self._jobs = jobs
+        self._cores = tuple(cores)
+        self._pin = pin
+        self._most_threads = most_threads
+        self._out = out
+        self._tell = tell
+        self._workers: list[_Worker] = []
+        self._leaving: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        at_once = isinstance(error, KeyboardInterrupt)
+        for worker in self._workers:
+            worker.end(at_once=at_once)
+        everyone = [*self._workers, *self._leaving]
+        try:
+            end = time.monotonic() + _PATIENCE
+            for worker in everyone:
+                worker.process.join(max(end - time.monotonic(), 0))
+        finally:
+            for worker in everyone:
+                worker.process.kill()
+                worker.process.join()
+
+    @property
+    def busy(self) -> tuple[Task, ...]:
+        """What goes on now."""
+        return tuple(worker.task for worker in self._workers if worker.task is not None)
+
+    def share(self, parts: int) -> Share:
+        """What a worker gets where the machine is divided evenly, the first of them."""
+        return self._share(self._cores, len(self._cores) // parts)
+
+    def shares(self, ready: int) -> list[Share]:
+        """What of the machine can begin now, where `ready` tasks could.
+
+        Where nothing goes on and less is ready than there are jobs, as with a teacher that all cells wait for, that much gets the
+        whole machine: the rest of it would idle.
+        """
+        at_work = [worker for worker in self._workers if worker.task is not None]
+        width = len(self._cores) // (self._jobs if at_work else min(max(ready, 1), self._jobs))
+        taken = {core for worker in at_work for core in worker.share.cores}
+        free = [core for core in self._cores if core not in taken]
+        count = min(ready, self._jobs - len(at_work), len(free) // width)
+        return [self._share(free[start * width :], width) for start in range(count)]
+
+    def _share(self, cores: Sequence[int], width: int) -> Share:
+        return Share(tuple(cores[:width]), max(min(width, self._most_threads), 1), self._pin)
+
+    def start(self, task: Task, share: Share) -> None:
+        """Give a task to a worker with this share, a new one if there is none."""
+        worker = next((worker for worker in self._workers if worker.task is None and worker.share == share), None)
+        if worker is None:
+            for idle in [other for other in self._workers if other.task is None and set(other.share.cores) & set(share.cores)]:
+                self._dismiss(idle)
+            worker = _Worker(share)
+            self._workers.append(worker)
+        worker.task = task
+        with contextlib.suppress(OSError):  # it died while it had nothing to do: `listen` finds that out
+            worker.line.send((replace(task, cell=None), self._out, self._tell))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self._leaving.append(worker)
+        worker.end(at_once=False)
+
+    def listen(self, seconds: float) -> Iterator[tuple[Task, RunEvent | Ended]]:
+        """What the tasks say within some seconds, or sooner: events, and the end of each. A worker that died fails its task."""
+        lines = {worker.line: worker for worker in self._workers if worker.task is not None}
+        for line in multiprocessing.connection.wait(list(lines), seconds):
+            worker = lines[line]  # type: ignore[index]
+            task = worker.task
+            assert task is not None
+            try:
+                message: RunEvent | Ended = worker.line.recv()
+            except (EOFError, OSError):
+                message = Ended("failed", error=worker.why_it_died())
+                self._dismiss(worker)
+            if isinstance(message, Ended):
+                worker.task = None
+            yield task, message
+
+    def stop(self) -> None:
+        """Ask every task to save its state and end; `listen` tells when each has."""
+        for worker in self._workers:
+            if worker.task is not None:
+                worker.process.terminate()
