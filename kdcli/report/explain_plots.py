@@ -13,7 +13,7 @@ from kdcli.report import gap_plots, heatmaps, teacher_plots, words
 from kdcli.report.explain_tables import said_of_curve
 from kdcli.report.palette import MUTED, Look, Palette
 from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, canvas, house_style, legend
+from kdcli.report.svg import INK, apart, canvas, house_style, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,11 @@ def draw(report: GapReport) -> Iterator[Picture]:
 def _belonging(plot: Picture, label: str, number: int) -> Picture:
     """A figure of one teacher among several: its label in name and title, its place in the section."""
     return replace(
-        plot, name=f"{plot.name}-{_WORDLESS.sub('-', label)}", section=f"{plot.section}-{number}", title=f"{label}: {plot.title}"
+        plot,
+        name=f"{plot.name}-{_WORDLESS.sub('-', label)}",
+        section=f"{plot.section}-{number}",
+        title=f"{label}: {plot.title}",
+        svg=apart(plot.svg, f"-{number}"),
     )
 
 

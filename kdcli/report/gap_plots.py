@@ -119,7 +119,7 @@ def per_class(gap: GapReport, pair: PairReport) -> Picture:
         axes = figure.subplots()
         if few:
             axes.barh(range(len(values)), values, color=[STUDENT if value >= 0 else TEACHER for value in values], height=0.72)
-            axes.set_yticks(range(len(values)), names)
+            axes.set_yticks(range(len(values)), [words.short(name) for name in names])
             axes.axvline(0, color=INK, linewidth=0.6)
             axes.grid(visible=False, axis="y")
             axes.set_xlabel("S(student) − S(teacher), nats")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdcli.results import GapReport
 
 NAMED = 12  # classes that have their names at the edge
+NAME_LENGTH = 12  # of classes at the edge
 PANELS = 4  # students in one figure
 ALIKE = 0.1  # below this no correlation or cosine is called alike
 WRITTEN = 36  # cells of a table that have their numbers
@@ -73,6 +74,7 @@ def _bare(axes: Axes) -> None:
 def _classes(axes: Axes, names: Sequence[str]) -> None:
     """Names at the edges where there are few classes; their number where there are many."""
     if len(names) <= NAMED:
+        names = [words.short(name, NAME_LENGTH) for name in names]
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 1 else 0)
         axes.set_yticks(range(len(names)), names)
     else:
@@ -193,7 +195,7 @@ def logit_difference(report: GapReport) -> Iterator[Picture]:
         for axes, (pair, _), table in zip(_panels(figure, len(found)), found, tables, strict=True):
             image = axes.imshow(table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest")
             mean = f"mean {words.number(float(table.mean()), 2)}"
-            axes.set_title(mean if len(found) == 1 else f"{pair.student}, {mean}")
+            axes.set_title(mean if len(found) == 1 else f"{words.short(pair.student, 20)}, {mean}")
             _bare(axes)
             _classes(axes, names)
             axes.set_ylabel("true class")
@@ -228,7 +230,7 @@ def cka(report: GapReport) -> Iterator[Picture]:
         for axes, (label, one) in zip(_panels(figure, len(found)), found, strict=True):
             image = _stages(axes, one)
             if len(found) > 1:
-                axes.set_title(label)
+                axes.set_title(words.short(label, 20))
         _bar(figure, image)
         caption = "A strong diagonal means that the student represents images as the teacher does at the same depth."
         batches = found[0][1].batches

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kdcli.report import words
+
 if TYPE_CHECKING:
     from kdcli.results import GapReport
 
@@ -56,6 +58,6 @@ class Palette:
 
 def _looks(labels: list[str], role: str, colours: tuple[str, ...]) -> dict[str, Look]:
     return {
-        label: Look(role if len(labels) == 1 else label, colours[place % len(colours)], MARKERS[place % len(MARKERS)])
+        label: Look(role if len(labels) == 1 else words.short(label, 28), colours[place % len(colours)], MARKERS[place % len(MARKERS)])
         for place, label in enumerate(labels)
     }

@@ -96,7 +96,9 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
             axes.plot(level, row, "o", color=colour, markersize=8)
             shown = words.percent(measures.accuracy, measures.n)
             axes.annotate(shown, (level, row), (0, 7), textcoords="offset points", ha="center", fontsize=9.5)
-        axes.set_yticks(range(len(measured)), [bar.label for bar in reversed(measured)])
+        axes.set_yticks(
+            range(len(measured)), ["\n".join(words.short(line, 24) for line in bar.label.split("\n")) for bar in reversed(measured)]
+        )
         axes.set_ylim(-0.6, len(measured) - 0.25)
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
@@ -299,6 +301,7 @@ def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequen
             ink = "white" if shade > 0.85 else INK
             axes.text(column, row, str(amount), ha="center", va="center", fontsize=10 if size <= 12 else 7, color=ink)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+    names = [words.short(name, 12) for name in names]
     long = max(len(name) for name in names) > 3
     axes.set_xticks(range(size), names, rotation=45 if long else 0, ha="right" if long else "center")
     axes.set_yticks(range(size), names)

@@ -30,6 +30,7 @@ _ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#
 
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in somebody's class names is a dollar
     "font.family": "DejaVu Sans",  # for measuring: it comes with matplotlib, and is wider than what a browser will use
     "font.size": 10,
     "text.color": INK,
@@ -117,6 +118,11 @@ def epoch_axis(axes: Axes, stages: Sequence[tuple[float, str]] = ()) -> None:
     for start, name in stages:
         axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
         axes.text(start + 0.1, 0.02, name, transform=axes.get_xaxis_transform(), fontsize=SMALL, color=MUTED)
+
+
+def apart(svg: str, suffix: str) -> str:
+    """The drawing with other ids: for the second figure of its kind on a page."""
+    return re.sub(r'(\bid="|href="#|url\(#)([^")]+)', rf"\1\2{suffix}", svg)
 
 
 def to_svg(figure: Figure) -> str:

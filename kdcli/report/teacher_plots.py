@@ -153,16 +153,17 @@ def projection(report: GapReport, found: ClassProjection) -> Picture:
         figure = canvas(5.0, 4.0)
         axes = figure.subplots()
         label, x, y = _columns(found.points)
-        for name, number, colour, marker in zip(names, found.classes, THINGS, MARKERS, strict=False):
+        shown = [words.short(name) for name in names]
+        for name, number, colour, marker in zip(shown, found.classes, THINGS, MARKERS, strict=False):
             mine = label == number
             axes.scatter(x[mine], y[mine], s=10, marker=marker, color=colour, alpha=0.55, linewidth=0, label=name)  # type: ignore[arg-type]
         for place, (tx, ty), (cx, cy), colour, marker in zip(range(3), found.templates, found.centres, THINGS, MARKERS, strict=False):
             axes.plot([cx], [cy], marker, color=colour, markeredgecolor=INK, markersize=8, label="centre" if place == 0 else None)
             axes.plot([tx], [ty], "X", color=colour, markeredgecolor=INK, markersize=9, label="weights" if place == 0 else None)
         axes.set_aspect("equal", adjustable="datalim")
-        axes.set_xlabel(f"towards {names[1]}")
-        axes.set_ylabel(f"towards {names[2]}")
-        legend(axes, columns=3 if max(map(len, names)) > 4 else 5)
+        axes.set_xlabel(f"towards {shown[1]}")
+        axes.set_ylabel(f"towards {shown[2]}")
+        legend(axes, columns=3 if max(map(len, shown)) > 4 else 5)
         title = f"Spread within classes {words.listed(names)} is {words.number(found.spread.value, 2)} of that between them"
         caption = (
             "Tight clouds far from each other have lost what makes images of one class differ, and with it what a teacher could pass on."
@@ -226,4 +227,4 @@ def _cloud(axes: Axes, label: np.ndarray, x: np.ndarray, y: np.ndarray, order: S
 def _names(axes: Axes, names: Sequence[str], label: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     for number in np.unique(label):
         mine = label == number
-        axes.text(np.median(x[mine]), np.median(y[mine]), names[number], ha="center", va="center", fontsize=11, weight="bold")
+        axes.text(np.median(x[mine]), np.median(y[mine]), words.short(names[number]), ha="center", va="center", fontsize=11, weight="bold")

@@ -110,6 +110,11 @@ def temperature(value: float) -> str:
     return f"{value:g}"
 
 
+def short(name: str, most: int = 16) -> str:
+    """A name that fits beside an axis: its beginning, where it is longer."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Names as one says them: 7; 3 and 7; 1, 3 and 7; 1, 3, 7 and 9 more."""
     shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
