@@ -65,6 +65,8 @@ def make_trainer(
     setup = make_setup(cls)
     with random.seeded(setup.seed, "method"):
         method = cls(cls.Options(), setup)
-    trainer = Trainer(method, NoiseFeed(setup.data), Runtime("cpu"), SETTINGS, hooks=hooks, state_folder=folder, resume=resume)
+    trainer = Trainer(
+        method, NoiseFeed(setup.data), Runtime("cpu", precision="fp32"), SETTINGS, hooks=hooks, state_folder=folder, resume=resume
+    )
     trainer.stages = shortened(trainer.stages)
     return trainer

@@ -104,7 +104,7 @@ class NoiseFeed:
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime("cpu")
+    return Runtime("cpu", precision="fp32")
 
 
 @pytest.fixture

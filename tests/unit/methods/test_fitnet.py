@@ -138,7 +138,7 @@ def test_under_the_trainer_each_stage_moves_its_own_part_and_nothing_else():
             states.append(copy.deepcopy(method.state_dict()))
 
     settings = replace(SETTINGS, epochs=1)
-    Trainer(method, NoiseFeed(tiny_setup(FitNet).data), Runtime("cpu"), settings, hooks=Hooks(listeners=[remember])).run()
+    Trainer(method, NoiseFeed(tiny_setup(FitNet).data), Runtime("cpu", precision="fp32"), settings, hooks=Hooks(listeners=[remember])).run()
     moved = [
         {name for name in start if not torch.equal(before[name], after[name])}
         for before, after in zip([start, states[0]], states, strict=True)

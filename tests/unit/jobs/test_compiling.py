@@ -1,0 +1,94 @@
+"""When networks are compiled: the rule, what it says, what it remembers, and that compiled training is the same training."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdcli.core.types import Batch
+from kdcli.engine.runtime import Choice, Runtime
+from kdcli.errors import UsageError
+from kdcli.jobs import build_network, compiling, distill, train_teacher
+from kdcli.report.run import Run
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime("cpu", precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("steps", "warm", "expected"),
+    [
+        (compiling.COLD_STEPS - 1, False, "off"),
+        (compiling.COLD_STEPS, False, "on"),
+        (compiling.WARM_STEPS - 1, True, "off"),
+        (compiling.WARM_STEPS, True, "on"),
+    ],
+)
+def test_compiles_where_the_job_repays_it(runtime, tmp_path, steps, warm, expected):
+    seen = tmp_path / "folder" / "seen.json"
+    if warm:
+        compiling.mark(seen, Choice("on", ""))
+    choice = compiling.choose("auto", runtime, steps, seen)
+    assert choice.value == expected
+    assert str(steps) in choice.reason
+    assert str(compiling.WARM_STEPS if warm else compiling.COLD_STEPS) in choice.reason
+
+
+def test_only_what_was_compiled_is_remembered(tmp_path):
+    compiling.mark(tmp_path / "seen.json", Choice("off", ""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_compiler_it_is_off_and_asking_for_it_is_a_mistake(runtime, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    choice = compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json")
+    assert (choice.value, choice.reason) == ("off", "auto: no C++ compiler here")
+    with pytest.raises(UsageError, match="but this machine has no C"):
+        compiling.choose("on", runtime, 10**6, tmp_path / "seen.json")
+
+
+def test_compiled_code_runs_in_steps_of_the_usual_size_alone(runtime, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *given: calls.append(len(given[0])) or forward(*given))
+    network = build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8))
+    holder = torch.nn.ModuleList([network])
+    runtime.compile(Choice("on", "asked for"), holder, [], 4)
+    index = torch.arange(4)
+    batch = Batch(torch.zeros(4, 1, 8, 8), index, index, index)
+    short = replace(batch, x=batch.x[:2], y=batch.y[:2])
+    with runtime.stepping(batch):
+        network(batch.x)
+    with runtime.stepping(short):
+        network(short.x)
+    network(batch.x)  # as an evaluation does
+    assert calls == [4]
+    assert list(network.state_dict()) == list(build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8)).state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="compiles with g++")
+def test_a_compiled_run_learns_what_the_usual_one_learns(tmp_path, monkeypatch):
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache"))
+    common = {"data.name": "digits", "report.html": False, "runtime.precision": "fp32", "runtime.threads": 1}
+    teacher = train_teacher(model="cnn-large", epochs=2, out=tmp_path, name="teacher", overrides=common)
+    accuracies, precise = {}, {}
+    for choice in ("off", "on"):
+        result = distill(
+            teacher=teacher.run,
+            student="cnn-small",
+            method="kd",
+            epochs=3,
+            out=tmp_path,
+            name=choice,
+            overrides={**common, "runtime.compile": choice, "optim.lr": 0.01},
+        )
+        accuracies[choice], precise[choice] = result.test.accuracy, result.test.nll
+        assert Run.load(tmp_path / choice).environment["compile"] == choice
+    assert accuracies["on"] == pytest.approx(accuracies["off"], abs=0.03)
+    assert precise["on"] == pytest.approx(precise["off"], abs=0.05)
+    assert list((tmp_path / "cache" / "compiled").iterdir())  # the next choice knows
