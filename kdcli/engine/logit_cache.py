@@ -183,13 +183,13 @@ class CachedTeacher(Teacher):
     A lookup in the file makes a device wait for the host. Once the table is full, a copy of it on the device serves instead.
 
     Args:
-        live: what is asked where the table has no answer.
+        asked: who answers where the table does not.
         table: its answers.
         room: bytes that a copy on the batches' device may take; none unless given.
     """
 
-    def __init__(self, live: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0) -> None:
-        self._live = live
+    def __init__(self, asked: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0) -> None:
+        self.asked = asked
         self.table = table
         self._room = room
         self._copy: Tensor | None = None
@@ -197,15 +197,15 @@ class CachedTeacher(Teacher):
 
     @property
     def network(self) -> Network:  # type: ignore[override]  # the teacher's own
-        return self._live.network
+        return self.asked.network
 
     @property
     def live(self) -> Teacher:
-        return self._live.live
+        return self.asked.live
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         if taps:
-            return self._live(batch, taps)
+            return self.asked(batch, taps)
         if self._copy is None and self._lookups % _LOOK_AGAIN == 0:
             self._copy = self._copied(batch.x.device)
         self._lookups += 1
@@ -216,7 +216,7 @@ class CachedTeacher(Teacher):
         if not bool(found.all()):
             absent = (~found).nonzero().flatten()
             part = _part(batch, absent.to(batch.index.device))
-            logits[absent] = self.table.write(part.index, part.view, self._live(part).logits)
+            logits[absent] = self.table.write(part.index, part.view, self.asked(part).logits)
         return Output(logits.to(batch.x.device), {})
 
     def _copied(self, device: torch.device) -> Tensor | None:

@@ -46,7 +46,7 @@ class Divergence:
 def divergence(
     teacher: CachedTeacher, batch_of: BatchOf, *, temperatures: Sequence[float], most: int, chunk: int
 ) -> tuple[Divergence, ...]:
-    """What rounding, and what was left out, costs: stored answers beside those that the teacher gives now.
+    """What rounding, and what was left out, costs: stored answers beside those that the teacher gives a run that stores none.
 
     Args:
         temperatures: one result each.
@@ -57,7 +57,7 @@ def divergence(
     parts: list[list[Tensor]] = []
     for at in range(0, len(index), chunk):
         batch = batch_of(index[at : at + chunk], view[at : at + chunk])
-        own, stored = teacher.live(batch).logits, teacher(batch).logits
+        own, stored = teacher.asked(batch).logits, teacher(batch).logits
         parts.append([_divergence(own, stored, temperature) for temperature in temperatures])
     return tuple(
         Divergence(temperature, float(each.mean()), float(each.max()), len(each))
