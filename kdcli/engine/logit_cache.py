@@ -40,17 +40,18 @@ class LogitTable:
         path: the file; made, with its room on the disk reserved, if it is not there.
         key: all that the content depends on, JSON-able: weights, data, views, arithmetic.
         shape: of the table.
+        reserve: take its room on the disk at once; else as rows come, for a table that nobody keeps.
 
     Raises:
         DiskFull: there is no room for it. NotWritable: the folder cannot be written to.
         CorruptFile: the file is of another key or shape, or no table of ours.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], shape: Shape) -> None:
+    def __init__(self, path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool = True) -> None:
         self.path = path
         self.shape = shape
         if not path.exists():
-            _create(path, key, shape)
+            _create(path, key, shape, reserve=reserve)
         start = _check(path, key, shape)
         size = shape.rows * shape.words
         self._words = np.memmap(path, np.int16, "r+", start, (shape.rows, shape.words))
@@ -124,7 +125,7 @@ def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _create(path: Path, key: Mapping[str, Any], shape: Shape) -> None:
+def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) -> None:
     """Make an empty table. Its room is reserved now: writing to a mapped file on a full disk would kill the process."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -132,7 +133,11 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape) -> None:
         header = _header(key, shape)
         with temporary.open("wb") as handle:
             handle.write(header)
-            os.posix_fallocate(handle.fileno(), 0, len(header) + shape.bytes)
+            length = len(header) + shape.bytes
+            if reserve:
+                os.posix_fallocate(handle.fileno(), 0, length)
+            else:
+                handle.truncate(length)
             handle.flush()
             os.fsync(handle.fileno())
         _place(temporary, path)

@@ -206,6 +206,7 @@ def assemble(
     decided: Sequence[Wanted] | None = None,
     compiled: compiling.Wanted | None = None,
     runs: int = 1,
+    rehearsal: Path | None = None,
 ) -> Job:
     """Build everything that a recipe names.
 
@@ -215,6 +216,7 @@ def assemble(
             before, and a trial, with none, leaves nothing behind.
         compiled: whether the networks are compiled, likewise.
         runs: how many runs will ask the teachers for the same answers, this one counted: storing them pays the more.
+        rehearsal: a folder for tables of logits instead of the cache: the choices are those of a run, and no trace of them is left.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -224,7 +226,7 @@ def assemble(
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
-    stored = alike(runtime.ranks, lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs), decided)
+    stored = alike(runtime.ranks, lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal), decided)
     asked = tuple(item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True))
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
@@ -250,13 +252,20 @@ def _compile(
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
     choice = runtime.ranks.from_first(lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen))
     compiling.prepare_cache()
+    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
     runtime.compile(choice, method, asked, part.stop - part.start)
     return seen
 
 
 def _stored(
-    recipe: Recipe, teachers: tuple[LoadedTeacher, ...], feed: Feed, runtime: Runtime, decided: Sequence[Wanted] | None, runs: int
+    recipe: Recipe,
+    teachers: tuple[LoadedTeacher, ...],
+    feed: Feed,
+    runtime: Runtime,
+    decided: Sequence[Wanted] | None,
+    runs: int,
+    rehearsal: Path | None,
 ) -> tuple[Stored, ...]:
     """For each teacher, whether its answers are looked up."""
     if not isinstance(recipe, DistillRecipe):
@@ -267,7 +276,7 @@ def _stored(
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
-        store(wanted, loaded, replace(views, top=section.cache_top), runtime)
+        store(wanted, loaded, replace(views, top=section.cache_top), runtime, rehearsal)
         for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -73,10 +75,15 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A teacher as a method is to ask it, and what was decided for it."""
+    """A teacher as a method is to ask it, and what was decided for it.
+
+    place: of its table, or of the one that a rehearsal would have made. there: rows that a rehearsal found in it.
+    """
 
     teacher: CachedTeacher | None
     choice: Choice
+    place: Path | None = None
+    there: int = 0
 
 
 def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str, object]:
@@ -123,8 +130,11 @@ def _unusable(error: KdError) -> KdError:
     return error
 
 
-def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime) -> Stored:
+def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime, rehearsal: Path | None = None) -> Stored:
     """A teacher whose answers are looked up, where that was asked for or pays.
+
+    Args:
+        rehearsal: a folder for the table instead of the cache, for a run that is only gone through.
 
     Raises:
         Incompatible: stored answers were asked for, and the views of these images cannot be counted; or as Views.shape.
@@ -143,13 +153,40 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime)
     if choice.value == "off":
         return Stored(None, choice)
     try:
-        table, remark = open_table(path, key, shape)
+        table, remark, there = (*open_table(path, key, shape), 0) if rehearsal is None else rehearsed_table(rehearsal, path, key, shape)
     except KdError as error:
         if wanted == "exact":
             raise
         return Stored(None, Choice("off", f"auto: {error.message}"))
     cached = CachedTeacher(loaded.asked, table, room=lambda: _room(runtime.device))
-    return Stored(cached, Choice("exact", f"{choice.reason}{remark}"))
+    return Stored(cached, Choice("exact", f"{choice.reason}{remark}"), path, there)
+
+
+def rehearsed_table(folder: Path, path: Path, key: dict[str, object], shape: Shape) -> tuple[LogitTable, str, int]:
+    """What `open_table` would give, without a trace in the cache: the full table that is there, else an empty one that nobody keeps.
+
+    Returns:
+        The table, the remark of `open_table`, and how many rows are stored at `path`.
+
+    Raises:
+        As `open_table`, as far as that can be known.
+    """
+    there, remark = 0, ""
+    try:
+        if path.exists():
+            found = LogitTable(path, key, shape)
+            there = found.filled
+            if there == shape.rows:
+                return found, "", there
+        elif _free_bytes(path) < shape.bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301  as writing it would
+        elif not os.access(_nearest(path), os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # noqa: TRY301
+    except CorruptFile as error:
+        remark = f"; {error.message}: made again"
+    except OSError as error:
+        raise _unusable(write_error(error, path)) from error
+    return LogitTable(folder / path.name, key, shape, reserve=False), remark, there
 
 
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:
@@ -178,8 +215,12 @@ def _room(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] // _DEVICE_SHARE if device.type == "cuda" else 0
 
 
+def _nearest(path: Path) -> Path:
+    return next(folder for folder in path.parents if folder.exists())
+
+
 def _free_bytes(path: Path) -> int:
-    there = next(folder for folder in path.parents if folder.exists())
+    there = _nearest(path)
     try:
         return shutil.disk_usage(there).free
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -67,11 +67,11 @@ def execute(
 def _execute(resolved: Resolved, *, out: Path, listeners: Sequence[Listener], command: str, keep_state: bool, runs: int) -> RunResult:
     recipe = resolved.recipe
     job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs)
-    run = job.runtime.ranks.from_first(lambda: _begin(job, resolved, out, command))
-    return _Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
+    run = job.runtime.ranks.from_first(lambda: begin(job, resolved, out, command))
+    return Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
 
 
-def _begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
+def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     """Reserve the run's directory, and say in it what is about to be done."""
     recipe = resolved.recipe
     parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
@@ -111,7 +111,7 @@ def _resume(run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_st
     )
     restricted.check_same(environment, job.feed.info)
     state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
-    return _Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
+    return Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
 
 def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
@@ -201,7 +201,7 @@ def _try_one_batch(job: Job) -> None:
         job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
 
 
-class _Execution:
+class Execution:
     """Training, measuring and writing of one run, from its reserved directory on."""
 
     def __init__(self, run: Path, job: Job, listeners: Sequence[Listener], notes: tuple[str, ...], *, keep_state: bool) -> None:
@@ -240,11 +240,9 @@ class _Execution:
         position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
-            self.metrics = rundir.MetricsWriter(self.run, (position["stage"] + 1, position["epoch"]) if resumed else None)
             place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
             self._emit(account.prepared(self.job, self.run, self.notes, place))
-            listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
-            hooks = Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
+            hooks = self.hooks(stop, (position["stage"] + 1, position["epoch"]) if resumed else None)
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -255,9 +253,15 @@ class _Execution:
             resume=state,
         )
         trained = trainer.run()
-        return self.ranks.from_first(lambda: self._conclude(trainer, trained))
+        return self.ranks.from_first(lambda: self.conclude(trainer, trained))
 
-    def _conclude(self, trainer: Trainer, trained: Network) -> RunResult:
+    def hooks(self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None) -> Hooks:
+        """What the trainer asks and tells on the first rank. resume_at: as for MetricsWriter."""
+        self.metrics = rundir.MetricsWriter(self.run, resume_at)
+        listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
+        return Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
+
+    def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
         """Measure what came out, and write it all down."""
         assert self.metrics is not None
         network = self._selected(trained)
