@@ -115,7 +115,7 @@ def _work(line: Connection, share: Share) -> None:
             torch.set_num_threads(share.threads)  # the task before may have set its own
             line.send(stop.guard(task, out, line if tell else None))
             gc.collect()
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()  # the others need the room
 
 
