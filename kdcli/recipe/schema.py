@@ -106,9 +106,7 @@ class DataSection(Named):
     )
     select_temperature: Positive = Field(9.0, description="Temperature of those soft labels.")
     augment: Augment | None = Field(None, description="Random changes to training images; the dataset's own unless given.")
-    views: int | None = Field(
-        None, ge=1, le=65536, description="Show each image in so many fixed views, whose teacher logits can be stored; any unless given."
-    )
+    views: int | None = Field(None, ge=1, le=65536, description="Show each image in so many fixed views; in any unless given.")
     eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
 
     @model_validator(mode="after")
@@ -152,9 +150,7 @@ class TeacherSection(Section):
         "auto",
         description="Look its logits up once they were computed, for methods that ask for nothing else: where it pays, always, or never.",
     )
-    cache_top: int | None = Field(
-        None, ge=1, description="Store so many of an image's largest logits, and the sum of what the others weigh; all unless given."
-    )
+    cache_top: int | None = Field(None, ge=1, description="Store only so many of an image's largest logits; all unless given.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
