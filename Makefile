@@ -62,8 +62,13 @@ fmt: $(STAMP) ## format the code, mend what can be mended
 docs: $(STAMP) ## write the generated pages of docs/reference again
 	$(RUN)python -m tools.docs
 
-bench: $(STAMP) ## time what a user waits for: start-up and the quickstart's training
+bench: $(STAMP) ## measure speed, shortened (benchmarks/README.md): tens of minutes on a machine that does nothing else
 	$(RUN)python -m benchmarks.startup
+	$(RUN)python -m benchmarks.probe
+	$(RUN)python -m benchmarks.distill --batches 8
+	$(RUN)python -m benchmarks.table --batches 25
+	$(RUN)python -m benchmarks.scaling --rounds 2
+	$(RUN)python -m benchmarks.sweep
 
 clean: ## remove the environment, caches and built files; runs/ is kept
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

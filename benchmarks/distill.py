@@ -75,7 +75,7 @@ def measure(pair: Pair, kinds: Sequence[Numerics], *, rounds: int, batches: int,
         for numerics in kinds:
             made, chosen[numerics] = kd_segments(pair, place, teacher, numerics, batches)
             segments |= {f"{numerics} {name}": segment for name, segment in made.items()}
-        warm_up = {name: _seconds(segment) for name, segment in segments.items()}
+        warm_up = {name: _seconds(segment) for name, segment in segments.items() if name not in textbook.segments()}
         speeds = in_turn(segments, rounds)
     return {
         "pair": asdict(pair),
@@ -84,7 +84,7 @@ def measure(pair: Pair, kinds: Sequence[Numerics], *, rounds: int, batches: int,
         "workers": {"default": WORKERS, "best": textbook.best, "trial": textbook.speeds},
         "chosen": chosen,
         "configurations": {
-            name: {**asdict(spread(values)), "rounds": values, "warm_up_seconds": warm_up[name]} for name, values in speeds.items()
+            name: {**asdict(spread(values)), "rounds": values, "warm_up_seconds": warm_up.get(name)} for name, values in speeds.items()
         },
         "ratios": {numerics: _judged(pair, numerics, speeds, textbook.device.type) for numerics in kinds},
     }
@@ -145,7 +145,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     facts = figures.machine()
     figures.show_machine(facts)
-    print(f"{options.rounds} rounds; an untimed segment of each configuration comes first\n", flush=True)
+    print(f"{options.rounds} rounds; an untimed segment of each of kd's configurations comes first\n", flush=True)
     found: dict[str, Any] = {}
     for name in options.pairs:
         found[name] = measure(PAIRS[name], options.numerics, rounds=options.rounds, batches=options.batches, threads=options.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -51,6 +52,13 @@ def test_a_part_shows_what_is_required(capsys):
     assert "short (>= 0.9)" in capsys.readouterr().out
 
 
+def test_compiling_is_repaid_when_the_steps_have_made_up_for_it():
+    # ten seconds later; 64 images take 0.32 s instead of 0.64 s
+    assert scaling.repaid([15.0], [5.0], [200.0], [100.0]) == pytest.approx(10 / 0.32)
+    assert scaling.repaid([15.0], [5.0], [100.0], [100.0]) == math.inf
+    assert scaling.repaid([4.0], [5.0], [200.0], [100.0]) == 0.0
+
+
 def test_a_process_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"exit code 1 instead of 0.*no such luck"):
         seconds_of(["-c", "raise SystemExit('no such luck')"])
@@ -68,6 +76,7 @@ def test_a_process_ends_with_its_first_step(pair, place, teacher, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["students", "ranks", "memory", "start"])
 def test_parts_of_whole_runs(name, pair, monkeypatch):
+    monkeypatch.setattr(scaling, "seconds_to_first_step", lambda *_: 1.0)  # the test above has one, and compiling takes long
     monkeypatch.setattr(scaling, "PAIRS", {"resnet56-resnet20": pair})
     found = scaling.PARTS[name](TINY)
     assert all(value > 0 for label, values in found.rows.items() for value in values if "more" not in label)
