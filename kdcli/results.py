@@ -13,6 +13,7 @@ from kdcli.comparisons import DegradationCurve, PairExplanation
 from kdcli.explanations import TeacherExplanation
 from kdcli.intervals import Estimate as Estimate  # noqa: PLC0414  found here as well: they are in every result
 from kdcli.intervals import Interval as Interval  # noqa: PLC0414
+from kdcli.plans import Plan as Plan  # noqa: PLC0414
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from kdcli.errors import Exit
 
 # a command is a module of this package by its name with underscores; it is imported when it is invoked
 PANELS: dict[str, tuple[str, ...]] = {
-    "Train": ("train-teacher", "distill", "resume", "sweep", "cache"),
+    "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),

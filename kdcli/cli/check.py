@@ -71,10 +71,11 @@ def run(env: Environment, recipe: Recipes, *, sets: Sets = None) -> Outcome:
 def _check(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
     from kdcli.recipe import shipped
 
-    return (_check_sweep if _is_sweep(shipped.locate(name)) else _check_recipe)(env, name, sets)
+    return (_check_sweep if is_sweep(shipped.locate(name)) else _check_recipe)(env, name, sets)
 
 
-def _is_sweep(path: Path) -> bool:
+def is_sweep(path: Path) -> bool:
+    """Whether a file says on which axes a recipe varies."""
     try:
         return "axes" in tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):

@@ -53,6 +53,7 @@ def data_types() -> dict[str, Any]:
         "schema": dict[str, Any],
         "report": report.ReportFiles,
         "cache": results.CacheResult,
+        "plan": results.Plan,
         "doctor": tuple[Check, ...],
     }
 

@@ -46,6 +46,9 @@ class Teacher:
         with torch.no_grad():
             return self.network(self.seen(batch), taps)  # type: ignore[no-any-return]
 
+    def expect(self, batches: Sequence[Batch]) -> None:
+        """Told the minibatches that it will be asked about next: one that answers many images at less cost does it now."""
+
     def seen(self, batch: Batch) -> Tensor:
         """The images [B,C,H,W] of a batch, normalised as those that the teacher was trained on."""
         if self.renormalise is None:
@@ -70,6 +73,10 @@ class Ensemble(Teacher):
     @property
     def live(self) -> Teacher:
         return Ensemble([teacher.live for teacher in self.teachers], self.weights)
+
+    def expect(self, batches: Sequence[Batch]) -> None:
+        for teacher in self.teachers:
+            teacher.expect(batches)
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         outputs = [teacher(batch, taps if position == 0 else ()) for position, teacher in enumerate(self.teachers)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,11 @@ class CachedTeacher(Teacher):
     def live(self) -> Teacher:
         return self.asked.live
 
+    def expect(self, batches: Sequence[Batch]) -> None:
+        """Compute what is missing of several minibatches at once, if anything was looked up before."""
+        if self._lookups and self._copy is None and len(batches) > 1:
+            self(_joined(batches))
+
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         if taps:
             return self.asked(batch, taps)
@@ -229,6 +234,11 @@ class CachedTeacher(Teacher):
         if 2 * shape.rows * shape.words > self._room() or self.table.filled < shape.rows:
             return None
         return self.table.copy(device)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    x, y, index, view = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "y", "index", "view"))
+    return Batch(x, y, index, view)
 
 
 def _part(batch: Batch, places: Tensor) -> Batch:

@@ -28,6 +28,7 @@ from kdcli.errors import DeviceUnavailable, OutOfMemory
 
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
+_TEACHER_IMAGES = 256
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -85,6 +86,15 @@ def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.devi
     return Choice(student, "auto: as runtime.precision") if student != "auto" else choose_precision("auto", device)
 
 
+def choose_teacher_batch(wanted: int | None, batch_size: int, device: torch.device) -> Choice:
+    """How many images teachers answer at once: whole minibatches, one of them at least."""
+    if wanted is not None:
+        return Choice(str(max(wanted // batch_size, 1) * batch_size), "asked for")
+    if device.type == "cuda":
+        return Choice(str(max(_TEACHER_IMAGES // batch_size, 1) * batch_size), f"auto: about {_TEACHER_IMAGES} images keep a GPU busy")
+    return Choice(str(batch_size), f"auto: larger batches gain nothing on a {device.type}")
+
+
 def _cpu_unit() -> str | None:
     """What computes bf16 in this CPU; None where torch would emulate it, which is slower than float32."""
     units = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
@@ -122,6 +132,7 @@ class Runtime:
         self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
         self.channels_last = channels_last != "off"
         self.compile_choice = Choice("off", "")
+        self.ahead = 1
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
         if threads is not None:
@@ -155,7 +166,7 @@ class Runtime:
         self._compiled = [(network, torch.compile(network.forward, dynamic=False)) for network in _outermost(method)]
         for teacher in teachers:
             if isinstance(teacher, InferenceTeacher):
-                teacher.compile(size, options={"freezing": True} if self.device.type == "cpu" else None)
+                teacher.compile(size * self.ahead, options={"freezing": True} if self.device.type == "cpu" else None)
 
     @contextmanager
     def stepping(self, batch: Batch) -> Iterator[None]:
@@ -168,6 +179,12 @@ class Runtime:
         finally:
             for network, _ in chosen:
                 del network.forward
+
+    def look_ahead(self, wanted: int | None, batch_size: int) -> Choice:
+        """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic number unless given."""
+        choice = choose_teacher_batch(wanted, batch_size, self.device)
+        self.ahead = int(choice.value) // batch_size
+        return choice
 
     def answering(self, teacher: Teacher) -> Teacher:
         """What answers training batches for a teacher: a faster copy of its network."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -180,7 +181,7 @@ class Trainer:
     def _forward_backward(self, forward: Forward, work: _StageWork, batch: Batch, parts: int) -> Step:
         at = work.progress()
         with self._memory_errors(at, batch), self.runtime.stepping(batch), self.runtime.autocast():
-            step = forward(self.runtime.place(batch), at)
+            step = forward(batch, at)
         total = torch.stack([value.float() for value in step.losses.values()]).sum()
         if self.runtime.synchronous and not bool(torch.isfinite(total)):
             work.meters.update(step, batch.y, self.position.step + 1)
@@ -325,14 +326,19 @@ class _StageWork:
 
     def groups(self) -> Iterator[list[Batch]]:
         """The rest of the epoch, in groups of `accumulate` minibatches."""
-        group: list[Batch] = []
-        for batch in self.trainer.feed.train(self.trainer.position.epoch, self.trainer.position.batch):
-            group.append(batch)
-            if len(group) == self.trainer.settings.accumulate:
-                yield group
-                group = []
-        if group:
+        coming = self._coming()
+        while group := list(islice(coming, self.trainer.settings.accumulate)):
             yield group
+
+    def _coming(self) -> Iterator[Batch]:
+        """The rest of the epoch, read so far ahead that teachers can answer several minibatches at once."""
+        trainer = self.trainer
+        batches = iter(trainer.feed.train(trainer.position.epoch, trainer.position.batch))
+        while next_ones := list(islice(batches, trainer.runtime.ahead)):
+            placed = [trainer.runtime.place(batch) for batch in next_ones]
+            for teacher in trainer.method.teacher_nets:
+                teacher.expect(placed)
+            yield from placed
 
     def set_rate(self) -> float:
         self.rate = self._rate_at(self.trainer.position.step)

@@ -20,6 +20,7 @@ from kdcli.jobs.describe import ModelCard, Proposal, describe_model, model_membe
 from kdcli.jobs.doctor import Check, doctor
 from kdcli.jobs.evaluate import evaluate
 from kdcli.jobs.events import Listener
+from kdcli.jobs.forecast import forecast
 from kdcli.jobs.networks import build_network
 from kdcli.jobs.run import execute, resume
 from kdcli.jobs.sweep import run_sweep
@@ -38,6 +39,7 @@ __all__ = [
     "download",
     "evaluate",
     "fill_cache",
+    "forecast",
     "model_members",
     "propose_students",
     "resume",

@@ -103,7 +103,8 @@ def _choices(job: Job) -> tuple[str, ...]:
     for loaded in job.teachers:
         graph = _graph(loaded, runtime)
         norms = f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
-        lines.append(f"teacher {loaded.architecture} in {graph['precision']}{norms}: {graph['reason']}")
+        ahead = f", {runtime.ahead} minibatches at once" if runtime.ahead > 1 else ""
+        lines.append(f"teacher {loaded.architecture} in {graph['precision']}{norms}{ahead}: {graph['reason']}")
     return tuple(dict.fromkeys(lines))
 
 
@@ -112,7 +113,13 @@ def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
     asked = loaded.asked
     assert isinstance(asked, InferenceTeacher)
     choice = runtime.teacher_choice
-    return {"precision": choice.value, "reason": choice.reason, "norms": asked.norms, "folded": asked.folded}
+    return {
+        "precision": choice.value,
+        "reason": choice.reason,
+        "norms": asked.norms,
+        "folded": asked.folded,
+        "minibatches": runtime.ahead,
+    }
 
 
 def _cache_notes(job: Job) -> list[str]:

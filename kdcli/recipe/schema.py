@@ -258,6 +258,9 @@ class RuntimeSection(Section):
     teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of teachers; as precision, unless both are automatic."
     )
+    teacher_batch: int | None = Field(
+        None, ge=1, description="Images that teachers answer at once, rounded down to whole minibatches; chosen unless given."
+    )
     channels_last: Literal["auto", "on", "off"] = Field("auto", description="Memory layout of images.")
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the networks with torch.compile: where training is long enough to repay it, always, or never."

@@ -207,6 +207,9 @@ def curve_rows(report: GapReport) -> list[Row]:
     return rows
 
 
+_NOISE = {True: "the intervals do not overlap", False: "within noise of this test set: the intervals overlap"}
+
+
 def said_of_curve(report: GapReport) -> str:
     """The curve in one sentence."""
     curve = report.curve
@@ -215,8 +218,10 @@ def said_of_curve(report: GapReport) -> str:
     if len({row.accuracy for row in curve.rows}) == 1:
         return f"all have one accuracy: the gaps grow and shrink with the {curve.varies}"
     if curve.best == len(curve.rows) - 1:
-        return f"the largest {curve.varies} gives the best student, {words.percent(best.accuracy, report.n)}"
-    kind = "the intervals do not overlap" if curve.degrades else "within noise of this test set: the intervals overlap"
+        level = words.percent(best.accuracy, report.n)
+        clear = all(row.accuracy_interval.high < best.accuracy_interval.low for row in curve.rows if row is not best)
+        return f"the largest {curve.varies} gives the best student, {level} ({_NOISE[clear]})"
+    kind = _NOISE[curve.degrades]
     return (
         f"best under {best.label}; the largest {curve.varies} costs {drop} ({kind})"
         if curve.varies == "teacher"

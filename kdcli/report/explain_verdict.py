@@ -54,11 +54,20 @@ def _teacher(report: GapReport) -> str:
 def _pairs(report: GapReport) -> str:
     pair = first_raw_pair(report)
     if pair is None or len({student.label for student in report.students}) > 1:
-        amount = len({student.label for student in report.students})
-        return f"{amount} students of {report.teacher.label}, of one size."
+        return _best_of(report)
     student = next(each for each in report.students if each.label == pair.student and each.form == "raw")
     size = relative_size(report.teacher.parameters / student.parameters)
     return f"{pair.student} is {size} and {relative_accuracy(student.measures, report.teacher.measures)} its teacher{certainty(report)}."
+
+
+def _best_of(report: GapReport) -> str:
+    """Several students of one size and one teacher: the most accurate, and whether it is so beyond chance."""
+    students = [student for student in report.students if student.form == "raw"]
+    best, second = sorted(students, key=lambda student: -student.measures.accuracy)[:2]
+    clear = second.measures.accuracy_interval.high < best.measures.accuracy_interval.low
+    how = "beyond chance" if clear else f"within noise of {second.label}: the intervals overlap"
+    level = words.percent(best.measures.accuracy, report.n)
+    return f"Of {len(students)} students of {report.teacher.label}, {best.label} is the most accurate: {level}, {how}."
 
 
 def relative_size(ratio: float) -> str:

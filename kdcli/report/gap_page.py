@@ -12,6 +12,7 @@ from kdcli.report.explain_verdict import headline, lead, rests_on
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.gap_sections import gap_sections
 from kdcli.report.html import Tile, accuracy_tile, page
+from kdcli.report.palette import Palette
 from kdcli.report.parts import Section
 from kdcli.results import GapReport
 
@@ -42,11 +43,12 @@ def _name(report: GapReport) -> str:
 
 
 def _tiles(report: GapReport) -> Iterator[Tile]:
+    palette = Palette.of(report)
     students = {student.label: student for one in report.reports for student in one.students if student.form == "raw"}
     for student in list(students.values())[:MOST_TILES]:
-        yield accuracy_tile(student.measures, student.label, "student" if len(students) == 1 else "")
+        yield accuracy_tile(student.measures, student.label, palette.student(student.label).colour)
     for one in report.reports[:MOST_TILES]:
-        yield accuracy_tile(one.teacher.measures, one.teacher.label, "" if report.others else "teacher")
+        yield accuracy_tile(one.teacher.measures, one.teacher.label, palette.teacher(one.teacher.label).colour)
     pair = first_raw_pair(report)
     if pair and len(students) == 1 and not report.others:
         at = usual_temperature(pair)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdcli.report import words
-from kdcli.report.palette import ALIGNED_HATCH, STUDENT, TEACHER, Look, Palette
+from kdcli.report.palette import ALIGNED_HATCH, Look, Palette
 from kdcli.report.pictures import Picture, picture
 from kdcli.report.svg import INK, canvas, house_style
 from kdcli.results import Estimate, GapReport, PairAt, PairReport, Response
@@ -25,7 +25,7 @@ def draw(gap: GapReport, palette: Palette) -> Iterator[Picture]:
     if gap.students:
         yield levels(gap, palette)
     if pair := first_raw_pair(gap):
-        yield per_class(gap, pair)
+        yield per_class(gap, pair, palette)
 
 
 def first_raw_pair(gap: GapReport) -> PairReport | None:
@@ -108,29 +108,31 @@ def _certainty_title(gap: GapReport) -> str:
 # ---- by class --------------------------------------------------------------------------------------------------------
 
 
-def per_class(gap: GapReport, pair: PairReport) -> Picture:
+def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
     """The entropy gap by class, sorted: where the student is least like its teacher."""
     at = usual_temperature(pair)
     ranked = ranked_classes(gap, at)[::-1]
     names, values = [name for name, _ in ranked], np.array([value for _, value in ranked])
     few = len(values) <= NAMED_CLASSES
+    student, teacher = palette.student(pair.student).colour, palette.teacher(gap.teacher.label).colour
     with house_style("gap-classes"):
         figure = canvas(5.0, 0.9 + 0.22 * len(values) if few else 2.8)
         axes = figure.subplots()
         if few:
-            axes.barh(range(len(values)), values, color=[STUDENT if value >= 0 else TEACHER for value in values], height=0.72)
+            axes.barh(range(len(values)), values, color=[student if value >= 0 else teacher for value in values], height=0.72)
             axes.set_yticks(range(len(values)), [words.short(name) for name in names])
             axes.axvline(0, color=INK, linewidth=0.6)
             axes.grid(visible=False, axis="y")
             axes.set_xlabel("S(student) − S(teacher), nats")
         else:
             edges = np.arange(len(values) + 1)
-            axes.stairs(np.maximum(values, 0), edges, fill=True, color=STUDENT)
-            axes.stairs(np.minimum(values, 0), edges, fill=True, color=TEACHER)
+            axes.stairs(np.maximum(values, 0), edges, fill=True, color=student)
+            axes.stairs(np.minimum(values, 0), edges, fill=True, color=teacher)
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_xlabel(f"{len(values)} classes, sorted")
             axes.set_ylabel("S(student) − S(teacher), nats")
-        caption = "Blue bars are classes of which the student is less sure than its teacher; orange, of which it is surer."
+        directions = "to the right" if few else "above the line"
+        caption = f"Bars {directions} are classes of which the student is less sure than its teacher, the others of which it is surer."
         basis = (
             f"{images(gap)}; raw logits at τ = {words.temperature(at.temperature)}; means over the images of a class, without intervals."
         )

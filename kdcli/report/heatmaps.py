@@ -44,16 +44,18 @@ def _paint(*ends: str) -> Colormap:
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:
-    """So many square panels: up to three in a row, four in a square."""
-    columns = count if count <= 3 else 2
+    """So many square panels, two in a row."""
+    columns = min(count, 2)
     panels = list(np.atleast_1d(figure.subplots(-(-count // columns), columns)).ravel())
     for axes in panels[count:]:
         axes.set_visible(False)
     return panels[:count]
 
 
-def _canvas(count: int) -> Figure:
-    return canvas(*((5.0, 4.1), (5.0, 2.5), (5.6, 2.2), (5.0, 4.8))[count - 1])
+def _canvas(count: int, names: Sequence[str] = ()) -> Figure:
+    width, height = ((5.0, 4.1), (5.0, 2.6), (5.0, 5.0), (5.0, 5.0))[count - 1]
+    long = len(names) <= NAMED and max(map(len, names), default=0) > 2
+    return canvas(width, height + (0.7 if long and count > 1 else 0.0))
 
 
 def _bar(figure: Figure, image: Any, reach: float | None = None) -> None:
@@ -71,12 +73,12 @@ def _bare(axes: Axes) -> None:
         side.set(visible=True, linewidth=0.4)  # cells near zero have no colour: the edge says where the matrix ends
 
 
-def _classes(axes: Axes, names: Sequence[str]) -> None:
+def _classes(axes: Axes, names: Sequence[str], *, left: bool = True) -> None:
     """Names at the edges where there are few classes; their number where there are many."""
     if len(names) <= NAMED:
         names = [words.short(name, NAME_LENGTH) for name in names]
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 1 else 0)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names if left else [""] * len(names))
     else:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -115,20 +117,19 @@ def class_relations(report: GapReport) -> Iterator[Picture]:
 def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[ClassMatrix], name: str, caption: str, basis: str) -> Picture:
     names = [report.class_names[k] for k in found.order]
     with house_style(name):
-        figure = _canvas(len(matrices))
+        figure = _canvas(len(matrices), names)
         tables = [np.array(matrix.values) for matrix in matrices]
         reach = _reach(tables, matrices)
-        for axes, matrix, values in zip(_panels(figure, len(matrices)), matrices, tables, strict=True):
+        for place, (axes, matrix, values) in enumerate(zip(_panels(figure, len(matrices)), matrices, tables, strict=True)):
             np.fill_diagonal(values, np.nan)
             image = axes.imshow(values, cmap=_paint(_LOW, _HIGH), vmin=-reach, vmax=reach, interpolation="nearest")
             axes.set_title(_title(matrix))
             _bare(axes)
-            _classes(axes, names)
+            _classes(axes, names, left=place % 2 == 0)
             _frames(axes, found.superclass)
         _bar(figure, image, reach)
         usual = [matrix for matrix in matrices if matrix.top_k is None] or matrices
-        place = matrices.index(usual[-1])
-        title = _relations_title(names, usual[-1], tables[place])
+        title = _relations_title(names, usual[-1], tables[matrices.index(usual[-1])])
         interval = "; intervals of contrasts are normal, by the jackknife over classes" if usual[-1].contrast else ""
         return picture(figure, name, "teacher", title, caption, f"{basis}{interval}.")
 
@@ -191,14 +192,14 @@ def logit_difference(report: GapReport) -> Iterator[Picture]:
     names = [report.class_names[k] for k in order or range(len(report.class_names))]
     top = max(float(np.quantile(table, 0.995)) for table in tables) or 1.0
     with house_style("logit-difference"):
-        figure = _canvas(len(found))
-        for axes, (pair, _), table in zip(_panels(figure, len(found)), found, tables, strict=True):
+        figure = _canvas(len(found), names)
+        for place, (axes, (pair, _), table) in enumerate(zip(_panels(figure, len(found)), found, tables, strict=True)):
             image = axes.imshow(table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest")
             mean = f"mean {words.number(float(table.mean()), 2)}"
-            axes.set_title(mean if len(found) == 1 else f"{words.short(pair.student, 20)}, {mean}")
+            axes.set_title(mean if len(found) == 1 else f"{words.short(pair.student, 20)}\n{mean}")
             _bare(axes)
-            _classes(axes, names)
-            axes.set_ylabel("true class")
+            _classes(axes, names, left=place % 2 == 0)
+            axes.set_ylabel("true class" if place % 2 == 0 else "")
         _bar(figure, image)
         caption = "Strong cells are classes (column) that the student answers unlike its teacher; a strong diagonal alone is one of scale."
         basis = f"{images(report)}; |M(v) − M(z)| of logits centred per image, means over the images of a class, without intervals."

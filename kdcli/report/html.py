@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -13,25 +13,23 @@ from markupsafe import Markup, escape
 from kdcli import __version__
 from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.report.palette import STUDENT
+from kdcli.report.palette import MUTED, TEACHERS
 from kdcli.report.parts import Section
 from kdcli.report.plots import own_colour
 from kdcli.report.run import Run
 from kdcli.report.sections import provenance
 from kdcli.report.verdict import best_teacher, gate_sentence, lead, missing_names, verdict, why
-from kdcli.results import GapAt, GateResult, Measures
-
-Role = Literal["", "student", "teacher", "baseline"]
+from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number that the eye should meet first, what it is and what it rests on. role: whose it is, which gives it their colour."""
+    """One number that the eye should meet first, what it is and what it rests on. colour: of the network whose it is, as in the figures."""
 
     value: str
     label: str
     note: str
-    role: Role = ""
+    colour: str = ""
 
 
 def to_html(run: Run, parts: Sequence[Section]) -> str:
@@ -75,10 +73,10 @@ def _left_out(run: Run) -> tuple[str, ...]:
     return run.analysis.gap.warnings if run.analysis and run.analysis.gap else ()
 
 
-def accuracy_tile(measures: Measures, label: str, role: Role) -> Tile:
+def accuracy_tile(measures: Measures, label: str, colour: str) -> Tile:
     """An accuracy with its interval and n."""
     reach = f"{words.percent_range(measures.accuracy_interval, measures.n)}{words.NBSP}%, n = {words.thousands(measures.n)}"
-    return Tile(words.percent(measures.accuracy, measures.n), label, reach, role)
+    return Tile(words.percent(measures.accuracy, measures.n), label, reach, colour)
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -86,11 +84,11 @@ def tiles(run: Run) -> list[Tile]:
     summary = run.summary
     assert summary is not None
     teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
-    found = [accuracy_tile(summary.test, f"{own} {summary.network}", "student" if own_colour(run) == STUDENT else "teacher")]
+    found = [accuracy_tile(summary.test, f"{own} {summary.network}", own_colour(run))]
     if teacher and teacher.test:
-        found.append(accuracy_tile(teacher.test, f"teacher {teacher.architecture}", "teacher"))
+        found.append(accuracy_tile(teacher.test, f"teacher {teacher.architecture}", _colour_of(summary, teacher)))
     if run.baseline:
-        found.append(accuracy_tile(run.baseline.test, "labels alone", "baseline"))
+        found.append(accuracy_tile(run.baseline.test, "labels alone", MUTED))
     if summary.excluded and summary.excluded.accuracy_interval:
         missing = summary.excluded
         reach = f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, n = {words.thousands(missing.n)}"
@@ -101,6 +99,11 @@ def tiles(run: Run) -> list[Tile]:
     size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
     found.append(Tile(words.count(summary.parameters), "parameters", size_note))
     return found
+
+
+def _colour_of(summary: RunResult, teacher: TeacherSummary) -> str:
+    """Of one of the teachers that were measured, as the accuracy figure has it."""
+    return TEACHERS[[each for each in summary.teachers if each.test].index(teacher) % len(TEACHERS)]
 
 
 def _gap_note(run: Run, gap: GapAt) -> str:

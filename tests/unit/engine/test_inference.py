@@ -143,10 +143,71 @@ class Shared(Network):
 
 
 @pytest.mark.parametrize("branch", [False, True])
-def test_what_cannot_be_folded_is_left_alone(branch: bool) -> None:  # noqa: FBT001
+def test_what_cannot_be_folded_is_left_alone(branch: bool) -> None:
     with random.seeded(0, "init"):
         network = Shared(branch=branch)
     plain = Teacher(network)
     assert fold(network).folded == 0
     batch = images("")
     assert torch.equal(InferenceTeacher(plain, torch.float32, channels_last=False)(batch).logits, plain(batch).logits)
+
+
+class Counted(Network):
+    """Remembers how many images it is given at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+        self.taps = {"pooled": Tap(3, None)}
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        self.sizes.append(len(x))
+        pooled = x.mean((2, 3))
+        return Output(self.classify(pooled), dict.fromkeys(taps, pooled))
+
+    def trunk(self, upto: str) -> tuple[nn.Module, ...]:
+        raise NotImplementedError(upto)
+
+
+class TestAhead:
+    """Several minibatches answered at once."""
+
+    @pytest.fixture
+    def teacher(self) -> InferenceTeacher:
+        with random.seeded(0, "init"):
+            return InferenceTeacher(Teacher(Counted()), torch.float32, channels_last=False)
+
+    @pytest.fixture
+    def minibatches(self) -> list[Batch]:
+        whole = images("", 12)
+        return [Batch(whole.x[at : at + 4], whole.y[at : at + 4], whole.index[at : at + 4], whole.view[at : at + 4]) for at in (0, 4, 8)]
+
+    def sizes(self, teacher: InferenceTeacher) -> list[int]:
+        graph = teacher._graph
+        assert isinstance(graph, Counted)
+        return graph.sizes
+
+    def test_the_answers_are_the_same(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+        expected = [teacher(batch).logits for batch in minibatches]
+        teacher.expect(minibatches)
+        for batch, logits in zip(minibatches, expected, strict=True):
+            torch.testing.assert_close(teacher(batch).logits, logits)
+        assert self.sizes(teacher)[3:] == [12]
+
+    def test_nothing_is_computed_for_who_has_not_asked(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+        teacher.expect(minibatches)
+        assert self.sizes(teacher) == []
+
+    def test_maps_are_computed_when_they_are_asked_for(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+        teacher(minibatches[0], ("pooled",))
+        teacher.expect(minibatches)
+        teacher(minibatches[0], ("pooled",))
+        assert self.sizes(teacher) == [4, 4]
+
+    def test_it_stops_when_nobody_asks_any_more(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+        teacher(minibatches[0])
+        teacher.expect(minibatches)
+        teacher.expect(minibatches)  # what was held has not been asked for
+        teacher.expect(minibatches)
+        assert self.sizes(teacher) == [4, 12]

@@ -75,6 +75,19 @@ def test_only_what_is_missing_is_computed(path, teacher):
     assert cached.table.filled == 3
 
 
+def test_what_is_missing_of_several_minibatches_is_computed_at_once(path, teacher):
+    cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
+    coming = [batch_of(torch.tensor([sample, sample + 1]), torch.tensor([2, 2])) for sample in (0, 2)]
+    cached.expect(coming)
+    assert teacher.asked == 0  # nobody has asked for logits yet
+    cached(coming[0])
+    cached.expect(coming)
+    assert teacher.asked == 4
+    for batch in coming:
+        assert torch.equal(cached(batch).logits, Teacher(teacher.network)(batch).logits.half().float())
+    assert teacher.asked == 4
+
+
 def test_each_view_has_an_answer_of_its_own(path, teacher):
     """torchdistill keyed its stored answers by sample alone, so that epoch 2 got what was said of epoch 1's crop; removed in its #539."""
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))

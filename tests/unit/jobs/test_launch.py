@@ -15,6 +15,7 @@ from kdcli.files import read_json
 from kdcli.jobs import train_teacher
 from kdcli.jobs.devices import shared
 from kdcli.jobs.events import EpochDone, Prepared, StateSaved, StepDone
+from kdcli.jobs.launch import start
 from kdcli.recipe.schema import RuntimeSection
 from tests.unit.jobs import rank_tasks
 
@@ -79,7 +80,7 @@ def test_a_rank_that_hangs_when_another_has_died_is_killed(monkeypatch):
     monkeypatch.setattr("kdcli.jobs.launch._GRACE_SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(KdError, match="rank 1 of 3: odd"):
-        shared(TWO.model_copy(update={"devices": 3}), rank_tasks.fail_and_hang, {}, ())
+        start(TWO.model_copy(update={"devices": 3}), rank_tasks.fail_and_hang, {}, ())
     assert time.monotonic() - began < 60
     assert not children()
 

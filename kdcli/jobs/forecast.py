@@ -1,0 +1,123 @@
+"""What a run will take and choose: its rehearsal, extrapolated. Nothing of it is left, neither under the runs nor in the caches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kdcli.core.network import Network, parameter_count
+from kdcli.jobs import devices, rundir
+from kdcli.jobs.assemble import Job, assemble
+from kdcli.jobs.extrapolate import extrapolate
+from kdcli.jobs.finish import architecture
+from kdcli.jobs.rehearsal import rehearse, stand_in
+from kdcli.jobs.run import teacher_recipe
+from kdcli.models.cost import macs
+from kdcli.plans import Plan, PlannedNetwork
+from kdcli.recipe.resolve import Resolved
+from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
+from kdcli.recipe.source import recipe_hash
+from kdcli.report.sweeps import finished_runs
+
+Tell = Callable[[str], None]
+
+_PATIENCE = 6.0  # seconds for all networks together to go through a split in a rehearsal
+
+
+def forecast(resolved: Resolved, *, out: Path, tell: Tell = lambda _text: None, spent: float = 0.0) -> Plan:
+    """Rehearse a recipe, and first those of its teachers that have not been trained, and say what they will take.
+
+    Args:
+        out: folder of the runs, where a teacher that is named by recipe is looked for.
+        tell: told what is being tried.
+        spent: seconds that the run will have taken as well when it comes to where this begins: those of the imports.
+
+    Raises:
+        KdError: as the run would.
+    """
+    devices.refuse_torchrun("kd plan")
+    with tempfile.TemporaryDirectory(prefix="kd-plan-") as folder:
+        return _Forecaster(out, Path(folder), tell).plan(resolved, spent)[0]
+
+
+class _Forecaster:
+    """Plans a recipe after those of its teachers."""
+
+    def __init__(self, out: Path, folder: Path, tell: Tell) -> None:
+        self._out = out
+        self._folder = folder
+        self._tell = tell
+        self._trained: dict[str, Path] = {}
+        self._elsewhere = 0.0  # seconds in the plans of teachers
+
+    def plan(self, resolved: Resolved, spent: float = 0.0, *, teaches: bool = False) -> tuple[Plan, Path]:
+        """The plan, and the rehearsed run; with the files of a teacher, if it `teaches`."""
+        recipe = resolved.recipe
+        first: list[Plan] = []
+        notes = list(resolved.notes)
+        began, before = time.perf_counter(), self._elsewhere
+        job = assemble(recipe, lambda section: self._teacher(section, recipe, first, notes), rehearsal=self._folder / "tables")
+        networks = tuple(self._networks(job))
+        start = spent + time.perf_counter() - began - (self._elsewhere - before)
+        self._tell(f"trying some steps of {networks[-1].architecture}")
+        share = networks[-1].macs / max(sum(network.macs for network in networks), 1)
+        with self._code_compiled_elsewhere(job) as importing:
+            rehearsed = rehearse(job, resolved, self._folder / recipe_hash(recipe), patience=_PATIENCE * share)
+        if recipe.runtime.devices > 1:
+            notes.append(f"planned for one device: runtime.devices is {recipe.runtime.devices}")
+        planned = extrapolate(job, rehearsed, networks, first, start=start, importing=importing[0], notes=tuple(notes))
+        return planned, stand_in(job, rehearsed) if teaches else rehearsed.run
+
+    def _teacher(self, section: TeacherSection, student: Recipe, first: list[Plan], notes: list[str]) -> Path:
+        """The run of a teacher's recipe, or what stands in for it."""
+        resolved, _ = teacher_recipe(section, student)
+        digest = recipe_hash(resolved.recipe)
+        if digest not in self._trained:
+            began, before = time.perf_counter(), self._elsewhere
+            done = finished_runs(self._out).get(digest)
+            if done is None:
+                stopped = rundir.unfinished_run(self._out, digest)
+                notes += [f"{stopped} was stopped: it goes on, and takes less than what is said of a whole run"] if stopped else []
+                planned, done = self.plan(resolved, teaches=True)
+                first.append(planned)
+                self._elsewhere = before + time.perf_counter() - began
+            self._trained[digest] = done
+        return self._trained[digest]
+
+    def _networks(self, job: Job) -> Iterator[PlannedNetwork]:
+        """Teachers first; last what is trained."""
+        role: Literal["teacher", "reference"] = "teacher" if job.teachers else "reference"
+        for loaded in job.teachers or ((job.reference,) if job.reference is not None else ()):
+            there = loaded.summary.checkpoint
+            stands_in = there.startswith(str(self._folder))
+            network = loaded.teacher.network
+            yield PlannedNetwork(role, loaded.architecture, parameter_count(network), _macs(job, network), "" if stands_in else there)
+        trained = job.method.deployable()
+        own: Literal["student", "model"] = "student" if isinstance(job.recipe, DistillRecipe) else "model"
+        yield PlannedNetwork(own, architecture(trained), parameter_count(trained), _macs(job, trained))
+
+    @contextmanager
+    def _code_compiled_elsewhere(self, job: Job) -> Iterator[list[float]]:
+        """Where these networks have never been compiled, let the rehearsal leave it so: the run meets what the rehearsal has met.
+
+        Gives the seconds that this takes: imports, which otherwise the first step makes.
+        """
+        if job.runtime.compile_choice.value != "on" or job.compiled.exists():
+            yield [0.0]
+            return
+        began = time.perf_counter()
+        from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
+
+        with temporary_cache_dir(str(self._folder / "inductor")):
+            yield [time.perf_counter() - began]
+
+
+def _macs(job: Job, network: Network) -> int:
+    shape = job.feed.info.input_shape
+    return macs(network, shape, torch.zeros(1, *shape, device=job.runtime.device))
