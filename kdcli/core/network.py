@@ -51,8 +51,9 @@ class Network(nn.Module, ABC):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B,K] of pooled vectors [B,D], in float32 at least: bfloat16 would leave two digits of what losses soften."""
-        if isinstance(pooled, fx.Proxy):  # a tracer asks what calls what, and knows no device
-            return self.head(pooled)  # type: ignore[no-any-return]
+        traced: object = pooled
+        if isinstance(traced, fx.Proxy):  # a tracer asks what calls what, and knows no device
+            return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
 

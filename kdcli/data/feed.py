@@ -47,7 +47,7 @@ class Plan:
 class Part(NamedTuple):
     """What a batch is to hold: samples [B], which view of each [B], and what happens to it in that view [B]."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's method of that name is not needed
     view: Tensor
     change: Tensor
 

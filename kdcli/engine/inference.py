@@ -36,7 +36,7 @@ def fold(network: Network) -> Folded:
     pairs = list(_foldable(network))
     made = copy.deepcopy(network).requires_grad_(requires_grad=False)
     for conv, norm in pairs:
-        fused = fuse_conv_bn_eval(made.get_submodule(conv), made.get_submodule(norm))  # type: ignore[type-var]
+        fused: nn.Module = fuse_conv_bn_eval(made.get_submodule(conv), made.get_submodule(norm))  # type: ignore[type-var,arg-type]
         made.set_submodule(conv, fused)
         made.set_submodule(norm, nn.Identity())
     return Folded(made, norms, len(pairs))
@@ -108,7 +108,7 @@ class InferenceTeacher(Teacher):
         if dtype != torch.float32:
             lower(self._graph, dtype)
         if channels_last:  # fused weights are made in the usual layout
-            self._graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._graph.to(memory_format=torch.channels_last)
         self._compiled: Any = None
         self._size = 0
         self._asked = False  # for logits alone, since it was last told what comes
@@ -130,7 +130,7 @@ class InferenceTeacher(Teacher):
         if not wanted:
             return
         sizes = [len(batch.y) for batch in batches]
-        parts = self._answer(torch.cat([self.seen(batch) for batch in batches]), ()).logits.split(sizes)
+        parts = self._answer(torch.cat([self.seen(batch) for batch in batches]), ()).logits.split(sizes)  # type: ignore[no-untyped-call]
         self._held = {id(batch.index): (batch.index, part) for batch, part in zip(batches, parts, strict=True)}
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:

@@ -56,7 +56,7 @@ class Shape:
         """Words [B,W] int16 as logits [B,K] float32, on the same device and without waiting for it."""
         if self.top is None:
             return words.view(torch.float16).float()
-        values, classes, rest = words.split((self.top, self.top, 1), 1)
+        values, classes, rest = words[:, : self.top], words[:, self.top : -1], words[:, -1:]
         each = rest.view(torch.float16).float() - math.log(self.classes - self.top)
         return each.expand(-1, self.classes).scatter(1, classes.view(torch.uint16).long(), values.view(torch.float16).float())
 

@@ -60,7 +60,7 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
 def _lacking(runtime: Runtime) -> str:
     """What is missing to compile, as a part of a sentence; empty if nothing is."""
     if runtime.device.type == "cuda":
-        return "" if torch.utils._triton.has_triton() else "no triton"  # type: ignore[no-untyped-call]  # noqa: SLF001
+        return "" if torch.utils._triton.has_triton() else "no triton"  # noqa: SLF001
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return "no C++ compiler"
     return "" if Path(sysconfig.get_path("include"), "Python.h").exists() else "no headers of Python"

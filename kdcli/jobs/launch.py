@@ -62,7 +62,9 @@ def start(section: RuntimeSection, task: Callable[..., Any], arguments: Mapping[
     with tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder, StopRequest("") as stop:
         with _signals_for_the_launcher():
             given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
-            context = multiprocessing.start_processes(_rank, given, nprocs=count, join=False, start_method="spawn")
+            context = multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
+                _rank, given, nprocs=count, join=False, start_method="spawn"
+            )
         for line in theirs:
             line.close()
         return _Watch(context.processes, [pipe[0] for pipe in pipes], listeners).until_the_end(stop)
@@ -185,7 +187,7 @@ def _rank(
     arguments: Mapping[str, Any],
 ) -> None:
     """What the process of one rank does."""
-    for other in lines[:rank] + lines[rank + 1 :]:
+    for other in (*lines[:rank], *lines[rank + 1 :]):
         other.close()  # else nobody would notice that the other rank has died in the middle of a message
     signal.signal(signal.SIGTERM, _stop_at_once)
     _end_with_the_launcher()
@@ -242,6 +244,8 @@ class _Teller:
             if now - self._read_at < _READ_SECONDS:
                 return
             self._read_at = now
-            event = replace(event, losses={name: float(value) for name, value in event.losses.items()}, correct=int(event.correct))
+            numbers: Any = {name: float(value) for name, value in event.losses.items()}  # tensors would travel by shared memory
+            counted: Any = int(event.correct)
+            event = replace(event, losses=numbers, correct=counted)
         with contextlib.suppress(OSError):  # the launcher is gone: what remains is to save the state
             self._line.send(event)

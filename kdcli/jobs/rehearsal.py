@@ -7,6 +7,7 @@ is not trained yet. What it writes goes to a folder that the caller throws away.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ class ShortFeed:
     Args:
         feed: the real one.
         clock: of the rehearsal.
-        group: minibatches of one optimiser step.
+        group: minibatches that are read together: only between such groups have all been trained on that were read.
         again: give the same minibatches in all epochs of a stage, so that answers are met that are stored.
         patience: seconds for the first network that goes through a split; the others get as much of the split.
     """
@@ -220,7 +221,7 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
     """
     clock = Clock(job.runtime.device)
     again = any(stored.teacher is not None for stored in job.stored)
-    feed = ShortFeed(job.feed, clock, group=job.recipe.train.accumulate, again=again, patience=patience)
+    feed = ShortFeed(job.feed, clock, group=math.lcm(job.recipe.train.accumulate, job.runtime.ahead), again=again, patience=patience)
     small = replace(job, feed=feed, compiled=folder / "compiled.json")
     began = clock()
     run = begin(small, resolved, folder, "")
@@ -282,7 +283,7 @@ def _stages(names: list[tuple[str, int | None]], feed: ShortFeed, clock: Clock, 
             return found[-2] if len(found) >= EPOCHS else 0.0  # after the second epoch; the last one is no different
 
         evaluation, validating, probe = (
-            usual(what, before[place], after[place]) for place, what in enumerate(("evaluation", "val", "probe"), 1)
+            usual(what, int(before[place]), int(after[place])) for place, what in enumerate(("evaluation", "val", "probe"), 1)
         )
         yield RehearsedStage(name, epochs, passes, after[0] - before[0], evaluation, validating, probe)
 

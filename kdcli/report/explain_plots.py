@@ -95,7 +95,7 @@ def rescaling(report: GapReport, palette: Palette) -> Picture:
 def _wide_axis(axes: Axes) -> None:
     """Logarithmic both ways: a student that is nearly sure of a label has hardly a gradient to multiply."""
     axes.set_yscale("symlog", linthresh=1)
-    axes.yaxis.get_major_locator().set_params(numticks=6)
+    axes.yaxis.get_major_locator().set_params(numticks=6)  # type: ignore[call-arg]  # the logarithmic one's
     axes.yaxis.set_major_formatter(lambda x, _: (words.MINUS if x < 0 else "") + words.count(round(abs(x))))
 
 

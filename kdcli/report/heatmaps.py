@@ -143,7 +143,7 @@ def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -
         return f"Superclasses {'stand out' if known and found.difference > 0 else 'do not stand out'}: {levels}"
     if not np.isfinite(values).any():
         return f"How alike classes are: {what}"
-    row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    row, column = divmod(int(np.nanargmax(values)), values.shape[1])
     value, pair = float(values[row, column]), f"{names[row]} and {names[column]}"
     if value < ALIKE:
         return f"No two classes stand out: {what} is {words.signed(value, 2)} at most, for {pair}"

@@ -276,7 +276,7 @@ def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> str:
     errors = words.plural(int(wrong.sum()), "error")
     if wrong.max(initial=0) < 2:
         return f"{errors}, no confusion more than once" if wrong.sum() else "No errors"
-    row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    row, column = divmod(int(wrong.argmax()), wrong.shape[1])
     return f"{errors}, most often {names[row]} taken for {names[column]}: {int(wrong[row, column])} times"
 
 

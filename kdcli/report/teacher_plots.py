@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -125,10 +125,10 @@ def _regions(axes: Axes, found: Hypothesis) -> None:
     axes.axvline(limits.constant, color=MUTED, linestyle="--", linewidth=1)
     axes.plot([limits.varied, limits.varied, right], [1.02, limits.entropy, limits.entropy], color=MUTED, linestyle="--", linewidth=1)
     above = axes.get_xaxis_transform()
-    said = {"fontsize": SMALL, "color": MUTED, "va": "bottom"}
-    axes.text(LEAST_VARIED, 1.01, "label smoothing", transform=above, ha="left", **said)  # type: ignore[arg-type]
-    axes.text(right, 1.01, "distillation", transform=above, ha="right", **said)  # type: ignore[arg-type]
-    axes.text(1.15 * limits.constant, 0.02, "regularisation", transform=above, ha="left", **said)  # type: ignore[arg-type]
+    said: dict[str, Any] = {"fontsize": SMALL, "color": MUTED, "va": "bottom"}
+    axes.text(LEAST_VARIED, 1.01, "label smoothing", transform=above, ha="left", **said)
+    axes.text(right, 1.01, "distillation", transform=above, ha="right", **said)
+    axes.text(1.15 * limits.constant, 0.02, "regularisation", transform=above, ha="left", **said)
 
 
 def _judged(axes: Axes, found: Hypothesis, look: Look) -> None:
@@ -156,7 +156,7 @@ def projection(report: GapReport, found: ClassProjection) -> Picture:
         shown = [words.short(name) for name in names]
         for name, number, colour, marker in zip(shown, found.classes, THINGS, MARKERS, strict=False):
             mine = label == number
-            axes.scatter(x[mine], y[mine], s=10, marker=marker, color=colour, alpha=0.55, linewidth=0, label=name)  # type: ignore[arg-type]
+            axes.scatter(x[mine], y[mine], s=10, marker=marker, color=colour, alpha=0.55, linewidth=0, label=name)
         for place, (tx, ty), (cx, cy), colour, marker in zip(range(3), found.templates, found.centres, THINGS, MARKERS, strict=False):
             axes.plot([cx], [cy], marker, color=colour, markeredgecolor=INK, markersize=8, label="centre" if place == 0 else None)
             axes.plot([tx], [ty], "X", color=colour, markeredgecolor=INK, markersize=9, label="weights" if place == 0 else None)
@@ -221,7 +221,7 @@ def _cloud(axes: Axes, label: np.ndarray, x: np.ndarray, y: np.ndarray, order: S
     for turn, number in enumerate(np.unique(label)):
         mine = label == number
         marker, colour = MARKERS[turn // len(THINGS) % len(MARKERS)], THINGS[turn % len(THINGS)]
-        axes.scatter(x[mine], y[mine], s=size, marker=marker, color=colour, alpha=0.6, linewidth=0)  # type: ignore[arg-type]
+        axes.scatter(x[mine], y[mine], s=size, marker=marker, color=colour, alpha=0.6, linewidth=0)
 
 
 def _names(axes: Axes, names: Sequence[str], label: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
