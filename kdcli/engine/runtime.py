@@ -6,6 +6,7 @@ Each automatic choice travels with its reason, which the first screen and enviro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import platform
@@ -29,6 +30,7 @@ from kdcli.errors import DeviceUnavailable, OutOfMemory
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,6 +103,18 @@ def _cpu_unit() -> str | None:
     return next((unit for unit, probe in units.items() if getattr(torch.cpu, probe, bool)()), None)
 
 
+def keep_memory() -> None:
+    """Have glibc keep the memory that tensors give back, for the whole process; elsewhere nothing happens.
+
+    By default it returns large blocks to the system, and every step has the same pages mapped and cleared again: thousands of
+    faults a step, an eighth of the time of a small network's.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # no glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that older ones take
+
+
 class Runtime:
     """Where and in what precision a job computes.
 
@@ -135,6 +149,8 @@ class Runtime:
         self.ahead = 1
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
+        if self.device.type == "cpu":
+            keep_memory()
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
