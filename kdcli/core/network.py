@@ -52,7 +52,8 @@ class Network(nn.Module, ABC):
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B,K] of pooled vectors [B,D], in float32 at least: bfloat16 would leave two digits of what losses soften."""
         traced: object = pooled
-        if isinstance(traced, fx.Proxy):  # a tracer asks what calls what, and knows no device
+        # a tracer asks what calls what, and knows no device; shapes are computed on one that has no precision
+        if isinstance(traced, fx.Proxy) or pooled.is_meta:
             return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
