@@ -43,12 +43,19 @@ class Answered:
 
 
 def explained(job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor) -> GapReport:
-    """A run's GapReport with what explains it.
+    """A run's GapReport with what explains it, or as it was, with a warning: what is said about a run never costs the run.
 
     Args:
         report: of this teacher, or reference, and of this student; or of the run's own network as a teacher, and of no student.
         targets: of the test images, [n].
     """
+    try:
+        return _explained(job, report, teacher, student, targets)
+    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet, and somebody's own network may do anything
+        return replace(report, warnings=(f"the explanations are left out: {type(error).__name__}: {error}",))
+
+
+def _explained(job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor) -> GapReport:
     parts = Parts()
     with torch.compiler.set_stance("force_eager"):  # taps are asked of a compiled network here alone: nothing to compile for
         first = _side(job, teacher, targets)

@@ -207,7 +207,7 @@ def curve_rows(report: GapReport) -> list[Row]:
     return rows
 
 
-_NOISE = {True: "the intervals do not overlap", False: "within noise of this test set: the intervals overlap"}
+_NOISE = {True: "the intervals do not overlap", False: "within noise: the intervals overlap"}
 
 
 def said_of_curve(report: GapReport) -> str:

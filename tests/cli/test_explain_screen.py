@@ -160,3 +160,17 @@ def test_every_figure_is_drawn_twice_and_shown_over_its_caption(folder):
         assert Path(f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = ET.fromstring(Path(f"figures/{name}.svg").read_text())
         assert svg.find("{http://www.w3.org/2000/svg}title").text
+
+
+def test_the_page_says_what_the_json_says_and_needs_no_network(folder):
+    answer = gap("-t", "runs/large", "--student", "runs/from-large", "--html", "pages/gap.html", "--json")
+    data, page = answer.json["data"], Path("pages/gap.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "page     pages/gap.html" in answer.err
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    assert f"from-large is {words.times(data['explanations'][0]['capacity']['parameter_ratio'])} smaller" in page
+    verdict = data["explanation"]["hypothesis"]
+    at_one = data["pairs"][0]["at"][0]["entropy"]
+    for number in (verdict["relative_entropy"]["value"], verdict["column_cv"], data["explanations"][0]["calibration"]["ece_after"]):
+        assert words.number(number) in page
+    assert f"{words.signed(at_one['low'])} to {words.signed(at_one['high'])}" in page

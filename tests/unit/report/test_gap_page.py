@@ -23,6 +23,13 @@ def page(report: GapReport) -> str:
     return to_page(report).replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Pages without their figures, for what is said in words: drawing takes a second or two."""
+    monkeypatch.setattr("kdcli.report.gap_page.draw", lambda _: ())
+    return page
+
+
 def headings(text: str, level: int) -> list[str]:
     return re.findall(rf"<h{level}>(.*?)</h{level}>", text)
 
@@ -30,6 +37,11 @@ def headings(text: str, level: int) -> list[str]:
 @pytest.fixture(scope="module")
 def of_a_pair():
     return page(fake_gap.report())
+
+
+@pytest.fixture(scope="module")
+def of_several():
+    return tuple(draw(fake_gap.several()))
 
 
 def test_a_pair_begins_with_what_was_found_and_ends_with_how(of_a_pair):
@@ -66,14 +78,14 @@ def test_the_verdict_stands_with_its_numbers_and_limits(of_a_pair):
         (0.3, 0.95, "distillation", "its answers are soft and vary from image to image"),
     ],
 )
-def test_a_teacher_alone_is_judged_in_plain_words(cv, e, effect, words):
-    text = page(fake_gap.report(students=(), cv=cv, e=e, effect=effect))
+def test_a_teacher_alone_is_judged_in_plain_words(plain, cv, e, effect, words):
+    text = plain(fake_gap.report(students=(), cv=cv, e=e, effect=effect))
     assert headings(text, 1) == [f"Distilling large amounts to {effect}: at τ = 9 {words}."]
     assert "gap to the teacher" not in text.lower()
 
 
-def test_every_figure_has_a_finding_a_sentence_what_it_rests_on_and_words_for_who_cannot_see_it():
-    for plot in (*draw(fake_gap.report()), *draw(fake_gap.report(students=())), *draw(fake_gap.several())):
+def test_every_figure_has_a_finding_a_sentence_what_it_rests_on_and_words_for_who_cannot_see_it(of_several):
+    for plot in of_several:
         assert plot.title
         assert plot.caption.endswith(".")
         assert not re.search(r"\. [A-Z]", plot.caption), f"{plot.name}: one sentence"
@@ -82,7 +94,15 @@ def test_every_figure_has_a_finding_a_sentence_what_it_rests_on_and_words_for_wh
         assert ET.fromstring(plot.inline).get("aria-label") == f"{plot.title}. {plot.caption}"
 
 
-@pytest.mark.parametrize("classes", [10, 100])
+def test_figures_of_several_teachers_can_stand_on_one_page(of_several):
+    found = Resources()
+    found.feed("".join(plot.inline for plot in of_several))
+    assert len(found.ids) == len(set(found.ids))
+    assert len({plot.name for plot in of_several}) == len(of_several)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [100, 250])
 def test_all_of_it_stays_small_and_fetches_nothing(classes):
     text = to_page(fake_gap.several(classes))
     assert len(text.encode()) < 3 * MEGABYTE
@@ -95,11 +115,9 @@ def test_all_of_it_stays_small_and_fetches_nothing(classes):
         ET.fromstring(svg)
 
 
-def test_several_teachers_are_compared_and_then_told_one_by_one():
-    text = page(fake_gap.several())
-    assert headings(text, 1) == [
-        "Best under large; the largest teacher costs +2.0 pt (within noise of this test set: the intervals overlap)."
-    ]
+def test_several_teachers_are_compared_and_then_told_one_by_one(plain):
+    text = plain(fake_gap.several())
+    assert headings(text, 1) == ["Best under large; the largest teacher costs +2.0 pt (within noise: the intervals overlap)."]
     assert headings(text, 2)[:3] == ["By size of the teacher", "What the teachers have to teach", "large: gap to the teacher"]
     assert "huge: what the teacher has to teach" in headings(text, 2)
 
@@ -124,8 +142,8 @@ def test_a_mathematical_name_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize("missing", [None, TeacherExplanation()])
-def test_what_is_not_there_is_left_out(missing):
-    text = page(replace(fake_gap.report(), explanation=missing, explanations=()))
+def test_what_is_not_there_is_left_out(plain, missing):
+    text = plain(replace(fake_gap.report(), explanation=missing, explanations=()))
     assert headings(text, 2)[0] == "Gap to the teacher"
     assert "Why the student answers differently" not in text
 
@@ -141,14 +159,14 @@ def test_numbers_that_are_none_do_not_stop_the_page():
     assert "nan" not in re.sub(r"<svg .*?</svg>", "", text, flags=re.DOTALL).lower().replace("nano", "")
 
 
-def test_warnings_are_shown():
-    assert "<b>Note</b> t-SNE of large left out" in page(replace(fake_gap.report(), warnings=("t-SNE of large left out",)))
+def test_warnings_are_shown(plain):
+    assert "<b>Note</b> t-SNE of large left out" in plain(replace(fake_gap.report(), warnings=("t-SNE of large left out",)))
 
 
 # ---- colours ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more():
+def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more(of_several):
     alone = Palette.of(fake_gap.report())
     assert (alone.teacher("large").colour, alone.student("small").colour) == (TEACHER, STUDENT)
     assert (alone.teacher("large").called, alone.student("small").called) == ("teacher", "student")
@@ -156,7 +174,7 @@ def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more(
     looks = [several.teacher("large"), several.teacher("huge"), several.student("small"), several.student("tiny")]
     assert len({look.colour for look in looks}) == len(looks)
     assert len({look.marker for look in looks[:2]}) == 2
-    drawn = {plot.name: plot.svg for plot in draw(fake_gap.several())}
+    drawn = {plot.name: plot.svg for plot in of_several}
     for name in ("gap-levels-huge", "hypothesis", "degradation"):
         assert several.teacher("huge").colour in drawn[name]
     assert TEACHER not in drawn["gap-levels-huge"]
