@@ -19,9 +19,9 @@ class PlannedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChoice:
-    """What a run will choose, and why. of: which teacher, for stored_logits."""
+    """What a run will choose, and why. of: which teacher, for stored_logits. teacher_batch: images that it answers at once."""
 
-    what: Literal["device", "precision", "teacher_precision", "compile", "stored_logits"]
+    what: Literal["device", "precision", "teacher_precision", "teacher_batch", "compile", "stored_logits"]
     value: str
     reason: str
     of: str = ""
@@ -29,7 +29,10 @@ class PlannedChoice:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """A table of teacher logits that a run will use. stored: rows that it holds now, of `rows`; 0 where there is no table yet."""
+    """A table of teacher logits that a run will use. stored: rows that it holds now, of `rows`; 0 where there is no table yet.
+
+    path: its file, or its folder where the teacher is yet to be trained.
+    """
 
     path: str
     bytes: int

@@ -8,7 +8,6 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import __version__
@@ -30,21 +29,24 @@ kd plan quickstart
 kd plan quickstart --method kd --epochs 240
 kd plan quickstart-teacher --json -q | jq .data.seconds
 """
-_WIDEST = 100
-_LABELS = {
+_WIDEST = 100  # columns
+_LABEL = 14  # of them for labels
+_LEAST = 0.05  # seconds that are worth a line
+_PARTS = {
     "start": "start",
     "teachers": "teacher",
     "first_steps": "first steps",
     "training": "training",
     "evaluation": "evaluation",
     "probes": "probes",
-    "upkeep": "states, logs",
+    "upkeep": "upkeep",
     "report": "report",
 }
 _CHOICES = {
     "device": "device",
     "precision": "precision",
     "teacher_precision": "teacher in",
+    "teacher_batch": "teacher asked",
     "compile": "compile",
     "stored_logits": "logits",
 }
@@ -72,7 +74,6 @@ def run(
     Some minibatches of each stage are trained on and everything around them is gone through once, as kd distill or kd train-teacher would:
     seconds, memory, disk, and each automatic choice with its reason. A teacher that is yet to be trained is planned first.
     """
-    spent = time.process_time()  # of the imports until now, without what the disk made them wait
     if recipe is not None:
         _refuse_sweep(recipe, sets or [])
     from kdcli.recipe.resolve import kind_of, resolve
@@ -85,7 +86,7 @@ def run(
     resolved = resolve(kind, file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ)
     from kdcli import jobs
 
-    spent = max(spent, time.process_time())
+    spent = time.process_time()  # that of the imports, as the run will make them too
     plan = jobs.forecast(resolved, out=runs_dir(env.environ, out), tell=lambda text: env.progress(f"  {text} ..."), spent=spent)
     env.write("\n".join(_screen(plan)))
     return Outcome(plan)
@@ -111,22 +112,35 @@ def _refuse_sweep(recipe: str, sets: list[str]) -> None:
 
 
 def _screen(plan: Plan) -> Iterator[str]:
-    yield f"kd {__version__} · plan of {plan.command}"
-    yield from _what(plan)
+    yield f"kd {__version__} · plan of kd {plan.command}"
+    yield from _networks(plan)
+    splits = [f"{words.thousands(size)} {name}" for size, name in ((plan.train, "train"), (plan.val, "val"), (plan.test, "test")) if size]
+    yield from _labelled("data", f"{plan.data} · {' · '.join(splits)}")
+    each = [f"{stage.name} {stage.epochs}" for stage in plan.stages]
+    epochs = words.plural(plan.stages[0].epochs, "epoch") if len(each) == 1 else f"epochs: {', '.join(each)}"
+    yield from _labelled("train", f"{plan.method} · {epochs} × {plan.stages[0].batches} steps · batch {plan.batch_size}")
     yield ""
     yield from _choices(plan)
     yield ""
     yield from _seconds(plan)
+    yield ""
     yield from _room(plan)
     for note in plan.notes:
         yield from _labelled("note", note)
 
 
-def _what(plan: Plan) -> Iterator[str]:
-    untrained = {(network.architecture) for first in plan.first for network in first.networks[-1:]}
+def _labelled(label: str, text: str) -> Iterator[str]:
+    """A line with a label, wrapped so that what follows stays clear of the labels."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST) - 1
+    indent = " " * (_LABEL + 2)
+    yield from textwrap.wrap(text, width, initial_indent=f"  {label:<{_LABEL}}", subsequent_indent=indent, break_long_words=False)
+
+
+def _networks(plan: Plan) -> Iterator[str]:
+    untrained = {first.networks[-1].architecture for first in plan.first}
     rows = [
         (
-            network.role,
+            f"{network.role:<{_LABEL - 2}}",
             network.architecture,
             words.count(network.parameters),
             f"{words.count(network.macs)} MACs",
@@ -135,64 +149,47 @@ def _what(plan: Plan) -> Iterator[str]:
         for network in plan.networks
     ]
     yield from columns(rows, "<<>><")
-    splits = [f"{words.thousands(size)} {name}" for size, name in ((plan.train, "train"), (plan.val, "val"), (plan.test, "test")) if size]
-    yield f"  data     {plan.data} · {' · '.join(splits)}"
-    stages = [f"{stage.name} {stage.epochs}" for stage in plan.stages]
-    epochs = f"{plan.stages[0].epochs} epochs" if len(stages) == 1 else f"epochs {', '.join(stages)}"
-    yield f"  train    {plan.method} · {epochs} × {plan.stages[0].batches} steps · batch {plan.batch_size}"
 
 
 def _choices(plan: Plan) -> Iterator[str]:
-    several = sum(choice.what == "stored_logits" for choice in plan.choices) > 1
     for choice in plan.choices:
-        value = _STORED[choice.value] if choice.what == "stored_logits" else choice.value
-        of = f" of {choice.of}" if several and choice.of else ""
-        yield from _labelled(_CHOICES[choice.what], f"{value}{of}   {choice.reason}")
-
-
-def _labelled(label: str, text: str) -> Iterator[str]:
-    """A line with a label, wrapped so that what follows stays clear of the labels."""
-    width = min(shutil.get_terminal_size().columns, _WIDEST) - 1
-    yield from textwrap.wrap(text, width, initial_indent=f"  {label:<12}", subsequent_indent=" " * 14, break_long_words=False)
+        values = {"stored_logits": _STORED.get(choice.value, ""), "teacher_batch": f"{choice.value} images at once"}
+        value = values.get(choice.what, choice.value)
+        of = f" of {choice.of}" if choice.of and len(plan.tables) > 1 else ""
+        yield from _labelled(_CHOICES[choice.what], f"{value}{of}, {choice.reason}")
 
 
 def _seconds(plan: Plan) -> Iterator[str]:
-    rows = [("in all", words.duration(plan.seconds), "")]
+    rows = [("in all".ljust(_LABEL - 2), words.duration(plan.seconds), "")]
     for field in fields(plan.parts):
         seconds = getattr(plan.parts, field.name)
-        if seconds >= 0.05 or field.name == "training":
-            rows.append((f"  {_LABELS[field.name]}", words.duration(seconds), _remark(plan, field.name)))
+        if seconds >= _LEAST or field.name == "training":
+            rows.append((f"  {_PARTS[field.name]}", words.duration(seconds), _remark(plan, field.name)))
     yield from columns(rows, "<><")
 
 
 def _remark(plan: Plan, part: str) -> str:
     if part == "training":
         steps = ", ".join(f"{1000 * stage.step_seconds:.1f}" for stage in plan.stages)
-        return f"{steps} ms a step, {words.thousands(round(plan.images_per_second))} images/s{_asked(plan)}"
+        asked = sum(stage.asked * stage.epochs for stage in plan.stages) / sum(stage.epochs for stage in plan.stages)
+        looked_up = f", {1 - asked:.0%} of the teacher's answers looked up" if plan.tables else ""
+        return f"{steps} ms a step, {words.thousands(round(plan.images_per_second))} images/s{looked_up}"
     if part == "teachers":
-        return words.listed([f"{first.networks[-1].architecture}, {first.epochs} epochs" for first in plan.first])
+        return words.listed([f"{first.networks[-1].architecture}, {words.plural(first.epochs, 'epoch')}" for first in plan.first])
     compiled = any(choice.what == "compile" and choice.value == "on" for choice in plan.choices)
     return "compiling" if part == "first_steps" and compiled else ""
 
 
-def _asked(plan: Plan) -> str:
-    if not plan.tables:
-        return ""
-    images = sum(stage.epochs for stage in plan.stages)
-    share = sum(stage.asked * stage.epochs for stage in plan.stages) / images
-    return f"; teacher asked for {share:.0%} of them"
-
-
 def _room(plan: Plan) -> Iterator[str]:
-    what = "of the whole process" if any(choice.what == "device" and choice.value == "cpu" for choice in plan.choices) else "on the device"
-    memory = "unknown" if plan.peak_memory_mib is None else f"{words.thousands(round(plan.peak_memory_mib))} MiB at most, {what}"
-    yield f"  memory    {memory}"
-    yield f"  disk      {words.disk(plan.run_bytes)} a run, {words.disk(plan.state_bytes)} more while it goes on"
+    where = "of the process" if any(choice.what == "device" and choice.value == "cpu" for choice in plan.choices) else "on the device"
+    memory = words.MISSING if plan.peak_memory_mib is None else f"{words.thousands(round(plan.peak_memory_mib))} MiB {where} at most"
+    yield from _labelled("memory", memory)
+    yield from _labelled("disk", f"{words.disk(plan.run_bytes)} a run, and {words.disk(plan.state_bytes)} of states until it is finished")
     for table in plan.tables:
-        yield f"            {words.disk(table.bytes)} of teacher logits, {_there(table)}"
+        yield from _labelled("", f"{words.disk(table.bytes)} of teacher logits, {_there(table)}")
 
 
 def _there(table: PlannedTable) -> str:
-    if Path(table.path).exists():
-        return f"{table.stored / max(table.rows, 1):.0%} of them stored: {table.path}"
-    return f"not there yet: {Path(table.path).parent}"
+    if not table.stored:
+        return f"none stored yet: {table.path}"
+    return f"{table.stored / table.rows:.0%} of them stored: {table.path}"

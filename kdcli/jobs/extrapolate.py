@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
+from kdcli.engine.runtime import choose_teacher_batch
 from kdcli.header import KEPT_FOLDER, MODEL_FILE
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
@@ -39,7 +40,7 @@ def extrapolate(
     asked = list(asked_shares(job.stored, lasting))
     stages = [_stage(job, rehearsed, *of) for of in zip(rehearsed.stages, lasting, asked, strict=True)]
     parts = _seconds(rehearsed, stages, start=start, teachers=sum(plan.seconds for plan in first), importing=importing)
-    tables = tuple(_tables(job.stored))
+    tables = tuple(_tables(job.stored, networks))
     memory = rehearsed.result.peak_memory_mib
     if memory is not None and job.runtime.device.type == "cpu":
         memory += sum(table.bytes for table in tables) / 2**20  # a file that is looked up in is mapped into the process
@@ -149,11 +150,13 @@ def _seconds(rehearsed: Rehearsed, stages: Sequence[_Stage], *, start: float, te
 # ---- files, and what is chosen ---------------------------------------------------------------------------------------
 
 
-def _tables(stored: Sequence[Stored]) -> Iterator[PlannedTable]:
-    for item in stored:
-        if item.teacher is not None:
+def _tables(stored: Sequence[Stored], networks: Sequence[PlannedNetwork]) -> Iterator[PlannedTable]:
+    for item, network in zip(stored, networks, strict=False):
+        if item.teacher is not None and item.place is not None:
             shape = item.teacher.table.shape
-            yield PlannedTable(str(item.place), shape.bytes, shape.rows, item.there)
+            # a table is filed under its teacher's weights
+            place = item.place if network.checkpoint else item.place.parent
+            yield PlannedTable(str(place), shape.bytes, shape.rows, item.there)
 
 
 def _run_bytes(rehearsed: Rehearsed, epochs: int, keep_every: int | None) -> int:
@@ -170,6 +173,8 @@ def _choices(job: Job) -> Iterator[PlannedChoice]:
     yield PlannedChoice("precision", runtime.precision_choice.value, runtime.precision_choice.reason)
     if job.teachers:
         yield PlannedChoice("teacher_precision", runtime.teacher_choice.value, runtime.teacher_choice.reason)
+        batch = choose_teacher_batch(job.recipe.runtime.teacher_batch, job.recipe.train.batch_size, runtime.device)
+        yield PlannedChoice("teacher_batch", batch.value, batch.reason)
     yield PlannedChoice("compile", runtime.compile_choice.value, runtime.compile_choice.reason)
     for loaded, item in zip(job.teachers, job.stored, strict=True):
         yield PlannedChoice("stored_logits", item.choice.value, item.choice.reason, loaded.architecture)

@@ -86,12 +86,12 @@ def ranks(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def finish(process: subprocess.Popen[bytes], code: int = 0) -> tuple[str, str]:
-    out, errors = process.communicate(timeout=180)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors.decode()
     return out.decode(), errors.decode()
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
+def wait_for(condition, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -104,6 +104,14 @@ def begin(cwd: Path) -> subprocess.Popen[bytes]:
     process = kd("train-teacher", "recipe.toml", "--name", "run", "--devices", "2", "-q", cwd=cwd)
     wait_for(lambda: any(cwd.glob("runs/run/state/state-*.safetensors")) or process.poll() is not None)
     return process
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(tmp_path):
+    """A test that fails halfway leaves nothing that would go on training."""
+    yield
+    for pid in processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
-def wait_for(condition, process, seconds=90.0):
+def wait_for(condition, process, seconds=300.0):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1].decode()
@@ -74,7 +74,7 @@ def states(folder: Path) -> int:
     return len({path.parent for path in folder.glob("runs/*/state/state-*")})
 
 
-def gone(group: int, seconds: float = 30.0) -> bool:
+def gone(group: int, seconds: float = 60.0) -> bool:
     """Whether no process of the group is left."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -105,7 +105,7 @@ def finishes(folder: Path) -> None:
     assert len(stopped) == 2
     (folder / "go").touch()
     answer = start(folder, "--json")
-    out, errors = answer.communicate(timeout=120)
+    out, errors = answer.communicate(timeout=300)
     assert answer.returncode == 0, errors.decode()
     cells = json.loads(out)["data"]["cells"]
     assert [cell["status"] for cell in cells] == ["done"] * 3
@@ -119,7 +119,7 @@ def finishes(folder: Path) -> None:
 def test_a_stopped_sweep_saves_every_state_says_how_to_go_on_once_and_does(at_work, number, code):
     process, folder = at_work
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code
     assert errors.decode().count("kd sweep sweep.toml --jobs 2") == 1
     assert "Traceback" not in errors.decode()
@@ -132,7 +132,7 @@ def test_a_stopped_sweep_saves_every_state_says_how_to_go_on_once_and_does(at_wo
 def test_workers_save_and_end_when_their_parent_is_killed(at_work):
     process, folder = at_work
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     assert gone(process.pid)
     assert not list(folder.glob("runs/*/crash.txt"))
     finishes(folder)
@@ -147,6 +147,6 @@ def test_a_second_ctrl_c_quits_at_once_and_leaves_no_process(at_work):
     time.sleep(0.05)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     assert gone(process.pid)
