@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdcli.explanations import Hypothesis
+from kdcli.explanations import Effect, Hypothesis
 from kdcli.report import words
 from kdcli.report.explain_tables import estimate, said_of_curve, settled, span
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
@@ -23,14 +23,14 @@ def headline(report: GapReport) -> str:
             if one.explanation and one.explanation.hypothesis
         ]
         return (
-            f"Distilling {words.listed([f'{label} amounts to {effect}' for label, effect in judged], most=4)}."
+            f"Distilling {words.listed([f'{label} amounts to {amount(effect)}' for label, effect in judged], most=4)}."
             if judged
             else "Several teachers."
         )
     if report.students:
         return _pairs(report)
     found = report.explanation.hypothesis if report.explanation else None
-    return f"Distilling {report.teacher.label} amounts to {found.effect}: {answers(found)}." if found else _teacher(report)
+    return f"Distilling {report.teacher.label} amounts to {amount(found.effect)}: {answers(found)}." if found else _teacher(report)
 
 
 def lead(report: GapReport) -> Iterator[str]:
@@ -106,6 +106,11 @@ def certainty_of(gap: float, *, may_be_zero: bool) -> str:
 # ---- the distillation hypothesis -------------------------------------------------------------------------------------
 
 
+def amount(effect: Effect) -> str:
+    """What a verdict is called where it stands beside the word distilling."""
+    return "distillation proper" if effect == "distillation" else effect
+
+
 def answers(found: Hypothesis) -> str:
     """What a teacher's answers are like, as the rule sees them."""
     limits, at = found.thresholds, f"at τ = {words.temperature(found.temperature)}"
@@ -120,16 +125,15 @@ def answers(found: Hypothesis) -> str:
 
 def what_there_is_to_learn(found: Hypothesis, whose: str = "teacher") -> str:
     """The verdict in a sentence. whose: what the page calls the network."""
-    return f"What the {whose} has to teach: {answers(found)}, so that distilling it amounts to {found.effect}."
+    return f"What the {whose} has to teach: {answers(found)}, so that distilling it amounts to {amount(found.effect)}."
 
 
 def limits_of(found: Hypothesis, n: int) -> str:
     """The numbers and limits that the verdict rests on, and what to think of it."""
     limits = found.thresholds
-    strict = " and strict: nearly every trained network comes out as regularisation, so look at the numbers and classes"
     return (
         f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft from {words.number(limits.entropy, 2)} on "
         f"({limits.entropy_from}), and on CV_col = {span(found.column_cv, found.column_cv_interval)}, which is how much similarity labels vary "
         f"in a class, varied from {limits.varied:g} on and constant below {limits.constant:g}; n = {words.thousands(n)}, {settled(found)}. "
-        f"The limits are kd's own{strict if found.effect == 'regularisation' else ''}."
+        "The limits are kd's own: look at the numbers and the classes before the word."
     )

@@ -88,7 +88,7 @@ def tiles(run: Run) -> list[Tile]:
     if teacher and teacher.test:
         found.append(accuracy_tile(teacher.test, f"teacher {teacher.architecture}", _colour_of(summary, teacher)))
     if run.baseline:
-        found.append(accuracy_tile(run.baseline.test, "labels alone", MUTED))
+        found.append(accuracy_tile(run.baseline.test, "labels only", MUTED))
     if summary.excluded and summary.excluded.accuracy_interval:
         missing = summary.excluded
         reach = f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, n = {words.thousands(missing.n)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.report import words
+from kdcli.report.explain_verdict import amount
 from kdcli.report.gap_plots import images, series_of
 from kdcli.report.palette import MARKERS, MUTED, THINGS, Look, Palette
 from kdcli.report.pictures import Picture, picture
@@ -116,7 +117,7 @@ def _verdict_title(one: GapReport, teachers: int, found: Hypothesis) -> str:
     whose = "this teacher" if teachers == 1 else one.teacher.label
     if teachers > 1:
         return f"What distilling each teacher amounts to at τ = {words.temperature(found.temperature)}"
-    return f"Distilling {whose} amounts to {found.effect} at τ = {words.temperature(found.temperature)}"
+    return f"Distilling {whose} amounts to {amount(found.effect)} at τ = {words.temperature(found.temperature)}"
 
 
 def _regions(axes: Axes, found: Hypothesis) -> None:

@@ -66,10 +66,11 @@ def against_labels(run: Run) -> str:
     else:
         finding = f"Whether {what[0].lower()}{what[1:]} helped here is within noise"
     own = "student" if run.command == "distill" else "network"
-    interval = f"{words.signed(100 * reach.low, 1)} to {words.signed(100 * reach.high, 1)}"
+    digits = words.percent_digits(test.n)
+    interval = f"{words.signed(100 * reach.low, digits)} to {words.signed(100 * reach.high, digits)}"
     return (
         f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained on labels alone "
-        f"(95 % interval {interval} points, n = {words.thousands(test.n)})."
+        f"(95 % interval {interval} points, n = {words.thousands(test.n)}, one seed)."
     )
 
 

@@ -216,7 +216,7 @@ def test_a_neighbour_trained_on_labels_alone_is_the_baseline(run_folder):
     fake_run.write_baseline(run_folder.parent / "none-cnn-small-digits-1")
     text = said(build(run_folder, html=False))
     finding = "Whether distillation helped here is within noise: the student is 1.9 points above the same network trained on labels alone"
-    assert f"{finding} (95 % interval −0.8 to +4.7 points, n = 360)." in text
+    assert f"{finding} (95 % interval −0.8 to +4.7 points, n = 360, one seed)." in text
     assert VERDICT in text, "what the student is beside its teacher follows"
     assert "|   | teacher cnn-large | labels only | student cnn-small | student − teacher |" in text
 
