@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import traceback
 from typing import Any
 
@@ -16,18 +17,19 @@ from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, NonFiniteLoss, 
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
 PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
+FIRST_SPEAKS_SECONDS = 10.0  # as long as another rank waits at most for the first to say what both have met
 _COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
     """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit codes."""
     if isinstance(error, _ParseError):
-        return _explain_parse_error(error, env) if not env.rank else Outcome(exit_code=Exit.USAGE)
+        return _explain_parse_error(error, env) if not env.rank else _leave_it_to_the_first(Outcome(exit_code=Exit.USAGE))
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else KdError.unforeseen(error)
     if env.rank and not _alone(known):
-        return Outcome.failure(items_of(known), known.exit_code)
+        return _leave_it_to_the_first(Outcome.failure(items_of(known), known.exit_code))
     show_error(known, env)
     _show_traceback(error, env)
     items = items_of(known)
@@ -38,6 +40,13 @@ def explain(error: BaseException, env: Environment) -> Outcome:
 def _alone(error: KdError) -> bool:
     """Whether an error of another rank than the first is worth a word: the first says what it has in common, and who was lost."""
     return error.exit_code == Exit.FAILURE and not isinstance(error, RankLost | NonFiniteLoss)
+
+
+def _leave_it_to_the_first(outcome: Outcome) -> Outcome:
+    """Wait for the first rank to speak and end: torchrun stops all the others, this one too, as soon as any has ended with an error."""
+    if outcome.exit_code not in {Exit.INTERRUPTED, Exit.TERMINATED}:  # these came to all at once
+        time.sleep(FIRST_SPEAKS_SECONDS)
+    return outcome
 
 
 def _explain_parse_error(error: Any, env: Environment) -> Outcome:
