@@ -30,6 +30,7 @@ from kdcli.errors import DeviceUnavailable, OutOfMemory
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
+_NETWORKS = 1024  # that one process may compile
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -179,6 +180,9 @@ class Runtime:
         self.compile_choice = choice
         if choice.value != "on":
             return
+        # torch gives up on a function after eight, and all networks of a process share theirs: in a sweep the ninth would go uncompiled
+        torch._dynamo.config.recompile_limit = _NETWORKS  # noqa: SLF001
+        torch._dynamo.config.accumulated_recompile_limit = 4 * _NETWORKS  # noqa: SLF001
         # that there is no CUDA compiler is no news on a CPU
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._compiled_size = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import replace
 
@@ -68,6 +69,19 @@ def test_compiled_code_runs_in_steps_of_the_usual_size_alone(runtime, monkeypatc
     network(batch.x)  # as an evaluation does
     assert calls == [4]
     assert list(network.state_dict()) == list(build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8)).state_dict())
+
+
+def test_a_process_compiles_as_many_networks_as_a_sweep_has(runtime, monkeypatch):
+    graphs = []
+    traced = functools.partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward)  # dynamo alone, no code
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.reset()
+    for side in range(4, 16):
+        network = build_network("mlp", num_classes=10, input_shape=(1, side, side))
+        runtime.compile(Choice("on", "asked for"), torch.nn.ModuleList([network]), [], 2)
+        with runtime.stepping(Batch(torch.zeros(2, 1, side, side), torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.zeros(2))):
+            network(torch.rand(2, 1, side, side))
+    assert len(graphs) == 12
 
 
 @pytest.mark.slow
