@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdcli.advice import Advice
 from kdcli.comparisons import DegradationCurve, PairExplanation
 from kdcli.explanations import TeacherExplanation
 from kdcli.intervals import Estimate as Estimate  # noqa: PLC0414  found here as well: they are in every result
@@ -314,9 +315,10 @@ class PairReport:
 class GapReport:
     """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students.
 
-    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked. others: where several teachers were given, the reports of all but the first, with their own students;
-    curve: then, or with several students, all pairs by capacity. seconds: what each part of the work took. warnings: what is
-    left out, and why, one sentence each.
+    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked. others: where several
+    teachers were given, the reports of all but the first, with their own students; curve: then, or with several students, all pairs by
+    capacity. advice: over all teachers, where it was asked for. seconds: what each part of the work took. warnings: what is left out, and why,
+    one sentence each.
     """
 
     data: str
@@ -333,6 +335,7 @@ class GapReport:
     explanations: tuple[PairExplanation, ...] = ()
     others: tuple[GapReport, ...] = ()
     curve: DegradationCurve | None = None
+    advice: Advice | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

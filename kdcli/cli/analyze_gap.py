@@ -21,6 +21,7 @@ NAME = "analyze-gap"
 EXAMPLES = """
 kd analyze-gap
 kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --html gap.html
+kd analyze-gap --teacher runs/a --teacher runs/b --advise
 kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
 """
 FILES = "Files"
@@ -67,6 +68,9 @@ def run(
         int, typer.Option("--bootstrap", help="Resamples behind the intervals.", metavar="N", rich_help_panel=o.RUNNING)
     ] = 1000,
     deep: Annotated[bool, typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer.")] = False,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Also which teacher to distil, by which method and temperature, and whether to believe it.")
+    ] = False,
     html: Html = None,
     csv: Csv = None,
     plot: Plots = None,
@@ -97,6 +101,7 @@ def run(
         device=device,
         bootstrap=bootstrap,
         deep=deep,
+        advice=advise,
         save_logits_to=save_logits,
         gates=gates,
     )

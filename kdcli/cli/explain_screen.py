@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kdcli.cli.text import columns, shorten
+from kdcli.cli.text import columns, shorten, wrap
+from kdcli.report import advice, words
 from kdcli.report import explain_tables as tables
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.explanations import ClassRelations, Hypothesis, TeacherExplanation
@@ -117,6 +117,22 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
 def teachers_table(report: GapReport) -> Iterator[str]:
     """Several teachers without students: what each has to teach."""
     yield from columns(tables.teacher_rows(report), "<>>>>><", room=100)
+
+
+def advice_lines(report: GapReport, *, every: bool) -> Iterator[str]:
+    """What to distil, and how far to believe it."""
+    found = report.advice
+    if found is None:
+        return
+    rows = advice.candidate_rows(found, None if every else advice.ROWS)
+    more = len(found.candidates) + 1 - len(rows)
+    yield ""
+    yield f"  {found.score}: {found.about}"
+    yield from columns(rows, "<><>>", indent=4)
+    if more:
+        yield f"    {more} more with -v; {found.score} is a distance from the first's"
+    yield from wrap(advice.verdict(found)).splitlines()
+    yield from wrap(advice.worth(found)).splitlines()
 
 
 def time_line(report: GapReport) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kdcli.cli.explain_screen import curve_lines, pair_lines, teacher_lines, teachers_table, time_line, verdict_line
+from kdcli.cli.explain_screen import advice_lines, curve_lines, pair_lines, teacher_lines, teachers_table, time_line, verdict_line
 from kdcli.cli.text import columns, sparkline
 from kdcli.report import words
 
@@ -32,6 +32,7 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
         yield from gap_lines(one, width, verbose=verbose)
     if not report.others:
         yield from curve_lines(report, width)
+    yield from advice_lines(report, every=verbose)
     for warning in report.warnings:
         yield f"  ! {warning}"
     if report.seconds:

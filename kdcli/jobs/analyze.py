@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kdcli.advice import Advice
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.measures import measure
@@ -19,6 +20,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.explanations import TeacherExplanation
 from kdcli.header import CheckpointHeader, read_header
+from kdcli.jobs.advise import advise, caution
 from kdcli.jobs.assemble import method_class
 from kdcli.jobs.explain import PROFILE, Parts, Side, cost, explain_pair, explain_teacher, taps
 from kdcli.jobs.finish import check_gates
@@ -60,6 +62,7 @@ def analyze_gap(
     bootstrap: int = 1000,
     explain: bool = True,
     deep: bool = False,
+    advice: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
 ) -> GapReport:
@@ -76,6 +79,7 @@ def analyze_gap(
         bootstrap: resamples behind the intervals.
         explain: the explanations too, which cost about a tenth of the networks' own time.
         deep: also t-SNE, silhouette, CKA and latency, which cost more.
+        advice: also which teacher to distil, how, and whether that is worth following; at the temperatures, if given.
         save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and "aligned.LABEL"; with several
             teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
@@ -104,6 +108,7 @@ def analyze_gap(
         others=tuple(reports[1:]),
         gates=tuple(_gates(reports, asked)),
         curve=_curve(reports, parts) if how.explain else None,
+        advice=_advice(teachers, info, temperatures, split, parts) if advice else None,
         seconds=dict(parts.seconds),
         warnings=tuple(dict.fromkeys(parts.warnings)),
     )
@@ -190,6 +195,14 @@ def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | Non
         return None
     at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
     return parts.attempt("the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at))
+
+
+def _advice(
+    teachers: Sequence[_Taught], info: DataInfo, temperatures: Sequence[float] | None, split: SplitName, parts: Parts
+) -> Advice | None:
+    found = parts.attempt("advice", "the teachers", lambda: advise([one.side for one in teachers], info, temperatures))
+    parts.warnings += caution(split) if found else ()
+    return found
 
 
 def _check_same_images(teacher: Measured, student: Measured) -> None:

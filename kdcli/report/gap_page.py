@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Iterator
 
 from kdcli import __version__
-from kdcli.report import words
+from kdcli.report import advice, words
 from kdcli.report.explain_plots import draw
 from kdcli.report.explain_verdict import headline, lead, rests_on
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.gap_sections import gap_sections
 from kdcli.report.html import Tile, accuracy_tile, page
 from kdcli.report.palette import Palette
-from kdcli.report.parts import Section
+from kdcli.report.parts import Grid, Section
 from kdcli.results import GapReport
 
 MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the figure by size
@@ -21,7 +21,7 @@ MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the fig
 
 def to_page(report: GapReport) -> str:
     """A GapReport as one HTML document that fetches nothing."""
-    parts = (*gap_sections(report, tuple(draw(report))), reproduce(report))
+    parts = (*advised(report), *gap_sections(report, tuple(draw(report))), reproduce(report))
     return page(
         name=_name(report),
         headline=headline(report),
@@ -63,12 +63,30 @@ def _tiles(report: GapReport) -> Iterator[Tile]:
         yield Tile(words.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
 
 
+def advised(report: GapReport) -> Iterator[Section]:
+    """What to distil, and how far to believe it."""
+    found = report.advice
+    if found is None:
+        return
+    about = f"{found.score}: {found.about}; a distance from the first's. n = {words.plural(report.n, f'{report.split} image')}."
+    studies = Grid.of(
+        advice.studies(found), "Rank correlation with the accuracy of trained students, 95 % bootstrap interval over combinations."
+    )
+    yield Section(
+        "advice",
+        "What to distil" if found.earned else "What the answers promise",
+        (advice.verdict(found), advice.worth(found)),
+        (Grid.of(advice.candidate_rows(found), about), studies),
+    )
+
+
 def reproduce(report: GapReport) -> Section:
     """The command that makes the page again."""
     students = dict.fromkeys(student.checkpoint for one in report.reports for student in one.students)
     given = [*(("-t", one.teacher.checkpoint) for one in report.reports), *(("--student", path) for path in students)]
     temperatures = ",".join(words.temperature(tau) for tau in report.temperatures)
     deep = ("--deep",) if report.explanation and (report.explanation.tsne or report.explanation.pca) else ()
-    options = ("--temperature", temperatures, "-d", report.data, "--split", report.split, "--bootstrap", str(report.bootstrap), *deep)
+    asked = (*deep, *(("--advise",) if report.advice else ()))
+    options = ("--temperature", temperatures, "-d", report.data, "--split", report.split, "--bootstrap", str(report.bootstrap), *asked)
     line = shlex.join(["kd", "analyze-gap", *(part for pair in given for part in pair), *options, "--html", "gap.html"])
     return Section("reproduce", "How to reproduce", code=line)

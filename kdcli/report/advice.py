@@ -1,0 +1,56 @@
+"""What a screen and a page say of advice: the candidates, what to take, and what the order has been worth."""
+
+from __future__ import annotations
+
+from kdcli.advice import RULES, Advice, Study
+from kdcli.intervals import Estimate
+from kdcli.report import words
+
+ROWS = 8  # candidates that are shown unless all are asked for
+
+
+def candidate_rows(advice: Advice, most: int | None = ROWS) -> list[tuple[str, ...]]:
+    """The candidates in their order, under a heading; the score as its distance from the first's."""
+    first = advice.candidates[0].scores[advice.score]
+    rows = [
+        (
+            one.teacher,
+            words.percent(one.accuracy, one.n),
+            one.method,
+            words.temperature(one.temperature),
+            words.signed(one.scores[advice.score] - first, 2) if place else words.number(first, 2),
+        )
+        for place, one in enumerate(advice.candidates[:most])
+    ]
+    return [("teacher", "accuracy", "method", "τ", advice.score), *rows]
+
+
+def verdict(advice: Advice) -> str:
+    """What to take, or that there is nothing to go by."""
+    best = advice.best
+    if best is None:
+        return f"No advice: {advice.score!r} has not been shown to order students better than a rule of thumb. The order is a description."
+    return f"Distil {best.teacher} by {best.method} at τ = {words.temperature(best.temperature)}."
+
+
+def worth(advice: Advice) -> str:
+    """How well the order did in the study that it was tested on, and how the rules did."""
+    study = advice.tested_on
+    rules = ", ".join(f"{name} {_correlation(study.rules[name])}" for name in RULES)
+    return (
+        f"On {study.recipe} ({study.cells} combinations, {study.seeds} seeds) its rank correlation with the students' accuracy is "
+        f"{_correlation(study.scores[advice.score])}; without a score: {rules}. Its lead over the better one: {_correlation(study.lead)}. "
+        f"Chosen on {advice.chosen_on.recipe}, where it is {_correlation(advice.chosen_on.scores[advice.score])}."
+    )
+
+
+def studies(advice: Advice) -> list[tuple[str, ...]]:
+    """Every score and rule in both studies, under a heading."""
+    both: tuple[Study, Study] = (advice.chosen_on, advice.tested_on)
+    rows = [(name, *(_correlation(study.scores[name]) for study in both)) for name in both[0].scores]
+    rows += [(name, *(_correlation(study.rules[name]) for study in both)) for name in both[0].rules]
+    return [("ordered by", *(study.recipe for study in both)), *rows]
+
+
+def _correlation(found: Estimate) -> str:
+    return f"{words.signed(found.value, 2)} [{words.signed(found.low, 2)}, {words.signed(found.high, 2)}]"
