@@ -127,10 +127,9 @@ def advice_lines(report: GapReport, *, every: bool) -> Iterator[str]:
     rows = advice.candidate_rows(found, None if every else advice.ROWS)
     more = len(found.candidates) + 1 - len(rows)
     yield ""
-    yield f"  {found.score}: {found.about}"
+    yield from wrap(f"by {found.score}, {found.about}").splitlines()
     yield from columns(rows, "<><>>", indent=4)
-    if more:
-        yield f"    {more} more with -v; {found.score} is a distance from the first's"
+    yield f"    {found.score}: behind the first's{f'; {more} more with -v' if more else ''}"
     yield from wrap(advice.verdict(found)).splitlines()
     yield from wrap(advice.worth(found)).splitlines()
 

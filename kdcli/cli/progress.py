@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdcli.cli import github
 from kdcli.cli.env import Environment
+from kdcli.cli.narrator import Narrator
 from kdcli.cli.screen import show_prepared
 from kdcli.cli.thinning import EpochThinning, StepThinning
 from kdcli.report import words
@@ -32,14 +32,14 @@ def narrate(env: Environment, clock: Clock = time.monotonic) -> AbstractContextM
     return LiveNarrator(env, clock) if env.live else LogNarrator(env, clock)
 
 
-class Narrator:
+class RunNarrator(Narrator):
     """Tells of a run's events; what both forms share."""
 
     def __init__(self, env: Environment, clock: Clock) -> None:
         self.env = env
         self.clock = clock
         self.schedule = ""
-        self._handlers: dict[str, Callable[[Any], None]] = {
+        self.handlers = {
             "Prepared": self.prepared,
             "StageStarted": self.stage_started,
             "StepDone": self.step_done,
@@ -48,20 +48,6 @@ class Narrator:
             "CellStarted": self.cell_started,
             "CellDone": self.cell_done,
         }
-
-    def __call__(self, event: Any) -> None:
-        handler = self._handlers.get(type(event).__name__)
-        if handler is not None:
-            handler(event)
-
-    def __enter__(self) -> tuple[Any, ...]:
-        return (self,)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
 
     def prepared(self, event: events.Prepared) -> None:
         """A run is about to begin; the teacher's own run, where it is trained first, too."""
@@ -139,7 +125,7 @@ class EpochTable:
         return f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   {words.percent(event.train_accuracy):>7}   {val:>7}{remark}"
 
 
-class LiveNarrator(Narrator):
+class LiveNarrator(RunNarrator):
     """One transient line with a bar; rows of the epoch table stay."""
 
     def __init__(self, env: Environment, clock: Clock) -> None:
@@ -205,7 +191,7 @@ def _bar(env: Environment) -> Progress:
 # ---- a log -----------------------------------------------------------------------------------------------------------
 
 
-class LogNarrator(Narrator):
+class LogNarrator(RunNarrator):
     """Lines of fixed key=value order with the time, flushed one by one, ever sparser."""
 
     def __init__(self, env: Environment, clock: Clock) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdcli import __version__
 from kdcli.cli.env import Environment
+from kdcli.cli.narrator import Narrator
 from kdcli.cli.progress import Clock, ending, epoch_accuracies, log_line
 from kdcli.cli.thinning import EpochThinning, StepThinning
 from kdcli.report import words
@@ -32,7 +31,7 @@ def narrate_together(env: Environment, clock: Clock = time.monotonic) -> Abstrac
     return LiveSweep(env) if env.live else LogSweep(env, clock)
 
 
-class SweepNarrator:
+class SweepNarrator(Narrator):
     """Tells of a sweep; what both forms share."""
 
     def __init__(self, env: Environment) -> None:
@@ -40,7 +39,7 @@ class SweepNarrator:
         self.cells = self.ended = 0
         self.running: dict[str, str] = {}  # id to name
         self._notes: set[str] = set()
-        self._handlers: dict[str, Callable[[Any], None]] = {
+        self.handlers = {
             "SweepStarted": self.sweep_started,
             "TeacherStarted": self.teacher_started,
             "TeacherDone": self.teacher_done,
@@ -48,20 +47,6 @@ class SweepNarrator:
             "CellDone": self.cell_done,
             "FromRun": self.from_run,
         }
-
-    def __call__(self, event: Any) -> None:
-        handler = self._handlers.get(type(event).__name__)
-        if handler is not None:
-            handler(event)
-
-    def __enter__(self) -> tuple[Any, ...]:
-        return (self,)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
 
     def sweep_started(self, event: events.SweepStarted) -> None:
         """The first lines: how many, and what each gets of the machine."""

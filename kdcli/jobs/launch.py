@@ -30,9 +30,9 @@ from kdcli.errors import Interrupted, KdError, RankLost, Terminated
 from kdcli.jobs.devices import joined
 from kdcli.jobs.events import Event, Listener, Prepared, StepDone
 from kdcli.jobs.stop import StopRequest
+from kdcli.jobs.teller import Teller
 from kdcli.recipe.schema import RuntimeSection
 
-_READ_SECONDS = 0.25  # losses live on the device, and reading them waits for it
 _TURN_SECONDS = 0.2  # a signal is passed on that late at most
 _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
 
@@ -197,7 +197,7 @@ def _rank(
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
     try:
         with joined(section, meeting), Ranks.current().noticing():
-            outcome = _Outcome(task(**arguments, listeners=(_Teller(lines[rank]),) if rank == 0 else ()))
+            outcome = _Outcome(task(**arguments, listeners=(Teller(lines[rank], _read),) if rank == 0 else ()))
     except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
         outcome = _Outcome(error=error if isinstance(error, KdError) else KdError.unforeseen(error), trace=traceback.format_exc())
     with contextlib.suppress(OSError):  # the launcher is gone: nobody listens
@@ -231,21 +231,7 @@ def _be_quiet(*, first: bool) -> None:
     os.close(nowhere)
 
 
-class _Teller:
-    """Sends events to the launcher; a step's values are read now and then."""
-
-    def __init__(self, line: Connection) -> None:
-        self._line = line
-        self._read_at = 0.0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, StepDone):
-            now = time.monotonic()
-            if now - self._read_at < _READ_SECONDS:
-                return
-            self._read_at = now
-            numbers: Any = {name: float(value) for name, value in event.losses.items()}  # tensors would travel by shared memory
-            counted: Any = int(event.correct)
-            event = replace(event, losses=numbers, correct=counted)
-        with contextlib.suppress(OSError):  # the launcher is gone: what remains is to save the state
-            self._line.send(event)
+def _read(event: StepDone) -> StepDone:
+    numbers: Any = {name: float(value) for name, value in event.losses.items()}
+    counted: Any = int(event.correct)
+    return replace(event, losses=numbers, correct=counted)

@@ -26,10 +26,10 @@ from typing import Self
 import torch
 
 from kdcli.errors import Interrupted, Terminated
-from kdcli.jobs.events import Event, RunEvent, StepDone, StepRead
+from kdcli.jobs.events import RunEvent, StepDone, StepRead
 from kdcli.jobs.plan import Ended, Task, attempt
+from kdcli.jobs.teller import Teller
 
-READ_SECONDS = 0.5  # losses live on the device, and reading them waits for it
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -71,29 +71,11 @@ class _Stop:
         try:
             if self._asked:
                 return Ended("stopped")
-            return attempt(task, out, (_Teller(line),) if line is not None else ())
+            return attempt(task, out, (Teller(line, _read),) if line is not None else ())
         except (KeyboardInterrupt, Interrupted, Terminated):
             return Ended("stopped")
         finally:
             self._working = False
-
-
-class _Teller:
-    """Sends the events of a run to the parent; a step's values are read now and then."""
-
-    def __init__(self, line: Connection) -> None:
-        self._line = line
-        self._read_at = 0.0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, StepDone):
-            now = time.monotonic()
-            if now - self._read_at < READ_SECONDS:
-                return
-            self._read_at = now
-            event = _read(event)
-        with contextlib.suppress(OSError):  # the parent is gone: what remains is to save the state
-            self._line.send(event)
 
 
 def _read(event: StepDone) -> StepRead:

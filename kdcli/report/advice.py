@@ -10,7 +10,7 @@ ROWS = 8  # candidates that are shown unless all are asked for
 
 
 def candidate_rows(advice: Advice, most: int | None = ROWS) -> list[tuple[str, ...]]:
-    """The candidates in their order, under a heading; the score as its distance from the first's."""
+    """The candidates in their order, under a heading; the score as how far it is behind the first's."""
     first = advice.candidates[0].scores[advice.score]
     rows = [
         (
@@ -18,9 +18,9 @@ def candidate_rows(advice: Advice, most: int | None = ROWS) -> list[tuple[str, .
             words.percent(one.accuracy, one.n),
             one.method,
             words.temperature(one.temperature),
-            words.signed(one.scores[advice.score] - first, 2) if place else words.number(first, 2),
+            words.signed(one.scores[advice.score] - first, 2),
         )
-        for place, one in enumerate(advice.candidates[:most])
+        for one in advice.candidates[:most]
     ]
     return [("teacher", "accuracy", "method", "τ", advice.score), *rows]
 

@@ -68,7 +68,7 @@ def advised(report: GapReport) -> Iterator[Section]:
     found = report.advice
     if found is None:
         return
-    about = f"{found.score}: {found.about}; a distance from the first's. n = {words.plural(report.n, f'{report.split} image')}."
+    about = f"{found.score}, {found.about}: how far behind the first's. n = {words.plural(report.n, f'{report.split} image')}."
     studies = Grid.of(
         advice.studies(found), "Rank correlation with the accuracy of trained students, 95 % bootstrap interval over combinations."
     )
