@@ -118,9 +118,18 @@ def study(recipe: str, cells: Sequence[Cell], split: str, chosen: str | None) ->
         lead=lead,
     )
     columns = {**scores, **rules}
+    within = {method: _within(cells, columns, method) for method in dict.fromkeys(cell.method for cell in cells)}
     # of cells that a column calls equally good, the mean
     taken = {name: statistics.mean(y for x, y in zip(values, outcome, strict=True) if x == max(values)) for name, values in columns.items()}
-    return made, {"score": score, "taken": taken, "best": max(outcome), "mean": statistics.mean(outcome)}
+    return made, {"score": score, "taken": taken, "within": within, "best": max(outcome), "mean": statistics.mean(outcome)}
+
+
+def _within(cells: Sequence[Cell], columns: Mapping[str, Sequence[float]], method: str) -> dict[str, float]:
+    """Spearman's correlation of each column with the accuracy over the cells of one method."""
+    rows = [number for number, cell in enumerate(cells) if cell.method == method]
+    y = torch.tensor([cells[number].accuracy for number in rows], dtype=torch.float64)[None]
+    x = {name: torch.tensor([values[number] for number in rows], dtype=torch.float64)[None] for name, values in columns.items()}
+    return {name: float(spearman_rows(values, y)[0]) for name, values in x.items()}
 
 
 def show(made: Study, taken: Mapping[str, Any]) -> None:
@@ -128,10 +137,16 @@ def show(made: Study, taken: Mapping[str, Any]) -> None:
     print(
         f"\n{made.recipe}: {made.cells} cells, {made.seeds} seeds each; best {100 * taken['best']:.2f} %, mean {100 * taken['mean']:.2f} %\n"
     )
-    print("| ordered by | rank correlation | 95 % interval | accuracy of its choice |\n| --- | --: | --: | --: |")
+    methods = list(taken["within"])
+    print(
+        f"| ordered by | rank correlation | 95 % interval | {' | '.join(f'within {name}' for name in methods)} | accuracy of its choice |"
+    )
+    print(f"| --- | --: | --: | {'--: | ' * len(methods)}--: |")
     for name, found in {**made.scores, **made.rules}.items():
         mark = "**" if name == taken["score"] else ""
-        print(f"| {mark}{name}{mark} | {found.value:+.2f} | {found.low:+.2f} to {found.high:+.2f} | {100 * taken['taken'][name]:.2f} % |")
+        inside = " | ".join(f"{taken['within'][method][name]:+.2f}" for method in methods)
+        choice = f"{100 * taken['taken'][name]:.2f} %"
+        print(f"| {mark}{name}{mark} | {found.value:+.2f} | {found.low:+.2f} to {found.high:+.2f} | {inside} | {choice} |")
     print(
         f"\nlead of {taken['score']} over the better rule: {made.lead.value:+.2f} ({made.lead.low:+.2f} to {made.lead.high:+.2f})",
         flush=True,
