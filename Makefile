@@ -69,6 +69,8 @@ bench: $(STAMP) ## measure speed, shortened (benchmarks/README.md): tens of minu
 	$(RUN)python -m benchmarks.table --batches 25
 	$(RUN)python -m benchmarks.scaling --rounds 2
 	$(RUN)python -m benchmarks.sweep
+	$(RUN)python -m benchmarks.plan
+	$(RUN)python -m benchmarks.gap
 
 clean: ## remove the environment, caches and built files; runs/ is kept
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

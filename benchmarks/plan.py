@@ -30,7 +30,7 @@ RECIPES: dict[str, int | str] = {"quickstart": "quickstart", "noise, 2 epochs": 
 def kd(arguments: Sequence[str], folder: Path) -> tuple[float, dict[str, Any]]:
     """Seconds from start to end of a command that keeps all it knows in a folder, and the data of its --json."""
     own = {"KD_CACHE_DIR": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache" / "inductor")}
-    command = [sys.executable, "-m", "kdcli", *arguments, "--out", str(folder / "runs"), "--quiet", "--json"]
+    command = [sys.executable, "-m", "kdcli", *arguments, "--out", str(folder / "runs"), "-qq", "--json"]
     start = time.perf_counter()
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **own})
     seconds = time.perf_counter() - start

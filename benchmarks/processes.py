@@ -56,12 +56,25 @@ def summary_of(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed; its message is in the error's.
     """
+    return summary_and_peak(arguments)[0]
+
+
+def summary_and_peak(arguments: Sequence[str]) -> tuple[dict[str, Any], float]:
+    """The same, and the most memory that the process had, MiB.
+
+    Raises:
+        RuntimeError: it failed; its message is in the error's.
+    """
     command = [sys.executable, "-m", "kdcli", *arguments, "--quiet", "--json"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"kd {' '.join(arguments)} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
-    data: dict[str, Any] = json.loads(done.stdout)["data"]
-    return data
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"kd {' '.join(arguments)} failed: {said[-1000:]}")
+    data: dict[str, Any] = json.loads(said)["data"]
+    return data, used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def resident_mib() -> float | None:
