@@ -24,12 +24,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcli.analysis.inputs import rows_at_a_time
 from kdcli.analysis.similarity import SimilarityAccumulator
 
 METHODS = ("kd", "skd")
 PER_ERROR, PER_EFFORT = 0.3, 0.6  # points of a student's accuracy on fashion-mnist/advice, where they were fitted and rounded
 _NO_EFFORT = 1e-9  # of answers that are uniform: nothing to follow, and nothing to learn
-_ROWS = 4096  # samples in float64 at a time
 
 
 def answer_scores(
@@ -72,8 +72,8 @@ def answer_scores(
 
 def _means(logits: Tensor, targets: Tensor, temperature: float) -> tuple[float, float]:
     """Mean Brier score of the answers and mean standard deviation over classes of the logits, a block of samples at a time."""
-    brier, spread = [], []
-    for v, y in zip(logits.split(_ROWS), targets.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]
+    brier, spread, rows = [], [], rows_at_a_time(logits)
+    for v, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
         x = v.double()
         q = (x / temperature).softmax(dim=1)
         brier.append(float(q.square().sum() - 2 * q.gather(1, y[:, None]).sum()) + len(y))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.inputs import check_logits
+from kdcli.analysis.inputs import check_logits, rows_at_a_time
 from kdcli.results import CalibrationCurve
 
 BINS = 15
@@ -25,9 +25,17 @@ class _Bins(NamedTuple):
     correct: Tensor
 
 
-def _binned(probabilities: Tensor, targets: Tensor, bins: int) -> _Bins:
-    confidence, predicted = probabilities.double().max(dim=1)
-    return _sums(confidence, predicted == targets, bins)
+def answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every sample the largest probability, whether that class is the true one, and the log-probability of the true one, [n] each,
+    in float64: a block of samples at a time, because a copy of all logits [n,K] may not fit.
+    """
+    parts, rows = [], rows_at_a_time(logits)
+    for x, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
+        log_p = x.double().log_softmax(dim=1)
+        largest, predicted = log_p.max(dim=1)
+        parts.append((largest.exp(), predicted == y, log_p.gather(1, y[:, None]).squeeze(1)))
+    confidence, correct, true = (torch.cat(column) for column in zip(*parts, strict=True))
+    return confidence, correct, true
 
 
 def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
@@ -42,20 +50,9 @@ def _error(binned: _Bins) -> float:
     return float((binned.correct - binned.confidence).abs().sum() / binned.n.sum())
 
 
-def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> float:
+def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
     """Mean |accuracy - confidence| over equal bins of confidence, weighted by the bins' samples (Guo et al., On calibration of
     modern neural networks, ICML 2017, eq. 3), in float64.
-
-    Args:
-        probabilities: [n,K].
-        targets: [n] int64.
-        bins: how many.
-    """
-    return _error(_binned(probabilities, targets, bins))
-
-
-def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
-    """`expected_calibration_error` of answers whose probabilities were not kept.
 
     Args:
         confidence: [n] float64, the largest probability of each sample.
@@ -74,7 +71,8 @@ def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
         Incompatible, BadData: see `check_logits`.
     """
     check_logits(logits, targets)
-    binned = _binned(logits.double().softmax(dim=1), targets, bins)
+    confidence, correct, _ = answers(logits, targets)
+    binned = _sums(confidence, correct, bins)
     return CalibrationCurve(
         ece=_error(binned),
         edges=tuple(torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64).tolist()),

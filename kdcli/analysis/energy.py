@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcli import losses
-
-_ROWS = 4096  # samples in float64 at a time: a full copy of ImageNet's logits would take 400 MB a network
+from kdcli.analysis.inputs import rows_at_a_time
 
 
 class Energies(NamedTuple):
@@ -31,8 +30,9 @@ class Energies(NamedTuple):
 
 def _blocks(*logits: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Some rows of each [n,K] at a time, centred, in float64."""
-    for start in range(0, len(logits[0]), _ROWS):
-        yield tuple(losses.centre(each[start : start + _ROWS].double()) for each in logits)
+    rows = rows_at_a_time(logits[0])
+    for parts in zip(*(each.split(rows) for each in logits), strict=True):  # type: ignore[no-untyped-call]
+        yield tuple(losses.centre(part.double()) for part in parts)
 
 
 def energies(logits: Tensor, temperatures: Sequence[float]) -> Energies:

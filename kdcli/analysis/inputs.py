@@ -10,6 +10,13 @@ from torch import Tensor
 
 from kdcli.errors import BadData, Incompatible, UsageError
 
+_ENTRIES = 1 << 20  # of [n,K] at a time: 8 MB in float64, whatever K
+
+
+def rows_at_a_time(logits: Tensor) -> int:
+    """How many samples of [n,K] to take at a time, where what is made of them on the way would not fit for all."""
+    return max(_ENTRIES // logits.shape[1], 1)
+
 
 def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0) -> None:
     """Refuse logits that no analysis can use.
@@ -25,7 +32,7 @@ def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network",
         BadData: no samples, logits that are NaN or infinite, or targets that are not classes.
     """
     _check_shapes(logits, targets, label)
-    finite = torch.isfinite(logits).all(dim=1)
+    finite = torch.cat([torch.isfinite(rows).all(dim=1) for rows in logits.split(rows_at_a_time(logits))])  # type: ignore[no-untyped-call]
     if not finite.all():
         first = start + int(torch.nonzero(~finite)[0])
         raise BadData(

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdcli.analysis.calibration import expected_calibration_error
+from kdcli.analysis.calibration import answers, calibration_error
 from kdcli.analysis.energy import energies
-from kdcli.analysis.inputs import check_class_names, check_logits
+from kdcli.analysis.inputs import check_class_names, check_logits, rows_at_a_time
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
 from kdcli.intervals import wilson
@@ -40,7 +40,7 @@ def measure(
     """
     check_logits(logits, targets, label=label)
     n, classes = logits.shape
-    log_p = logits.double().log_softmax(dim=1)
+    confidence, right, log_p = answers(logits, targets)
     place = rank(logits, targets)
     hits = int((place == 0).sum())
     energy = energies(logits, (1.0,))
@@ -49,8 +49,8 @@ def measure(
         accuracy=hits / n,
         accuracy_interval=wilson(hits, n),
         top5=int((place < 5).sum()) / n if classes > 5 else None,
-        nll=-log_p.gather(1, targets[:, None]).mean().item(),
-        ece=expected_calibration_error(log_p.exp(), targets),
+        nll=-log_p.mean().item(),
+        ece=calibration_error(confidence, right),
         entropy=energy.entropy.mean().item(),
         free_energy=energy.free_energy.mean().item(),
         logit_norm=energy.square_norm.sqrt().mean().item(),
@@ -64,9 +64,12 @@ def rank(logits: Tensor, targets: Tensor) -> Tensor:
 
     Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree about ties.
     """
-    true = logits.gather(1, targets[:, None])
-    earlier = torch.arange(logits.shape[1]) < targets[:, None]
-    return ((logits > true) | ((logits == true) & earlier)).sum(dim=1)
+    classes, rows = torch.arange(logits.shape[1]), rows_at_a_time(logits)
+    found = []
+    for x, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
+        true = x.gather(1, y[:, None])
+        found.append(((x > true) | ((x == true) & (classes < y[:, None]))).sum(dim=1))
+    return torch.cat(found)
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:

@@ -43,5 +43,5 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
             targets.append(batch.y)
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
-    # a tensor made in inference mode cannot enter autograd later: clone outside of it
-    return torch.cat(logits).cpu().clone(), torch.cat(targets).cpu().clone()
+    # joined outside of inference mode, because a tensor that is made within cannot enter autograd later
+    return torch.cat(logits).cpu(), torch.cat(targets).cpu()

@@ -122,7 +122,7 @@ class Bench:
             return output.logits
 
         logits, targets = collect(forward, feed.split(self._split))
-        features = {tap: torch.cat(values).clone() for tap, values in kept.items()}
+        features = {tap: torch.cat(values) for tap, values in kept.items()}
         return Measured(path, label_of(path), header, network, logits, targets, features)
 
 
