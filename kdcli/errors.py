@@ -72,6 +72,9 @@ class KdError(Exception):
         self.where = where
         self.crash_file: Path | None = None  # where the run kept the traceback
 
+    def __str__(self) -> str:
+        return self.message  # which may have learned more on its way, such as the rank that it comes from
+
     @classmethod
     def unforeseen(cls, error: BaseException) -> KdError:
         """What is not explained, as far as it can be told: its type and the first line of its text."""

@@ -218,5 +218,5 @@ def test_torchrun_names_what_one_rank_says_and_is_silent_on_what_all_say(tmp_pat
     assert "error: rank 1: ValueError: something odd" in said
     assert set(said) <= {"error: rank 1: ValueError: something odd", "error: rank 0 waited for another one that ended"}
     _, errors = finish(kd("distill", "nothing.toml", cwd=tmp_path, launcher=launcher), 1)
-    assert errors.count("nothing.toml") == 1
+    assert errors.count("error: no recipe at nothing.toml") == 1
     assert not processes(tmp_path)
