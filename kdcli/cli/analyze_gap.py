@@ -21,7 +21,6 @@ NAME = "analyze-gap"
 EXAMPLES = """
 kd analyze-gap
 kd analyze-gap --teacher runs/cnn-large-digits-1 --deep --html gap.html
-kd analyze-gap --teacher runs/a --teacher runs/b --advise
 kd analyze-gap --student runs/latest --temperature 1,4 --max-entropy-gap 0.5
 """
 FILES = "Files"

@@ -97,11 +97,8 @@ def analyze_gap(
     first, info = teachers[0], bench.feed(teachers[0].side.item.header).info
     if save_logits_to is not None:
         save_logits(save_logits_to, _tensors(teachers))
-    wanted = tuple(temperatures or ((1.0, 4.0) if students else PROFILE))
-    # gates read temperature 1, whatever was asked for
     asked = gates or GatesSection()
-    gated = asked.max_entropy_gap is not None or asked.max_free_energy_gap is not None
-    wanted = tuple(dict.fromkeys((*wanted, 1.0))) if gated else wanted
+    wanted = _temperatures(temperatures or ((1.0, 4.0) if students else PROFILE), asked)
     reports = [parts.timed("gap", lambda one=one: _report(one, info, first, split, wanted, bootstrap)) for one in teachers]  # type: ignore[misc]
     return replace(
         reports[0],
@@ -112,6 +109,12 @@ def analyze_gap(
         seconds=dict(parts.seconds),
         warnings=tuple(dict.fromkeys(parts.warnings)),
     )
+
+
+def _temperatures(given: Sequence[float], gates: GatesSection) -> tuple[float, ...]:
+    """Gates on gaps read temperature 1, whatever was asked for."""
+    gated = gates.max_entropy_gap is not None or gates.max_free_energy_gap is not None
+    return tuple(dict.fromkeys((*given, 1.0))) if gated else tuple(given)
 
 
 def _labels(paths: Sequence[str | Path]) -> list[str]:

@@ -34,6 +34,7 @@ PAGES = [
     "docs/how-to/restricted-data.md",
     "docs/how-to/resume.md",
     "docs/how-to/several-devices.md",
+    "docs/how-to/plan.md",
     "docs/how-to/stored-logits.md",
     "docs/how-to/sweep.md",
     "docs/how-to/teacher-from-torchvision.md",
