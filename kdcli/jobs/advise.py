@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kdcli.advice import Advice, Candidate, judged
 from kdcli.analysis.advice import answer_scores
 from kdcli.core.types import DataInfo, SplitName
-from kdcli.jobs.explain import Side
+from kdcli.jobs.explain import Side, class_names
 
 TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 9.0, 12.0, 20.0)
 
@@ -36,8 +36,7 @@ def advise(teachers: Sequence[Side], info: DataInfo, temperatures: Sequence[floa
     found = []
     for side in teachers:
         v, y = side.logits, side.item.targets
-        names = info.class_names if len(info.class_names) == v.shape[1] else None
         accuracy = float((v.argmax(dim=1) == y).double().mean())
-        scored = answer_scores(v, y, tuple(temperatures or TEMPERATURES), label=f"teacher {side.label}", class_names=names)
+        scored = answer_scores(v, y, tuple(temperatures or TEMPERATURES), label=f"teacher {side.label}", class_names=class_names(info, v))
         found += [Candidate(side.label, method, tau, accuracy, len(y), scores) for (method, tau), scores in scored.items()]
     return judged(found)

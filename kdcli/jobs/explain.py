@@ -132,7 +132,8 @@ def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
     return wanted
 
 
-def _names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
+def class_names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
+    """The data's, or numbers where they are not one for each column of logits [n,K]."""
     return info.class_names if len(info.class_names) == logits.shape[1] else tuple(map(str, range(logits.shape[1])))
 
 
@@ -174,7 +175,7 @@ def explain_teacher(teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, 
 def _similarity(teacher: Side, info: DataInfo, label: str) -> tuple[tuple[SimilarityAt, ...], Tensor]:
     """The labels, and the mean response [K,K] at temperature 1."""
     v, y = teacher.logits, teacher.item.targets
-    accumulator = SimilarityAccumulator(v.shape[1], SIMILARITY, label=label, class_names=_names(info, v))
+    accumulator = SimilarityAccumulator(v.shape[1], SIMILARITY, label=label, class_names=class_names(info, v))
     accumulator.add(v, y)
     accumulator.add_again(v, y)
     return accumulator.result(), accumulator.mean_response(1.0)
@@ -209,7 +210,7 @@ def _keeps(parts: Parts, classes: int) -> bool:
 
 
 def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProjection:
-    classes, why = choose_classes(response, _names(info, teacher.logits))
+    classes, why = choose_classes(response, class_names(info, teacher.logits))
     return project(teacher.features, teacher.item.targets, teacher.head.weight, classes, chosen=why, label=f"teacher {teacher.label}")
 
 
