@@ -21,7 +21,7 @@ class PlannedNetwork:
 class PlannedChoice:
     """What a run will choose, and why. of: which teacher, for stored_logits. teacher_batch: images that it answers at once."""
 
-    what: Literal["device", "precision", "teacher_precision", "teacher_batch", "compile", "stored_logits"]
+    what: Literal["device", "precision", "teacher_precision", "teacher_batch", "compile", "graphs", "stored_logits"]
     value: str
     reason: str
     of: str = ""

@@ -48,6 +48,7 @@ _CHOICES = {
     "teacher_precision": "teacher in",
     "teacher_batch": "teacher asked",
     "compile": "compile",
+    "graphs": "CUDA graphs",
     "stored_logits": "logits",
 }
 _STORED = {"exact": "stored", "off": "not stored"}

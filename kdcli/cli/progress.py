@@ -42,6 +42,7 @@ class RunNarrator(Narrator):
         self.handlers = {
             "Prepared": self.prepared,
             "StageStarted": self.stage_started,
+            "StepsCaptured": self.steps_captured,
             "StepDone": self.step_done,
             "EpochDone": self.epoch_done,
             "StageDone": self.stage_done,
@@ -61,6 +62,10 @@ class RunNarrator(Narrator):
             self.env.progress(
                 f"  stage {event.number}/{event.count} ", (event.at.stage, "bold"), f" · {event.network}" if event.network else ""
             )
+
+    def steps_captured(self, event: events.StepsCaptured) -> None:
+        """It turned out whether steps can be replayed."""
+        self.env.progress(f"  {event}")
 
     def step_done(self, event: events.StepDone) -> None:
         """A minibatch went through."""

@@ -30,6 +30,14 @@ class Batch:
     whole: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which training samples make a minibatch, and which view of each: index, view [B] int64, on the device, as in `Batch`."""
+
+    index: Tensor
+    view: Tensor
+
+
 class Output(NamedTuple):
     """What a network returns: logits [N,K] and the taps that were asked for, by name."""
 
@@ -112,6 +120,13 @@ class Feed(Protocol):
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether `view` makes a batch from what lies on the device, without asking the host."""
+
+    def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
+        """What `train` makes batches of."""
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.core.types import Batch, DataInfo, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Pictures, Source
 from kdcli.data.restrict import Restriction
@@ -51,6 +51,10 @@ class Part(NamedTuple):
     view: Tensor
     change: Tensor
 
+    def rows(self, start: int, stop: int) -> Part:
+        """Those from one place to before another."""
+        return Part(self.index[start:stop], self.view[start:stop], self.change[start:stop])
+
 
 Score = Callable[[Feed], Tensor]  # of a feed whose training split is the whole training set: a number [n_train] for each image
 
@@ -64,6 +68,8 @@ class SourceFeed(ABC):
         rows: positions of each split in the source's own training or test part.
         plan: batch sizes, augmentation, seed, device, workers.
     """
+
+    resident: bool = False
 
     def __init__(self, source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
         self.info = info
@@ -89,18 +95,27 @@ class SourceFeed(ABC):
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
-        plan = self.plan
-        order = random.permutation(random.key(plan.seed, "order", epoch), self.info.num_train, plan.device)
-        # for all samples at once: a launch costs more than a sample
-        views = plan.augment.draw(random.key(plan.seed, "view", epoch), order)
-        changes = plan.augment.change(order, views)
-        bounds = range(start * plan.batch_size, self.train_batches * plan.batch_size, plan.batch_size)
-        counts = [min(plan.batch_size, len(order) - at) for at in bounds]
+        share = self.plan.share
+        bounds = range(start * self.plan.batch_size, self.train_batches * self.plan.batch_size, self.plan.batch_size)
+        counts = [min(self.plan.batch_size, self.info.num_train - at) for at in bounds]
         # cut before anything is loaded: no rank decodes the images of another
-        own = [slice(0, count) if plan.share is None else plan.share(count) for count in counts]
-        slices = (slice(at + part.start, at + part.stop) for at, part in zip(bounds, own, strict=True))
-        batches = self._batches("train", (Part(order[part], views[part], changes[part]) for part in slices), training=True)
-        return batches if plan.share is None else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
+        own = [slice(0, count) if share is None else share(count) for count in counts]
+        drawn = self._drawn(epoch)
+        parts = (drawn.rows(at + part.start, at + part.stop) for at, part in zip(bounds, own, strict=True))
+        batches = self._batches("train", parts, training=True)
+        return batches if share is None else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
+
+    def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
+        """What `train` makes batches of, where it does not share them."""
+        size, drawn = self.plan.batch_size, self._drawn(epoch)
+        parts = (drawn.rows(number * size, (number + 1) * size) for number in range(start, self.train_batches))
+        return (Draw(part.index, part.view) for part in parts)
+
+    def _drawn(self, epoch: int) -> Part:
+        """All training samples in an epoch's order, each with its view: at once, because a launch costs more than a sample."""
+        order = random.permutation(random.key(self.plan.seed, "order", epoch), self.info.num_train, self.plan.device)
+        views = self.plan.augment.draw(random.key(self.plan.seed, "view", epoch), order)
+        return Part(order, views, self.plan.augment.change(order, views))
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
@@ -143,6 +158,8 @@ class SourceFeed(ABC):
 
 class ResidentFeed(SourceFeed):
     """Pictures that lie on the device as a whole: a batch is an index."""
+
+    resident = True
 
     def __init__(self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
         super().__init__(source, info, rows, plan)

@@ -60,6 +60,17 @@ class EpochDone:
 
 
 @dataclass(frozen=True, slots=True)
+class StepsCaptured:
+    """From here on the steps of a stage are replayed from a CUDA graph, or they are not: reason is empty, or says why."""
+
+    at: Progress
+    reason: str
+
+    def __str__(self) -> str:
+        return f"steps are taken without a CUDA graph: {self.reason}" if self.reason else "steps are replayed from a CUDA graph"
+
+
+@dataclass(frozen=True, slots=True)
 class StateSaved:
     """The state for `kd resume` is on disk."""
 
@@ -77,5 +88,5 @@ class StageDone:
     count: int
 
 
-Event = StageStarted | StepDone | EpochDone | StateSaved | StageDone
+Event = StageStarted | StepsCaptured | StepDone | EpochDone | StateSaved | StageDone
 Listener = Callable[[Event], None]

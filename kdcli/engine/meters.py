@@ -26,7 +26,7 @@ class Meters(Mapping[str, Tensor]):
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
 
-    def update(self, step: Step, targets: Tensor, number: int, *, counts: bool = True) -> None:
+    def update(self, step: Step, targets: Tensor, number: int | Tensor, *, counts: bool = True) -> None:
         """Add a minibatch's terms, weighted by its size.
 
         Args:
@@ -34,15 +34,26 @@ class Meters(Mapping[str, Tensor]):
             counts: False where another rank counts the same images; a bad term is noted all the same.
         """
         size = targets.shape[0] * counts
-        with torch.no_grad():
-            for name, term in step.losses.items():
-                # float64 on the CPU, where it is free; accelerators may have none
-                value = term.detach().double() if self._device.type == "cpu" else term.detach().float()
-                bad = torch.where(torch.isfinite(value), _NEVER, number)
-                self._sums[name] = self._sums[name] + value * size if name in self._sums else value * size
-                self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if name in self._first_bad else bad
-            if step.logits.shape[0] == targets.numel():
-                self.correct = self.correct + (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum() * counts
+        self.add(step, targets, number, size)
+        self.count(size)
+
+    @torch.no_grad()
+    def add(self, step: Step, targets: Tensor, number: int | Tensor, size: int) -> None:
+        """What `update` does on the device, in place: a graph that has captured it can do it again."""
+        for name, term in step.losses.items():
+            # float64 on the CPU, where it is free; accelerators may have none
+            value = term.detach().double() if self._device.type == "cpu" else term.detach().float()
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(value)
+                self._first_bad[name] = torch.full_like(value, _NEVER, dtype=torch.int64)
+            self._sums[name] += value * size
+            bad = torch.isfinite(value) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
+            torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
+        if step.logits.shape[0] == targets.numel():
+            self.correct += (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum() * (size > 0)
+
+    def count(self, size: int) -> None:
+        """What `update` does on the host: so many images more."""
         self.seen += size
 
     def __getitem__(self, name: str) -> Tensor:

@@ -6,16 +6,25 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcli.engine.settings import OptimSettings, ScheduleSettings
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
-    """The torch optimiser that the settings name, over the parameters that need a gradient."""
+def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings, *, capturable: bool = False) -> torch.optim.Optimizer:
+    """The torch optimiser that the settings name, over the parameters that need a gradient.
+
+    Args:
+        capturable: keep the learning rate on the parameters' device, where steps that were captured look it up.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    return kinds[settings.name](trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
+    optimiser = kinds[settings.name](trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
+    for group in optimiser.param_groups if capturable else ():
+        group["lr"] = torch.tensor(float(group["lr"]), device=trained[0].device)
+        if "capturable" in group:  # torch asks for it on a GPU; fused steps are alike with and without
+            group["capturable"] = trained[0].device.type == "cuda"
+    return optimiser
 
 
 def learning_rate(base: float, schedule: ScheduleSettings, *, step: int, steps_per_epoch: int, steps: int) -> float:
@@ -48,4 +57,7 @@ def _factor(schedule: ScheduleSettings, step: int, warmup: float, steps_per_epoc
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter group the rate."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

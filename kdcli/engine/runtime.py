@@ -24,6 +24,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
 from kdcli.engine.inference import InferenceTeacher
 from kdcli.engine.ranks import Ranks
+from kdcli.engine.recorder import CudaRecorder, Recorder
 from kdcli.engine.settings import Precision
 from kdcli.errors import DeviceUnavailable, OutOfMemory
 
@@ -89,10 +90,27 @@ def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.devi
     return Choice(student, "auto: as runtime.precision") if student != "auto" else choose_precision("auto", device)
 
 
-def choose_teacher_batch(wanted: int | None, batch_size: int, device: torch.device) -> Choice:
-    """How many images teachers answer at once: whole minibatches, one of them at least."""
+def choose_graphs(wanted: Literal["auto", "on", "off"], device: torch.device) -> Choice:
+    """Resolve "auto": whether steps are replayed from CUDA graphs.
+
+    Raises:
+        DeviceUnavailable: it was asked for, and the device has none.
+    """
+    if wanted == "on" and device.type != "cuda":
+        raise DeviceUnavailable(
+            f"runtime.graphs is on, but only CUDA devices have graphs, and this job is on {device}", hint="leave it out"
+        )
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    return Choice("off", "auto: not measured on a GPU yet" if device.type == "cuda" else f"auto: a {device.type} has none")
+
+
+def choose_teacher_batch(wanted: int | None, batch_size: int, device: torch.device, *, graphs: bool = False) -> Choice:
+    """How many images teachers answer at once: whole minibatches, one of them at least. graphs: steps are replayed from them."""
     if wanted is not None:
         return Choice(str(max(wanted // batch_size, 1) * batch_size), "asked for")
+    if graphs:
+        return Choice(str(batch_size), "auto: it answers within the step that is replayed")
     if device.type == "cuda":
         return Choice(str(max(_TEACHER_IMAGES // batch_size, 1) * batch_size), f"auto: about {_TEACHER_IMAGES} images keep a GPU busy")
     return Choice(str(batch_size), f"auto: larger batches gain nothing on a {device.type}")
@@ -127,10 +145,11 @@ class Runtime:
         precision: of the networks' forward passes; losses, heads and the weights that are trained stay float32 in any case.
         teacher_precision: of the copies that answer for teachers, weights too.
         channels_last: memory layout of images and convolutions.
+        graphs: whether steps are replayed from CUDA graphs, where they can be.
         threads: CPU threads; the process's own setting unless given.
 
     Raises:
-        DeviceUnavailable: the device is not on this machine.
+        DeviceUnavailable: the device is not on this machine, or has no graphs.
     """
 
     def __init__(
@@ -140,6 +159,7 @@ class Runtime:
         precision: Wanted = "auto",
         teacher_precision: Wanted = "auto",
         channels_last: Literal["auto", "on", "off"] = "auto",
+        graphs: Literal["auto", "on", "off"] = "auto",
         threads: int | None = None,
         index: int = 0,
     ) -> None:
@@ -150,6 +170,9 @@ class Runtime:
         self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
         self.channels_last = channels_last != "off"
         self.compile_choice = Choice("off", "")
+        self.teacher_batch_choice = Choice("", "")
+        self.graphs_choice = choose_graphs(graphs, self.device)
+        self.recorder: Recorder | None = CudaRecorder() if self.graphs_choice.value == "on" else None
         self.ahead = 1
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
@@ -203,11 +226,11 @@ class Runtime:
             for network, _ in chosen:
                 del network.forward
 
-    def look_ahead(self, wanted: int | None, batch_size: int) -> Choice:
+    def look_ahead(self, wanted: int | None, batch_size: int) -> None:
         """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic number unless given."""
-        choice = choose_teacher_batch(wanted, batch_size, self.device)
-        self.ahead = int(choice.value) // batch_size
-        return choice
+        graphs = self.graphs_choice.value == "on"
+        self.teacher_batch_choice = choose_teacher_batch(wanted, batch_size, self.device, graphs=graphs)
+        self.ahead = int(self.teacher_batch_choice.value) // batch_size
 
     def answering(self, teacher: Teacher) -> Teacher:
         """What answers training batches for a teacher: a faster copy of its network."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdcli.core import random
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Feed, Progress, Step
+from kdcli.core.types import Feed, Progress
+from kdcli.engine.capture import CapturedSteps, hindrance
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
-from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone
+from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone, StepsCaptured
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
-from kdcli.engine.ranks import Forward, Pace
+from kdcli.engine.ranks import Pace
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
+from kdcli.engine.steps import StageParts, Steps
 from kdcli.errors import KdError, NonFiniteLoss
 from kdcli.probes import Probe
 from kdcli.results import Measures
@@ -140,7 +141,7 @@ class Trainer:
             self.position = Position(stage=number)
         set_modes(self.method, stage)
         work = _StageWork(self, stage)
-        forward = self.runtime.ranks.parallel(self.method, stage)
+        steps = self._steps(work)
         if self._resume is not None:
             work.restore(self._resume)
             self._resume = None
@@ -150,45 +151,42 @@ class Trainer:
         self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable, about, probe))
         for epoch in range(self.position.epoch, work.epochs + 1):
             self.position = replace(self.position, epoch=epoch)
-            self._run_epoch(work, forward)
+            self._run_epoch(work, steps)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
-    def _run_epoch(self, work: _StageWork, forward: Forward) -> None:
-        started, images, ranks = time.perf_counter(), 0, self.runtime.ranks
+    def _steps(self, work: _StageWork) -> Steps:
+        """How the steps of a stage are taken."""
+        recorder = self.runtime.recorder
+        reason = hindrance(self.feed, self.runtime, self.settings) if recorder is not None else ""
+
+        def tell(reason: str) -> None:
+            self._emit(StepsCaptured(work.progress(), reason))
+
+        arguments = (self.method, self.feed, self.runtime, self.settings)
+        parts = StageParts(self.runtime.ranks.parallel(self.method, work.stage), work.optimiser, lambda: self._check(work))
+        if recorder is None or reason:
+            if reason:
+                tell(reason)
+            return Steps(*arguments, parts)
+        return CapturedSteps(*arguments, parts, recorder, tell)
+
+    def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
+        started, images = time.perf_counter(), 0
         self.method.on_epoch(work.progress())
-        for group in work.groups():
+        for group in steps.groups(self.position.epoch, self.position.batch):
             rate = work.set_rate()
-            for offset, whole in enumerate(group):
-                self._seed(self.position.batch + offset)
-                images += whole.whole or len(whole.y)
-                batch = ranks.share(whole)
-                with ranks.accumulating(forward, last=offset == len(group) - 1):
-                    step = self._forward_backward(forward, work, batch, len(group))
-                work.meters.update(step, batch.y, self.position.step + 1, counts=ranks.counts(batch))
-            self.runtime.step(work.optimiser, self.settings.clip_norm)
+            images += steps.take(group, work.progress(), work.meters, self._seed)
             if self.average is not None and work.trains_the_result:  # else an early stage's steps would count for nothing
                 self.average.update_parameters(self.method.deployable())
             self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
             self._after_step(work, rate, images / (time.perf_counter() - started))
         self._end_epoch(work, time.perf_counter() - started, images)
 
-    def _seed(self, minibatch: int) -> None:
-        # dropout and its like draw from torch's global generator: seeded for this very minibatch, it has no history
+    def _seed(self, offset: int) -> None:
+        """Seed what draws from torch's global generator, dropout and its like, for the minibatch that comes so many after the position's."""
         position = self.position
-        counters = (position.stage, position.epoch, minibatch, self.runtime.ranks.rank)
+        counters = (position.stage, position.epoch, position.batch + offset, self.runtime.ranks.rank)
         torch.manual_seed(random.key(self.settings.seed, "step", *counters) >> 1)
-
-    def _forward_backward(self, forward: Forward, work: _StageWork, batch: Batch, parts: int) -> Step:
-        at = work.progress()
-        with self._memory_errors(at, batch), self.runtime.stepping(batch), self.runtime.autocast():
-            step = forward(batch, at)
-        total = torch.stack([value.float() for value in step.losses.values()]).sum()
-        if self.runtime.synchronous and not bool(torch.isfinite(total)):
-            work.meters.update(step, batch.y, self.position.step + 1)
-            self._check(work)
-        with self._memory_errors(at, batch):
-            self.runtime.backward(total * self.runtime.ranks.weight(batch) / parts)
-        return step
 
     def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
         at = work.progress()
@@ -284,13 +282,6 @@ class Trainer:
             return None
         return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))  # type: ignore[no-untyped-call]
 
-    def _memory_errors(self, at: Progress, batch: Batch) -> Any:
-        size = batch.y.shape[0]
-        return self.runtime.memory_errors(
-            f"at stage {at.stage}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
-            f"-s train.batch_size={max(size // 2, 1)} -s train.accumulate={self.settings.accumulate * 2}   (same effective batch)",
-        )
-
     def _emit(self, event: Event) -> None:
         for listener in self.hooks.listeners:
             listener(event)
@@ -316,29 +307,13 @@ class _StageWork:
         optim = replace(settings.optim, arguments={**settings.optim.arguments, **stage.optim})
         self.base_rate = float(optim.arguments["lr"])
         parameters = [parameter for parameter in trainer.method.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(parameters, optim)
+        self.optimiser = make_optimiser(parameters, optim, capturable=trainer.runtime.recorder is not None)
         self.meters = Meters(trainer.runtime.device)
         self.rate = self.base_rate
 
     def progress(self) -> Progress:
         position = self.trainer.position
         return Progress(self.stage.name, min(position.epoch, self.epochs), self.epochs, position.step, self.steps)
-
-    def groups(self) -> Iterator[list[Batch]]:
-        """The rest of the epoch, in groups of `accumulate` minibatches."""
-        coming = self._coming()
-        while group := list(islice(coming, self.trainer.settings.accumulate)):
-            yield group
-
-    def _coming(self) -> Iterator[Batch]:
-        """The rest of the epoch, read so far ahead that teachers can answer several minibatches at once."""
-        trainer = self.trainer
-        batches = iter(trainer.feed.train(trainer.position.epoch, trainer.position.batch))
-        while next_ones := list(islice(batches, trainer.runtime.ahead)):
-            placed = [trainer.runtime.place(batch) for batch in next_ones]
-            for teacher in trainer.method.teacher_nets:
-                teacher.expect(placed)
-            yield from placed
 
     def set_rate(self) -> float:
         self.rate = self._rate_at(self.trainer.position.step)

@@ -36,6 +36,8 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             "precision_reason": runtime.precision_choice.reason,
             "compile": runtime.compile_choice.value,
             "compile_reason": runtime.compile_choice.reason,
+            "graphs": runtime.graphs_choice.value,
+            "graphs_reason": runtime.graphs_choice.reason,
             "threads": runtime.threads,
             "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
             "teacher_logits": [_stored_logits(stored) for stored in job.stored],
@@ -100,6 +102,8 @@ def _choices(job: Job) -> tuple[str, ...]:
     runtime = job.runtime
     compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
     lines = [f"{compiled}: {runtime.compile_choice.reason}"]
+    if runtime.device.type == "cuda":
+        lines.append(f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: {runtime.graphs_choice.reason}")
     for loaded in job.teachers:
         graph = _graph(loaded, runtime)
         norms = f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""

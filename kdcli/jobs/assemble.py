@@ -102,6 +102,7 @@ def make_runtime(recipe: Recipe) -> Runtime:
         precision=section.precision,
         teacher_precision=section.teacher_precision,
         channels_last=section.channels_last,
+        graphs=section.graphs,
         threads=devices.own_threads(section),
         index=devices.local_rank(),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdcli.core.types import Progress
-from kdcli.engine.events import EpochDone, StageDone, StageStarted, StateSaved, StepDone
+from kdcli.engine.events import EpochDone, StageDone, StageStarted, StateSaved, StepDone, StepsCaptured
 from kdcli.results import TeacherSummary
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "StateSaved",
     "StepDone",
     "StepRead",
+    "StepsCaptured",
     "SweepStarted",
     "TeacherDone",
     "TeacherStarted",
@@ -149,6 +150,6 @@ class FromRun:
     event: RunEvent
 
 
-RunEvent = StageStarted | StepDone | StepRead | EpochDone | StateSaved | StageDone | Prepared
+RunEvent = StageStarted | StepsCaptured | StepDone | StepRead | EpochDone | StateSaved | StageDone | Prepared
 Event = RunEvent | CellStarted | CellDone | SweepStarted | TeacherStarted | TeacherDone | FromRun
 Listener = Callable[[Event], None]

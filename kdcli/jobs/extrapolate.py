@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from kdcli.engine.runtime import choose_teacher_batch
 from kdcli.header import KEPT_FOLDER, MODEL_FILE
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
@@ -173,8 +172,9 @@ def _choices(job: Job) -> Iterator[PlannedChoice]:
     yield PlannedChoice("precision", runtime.precision_choice.value, runtime.precision_choice.reason)
     if job.teachers:
         yield PlannedChoice("teacher_precision", runtime.teacher_choice.value, runtime.teacher_choice.reason)
-        batch = choose_teacher_batch(job.recipe.runtime.teacher_batch, job.recipe.train.batch_size, runtime.device)
-        yield PlannedChoice("teacher_batch", batch.value, batch.reason)
+        yield PlannedChoice("teacher_batch", runtime.teacher_batch_choice.value, runtime.teacher_batch_choice.reason)
     yield PlannedChoice("compile", runtime.compile_choice.value, runtime.compile_choice.reason)
+    if runtime.device.type == "cuda":
+        yield PlannedChoice("graphs", runtime.graphs_choice.value, runtime.graphs_choice.reason)
     for loaded, item in zip(job.teachers, job.stored, strict=True):
         yield PlannedChoice("stored_logits", item.choice.value, item.choice.reason, loaded.architecture)

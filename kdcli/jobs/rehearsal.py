@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, DataInfo, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.stream import StreamedFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
@@ -137,13 +137,23 @@ class ShortFeed:
     def view(self, index: Tensor, view: Tensor) -> Batch:
         return self._feed.view(index, view)
 
+    @property
+    def resident(self) -> bool:
+        return self._feed.resident
+
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return self._pass(self._feed.train, epoch, start)
+
+    def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
+        return self._pass(self._feed.draws, epoch, start)
+
+    def _pass(self, minibatches: Callable[[int, int], Iterator[T]], epoch: int, start: int) -> Iterator[T]:
         stage, place = divmod(len(self.passes), EPOCHS)
         this = Pass(self._warm if place == 0 else 0)
         self.passes.append(this)
         most = self.passes[-1 - place].count if place and self._again else None
         number = 0
-        for number, batch in enumerate(self._feed.train(stage + 1 if self._again else epoch, start)):
+        for number, batch in enumerate(minibatches(stage + 1 if self._again else epoch, start)):
             if number % self._block == 0:  # so all before this one have been trained on
                 this.marks.append((number, self._clock()))
                 if number == most or self._enough(this):

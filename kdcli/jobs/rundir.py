@@ -24,7 +24,7 @@ import torch
 from kdcli import __version__
 from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import finite, read_json, write_error, write_text
-from kdcli.jobs.events import EpochDone, Event, StageStarted
+from kdcli.jobs.events import EpochDone, Event, StageStarted, StepsCaptured
 
 STATE_FOLDER = "state"
 
@@ -142,6 +142,8 @@ class MetricsWriter:
                 "seconds": event.seconds, "images_per_second": event.images_per_second,
             })  # fmt: skip
             self._append(self._log, epoch_line(event))
+        elif isinstance(event, StepsCaptured):
+            self._append(self._log, f"{now()} stage={event.at.stage} epoch={event.at.epoch}/{event.at.epochs} {event}")
 
     def done(self, facts: dict[str, Any]) -> None:
         """The last line."""

@@ -134,7 +134,7 @@ def kd_rel(y: Tensor, superclass: Tensor, *, label_probability: float, ratio: fl
     sibling = (superclass[y].unsqueeze(-1) == superclass) & ~label
     count = sibling.sum(-1, keepdim=True)
     least = (1 - label_probability) / (count * ratio + (classes - 1 - count))
-    return torch.where(label, label_probability, torch.where(sibling, ratio * least, least))
+    return torch.where(sibling, ratio * least, least).masked_fill(label, label_probability)
 
 
 def _share(probability: float, function: str) -> float:
@@ -200,7 +200,8 @@ def virtual_teacher(y: Tensor, classes: int, *, label_probability: float = 0.99)
     if y.ndim != 1 or y.is_floating_point() or classes < 2:
         got = f"{classes} classes and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
         raise Incompatible(f"losses.virtual_teacher needs at least two classes and integer labels [N], got {got}")
-    return torch.where(_is_label(y, classes), a, (1 - a) / (classes - 1))
+    label = _is_label(y, classes)
+    return torch.full(label.shape, (1 - a) / (classes - 1), device=y.device).masked_fill(label, a)
 
 
 def tf_kd(z: Tensor, y: Tensor, *, temperature: float, label_probability: float = 0.99, form: Literal["paper", "code"] = "paper") -> Tensor:

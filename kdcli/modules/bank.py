@@ -61,7 +61,7 @@ class MemoryBank(nn.Module):
             return
         positions = torch.arange(len(index), device=index.device)
         same = index.unsqueeze(1) == index
-        last = torch.where(same, positions, 0).amax(1)  # equal values for equal rows: the order of writing does not matter
+        last = (same * positions).amax(1)  # equal values for equal rows: the order of writing does not matter
         moved = momentum * self.memory[index] + (1 - momentum) * precise(vectors)[last]
         self.memory[index] = functional.normalize(moved, dim=1)
 
@@ -114,5 +114,6 @@ class ClassSampler(nn.Module):
         window = shuffled[(begin.unsqueeze(1) + torch.arange(length, device=index.device)) % total]
         other = self.targets[window] != self.targets[index].unsqueeze(1)
         place = other.cumsum(1)
-        slot = torch.where(other & (place <= count), place - 1, count)  # what is not wanted goes to one slot more, which is cut off
+        wanted = other & (place <= count)
+        slot = (place - 1).masked_fill(~wanted, count)  # what is not wanted goes to one slot more, which is cut off
         return window.new_empty(len(index), count + 1).scatter_(1, slot, window)[:, :count]

@@ -26,7 +26,7 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "report": True,
     "data": {"root"},
     "train": {"state_seconds"},
-    "runtime": {"compile", "device", "devices", "teacher_batch", "threads", "workers"},
+    "runtime": {"compile", "device", "devices", "graphs", "teacher_batch", "threads", "workers"},
 }
 _FIRST = ("seed", "name", "data", "model", "student", "teacher", "method")
 _COMMENT_COLUMN = 40

@@ -16,9 +16,9 @@ from kdcli.data.feed import make_feed
 from kdcli.engine.events import StepDone
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.trainer import Hooks
+from kdcli.engine.waiting import Waits
 from tests.catalogue.test_methods import method_class
 from tests.catalogue.training import make_trainer
-from tests.catalogue.waiting import Waits
 
 
 def waits_within_epochs(trainer, steps):
@@ -77,10 +77,11 @@ def test_the_count_sees_what_waits():
         values.tolist,
         mask.nonzero,
         lambda: float(values.sum()),
+        lambda: torch.where(mask, values, 0.0),
     ):
         with Waits() as waits:
             wait()
         assert len(waits.places) >= 1
     with Waits() as waits:
-        torch.where(mask, values, 0.0).sum()
+        values.masked_fill(mask, 0.0).sum()
     assert waits.places == []

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from kdcli.core import random
 from kdcli.core.method import Method, Setup, Stage
-from kdcli.core.types import Batch, DataInfo
+from kdcli.core.types import Batch, DataInfo, Draw
 from kdcli.engine.checkpoint import State
+from kdcli.engine.recorder import Recorder
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer
@@ -38,19 +39,28 @@ class NoiseFeed:
     def train_batches(self) -> int:
         return -(-self.info.num_train // self.batch_size)
 
+    @property
+    def resident(self) -> bool:
+        return True
+
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return (self.view(draw.index, draw.view) for draw in self.draws(epoch, start))
+
+    def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         order = random.permutation(random.key(0, "order", epoch), self.info.num_train)
         for first in range(start * self.batch_size, self.info.num_train, self.batch_size):
-            yield self._batch(order[first : first + self.batch_size])
+            index = order[first : first + self.batch_size]
+            yield Draw(index, torch.zeros_like(index))
 
     def split(self, name: str) -> Iterator[Batch]:
-        yield self._batch(torch.arange(self.info.num_train))
+        index = torch.arange(self.info.num_train)
+        yield self.view(index, torch.zeros_like(index))
 
     def size(self, name: str) -> int:
         return 0 if name == "val" else self.info.num_train
 
-    def _batch(self, index: Tensor) -> Batch:
-        return Batch(self.x[index], self.info.targets[index], index, torch.zeros_like(index))
+    def view(self, index: Tensor, view: Tensor) -> Batch:
+        return Batch(self.x[index], self.info.targets[index], index, view)
 
 
 def shortened(stages: list[Stage]) -> list[Stage]:
@@ -59,14 +69,22 @@ def shortened(stages: list[Stage]) -> list[Stage]:
 
 
 def make_trainer(
-    cls: type[Method], make_setup: MakeSetup, *, hooks: Hooks | None = None, folder: Path | None = None, resume: State | None = None
+    cls: type[Method],
+    make_setup: MakeSetup,
+    *,
+    hooks: Hooks | None = None,
+    folder: Path | None = None,
+    resume: State | None = None,
+    recorder: Recorder | None = None,
+    batch_size: int = 8,
 ) -> Trainer:
     """A trainer for a fresh copy of a method with its default options."""
     setup = make_setup(cls)
     with random.seeded(setup.seed, "method"):
         method = cls(cls.Options(), setup)
-    trainer = Trainer(
-        method, NoiseFeed(setup.data), Runtime("cpu", precision="fp32"), SETTINGS, hooks=hooks, state_folder=folder, resume=resume
-    )
+    runtime = Runtime("cpu", precision="fp32")
+    runtime.recorder = recorder
+    feed = NoiseFeed(setup.data, batch_size)
+    trainer = Trainer(method, feed, runtime, SETTINGS, hooks=hooks, state_folder=folder, resume=resume)
     trainer.stages = shortened(trainer.stages)
     return trainer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdcli.core import random
 from kdcli.core.method import Method, MethodOptions, Setup, Stage
 from kdcli.core.network import Network
-from kdcli.core.types import Arity, Batch, DataInfo, Output, Progress, Step, Tap
+from kdcli.core.types import Arity, Batch, DataInfo, Draw, Output, Progress, Step, Tap
 from kdcli.engine.runtime import Runtime
 
 CLASSES = 3
@@ -84,15 +84,28 @@ class NoiseFeed:
         names = tuple("abc")
         self.info = DataInfo("noise", CLASSES, self.n, (1, 6, 6), names, (0.0,), (1.0,), "f", self._y)
 
+    def to(self, device: torch.device) -> None:
+        self._x, self._y = self._x.to(device), self._y.to(device)
+
     @property
     def train_batches(self) -> int:
         return -(-self.n // self.batch_size)
 
+    @property
+    def resident(self) -> bool:
+        return True
+
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        order = random.permutation(random.key(0, "order", epoch), self.n)
+        return (self.view(draw.index, draw.view) for draw in self.draws(epoch, start))
+
+    def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
+        order = random.permutation(random.key(0, "order", epoch), self.n, self._x.device)
         for first in range(start * self.batch_size, self.n, self.batch_size):
             index = order[first : first + self.batch_size]
-            yield Batch(self._x[index], self._y[index], index, torch.zeros_like(index))
+            yield Draw(index, torch.zeros_like(index))
+
+    def view(self, index: Tensor, view: Tensor) -> Batch:
+        return Batch(self._x[index], self._y[index], index, view)
 
     def split(self, name: str) -> Iterator[Batch]:
         index = torch.arange(self.n)

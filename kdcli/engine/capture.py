@@ -1,0 +1,171 @@
+"""Steps as CUDA graphs: small networks are bound by the hundreds of kernels that the host launches a step, not by arithmetic.
+
+A graph holds a whole step, from the samples' numbers to the meters, and lives for one epoch, in which everything but the position is
+constant: learning rate, number of the step and samples lie on the device, and torch's generators are seeded before each replay. Two
+steps of each epoch are taken as usual and watched, the third is captured. A step that cannot be is taken as usual to the end, and
+the reason told: its loss looks at the position, or makes the host wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from kdcli.core.method import Method
+from kdcli.core.types import Batch, Draw, Feed, Progress, Step
+from kdcli.engine.meters import Meters
+from kdcli.engine.recorder import Recorder
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.settings import TrainSettings
+from kdcli.engine.steps import Group, Seed, StageParts, Steps
+from kdcli.engine.waiting import Waits
+
+_WATCHED_STEPS = 2  # only the last may not wait: in the first a full table of logits is copied to the device, say
+
+
+def hindrance(feed: Feed, runtime: Runtime, settings: TrainSettings) -> str:
+    """Why no step of a run can be captured, as a part of a sentence; empty if nothing is in the way."""
+    reasons = {
+        "several devices share each minibatch": runtime.ranks.size > 1,
+        "pictures are decoded as they are needed": not feed.resident,
+        "a step has several minibatches (train.accumulate)": settings.accumulate > 1,
+        "fp16 scales its losses": runtime.dtype == torch.float16,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+class CapturedSteps(Steps):
+    """The steps of a stage, replayed where they can be.
+
+    Args:
+        recorder: makes the graphs.
+        tell: told once for each reason, and once with an empty one when a graph serves.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        feed: Feed,
+        runtime: Runtime,
+        settings: TrainSettings,
+        parts: StageParts,
+        recorder: Recorder,
+        tell: Callable[[str], None],
+    ) -> None:
+        super().__init__(method, feed, runtime, settings, parts)
+        self._recorder = recorder
+        self._tell = tell
+        self._told: set[str] = set()
+        self._meters: Meters | None = None  # of the epoch that everything below is about
+        self._taken = 0
+        self._size = 0  # of its first minibatch: a smaller last one is taken as usual
+        self._refused = ""
+        self._replay: Callable[[], None] | None = None
+        self._draw: Draw | None = None  # where the graph looks its samples up
+
+    def groups(self, epoch: int, start: int) -> Iterator[Group]:
+        """One minibatch each; as numbers of samples while the graph is to look them up."""
+        self._refused = ""
+        for number, draw in enumerate(self.feed.draws(epoch, start), start):
+            if self._refused:
+                yield from super().groups(epoch, number)
+                return
+            yield [draw]
+
+    def take(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
+        """Take one step, in whatever way."""
+        (minibatch,) = group
+        if isinstance(minibatch, Batch):
+            return super().take(group, at, meters, seed)
+        if meters is not self._meters:
+            self._meters, self._taken, self._size, self._replay = meters, 0, len(minibatch.index), None
+        if len(minibatch.index) != self._size:
+            return super().take(group, at, meters, seed)
+        self._taken += 1
+        if self._taken <= _WATCHED_STEPS:
+            return self._take_watched(group, at, meters, seed)
+        if self._replay is None and not self._capture(minibatch, at, meters):
+            return super().take(group, at, meters, seed)
+        return self._take_replayed(minibatch, meters, seed)
+
+    def _take_watched(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
+        plain, looks = self.forward, list[str]()
+        waits = Waits()
+
+        def watched(batch: Batch, at: Progress) -> Step:
+            return plain(batch, _Watched.of(at, looks))
+
+        self.forward = watched
+        try:
+            with ExitStack() as watch:
+                if self.runtime.compile_choice.value != "on":  # compiled code does not run where operations are watched
+                    watch.enter_context(waits)
+                images = super().take(group, at, meters, seed)
+        finally:
+            self.forward = plain
+        if looks:
+            self._refuse("its loss depends on the step")
+        elif waits.places and self._taken == _WATCHED_STEPS:
+            self._refuse(f"it makes the host wait: {waits.places[0]}")
+        return images
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self._say(reason)
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            self._tell(reason)
+
+    def _capture(self, draw: Draw, at: Progress, meters: Meters) -> bool:
+        """Make the graph; False if it cannot be made."""
+        held = self._draw = Draw(draw.index.clone(), draw.view.clone())
+        number = torch.full((), at.step, dtype=torch.int64, device=draw.index.device)
+
+        def work() -> None:
+            batch = self.batch(held)
+            number.add_(1)
+            step = self.forward_backward(batch, at, 1, meters)
+            meters.add(step, batch.y, number, len(held.index))
+            self.update()
+
+        try:
+            with self.memory_errors(at, len(held.index)):
+                self._replay = self._recorder.record(work)
+        except RuntimeError as error:  # torch has no type for what a device cannot capture
+            self.optimiser.zero_grad(set_to_none=True)
+            first_line, _, _ = str(error).partition("\n")
+            self._refuse(f"the device refused: {first_line}")
+            return False
+        self._say("")
+        return True
+
+    def _take_replayed(self, draw: Draw, meters: Meters, seed: Seed) -> int:
+        assert self._draw is not None
+        assert self._replay is not None
+        seed(0)
+        self._draw.index.copy_(draw.index)
+        self._draw.view.copy_(draw.view)
+        self._replay()
+        meters.count(self._size)
+        return self._size
+
+
+class _Watched(Progress):
+    """A position that notes it when somebody looks at its step."""
+
+    @classmethod
+    def of(cls, at: Progress, looks: list[str]) -> _Watched:
+        made = cls(*(getattr(at, field.name) for field in fields(at)))
+        object.__setattr__(made, "looks", looks)
+        return made
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "step":
+            object.__getattribute__(self, "looks").append(name)
+        return object.__getattribute__(self, name)

@@ -1,0 +1,113 @@
+"""How optimiser steps are taken: forward, backward, optimiser, meters. The trainer knows when, and what comes after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from kdcli.core.method import Method
+from kdcli.core.types import Batch, Draw, Feed, Progress, Step
+from kdcli.engine.meters import Meters
+from kdcli.engine.ranks import Forward
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.settings import TrainSettings
+
+Group = Sequence[Batch | Draw]
+Seed = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageParts:
+    """What steps need of their stage.
+
+    forward: its loss, whose gradients are averaged over ranks where there are several. optimiser: of what it trains.
+    check: raises where the meters have seen a loss that is not finite.
+    """
+
+    forward: Forward
+    optimiser: torch.optim.Optimizer
+    check: Callable[[], None]
+
+
+class Steps:
+    """The optimiser steps of one stage. The method is asked for its teachers, which are told what comes."""
+
+    def __init__(self, method: Method, feed: Feed, runtime: Runtime, settings: TrainSettings, parts: StageParts) -> None:
+        self.method = method
+        self.feed = feed
+        self.runtime = runtime
+        self.settings = settings
+        self.optimiser = parts.optimiser
+        self.forward = parts.forward
+        self._check = parts.check
+
+    def groups(self, epoch: int, start: int) -> Iterator[Group]:
+        """The minibatches of an epoch from number `start` on, in groups of `accumulate`: one step's each."""
+        coming = self._coming(epoch, start)
+        while group := list(islice(coming, self.settings.accumulate)):
+            yield group
+
+    def _coming(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Minibatches, read so far ahead that teachers can answer several at once."""
+        batches = iter(self.feed.train(epoch, start))
+        while next_ones := list(islice(batches, self.runtime.ahead)):
+            placed = [self.runtime.place(batch) for batch in next_ones]
+            for teacher in self.method.teacher_nets:
+                teacher.expect(placed)
+            yield from placed
+
+    def take(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
+        """Take one step; returns how many images it saw, on all ranks.
+
+        Args:
+            seed: gives torch's global generators the state that belongs to minibatch number so many of the group.
+
+        Raises:
+            NonFiniteLoss: where reading the loss costs nothing; elsewhere whoever reads the meters finds it.
+            OutOfMemory: the group does not fit.
+        """
+        images, ranks = 0, self.runtime.ranks
+        for offset, minibatch in enumerate(group):
+            whole = self.batch(minibatch)
+            seed(offset)
+            images += whole.whole or len(whole.y)
+            batch = ranks.share(whole)
+            with ranks.accumulating(self.forward, last=offset == len(group) - 1):
+                step = self.forward_backward(batch, at, len(group), meters)
+            meters.update(step, batch.y, at.step + 1, counts=ranks.counts(batch))
+        self.update()
+        return images
+
+    def batch(self, minibatch: Batch | Draw) -> Batch:
+        """A minibatch as the networks take it."""
+        if isinstance(minibatch, Batch):
+            return minibatch
+        return self.runtime.place(self.feed.view(minibatch.index, minibatch.view))
+
+    def forward_backward(self, batch: Batch, at: Progress, parts: int, meters: Meters) -> Step:
+        """Loss and gradients of one of the `parts` minibatches of a step."""
+        with self.memory_errors(at, len(batch.y)), self.runtime.stepping(batch), self.runtime.autocast():
+            step = self.forward(batch, at)
+        total = torch.stack([value.float() for value in step.losses.values()]).sum()
+        if self.runtime.synchronous and not bool(torch.isfinite(total)):
+            meters.update(step, batch.y, at.step + 1)
+            self._check()
+        with self.memory_errors(at, len(batch.y)):
+            self.runtime.backward(total * self.runtime.ranks.weight(batch) / parts)
+        return step
+
+    def update(self) -> None:
+        """Clip, take the optimiser's step and clear the gradients."""
+        self.runtime.step(self.optimiser, self.settings.clip_norm)
+
+    def memory_errors(self, at: Progress, size: int) -> AbstractContextManager[Any]:
+        """Turns out of memory into a sentence on minibatches of so many images."""
+        return self.runtime.memory_errors(
+            f"at stage {at.stage}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
+            f"-s train.batch_size={max(size // 2, 1)} -s train.accumulate={self.settings.accumulate * 2}   (same effective batch)",
+        )
