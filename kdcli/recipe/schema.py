@@ -266,9 +266,7 @@ class RuntimeSection(Section):
         "auto", description="Compile the networks with torch.compile: where training is long enough to repay it, always, or never."
     )
     graphs: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Replay training steps from CUDA graphs, which spares small networks the launching of kernels: where a step can be "
-        "captured, or never. auto: never, as long as it is not measured on a GPU.",
+        "auto", description="Replay training steps from CUDA graphs, where a step can be; auto: never, until it is measured on a GPU."
     )
     workers: int = Field(0, ge=0, le=64, description="Processes that decode images, for streamed data.")
     threads: int | None = Field(None, ge=1, description="CPU threads of all devices together; all cores unless given.")
