@@ -1,13 +1,20 @@
-"""From an image file to pixels: shared by worker processes and by folders that are decoded once."""
+"""From an image file to pixels: shared by worker processes, by folders that are decoded once, and by devices that decode."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torchvision.datasets.folder import default_loader
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
+from kdcli.data.augment import Augmentation
 from kdcli.data.base import Folder
-from kdcli.errors import BadData
+from kdcli.errors import BadData, UsageError
+
+_JPEG = b"\xff\xd8\xff"  # with which such files begin
 
 
 def decode(folder: Folder, path: str) -> Tensor:
@@ -22,8 +29,69 @@ def decode(folder: Folder, path: str) -> Tensor:
         raise BadData(f"{folder.root / path} is not an image, or is damaged ({error})", hint="remove or replace the file") from error
 
 
+def read(folder: Folder, path: str) -> Tensor:
+    """What a JPEG file holds, [bytes] uint8, for a device to decode; of another file the picture itself, [3,h,w] uint8.
+
+    Raises:
+        BadData: it cannot be read, or decoded.
+    """
+    try:
+        content = (folder.root / path).read_bytes()
+    except OSError as error:
+        raise BadData(f"{folder.root / path} cannot be read: {error.strerror}", hint="remove or replace the file") from error
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content.startswith(_JPEG) else decode(folder, path)
+
+
+def decode_on(device: torch.device, folder: Folder, paths: Sequence[str], files: Sequence[Tensor]) -> list[Tensor]:
+    """Pictures [3,h,w] uint8 on a device, of what `read` gave for each path.
+
+    Raises:
+        BadData: one cannot be decoded.
+    """
+    places = [place for place, file in enumerate(files) if file.dim() == 1]
+    pictures = {place: file.to(device) for place, file in enumerate(files) if file.dim() > 1}
+    try:
+        pictures |= zip(places, _decode_jpegs([files[place] for place in places], device), strict=True)
+    except RuntimeError:  # one of them: not all kinds of JPEG files can be decoded by a GPU, and some are damaged
+        pictures |= {place: _decode_one(device, folder, paths[place], files[place]) for place in places}
+    return [pictures[place] for place in range(len(files))]
+
+
+def _decode_one(device: torch.device, folder: Folder, path: str, file: Tensor) -> Tensor:
+    try:
+        return _decode_jpegs([file], device)[0]
+    except RuntimeError:
+        return decode(folder, path).to(device)
+
+
+def _decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    decoded: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=device) if files else []
+    return decoded
+
+
+def check_decoder(device: torch.device) -> None:
+    """Refuse a device that does not decode JPEG files.
+
+    Raises:
+        UsageError: it is no GPU, or this torchvision cannot decode on it.
+    """
+    hint = 'leave runtime.decode out, or set it to "workers"'
+    if device.type != "cuda":
+        raise UsageError(f"runtime.decode is device, but on a {device.type} it is worker processes that decode images", hint=hint)
+    try:
+        _decode_jpegs([encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8))], device)
+    except RuntimeError as error:
+        first_line, _, _ = str(error).partition("\n")
+        raise UsageError(f"runtime.decode is device, but this torchvision does not decode on {device}: {first_line}", hint=hint) from error
+
+
 def fit(folder: Folder, image: Tensor) -> Tensor:
     """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut out."""
     if min(image.shape[1:]) != folder.resize:
         image = resize(image, [folder.resize], antialias=True)
     return center_crop(image, [folder.size, folder.size])  # type: ignore[no-any-return]
+
+
+def finish(folder: Folder, augment: Augmentation, image: Tensor, change: int) -> Tensor:
+    """A picture [3,h,w] uint8 at the folder's size: with its change by a random resized crop if there are such, else fitted."""
+    return augment.cut(image, change, folder.size) if augment.resized_crop else fit(folder, image)

@@ -11,7 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from kdcli.data.split import draw, partition
 from kdcli.errors import Incompatible, UsageError
 
 Share = Callable[[int], slice]
+Decode = Literal["workers", "device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Plan:
     """What a feed is made with besides its source.
 
     batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many samples are wanted here, where ranks
-    share minibatches; None for all.
+    share minibatches; None for all. decode: what decodes the JPEG files of training.
     """
 
     batch_size: int
@@ -42,6 +43,7 @@ class Plan:
     device: torch.device
     workers: int
     share: Share | None = None
+    decode: Decode = "workers"
 
 
 class Part(NamedTuple):
@@ -193,6 +195,7 @@ def make_feed(
     seed: int,
     device: torch.device | str,
     workers: int,
+    decode: Decode = "workers",
     restriction: Restriction | None = None,
     score: Score | None = None,
     share: Share | None = None,
@@ -213,6 +216,7 @@ def make_feed(
         restriction: what is taken away from the training split; DataInfo, batch.index and sizes are those of what stays.
         score: by what a restriction ranks images; called only if it does.
         share: which of a training minibatch's so many samples this process wants; all unless given.
+        decode: what decodes the JPEG files of training.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the restriction is impossible.
@@ -220,7 +224,7 @@ def make_feed(
         Incompatible: the augmentation does not fit the source.
     """
     augment.check(source.input_shape)
-    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share)
+    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share, decode)
     train, val = partition(
         source.y_train,
         val_fraction=val_fraction,

@@ -2,7 +2,7 @@
 
 Workers hold no random state: the main process tells them which pictures and what happens to each, so their number changes nothing.
 They return uint8 pictures of one size; crop, flip and normalisation of a batch happen on the device, by the same code that
-serves data held in memory.
+serves data held in memory. Where the device is to decode, workers read the files of training and the device does the rest.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Folder
-from kdcli.data.decode import decode, fit
+from kdcli.data.decode import decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.errors import KdError
 
 Item = tuple[int, int]  # position in a split, what happens to it
 
 
-class _Decoder(Dataset[Tensor | KdError]):
+class _Decoder(Dataset[Any]):
     """What a worker does: a list of items in, one tensor out."""
 
     def __init__(self, folder: Folder, paths: Sequence[str], augment: Augmentation) -> None:
@@ -33,15 +33,28 @@ class _Decoder(Dataset[Tensor | KdError]):
         self.paths = paths
         self.augment = augment
 
-    def __getitems__(self, items: Sequence[Item]) -> Tensor | KdError:
+    def __getitems__(self, items: Sequence[Item]) -> Any:
         try:
-            return torch.stack([self._one(*item) for item in items])
+            return self._made(items)
         except KdError as error:
             return error  # raised again in the main process: a DataLoader would wrap it in a traceback
 
-    def _one(self, position: int, change: int) -> Tensor:
-        image = decode(self.folder, self.paths[position])
-        return self.augment.cut(image, change, self.folder.size) if self.augment.resized_crop else fit(self.folder, image)
+    def _made(self, items: Sequence[Item]) -> Any:
+        pictures = ((decode(self.folder, self.paths[position]), change) for position, change in items)
+        return torch.stack([finish(self.folder, self.augment, picture, change) for picture, change in pictures])
+
+
+class _Reader(_Decoder):
+    """What a worker does where the device decodes: a list of files as they are."""
+
+    def _made(self, items: Sequence[Item]) -> list[Tensor]:
+        return [read(self.folder, self.paths[position]) for position, _ in items]
+
+    def on(self, device: torch.device, files: Sequence[Tensor], part: Part) -> Tensor:
+        """Their pictures, finished, on a device."""
+        pictures = decode_on(device, self.folder, [self.paths[position] for position in part.index.tolist()], files)
+        changes = part.change.tolist()
+        return torch.stack([finish(self.folder, self.augment, *each) for each in zip(pictures, changes, strict=True)])
 
 
 class _Agenda:
@@ -74,36 +87,46 @@ class StreamedFeed(SourceFeed):
         paths: dict[SplitName, tuple[str, ...]] = {"train": source.train, "val": source.train, "test": source.test}
         self._folder = source
         self._paths = {name: [paths[name][row] for row in positions.tolist()] for name, positions in rows.items()}
-        self._trainer = self._loader("train", plan.augment, persistent=plan.workers > 0)
+        self._trainer = self._training_loader()
 
-    def _loader(self, name: SplitName, augment: Augmentation, *, persistent: bool) -> DataLoader[Tensor | KdError]:
+    def _training_loader(self) -> DataLoader[Any]:
+        kind = _Reader if self.plan.decode == "device" else _Decoder
+        return self._loader(kind(self._folder, self._paths["train"], self.plan.augment), persistent=self.plan.workers > 0)
+
+    def _loader(self, work: _Decoder, *, persistent: bool) -> DataLoader[Any]:
         return DataLoader(
-            _Decoder(self._folder, self._paths[name], augment),
+            work,
             batch_sampler=_Agenda(),
             num_workers=self.plan.workers,
             collate_fn=_as_made,
-            pin_memory=self.plan.device.type == "cuda",
+            pin_memory=self.plan.device.type == "cuda" and not isinstance(work, _Reader),
             worker_init_fn=_ignore_interrupt,
             persistent_workers=persistent,
         )
 
     def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
         parts = list(parts)
+        loader = self._working(name, parts, training=training)
+        work = loader.dataset
         try:
-            for made, part in zip(self._working(name, parts, training=training), parts, strict=True):
+            for made, part in zip(loader, parts, strict=True):
                 if isinstance(made, KdError):
                     raise made
-                yield made.to(self.plan.device, non_blocking=True), part
+                yield (
+                    work.on(self.plan.device, made, part) if isinstance(work, _Reader) else made.to(self.plan.device, non_blocking=True),
+                    part,
+                )
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they are collected as part of a cycle
-            self._trainer = self._loader("train", self.plan.augment, persistent=self.plan.workers > 0)
+            self._trainer = self._training_loader()
             if "DataLoader worker" not in str(error):
                 raise
             raise KdError("a process that decodes images died", hint="lower runtime.workers: the machine may lack memory") from error
 
-    def _working(self, name: SplitName, parts: Sequence[Part], *, training: bool) -> DataLoader[Tensor | KdError]:
+    def _working(self, name: SplitName, parts: Sequence[Part], *, training: bool) -> DataLoader[Any]:
         """The loader for a split, told what to make."""
-        loader = self._trainer if training else self._loader(name, Augmentation(), persistent=False)
+        plain = _Decoder(self._folder, self._paths[name], Augmentation())
+        loader = self._trainer if training else self._loader(plain, persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
         agenda.batches = [list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts]
         return loader

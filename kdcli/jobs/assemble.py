@@ -18,7 +18,7 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Score, Share, make_feed
+from kdcli.data.feed import Decode, Score, Share, make_feed
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
@@ -59,6 +59,7 @@ def open_feed(
     seed: int,
     batch_size: int = 64,
     workers: int = 0,
+    decode: Decode = "workers",
     score: Score | None = None,
     share: Share | None = None,
 ) -> Feed:
@@ -67,6 +68,7 @@ def open_feed(
     Args:
         seed: decides what is held out, the order of samples and their augmentation.
         batch_size: of training minibatches.
+        workers: processes that decode image files. decode: whether they decode those of training too.
         score: ranks the training images where the section asks for a choice by rank.
         share: which of a training minibatch's so many samples are wanted; all unless given.
     """
@@ -82,6 +84,7 @@ def open_feed(
         seed=seed,
         device=device,
         workers=workers,
+        decode=decode,
         restriction=restriction_of(data, source.class_names),
         score=score,
         share=share,
@@ -273,7 +276,7 @@ def _stored(
         return ()
     if not method_class(recipe.method.name).cacheable:
         return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
-    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, runs)
+    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, runs, decode=recipe.runtime.decode)
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
@@ -294,13 +297,22 @@ def _never(section: TeacherSection, method: str) -> Stored:
 
 
 def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Feed:
-    """The batches that a recipe trains on."""
+    """The batches that a recipe trains on.
+
+    Raises:
+        UsageError: a device is to decode images that cannot.
+    """
+    if recipe.runtime.decode == "device":
+        from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
+
+        check_decoder(runtime.device)
     return open_feed(
         recipe.data,
         device=runtime.device,
         seed=recipe.seed,
         batch_size=recipe.train.batch_size,
         workers=recipe.runtime.workers,
+        decode=recipe.runtime.decode,
         score=_score(recipe, runtime, train_teacher),
         share=runtime.ranks.part if runtime.ranks.size > 1 else None,
     )

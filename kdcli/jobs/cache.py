@@ -55,7 +55,7 @@ def fill_cache(
         return teacher_of(section, recipe, out=out)
 
     feed = training_feed(recipe, runtime, trained)
-    every = Views(feed.info, augmentation(recipe.data), recipe.train.epochs)
+    every = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode)
     asked = [replace(every, top=section.cache_top) for section in recipe.teacher]
     if size_only:
         names = [str(item.checkpoint or item.recipe or item.name) for item in recipe.teacher]

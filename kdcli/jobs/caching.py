@@ -15,6 +15,7 @@ import torch
 from kdcli import catalog
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
+from kdcli.data.feed import Decode
 from kdcli.engine.checkpoint import digest
 from kdcli.engine.logit_cache import CachedTeacher, LogitTable
 from kdcli.engine.logit_rows import MOST_CLASSES_OF_TOP, Shape
@@ -41,6 +42,7 @@ class Views:
     """What is to be answered: which images, how they vary, and how often each is asked for.
 
     runs: how many runs of so many epochs will ask. top: how many logits of each answer are kept, None for all.
+    decode: what decodes image files; pixels may differ by it.
     """
 
     info: DataInfo
@@ -48,6 +50,7 @@ class Views:
     epochs: int
     runs: int = 1
     top: int | None = None
+    decode: Decode = "workers"
 
     @property
     def shape(self) -> Shape | None:
@@ -98,7 +101,8 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         "views": {"rule": RULE, **asdict(views.augment)},
         "arithmetic": f"{runtime.device.type} {runtime.teacher_choice.value}",
     }
-    return key if views.top is None else {**key, "top": views.top}
+    more = {"top": views.top, "decode": None if views.decode == "workers" else views.decode}
+    return key | {name: value for name, value in more.items() if value is not None}
 
 
 def table_path(key: dict[str, object]) -> Path:

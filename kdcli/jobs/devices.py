@@ -25,7 +25,7 @@ from kdcli.engine.runtime import choose_device
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
 from kdcli.recipe.resolve import Resolved
-from kdcli.recipe.schema import RuntimeSection
+from kdcli.recipe.running import RuntimeSection
 
 T = TypeVar("T")
 

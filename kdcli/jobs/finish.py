@@ -24,7 +24,7 @@ from kdcli.jobs.explain import PROFILE
 from kdcli.jobs.explain_run import Answered, explained
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.restricted import missing_classes
-from kdcli.recipe.schema import GatesSection
+from kdcli.recipe.running import GatesSection
 from kdcli.results import Excluded, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
 
 

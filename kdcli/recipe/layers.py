@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from kdcli.recipe import schema
+from kdcli.recipe import base, running, schema
 from kdcli.recipe.document import Origin
 from kdcli.recipe.positions import Path as KeyPath
 
 Kind = Literal["train-teacher", "distill"]
 TEACHER_SOURCES = ("checkpoint", "recipe", "name")
 
-TABLES: Mapping[str, Mapping[str, type[schema.Section]]] = {"optim": schema.OPTIMISERS, "schedule": schema.SCHEDULES}
+TABLES: Mapping[str, Mapping[str, type[base.Section]]] = {"optim": running.OPTIMISERS, "schedule": running.SCHEDULES}
 NAMED: Mapping[str, type[schema.Named]] = {
     "data": schema.DataSection,
     "model": schema.NetworkSection,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from kdcli.errors import UsageError
-from kdcli.recipe.schema import CosineSection, MultistepSection, Recipe
+from kdcli.recipe.running import CosineSection, MultistepSection
+from kdcli.recipe.schema import Recipe
 
 Stretch = Literal["scaled", "truncated"]
 

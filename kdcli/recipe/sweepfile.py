@@ -14,12 +14,12 @@ from pydantic import Field, ValidationError
 from kdcli import catalog, numbers
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
 from kdcli.recipe import diagnostics, document, inherit, shipped
+from kdcli.recipe.base import Section
 from kdcli.recipe.diagnostics import Explainer, toml_of
 from kdcli.recipe.document import Document, Origin
 from kdcli.recipe.layers import Kind, Layer, recipe_class
 from kdcli.recipe.overrides import parse_key
 from kdcli.recipe.resolve import kind_of
-from kdcli.recipe.schema import Section
 
 
 class TableSection(Section):
