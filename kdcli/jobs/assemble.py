@@ -22,34 +22,14 @@ from kdcli.data.feed import Decode, Score, Share, make_feed
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
-from kdcli.errors import Incompatible, KdError, UsageError
+from kdcli.errors import Incompatible, UsageError
 from kdcli.header import read_header
 from kdcli.jobs import compiling, devices
 from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
+from kdcli.jobs.sources import open_source
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
-
-
-def open_source(data: DataSection) -> Any:
-    """The dataset that a [data] section names, as kdcli.data's Pictures or Folder.
-
-    Raises:
-        NotFound: it is not on this machine. BadData: it is, and cannot be used.
-    """
-    found = catalog.entry("dataset", data.name)
-    module = catalog.load(found)
-    if found.factory is not None:
-        from kdcli.data.user import from_user
-
-        try:
-            made = getattr(module, found.factory)()
-        except KdError:
-            raise
-        except Exception as error:
-            raise UsageError(f"{data.name} failed: {type(error).__name__}: {error}", hint="it is called without arguments") from error
-        return from_user(made, origin=data.name)
-    return module.load(data.name, options=module.Options(**data.options), root=catalog.data_root(data.root))
 
 
 def open_feed(

@@ -14,6 +14,7 @@ from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, Us
 from kdcli.jobs import devices
 from kdcli.jobs.events import CellDone, CellStarted, Event, FromRun, Listener, RunEvent, SweepStarted, TeacherDone, TeacherStarted
 from kdcli.jobs.plan import Ended, Task, attempt, cell_tasks, with_teachers
+from kdcli.jobs.sources import kept_sources
 from kdcli.jobs.stop import StopRequest
 from kdcli.jobs.workers import Crew, machine_cores
 from kdcli.recipe.sweep import Sweep, load_sweep
@@ -59,7 +60,8 @@ def run_sweep(
     finished = finished_runs(folder)  # read once: what this sweep adds are other cells
     looked_at = _within(limit, tasks, finished)
     if jobs == 1:
-        results = [_one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at]
+        with kept_sources():
+            results = [_one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at]
     else:
         results = _Together(len(tasks), folder, listeners, told).run(looked_at, finished, jobs)
     return SweepResult(str(loaded.path), len(tasks), tuple(results))

@@ -28,6 +28,7 @@ import torch
 from kdcli.errors import Interrupted, Terminated
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
 from kdcli.jobs.plan import Ended, Task, attempt
+from kdcli.jobs.sources import kept_sources
 from kdcli.jobs.teller import Teller
 
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
@@ -91,7 +92,7 @@ def _work(line: Connection, share: Share) -> None:
     _end_with_the_parent()
     if share.pin:
         os.sched_setaffinity(0, share.cores)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), kept_sources():
         while True:
             task, out, tell = line.recv()
             torch.set_num_threads(share.threads)  # the task before may have set its own

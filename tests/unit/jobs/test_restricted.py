@@ -14,10 +14,11 @@ from kdcli.files import read_json, sha256_file
 from kdcli.header import read_header
 from kdcli.intervals import wilson
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
-from kdcli.jobs.assemble import assemble, open_source
+from kdcli.jobs.assemble import assemble
 from kdcli.jobs.events import EpochDone, Prepared
 from kdcli.jobs.finish import teacher_logits
 from kdcli.jobs.restricted import class_numbers
+from kdcli.jobs.sources import open_source
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DataSection, branch
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
+from kdcli.data import digits
 from kdcli.errors import RecipeInvalid
 from kdcli.jobs import run_sweep
 from kdcli.jobs.events import CellDone
+from kdcli.jobs.sources import kept_sources, open_source
+from kdcli.recipe.schema import DataSection, branch
 from kdcli.recipe.sweep import load_sweep
 from kdcli.report.sweeps import sweep_results
 
@@ -42,6 +47,23 @@ def sweep_file(tmp_path):
     for name, text in (("base", BASE), ("teacher", TEACHER), ("sweep", SWEEP)):
         (tmp_path / f"{name}.toml").write_text(text)
     return tmp_path / "sweep.toml"
+
+
+def test_all_runs_of_a_sweep_read_their_dataset_once(sweep_file, tmp_path):
+    with patch.object(digits, "load", wraps=digits.load) as load:
+        run_sweep(sweep_file, out=tmp_path / "runs")
+    assert load.call_count == 1  # four students and a teacher
+
+
+def test_of_the_datasets_only_the_last_is_kept_and_outside_none(sweep_file):
+    plain, square = branch(DataSection, "digits")(name="digits"), branch(DataSection, "synthetic")(name="synthetic")
+    assert open_source(plain) is not open_source(plain)
+    with kept_sources():
+        kept = open_source(plain)
+        assert open_source(branch(DataSection, "digits")(name="digits", train_limit=100)) is kept
+        open_source(square)
+        assert open_source(plain) is not kept
+    assert open_source(plain) is not open_source(plain)
 
 
 def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
