@@ -77,7 +77,7 @@ def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
         if major >= 8:  # Ampere, the first with bf16 units
             return Choice("bf16", f"auto: compute capability {major}.{minor} >= 8.0")
         return Choice("fp32", f"auto: compute capability {major}.{minor} < 8.0 has no bf16")
-    unit = _cpu_unit() if device.type == "cpu" else None
+    unit = cpu_unit() if device.type == "cpu" else None
     if unit is None:
         return Choice("fp32", f"auto: no bf16 units known on this {device.type}")
     return Choice("bf16", f"auto: this CPU has {unit}")
@@ -116,9 +116,9 @@ def choose_teacher_batch(wanted: int | None, batch_size: int, device: torch.devi
     return Choice(str(batch_size), f"auto: larger batches gain nothing on a {device.type}")
 
 
-def _cpu_unit() -> str | None:
+def cpu_unit() -> Literal["AMX", "AVX512-BF16"] | None:
     """What computes bf16 in this CPU; None where torch would emulate it, which is slower than float32."""
-    units = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    units: dict[Literal["AMX", "AVX512-BF16"], str] = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
     return next((unit for unit, probe in units.items() if getattr(torch.cpu, probe, bool)()), None)
 
 

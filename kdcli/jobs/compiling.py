@@ -15,13 +15,14 @@ from kdcli import catalog
 from kdcli.core.method import Method
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.engine.runtime import Choice, Runtime
+from kdcli.engine.runtime import Choice, Runtime, cpu_unit
 from kdcli.errors import KdError, UsageError
 from kdcli.files import sha256_json, write_json
 
 Wanted = Literal["auto", "on", "off"]
 
-# steps after which compiling has paid for itself, on two CPU cores (benchmarks/README.md): with nothing, and with the code on the disk
+# steps after which compiling has paid for itself, on two cores with AMX: with nothing, and with the code on the disk. Without AMX compiled
+# students were no faster, small ones up to a third slower (docs/results/speed.md)
 COLD_STEPS = 1100
 WARM_STEPS = 170
 
@@ -50,6 +51,8 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
         return Choice("off", f"auto: never on {runtime.device.type}, where it has not been measured")
     if lacking:
         return Choice("off", f"auto: {lacking} here")
+    if cpu_unit() != "AMX":
+        return Choice("off", "auto: gains nothing on a CPU without AMX")
     warm = seen.exists()
     least = WARM_STEPS if warm else COLD_STEPS
     state = "compiled before" if warm else "never compiled here"

@@ -30,7 +30,8 @@ def runtime() -> Runtime:
         (compiling.WARM_STEPS, True, "on"),
     ],
 )
-def test_compiles_where_the_job_repays_it(runtime, tmp_path, steps, warm, expected):
+def test_compiles_where_the_job_repays_it(runtime, tmp_path, monkeypatch, steps, warm, expected):
+    monkeypatch.setattr(compiling, "cpu_unit", lambda: "AMX")
     seen = tmp_path / "folder" / "seen.json"
     if warm:
         compiling.mark(seen, Choice("on", ""))
@@ -38,6 +39,13 @@ def test_compiles_where_the_job_repays_it(runtime, tmp_path, steps, warm, expect
     assert choice.value == expected
     assert str(steps) in choice.reason
     assert str(compiling.WARM_STEPS if warm else compiling.COLD_STEPS) in choice.reason
+
+
+@pytest.mark.parametrize("unit", ["AVX512-BF16", None])
+def test_without_amx_nothing_is_compiled_unless_asked_for(runtime, tmp_path, monkeypatch, unit):
+    monkeypatch.setattr(compiling, "cpu_unit", lambda: unit)
+    assert compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json").reason == "auto: gains nothing on a CPU without AMX"
+    assert compiling.choose("on", runtime, 1, tmp_path / "seen.json").value == "on"
 
 
 def test_only_what_was_compiled_is_remembered(tmp_path):
