@@ -32,10 +32,10 @@ from kdcli.jobs.assemble import Job, assemble, train_settings
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import Recipe, TeacherSection
 
-Numerics = Literal["fp32", "auto"]
+Numerics = Literal["fp32", "auto", "graphs"]
 Cache = Literal["exact", "off"]
 
-WARM_STEPS = {"cpu": 2, "cuda": 20}  # a graph on a GPU is captured after some ordinary steps
+WARM_STEPS = {"cpu": 2, "cuda": 20}  # on a GPU libraries choose their algorithms in the first
 _ROWS = 1 << 16  # of a table of logits, at a time
 
 
@@ -66,6 +66,8 @@ def recipe_values(pair: Pair, place: Place, numerics: Numerics, *, batches: int)
         values["runtime.threads"] = place.threads
     if numerics == "fp32":
         values["runtime.precision"] = "fp32"
+    if numerics == "graphs":
+        values["runtime.graphs"] = "on"
     return values
 
 

@@ -31,6 +31,7 @@ from kdcli.errors import DeviceUnavailable, OutOfMemory
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
+_DENSE = 100  # measured without AMX: at 30 and 79 bf16 costs a quarter to a half of the speed, from 142 on it gains (docs/results/speed.md)
 _NETWORKS = 1024  # that one process may compile
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -165,6 +166,7 @@ class Runtime:
     ) -> None:
         self.device_choice = choose_device(device, index)
         self.device = torch.device(self.device_choice.value)
+        self._wanted = precision
         self.precision_choice = choose_precision(precision, self.device)
         self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]
         self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
@@ -183,6 +185,17 @@ class Runtime:
         self.threads = torch.get_num_threads()
         self.ranks = Ranks.current()
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def weighs_networks(self) -> bool:
+        """Whether the precision is still to be settled by `suit`."""
+        return self._wanted == "auto" and self.device.type == "cpu" and cpu_unit() == "AVX512-BF16"
+
+    def suit(self, density: float) -> None:
+        """Take back an automatic bf16 where the network to be trained does too few multiply-adds for each value that it makes."""
+        if self.weighs_networks and density < _DENSE:
+            self.precision_choice = Choice("fp32", f"auto: {density:.0f} multiply-adds a value; bf16 gains from {_DENSE} on without AMX")
+            self.dtype = torch.float32
 
     @property
     def synchronous(self) -> bool:

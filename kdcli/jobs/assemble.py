@@ -29,6 +29,7 @@ from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
 from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.jobs.sources import open_source
+from kdcli.models.cost import density
 from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
 
 
@@ -209,6 +210,8 @@ def assemble(
     feed = training_feed(recipe, runtime, train_teacher)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
+    if runtime.weighs_networks:
+        runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
     stored = alike(runtime.ranks, lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal), decided)
     asked = tuple(item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True))

@@ -1,7 +1,8 @@
-"""What a network costs: parameters, and multiply-accumulate operations an image."""
+"""What a network costs: multiply-accumulate operations an image, and how many of them go into a value."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +23,19 @@ def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | 
         image: an image [1,C,H,W] on the network's device, to run on instead: for a network that is about to run anyway, since on meta
             tensors torch imports its compiler for some operations, which takes a second or two.
     """
+    return _counted(network, input_shape, image).total // 2  # two operations a multiply-accumulate
+
+
+def density(network: nn.Module, image: Tensor) -> float:
+    """Multiply-accumulates for each value that a convolution or a matrix product makes, of one image [1,C,H,W] on the network's device.
+
+    Low for depthwise and narrow convolutions, which move more than they compute. Infinite where there are none.
+    """
+    counted = _counted(network, (0, 0, 0), image)
+    return counted.total / 2 / counted.values if counted.values else math.inf
+
+
+def _counted(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | None) -> _Operations:
     counter = _Operations()  # type: ignore[no-untyped-call]
     with counter:
         if image is None:
@@ -29,13 +43,14 @@ def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | 
         else:
             with evaluating(network):
                 network(image)
-    return int(counter.total) // 2  # two operations a multiply-accumulate
+    return counter
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up torch's own formulas, as its FlopCounterMode does, which imports the compiler too."""
 
-    total = 0
+    total = 0  # operations
+    values = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -45,5 +60,6 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         formula = formulas.get(func.overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+            self.values += out.numel()
         return out
