@@ -31,7 +31,7 @@ from kdcli.errors import DeviceUnavailable, OutOfMemory
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
-_DENSE = 100  # measured without AMX: at 30 and 79 bf16 costs a quarter to a half of the speed, from 142 on it gains (docs/results/speed.md)
+_DENSE = 100  # without AMX mobilenet_v2 (30) and shufflenet_v2 (79) lose by bf16, resnet8 (142) and denser ones gain: docs/results/speed.md
 _NETWORKS = 1024  # that one process may compile
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
