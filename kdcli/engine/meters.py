@@ -26,11 +26,11 @@ class Meters(Mapping[str, Tensor]):
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
 
-    def update(self, step: Step, targets: Tensor, number: int | Tensor, *, counts: bool = True) -> None:
+    def update(self, step: Step, targets: Tensor, number: int | None, *, counts: bool = True) -> None:
         """Add a minibatch's terms, weighted by its size.
 
         Args:
-            number: of the optimiser step, to name it if a term is bad.
+            number: of the optimiser step, to name it if a term is bad; None where they are known to be finite.
             counts: False where another rank counts the same images; a bad term is noted all the same.
         """
         size = targets.shape[0] * counts
@@ -38,7 +38,7 @@ class Meters(Mapping[str, Tensor]):
         self.count(size)
 
     @torch.no_grad()
-    def add(self, step: Step, targets: Tensor, number: int | Tensor, size: int) -> None:
+    def add(self, step: Step, targets: Tensor, number: int | Tensor | None, size: int) -> None:
         """What `update` does on the device, in place: a graph that has captured it can do it again."""
         for name, term in step.losses.items():
             # float64 on the CPU, where it is free; accelerators may have none
@@ -47,8 +47,9 @@ class Meters(Mapping[str, Tensor]):
                 self._sums[name] = torch.zeros_like(value)
                 self._first_bad[name] = torch.full_like(value, _NEVER, dtype=torch.int64)
             self._sums[name] += value * size
-            bad = torch.isfinite(value) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
-            torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
+            if number is not None:
+                bad = torch.isfinite(value) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
+                torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
         if step.logits.shape[0] == targets.numel():
             self.correct += (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum() * (size > 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Steps:
         self.optimiser = parts.optimiser
         self.forward = parts.forward
         self._check = parts.check
+        self._reads_losses = runtime.synchronous
 
     def groups(self, epoch: int, start: int) -> Iterator[Group]:
         """The minibatches of an epoch from number `start` on, in groups of `accumulate`: one step's each."""
@@ -79,7 +81,7 @@ class Steps:
             batch = ranks.share(whole)
             with ranks.accumulating(self.forward, last=offset == len(group) - 1):
                 step = self.forward_backward(batch, at, len(group), meters)
-            meters.update(step, batch.y, at.step + 1, counts=ranks.counts(batch))
+            meters.update(step, batch.y, None if self._reads_losses else at.step + 1, counts=ranks.counts(batch))
         self.update()
         return images
 
@@ -94,7 +96,7 @@ class Steps:
         with self.memory_errors(at, len(batch.y)), self.runtime.stepping(batch), self.runtime.autocast():
             step = self.forward(batch, at)
         total = torch.stack([value.float() for value in step.losses.values()]).sum()
-        if self.runtime.synchronous and not bool(torch.isfinite(total)):
+        if self._reads_losses and not math.isfinite(total.item()):
             meters.update(step, batch.y, at.step + 1)
             self._check()
         with self.memory_errors(at, len(batch.y)):

@@ -186,7 +186,7 @@ class Trainer:
         """Seed what draws from torch's global generator, dropout and its like, for the minibatch that comes so many after the position's."""
         position = self.position
         counters = (position.stage, position.epoch, position.batch + offset, self.runtime.ranks.rank)
-        torch.manual_seed(random.key(self.settings.seed, "step", *counters) >> 1)
+        self.runtime.seed(random.key(self.settings.seed, "step", *counters) >> 1)
 
     def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
         at = work.progress()
