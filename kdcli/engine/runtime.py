@@ -174,7 +174,7 @@ class Runtime:
         self.compile_choice = Choice("off", "")
         self.teacher_batch_choice = Choice("", "")
         self.graphs_choice = choose_graphs(graphs, self.device)
-        self.recorder: Recorder | None = CudaRecorder() if self.graphs_choice.value == "on" else None
+        self.recorder: Recorder | None = CudaRecorder(self.device) if self.graphs_choice.value == "on" else None
         self.ahead = 1
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
@@ -262,7 +262,7 @@ class Runtime:
         """
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(number)
+            torch.cuda.default_generators[self.device.index].manual_seed(number)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of forward passes."""

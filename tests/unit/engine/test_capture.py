@@ -12,6 +12,7 @@ from torch import nn
 from kdcli.core.types import Step
 from kdcli.engine.checkpoint import digest, load_state
 from kdcli.engine.events import StepDone, StepsCaptured
+from kdcli.engine.recorder import CudaRecorder
 from kdcli.engine.runtime import Runtime, choose_graphs, choose_teacher_batch
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer
@@ -230,6 +231,25 @@ def test_what_is_set_up_in_the_first_step_may_wait(train):
     _, events = train(tape, kind=LateReader)
     assert reasons(events) == [""]
     assert len(tape.replays) == 3
+
+
+def test_cuda_is_asked_for_graphs_of_the_device_of_the_job():
+    device, order = torch.device("cuda:1"), []
+    with (
+        patch("torch.cuda.Stream") as stream,
+        patch("torch.cuda.graph_pool_handle") as pool,
+        patch("torch.cuda.CUDAGraph") as made,
+        patch("torch.cuda.device") as current,
+        patch("torch.cuda.graph", autospec=True) as capture,  # refuses what torch's own does not take
+    ):
+        capture.return_value.__enter__.side_effect = lambda *_: order.append("capture")
+        replay = CudaRecorder(device).record(lambda: order.append("work"))
+    assert order == ["capture", "work"]
+    stream.assert_called_once_with(device)
+    current.assert_called_once_with(device)
+    (graph,), settings = capture.call_args
+    assert (graph, settings["pool"], settings["stream"]) == (made.return_value, pool.return_value, stream.return_value)
+    assert replay == made.return_value.replay
 
 
 @pytest.mark.gpu
