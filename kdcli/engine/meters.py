@@ -41,17 +41,16 @@ class Meters(Mapping[str, Tensor]):
     def add(self, step: Step, targets: Tensor, number: int | Tensor | None, size: int) -> None:
         """What `update` does on the device, in place: a graph that has captured it can do it again."""
         for name, term in step.losses.items():
-            # float64 on the CPU, where it is free; accelerators may have none
-            value = term.detach().double() if self._device.type == "cpu" else term.detach().float()
             if name not in self._sums:
-                self._sums[name] = torch.zeros_like(value)
-                self._first_bad[name] = torch.full_like(value, _NEVER, dtype=torch.int64)
-            self._sums[name] += value * size
+                # float64 on the CPU, where it is free; accelerators may have none
+                self._sums[name] = torch.zeros_like(term, dtype=torch.float64 if self._device.type == "cpu" else torch.float32)
+                self._first_bad[name] = torch.full_like(term, _NEVER, dtype=torch.int64)
+            self._sums[name].add_(term, alpha=size)
             if number is not None:
-                bad = torch.isfinite(value) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
+                bad = torch.isfinite(term) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
                 torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
-        if step.logits.shape[0] == targets.numel():
-            self.correct += (step.logits.detach().argmax(-1) == targets.reshape(-1)).sum() * (size > 0)
+        if size and step.logits.shape[0] == targets.numel():
+            self.correct.add_((step.logits.argmax(-1) == targets.reshape(-1)).sum())
 
     def count(self, size: int) -> None:
         """What `update` does on the host: so many images more."""

@@ -95,7 +95,8 @@ class Steps:
         """Loss and gradients of one of the `parts` minibatches of a step."""
         with self.memory_errors(at, len(batch.y)), self.runtime.stepping(batch), self.runtime.autocast():
             step = self.forward(batch, at)
-        total = torch.stack([value.float() for value in step.losses.values()]).sum()
+        terms = [value.float() for value in step.losses.values()]
+        total = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         if self._reads_losses and not math.isfinite(total.item()):
             meters.update(step, batch.y, at.step + 1)
             self._check()
