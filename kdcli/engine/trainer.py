@@ -15,12 +15,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdcli.core import random
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Feed, Progress
+from kdcli.engine.average import MovingAverage
 from kdcli.engine.capture import CapturedSteps, hindrance
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
 from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone, StepsCaptured
@@ -277,10 +277,8 @@ class Trainer:
             hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
         )
 
-    def _make_average(self) -> AveragedModel | None:
-        if self.settings.ema is None:
-            return None
-        return AveragedModel(self.method.deployable(), multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema))  # type: ignore[no-untyped-call]
+    def _make_average(self) -> MovingAverage | None:
+        return None if self.settings.ema is None else MovingAverage(self.method.deployable(), self.settings.ema)
 
     def _emit(self, event: Event) -> None:
         for listener in self.hooks.listeners:
