@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -17,18 +17,18 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__(network)  # type: ignore[no-untyped-call]
+        super().__init__(network)
         self._decay = decay
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take the network's weights into the average."""
-        ours, theirs = list(self.module.parameters()), list(model.parameters())
+        ours: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(model.parameters())
         if int(self.n_averaged) == 0:  # on the CPU, wherever the weights are
             torch._foreach_copy_(ours, theirs)
         else:
             torch._foreach_lerp_(ours, theirs, 1 - self._decay)
-        buffers = list(self.module.buffers())
-        if buffers:
+        if buffers := list(self.module.buffers()):
             torch._foreach_copy_(buffers, list(model.buffers()))
         self.n_averaged += 1
