@@ -6,12 +6,13 @@ Always in float32, whatever training used: entropies and calibration errors are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from kdcli.core.types import Batch
+from kdcli.engine.memory import memory_errors
 
 Forward = Callable[[Batch], Tensor]
 
@@ -34,14 +35,24 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
     Args:
         forward: logits [B,K] of a batch, for example `lambda batch: network(batch.x).logits`.
         batches: the split, in index order.
+
+    Raises:
+        OutOfMemory: a batch does not fit.
     """
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     with torch.inference_mode():
         for batch in batches:
-            logits.append(forward(batch).float())
+            with _memory_errors(batch):
+                logits.append(forward(batch).float())
             targets.append(batch.y)
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
     # joined outside of inference mode, because a tensor that is made within cannot enter autograd later
     return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+
+
+def _memory_errors(batch: Batch) -> AbstractContextManager[None]:
+    size = len(batch.y)
+    remedy = f"-s data.eval_batch_size={max(size // 2, 1)} where something is trained, else --device cpu"
+    return memory_errors(batch.x.device, f"while measuring (batch {size}, fp32)", remedy)

@@ -6,7 +6,6 @@ Each automatic choice travels with its reason, which the first screen and enviro
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import platform
@@ -23,17 +22,17 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
 from kdcli.engine.inference import InferenceTeacher
+from kdcli.engine.memory import keep_memory, memory_errors
 from kdcli.engine.ranks import Ranks
 from kdcli.engine.recorder import CudaRecorder, Recorder
 from kdcli.engine.settings import Precision
-from kdcli.errors import DeviceUnavailable, OutOfMemory
+from kdcli.errors import DeviceUnavailable
 
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
 _DENSE = 100  # without AMX mobilenet_v2 (30) and shufflenet_v2 (79) lose by bf16, resnet8 (142) and denser ones gain: docs/results/speed.md
 _NETWORKS = 1024  # that one process may compile
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -121,21 +120,6 @@ def cpu_unit() -> Literal["AMX", "AVX512-BF16"] | None:
     """What computes bf16 in this CPU; None where torch would emulate it, which is slower than float32."""
     units: dict[Literal["AMX", "AVX512-BF16"], str] = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
     return next((unit for unit, probe in units.items() if getattr(torch.cpu, probe, bool)()), None)
-
-
-def keep_memory(free: int = 2**31 - 1, block: int = 2**30) -> None:
-    """Have glibc keep the memory that tensors give back, for the whole process; elsewhere nothing happens.
-
-    By default it returns large blocks to the system, and every step has the same pages mapped and cleared again: thousands of
-    faults a step, an eighth of the time of a small network's.
-
-    Args:
-        free: bytes that it keeps at the end of the heap. block: bytes from which on a block is mapped by itself, and given back when freed.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # no glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, free)
-        mallopt(_M_MMAP_THRESHOLD, block) or mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that older ones take
 
 
 class Runtime:
@@ -317,21 +301,9 @@ class Runtime:
             return int(status.split("VmHWM:")[1].split()[0]) / 2**10
         return None
 
-    @contextmanager
-    def memory_errors(self, context: str, remedy: str) -> Iterator[None]:
-        """Turn torch's out-of-memory errors into one sentence.
-
-        Raises:
-            OutOfMemory: with `context` (what was running) and `remedy` (what to set).
-        """
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"out of memory on {self.device} {context}", hint=remedy) from error
-        except RuntimeError as error:
-            if "not enough memory" not in str(error):  # what the CPU allocator says
-                raise
-            raise OutOfMemory(f"out of memory on {self.device} {context}", hint=remedy) from error
+    def memory_errors(self, context: str, remedy: str) -> AbstractContextManager[None]:
+        """`kdcli.engine.memory.memory_errors` on this device."""
+        return memory_errors(self.device, context, remedy)
 
 
 def _outermost(module: nn.Module) -> Iterator[Network]:

@@ -283,22 +283,23 @@ def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher)
     """The batches that a recipe trains on.
 
     Raises:
-        UsageError: a device is to decode images that cannot.
+        UsageError: a device is to decode images that cannot. OutOfMemory: they do not fit on it.
     """
     if recipe.runtime.decode == "device":
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
 
         check_decoder(runtime.device)
-    return open_feed(
-        recipe.data,
-        device=runtime.device,
-        seed=recipe.seed,
-        batch_size=recipe.train.batch_size,
-        workers=recipe.runtime.workers,
-        decode=recipe.runtime.decode,
-        score=_score(recipe, runtime, train_teacher),
-        share=runtime.ranks.part if runtime.ranks.size > 1 else None,
-    )
+    with runtime.memory_errors(f"for the images of {recipe.data.name}", "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU"):
+        return open_feed(
+            recipe.data,
+            device=runtime.device,
+            seed=recipe.seed,
+            batch_size=recipe.train.batch_size,
+            workers=recipe.runtime.workers,
+            decode=recipe.runtime.decode,
+            score=_score(recipe, runtime, train_teacher),
+            share=runtime.ranks.part if runtime.ranks.size > 1 else None,
+        )
 
 
 def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:

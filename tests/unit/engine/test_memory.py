@@ -1,4 +1,4 @@
-"""A training step on a CPU does not have its memory mapped anew: tensors use again what others gave back."""
+"""A training step on a CPU does not have its memory mapped anew; and what does not fit is said in a sentence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from kdcli.core.types import Batch
+from kdcli.engine.evaluator import collect
+from kdcli.engine.memory import memory_errors
+from kdcli.errors import OutOfMemory
+from kdcli.jobs import assemble, train_teacher
 
 PROGRAM = """
 import resource, torch
@@ -31,3 +38,27 @@ def test_steps_use_memory_again():
     pages_of_one_tensor = 16 * 2**20 // resource.getpagesize()
     # ten tensors; on a busy machine one of them may find no room among what was kept
     assert int(done.stdout) < 2 * pages_of_one_tensor
+
+
+def full(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_batch_that_does_not_fit_when_it_is_measured_is_named():
+    index = torch.arange(8)
+    with pytest.raises(OutOfMemory, match=r"out of memory on cpu while measuring \(batch 8, fp32\)") as found:
+        collect(full, [Batch(torch.zeros(8, 1), index, index, index)])
+    assert "data.eval_batch_size=4" in found.value.hint
+
+
+def test_images_that_do_not_fit_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(assemble, "open_feed", lambda *_, **__: full())
+    with pytest.raises(OutOfMemory, match="out of memory on cpu for the images of digits"):
+        train_teacher("quickstart-teacher", overrides={"runtime.device": "cpu"}, out=tmp_path)
+
+
+def test_what_the_allocator_of_a_cpu_says_is_out_of_memory_and_other_errors_are_not():
+    with pytest.raises(OutOfMemory), memory_errors(torch.device("cpu"), "here", "less"):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate")
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(torch.device("cpu"), "here", "less"):
+        raise RuntimeError("shapes")
