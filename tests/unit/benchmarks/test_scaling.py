@@ -79,7 +79,8 @@ def test_parts_of_whole_runs(name, pair, monkeypatch):
     monkeypatch.setattr(scaling, "seconds_to_first_step", lambda *_: 1.0)  # the test above has one, and compiling takes long
     monkeypatch.setattr(scaling, "PAIRS", {"resnet56-resnet20": pair})
     found = scaling.PARTS[name](TINY)
-    assert all(value > 0 for label, values in found.rows.items() for value in values if "more" not in label)
+    measured = {label: values for label, values in found.rows.items() if not ("more" in label or "repay" in label)}  # those may be 0
+    assert all(value > 0 for values in measured.values() for value in values)
 
 
 @pytest.mark.slow
