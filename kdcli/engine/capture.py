@@ -60,37 +60,40 @@ class CapturedSteps(Steps):
         self._recorder = recorder
         self._tell = tell
         self._told: set[str] = set()
-        self._meters: Meters | None = None  # of the epoch that everything below is about
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
         self._taken = 0
         self._size = 0  # of its first minibatch: a smaller last one is taken as usual
         self._refused = ""
-        self._replay: Callable[[], None] | None = None
-        self._draw: Draw | None = None  # where the graph looks its samples up
+        self._replay: Callable[[Draw], None] | None = None
 
     def groups(self, epoch: int, start: int) -> Iterator[Group]:
         """One minibatch each; as numbers of samples while the graph is to look them up."""
-        self._refused = ""
+        self._begin_epoch()
         for number, draw in enumerate(self.feed.draws(epoch, start), start):
             if self._refused:
                 yield from super().groups(epoch, number)
                 return
+            self._size = max(self._size, len(draw.index))
             yield [draw]
 
     def take(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
         """Take one step, in whatever way."""
         (minibatch,) = group
-        if isinstance(minibatch, Batch):
-            return super().take(group, at, meters, seed)
-        if meters is not self._meters:
-            self._meters, self._taken, self._size, self._replay = meters, 0, len(minibatch.index), None
-        if len(minibatch.index) != self._size:
+        if isinstance(minibatch, Batch) or len(minibatch.index) != self._size:
             return super().take(group, at, meters, seed)
         self._taken += 1
         if self._taken <= _WATCHED_STEPS:
             return self._take_watched(group, at, meters, seed)
-        if self._replay is None and not self._capture(minibatch, at, meters):
+        if self._replay is None:
+            self._replay = self._captured(minibatch, at, meters)
+        if self._replay is None:
             return super().take(group, at, meters, seed)
-        return self._take_replayed(minibatch, meters, seed)
+        seed(0)
+        self._replay(minibatch)
+        meters.count(self._size)
+        return self._size
 
     def _take_watched(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
         plain, looks = self.forward, list[str]()
@@ -122,9 +125,9 @@ class CapturedSteps(Steps):
             self._told.add(reason)
             self._tell(reason)
 
-    def _capture(self, draw: Draw, at: Progress, meters: Meters) -> bool:
-        """Make the graph; False if it cannot be made."""
-        held = self._draw = Draw(draw.index.clone(), draw.view.clone())
+    def _captured(self, draw: Draw, at: Progress, meters: Meters) -> Callable[[Draw], None] | None:
+        """What takes a step with other samples, on the device alone; None if the graph cannot be made."""
+        held = Draw(draw.index.clone(), draw.view.clone())  # where the graph looks its samples up
         number = torch.full((), at.step, dtype=torch.int64, device=draw.index.device)
 
         def work() -> None:
@@ -136,24 +139,20 @@ class CapturedSteps(Steps):
 
         try:
             with self.memory_errors(at, len(held.index)):
-                self._replay = self._recorder.record(work)
+                again = self._recorder.record(work)
         except RuntimeError as error:  # torch has no type for what a device cannot capture
             self.optimiser.zero_grad(set_to_none=True)
             first_line, _, _ = str(error).partition("\n")
             self._refuse(f"the device refused: {first_line}")
-            return False
+            return None
         self._say("")
-        return True
 
-    def _take_replayed(self, draw: Draw, meters: Meters, seed: Seed) -> int:
-        assert self._draw is not None
-        assert self._replay is not None
-        seed(0)
-        self._draw.index.copy_(draw.index)
-        self._draw.view.copy_(draw.view)
-        self._replay()
-        meters.count(self._size)
-        return self._size
+        def replay(other: Draw) -> None:
+            held.index.copy_(other.index)
+            held.view.copy_(other.view)
+            again()
+
+        return replay
 
 
 class _Watched(Progress):

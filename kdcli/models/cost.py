@@ -23,7 +23,13 @@ def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | 
         image: an image [1,C,H,W] on the network's device, to run on instead: for a network that is about to run anyway, since on meta
             tensors torch imports its compiler for some operations, which takes a second or two.
     """
-    return _counted(network, input_shape, image).total // 2  # two operations a multiply-accumulate
+    with _Operations() as counter:  # type: ignore[no-untyped-call]
+        if image is None:
+            dry_run(network, input_shape)
+        else:
+            with evaluating(network):
+                network(image)
+    return int(counter.total) // 2  # two operations a multiply-accumulate
 
 
 def density(network: nn.Module, image: Tensor) -> float:
@@ -31,19 +37,9 @@ def density(network: nn.Module, image: Tensor) -> float:
 
     Low for depthwise and narrow convolutions, which move more than they compute. Infinite where there are none.
     """
-    counted = _counted(network, (0, 0, 0), image)
-    return counted.total / 2 / counted.values if counted.values else math.inf
-
-
-def _counted(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | None) -> _Operations:
-    counter = _Operations()  # type: ignore[no-untyped-call]
-    with counter:
-        if image is None:
-            dry_run(network, input_shape)
-        else:
-            with evaluating(network):
-                network(image)
-    return counter
+    with _Operations() as counter, evaluating(network):  # type: ignore[no-untyped-call]
+        network(image)
+    return counter.total / 2 / counter.values if counter.values else math.inf
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

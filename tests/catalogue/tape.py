@@ -36,6 +36,13 @@ class Tape:
         return replay
 
 
+class Unable:
+    """A device that cannot capture anything."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
 class _Notes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from kdcli import catalog
 from kdcli.engine.events import EpochDone, StepsCaptured
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.trainer import Hooks
-from tests.catalogue.tape import Tape
+from tests.catalogue.tape import Tape, Unable
 from tests.catalogue.test_methods import method_class
 from tests.catalogue.training import make_trainer
 
@@ -20,13 +20,6 @@ BY_STEP = frozenset({"crd", "dgkd"})
 
 # a tape holds what it has noted, so autograd may not add up gradients in place: their sum lies otherwise in memory, and rounds otherwise
 ROUNDS = frozenset({"reviewkd"})
-
-
-class Unable:
-    """A device that cannot capture anything."""
-
-    def record(self, work):
-        raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
 
 def train(name, make_setup, recorder):

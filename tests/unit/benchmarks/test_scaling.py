@@ -73,14 +73,18 @@ def test_a_process_ends_with_its_first_step(pair, place, teacher, folder):
     assert summary_of(["distill", str(recipe), "--out", str(folder / "whole")])["epochs"] == 2
 
 
+def first_step(recipe, *_):
+    """Seconds: the test above has true ones, and compiling takes long."""
+    return 2.0 if recipe.stem == "on" else 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["students", "ranks", "memory", "start"])
 def test_parts_of_whole_runs(name, pair, monkeypatch):
-    monkeypatch.setattr(scaling, "seconds_to_first_step", lambda *_: 1.0)  # the test above has one, and compiling takes long
+    monkeypatch.setattr(scaling, "seconds_to_first_step", first_step)
     monkeypatch.setattr(scaling, "PAIRS", {"resnet56-resnet20": pair})
     found = scaling.PARTS[name](TINY)
-    measured = {label: values for label, values in found.rows.items() if not ("more" in label or "repay" in label)}  # those may be 0
-    assert all(value > 0 for values in measured.values() for value in values)
+    assert all(value > 0 for label, values in found.rows.items() for value in values if "more" not in label)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from kdcli.core.types import Batch, Feed
-from kdcli.data import decode
+from kdcli.data import decode, stream
 from kdcli.data.augment import Augmentation
 from kdcli.data.base import Folder
 from kdcli.errors import BadData, UsageError
@@ -48,7 +48,7 @@ def test_a_device_decodes_what_workers_decode(photographs: Folder, feed: Make, a
 
 def test_what_is_measured_is_decoded_by_workers(photographs: Folder, feed: Make, same: Same) -> None:
     theirs, ours = feed(photographs, CUT, val_fraction=0.2), feed(photographs, CUT, val_fraction=0.2, decode="device")
-    with patch.object(decode, "decode_on", side_effect=AssertionError):
+    with patch.object(stream, "decode_on", side_effect=AssertionError):
         for name in ("val", "test"):
             assert same(list(theirs.split(name)), list(ours.split(name)))
 

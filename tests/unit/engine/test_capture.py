@@ -17,18 +17,11 @@ from kdcli.engine.runtime import Runtime, choose_graphs, choose_teacher_batch
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import DeviceUnavailable, Interrupted, NonFiniteLoss, OutOfMemory
-from tests.catalogue.tape import Tape
+from tests.catalogue.tape import Tape, Unable
 from tests.unit.engine.conftest import CrossEntropyMethod, NoiseFeed, ThreeStages
 
 BASE = TrainSettings(epochs=3, optim=OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}))
 ADAMW = OptimSettings("adamw", {"lr": 0.01, "weight_decay": 0.01})
-
-
-class Unable:
-    """A device that captures nothing."""
-
-    def record(self, work):
-        raise RuntimeError("no")
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +125,7 @@ def test_what_depends_on_the_epoch_is_captured_anew_in_each(train):
 
 def test_a_device_that_refuses_is_told_of_once_and_trains(train):
     _, events = train(Unable())
-    assert reasons(events) == ["the device refused: no"]
+    assert reasons(events) == ["the device refused: operation not permitted"]
 
 
 class Large(CrossEntropyMethod):

@@ -25,10 +25,13 @@ def step():
     return (x * 2 + 1).sum()
 for _ in range(3):
     step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+faults = []
+for _ in range(3):  # once, a tensor may find no room among what was kept
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        step()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
 """
 
 
@@ -36,8 +39,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_steps_use_memory_again():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     pages_of_one_tensor = 16 * 2**20 // resource.getpagesize()
-    # ten tensors; on a busy machine one of them may find no room among what was kept
-    assert int(done.stdout) < 2 * pages_of_one_tensor
+    assert int(done.stdout) < pages_of_one_tensor / 4
 
 
 def full(*_):
