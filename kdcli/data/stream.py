@@ -26,7 +26,9 @@ Item = tuple[int, int]  # position in a split, what happens to it
 
 
 class _Decoder(Dataset[Any]):
-    """What a worker does: a list of items in, one tensor out."""
+    """What a worker does: a list of items in, one tensor out. pinned: in memory from which a GPU copies while it computes."""
+
+    pinned = True
 
     def __init__(self, folder: Folder, paths: Sequence[str], augment: Augmentation) -> None:
         self.folder = folder
@@ -43,16 +45,22 @@ class _Decoder(Dataset[Any]):
         pictures = ((decode(self.folder, self.paths[position]), change) for position, change in items)
         return torch.stack([finish(self.folder, self.augment, picture, change) for picture, change in pictures])
 
+    def on(self, device: torch.device, made: Any, part: Part) -> Tensor:  # noqa: ARG002  a reader needs the part
+        """What a worker has made, as finished pictures [B,C,H,W] on a device."""
+        pictures: Tensor = made.to(device, non_blocking=True)
+        return pictures
+
 
 class _Reader(_Decoder):
     """What a worker does where the device decodes: a list of files as they are."""
 
+    pinned = False
+
     def _made(self, items: Sequence[Item]) -> list[Tensor]:
         return [read(self.folder, self.paths[position]) for position, _ in items]
 
-    def on(self, device: torch.device, files: Sequence[Tensor], part: Part) -> Tensor:
-        """Their pictures, finished, on a device."""
-        pictures = decode_on(device, self.folder, [self.paths[position] for position in part.index.tolist()], files)
+    def on(self, device: torch.device, made: Any, part: Part) -> Tensor:
+        pictures = decode_on(device, self.folder, [self.paths[position] for position in part.index.tolist()], made)
         changes = part.change.tolist()
         return torch.stack([finish(self.folder, self.augment, *each) for each in zip(pictures, changes, strict=True)])
 
@@ -99,7 +107,7 @@ class StreamedFeed(SourceFeed):
             batch_sampler=_Agenda(),
             num_workers=self.plan.workers,
             collate_fn=_as_made,
-            pin_memory=self.plan.device.type == "cuda" and not isinstance(work, _Reader),
+            pin_memory=self.plan.device.type == "cuda" and work.pinned,
             worker_init_fn=_ignore_interrupt,
             persistent_workers=persistent,
         )
@@ -107,15 +115,12 @@ class StreamedFeed(SourceFeed):
     def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
         parts = list(parts)
         loader = self._working(name, parts, training=training)
-        work = loader.dataset
+        work = cast("_Decoder", loader.dataset)
         try:
             for made, part in zip(loader, parts, strict=True):
                 if isinstance(made, KdError):
                     raise made
-                yield (
-                    work.on(self.plan.device, made, part) if isinstance(work, _Reader) else made.to(self.plan.device, non_blocking=True),
-                    part,
-                )
+                yield work.on(self.plan.device, made, part), part
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they are collected as part of a cycle
             self._trainer = self._training_loader()

@@ -156,19 +156,18 @@ class Trainer:
 
     def _steps(self, work: _StageWork) -> Steps:
         """How the steps of a stage are taken."""
-        recorder = self.runtime.recorder
-        reason = hindrance(self.feed, self.runtime, self.settings) if recorder is not None else ""
 
         def tell(reason: str) -> None:
             self._emit(StepsCaptured(work.progress(), reason))
 
         arguments = (self.method, self.feed, self.runtime, self.settings)
         parts = StageParts(self.runtime.ranks.parallel(self.method, work.stage), work.optimiser, lambda: self._check(work))
-        if recorder is None or reason:
-            if reason:
-                tell(reason)
+        if self.runtime.recorder is None:
             return Steps(*arguments, parts)
-        return CapturedSteps(*arguments, parts, recorder, tell)
+        if reason := hindrance(self.feed, self.runtime, self.settings):
+            tell(reason)
+            return Steps(*arguments, parts)
+        return CapturedSteps(*arguments, parts, self.runtime.recorder, tell)
 
     def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
         started, images = time.perf_counter(), 0
