@@ -1,6 +1,8 @@
-"""How well scores of teachers' answers order the students that come out, beside two rules that need no score.
+"""How well scores of teachers' answers order the students that come out, beside two rules that need
+no score.
 
-The sweeps are trained first. The score is chosen on the first study and tested on the second; docs/results/advice.md says more.
+The sweeps are trained first. The score is chosen on the first study and tested on the second;
+docs/results/advice.md says more.
 
     kd sweep fashion-mnist/advice
     kd sweep cifar10/advice
@@ -61,12 +63,19 @@ def cells_of(recipe: str, out: Path) -> list[Cell]:
         if result is None:
             raise SystemExit(f"{recipe} is not finished under {out}: kd sweep {recipe}")
         key = (labels["teacher"], labels["method.name"], labels["method.temperature"])
-        cell = found.setdefault(key, {"checkpoint": result.teachers[0].checkpoint, "accuracies": []})
+        cell = found.setdefault(
+            key, {"checkpoint": result.teachers[0].checkpoint, "accuracies": []}
+        )
         cell["accuracies"].append(result.test.accuracy)
-    return [Cell(key[0], cell["checkpoint"], key[1], float(key[2]), tuple(cell["accuracies"])) for key, cell in found.items()]
+    return [
+        Cell(key[0], cell["checkpoint"], key[1], float(key[2]), tuple(cell["accuracies"]))
+        for key, cell in found.items()
+    ]
 
 
-def columns_of(cells: Sequence[Cell], split: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def columns_of(
+    cells: Sequence[Cell], split: str
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """What each score and each rule says of each cell, from the teachers' answers to a split."""
     bench = Bench(data=None, root=None, split=split, runtime=Runtime(precision="fp32"))  # type: ignore[arg-type]
     temperatures = sorted({cell.temperature for cell in cells})
@@ -77,32 +86,53 @@ def columns_of(cells: Sequence[Cell], split: str) -> tuple[dict[str, list[float]
         accurate[checkpoint] = float((item.logits.argmax(dim=1) == item.targets).double().mean())
         at = answer_scores(item.logits, item.targets, temperatures, label=item.label)
         scored |= {(checkpoint, *where): scores for where, scores in at.items()}
-    scores = {name: [scored[cell.checkpoint, cell.method, cell.temperature][name] for cell in cells] for name in SCORES}
-    values = ([accurate[cell.checkpoint] for cell in cells], [-abs(math.log(cell.temperature / 4)) for cell in cells])
+    scores = {
+        name: [scored[cell.checkpoint, cell.method, cell.temperature][name] for cell in cells]
+        for name in SCORES
+    }
+    values = (
+        [accurate[cell.checkpoint] for cell in cells],
+        [-abs(math.log(cell.temperature / 4)) for cell in cells],
+    )
     return scores, dict(zip(RULES, values, strict=True))
 
 
-def correlate(columns: Mapping[str, Sequence[float]], outcome: Sequence[float], resamples: int) -> dict[str, tuple[float, Tensor]]:
-    """Spearman's correlation of each column with the outcome, and what it is in resamples of the cells, [resamples]."""
+def correlate(
+    columns: Mapping[str, Sequence[float]], outcome: Sequence[float], resamples: int
+) -> dict[str, tuple[float, Tensor]]:
+    """Spearman's correlation of each column with the outcome, and what it is in resamples of the
+    cells, [resamples].
+    """
     n = len(outcome)
     drawn = torch.cat(list(resampled_counts(n, resamples=resamples, seed=0)))
-    rows = torch.stack([torch.repeat_interleave(torch.arange(n), counts.long()) for counts in drawn])
+    rows = torch.stack(
+        [torch.repeat_interleave(torch.arange(n), counts.long()) for counts in drawn]
+    )
     y = torch.tensor(outcome, dtype=torch.float64)
     found = {}
     for name, values in columns.items():
         x = torch.tensor(values, dtype=torch.float64)
-        found[name] = (float(spearman_rows(x[None], y[None])[0]), spearman_rows(x[rows], y[rows]).nan_to_num(0.0))
+        found[name] = (
+            float(spearman_rows(x[None], y[None])[0]),
+            spearman_rows(x[rows], y[rows]).nan_to_num(0.0),
+        )
     return found
 
 
 def estimate(value: float, resampled: Tensor) -> Estimate:
     """With a 95 % percentile interval."""
-    low, high = torch.quantile(resampled, torch.tensor((0.025, 0.975), dtype=torch.float64)).tolist()
+    low, high = torch.quantile(
+        resampled, torch.tensor((0.025, 0.975), dtype=torch.float64)
+    ).tolist()
     return Estimate(value, low, high)
 
 
-def study(recipe: str, cells: Sequence[Cell], split: str, chosen: str | None) -> tuple[Study, dict[str, Any]]:
-    """A study, and for each score and rule the accuracy of the cell that it would have taken. chosen: a score; the best one here unless given."""
+def study(
+    recipe: str, cells: Sequence[Cell], split: str, chosen: str | None
+) -> tuple[Study, dict[str, Any]]:
+    """A study, and for each score and rule the accuracy of the cell that it would have taken.
+    chosen: a score; the best one here unless given.
+    """
     scores, rules = columns_of(cells, split)
     outcome = [cell.accuracy for cell in cells]
     found = correlate({**scores, **rules}, outcome, RESAMPLES)
@@ -118,46 +148,82 @@ def study(recipe: str, cells: Sequence[Cell], split: str, chosen: str | None) ->
         lead=lead,
     )
     columns = {**scores, **rules}
-    within = {method: _within(cells, columns, method) for method in dict.fromkeys(cell.method for cell in cells)}
+    within = {
+        method: _within(cells, columns, method)
+        for method in dict.fromkeys(cell.method for cell in cells)
+    }
     # of cells that a column calls equally good, the mean
-    taken = {name: statistics.mean(y for x, y in zip(values, outcome, strict=True) if x == max(values)) for name, values in columns.items()}
-    return made, {"score": score, "taken": taken, "within": within, "best": max(outcome), "mean": statistics.mean(outcome)}
+    taken = {
+        name: statistics.mean(y for x, y in zip(values, outcome, strict=True) if x == max(values))
+        for name, values in columns.items()
+    }
+    return made, {
+        "score": score,
+        "taken": taken,
+        "within": within,
+        "best": max(outcome),
+        "mean": statistics.mean(outcome),
+    }
 
 
-def _within(cells: Sequence[Cell], columns: Mapping[str, Sequence[float]], method: str) -> dict[str, float]:
+def _within(
+    cells: Sequence[Cell], columns: Mapping[str, Sequence[float]], method: str
+) -> dict[str, float]:
     """Spearman's correlation of each column with the accuracy over the cells of one method."""
     rows = [number for number, cell in enumerate(cells) if cell.method == method]
     y = torch.tensor([cells[number].accuracy for number in rows], dtype=torch.float64)[None]
-    x = {name: torch.tensor([values[number] for number in rows], dtype=torch.float64)[None] for name, values in columns.items()}
+    x = {
+        name: torch.tensor([values[number] for number in rows], dtype=torch.float64)[None]
+        for name, values in columns.items()
+    }
     return {name: float(spearman_rows(values, y)[0]) for name, values in x.items()}
 
 
 def show(made: Study, taken: Mapping[str, Any]) -> None:
     """Print a study as a table."""
     print(
-        f"\n{made.recipe}: {made.cells} cells, {made.seeds} seeds each; best {100 * taken['best']:.2f} %, mean {100 * taken['mean']:.2f} %\n"
+        f"\n{made.recipe}: {made.cells} cells, {made.seeds} seeds each; best "
+        f"{100 * taken['best']:.2f} %, mean {100 * taken['mean']:.2f} %\n"
     )
     methods = list(taken["within"])
     print(
-        f"| ordered by | rank correlation | 95 % interval | {' | '.join(f'within {name}' for name in methods)} | accuracy of its choice |"
+        "| ordered by | rank correlation | 95 % interval | "
+        f"{' | '.join(f'within {name}' for name in methods)} | accuracy of its choice |"
     )
     print(f"| --- | --: | --: | {'--: | ' * len(methods)}--: |")
     for name, found in {**made.scores, **made.rules}.items():
         mark = "**" if name == taken["score"] else ""
         inside = " | ".join(f"{taken['within'][method][name]:+.2f}" for method in methods)
         choice = f"{100 * taken['taken'][name]:.2f} %"
-        print(f"| {mark}{name}{mark} | {found.value:+.2f} | {found.low:+.2f} to {found.high:+.2f} | {inside} | {choice} |")
+        print(
+            f"| {mark}{name}{mark} | {found.value:+.2f} | {found.low:+.2f} to "
+            f"{found.high:+.2f} | {inside} | {choice} |"
+        )
     print(
-        f"\nlead of {taken['score']} over the better rule: {made.lead.value:+.2f} ({made.lead.low:+.2f} to {made.lead.high:+.2f})",
+        f"\nlead of {taken['score']} over the better rule: {made.lead.value:+.2f} "
+        f"({made.lead.low:+.2f} to {made.lead.high:+.2f})",
         flush=True,
     )
 
 
 def main() -> None:
     """Correlate, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.advice", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, nargs=2, default=[Path("runs"), Path("runs")], help="folders of the runs, of either study")
-    parser.add_argument("--split", default="test", choices=["test", "val", "train"], help="whose answers are scored (default test)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.advice", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        nargs=2,
+        default=[Path("runs"), Path("runs")],
+        help="folders of the runs, of either study",
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["test", "val", "train"],
+        help="whose answers are scored (default test)",
+    )
     parser.add_argument("--json", type=Path, help="where the numbers go")
     given = parser.parse_args()
     document: dict[str, Any] = {"split": given.split}
@@ -170,10 +236,14 @@ def main() -> None:
         document[recipe] = {
             **asdict(made),
             **taken,
-            "students": [{**asdict(cell), "checkpoint": Path(cell.checkpoint).name} for cell in cells],
+            "students": [
+                {**asdict(cell), "checkpoint": Path(cell.checkpoint).name} for cell in cells
+            ],
         }
     if given.json:
-        given.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        given.json.write_text(
+            json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What the benchmarks do with their measurements: medians, spreads, ratios round by round, verdicts, and the file they go to."""
+"""What the benchmarks do with their measurements: medians, spreads, ratios round by round,
+verdicts, and the file they go to.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Spread:
 
     def show(self, digits: int = 0) -> str:
         """For a table: the median, then the range."""
-        return f"{self.median:8,.{digits}f}  {f'{self.low:,.{digits}f} - {self.high:,.{digits}f}':>17}"
+        return (
+            f"{self.median:8,.{digits}f}  {f'{self.low:,.{digits}f} - {self.high:,.{digits}f}':>17}"
+        )
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -51,7 +55,9 @@ Segment = Callable[[], Timed]
 
 
 def in_turn(segments: Mapping[str, Segment], rounds: int) -> dict[str, list[float]]:
-    """Images/s of each segment in each round; every other round goes backwards, so that none always follows the same one."""
+    """Images/s of each segment in each round; every other round goes backwards, so that none always
+    follows the same one.
+    """
     taken: dict[str, list[float]] = {name: [] for name in segments}
     for number in range(rounds):
         for name in list(segments)[:: 1 if number % 2 == 0 else -1]:
@@ -61,7 +67,8 @@ def in_turn(segments: Mapping[str, Segment], rounds: int) -> dict[str, list[floa
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One speed over another. rounds: the ratio within each round, which a slow moment of the machine changes least.
+    """One speed over another. rounds: the ratio within each round, which a slow moment of the
+    machine changes least.
 
     least: what the median must reach; None where nothing is required.
     """
@@ -88,12 +95,18 @@ class Ratio:
         """All that `show` shows, and the rounds."""
         values = spread(self.rounds)
         return {
-            "median": values.median, "low": values.low, "high": values.high,
-            "least": self.least, "verdict": self.verdict or None, "rounds": list(self.rounds),
-        }  # fmt: skip
+            "median": values.median,
+            "low": values.low,
+            "high": values.high,
+            "least": self.least,
+            "verdict": self.verdict or None,
+            "rounds": list(self.rounds),
+        }
 
 
-def ratio(name: str, over: Sequence[float], under: Sequence[float], least: float | None = None) -> Ratio:
+def ratio(
+    name: str, over: Sequence[float], under: Sequence[float], least: float | None = None
+) -> Ratio:
     """Of two speeds that were measured in the same rounds."""
     return Ratio(name, tuple(a / b for a, b in zip(over, under, strict=True)), least)
 
@@ -109,18 +122,24 @@ def cpu_model() -> str:
 
 
 def load() -> float | None:
-    """Processes that wanted to run during the last minute, on average; None where the system does not tell."""
+    """Processes that wanted to run during the last minute, on average; None where the system does
+    not tell.
+    """
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def machine() -> dict[str, Any]:
-    """What a number must be read with: versions, commit, processor, threads, and how busy the machine is."""
+    """What a number must be read with: versions, commit, processor, threads, and how busy the
+    machine is.
+    """
     import torch
 
     from kdcli.jobs.rundir import environment
 
     return {
-        **environment(shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])),
+        **environment(
+            shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+        ),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -137,7 +156,8 @@ def show_machine(facts: dict[str, Any]) -> None:
     print(f"kd {facts['kdcli']} at {commit}, torch {facts['torch']}, {where}")
     if facts["load_before"] is not None and facts["load_before"] > BUSY:
         print(
-            f"the machine is busy (load {facts['load_before']:.2f}): ratios are rough, speeds are not worth quoting; see README.md beside this"
+            f"the machine is busy (load {facts['load_before']:.2f}): ratios are rough, "
+            "speeds are not worth quoting; see README.md beside this"
         )
     print(flush=True)
 
@@ -151,5 +171,7 @@ def keep(name: str, facts: dict[str, Any], results: dict[str, Any], path: Path |
     from kdcli.files import write_json
 
     target = path or RESULTS / f"{name}.json"
-    write_json(target, {"benchmark": name, "environment": {**facts, "load_after": load()}, **results})
+    write_json(
+        target, {"benchmark": name, "environment": {**facts, "load_after": load()}, **results}
+    )
     print(f"\nwritten: {target}")

@@ -1,4 +1,5 @@
-"""What the speed benchmarks train: pairs of networks with the pictures, batches and optimisers of their tables.
+"""What the speed benchmarks train: pairs of networks with the pictures, batches and optimisers of
+their tables.
 
 Pictures are noise and labels go round: what training costs does not depend on what they show.
 """
@@ -24,9 +25,10 @@ BATCH = 64
 class Pair:
     """A teacher and a student by name, and how their table trains them.
 
-    shape: of a picture, [C, H, W]. crop, flip: its augmentation. optim: keys of a recipe's [optim]. steps: of the table's
-    whole run, which is what automatic choices are made for. stored_least: required speed with stored logits, in textbook loops.
-    longer: times that a benchmark's number of batches is taken, where networks are so small that it would be over at once.
+    shape: of a picture, [C, H, W]. crop, flip: its augmentation. optim: keys of a recipe's [optim].
+    steps: of the table's whole run, which is what automatic choices are made for. stored_least:
+    required speed with stored logits, in textbook loops. longer: times that a benchmark's number of
+    batches is taken, where networks are so small that it would be over at once.
     """
 
     teacher: str
@@ -62,7 +64,9 @@ PAIRS: Mapping[str, Pair] = {
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Pictures [n,H,W] or [n,H,W,3] uint8 with labels [n] int64, for training and for the test; `path` holds them as .npz."""
+    """Pictures [n,H,W] or [n,H,W,3] uint8 with labels [n] int64, for training and for the test;
+    `path` holds them as .npz.
+    """
 
     path: Path
     x: NDArray[np.uint8]
@@ -71,11 +75,14 @@ class Noise:
     y_test: NDArray[np.int64]
 
 
-def make_noise(path: Path, shape: tuple[int, int, int], classes: int, *, train: int, test: int) -> Noise:
+def make_noise(
+    path: Path, shape: tuple[int, int, int], classes: int, *, train: int, test: int
+) -> Noise:
     """Random pictures, each label as often as any other.
 
     Args:
-        path: the .npz file to write. shape: [C, H, W] of a picture. train, test: numbers of pictures.
+        path: the .npz file to write. shape: [C, H, W] of a picture. train, test: numbers of
+            pictures.
     """
     rng = np.random.default_rng(0)
     channels, height, width = shape
@@ -88,7 +95,8 @@ def make_noise(path: Path, shape: tuple[int, int, int], classes: int, *, train: 
 
 
 def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
-    """The checkpoint, under `folder`, of a teacher with fresh weights: how well it teaches costs no time.
+    """The checkpoint, under `folder`, of a teacher with fresh weights: how well it teaches costs no
+    time.
 
     Its batch norms have seen a batch, so that its answers are of ordinary size.
     """
@@ -100,7 +108,12 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
     from kdcli.jobs.finish import make_header
     from kdcli.recipe.resolve import resolve
 
-    values = {"model.name": pair.teacher, "method.name": "none", "data.name": "npz", "data.path": str(noise.path)}
+    values = {
+        "model.name": pair.teacher,
+        "method.name": "none",
+        "data.name": "npz",
+        "data.path": str(noise.path),
+    }
     job = assemble(resolve("train-teacher", values=values).recipe, lambda _section: folder)
     network = job.method.deployable().train()
     for module in network.modules():
@@ -117,12 +130,15 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
 def workshop() -> Iterator[Path]:
     """A folder for runs and stored logits that is gone afterwards; the user's own are left alone.
 
-    Compiled code is kept where kd keeps it: it is filed by its content, and compiling takes longer than what is measured.
+    Compiled code is kept where kd keeps it: it is filed by its content, and compiling takes longer
+    than what is measured.
     """
     from kdcli.catalog import cache_root
 
     compiled = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with patch.dict(os.environ, {"KD_CACHE_DIR": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": compiled}):
+        with patch.dict(
+            os.environ, {"KD_CACHE_DIR": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": compiled}
+        ):
             yield folder

@@ -1,4 +1,5 @@
-"""What kd plan says beside what then happens: seconds of the whole command, peak memory, files. Each run follows its plan, from empty folders.
+"""What kd plan says beside what then happens: seconds of the whole command, peak memory, files.
+Each run follows its plan, from empty folders.
 
 python -m benchmarks.plan
 """
@@ -24,19 +25,41 @@ WITHIN = 0.2  # what kd plan promises
 PAIR = Pair("resnet20", "resnet8", shape=(1, 28, 28), classes=10, crop=0, flip=True)
 IMAGES = 8000
 # by name: epochs of that pair, or a shipped recipe, whose teacher is trained as well
-RECIPES: dict[str, int | str] = {"quickstart": "quickstart", "noise, 2 epochs": 2, "noise, 10 epochs": 10}
+RECIPES: dict[str, int | str] = {
+    "quickstart": "quickstart",
+    "noise, 2 epochs": 2,
+    "noise, 10 epochs": 10,
+}
 
 
 def kd(arguments: Sequence[str], folder: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds from start to end of a command that keeps all it knows in a folder, and the data of its --json."""
-    own = {"KD_CACHE_DIR": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache" / "inductor")}
-    command = [sys.executable, "-m", "kdcli", *arguments, "--out", str(folder / "runs"), "-qq", "--json"]
+    """Seconds from start to end of a command that keeps all it knows in a folder, and the data of
+    its --json.
+    """
+    own = {
+        "KD_CACHE_DIR": str(folder / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache" / "inductor"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "kdcli",
+        *arguments,
+        "--out",
+        str(folder / "runs"),
+        "-qq",
+        "--json",
+    ]
     start = time.perf_counter()
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **own})
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **own}
+    )
     seconds = time.perf_counter() - start
     document = json.loads(done.stdout)
     if done.returncode != 0:
-        raise RuntimeError(f"kd {' '.join(arguments)} ended with exit code {done.returncode}: {document['errors']}")
+        raise RuntimeError(
+            f"kd {' '.join(arguments)} ended with exit code {done.returncode}: {document['errors']}"
+        )
     return seconds, document["data"]
 
 
@@ -47,7 +70,9 @@ def compared(recipe: str) -> dict[str, Any]:
         planning, plan = kd(["plan", recipe], folder)
         seconds, result = kd(["distill", recipe], folder)
         tables = sum(path.stat().st_size for path in folder.glob("cache/logits/*"))
-        written = sum(path.stat().st_size for path in Path(result["run"]).rglob("*") if path.is_file())
+        written = sum(
+            path.stat().st_size for path in Path(result["run"]).rglob("*") if path.is_file()
+        )
     pairs = {
         "seconds": (plan["seconds"], seconds),
         "memory, MiB": (plan["peak_memory_mib"], result["peak_memory_mib"]),
@@ -62,27 +87,59 @@ def compared(recipe: str) -> dict[str, Any]:
 
 
 def recipe_for(epochs: int | str, folder: Path) -> str:
-    """A recipe's name, or the file of one for the pair: so long, at the automatic settings, with everything that a run has by default."""
+    """A recipe's name, or the file of one for the pair: so long, at the automatic settings, with
+    everything that a run has by default.
+    """
     if isinstance(epochs, str):
         return epochs
-    noise = make_noise(folder / "noise.npz", PAIR.shape, PAIR.classes, train=IMAGES, test=IMAGES // 4)
-    usual = {"train.epochs": epochs, "teacher.cache": "auto", "data.val_fraction": 0.1, "report.html": True, "report.probe": 512}
-    return str(write_recipe(folder / f"{epochs}.toml", PAIR, Place(noise.path), make_teacher(PAIR, noise, folder), usual))
+    noise = make_noise(
+        folder / "noise.npz", PAIR.shape, PAIR.classes, train=IMAGES, test=IMAGES // 4
+    )
+    usual = {
+        "train.epochs": epochs,
+        "teacher.cache": "auto",
+        "data.val_fraction": 0.1,
+        "report.html": True,
+        "report.probe": 512,
+    }
+    return str(
+        write_recipe(
+            folder / f"{epochs}.toml",
+            PAIR,
+            Place(noise.path),
+            make_teacher(PAIR, noise, folder),
+            usual,
+        )
+    )
 
 
 def show(name: str, found: dict[str, Any]) -> None:
     """Print a recipe's ratios."""
     for what, (planned, measured) in found["values"].items():
         verdict = "ok" if abs(planned / measured - 1) <= WITHIN else "off"
-        print(f"  {name:18} {what:12} {planned:10.1f} {measured:10.1f} {planned / measured:7.2f}  {verdict}")
+        print(
+            f"  {name:18} {what:12} {planned:10.1f} {measured:10.1f} "
+            f"{planned / measured:7.2f}  {verdict}"
+        )
 
 
 def arguments() -> argparse.ArgumentParser:
     """The options of this benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="plans and runs of each recipe (default 3)")
-    parser.add_argument("--only", choices=RECIPES, action="append", help="this recipe alone; may be given several times")
-    parser.add_argument("--json", type=Path, help="where the numbers go; benchmarks/results/plan.json unless given")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.plan", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="plans and runs of each recipe (default 3)"
+    )
+    parser.add_argument(
+        "--only",
+        choices=RECIPES,
+        action="append",
+        help="this recipe alone; may be given several times",
+    )
+    parser.add_argument(
+        "--json", type=Path, help="where the numbers go; benchmarks/results/plan.json unless given"
+    )
     return parser
 
 
@@ -99,7 +156,9 @@ def main() -> None:
             for name, recipe in recipes.items():
                 found[name].append(compared(recipe))
                 show(name, found[name][-1])
-    figures.keep("plan", facts, {"settings": {"rounds": options.rounds}, "recipes": found}, options.json)
+    figures.keep(
+        "plan", facts, {"settings": {"rounds": options.rounds}, "recipes": found}, options.json
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What following a student along training costs: seconds in the probe for each second of training.
 
-Probe and training alternate in one run, so a busy moment meets both. Pictures are noise; the cost does not depend on what they show.
+Probe and training alternate in one run, so a busy moment meets both. Pictures are noise; the cost
+does not depend on what they show.
 
     python -m benchmarks.probe
 """
@@ -37,7 +38,9 @@ def timed(prober: probe.Prober, network: Network, stage: Stage, step: int) -> Pr
     return found
 
 
-def share(name: str, method: str, out: Path, common: dict[str, Any], model: str, student: str) -> None:
+def share(
+    name: str, method: str, out: Path, common: dict[str, Any], model: str, student: str
+) -> None:
     """Train a teacher for an epoch, distil it, and print what the probe took beside an epoch."""
     epochs: list[float] = []
     teacher = out / f"teacher-{model}"
@@ -45,10 +48,21 @@ def share(name: str, method: str, out: Path, common: dict[str, Any], model: str,
         train_teacher(model=model, out=out, name=teacher.name, epochs=1, overrides=common)
     SECONDS.clear()
     listener = lambda event: epochs.append(event.seconds) if isinstance(event, EpochDone) else None  # noqa: E731
-    distill(teacher=str(teacher), student=student, method=method, out=out, epochs=EPOCHS, overrides=common, listeners=[listener])
+    distill(
+        teacher=str(teacher),
+        student=student,
+        method=method,
+        out=out,
+        epochs=EPOCHS,
+        overrides=common,
+        listeners=[listener],
+    )
     # the first probe and the first epoch pay for what is done once
     probed, trained = statistics.median(SECONDS[2:]), statistics.median(epochs[1:])
-    print(f"  {name:32} {method:5} epoch {trained:7.3f} s   probe {probed * 1000:6.1f} ms   {100 * probed / trained:5.1f} % of an epoch")
+    print(
+        f"  {name:32} {method:5} epoch {trained:7.3f} s   probe {probed * 1000:6.1f} ms   "
+        f"{100 * probed / trained:5.1f} % of an epoch"
+    )
 
 
 def main() -> None:

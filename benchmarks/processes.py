@@ -1,4 +1,6 @@
-"""Measurements that need a process of their own: the time to the first step, and the most memory that a job takes."""
+"""Measurements that need a process of their own: the time to the first step, and the most memory
+that a job takes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from kdcli import jobs
 from kdcli.jobs.events import StepDone
 distill = jobs.distill
 stop = lambda event: os._exit({FIRST_STEP}) if isinstance(event, StepDone) else None
-jobs.distill = lambda resolved, *, listeners=(), **rest: distill(resolved, listeners=[*listeners, stop], **rest)
+jobs.distill = lambda resolved, *, listeners=(), **rest: distill(
+    resolved, listeners=[*listeners, stop], **rest
+)
 from kdcli.__main__ import main
 main()
 """
@@ -36,18 +40,36 @@ def seconds_of(arguments: Sequence[str], *, cache: Path | None = None, ends_with
     Raises:
         RuntimeError: it ended with another exit code; its last words are in the message.
     """
-    own = {} if cache is None else {"KD_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    own = (
+        {}
+        if cache is None
+        else {"KD_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    )
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, env={**os.environ, **own})
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **own},
+    )
     seconds = time.perf_counter() - start
     if done.returncode != ends_with:
-        raise RuntimeError(f"exit code {done.returncode} instead of {ends_with}: {done.stderr[-1000:]}")
+        raise RuntimeError(
+            f"exit code {done.returncode} instead of {ends_with}: {done.stderr[-1000:]}"
+        )
     return seconds
 
 
 def seconds_to_first_step(recipe: Path, out: Path, cache: Path) -> float:
-    """From the start of `kd distill RECIPE` until its first step is done. The run is left unfinished under `out`."""
-    return seconds_of(["-c", _UNTIL_FIRST_STEP, "distill", str(recipe), "--out", str(out), "--quiet"], cache=cache, ends_with=FIRST_STEP)
+    """From the start of `kd distill RECIPE` until its first step is done. The run is left
+    unfinished under `out`.
+    """
+    return seconds_of(
+        ["-c", _UNTIL_FIRST_STEP, "distill", str(recipe), "--out", str(out), "--quiet"],
+        cache=cache,
+        ends_with=FIRST_STEP,
+    )
 
 
 def summary_of(arguments: Sequence[str]) -> dict[str, Any]:

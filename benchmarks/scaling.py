@@ -1,7 +1,8 @@
-"""How cost grows: with samples, length of a run, classes, students and ranks; memory with the batch; and the time to the first step.
+"""How cost grows: with samples, length of a run, classes, students and ranks; memory with the
+batch; and the time to the first step.
 
-Cost per image must not grow with the number of samples, the length of the run or the number of students. Networks are small on purpose:
-what grows shows beside them first.
+Cost per image must not grow with the number of samples, the length of the run or the number of
+students. Networks are small on purpose: what grows shows beside them first.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --only samples memory --rounds 5
@@ -24,20 +25,31 @@ from benchmarks import figures
 from benchmarks.figures import Ratio, Segment, Spread, in_turn, ratio, spread
 from benchmarks.pairs import BATCH, PAIRS, Pair, make_noise, make_teacher, workshop
 from benchmarks.processes import resident_mib, seconds_of, seconds_to_first_step, summary_of
-from benchmarks.segments import Bare, Engine, Place, distill_recipe, fill_with_noise, plain_recipe, write_recipe
+from benchmarks.segments import (
+    Bare,
+    Engine,
+    Place,
+    distill_recipe,
+    fill_with_noise,
+    plain_recipe,
+    write_recipe,
+)
 from benchmarks.table import sweep_seconds, write_sweep
 from kdcli.errors import KdError
 from kdcli.recipe.resolve import resolve
 
 SMALL = Pair("resnet14", "resnet8", shape=(3, 16, 16), classes=10, crop=0, flip=False)
-FLAT = 0.9  # speed at the far end of an axis over that at its near end, where cost must not grow: the rest is noise
+# speed at the far end of an axis over that at its near end, where cost must not grow: the rest is
+# noise
+FLAT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What was measured along one axis.
 
-    rows: values by label, several of one label where it was measured several times. ratios: what follows from them.
+    rows: values by label, several of one label where it was measured several times. ratios: what
+    follows from them.
     """
 
     title: str
@@ -61,7 +73,11 @@ class Part:
     def to_json(self) -> dict[str, Any]:
         """Every value."""
         rows = {label: list(values) for label, values in self.rows.items()}
-        return {"unit": self.unit, "rows": rows, "ratios": {item.name: item.to_json() for item in self.ratios}}
+        return {
+            "unit": self.unit,
+            "rows": rows,
+            "ratios": {item.name: item.to_json() for item in self.ratios},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +96,26 @@ class Sizes:
 
 
 def _engines(pair: Pair, folder: Path, samples: int, sizes: Sizes) -> dict[str, Engine]:
-    """Plain training of a pair's student, and distillation with stored logits, on so many pictures."""
-    noise = make_noise(folder / f"{samples}-{pair.classes}.npz", pair.shape, pair.classes, train=samples, test=BATCH)
+    """Plain training of a pair's student, and distillation with stored logits, on so many
+    pictures.
+    """
+    noise = make_noise(
+        folder / f"{samples}-{pair.classes}.npz",
+        pair.shape,
+        pair.classes,
+        train=samples,
+        test=BATCH,
+    )
     teacher = make_teacher(pair, noise, folder)
     place, batches = Place(noise.path, sizes.threads), samples // BATCH
-    stored = Engine(distill_recipe(pair, place, "auto", batches=batches, teacher=teacher, cache="exact"))
+    stored = Engine(
+        distill_recipe(pair, place, "auto", batches=batches, teacher=teacher, cache="exact")
+    )
     fill_with_noise(stored)
-    return {"student alone": Engine(plain_recipe(pair, place, "auto", batches=batches)), "stored logits": stored}
+    return {
+        "student alone": Engine(plain_recipe(pair, place, "auto", batches=batches)),
+        "stored logits": stored,
+    }
 
 
 def samples(sizes: Sizes) -> Part:
@@ -94,11 +123,19 @@ def samples(sizes: Sizes) -> Part:
     with workshop() as folder:
         segments: dict[str, Segment] = {}
         for count in sizes.samples:
-            segments |= {f"{name}, {count:,} images": engine.segment for name, engine in _engines(SMALL, folder, count, sizes).items()}
+            segments |= {
+                f"{name}, {count:,} images": engine.segment
+                for name, engine in _engines(SMALL, folder, count, sizes).items()
+            }
         speeds = _after_one(segments, sizes.rounds)
     least, most = sizes.samples[0], sizes.samples[-1]
     found = [
-        ratio(f"{name}: {most:,} / {least:,} images", speeds[f"{name}, {most:,} images"], speeds[f"{name}, {least:,} images"], FLAT)
+        ratio(
+            f"{name}: {most:,} / {least:,} images",
+            speeds[f"{name}, {most:,} images"],
+            speeds[f"{name}, {least:,} images"],
+            FLAT,
+        )
         for name in ("student alone", "stored logits")
     ]
     return Part("cost against number of samples: whole epochs", "images/s", speeds, found)
@@ -114,12 +151,20 @@ def length(sizes: Sizes) -> Part:
         before = resident_mib()
         late = [timed.speed for timed in engine.epochs(2 * quarter)][quarter:]
         after = resident_mib()
-    rows = {f"epochs {quarter + 1} to {2 * quarter}": early, f"epochs {3 * quarter + 1} to {4 * quarter}": late}
+    rows = {
+        f"epochs {quarter + 1} to {2 * quarter}": early,
+        f"epochs {3 * quarter + 1} to {4 * quarter}": late,
+    }
     if before is not None and after is not None:
         rows["memory gained in the second half, MiB"] = [after - before]
     medians = [statistics.median(values) for values in (late, early)]
     found = Ratio("late / early", (medians[0] / medians[1],), FLAT)
-    return Part(f"cost against length of the run: epochs of {sizes.samples[0]:,} images, stored logits", "images/s", rows, [found])
+    return Part(
+        f"cost against length of the run: epochs of {sizes.samples[0]:,} images, stored logits",
+        "images/s",
+        rows,
+        [found],
+    )
 
 
 def classes(sizes: Sizes) -> Part:
@@ -129,12 +174,18 @@ def classes(sizes: Sizes) -> Part:
         for number in sizes.classes:
             count = -(-max(number, sizes.images) // BATCH) * BATCH  # every class needs an image
             engines = _engines(replace(SMALL, classes=number), folder, count, sizes)
-            segments |= {f"{name}, {number:,} classes": engine.segment for name, engine in engines.items()}
+            segments |= {
+                f"{name}, {number:,} classes": engine.segment for name, engine in engines.items()
+            }
             segments[f"bare student, {number:,} classes"] = Bare(engines["student alone"]).segment
         speeds = _after_one(segments, sizes.rounds)
     pairs = (("student alone", "bare student"), ("stored logits", "student alone"))
     found = [
-        ratio(f"{a} / {b}, {number:,} classes", speeds[f"{a}, {number:,} classes"], speeds[f"{b}, {number:,} classes"])
+        ratio(
+            f"{a} / {b}, {number:,} classes",
+            speeds[f"{a}, {number:,} classes"],
+            speeds[f"{b}, {number:,} classes"],
+        )
         for a, b in pairs
         for number in sizes.classes
     ]
@@ -150,64 +201,127 @@ def _after_one(segments: Mapping[str, Segment], rounds: int) -> dict[str, list[f
 def students(sizes: Sizes) -> Part:
     """The cells of a sweep, everything included: the second third beside the last."""
     with workshop() as folder:
-        noise = make_noise(folder / "noise.npz", SMALL.shape, SMALL.classes, train=16 * BATCH, test=4 * BATCH)
+        noise = make_noise(
+            folder / "noise.npz", SMALL.shape, SMALL.classes, train=16 * BATCH, test=4 * BATCH
+        )
         teacher = make_teacher(SMALL, noise, folder)
-        sweep = write_sweep(folder, SMALL, Place(noise.path, sizes.threads), teacher, students=sizes.students, epochs=1)
+        sweep = write_sweep(
+            folder,
+            SMALL,
+            Place(noise.path, sizes.threads),
+            teacher,
+            students=sizes.students,
+            epochs=1,
+        )
         cells = sweep_seconds(sweep, folder / "runs")
     third = max(sizes.students // 3, 1)
     early, late = cells[-2 * third : -third], cells[-third:]
     rows = {"the first cell": cells[:1], "the second third": early, "the last third": late}
-    found = Ratio("speed of the last third / the second", (statistics.median(early) / statistics.median(late),), FLAT)
-    return Part(f"cost against number of students: {sizes.students} cells of one sweep", "seconds a cell", rows, [found], digits=2)
+    found = Ratio(
+        "speed of the last third / the second",
+        (statistics.median(early) / statistics.median(late),),
+        FLAT,
+    )
+    return Part(
+        f"cost against number of students: {sizes.students} cells of one sweep",
+        "seconds a cell",
+        rows,
+        [found],
+        digits=2,
+    )
 
 
 def memory(sizes: Sizes) -> Part:
-    """The most that a job takes, a process for each batch size. The batch of the test is small, so that training decides."""
+    """The most that a job takes, a process for each batch size. The batch of the test is small, so
+    that training decides.
+    """
     pair = PAIRS["resnet56-resnet20"]
     peaks: dict[int, float] = {}
     with workshop() as folder:
-        noise = make_noise(folder / "noise.npz", pair.shape, pair.classes, train=2 * max(sizes.batches), test=2 * BATCH)
+        noise = make_noise(
+            folder / "noise.npz",
+            pair.shape,
+            pair.classes,
+            train=2 * max(sizes.batches),
+            test=2 * BATCH,
+        )
         teacher = make_teacher(pair, noise, folder)
         for size in sizes.batches:
             changes = {"train.batch_size": size, "train.epochs": 1, "data.eval_batch_size": 32}
-            recipe = write_recipe(folder / f"batch-{size}.toml", pair, Place(noise.path, sizes.threads), teacher, changes)
-            peaks[size] = summary_of(["distill", str(recipe), "--out", str(folder)])["peak_memory_mib"]
+            recipe = write_recipe(
+                folder / f"batch-{size}.toml",
+                pair,
+                Place(noise.path, sizes.threads),
+                teacher,
+                changes,
+            )
+            peaks[size] = summary_of(["distill", str(recipe), "--out", str(folder)])[
+                "peak_memory_mib"
+            ]
     rows = {f"batch {size}": [peak] for size, peak in peaks.items()}
     for smaller, larger in zip(sizes.batches, sizes.batches[1:], strict=False):
-        rows[f"each image more, batch {smaller} to {larger}"] = [(peaks[larger] - peaks[smaller]) / (larger - smaller)]
+        rows[f"each image more, batch {smaller} to {larger}"] = [
+            (peaks[larger] - peaks[smaller]) / (larger - smaller)
+        ]
     return Part("memory against batch: resnet56-resnet20, live teacher", "MiB", rows, digits=2)
 
 
 def start(sizes: Sizes) -> Part:
-    """Fresh processes from their start to the end of their first optimiser step, beside what importing torch takes.
+    """Fresh processes from their start to the end of their first optimiser step, beside what
+    importing torch takes.
 
-    A job that is not compiled; the first one of a kind that is; and the second, which finds compiled code. What compiling takes longer is
-    repaid after so many steps as it makes each of them faster.
+    A job that is not compiled; the first one of a kind that is; and the second, which finds
+    compiled code. What compiling takes longer is repaid after so many steps as it makes each of
+    them faster.
     """
     pair = PAIRS["resnet56-resnet20"]
     jobs = {"not compiled": "off", "compiled": "on", "compiled before": "on"}
     taken: dict[str, list[float]] = {name: [] for name in ("import torch", *jobs)}
     with workshop() as folder:
-        noise = make_noise(folder / "noise.npz", pair.shape, pair.classes, train=16 * BATCH, test=2 * BATCH)
+        noise = make_noise(
+            folder / "noise.npz", pair.shape, pair.classes, train=16 * BATCH, test=2 * BATCH
+        )
         teacher, place = make_teacher(pair, noise, folder), Place(noise.path, sizes.threads)
         recipes = {
-            value: write_recipe(folder / f"{value}.toml", pair, place, teacher, {"runtime.compile": value}) for value in ("off", "on")
+            value: write_recipe(
+                folder / f"{value}.toml", pair, place, teacher, {"runtime.compile": value}
+            )
+            for value in ("off", "on")
         }
         for number in range(sizes.rounds):
             taken["import torch"].append(seconds_of(["-c", "import torch"]))
             for name, value in jobs.items():
-                taken[name].append(seconds_to_first_step(recipes[value], folder / "runs", folder / f"cache-{number}"))
-        engines = {value: Engine(resolve("distill", file=recipe).recipe) for value, recipe in recipes.items()}
-        speeds = _after_one({value: engine.segment for value, engine in engines.items()}, sizes.rounds)
+                taken[name].append(
+                    seconds_to_first_step(
+                        recipes[value], folder / "runs", folder / f"cache-{number}"
+                    )
+                )
+        engines = {
+            value: Engine(resolve("distill", file=recipe).recipe)
+            for value, recipe in recipes.items()
+        }
+        speeds = _after_one(
+            {value: engine.segment for value, engine in engines.items()}, sizes.rounds
+        )
     found = [ratio(f"{name} / import torch", taken[name], taken["import torch"]) for name in jobs]
     steps = {
-        f"steps that repay it: {name}": [repaid(taken[name], taken["not compiled"], speeds["on"], speeds["off"])]
+        f"steps that repay it: {name}": [
+            repaid(taken[name], taken["not compiled"], speeds["on"], speeds["off"])
+        ]
         for name in ("compiled", "compiled before")
     }
-    return Part("start of kd distill to its first step: resnet56-resnet20, live teacher", "seconds", {**taken, **steps}, found, digits=2)
+    return Part(
+        "start of kd distill to its first step: resnet56-resnet20, live teacher",
+        "seconds",
+        {**taken, **steps},
+        found,
+        digits=2,
+    )
 
 
-def repaid(compiled: Sequence[float], plain: Sequence[float], fast: Sequence[float], slow: Sequence[float]) -> float:
+def repaid(
+    compiled: Sequence[float], plain: Sequence[float], fast: Sequence[float], slow: Sequence[float]
+) -> float:
     """Steps after which compiling has paid; infinity where it makes nothing faster.
 
     Args:
@@ -219,21 +333,42 @@ def repaid(compiled: Sequence[float], plain: Sequence[float], fast: Sequence[flo
 
 
 def ranks(sizes: Sizes) -> Part:
-    """One process beside several that share its minibatches and its cores: the speed of a run's last epoch."""
+    """One process beside several that share its minibatches and its cores: the speed of a run's
+    last epoch.
+    """
     counts = [count for count in sizes.ranks if count <= (os.cpu_count() or 1)]
     speeds: dict[str, list[float]] = {f"{count} rank{'s' * (count > 1)}": [] for count in counts}
     with workshop() as folder:
-        noise = make_noise(folder / "noise.npz", SMALL.shape, SMALL.classes, train=32 * BATCH, test=BATCH)
-        teacher, place = make_teacher(SMALL, noise, folder), Place(noise.path, sizes.threads, device="cpu")
+        noise = make_noise(
+            folder / "noise.npz", SMALL.shape, SMALL.classes, train=32 * BATCH, test=BATCH
+        )
+        teacher, place = (
+            make_teacher(SMALL, noise, folder),
+            Place(noise.path, sizes.threads, device="cpu"),
+        )
         recipes = [
-            write_recipe(folder / f"{count}.toml", SMALL, place, teacher, {"runtime.devices": count, "train.epochs": 2}) for count in counts
+            write_recipe(
+                folder / f"{count}.toml",
+                SMALL,
+                place,
+                teacher,
+                {"runtime.devices": count, "train.epochs": 2},
+            )
+            for count in counts
         ]
         for _ in range(sizes.rounds):
             for recipe, values in zip(recipes, speeds.values(), strict=True):
-                values.append(summary_of(["distill", str(recipe), "--out", str(folder)])["images_per_second"])
+                values.append(
+                    summary_of(["distill", str(recipe), "--out", str(folder)])["images_per_second"]
+                )
     first, *others = speeds
     found = [ratio(f"{name} / {first}", speeds[name], speeds[first]) for name in others]
-    return Part("cost against number of ranks: gloo, the same cores, the same batch in all", "images/s", speeds, found)
+    return Part(
+        "cost against number of ranks: gloo, the same cores, the same batch in all",
+        "images/s",
+        speeds,
+        found,
+    )
 
 
 PARTS: Mapping[str, Callable[[Sizes], Part]] = {
@@ -249,11 +384,29 @@ PARTS: Mapping[str, Callable[[Sizes], Part]] = {
 
 def arguments() -> argparse.ArgumentParser:
     """The options of this benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of samples, classes, ranks and start (default 3)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="rounds of samples, classes, ranks and start (default 3)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice unless given")
-    parser.add_argument("--json", type=Path, help="where the numbers go; benchmarks/results/scaling.json unless given")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="where the numbers go; benchmarks/results/scaling.json unless given",
+    )
     return parser
 
 

@@ -1,11 +1,13 @@
 """kd's own loop, an epoch at a time, so that several configurations can take turns in one process.
 
-A segment is one whole epoch of the engine's Trainer. Its first steps come before the clock starts, as the end of an epoch that an
-interrupted run goes on with: so what a first step pays once (compilation, momentum) is not counted, and what an epoch costs
-(its order, its views, reading the meters) is.
+A segment is one whole epoch of the engine's Trainer. Its first steps come before the clock starts,
+as the end of an epoch that an interrupted run goes on with: so what a first step pays once
+(compilation, momentum) is not counted, and what an epoch costs (its order, its views, reading the
+meters) is.
 
-All segments run in the main thread. A thread for each configuration would keep its Trainer alive, but OpenMP gives every thread
-that computes a pool of its own and, once there are more of them than cores, lets all of them sleep between two loops.
+All segments run in the main thread. A thread for each configuration would keep its Trainer alive,
+but OpenMP gives every thread that computes a pool of its own and, once there are more of them than
+cores, lets all of them sleep between two loops.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Place:
 
 
 def recipe_values(pair: Pair, place: Place, numerics: Numerics, *, batches: int) -> dict[str, Any]:
-    """What every recipe of a pair says, by dotted key. batches: of an epoch; epochs are as many as make the table's steps."""
+    """What every recipe of a pair says, by dotted key. batches: of an epoch; epochs are as many as
+    make the table's steps.
+    """
     values = {
         "data.name": "npz",
         "data.path": str(place.data),
@@ -71,7 +75,9 @@ def recipe_values(pair: Pair, place: Place, numerics: Numerics, *, batches: int)
     return values
 
 
-def distill_values(pair: Pair, place: Place, numerics: Numerics, *, batches: int, teacher: Path, cache: Cache) -> dict[str, Any]:
+def distill_values(
+    pair: Pair, place: Place, numerics: Numerics, *, batches: int, teacher: Path, cache: Cache
+) -> dict[str, Any]:
     """The same for a recipe that distils a pair's student by vanilla distillation."""
     values = recipe_values(pair, place, numerics, batches=batches)
     return {
@@ -83,7 +89,9 @@ def distill_values(pair: Pair, place: Place, numerics: Numerics, *, batches: int
     }
 
 
-def distill_recipe(pair: Pair, place: Place, numerics: Numerics, *, batches: int, teacher: Path, cache: Cache) -> Recipe:
+def distill_recipe(
+    pair: Pair, place: Place, numerics: Numerics, *, batches: int, teacher: Path, cache: Cache
+) -> Recipe:
     """The student under its teacher."""
     values = distill_values(pair, place, numerics, batches=batches, teacher=teacher, cache=cache)
     return resolve("distill", values=values).recipe
@@ -91,19 +99,30 @@ def distill_recipe(pair: Pair, place: Place, numerics: Numerics, *, batches: int
 
 def plain_recipe(pair: Pair, place: Place, numerics: Numerics, *, batches: int) -> Recipe:
     """The student with labels alone."""
-    values = {"model.name": pair.student, "method.name": "none", **recipe_values(pair, place, numerics, batches=batches)}
+    values = {
+        "model.name": pair.student,
+        "method.name": "none",
+        **recipe_values(pair, place, numerics, batches=batches),
+    }
     return resolve("train-teacher", values=values).recipe
 
 
-def write_recipe(path: Path, pair: Pair, place: Place, teacher: Path, changes: Mapping[str, Any]) -> Path:
+def write_recipe(
+    path: Path, pair: Pair, place: Place, teacher: Path, changes: Mapping[str, Any]
+) -> Path:
     """A file for `kd distill` at the automatic settings. changes: values by dotted key."""
-    values = distill_values(pair, place, "auto", batches=1, teacher=teacher, cache="off") | dict(changes)
-    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
+    values = distill_values(pair, place, "auto", batches=1, teacher=teacher, cache="off") | dict(
+        changes
+    )
+    path.write_text(
+        "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8"
+    )
     return path
 
 
 class Engine:
-    """kd as `kd distill` and `kd train-teacher` run it, without validation, probe, states and report.
+    """kd as `kd distill` and `kd train-teacher` run it, without validation, probe, states and
+    report.
 
     Args:
         recipe: of either kind; a teacher is a checkpoint.
@@ -116,10 +135,16 @@ class Engine:
     @property
     def choices(self) -> dict[str, dict[str, str]]:
         """What kd chose for this job, and why."""
-        found = {name.removesuffix("_choice"): value for name, value in vars(self.job.runtime).items() if isinstance(value, Choice)}
+        found = {
+            name.removesuffix("_choice"): value
+            for name, value in vars(self.job.runtime).items()
+            if isinstance(value, Choice)
+        }
         if self.job.stored:
             found["teacher_logits"] = self.job.stored[0].choice
-        return {name: {"value": choice.value, "reason": choice.reason} for name, choice in found.items()}
+        return {
+            name: {"value": choice.value, "reason": choice.reason} for name, choice in found.items()
+        }
 
     def segment(self) -> Timed:
         """Train for an epoch that no segment has trained before."""
@@ -130,7 +155,11 @@ class Engine:
         job, watch = self.job, _Watch(self.job.runtime.device)
         first, self._epoch = self._epoch, self._epoch + 1 + count
         trainer = Trainer(
-            job.method, job.feed, job.runtime, replace(train_settings(job.recipe), epochs=first + count), hooks=Hooks(listeners=[watch])
+            job.method,
+            job.feed,
+            job.runtime,
+            replace(train_settings(job.recipe), epochs=first + count),
+            hooks=Hooks(listeners=[watch]),
         )
         warm = WARM_STEPS[job.runtime.device.type]
         trainer.position = Position(epoch=first, batch=max(job.feed.train_batches - warm, 0))
@@ -156,15 +185,19 @@ class _Watch:
             self.images.append(self._seen)
 
     def timed(self) -> list[Timed]:
-        return [Timed(images, end - start) for start, end, images in zip(self.ends, self.ends[1:], self.images[1:], strict=False)]
+        return [
+            Timed(images, end - start)
+            for start, end, images in zip(self.ends, self.ends[1:], self.images[1:], strict=False)
+        ]
 
 
 class Bare:
-    """The floor: the student's forward pass, cross-entropy, backward pass and step, on batches that are ready, and nothing else.
+    """The floor: the student's forward pass, cross-entropy, backward pass and step, on batches that
+    are ready, and nothing else.
 
     Args:
-        engine: plain training of the student. A job of its own is made from its recipe, so that precision, layout,
-            compilation and optimiser are what kd chose.
+        engine: plain training of the student. A job of its own is made from its recipe, so that
+            precision, layout, compilation and optimiser are what kd chose.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -172,7 +205,9 @@ class Bare:
         self.network = self.job.method.deployable()
         (stage,) = self.job.method.stages()
         set_modes(self.job.method, stage)
-        self.optimiser = make_optimiser(self.network.parameters(), train_settings(self.job.recipe).optim)
+        self.optimiser = make_optimiser(
+            self.network.parameters(), train_settings(self.job.recipe).optim
+        )
 
     @cached_property
     def batches(self) -> Sequence[Any]:
@@ -202,7 +237,8 @@ class Bare:
 def fill_with_noise(engine: Engine) -> None:
     """Store an answer to every view of every picture of a job whose teacher's logits are stored.
 
-    Made up, because computing them would take longer than the benchmark and a look-up costs the same whatever it finds.
+    Made up, because computing them would take longer than the benchmark and a look-up costs the
+    same whatever it finds.
     """
     (stored,) = engine.job.stored
     assert stored.teacher is not None
@@ -216,7 +252,9 @@ def fill_with_noise(engine: Engine) -> None:
 
 def show_choices(choices: Mapping[str, Mapping[str, str]]) -> str:
     """In one line."""
-    return "; ".join(f"{name} {choice['value']} ({choice['reason']})" for name, choice in choices.items())
+    return "; ".join(
+        f"{name} {choice['value']} ({choice['reason']})" for name, choice in choices.items()
+    )
 
 
 def _no_recipe(section: TeacherSection) -> Path:

@@ -1,7 +1,8 @@
 """What a user waits for: the start of a command, and the quickstart's training.
 
-Everything is measured in one run of this script, in interleaved rounds, and given as the median with its ratio to the thing
-beside it that does the least: a bare interpreter, and a bare training loop of the same network on the same data.
+Everything is measured in one run of this script, in interleaved rounds, and given as the median
+with its ratio to the thing beside it that does the least: a bare interpreter, and a bare training
+loop of the same network on the same data.
 
     python -m benchmarks.startup
 """
@@ -36,7 +37,9 @@ def seconds_of(arguments: list[str]) -> float:
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median of each measure over rounds that take them in turn, so that a busy moment meets all of them."""
+    """Median of each measure over rounds that take them in turn, so that a busy moment meets all of
+    them.
+    """
     taken: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():
@@ -51,7 +54,11 @@ def kd_images_per_second() -> float:
 
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as out:
-        listener = lambda event: speeds.append(event.images_per_second) if isinstance(event, EpochDone) else None  # noqa: E731
+
+        def listener(event: object) -> None:
+            if isinstance(event, EpochDone):
+                speeds.append(event.images_per_second)
+
         train_teacher("quickstart-teacher", out=out, epochs=EPOCHS, listeners=[listener])
     return speeds[-1]
 
@@ -65,13 +72,21 @@ def bare_images_per_second() -> float:
     from kdcli.jobs import build_network
 
     source = digits.load("digits", options=Options(), root=Path())
-    x = ((source.x_train / 255 - source.mean[0]) / source.std[0]).contiguous(memory_format=torch.channels_last)
-    network = build_network("cnn-large", num_classes=10, input_shape=(1, 8, 8)).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
+    x = ((source.x_train / 255 - source.mean[0]) / source.std[0]).contiguous(
+        memory_format=torch.channels_last
+    )
+    network = build_network("cnn-large", num_classes=10, input_shape=(1, 8, 8)).to(
+        memory_format=torch.channels_last
+    )
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True
+    )
     for _ in range(EPOCHS):
         start = time.perf_counter()
         for chosen in torch.split(torch.randperm(len(x)), 64):
-            loss = torch.nn.functional.cross_entropy(network(x[chosen]).logits, source.y_train[chosen])
+            loss = torch.nn.functional.cross_entropy(
+                network(x[chosen]).logits, source.y_train[chosen]
+            )
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
@@ -80,7 +95,10 @@ def bare_images_per_second() -> float:
 
 def main() -> None:
     """Measure and print."""
-    starts = interleaved({name: functools.partial(seconds_of, arguments) for name, arguments in COMMANDS.items()}, ROUNDS)
+    starts = interleaved(
+        {name: functools.partial(seconds_of, arguments) for name, arguments in COMMANDS.items()},
+        ROUNDS,
+    )
     base = starts["python -c pass"]
     print(f"start-up, median of {ROUNDS} interleaved rounds")
     for name, value in starts.items():

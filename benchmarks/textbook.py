@@ -1,8 +1,9 @@
 """Distillation as the field's repositories write it: the loop that kd's speed is measured against.
 
-A Dataset of PIL pictures with torchvision's transforms behind a DataLoader with workers, float32, channels first, no compilation, the
-teacher asked in the loop, and loss and accuracies read with `.item()` at every step. It is favoured where that costs
-nothing to do: workers live as long as the loop (the field starts them again every epoch) and cuDNN may choose its algorithms.
+A Dataset of PIL pictures with torchvision's transforms behind a DataLoader with workers, float32,
+channels first, no compilation, the teacher asked in the loop, and loss and accuracies read with
+`.item()` at every step. It is favoured where that costs nothing to do: workers live as long as the
+loop (the field starts them again every epoch) and cuDNN may choose its algorithms.
 """
 
 from __future__ import annotations
@@ -34,13 +35,21 @@ WORKERS = 8  # the default of the field's training scripts
 TRIED_WORKERS = (0, 2, 4)
 TRIAL_STEPS = 6
 TEMPERATURE, WEIGHT = 4.0, 0.9
-GLIBC_KEEPS = (2**26, 2**25)  # what its own adapting thresholds come to once large tensors have been freed
+# what its own adapting thresholds come to once large tensors have been freed
+GLIBC_KEEPS = (
+    2**26,
+    2**25,
+)
 
 
 class PictureSet(Dataset[tuple[Tensor, int]]):
-    """Arrays as torchvision's CIFAR and MNIST classes give them: a PIL picture at a time, then the transform."""
+    """Arrays as torchvision's CIFAR and MNIST classes give them: a PIL picture at a time, then the
+    transform.
+    """
 
-    def __init__(self, x: NDArray[np.uint8], y: NDArray[np.int64], transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(
+        self, x: NDArray[np.uint8], y: NDArray[np.int64], transform: Callable[[Image.Image], Tensor]
+    ) -> None:
         self.x = x
         self.y = y.tolist()
         self.transform = transform
@@ -63,7 +72,9 @@ def make_transform(pair: Pair, *, train: bool) -> Any:
     return transforms.Compose([*changes, transforms.ToTensor(), transforms.Normalize(half, half)])
 
 
-def make_loader(pair: Pair, noise: Noise, workers: int, *, train: bool, batch_size: int = BATCH) -> DataLoader[tuple[Tensor, int]]:
+def make_loader(
+    pair: Pair, noise: Noise, workers: int, *, train: bool, batch_size: int = BATCH
+) -> DataLoader[tuple[Tensor, int]]:
     """The training pictures, shuffled, or the test's, in order."""
     x, y = (noise.x, noise.y) if train else (noise.x_test, noise.y_test)
     with _as_the_field_does():
@@ -87,13 +98,17 @@ def make_optimiser(pair: Pair, network: nn.Module) -> torch.optim.Optimizer:
 def distillation_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy and Hinton's term. student, teacher: logits [B,K]; y [B]."""
     soft = functional.kl_div(
-        functional.log_softmax(student / TEMPERATURE, dim=1), functional.softmax(teacher / TEMPERATURE, dim=1), reduction="batchmean"
+        functional.log_softmax(student / TEMPERATURE, dim=1),
+        functional.softmax(teacher / TEMPERATURE, dim=1),
+        reduction="batchmean",
     )
     return (1 - WEIGHT) * functional.cross_entropy(student, y) + WEIGHT * TEMPERATURE**2 * soft
 
 
 def accuracies(logits: Tensor, y: Tensor) -> tuple[float, float]:
-    """Percent of a batch whose label is the first, and among the first five (all, where there are fewer classes)."""
+    """Percent of a batch whose label is the first, and among the first five (all, where there are
+    fewer classes).
+    """
     _, found = logits.topk(min(5, logits.shape[1]), dim=1)
     correct = found.eq(y.view(-1, 1))
     return tuple((correct[:, :k].any(dim=1).float().mean() * 100).item() for k in (1, 5))  # type: ignore[return-value]
@@ -133,7 +148,12 @@ class Textbook:
     """
 
     def __init__(
-        self, pair: Pair, student: nn.Module, teacher: nn.Module, loader: DataLoader[tuple[Tensor, int]], device: torch.device
+        self,
+        pair: Pair,
+        student: nn.Module,
+        teacher: nn.Module,
+        loader: DataLoader[tuple[Tensor, int]],
+        device: torch.device,
     ) -> None:
         self.student = student.to(device)
         self.teacher = teacher.to(device)
@@ -145,7 +165,8 @@ class Textbook:
         """Train on all pictures, timed from the request for the first batch to the last step.
 
         Args:
-            steps: train on so many batches only; the rest are loaded and thrown away, untimed, so that no worker is busy afterwards.
+            steps: train on so many batches only; the rest are loaded and thrown away, untimed, so
+                that no worker is busy afterwards.
         """
         losses, top1, top5 = AverageMeter(), AverageMeter(), AverageMeter()
         self.student.train()
@@ -155,13 +176,21 @@ class Textbook:
             start = end = time.perf_counter()
             for number, (images, labels) in enumerate(self.loader, 1):
                 if steps is None or number <= steps:
-                    self._step(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), losses, top1, top5)
+                    self._step(
+                        images.to(self.device, non_blocking=True),
+                        labels.to(self.device, non_blocking=True),
+                        losses,
+                        top1,
+                        top5,
+                    )
                     if number in {steps, len(self.loader)}:
                         synchronise(self.device)
                     end = time.perf_counter()
         return Epoch(losses.count, end - start, losses.mean, top1.mean)
 
-    def _step(self, x: Tensor, y: Tensor, losses: AverageMeter, top1: AverageMeter, top5: AverageMeter) -> None:
+    def _step(
+        self, x: Tensor, y: Tensor, losses: AverageMeter, top1: AverageMeter, top5: AverageMeter
+    ) -> None:
         logits = self.student(x).logits
         with torch.no_grad():
             teacher_logits = self.teacher(x).logits
@@ -180,7 +209,10 @@ class Textbook:
         self.student.eval()
         with _as_the_field_does(), torch.no_grad():
             for images, labels in loader:
-                x, y = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                x, y = (
+                    images.to(self.device, non_blocking=True),
+                    labels.to(self.device, non_blocking=True),
+                )
                 logits = self.student(x).logits
                 first, fifth = accuracies(logits, y)
                 losses.update(functional.cross_entropy(logits, y).item(), len(y))
@@ -190,7 +222,8 @@ class Textbook:
 
 
 class TextbookRuns:
-    """The textbook loop with the field's default number of workers and with its best other one, which a short trial finds.
+    """The textbook loop with the field's default number of workers and with its best other one,
+    which a short trial finds.
 
     speeds: images/s of the trial, by number of workers.
     """
@@ -201,7 +234,9 @@ class TextbookRuns:
         self.device = torch.device(choose_device("auto").value)
         self.teacher = load_network(teacher)[0].requires_grad_(requires_grad=False)
         loops = {workers: self._loop(workers) for workers in (WORKERS, *TRIED_WORKERS)}
-        self.speeds = {workers: _segment(loop, steps=TRIAL_STEPS).speed for workers, loop in loops.items()}
+        self.speeds = {
+            workers: _segment(loop, steps=TRIAL_STEPS).speed for workers, loop in loops.items()
+        }
         self.best = max(TRIED_WORKERS, key=lambda workers: self.speeds[workers])
         self.default_loop, self.best_loop = loops[WORKERS], loops[self.best]
 
@@ -209,13 +244,22 @@ class TextbookRuns:
         """A loop whose workers are there and whose first steps are done."""
         pair = self.pair
         student = build_network(pair.student, num_classes=pair.classes, input_shape=pair.shape)
-        loop = Textbook(pair, student, self.teacher, make_loader(pair, self.noise, workers, train=True), self.device)
+        loop = Textbook(
+            pair,
+            student,
+            self.teacher,
+            make_loader(pair, self.noise, workers, train=True),
+            self.device,
+        )
         loop.epoch(steps=2)
         return loop
 
     def segments(self) -> dict[str, Segment]:
         """An epoch of each; their first steps are done already."""
-        return {"textbook default": lambda: _segment(self.default_loop), "textbook best": lambda: _segment(self.best_loop)}
+        return {
+            "textbook default": lambda: _segment(self.default_loop),
+            "textbook best": lambda: _segment(self.best_loop),
+        }
 
 
 def _segment(loop: Textbook, steps: int | None = None) -> Timed:
@@ -231,13 +275,17 @@ def synchronise(device: torch.device) -> None:
 
 @contextmanager
 def _as_the_field_does() -> Iterator[None]:
-    """CuDNN tries its algorithms; more workers than cores are nothing to be warned of; glibc keeps as much memory as it does unasked."""
+    """CuDNN tries its algorithms; more workers than cores are nothing to be warned of; glibc keeps
+    as much memory as it does unasked.
+    """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     keep_memory(*GLIBC_KEEPS)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message="This DataLoader will create", category=UserWarning
+            )
             yield
     finally:
         torch.backends.cudnn.benchmark = before

@@ -1,4 +1,6 @@
-"""Entry point of `kd`. Everything is imported inside `main`, so that Ctrl-C during the imports is still exit 130."""
+"""Entry point of `kd`. Everything is imported inside `main`, so that Ctrl-C during the imports is
+still exit 130.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""What a teacher's answers promise, and how far such promises have been kept: the types behind `kd analyze-gap --advise`.
+"""What a teacher's answers promise, and how far such promises have been kept: the types behind `kd
+analyze-gap --advise`.
 
-A score orders teachers and temperatures before any student is trained. It is advice only if it has earned that: in a study
-on real data it must order trained students better than two rules that need no score. docs/results/advice.md is the study.
-Standard library only: reports read these without torch.
+A score orders teachers and temperatures before any student is trained. It is advice only if it has
+earned that: in a study on real data it must order trained students better than two rules that need
+no score. docs/results/advice.md is the study. Standard library only: reports read these without
+torch.
 """
 
 from __future__ import annotations
@@ -13,12 +15,23 @@ from dataclasses import dataclass
 from kdcli.intervals import Estimate
 
 SCORES: Mapping[str, str] = {
-    "promise": "-0.3 times the teacher's errors in %, -0.6 times the logarithm of what it takes to follow its answers by the method",
+    "promise": (
+        "-0.3 times the teacher's errors in %, -0.6 times the logarithm of what it takes to "
+        "follow its answers by the method"
+    ),
     "variety": "S / log K times CV_col: soft answers that vary within a class (paper 001)",
-    "beyond_class": "mean KL(q || mean q of the class), nats: what answers say about an image beyond its class",
+    "beyond_class": (
+        "mean KL(q || mean q of the class), nats: what answers say about an image beyond its class"
+    ),
     "in_the_loss": "the same times τ², which is how the loss weighs it",
-    "truth": "minus the Brier score of q: nearness to the true probabilities (Menon et al. 2021, arXiv:2005.10419)",
-    "shortness": "minus the mean of std(v) / τ over images: how little a student's logits must grow (paper 000)",
+    "truth": (
+        "minus the Brier score of q: nearness to the true probabilities (Menon et al. 2021, "
+        "arXiv:2005.10419)"
+    ),
+    "shortness": (
+        "minus the mean of std(v) / τ over images: how little a student's logits must grow "
+        "(paper 000)"
+    ),
 }
 RULES: Mapping[str, str] = {
     "most accurate teacher": "the teacher's accuracy, whatever temperature",
@@ -30,9 +43,12 @@ RULES: Mapping[str, str] = {
 class Study:
     """How well scores ordered the students of a sweep.
 
-    recipe: the sweep. cells: its (teacher, temperature, method) combinations, each the mean accuracy of students of `seeds` seeds.
-    scores, rules: Spearman's rank correlation with that accuracy over the cells, by name; equal values share their ranks.
-    lead: how much larger the chosen score's correlation is than the better rule's. Intervals: bootstrap over cells, percentile.
+    recipe: the sweep. cells: its (teacher, temperature, method) combinations, each the mean
+    accuracy of students of `seeds` seeds.
+    scores, rules: Spearman's rank correlation with that accuracy over the cells, by name; equal
+    values share their ranks.
+    lead: how much larger the chosen score's correlation is than the better rule's. Intervals:
+    bootstrap over cells, percentile.
     """
 
     recipe: str
@@ -45,7 +61,9 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to distil. accuracy: the teacher's, over n images. scores: by name, as in SCORES; larger is better."""
+    """A way to distil. accuracy: the teacher's, over n images. scores: by name, as in SCORES;
+    larger is better.
+    """
 
     teacher: str
     method: str
@@ -59,8 +77,9 @@ class Candidate:
 class Advice:
     """The `advice` of `kd analyze-gap --advise --json`.
 
-    score: the one that was chosen on the first study, before the second. candidates: by that score, best first. earned: whether it beat
-    both rules on the second study, beyond what its interval leaves to chance; best is None where it did not.
+    score: the one that was chosen on the first study, before the second. candidates: by that score,
+    best first. earned: whether it beat both rules on the second study, beyond what its interval
+    leaves to chance; best is None where it did not.
     """
 
     score: str
@@ -72,8 +91,9 @@ class Advice:
     best: Candidate | None = None
 
 
-# What `python -m benchmarks.advice` found; docs/results/advice.md has the commands and the accuracies. The score was chosen on the first
-# study before the students of the second were trained.
+# What `python -m benchmarks.advice` found; docs/results/advice.md has the commands and the
+# accuracies. The score was chosen on the first study before the students of the second were
+# trained.
 CHOSEN = "promise"
 CHOSEN_ON = Study(
     recipe="fashion-mnist/advice",
@@ -117,4 +137,12 @@ def judged(candidates: Iterable[Candidate]) -> Advice:
     """Candidates by the chosen score, and the verdict of the second study on it."""
     ordered = tuple(sorted(candidates, key=lambda one: one.scores[CHOSEN], reverse=True))
     earned = TESTED_ON.lead.low > 0
-    return Advice(CHOSEN, SCORES[CHOSEN], ordered, CHOSEN_ON, TESTED_ON, earned, ordered[0] if earned else None)
+    return Advice(
+        CHOSEN,
+        SCORES[CHOSEN],
+        ordered,
+        CHOSEN_ON,
+        TESTED_ON,
+        earned,
+        ordered[0] if earned else None,
+    )

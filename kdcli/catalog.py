@@ -1,9 +1,10 @@
-"""What exists: methods, networks and datasets, found by looking at the files, without importing torch.
+"""What exists: methods, networks and datasets, found by looking at the files, without importing
+torch.
 
-There is no registry. A method is a file in kdcli/methods and its name is the file's name. A network family is a file in
-kdcli/models whose literal VARIANTS maps names to constructor arguments. A dataset family is a file in kdcli/data whose
-literal DATASETS maps names to facts. Docstrings and literals are read with `ast`; a module is imported only when
-something of it is to be used.
+There is no registry. A method is a file in kdcli/methods and its name is the file's name. A network
+family is a file in kdcli/models whose literal VARIANTS maps names to constructor arguments. A
+dataset family is a file in kdcli/data whose literal DATASETS maps names to facts. Docstrings and
+literals are read with `ast`; a module is imported only when something of it is to be used.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Entry:
     """One thing that exists.
 
     family: the method's FAMILY constant, or the name of the file that holds a network or dataset.
-    facts: the literal that the file gives for it: constructor arguments of a network, facts of a dataset, and for a
-    method the literal class attributes (teachers, student_taps, teacher_taps, ...).
+    facts: the literal that the file gives for it: constructor arguments of a network, facts of a
+    dataset, and for a method the literal class attributes (teachers, student_taps, teacher_taps,
+    ...).
     factory: the function to call, for what a user wrote as path/to/file.py:function.
     """
 
@@ -55,7 +57,7 @@ class Entry:
     factory: str | None = None
 
 
-# ---- listing ---------------------------------------------------------------------------------------------------------
+# ---- listing -------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -65,13 +67,17 @@ def _tree(path: Path) -> ast.Module:
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}") from error
     except SyntaxError as error:
-        raise UsageError(f"{path} is not valid Python: {error.msg} (line {error.lineno})") from error
+        raise UsageError(
+            f"{path} is not valid Python: {error.msg} (line {error.lineno})"
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as Python: {error}") from error
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal, or of a call such as Arity(1, 2) as the tuple of its arguments; None where it is neither."""
+    """The value of a literal, or of a call such as Arity(1, 2) as the tuple of its arguments; None
+    where it is neither.
+    """
     try:
         if isinstance(node, ast.Call):
             return tuple(ast.literal_eval(argument) for argument in node.args)
@@ -85,9 +91,18 @@ def _assignments(body: list[ast.stmt]) -> dict[str, Any]:
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = _literal(node.value)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+        elif (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.value is not None
+        ):
             found[node.target.id] = _literal(node.value)
     return found
+
+
+def _title(doc: str) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _files(kind: Kind) -> list[Path]:
@@ -99,9 +114,19 @@ def _method_entry(path: Path, name: str) -> Entry:
     tree = _tree(path)
     doc = ast.get_docstring(tree) or ""
     constants = _assignments(tree.body)
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Options"]
+    classes = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Options"
+    ]
     facts = _assignments(classes[-1].body) if classes else {}
-    return Entry("method", name, str(constants.get("FAMILY") or "own"), doc.partition("\n")[0], doc, path, facts)
+    return Entry(
+        "method",
+        name,
+        str(constants.get("FAMILY") or "own"),
+        _title(doc),
+        doc,
+        path,
+        facts,
+    )
 
 
 def _table_entries(kind: Kind, path: Path) -> list[Entry]:
@@ -110,13 +135,18 @@ def _table_entries(kind: Kind, path: Path) -> list[Entry]:
     if not isinstance(table, dict):
         return []  # shared machinery such as data/base.py holds no table
     doc = ast.get_docstring(tree) or ""
-    title = doc.partition("\n")[0]
-    return [Entry(kind, name, path.stem, str(facts.get("summary", title)), doc, path, facts) for name, facts in table.items()]
+    title = _title(doc)
+    return [
+        Entry(kind, name, path.stem, str(facts.get("summary", title)), doc, path, facts)
+        for name, facts in table.items()
+    ]
 
 
 @functools.cache
 def entries(kind: Kind) -> Mapping[str, Entry]:
-    """Everything of one kind, by name: what ships with kd, then what installed packages add (`kdcli.methods` and so on)."""
+    """Everything of one kind, by name: what ships with kd, then what installed packages add
+    (`kdcli.methods` and so on).
+    """
     if kind == "method":
         found = [_method_entry(path, path.stem) for path in _files(kind)]
     else:
@@ -131,8 +161,12 @@ def entries(kind: Kind) -> Mapping[str, Entry]:
 
 
 def _anything_declares(group: str) -> bool:
-    """Whether an installed package may add to a group. importlib.metadata knows, but takes a tenth of the time of a listing to import."""
-    declarations = (path for folder in sys.path for path in Path(folder or ".").glob("*-info/entry_points.txt"))
+    """Whether an installed package may add to a group. importlib.metadata knows, but takes a tenth
+    of the time of a listing to import.
+    """
+    declarations = (
+        path for folder in sys.path for path in Path(folder or ".").glob("*-info/entry_points.txt")
+    )
     return any(f"[{group}]".encode() in path.read_bytes() for path in declarations)
 
 
@@ -150,7 +184,9 @@ def names(kind: Kind, pattern: str = "*") -> tuple[str, ...]:
 
 
 def suggest(name: str, among: tuple[str, ...]) -> str | None:
-    """The name most like a misspelt one, or None where nothing is near. Separators and case do not count."""
+    """The name most like a misspelt one, or None where nothing is near. Separators and case do not
+    count.
+    """
 
     def plain(text: str) -> str:
         return "".join(letter for letter in text.lower() if letter.isalnum())
@@ -161,7 +197,8 @@ def suggest(name: str, among: tuple[str, ...]) -> str | None:
 
 
 def entry(kind: Kind, name: str) -> Entry:
-    """One entry by name; a path to a Python file (a method), or path/to/file.py:factory (a network or dataset), too.
+    """One entry by name; a path to a Python file (a method), or path/to/file.py:factory (a network
+    or dataset), too.
 
     Raises:
         NotFound: nothing of that name; the hint names the nearest one.
@@ -169,7 +206,9 @@ def entry(kind: Kind, name: str) -> Entry:
     known = entries(kind)
     if name in known:
         return known[name]
-    for prefix in (prefix for prefix in known if prefix.endswith("/*") and name.startswith(prefix[:-1])):
+    for prefix in (
+        prefix for prefix in known if prefix.endswith("/*") and name.startswith(prefix[:-1])
+    ):
         adapter = known[prefix]
         facts = dict(adapter.facts)
         if isinstance(facts.get("smaller"), dict):  # an adapter has siblings by name, not one
@@ -182,7 +221,9 @@ def entry(kind: Kind, name: str) -> Entry:
     plural = f"kd {kind}s"
     raise NotFound(
         f"{name!r} is not a {kind}",
-        hint=f"did you mean {near!r}?  ({plural} lists all {len(known)})" if near else f"{plural} lists all {len(known)}",
+        hint=f"did you mean {near!r}?  ({plural} lists all {len(known)})"
+        if near
+        else f"{plural} lists all {len(known)}",
     )
 
 
@@ -190,14 +231,21 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
     if kind == "method":
         return _method_entry(path.resolve(), name)
     if not factory:
-        raise UsageError(f"{name!r} does not say which function builds the {kind}", hint=f"write {name}:FUNCTION")
+        raise UsageError(
+            f"{name!r} does not say which function builds the {kind}", hint=f"write {name}:FUNCTION"
+        )
     tree = _tree(path.resolve())
-    functions = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    functions = tuple(
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    )
     if factory not in functions:
         near = suggest(factory, functions)
-        raise NotFound(f"{path} defines no {factory!r}", hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}")
+        raise NotFound(
+            f"{path} defines no {factory!r}",
+            hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}",
+        )
     doc = ast.get_docstring(tree) or ""
-    return Entry(kind, name, path.stem, doc.partition("\n")[0], doc, path.resolve(), {}, factory)
+    return Entry(kind, name, path.stem, _title(doc), doc, path.resolve(), {}, factory)
 
 
 def teachers_in_words(least: int, most: int | None) -> str:
@@ -208,7 +256,11 @@ def teachers_in_words(least: int, most: int | None) -> str:
         return "one or more teachers" if least == 1 else f"at least {least} teachers"
     if least == most:
         return "one teacher" if least == 1 else f"{least} teachers"
-    return ("at most one teacher" if most == 1 else f"at most {most} teachers") if least == 0 else f"{least} to {most} teachers"
+    return (
+        ("at most one teacher" if most == 1 else f"at most {most} teachers")
+        if least == 0
+        else f"{least} to {most} teachers"
+    )
 
 
 def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -224,7 +276,8 @@ def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
 def is_present(dataset: Entry, root: Path) -> bool | None:
     """Whether a dataset is on this machine; None where only a path that the user gives would tell.
 
-    Looks at the places that its table names; whether the files are whole is seen when they are opened.
+    Looks at the places that its table names; whether the files are whole is seen when they are
+    opened.
     """
     places = dataset.facts.get("places")
     if places is None:
@@ -232,7 +285,7 @@ def is_present(dataset: Entry, root: Path) -> bool | None:
     return any((root / place).exists() for place in places)
 
 
-# ---- using -----------------------------------------------------------------------------------------------------------
+# ---- using ---------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -240,33 +293,60 @@ def _options_of(path: Path) -> type[Options]:
     from kdcli.core.options import Options as Base
 
     tree = _tree(path)
-    node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options"), None)
+    node = next(
+        (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options"),
+        None,
+    )
     if node is None:
         return Base
-    # executed alone, so that a recipe's options are checked before torch is imported: only what needs no torch is imported
-    light = {"pydantic", "typing", "annotated_types", "__future__", "collections.abc", "kdcli.core.options"}
-    imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module in light]
-    shared = {alias.name for item in imports if item.module == "kdcli.core.options" for alias in item.names}
+    # executed alone, so that a recipe's options are checked before torch is imported: only what
+    # needs no torch is imported
+    light = {
+        "pydantic",
+        "typing",
+        "annotated_types",
+        "__future__",
+        "collections.abc",
+        "kdcli.core.options",
+    }
+    imports = [
+        item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module in light
+    ]
+    shared = {
+        alias.name
+        for item in imports
+        if item.module == "kdcli.core.options"
+        for alias in item.names
+    }
     alone = copy.copy(node)
     bases = [base for base in node.bases if isinstance(base, ast.Name) and base.id in shared]
-    alone.bases, alone.keywords, alone.decorator_list = bases or [ast.Name("_Base", ast.Load())], [], []  # type: ignore[assignment]
+    alone.bases = list[ast.expr](bases) or [ast.Name("_Base", ast.Load())]
+    alone.keywords, alone.decorator_list = [], []
     module = ast.fix_missing_locations(ast.Module(body=[*imports, alone], type_ignores=[]))
     holder = ModuleType(f"kdcli._options.{path.parent.name}.{path.stem}")
-    sys.modules[holder.__name__] = holder  # pydantic looks annotations up in the module that a class says it is from
+    # pydantic looks annotations up in the module that a class says it is from
+    sys.modules[holder.__name__] = holder
     holder.__dict__["_Base"] = Base
     try:
         exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or one the user named
         found = cast("type[Options]", holder.__dict__["Options"])
-        found.model_rebuild()  # an annotation that cannot be resolved shows here, not when a recipe is checked
+        # an annotation that cannot be resolved shows here, not when a recipe is checked
+        found.model_rebuild()
     except NameError as error:
-        raise UsageError(f"{path}: class Options may use pydantic and typing only ({error})") from error
+        raise UsageError(
+            f"{path}: class Options may use pydantic and typing only ({error})"
+        ) from error
     except Exception as error:
-        raise UsageError(f"{path}: class Options cannot be read: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"{path}: class Options cannot be read: {type(error).__name__}: {error}"
+        ) from error
     return found
 
 
 def options_class(found: Entry) -> type[Options]:
-    """The options of a method, network family or dataset family, without importing the module they stand in."""
+    """The options of a method, network family or dataset family, without importing the module they
+    stand in.
+    """
     return _options_of(found.path)
 
 
@@ -284,5 +364,7 @@ def load(found: Entry) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"{found.path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"{found.path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     return module

@@ -1,7 +1,9 @@
-"""Why a student answers differently from its teacher: the numbers behind the pictures, one set of types for JSON, report and screen.
+"""Why a student answers differently from its teacher: the numbers behind the pictures, one set of
+types for JSON, report and screen.
 
-The teacher alone is in kdcli.explanations, the gap itself in kdcli.results. Letters: z student logits, v teacher logits, p and q their
-softmax at tau, t the label of a sample. Standard library only: reports read these without torch.
+The teacher alone is in kdcli.explanations, the gap itself in kdcli.results. Letters: z student
+logits, v teacher logits, p and q their softmax at tau, t the label of a sample. Standard library
+only: reports read these without torch.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from kdcli.intervals import Estimate, Interval
 
 @dataclass(frozen=True, slots=True)
 class RescalingBin:
-    """Samples that the teacher is about equally sure of. confidence: mean q_t. low, median, high: quartiles of w_t."""
+    """Samples that the teacher is about equally sure of. confidence: mean q_t. low, median, high:
+    quartiles of w_t.
+    """
 
     n: int
     confidence: float
@@ -27,14 +31,17 @@ class RescalingBin:
 
 @dataclass(frozen=True, slots=True)
 class GradientRescaling:
-    """By how much distillation multiplies the gradient of cross-entropy at the label's logit (paper 002, equation 3, Prop. 2):
+    """By how much distillation multiplies the gradient of cross-entropy at the label's logit (paper
+    002, equation 3, Prop. 2):
 
-        w_t = ce_weight + weight tau^(1 or -1) (q_t - p_t) / (1 - p_t(1)),   p_t, q_t at tau, p_t(1) at temperature 1.
+        w_t = ce_weight + weight tau^(1 or -1) (q_t - p_t) / (1 - p_t(1)),   p_t, q_t at tau, p_t(1)
+        at temperature 1.
 
-    t_squared: whether the loss has the factor tau^2, exponent 1. n: samples measured; dropped: those without a gradient to speak
-    of, 1 - p_t(1) <= 1e-6. pearson, spearman: correlation of w_t with q_t, bootstrapped over samples; None where one of them is
-    constant. Neither depends on the weights or on tau^2, which move all w_t alike. mean, median, negative (the share of w_t < 0)
-    and low, high (where 1 % of w_t are below, above: limits for a plot) do; None without samples.
+    t_squared: whether the loss has the factor tau^2, exponent 1. n: samples measured; dropped:
+    those without a gradient to speak of, 1 - p_t(1) <= 1e-6. pearson, spearman: correlation of w_t
+    with q_t, bootstrapped over samples; None where one of them is constant. Neither depends on the
+    weights or on tau^2, which move all w_t alike. mean, median, negative (the share of w_t < 0) and
+    low, high (where 1 % of w_t are below, above: limits for a plot) do; None without samples.
     """
 
     temperature: float
@@ -55,10 +62,12 @@ class GradientRescaling:
 
 @dataclass(frozen=True, slots=True)
 class DistanceRanks:
-    """Whether a student's features lie nearer to the weights of those wrong classes that the teacher finds likelier (paper 002,
-    Prop. 1): mean over n samples of the rank correlation of -|h - w_k|^2 with q_k over k != y, bootstrapped over samples.
+    """Whether a student's features lie nearer to the weights of those wrong classes that the
+    teacher finds likelier (paper 002, Prop. 1): mean over n samples of the rank correlation of -|h
+    - w_k|^2 with q_k over k != y, bootstrapped over samples.
 
-    It is the same at every temperature. skipped: samples with no order to compare; correlation None: all of them.
+    It is the same at every temperature. skipped: samples with no order to compare; correlation
+    None: all of them.
     """
 
     n: int
@@ -68,12 +77,15 @@ class DistanceRanks:
 
 @dataclass(frozen=True, slots=True)
 class CorrelationDifference:
-    """How differently student and teacher relate classes, from logits centred per sample (paper 003, Fig. 6).
+    """How differently student and teacher relate classes, from logits centred per sample (paper
+    003, Fig. 6).
 
-    of: "class_mean", [c][k] the mean logit of class k over the samples of class c; "pearson", [j][k] the correlation of two
-    classes' logits over samples, 0 for a class whose logits are constant. standardised: logits divided by their standard deviation
-    per sample first. mean, largest: of |teacher - student| over all entries; place: where the largest is. missing: classes
-    without samples, whose rows of "class_mean" are zeros and are left out. teacher, student: None where they were not asked for.
+    of: "class_mean", [c][k] the mean logit of class k over the samples of class c; "pearson",
+    [j][k] the correlation of two classes' logits over samples, 0 for a class whose logits are
+    constant. standardised: logits divided by their standard deviation per sample first. mean,
+    largest: of |teacher - student| over all entries; place: where the largest is. missing: classes
+    without samples, whose rows of "class_mean" are zeros and are left out. teacher, student: None
+    where they were not asked for.
     """
 
     of: Literal["class_mean", "pearson"]
@@ -97,11 +109,13 @@ class CorrelationDifference:
 
 @dataclass(frozen=True, slots=True)
 class StageCka:
-    """How alike two networks represent the same samples, stage by stage: linear CKA, values[student tap][teacher tap].
+    """How alike two networks represent the same samples, stage by stage: linear CKA, values[student
+    tap][teacher tap].
 
-    batches: how many minibatches the unbiased estimate is from; None for the biased one from all n samples at once, too high where
-    n is not far above the dimensions. dimensions: how many numbers a sample each tap gave (a map that nobody pooled gives
-    C H W). low, high: 95 % interval, normal, by the jackknife over batches. left_out: samples in batches of fewer than 4.
+    batches: how many minibatches the unbiased estimate is from; None for the biased one from all n
+    samples at once, too high where n is not far above the dimensions. dimensions: how many numbers
+    a sample each tap gave (a map that nobody pooled gives C H W). low, high: 95 % interval, normal,
+    by the jackknife over batches. left_out: samples in batches of fewer than 4.
     """
 
     student_taps: tuple[str, ...]
@@ -118,8 +132,9 @@ class StageCka:
 
 @dataclass(frozen=True, slots=True)
 class DegradationRow:
-    """One teacher-student pair of a degradation curve. label, capacity: of the side that varies; other: the other side's label.
-    Gaps: at the curve's temperature. change: accuracy of the student less that of the row before, None in the first.
+    """One teacher-student pair of a degradation curve. label, capacity: of the side that varies;
+    other: the other side's label. Gaps: at the curve's temperature. change: accuracy of the student
+    less that of the row before, None in the first.
     """
 
     label: str
@@ -139,11 +154,13 @@ class DegradationRow:
 
 @dataclass(frozen=True, slots=True)
 class DegradationCurve:
-    """Students' accuracy as one side grows (paper 000, Table 7; paper 001, Fig. 9). rows: by capacity, smallest first.
+    """Students' accuracy as one side grows (paper 000, Table 7; paper 001, Fig. 9). rows: by
+    capacity, smallest first.
 
-    best: the row of the highest accuracy, the first of equals. drop: that accuracy less the last row's. degrades: whether the
-    best is not the last and their 95 % intervals (Wilson, test samples; not seeds) do not overlap. rank_correlation: of
-    capacity with accuracy; None for fewer than three rows, or if one of them is the same in all.
+    best: the row of the highest accuracy, the first of equals. drop: that accuracy less the last
+    row's. degrades: whether the best is not the last and their 95 % intervals (Wilson, test
+    samples; not seeds) do not overlap. rank_correlation: of capacity with accuracy; None for fewer
+    than three rows, or if one of them is the same in all.
     """
 
     varies: Literal["teacher", "student"]
@@ -159,8 +176,9 @@ class DegradationCurve:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one network costs. macs: multiply-accumulates of one image; None where they cannot be counted. latency: seconds for a
-    batch, the median over repeats and the quartiles around it; None unless measured.
+    """What one network costs. macs: multiply-accumulates of one image; None where they cannot be
+    counted. latency: seconds for a batch, the median over repeats and the quartiles around it; None
+    unless measured.
     """
 
     parameters: int
@@ -170,7 +188,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class CapacityGap:
-    """What teacher and student cost. Ratios: teacher over student; None where a side is not known. batch, device: of latencies."""
+    """What teacher and student cost. Ratios: teacher over student; None where a side is not known.
+    batch, device: of latencies.
+    """
 
     teacher: Cost
     student: Cost
@@ -183,7 +203,9 @@ class CapacityGap:
 
 @dataclass(frozen=True, slots=True)
 class PairExplanation:
-    """One student beside its teacher. None, or empty: not asked for, or left out for a reason that the warnings say."""
+    """One student beside its teacher. None, or empty: not asked for, or left out for a reason that
+    the warnings say.
+    """
 
     student: str
     rescaling: tuple[GradientRescaling, ...] = ()

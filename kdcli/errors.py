@@ -1,7 +1,8 @@
 """Every failure that kd can name, and the exit code that each one means.
 
-A message is one sentence in three parts, what is wrong, where, and what to do, so that a person can act on it without
-reading a traceback, and a script can act on `code` and the exit status without reading the message.
+A message is one sentence in three parts, what is wrong, where, and what to do, so that a person can
+act on it without reading a traceback, and a script can act on `code` and the exit status without
+reading the message.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a file, or on the command line (`flag`: "--set a.b=2"). Lines and columns count from 1."""
+    """A place in a file, or on the command line (`flag`: "--set a.b=2"). Lines and columns count
+    from 1.
+    """
 
     file: str | None = None
     line: int | None = None
@@ -36,7 +39,9 @@ class Where:
     flag: str | None = None
 
     def __str__(self) -> str:
-        numbers = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        numbers = ":".join(
+            str(part) for part in (self.file, self.line, self.column) if part is not None
+        )
         return numbers or self.flag or self.key or ""
 
 
@@ -65,7 +70,9 @@ class KdError(Exception):
     code: ClassVar[str] = "FAILURE"
     exit_code: ClassVar[Exit] = Exit.FAILURE
 
-    def __init__(self, message: str, *, hint: str | None = None, where: Where | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, where: Where | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -73,13 +80,19 @@ class KdError(Exception):
         self.crash_file: Path | None = None  # where the run kept the traceback
 
     def __str__(self) -> str:
-        return self.message  # which may have learned more on its way, such as the rank that it comes from
+        # which may have learned more on its way, such as the rank that it comes from
+        return self.message
 
     @classmethod
     def unforeseen(cls, error: BaseException) -> KdError:
-        """What is not explained, as far as it can be told: its type and the first line of its text."""
+        """What is not explained, as far as it can be told: its type and the first line of its
+        text.
+        """
         text = str(error).strip().partition("\n")[0]
-        found = cls(f"{type(error).__name__}{': ' if text else ''}{text}", hint="this should not happen; --debug shows the traceback")
+        found = cls(
+            f"{type(error).__name__}{': ' if text else ''}{text}",
+            hint="this should not happen; --debug shows the traceback",
+        )
         found.crash_file = getattr(error, "crash_file", None)
         return found
 
@@ -96,7 +109,9 @@ class RecipeInvalid(UsageError):
 
     code = "RECIPE_INVALID"
 
-    def __init__(self, message: str, diagnostics: Sequence[Diagnostic], *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, diagnostics: Sequence[Diagnostic], *, hint: str | None = None
+    ) -> None:
         first = diagnostics[0].where if diagnostics else None
         super().__init__(message, hint=hint, where=first)
         self.diagnostics = tuple(diagnostics)

@@ -1,7 +1,8 @@
-"""Why a gap is what it is: the numbers behind the pictures of `kd analyze-gap`, one set of types for JSON, report and screen.
+"""Why a gap is what it is: the numbers behind the pictures of `kd analyze-gap`, one set of types
+for JSON, report and screen.
 
-Probabilities are fractions, entropies are in nats, classes are numbered from 0. Intervals are of 95 %; each type says how they
-were found. Standard library only: reports read these without torch.
+Probabilities are fractions, entropies are in nats, classes are numbered from 0. Intervals are of 95
+%; each type says how they were found. Standard library only: reports read these without torch.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from kdcli.intervals import Estimate, Interval
 Matrix = tuple[tuple[float, ...], ...]
 Effect = Literal["distillation", "regularisation", "label smoothing"]
 
-# ---- the teacher alone -----------------------------------------------------------------------------------------------
+# ---- the teacher alone ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSimilarity:
-    """Of one class; see SimilarityAt. alike: the classes with the largest mean similarity labels, and these. column_error: standard
-    error of column_cv, None if not measured.
+    """Of one class; see SimilarityAt. alike: the classes with the largest mean similarity labels,
+    and these. column_error: standard error of column_cv, None if not measured.
     """
 
     number: int
@@ -38,15 +39,19 @@ class ClassSimilarity:
 
 @dataclass(frozen=True, slots=True)
 class SimilarityAt:
-    """Confidence and similarity labels of one network at one temperature, q = softmax(v / tau), y the label of a sample.
+    """Confidence and similarity labels of one network at one temperature, q = softmax(v / tau), y
+    the label of a sample.
 
-    confidence: mean q_y. entropy: mean entropy of q, nats. row_variance: mean over samples of the variance of q_k over k != y.
-    column_variance: mean over classes y and k != y of the variance of q_k over the samples of class y. With the similarity
-    labels of each sample scaled to sum to 1, r_k = q_k / (1 - q_y): column_cv is the mean over y and k != y of the standard
-    deviation of r_k over the samples of y, divided by its mean; similarity_entropy the mean entropy of r over log(K - 1).
+    confidence: mean q_y. entropy: mean entropy of q, nats. row_variance: mean over samples of the
+    variance of q_k over k != y.
+    column_variance: mean over classes y and k != y of the variance of q_k over the samples of class
+    y. With the similarity labels of each sample scaled to sum to 1, r_k = q_k / (1 - q_y):
+    column_cv is the mean over y and k != y of the standard deviation of r_k over the samples of y,
+    divided by its mean; similarity_entropy the mean entropy of r over log(K - 1).
 
-    Intervals: of means over samples, normal; of column_variance and column_cv, normal after linearisation, None without the
-    second pass over the logits that it takes. Rough where classes have fewer than about 30 samples.
+    Intervals: of means over samples, normal; of column_variance and column_cv, normal after
+    linearisation, None without the second pass over the logits that it takes. Rough where classes
+    have fewer than about 30 samples.
     """
 
     temperature: float
@@ -68,8 +73,9 @@ class SimilarityAt:
 class Thresholds:
     """What the verdict on the distillation hypothesis rests on.
 
-    constant: below this column_cv similarity labels count as constant within a class. varied: from this column_cv on they count as
-    varied. entropy: from this entropy / log K on a response counts as soft. entropy_from: where that limit is from.
+    constant: below this column_cv similarity labels count as constant within a class. varied: from
+    this column_cv on they count as varied. entropy: from this entropy / log K on a response counts
+    as soft. entropy_from: where that limit is from.
     """
 
     constant: float = 0.01
@@ -91,11 +97,14 @@ class ClassEffect:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What learning from this network amounts to, after the distillation hypothesis of paper 001. The rule is ours:
+    """What learning from this network amounts to, after the distillation hypothesis of paper 001.
+    The rule is ours:
 
-    label smoothing: column_cv < constant; distillation: column_cv >= varied and relative_entropy >= entropy; regularisation: all else.
+    label smoothing: column_cv < constant; distillation: column_cv >= varied and relative_entropy >=
+    entropy; regularisation: all else.
 
-    settled: whether both 95 % intervals lie wholly on their side of every limit that decided; None where column_cv has none.
+    settled: whether both 95 % intervals lie wholly on their side of every limit that decided; None
+    where column_cv has none.
     """
 
     temperature: float
@@ -115,8 +124,9 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Mean of a matrix within superclasses minus across them, over pairs of different classes. pairs: [within, across].
-    The interval is normal, by the jackknife over classes; None with fewer than two superclasses that a class can leave.
+    """Mean of a matrix within superclasses minus across them, over pairs of different classes.
+    pairs: [within, across]. The interval is normal, by the jackknife over classes; None with fewer
+    than two superclasses that a class can leave.
     """
 
     within: float
@@ -128,12 +138,14 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class ClassMatrix:
-    """How alike one network makes its classes, [K][K] in the order of ClassRelations, each from -1 to 1.
+    """How alike one network makes its classes, [K][K] in the order of ClassRelations, each from -1
+    to 1.
 
-    of: Pearson correlation of the probabilities q = softmax(v / tau) over samples, after all but the top_k largest of each sample
-    were set to their mean where top_k is given; or cosine of the rows of the last layer's weight, which has no temperature. n: samples;
-    None for weights. values: None where they were not asked for. zero_classes: whose probability does not vary, or whose weight
-    is zero; they have zeros, on the diagonal too.
+    of: Pearson correlation of the probabilities q = softmax(v / tau) over samples, after all but
+    the top_k largest of each sample were set to their mean where top_k is given; or cosine of the
+    rows of the last layer's weight, which has no temperature. n: samples; None for weights. values:
+    None where they were not asked for. zero_classes: whose probability does not vary, or whose
+    weight is zero; they have zeros, on the diagonal too.
     """
 
     of: Literal["probabilities", "weights"]
@@ -147,8 +159,9 @@ class ClassMatrix:
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """Pearson correlation of two matrices' entries over the pairs of different classes, with the jackknife interval over classes.
-    value None: one of them has the same entry everywhere. first, second: positions in ClassRelations.matrices.
+    """Pearson correlation of two matrices' entries over the pairs of different classes, with the
+    jackknife interval over classes. value None: one of them has the same entry everywhere. first,
+    second: positions in ClassRelations.matrices.
     """
 
     first: int
@@ -160,8 +173,8 @@ class Likeness:
 
 @dataclass(frozen=True, slots=True)
 class ClassRelations:
-    """How a network relates classes. order: class numbers, those of a superclass side by side. superclass: of each class in that
-    order, None where the data have none.
+    """How a network relates classes. order: class numbers, those of a superclass side by side.
+    superclass: of each class in that order, None where the data have none.
     """
 
     order: tuple[int, ...]
@@ -182,11 +195,14 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class ClassProjection:
-    """Penultimate features projected on the plane through the last layer's weight rows of three classes (Müller et al. 2019).
+    """Penultimate features projected on the plane through the last layer's weight rows of three
+    classes (Müller et al. 2019).
 
-    templates: where those rows lie, the first at the origin. centres: mean of each class's points. spread: mean squared distance
-    of points to the centre of their class, averaged over the three, divided by the mean squared distance between centres; its
-    interval is normal after linearisation, with these three classes given. n: samples of each class drawn. chosen: why these three.
+    templates: where those rows lie, the first at the origin. centres: mean of each class's points.
+    spread: mean squared distance of points to the centre of their class, averaged over the three,
+    divided by the mean squared distance between centres; its interval is normal after
+    linearisation, with these three classes given. n: samples of each class drawn. chosen: why these
+    three.
     """
 
     classes: tuple[int, int, int]
@@ -200,7 +216,9 @@ class ClassProjection:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Penultimate features in two dimensions: points, drawn from `of` samples. explained: share of the variance, by direction, of PCA."""
+    """Penultimate features in two dimensions: points, drawn from `of` samples. explained: share of
+    the variance, by direction, of PCA.
+    """
 
     kind: Literal["tsne", "pca"]
     of: int
@@ -211,8 +229,9 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Silhouette:
-    """Mean silhouette coefficient of penultimate features, from -1 (nearer to another class) to 1 (far from all others), with a
-    normal interval over the n samples drawn from `of`, each against the others as they are. by_class: None without samples.
+    """Mean silhouette coefficient of penultimate features, from -1 (nearer to another class) to 1
+    (far from all others), with a normal interval over the n samples drawn from `of`, each against
+    the others as they are. by_class: None without samples.
     """
 
     value: Estimate
@@ -223,12 +242,14 @@ class Silhouette:
 
 @dataclass(frozen=True, slots=True)
 class TemperatureScaling:
-    """Calibration of one network before and after its logits are divided by the temperature that minimises the likelihood loss.
+    """Calibration of one network before and after its logits are divided by the temperature that
+    minimises the likelihood loss.
 
-    temperature: fitted on `fitted_on` samples, which are not the n reported on; with folds, the median of one temperature a fold,
-    each fitted without the samples that it is used on, `fitted_on` being the fewest. edge: no temperature minimises the loss, so the limit of the range
-    stands: "cold", every sample is classified correctly; "hot", labels are no likelier than chance. nll_gain: before minus after, paired.
-    nll: nats, bootstrapped over samples; ece: 15 bins.
+    temperature: fitted on `fitted_on` samples, which are not the n reported on; with folds, the
+    median of one temperature a fold, each fitted without the samples that it is used on,
+    `fitted_on` being the fewest. edge: no temperature minimises the loss, so the limit of the range
+    stands: "cold", every sample is classified correctly; "hot", labels are no likelier than chance.
+    nll_gain: before minus after, paired. nll: nats, bootstrapped over samples; ece: 15 bins.
     """
 
     temperature: float
@@ -245,7 +266,8 @@ class TemperatureScaling:
 
 @dataclass(frozen=True, slots=True)
 class TeacherExplanation:
-    """Is this a good teacher? What one network's responses, weights and features say, without a student.
+    """Is this a good teacher? What one network's responses, weights and features say, without a
+    student.
 
     None, or empty: not asked for, or left out for a reason that the warnings say.
     """

@@ -1,4 +1,5 @@
-"""Files that are either whole or absent: atomic writes, checksums, and the header of a safetensors file.
+"""Files that are either whole or absent: atomic writes, checksums, and the header of a safetensors
+file.
 
 Standard library only: recipes and reports read these files too, and must not import torch to do so.
 """
@@ -23,14 +24,20 @@ MAX_HEADER_BYTES = 100 * 1024 * 1024  # the format's own limit
 def write_error(error: OSError, path: Path) -> KdError:
     """What a failed write means for the user: DiskFull, or NotWritable with the system's reason."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(f"the disk is full: could not write {path}", hint="free some space, or choose another folder with --out")
-    return NotWritable(f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out")
+        return DiskFull(
+            f"the disk is full: could not write {path}",
+            hint="free some space, or choose another folder with --out",
+        )
+    return NotWritable(
+        f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out"
+    )
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
-    A reader sees the old file or the new one, never a part of it, also across a crash: data and folder are synced.
+    A reader sees the old file or the new one, never a part of it, also across a crash: data and
+    folder are synced.
 
     Raises:
         DiskFull: there is no space left.
@@ -69,7 +76,9 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Copy of a JSON-able value with non-finite numbers as None, since JSON has no word for them."""
+    """Copy of a JSON-able value with non-finite numbers as None, since JSON has no word for
+    them.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -81,7 +90,9 @@ def finite(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; non-finite numbers become null."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -110,7 +121,9 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Hex SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces)."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+    ).hexdigest()
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
@@ -134,7 +147,10 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     expected = 8 + _header_length(path, size_bytes) + max(ends, default=0)
     if actual != expected:
-        raise CorruptFile(f"{path} is truncated: {actual} bytes on disk, {expected} expected", hint="copy it again, or train again")
+        raise CorruptFile(
+            f"{path} is truncated: {actual} bytes on disk, {expected} expected",
+            hint="copy it again, or train again",
+        )
     metadata = header.get("__metadata__", {})
     return {str(key): str(value) for key, value in metadata.items()}
 
@@ -142,18 +158,27 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
 def _header_length(path: Path, size_bytes: bytes) -> int:
     length: int = struct.unpack("<Q", size_bytes)[0] if len(size_bytes) == 8 else 0
     if not 2 <= length <= MAX_HEADER_BYTES:
-        raise CorruptFile(f"{path} is not a safetensors file", hint="kd reads the model.safetensors that its own runs leave")
+        raise CorruptFile(
+            f"{path} is not a safetensors file",
+            hint="kd reads the model.safetensors that its own runs leave",
+        )
     return length
 
 
 def _header(path: Path, size_bytes: bytes, text: bytes) -> dict[str, Any]:
     if len(text) < _header_length(path, size_bytes):
-        # a short file whose first bytes are no plausible length is not ours at all; else it was cut off
-        raise CorruptFile(f"{path} is truncated or not a safetensors file", hint="copy it again, or train again")
+        # a short file whose first bytes are no plausible length is not ours at all; else it was cut
+        # off
+        raise CorruptFile(
+            f"{path} is truncated or not a safetensors file", hint="copy it again, or train again"
+        )
     try:
         header = json.loads(text)
     except ValueError as error:
-        raise CorruptFile(f"{path} is not a safetensors file", hint="kd reads the model.safetensors that its own runs leave") from error
+        raise CorruptFile(
+            f"{path} is not a safetensors file",
+            hint="kd reads the model.safetensors that its own runs leave",
+        ) from error
     if not isinstance(header, dict):
         raise CorruptFile(f"{path} is not a safetensors file")
     return header

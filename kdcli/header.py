@@ -1,8 +1,9 @@
 """The header of a model.safetensors: what makes a checkpoint explain itself. Standard library only.
 
-A checkpoint names its architecture and arguments, the classes it predicts, how its input was normalised, what it was
-trained on and how good it was; so `kd evaluate` needs no recipe, any student is a valid teacher, and a teacher that does
-not fit the data is refused before torch is imported.
+A checkpoint names its architecture and arguments, the classes it predicts, how its input was
+normalised, what it was trained on and how good it was; so `kd evaluate` needs no recipe, any
+student is a valid teacher, and a teacher that does not fit the data is refused before torch is
+imported.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ KEPT_FOLDER = "checkpoints"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
-    """architecture: a name that `kd models` lists (or torchvision/NAME, file.py:factory, "composite"). arguments: its options.
+    """architecture: a name that `kd models` lists (or torchvision/NAME, file.py:factory,
+    "composite"). arguments: its options.
 
-    data: the resolved [data] section it was trained on. metrics: as in summary.json, without times, so that equal runs
-    give equal files. method, method_options, seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
-    epoch: epochs of training that the weights have had, where that is known (not where the best one was chosen).
+    data: the resolved [data] section it was trained on. metrics: as in summary.json, without times,
+    so that equal runs give equal files. method, method_options, seed, teachers, recipe_sha256: how
+    it came to be. tensors_sha256: checksum of the weights.
+    epoch: epochs of training that the weights have had, where that is known (not where the best one
+    was chosen).
     """
 
     architecture: str
@@ -59,11 +63,14 @@ class CheckpointHeader:
         """Parse what `to_metadata` made.
 
         Raises:
-            CorruptFile: the file was not written by kd, or its header is damaged or of a newer format.
+            CorruptFile: the file was not written by kd, or its header is damaged or of a newer
+                format.
         """
         hint = "give a model.safetensors that kd wrote, or its run directory"
         if "kd" not in metadata:
-            raise CorruptFile(f"{path} has no kd header: its architecture and classes are unknown", hint=hint)
+            raise CorruptFile(
+                f"{path} has no kd header: its architecture and classes are unknown", hint=hint
+            )
         try:
             content = json.loads(metadata["kd"])
             if content.pop("format") > FORMAT:
@@ -87,27 +94,48 @@ def find_checkpoint(path: str | Path) -> Path:
     if (given / MODEL_FILE).is_file():
         return given / MODEL_FILE
     if given.is_dir():
-        state = "the run is not finished: kd resume " + str(given) if (given / "state").is_dir() else "it is not a run directory"
+        state = (
+            "the run is not finished: kd resume " + str(given)
+            if (given / "state").is_dir()
+            else "it is not a run directory"
+        )
         raise NotFound(f"{given} holds no {MODEL_FILE}", hint=state)
     nearby = sorted(str(found.parent) for found in Path("runs").glob(f"*/{MODEL_FILE}"))[:8]
-    raise NotFound(f"no checkpoint at {given}", hint=f"there are: {', '.join(nearby)}" if nearby else "train one: kd train-teacher")
+    raise NotFound(
+        f"no checkpoint at {given}",
+        hint=f"there are: {', '.join(nearby)}" if nearby else "train one: kd train-teacher",
+    )
 
 
 def kept_along(checkpoint: Path, epoch: int | None = None) -> tuple[Path, ...]:
-    """The checkpoints that a run kept on the way to one of its own, earliest first, and that one last.
+    """The checkpoints that a run kept on the way to one of its own, earliest first, and that one
+    last.
 
     Args:
         checkpoint: a file in a run directory or in its checkpoints folder.
         epoch: the epochs that it was trained for; what was kept from then on is left out.
     """
-    folder = checkpoint.parent if checkpoint.parent.name == KEPT_FOLDER else checkpoint.parent / KEPT_FOLDER
-    found = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.safetensors") if path.stem[6:].isdecimal()}
-    earlier = [path for number, path in sorted(found.items()) if (epoch is None or number < epoch) and path != checkpoint]
+    folder = (
+        checkpoint.parent
+        if checkpoint.parent.name == KEPT_FOLDER
+        else checkpoint.parent / KEPT_FOLDER
+    )
+    found = {
+        int(path.stem.removeprefix("epoch-")): path
+        for path in folder.glob("epoch-*.safetensors")
+        if path.stem[6:].isdecimal()
+    }
+    earlier = [
+        path
+        for number, path in sorted(found.items())
+        if (epoch is None or number < epoch) and path != checkpoint
+    ]
     return (*earlier, checkpoint)
 
 
 def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
-    """Find the checkpoint that a user names and read its header, without loading a tensor or importing torch.
+    """Find the checkpoint that a user names and read its header, without loading a tensor or
+    importing torch.
 
     Raises:
         NotFound: nothing there. BadCheckpoint: truncated, not safetensors, or not ours.
@@ -115,5 +143,7 @@ def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
     found = find_checkpoint(path)
     try:
         return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)
-    except CorruptFile as error:  # a damaged file that was named is a wrong invocation, not a run that broke
+    except (
+        CorruptFile
+    ) as error:  # a damaged file that was named is a wrong invocation, not a run that broke
         raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error

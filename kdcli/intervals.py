@@ -1,4 +1,6 @@
-"""A number and how sure it is: what every other type of result is made of. Standard library only."""
+"""A number and how sure it is: what every other type of result is made of. Standard library
+only.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval. How that was found is told by the type that holds it, in one of these ways:
+    """A number with its 95 % interval. How that was found is told by the type that holds it, in one
+    of these ways:
 
-    bootstrap, percentile over samples: entropies, free energies and their gaps, correlations of a pair, likelihood losses.
-    normal: means over samples of a network's similarity labels, and, after linearisation, a spread; a silhouette.
-    jackknife, normal, over classes or minibatches: contrasts and likenesses of matrices, CKA, which have an `Interval`.
-    Not a confidence interval: of a latency the quartiles of its repeats.
+    bootstrap, percentile over samples: entropies, free energies and their gaps, correlations of a
+    pair, likelihood losses.
+    normal: means over samples of a network's similarity labels, and, after linearisation, a spread;
+    a silhouette. jackknife, normal, over classes or minibatches: contrasts and likenesses of
+    matrices, CKA, which have an `Interval`. Not a confidence interval: of a latency the quartiles
+    of its repeats.
     """
 
     value: float
@@ -32,7 +37,9 @@ class Estimate:
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """The 95 % score interval of a proportion (Wilson, JASA 1927); honest near 0 and 1, where networks live."""
+    """The 95 % score interval of a proportion (Wilson, JASA 1927); honest near 0 and 1, where
+    networks live.
+    """
     share, z2 = hits / n, _Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)

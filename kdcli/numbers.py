@@ -1,4 +1,5 @@
-"""The numbers of a run by dotted path, `test.accuracy` or `gap.entropy`: what sweeps, tables and comparisons may name.
+"""The numbers of a run by dotted path, `test.accuracy` or `gap.entropy`: what sweeps, tables and
+comparisons may name.
 
 Standard library only: a sweep file is checked before anything heavy is imported.
 """
@@ -21,7 +22,11 @@ def paths() -> tuple[str, ...]:
 
 
 def _paths(kind: type, prefix: str) -> Iterator[str]:
-    derived = {name: typing.get_type_hints(item.fget)["return"] for name, item in vars(kind).items() if isinstance(item, property)}
+    derived = {
+        name: typing.get_type_hints(item.fget)["return"]
+        for name, item in vars(kind).items()
+        if isinstance(item, property)
+    }
     for name, hint in {**typing.get_type_hints(kind), **derived}.items():
         if typing.get_origin(hint) not in {None, typing.Union, types.UnionType}:
             continue  # a tuple or a mapping holds no one number

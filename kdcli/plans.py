@@ -1,4 +1,6 @@
-"""What a run will take, as `kd plan` says it before the run. Standard library only, as kdcli.results, which has all of this too."""
+"""What a run will take, as `kd plan` says it before the run. Standard library only, as
+kdcli.results, which has all of this too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PlannedNetwork:
-    """A network of a run. macs: multiply-accumulates of one image. checkpoint: of a teacher that is there; "" for one that is not."""
+    """A network of a run. macs: multiply-accumulates of one image. checkpoint: of a teacher that is
+    there; "" for one that is not.
+    """
 
     role: Literal["teacher", "reference", "student", "model"]
     architecture: str
@@ -19,9 +23,19 @@ class PlannedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChoice:
-    """What a run will choose, and why. of: which teacher, for stored_logits. teacher_batch: images that it answers at once."""
+    """What a run will choose, and why. of: which teacher, for stored_logits. teacher_batch: images
+    that it answers at once.
+    """
 
-    what: Literal["device", "precision", "teacher_precision", "teacher_batch", "compile", "graphs", "stored_logits"]
+    what: Literal[
+        "device",
+        "precision",
+        "teacher_precision",
+        "teacher_batch",
+        "compile",
+        "graphs",
+        "stored_logits",
+    ]
     value: str
     reason: str
     of: str = ""
@@ -29,7 +43,8 @@ class PlannedChoice:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """A table of teacher logits that a run will use. stored: rows that it holds now, of `rows`; 0 where there is no table yet.
+    """A table of teacher logits that a run will use. stored: rows that it holds now, of `rows`; 0
+    where there is no table yet.
 
     path: its file, or its folder where the teacher is yet to be trained.
     """
@@ -42,8 +57,9 @@ class PlannedTable:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage of training. step_seconds: of a minibatch, on average over the stage. asked: share of the images whose answers the teacher
-    computes, 1 where none are stored; asked_seconds, looked_up_seconds: a minibatch of which all, or none, are.
+    """A stage of training. step_seconds: of a minibatch, on average over the stage. asked: share of
+    the images whose answers the teacher computes, 1 where none are stored; asked_seconds,
+    looked_up_seconds: a minibatch of which all, or none, are.
     """
 
     name: str
@@ -59,9 +75,11 @@ class PlannedStage:
 class PlannedSeconds:
     """Where the time will go.
 
-    start: until the first stage begins: imports, data, networks. teachers: whole runs of teachers that come first. first_steps: what the
-    first steps take more than others, compiling above all. training: minibatches. evaluation: held-out images after each epoch, and
-    at the end the test images. probes: report.probe. upkeep: states, the order of the samples, logs. report: analysis and files at the end.
+    start: until the first stage begins: imports, data, networks. teachers: whole runs of teachers
+    that come first. first_steps: what the first steps take more than others, compiling above all.
+    training: minibatches. evaluation: held-out images after each epoch, and at the end the test
+    images. probes: report.probe. upkeep: states, the order of the samples, logs. report: analysis
+    and files at the end.
     """
 
     start: float
@@ -78,9 +96,11 @@ class PlannedSeconds:
 class Plan:
     """The `data` of `kd plan --json`.
 
-    seconds: the sum of `parts`. images_per_second: in training. peak_memory_mib: as in summary.json. run_bytes: the run's folder when
-    it is finished; state_bytes: what it holds beyond that on the way. probed_steps: minibatches that were timed for this.
-    first: plans of teachers that have to be trained before: their time is in this plan's, their files are not. notes: one sentence each.
+    seconds: the sum of `parts`. images_per_second: in training. peak_memory_mib: as in
+    summary.json. run_bytes: the run's folder when it is finished; state_bytes: what it holds beyond
+    that on the way. probed_steps: minibatches that were timed for this.
+    first: plans of teachers that have to be trained before: their time is in this plan's, their
+    files are not. notes: one sentence each.
     """
 
     command: Literal["train-teacher", "distill"]

@@ -1,6 +1,8 @@
-"""What is followed along training: a few networks on the same images, before the first step and after each epoch.
+"""What is followed along training: a few networks on the same images, before the first step and
+after each epoch.
 
-Entropies are in nats, accuracy is a fraction. Standard library only: reports read these without torch.
+Entropies are in nats, accuracy is a fraction. Standard library only: reports read these without
+torch.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from kdcli.results import GapAt
 class ProbedAt:
     """One network at one temperature: means over the probe's images, logits centred per sample.
 
-    kl: mean KL(q || p) of this network's softmax q to p, that of the network in training: how far that one is from these
-    answers. None for the network in training itself.
+    kl: mean KL(q || p) of this network's softmax q to p, that of the network in training: how far
+    that one is from these answers. None for the network in training itself.
     """
 
     temperature: float
@@ -28,7 +30,9 @@ class ProbedAt:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """One network. logit_norm: mean L2 norm of centred logits. at: temperature 1, then the report's others."""
+    """One network. logit_norm: mean L2 norm of centred logits. at: temperature 1, then the report's
+    others.
+    """
 
     accuracy: float
     logit_norm: float
@@ -39,9 +43,10 @@ class Probed:
 class Probe:
     """What was measured at one moment of training.
 
-    n images of a split, the same ones all along. trained: the one of `networks` that the stage trains and shows: "student"
-    ("network" without a teacher's recipe), or the name of a helper. Beside it stand "teacher", or "reference", where there is one,
-    and the networks that the method watches. gaps: of `trained` to the teacher, raw, and as the method's loss sees them.
+    n images of a split, the same ones all along. trained: the one of `networks` that the stage
+    trains and shows: "student" ("network" without a teacher's recipe), or the name of a helper.
+    Beside it stand "teacher", or "reference", where there is one, and the networks that the method
+    watches. gaps: of `trained` to the teacher, raw, and as the method's loss sees them.
     """
 
     split: Literal["train", "val"]

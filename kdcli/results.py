@@ -1,6 +1,8 @@
-"""What jobs return, what summary.json holds and what `--json` prints: one set of frozen types for all three.
+"""What jobs return, what summary.json holds and what `--json` prints: one set of frozen types for
+all three.
 
-Accuracy is a fraction, entropies are in nats, times in seconds. Standard library only: reports read these without torch.
+Accuracy is a fraction, entropies are in nats, times in seconds. Standard library only: reports read
+these without torch.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from kdcli.plans import Plan as Plan  # noqa: PLC0414
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats. ece: expected
-    calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at temperature 1, logits centred per
-    sample. logit_norm: mean L2 norm of centred logits. accuracy_interval: Wilson's.
+    """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats.
+    ece: expected calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at
+    temperature 1, logits centred per sample. logit_norm: mean L2 norm of centred logits.
+    accuracy_interval: Wilson's.
     """
 
     n: int
@@ -39,9 +42,11 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class GapAt:
-    """Both gaps between one student and its teacher at one temperature, raw logits unless `aligned`.
+    """Both gaps between one student and its teacher at one temperature, raw logits unless
+    `aligned`.
 
-    entropy: S(student) - S(teacher), nats. free_energy: F(teacher) - F(student), F = tau logsumexp(x/tau).
+    entropy: S(student) - S(teacher), nats. free_energy: F(teacher) - F(student), F = tau
+    logsumexp(x/tau).
     """
 
     temperature: float
@@ -52,7 +57,9 @@ class GapAt:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One threshold that the user asked for. subject: whose value it is, where several checkpoints are measured."""
+    """One threshold that the user asked for. subject: whose value it is, where several checkpoints
+    are measured.
+    """
 
     name: str
     limit: float
@@ -74,9 +81,10 @@ class TeacherSummary:
 
 @dataclass(frozen=True, slots=True)
 class ExcludedClass:
-    """How the test images of a class without training images were answered. number: the class's, from 0. teacher_accuracy:
-    of the teachers answering as one, or of the reference; None without either. accuracy and its interval (Wilson's): None
-    where the test split has no image of the class.
+    """How the test images of a class without training images were answered. number: the class's,
+    from 0. teacher_accuracy: of the teachers answering as one, or of the reference; None without
+    either. accuracy and its interval (Wilson's): None where the test split has no image of the
+    class.
     """
 
     name: str
@@ -89,8 +97,8 @@ class ExcludedClass:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """The classes that data.exclude_classes kept from training, together and one by one. Other fields: as of ExcludedClass,
-    over the test images of all of them.
+    """The classes that data.exclude_classes kept from training, together and one by one. Other
+    fields: as of ExcludedClass, over the test images of all of them.
     """
 
     classes: tuple[ExcludedClass, ...]
@@ -107,8 +115,9 @@ class RunResult:
     reference: what the gap is measured to where the method has no teacher.
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
-    gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference. gaps: at every temperature of
-    [report], raw and aligned. peak_memory_mib: of the device's tensors, or, on a CPU, of the whole process; None where the system does not tell.
+    gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
+    gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
+    tensors, or, on a CPU, of the whole process; None where the system does not tell.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -145,7 +154,9 @@ class RunResult:
 
     @property
     def aligned_gap(self) -> GapAt | None:
-        """The gap at temperature 1 on the logits that the method's loss sees: the raw one where it sees those."""
+        """The gap at temperature 1 on the logits that the method's loss sees: the raw one where it
+        sees those.
+        """
         at_one = [gap for gap in self.gaps if gap.temperature == 1.0]
         return next((gap for gap in at_one if gap.aligned), at_one[0] if at_one else None)
 
@@ -184,7 +195,9 @@ class EvaluateResult:
 
 @dataclass(frozen=True, slots=True)
 class StoredError:
-    """How far stored answers are from the teacher's own, softened by a temperature: KL(own, stored) in nats over `count` of them."""
+    """How far stored answers are from the teacher's own, softened by a temperature: KL(own, stored)
+    in nats over `count` of them.
+    """
 
     temperature: float
     mean: float
@@ -194,9 +207,11 @@ class StoredError:
 
 @dataclass(frozen=True, slots=True)
 class StoredLogits:
-    """A table of teacher logits on disk. rows: images times views; stored: how many of them it holds.
+    """A table of teacher logits on disk. rows: images times views; stored: how many of them it
+    holds.
 
-    top: how many of an answer's logits are stored, None for all. error: what that and float16 cost, measured on a filled table.
+    top: how many of an answer's logits are stored, None for all. error: what that and float16 cost,
+    measured on a filled table.
     """
 
     teacher: str
@@ -235,7 +250,9 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """The `data` of `kd sweep --json`. count: cells of the whole sweep; cells: those that this command looked at."""
+    """The `data` of `kd sweep --json`. count: cells of the whole sweep; cells: those that this
+    command looked at.
+    """
 
     sweep: str
     count: int
@@ -247,13 +264,13 @@ class SweepResult:
         return all(cell.status != "failed" for cell in self.cells)
 
 
-# ---- the gap ---------------------------------------------------------------------------------------------------------
+# ---- the gap -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseAt:
-    """How one network responds at one temperature: mean entropy and free energy of centred logits, over samples (bootstrap
-    intervals) and by class; None for a class without samples.
+    """How one network responds at one temperature: mean entropy and free energy of centred logits,
+    over samples (bootstrap intervals) and by class; None for a class without samples.
     """
 
     temperature: float
@@ -265,7 +282,9 @@ class ResponseAt:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One network's response over a split. form: its raw logits, or those that its method's loss sees (`aligned`)."""
+    """One network's response over a split. form: its raw logits, or those that its method's loss
+    sees (`aligned`).
+    """
 
     label: str
     checkpoint: str
@@ -281,10 +300,11 @@ class Response:
 class PairAt:
     """Student against teacher at one temperature; intervals are bootstrapped over samples.
 
-    entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for entropy and
-    (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where the latter is 0 to float32 rounding.
-    in_range: the paper's condition on the approximation, mean |v|^2 < 0.1 * 2 tau^2 K; necessary, not sufficient, so look at
-    the ratio. kl: mean KL(q||p), nats, without tau^2.
+    entropy: S(z) - S(v). free_energy: F(v) - F(z). second_order: (|v|^2-|z|^2)/(2 K tau^2) for
+    entropy and (|v|^2-|z|^2)/(2 K tau) for free energy; ratio: exact over approximate, None where
+    the latter is 0 to float32 rounding.
+    in_range: the paper's condition on the approximation, mean |v|^2 < 0.1 * 2 tau^2 K; necessary,
+    not sufficient, so look at the ratio. kl: mean KL(q||p), nats, without tau^2.
     by_class: the exact gaps; None for a class without samples.
     """
 
@@ -303,7 +323,9 @@ class PairAt:
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """One student, in one form, against the teacher. agreement: share of samples with equal argmax."""
+    """One student, in one form, against the teacher. agreement: share of samples with equal
+    argmax.
+    """
 
     student: str
     form: Literal["raw", "aligned"]
@@ -313,12 +335,14 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True)
 class GapReport:
-    """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty without students.
+    """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty
+    without students.
 
-    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty where nobody asked. others: where several
-    teachers were given, the reports of all but the first, with their own students; curve: then, or with several students, all pairs by
-    capacity. advice: over all teachers, where it was asked for. seconds: what each part of the work took. warnings: what is left out, and why,
-    one sentence each.
+    explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty
+    where nobody asked. others: where several teachers were given, the reports of all but the first,
+    with their own students; curve: then, or with several students, all pairs by capacity. advice:
+    over all teachers, where it was asked for. seconds: what each part of the work took. warnings:
+    what is left out, and why, one sentence each.
     """
 
     data: str
@@ -358,9 +382,10 @@ class CalibrationCurve:
 
 @dataclass(frozen=True, slots=True)
 class RunAnalysis:
-    """analysis.json of a run: what its report draws besides the curves. confusion: [true][predicted] counts on the test
-    split; calibration by label ("teacher", "student"). gap: of a network trained on labels alone its own responses, without students;
-    matrices and points in it are rounded to four decimals.
+    """analysis.json of a run: what its report draws besides the curves. confusion:
+    [true][predicted] counts on the test split; calibration by label ("teacher", "student"). gap: of
+    a network trained on labels alone its own responses, without students; matrices and points in it
+    are rounded to four decimals.
     """
 
     class_names: tuple[str, ...]

@@ -1,4 +1,6 @@
-"""What every test rests on: which ones are skipped and why, few threads, and no writing outside the test's own folder."""
+"""What every test rests on: which ones are skipped and why, few threads, and no writing outside the
+test's own folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,17 @@ atexit.register(shutil.rmtree, os.environ["KD_CACHE_DIR"], ignore_errors=True)
 
 _SWITCHES = {"slow": "KD_SLOW", "download": "KD_DOWNLOAD", "paper": "KD_PAPER"}
 _DEVICES = {"gpu": 1, "multigpu": 2}
-_OURS = ("KD_RUNS_DIR", "KD_DEBUG", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "COLUMNS", "LINES")
+_OURS = (
+    "KD_RUNS_DIR",
+    "KD_DEBUG",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CI",
+    "GITHUB_ACTIONS",
+    "GITHUB_STEP_SUMMARY",
+    "COLUMNS",
+    "LINES",
+)
 
 
 def _cuda_devices() -> int:
@@ -35,12 +47,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: set {variable}=1 to run it"))
         for marker, least in _DEVICES.items():
             if item.get_closest_marker(marker) and _cuda_devices() < least:
-                item.add_marker(pytest.mark.skip(reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"
+                    )
+                )
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
-    """No variable of the developer's shell changes a result; datasets come from an empty folder unless a test downloads."""
+def _own_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> None:
+    """No variable of the developer's shell changes a result; datasets come from an empty folder
+    unless a test downloads.
+    """
     for name in _OURS:
         monkeypatch.delenv(name, raising=False)
     if not any(request.node.get_closest_marker(name) for name in ("download", "paper")):

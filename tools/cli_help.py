@@ -11,11 +11,16 @@ from kdcli.cli.command import GLOBAL
 
 
 def command_sections() -> Iterator[str]:
-    """One section a command, in the order of `kd --help`, then the options that all of them take."""
+    """One section a command, in the order of `kd --help`, then the options that all of them
+    take.
+    """
     group: Any = command_tree()
     for name, command in _leaves(group, "kd"):
         yield _section(name, command)
-    yield f"## Global options\n\nValid before or after the command.\n\n{_options(group, 'kd', only_global=True)[GLOBAL]}"
+    yield (
+        "## Global options\n\nValid before or after the "
+        f"command.\n\n{_options(group, 'kd', only_global=True)[GLOBAL]}"
+    )
 
 
 def _leaves(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -45,7 +50,9 @@ def _options(command: Any, name: str, *, only_global: bool) -> dict[str, str]:
     panels: dict[str, list[str]] = {}
     for parameter in command.params:
         record = parameter.get_help_record(context)
-        panel = parameter.rich_help_panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
+        panel = parameter.rich_help_panel or (
+            "Arguments" if parameter.param_type_name == "argument" else "Options"
+        )
         if record is not None and (panel == GLOBAL) == only_global:
             panels.setdefault(panel, []).append(f"- `{record[0]}`: {record[1]}")
     return {panel: "\n".join(rows) + "\n" for panel, rows in panels.items()}

@@ -1,4 +1,5 @@
-"""Writes the pages of docs/reference that repeat what the code says, so that they cannot say something else.
+"""Writes the pages of docs/reference that repeat what the code says, so that they cannot say
+something else.
 
 `make docs` writes them; a test holds them to what this module would write.
 """
@@ -23,18 +24,20 @@ NOTE = "<!-- written by `make docs`: change the code, not this page -->\n"
 
 RECIPE_INTRODUCTION = """# Recipes
 
-A recipe is a TOML file. `kd check FILE` validates one and prints every resolved value with its origin; unknown keys are errors.
-A `train-teacher` recipe names its network under `[model]`; a `distill` recipe has `[student]` and `[teacher]` (or several
-`[[teacher]]`). What a recipe leaves out has the default given here.
+A recipe is a TOML file. `kd check FILE` validates one and prints every resolved value with its
+origin; unknown keys are errors. A `train-teacher` recipe names its network under `[model]`; a
+`distill` recipe has `[student]` and `[teacher]` (or several `[[teacher]]`). What a recipe leaves
+out has the default given here.
 
-`extends = "base.toml"` takes another file, relative to this one, as the base. Precedence, from low to high: defaults, the file
-that is extended, the file, the variables `KD_DATA_DIR` and `KD_RUNS_DIR`, `--set`, named flags.
+`extends = "base.toml"` takes another file, relative to this one, as the base. Precedence, from low
+to high: defaults, the file that is extended, the file, the variables `KD_DATA_DIR`
+and `KD_RUNS_DIR`, `--set`, named flags.
 """
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-# ---- types and defaults, in words ------------------------------------------------------------------------------------
+# ---- types and defaults, in words ----------------------------------------------------------------
 
 
 def type_in_words(field: Mapping[str, Any]) -> str:
@@ -42,14 +45,22 @@ def type_in_words(field: Mapping[str, Any]) -> str:
     if "$ref" in field:
         return "section"
     if "anyOf" in field:
-        return " or ".join(type_in_words(option) for option in field["anyOf"] if option.get("type") != "null")
+        return " or ".join(
+            type_in_words(option) for option in field["anyOf"] if option.get("type") != "null"
+        )
     if "enum" in field or "const" in field:
         return " or ".join(f"`{_toml(value)}`" for value in field.get("enum", [field.get("const")]))
     if field.get("type") == "array":
         items = field.get("items") or (field.get("prefixItems") or [{}])[0]
-        count = f"{field['maxItems']} × " if field.get("minItems") == field.get("maxItems") and "maxItems" in field else "list of "
+        count = (
+            f"{field['maxItems']} × "
+            if field.get("minItems") == field.get("maxItems") and "maxItems" in field
+            else "list of "
+        )
         return count + type_in_words(items)
-    bounds = " ".join(f"{sign} {_number(field[key])}" for key, sign in _BOUNDS.items() if key in field)
+    bounds = " ".join(
+        f"{sign} {_number(field[key])}" for key, sign in _BOUNDS.items() if key in field
+    )
     return f"{field.get('type', 'any')} {bounds}".strip()
 
 
@@ -82,7 +93,10 @@ def option_table(model: type[BaseModel], keys: frozenset[str] | None = None) -> 
     """A Markdown table of a model's fields: key, type, default, description."""
     properties = model.model_json_schema().get("properties", {})
     rows = [
-        f"| `{key}` | {type_in_words(properties[key])} | {_default(info)} | {_cell(info.description)} |"
+        (
+            f"| `{key}` | {type_in_words(properties[key])} | {_default(info)} | "
+            f"{_cell(info.description)} |"
+        )
         for key, info in model.model_fields.items()
         if keys is None or key in keys
     ]
@@ -93,7 +107,7 @@ def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")
 
 
-# ---- pages -----------------------------------------------------------------------------------------------------------
+# ---- pages ---------------------------------------------------------------------------------------
 
 
 def recipe_page() -> str:
@@ -113,36 +127,54 @@ def recipe_page() -> str:
         ("[gates]", running.GatesSection),
         ("[report]", running.ReportSection),
     ]
-    parts += [f"## {title}\n\n{inspect.getdoc(section)}\n\n{_section_table(section)}" for title, section in sections]
+    parts += [
+        f"## {title}\n\n{inspect.getdoc(section)}\n\n{_section_table(section)}"
+        for title, section in sections
+    ]
     return "\n".join(parts)
 
 
 def _section_table(section: type[base.Section]) -> str:
     own = {
-        schema.DataSection: "\nOptions of the dataset stand in the same section: `kd datasets NAME` lists them.\n",
-        schema.NetworkSection: "\nArguments of the network stand in the same section: `kd models NAME` lists them.\n",
-        schema.MethodSection: "\nOptions of the method stand in the same section: see [methods](methods.md).\n",
+        schema.DataSection: (
+            "\nOptions of the dataset stand in the same section: `kd datasets NAME` lists them.\n"
+        ),
+        schema.NetworkSection: (
+            "\nArguments of the network stand in the same section: `kd models NAME` lists them.\n"
+        ),
+        schema.MethodSection: (
+            "\nOptions of the method stand in the same section: see [methods](methods.md).\n"
+        ),
     }
     return option_table(section) + own.get(section, "")
 
 
 METHODS_INTRODUCTION = """# Methods
 
-What each method reads, what it trains besides, and whether stored teacher logits serve it: then the teacher's network need not run.
-`kd methods NAME` prints the same as the page that a name leads to; options go under `[method]` in a recipe.
+What each method reads, what it trains besides, and whether stored teacher logits serve it: then the
+teacher's network need not run. `kd methods NAME` prints the same as the page that a name leads to;
+options go under `[method]` in a recipe.
 """
 
 
 def methods_page() -> str:
     """docs/reference/methods.md: a row a method, by family."""
-    found = sorted((catalog.entry("method", name) for name in catalog.names("method")), key=lambda entry: (entry.family, entry.name))
+    found = sorted(
+        (catalog.entry("method", name) for name in catalog.names("method")),
+        key=lambda entry: (entry.family, entry.name),
+    )
     rows = [
-        f"| [{entry.name}](methods/{entry.name}.md) | {entry.family} | {_cell(entry.summary.partition(': ')[2] or entry.summary)} "
-        f"| {_teachers(entry)} | {entry.facts.get('consumes', '')} | {entry.facts.get('trains', 'student')} "
+        f"| [{entry.name}](methods/{entry.name}.md) | {entry.family} | "
+        f"{_cell(entry.summary.partition(': ')[2] or entry.summary)} "
+        f"| {_teachers(entry)} | {entry.facts.get('consumes', '')} | "
+        f"{entry.facts.get('trains', 'student')} "
         f"| {'yes' if entry.facts.get('cacheable') else ''} |"
         for entry in found
     ]
-    head = ["| method | family | idea | teachers | reads | trains | stored logits |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    head = [
+        "| method | family | idea | teachers | reads | trains | stored logits |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     return "\n".join([METHODS_INTRODUCTION, *head, *rows])
 
 
@@ -162,28 +194,53 @@ def method_page(name: str) -> str:
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts)
     table = option_table(options) if options.model_fields else "No options.\n"
     command = f"```text\nkd distill --method {name}\n```"
-    return f"# {name}\n\n**{entry.summary}**\n\n| | |\n| --- | --- |\n{rows}\n\n```text\n{body}\n```\n\n## Options\n\n{table}\n{command}\n\n[All methods](../methods.md)"
+    return (
+        f"# {name}\n\n**{entry.summary}**\n\n| | |\n| --- | --- "
+        f"|\n{rows}\n\n```text\n{body}\n```\n\n## Options\n\n{table}\n{command}\n\n[All "
+        "methods](../methods.md)"
+    )
 
 
 def _teachers(entry: catalog.Entry) -> str:
-    return catalog.teachers_in_words(*(entry.facts.get("teachers") or (1, 1))).removesuffix(" teachers").removesuffix(" teacher")
+    return (
+        catalog.teachers_in_words(*(entry.facts.get("teachers") or (1, 1)))
+        .removesuffix(" teachers")
+        .removesuffix(" teacher")
+    )
 
 
 def _recipes(method: str) -> list[str]:
     """Shipped recipes that are named after a method."""
     folder = REFERENCE.parent.parent / "recipes"
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob(f"*/{method}-*.toml"))
+    return sorted(
+        str(path.relative_to(folder).with_suffix("")) for path in folder.glob(f"*/{method}-*.toml")
+    )
 
 
 _MEANING = {
     Exit.OK: ("done, and every gate passed", "green"),
     Exit.FAILURE: (
-        "it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, unreadable data",
+        (
+            "it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, "
+            "unreadable data"
+        ),
         "look at the log",
     ),
-    Exit.USAGE: ("the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; nothing was started", "fix the call"),
-    Exit.GATE: ("everything worked and a gate was missed; checkpoint and report are complete", "the model is worse than you allow"),
-    Exit.INCOMPLETE: ("`kd sweep`: some cells failed; those that are done are kept", "look at the failed cells, run it again"),
+    Exit.USAGE: (
+        (
+            "the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; "
+            "nothing was started"
+        ),
+        "fix the call",
+    ),
+    Exit.GATE: (
+        "everything worked and a gate was missed; checkpoint and report are complete",
+        "the model is worse than you allow",
+    ),
+    Exit.INCOMPLETE: (
+        "`kd sweep`: some cells failed; those that are done are kept",
+        "look at the failed cells, run it again",
+    ),
     Exit.INTERRUPTED: ("Ctrl-C: the state is saved, and `kd resume RUN` goes on", "run again"),
     Exit.TERMINATED: ("SIGTERM: the state is saved, and `kd resume RUN` goes on", "run again"),
 }
@@ -191,15 +248,24 @@ _MEANING = {
 
 def exit_codes_page() -> str:
     """docs/reference/exit-codes.md: the closed table of exit codes."""
-    rows = [f"| {code.value} | `{code.name}` | {_MEANING[code][0]} | {_MEANING[code][1]} |" for code in Exit]
+    rows = [
+        f"| {code.value} | `{code.name}` | {_MEANING[code][0]} | {_MEANING[code][1]} |"
+        for code in Exit
+    ]
     return "\n".join(
         [
             "# Exit codes\n",
-            "The table is closed: scripts may rely on it. Finer causes are strings in the `code` of each entry of `errors` in `--json`.\n",
+            (
+                "The table is closed: scripts may rely on it. Finer causes are strings in the "
+                "`code` of each entry of `errors` in `--json`.\n"
+            ),
             "| code | name | meaning | in CI |",
             "| ---: | --- | --- | --- |",
             *rows,
-            "\nOnly gates that you asked for, by `[gates]` in the recipe or by a flag such as `--min-accuracy`, can give 3.\n",
+            (
+                "\nOnly gates that you asked for, by `[gates]` in the recipe or by a flag such "
+                "as `--min-accuracy`, can give 3.\n"
+            ),
         ]
     )
 
@@ -208,7 +274,9 @@ def cli_page() -> str:
     """docs/reference/cli.md: every command's help, as `kd COMMAND --help` says it."""
     from tools.cli_help import command_sections
 
-    return "\n".join(["# Command line\n", "Every command prints the same with `--help`.\n", *command_sections()])
+    return "\n".join(
+        ["# Command line\n", "Every command prints the same with `--help`.\n", *command_sections()]
+    )
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -216,7 +284,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "exit-codes.md": exit_codes_page,
     "methods.md": methods_page,
     "recipe.md": recipe_page,
-    **{f"methods/{name}.md": functools.partial(method_page, name) for name in catalog.names("method")},
+    **{
+        f"methods/{name}.md": functools.partial(method_page, name)
+        for name in catalog.names("method")
+    },
 }
 
 

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from kdcli.core import random
 
-_DRAWS = 1 << 16  # drawn at a time: they stay in the cache, where all at once would take 80 MB for 10,000 samples
+# drawn at a time: they stay in the cache, where all at once would take 80 MB for 10,000 samples
+_DRAWS = 1 << 16
 
 
 def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
     """Means of `values` over resamples of the n samples with replacement, [resamples,C] float64.
 
-    All columns share the resamples, so that the difference of two columns is the paired bootstrap of their gap. Resample b
-    depends on (seed, b, n) alone. Counting how often each sample is drawn turns the means into one matrix product.
+    All columns share the resamples, so that the difference of two columns is the paired bootstrap
+    of their gap. Resample b depends on (seed, b, n) alone. Counting how often each sample is drawn
+    turns the means into one matrix product.
 
     Args:
         values: [n,C] float64, one statistic of every sample a column.
@@ -24,11 +26,14 @@ def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
         seed: of the draws.
     """
     n = len(values)
-    return torch.cat([counts @ values / n for counts in resampled_counts(n, resamples=resamples, seed=seed)])
+    return torch.cat(
+        [counts @ values / n for counts in resampled_counts(n, resamples=resamples, seed=seed)]
+    )
 
 
 def resampled_counts(n: int, *, resamples: int, seed: int) -> Iterator[Tensor]:
-    """How often each of n samples is in a resample, some resamples at a time, [rows,n] float64: for statistics that are no means.
+    """How often each of n samples is in a resample, some resamples at a time, [rows,n] float64: for
+    statistics that are no means.
 
     These are the resamples of `resampled_means` with the same seed.
     """

@@ -1,7 +1,8 @@
 """Calibration: does a network that says 90 % get 90 % right?
 
-Counted here rather than by torchmetrics, which gives the error without the bins that the diagram needs, works in float32,
-and takes longer to import than a small run takes to evaluate; it is what the tests compare with.
+Counted here rather than by torchmetrics, which gives the error without the bins that the diagram
+needs, works in float32, and takes longer to import than a small run takes to evaluate; it is what
+the tests compare with.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class _Bins(NamedTuple):
 
 
 def answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every sample the largest probability, whether that class is the true one, and the log-probability of the true one, [n] each,
-    in float64: a block of samples at a time, because a copy of all logits [n,K] may not fit.
+    """Of every sample the largest probability, whether that class is the true one, and the
+    log-probability of the true one, [n] each, in float64: a block of samples at a time, because a
+    copy of all logits [n,K] may not fit.
     """
     parts, rows = [], rows_at_a_time(logits)
     for x, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
@@ -42,7 +44,10 @@ def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
     """Bins are closed on the left, the last one on both sides."""
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
-    sums = (torch.bincount(place, weights=weights, minlength=bins) for weights in (confidence, correct.double()))
+    sums = (
+        torch.bincount(place, weights=weights, minlength=bins)
+        for weights in (confidence, correct.double())
+    )
     return _Bins(torch.bincount(place, minlength=bins), *sums)
 
 
@@ -51,8 +56,8 @@ def _error(binned: _Bins) -> float:
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over equal bins of confidence, weighted by the bins' samples (Guo et al., On calibration of
-    modern neural networks, ICML 2017, eq. 3), in float64.
+    """Mean |accuracy - confidence| over equal bins of confidence, weighted by the bins' samples
+    (Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3), in float64.
 
     Args:
         confidence: [n] float64, the largest probability of each sample.
@@ -83,4 +88,7 @@ def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
 
 
 def _means(sums: Tensor, count: Tensor) -> tuple[float | None, ...]:
-    return tuple(total / size if size else None for total, size in zip(sums.tolist(), count.tolist(), strict=True))
+    return tuple(
+        total / size if size else None
+        for total, size in zip(sums.tolist(), count.tolist(), strict=True)
+    )

@@ -1,15 +1,20 @@
-"""How alike two networks represent the same samples: linear centred kernel alignment, of two taps or stage by stage.
+"""How alike two networks represent the same samples: linear centred kernel alignment, of two taps
+or stage by stage.
 
-Kornblith et al., Similarity of neural network representations revisited, ICML 2019, for features X [n,D1], Y [n,D2] with centred columns:
+Kornblith et al., Similarity of neural network representations revisited, ICML 2019, for features X
+[n,D1], Y [n,D2] with centred columns:
 
     CKA = |Y^T X|_F^2 / (|X^T X|_F |Y^T Y|_F)
 
-1 for features that are equal up to rotation, scale and shift. It is biased: independent features have about sqrt(D1 D2) / n where n
-is far above the dimensions, and nearly 1 where it is far below; take at least 512 samples. The unbiased form adds up HSIC_1 over
-minibatches (Song et al., Feature selection via dependence maximization, JMLR 2012, theorem 2; Nguyen et al., Do wide and deep networks
-learn the same things?, ICLR 2021, equation 3) and needs neither all features at once nor many samples; it may be slightly negative.
+1 for features that are equal up to rotation, scale and shift. It is biased: independent features
+have about sqrt(D1 D2) / n where n is far above the dimensions, and nearly 1 where it is far below;
+take at least 512 samples. The unbiased form adds up HSIC_1 over minibatches (Song et al., Feature
+selection via dependence maximization, JMLR 2012, theorem 2; Nguyen et al., Do wide and deep
+networks learn the same things?, ICLR 2021, equation 3) and needs neither all features at once nor
+many samples; it may be slightly negative.
 
-Maps are flattened to C H W numbers. Pool them first to compare what is represented rather than where; the result's dimensions tell.
+Maps are flattened to C H W numbers. Pool them first to compare what is represented rather than
+where; the result's dimensions tell.
 """
 
 from __future__ import annotations
@@ -26,16 +31,19 @@ from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.explanations import Matrix
 
 _LEAST = 4  # samples that HSIC_1 needs
-_FLAT = 1e-24  # features whose variance is below this share of their mean square vary by rounding alone
+# features whose variance is below this share of their mean square vary by rounding alone
+_FLAT = 1e-24
 _BLOCK = 1024  # rows or columns in float64 at a time
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
-# ---- all samples at once ---------------------------------------------------------------------------------------------
+# ---- all samples at once -------------------------------------------------------------------------
 
 
 class _Side(NamedTuple):
-    """Features [n,D] of one tap as they came, their column means [D] float64, whether they vary, and |X^T X|_F."""
+    """Features [n,D] of one tap as they came, their column means [D] float64, whether they vary,
+    and |X^T X|_F.
+    """
 
     x: Tensor
     mean: Tensor
@@ -44,9 +52,11 @@ class _Side(NamedTuple):
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """Linear CKA of two representations of the same samples, in float64: 0 to 1, and 0 where one of them does not vary.
+    """Linear CKA of two representations of the same samples, in float64: 0 to 1, and 0 where one of
+    them does not vary.
 
-    Works through D1 x D2 or n x n products, whichever is cheaper, and copies neither x nor y as a whole.
+    Works through D1 x D2 or n x n products, whichever is cheaper, and copies neither x nor y as a
+    whole.
 
     Args:
         x: [n,...], flattened to [n,D1].
@@ -60,7 +70,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 def stage_cka(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> StageCka:
-    """Linear CKA of every tap of the student with every tap of the teacher, from all samples at once, by tap name.
+    """Linear CKA of every tap of the student with every tap of the teacher, from all samples at
+    once, by tap name.
 
     Args:
         student: features [n,...] by tap.
@@ -73,8 +84,14 @@ def stage_cka(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> S
     """
     n = _samples(student, teacher)
     if n < 2:
-        raise Incompatible(f"CKA compares how features vary over samples, and there is {n}", hint="give at least 512 samples")
-    first, second = ([_side(f"tap {tap} of the {name}", x) for tap, x in taps.items()] for name, taps in _named(student, teacher))
+        raise Incompatible(
+            f"CKA compares how features vary over samples, and there is {n}",
+            hint="give at least 512 samples",
+        )
+    first, second = (
+        [_side(f"tap {tap} of the {name}", x) for tap, x in taps.items()]
+        for name, taps in _named(student, teacher)
+    )
     return StageCka(
         student_taps=tuple(student),
         teacher_taps=tuple(teacher),
@@ -85,19 +102,31 @@ def stage_cka(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> S
     )
 
 
-def _named(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> tuple[tuple[str, Mapping[str, Tensor]], ...]:
+def _named(
+    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+) -> tuple[tuple[str, Mapping[str, Tensor]], ...]:
     return (("student", student), ("teacher", teacher))
 
 
 def _samples(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> int:
     for name, taps in _named(student, teacher):
         if not taps:
-            raise UsageError(f"no tap of the {name} was given to compare", hint='name some, such as "stage*" or "pooled"')
-    counts = {f"tap {tap} of the {name}": len(x) for name, taps in _named(student, teacher) for tap, x in taps.items()}
+            raise UsageError(
+                f"no tap of the {name} was given to compare",
+                hint='name some, such as "stage*" or "pooled"',
+            )
+    counts = {
+        f"tap {tap} of the {name}": len(x)
+        for name, taps in _named(student, teacher)
+        for tap, x in taps.items()
+    }
     (first, n), *others = counts.items()
     for place, count in others:
         if count != n:
-            raise Incompatible(f"{first} has {n} samples, {place} has {count}", hint="take both from the same pass over the data")
+            raise Incompatible(
+                f"{first} has {n} samples, {place} has {count}",
+                hint="take both from the same pass over the data",
+            )
     return n
 
 
@@ -109,7 +138,10 @@ def _side(place: str, x: Tensor) -> _Side:
     for start in range(0, n, _BLOCK):
         mean += x[start : start + _BLOCK].double().sum(dim=0) / n
         square += x[start : start + _BLOCK].double().square().sum().item()
-    spread = sum((x[start : start + _BLOCK].double() - mean).square().sum().item() for start in range(0, n, _BLOCK))
+    spread = sum(
+        (x[start : start + _BLOCK].double() - mean).square().sum().item()
+        for start in range(0, n, _BLOCK)
+    )
     side = _Side(x, mean, spread > _FLAT * square, 0.0)
     return side._replace(norm=_product(side, side) ** 0.5) if side.varies else side
 
@@ -117,7 +149,9 @@ def _side(place: str, x: Tensor) -> _Side:
 def _flat(x: Tensor, place: str) -> Tensor:
     """Features [n,...] as [n,D], off an accelerator that has no float64."""
     if x.ndim < 2 or x.numel() == 0:
-        raise Incompatible(f"features of {place} have shape {list(x.shape)}, not [n, D] or [n, C, H, W]")
+        raise Incompatible(
+            f"features of {place} have shape {list(x.shape)}, not [n, D] or [n, C, H, W]"
+        )
     x = x.detach().flatten(1)
     return x.cpu() if x.device.type == "mps" else x
 
@@ -149,11 +183,13 @@ def _gram(side: _Side) -> Tensor:
     return gram
 
 
-# ---- batch by batch --------------------------------------------------------------------------------------------------
+# ---- batch by batch ------------------------------------------------------------------------------
 
 
 class _Sums(NamedTuple):
-    """HSIC_1 in one batch, times its samples: of every pair of taps [S,T], and of each side's taps with themselves [S], [T]."""
+    """HSIC_1 in one batch, times its samples: of every pair of taps [S,T], and of each side's taps
+    with themselves [S], [T].
+    """
 
     cross: Tensor
     student: Tensor
@@ -161,10 +197,12 @@ class _Sums(NamedTuple):
 
 
 class MinibatchCka:
-    """Adds up unbiased minibatch CKA of every student tap with every teacher tap, while features pass by.
+    """Adds up unbiased minibatch CKA of every student tap with every teacher tap, while features
+    pass by.
 
-    Keeps a few numbers a batch and nothing else, in float64 and where the features are; waits for the device only in `result`. Batches
-    count by their samples; those of fewer than four are left out.
+    Keeps a few numbers a batch and nothing else, in float64 and where the features are; waits for
+    the device only in `result`. Batches count by their samples; those of fewer than four are left
+    out.
 
         cka = MinibatchCka(("stage1", "pooled"), ("stage1", "stage2", "pooled"))
         for batch in batches: cka.update(student(batch, taps).taps, teacher(batch, taps).taps)
@@ -175,51 +213,74 @@ class MinibatchCka:
         self.taps = (tuple(student_taps), tuple(teacher_taps))
         for name, taps in zip(("student", "teacher"), self.taps, strict=True):
             if not taps:
-                raise UsageError(f"no tap of the {name} was given to compare", hint='name some, such as "stage*" or "pooled"')
+                raise UsageError(
+                    f"no tap of the {name} was given to compare",
+                    hint='name some, such as "stage*" or "pooled"',
+                )
         self._dimensions: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._sums: list[_Sums] = []
-        self._bad: list[Tensor] = []  # [S + T] a batch: the first sample that is not finite, or the number of samples
+        # [S + T] a batch: the first sample that is not finite, or the number of samples
+        self._bad: list[Tensor] = []
         self._sizes: list[int] = []
         self._left_out = 0
 
     def update(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
-        """Take in one batch: features [B,...] by tap; taps that were not named at the start are ignored.
+        """Take in one batch: features [B,...] by tap; taps that were not named at the start are
+        ignored.
 
         Raises:
-            Incompatible: a tap that is missing or changes its size, or different numbers of samples.
+            Incompatible: a tap that is missing or changes its size, or different numbers of
+                samples.
         """
-        sides = [self._pick(number, taps) for number, (_, taps) in enumerate(_named(student, teacher))]
+        sides = [
+            self._pick(number, taps) for number, (_, taps) in enumerate(_named(student, teacher))
+        ]
         size = _samples(*sides)
         dimensions = tuple(tuple(x.shape[1] for x in taps.values()) for taps in sides)
         if self._dimensions is None:
             self._dimensions = dimensions[0], dimensions[1]
         if dimensions != self._dimensions:
-            raise Incompatible(f"features of the taps have {dimensions} numbers a sample in this batch, {self._dimensions} in the first")
+            raise Incompatible(
+                f"features of the taps have {dimensions} numbers a sample in this batch, "
+                f"{self._dimensions} in the first"
+            )
         self._sizes.append(size)
         self._bad.append(torch.stack([_first_bad(x) for taps in sides for x in taps.values()]))
         if size < _LEAST:
             self._left_out += size
             return
-        first, second = (torch.stack([_u_centred(x).flatten() for x in taps.values()]) for taps in sides)
+        first, second = (
+            torch.stack([_u_centred(x).flatten() for x in taps.values()]) for taps in sides
+        )
         scale = size / (size * (size - 3))
-        self._sums.append(_Sums(first @ second.T * scale, first.square().sum(1) * scale, second.square().sum(1) * scale))
+        self._sums.append(
+            _Sums(
+                first @ second.T * scale,
+                first.square().sum(1) * scale,
+                second.square().sum(1) * scale,
+            )
+        )
 
     def _pick(self, number: int, taps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = ("student", "teacher")[number]
         missing = [tap for tap in self.taps[number] if tap not in taps]
         if missing:
-            raise Incompatible(f"the {name} gave no tap {missing[0]}", hint=f"it gave: {', '.join(taps) or 'none'}")
+            raise Incompatible(
+                f"the {name} gave no tap {missing[0]}", hint=f"it gave: {', '.join(taps) or 'none'}"
+            )
         return {tap: _flat(taps[tap], f"tap {tap} of the {name}") for tap in self.taps[number]}
 
     def result(self) -> StageCka:
         """What has been added up so far.
 
         Raises:
-            BadData: no batch of at least four samples, or features that are not finite, named by tap and sample.
+            BadData: no batch of at least four samples, or features that are not finite, named by
+                tap and sample.
         """
         if not self._sums or self._dimensions is None:
             raise BadData(
-                f"CKA needs batches of at least {_LEAST} samples, and there was none in {sum(self._sizes)} samples",
+                f"CKA needs batches of at least {_LEAST} samples, and there was none in "
+                f"{sum(self._sizes)} samples",
                 hint="use larger batches, or more samples",
             )
         self._check_finite()
@@ -237,14 +298,22 @@ class MinibatchCka:
         )
 
     def _check_finite(self) -> None:
-        places = [f"tap {tap} of the {name}" for name, taps in zip(("student", "teacher"), self.taps, strict=True) for tap in taps]
+        places = [
+            f"tap {tap} of the {name}"
+            for name, taps in zip(("student", "teacher"), self.taps, strict=True)
+            for tap in taps
+        ]
         start = 0
         for size, firsts in zip(self._sizes, torch.stack(self._bad).tolist(), strict=True):
             for place, first in zip(places, firsts, strict=True):
                 if first < size:
                     raise BadData(
-                        f"features of {place} are not finite, first for sample {start + first} (counted from 0)",
-                        hint="its training has diverged, or its input has: train it again with a lower optim.lr",
+                        f"features of {place} are not finite, first for sample "
+                        f"{start + first} (counted from 0)",
+                        hint=(
+                            "its training has diverged, or its input has: train it again with a "
+                            "lower optim.lr"
+                        ),
                     )
             start += size
 
@@ -256,10 +325,11 @@ def _first_bad(x: Tensor) -> Tensor:
 
 
 def _u_centred(x: Tensor) -> Tensor:
-    """The linear kernel of features [n,D], U-centred, [n,n] float64: HSIC_1 of two kernels is the inner product of theirs over n (n - 3).
+    """The linear kernel of features [n,D], U-centred, [n,n] float64: HSIC_1 of two kernels is the
+    inner product of theirs over n (n - 3).
 
-    U-centring (Szekely and Rizzo, Annals of Statistics 2014, section 3.1) makes every row and column sum to 0 with a zero diagonal. Being an
-    inner product, it keeps CKA within [-1, 1].
+    U-centring (Szekely and Rizzo, Annals of Statistics 2014, section 3.1) makes every row and
+    column sum to 0 with a zero diagonal. Being an inner product, it keeps CKA within [-1, 1].
     """
     x = x.double()
     square = x.square().sum()
@@ -273,7 +343,9 @@ def _u_centred(x: Tensor) -> Tensor:
 
 
 def _with_interval(sums: _Sums) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA [S,T] and, from two batches on, its normal 95 % interval by the jackknife over batches."""
+    """CKA [S,T] and, from two batches on, its normal 95 % interval by the jackknife over
+    batches.
+    """
     totals = [column.sum(dim=0) for column in sums]
     values, batches = _ratio(*totals), len(sums.cross)
     if batches < 2:

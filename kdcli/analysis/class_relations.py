@@ -1,8 +1,9 @@
 """How alike a network makes its classes: by its answers, and by the weights of its last layer.
 
-Source: Tang et al. 2020, Understanding and improving knowledge distillation (paper 002), section 3.2 and figure 1: (a) and (b) the
-Pearson correlation of probabilities at a low and a higher temperature, (c) after only the largest of each sample were kept,
-(d) the cosines of the weight rows. The contrast between superclasses, the likeness of two matrices and the intervals are ours.
+Source: Tang et al. 2020, Understanding and improving knowledge distillation (paper 002), section
+3.2 and figure 1: (a) and (b) the Pearson correlation of probabilities at a low and a higher
+temperature, (c) after only the largest of each sample were kept, (d) the cosines of the weight
+rows. The contrast between superclasses, the likeness of two matrices and the intervals are ours.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 class CorrelationAccumulator:
-    """Pearson correlation over samples of the K probabilities of a network, from logits that come in parts.
+    """Pearson correlation over samples of the K probabilities of a network, from logits that come
+    in parts.
 
         R_jk = cov(q_j, q_k) / (sd(q_j) sd(q_k)),   q = softmax(v / tau)
 
-    Keeps the mean [K] and the sum of products of deviations [K,K] in float64, joined part by part (Chan, Golub and LeVeque 1983):
-    at high temperatures probabilities differ in their last digits, which raw sums of products would lose.
+    Keeps the mean [K] and the sum of products of deviations [K,K] in float64, joined part by part
+    (Chan, Golub and LeVeque 1983): at high temperatures probabilities differ in their last digits,
+    which raw sums of products would lose.
 
     Args:
         classes: K, at least 3.
         temperature: tau > 0.
-        top_k: keep this many of the largest probabilities of each sample, and give the others an equal share of the rest
-            (figure 1(c), `losses.kd_topk`); None keeps all.
+        top_k: keep this many of the largest probabilities of each sample, and give the others an
+            equal share of the rest (figure 1(c), `losses.kd_topk`); None keeps all.
         label: what messages call the network.
 
     Raises:
@@ -44,13 +47,25 @@ class CorrelationAccumulator:
         Incompatible: fewer than three classes, or fewer than top_k.
     """
 
-    def __init__(self, classes: int, temperature: float, *, top_k: int | None = None, label: str = "the network") -> None:
+    def __init__(
+        self,
+        classes: int,
+        temperature: float,
+        *,
+        top_k: int | None = None,
+        label: str = "the network",
+    ) -> None:
         check_temperatures((temperature,))
         _check_classes(classes, label)
         if top_k is not None and top_k < 1:
-            raise UsageError(f"the number of largest probabilities to keep must be at least 1, got {top_k}")
+            raise UsageError(
+                f"the number of largest probabilities to keep must be at least 1, got {top_k}"
+            )
         if top_k is not None and top_k > classes:
-            raise Incompatible(f"the largest {top_k} probabilities were asked for, and {label} has {classes} classes")
+            raise Incompatible(
+                f"the largest {top_k} probabilities were asked for, and {label} has "
+                f"{classes} classes"
+            )
         self.classes = classes
         self.temperature = temperature
         self.top_k = top_k
@@ -65,11 +80,16 @@ class CorrelationAccumulator:
 
         Raises:
             Incompatible: another number of classes.
-            BadData: no samples, or logits that are not finite; the first such sample is named, counted over all parts.
+            BadData: no samples, or logits that are not finite; the first such sample is named,
+                counted over all parts.
         """
-        check_logits(logits, torch.zeros(len(logits), dtype=torch.int64), label=self._label, start=self.n)
+        check_logits(
+            logits, torch.zeros(len(logits), dtype=torch.int64), label=self._label, start=self.n
+        )
         if logits.shape[1] != self.classes:
-            raise Incompatible(f"{self._label} answers over {logits.shape[1]} classes, not over {self.classes}")
+            raise Incompatible(
+                f"{self._label} answers over {logits.shape[1]} classes, not over {self.classes}"
+            )
         self._mean, self._products = self._mean.to(logits.device), self._products.to(logits.device)
         for first in range(0, len(logits), _ROWS):
             v = logits[first : first + _ROWS].double()
@@ -89,17 +109,25 @@ class CorrelationAccumulator:
         self.n = total
 
     def matrix(self) -> Tensor:
-        """R [K,K] float64, from -1 to 1. A probability that is the same for all samples has zeros, on the diagonal too.
+        """R [K,K] float64, from -1 to 1. A probability that is the same for all samples has zeros,
+        on the diagonal too.
 
         Raises:
-            BadData: fewer than two samples, or logits that are equal over the classes for every sample.
+            BadData: fewer than two samples, or logits that are equal over the classes for every
+                sample.
         """
         if self.n < 2:
-            raise BadData(f"correlations over samples of {self._label} take two samples, there are {self.n}")
+            raise BadData(
+                f"correlations over samples of {self._label} take two samples, there are {self.n}"
+            )
         if self._flat:
             raise BadData(
-                f"logits of {self._label} are constant: every class has the same one, for each of {self.n} samples",
-                hint="this network has learned nothing: train it, or look for dead units before its last layer",
+                f"logits of {self._label} are constant: every class has the same one, for "
+                f"each of {self.n} samples",
+                hint=(
+                    "this network has learned nothing: train it, or look for dead units before "
+                    "its last layer"
+                ),
             )
         deviation = (self._products.diagonal() / self.n).sqrt()
         varies = deviation > _CONSTANT * self._mean
@@ -114,31 +142,42 @@ def _check_classes(classes: int, label: str) -> None:
 
 
 def weight_cosines(weight: Tensor, *, label: str = "the network") -> Tensor:
-    """Cosines between the rows of the last layer's weight [K,D], [K,K] float64; its bias is not used. A row of zeros has zeros,
-    on the diagonal too (paper 002, figure 1(d)).
+    """Cosines between the rows of the last layer's weight [K,D], [K,K] float64; its bias is not
+    used. A row of zeros has zeros, on the diagonal too (paper 002, figure 1(d)).
 
     Raises:
         Incompatible: not a matrix, or fewer than three rows.
         BadData: weights that are not finite; names the class.
     """
     if weight.ndim != 2:
-        raise Incompatible(f"the last layer of {label} has weights of shape {list(weight.shape)}, not [K, D]")
+        raise Incompatible(
+            f"the last layer of {label} has weights of shape {list(weight.shape)}, not [K, D]"
+        )
     _check_classes(len(weight), label)
     finite = torch.isfinite(weight).all(dim=1)
     if not finite.all():
         first = int((~finite).nonzero()[0])
-        raise BadData(f"the last layer's weights of {label} are not finite, first for class {first}", hint="its training has diverged")
+        raise BadData(
+            f"the last layer's weights of {label} are not finite, first for class {first}",
+            hint="its training has diverged",
+        )
     rows = weight.detach().double()
     norm = rows.square().sum(dim=1, keepdim=True).sqrt()
     directions = rows / norm.masked_fill(norm == 0, 1.0)
-    return (directions @ directions.T).clamp_(-1.0, 1.0).diagonal_scatter((norm > 0).double().squeeze(1))
+    return (
+        (directions @ directions.T)
+        .clamp_(-1.0, 1.0)
+        .diagonal_scatter((norm > 0).double().squeeze(1))
+    )
 
 
-# ---- one number of a matrix, and its interval ------------------------------------------------------------------------
+# ---- one number of a matrix, and its interval ----------------------------------------------------
 
 
 class _Pairs(NamedTuple):
-    """Sums over pairs of different classes, and over those of each class: total [S], of_class [K,S]."""
+    """Sums over pairs of different classes, and over those of each class: total [S], of_class
+    [K,S].
+    """
 
     total: Tensor
     of_class: Tensor
@@ -156,9 +195,11 @@ class _Pairs(NamedTuple):
 
 
 def _jackknife(value: float, left_out: Tensor) -> Interval:
-    """Normal interval from the values without each class [K]: Arvesen's jackknife of a mean over pairs (1969, Jackknifing U-statistics).
+    """Normal interval from the values without each class [K]: Arvesen's jackknife of a mean over
+    pairs (1969, Jackknifing U-statistics).
 
-    Pairs share classes, so their number says nothing of how sure their mean is; the number of classes does.
+    Pairs share classes, so their number says nothing of how sure their mean is; the number of
+    classes does.
     """
     n = len(left_out)
     half = _Z95 * ((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt().item()
@@ -166,15 +207,16 @@ def _jackknife(value: float, left_out: Tensor) -> Interval:
 
 
 def contrast(matrix: Tensor, superclass: Tensor) -> Contrast | None:
-    """Mean entry of a matrix [K,K] within superclasses minus across them, over pairs of different classes.
+    """Mean entry of a matrix [K,K] within superclasses minus across them, over pairs of different
+    classes.
 
     Args:
         matrix: symmetric.
         superclass: [K] int64.
 
     Returns:
-        None where all classes are of one superclass, or each is of its own. The interval is None where a class could not be left
-        out without that.
+        None where all classes are of one superclass, or each is of its own. The interval is None
+        where a class could not be left out without that.
 
     Raises:
         Incompatible: not one superclass a class.
@@ -198,19 +240,25 @@ def contrast(matrix: Tensor, superclass: Tensor) -> Contrast | None:
 
 def _check_superclass(superclass: Tensor, classes: int) -> None:
     if superclass.shape != (classes,):
-        raise Incompatible(f"there are superclasses for {list(superclass.shape)} classes, and the network has {classes}")
+        raise Incompatible(
+            f"there are superclasses for {list(superclass.shape)} classes, and the network "
+            f"has {classes}"
+        )
 
 
 def likeness(first: Tensor, second: Tensor) -> tuple[float | None, Interval | None]:
-    """Pearson correlation between the entries of two symmetric matrices [K,K] over the pairs of different classes, and its
-    interval by the jackknife over classes; None where one matrix has the same entry everywhere, interval None where it has once
-    some class is left out, or with fewer than four classes.
+    """Pearson correlation between the entries of two symmetric matrices [K,K] over the pairs of
+    different classes, and its interval by the jackknife over classes; None where one matrix has the
+    same entry everywhere, interval None where it has once some class is left out, or with fewer
+    than four classes.
 
     Raises:
         Incompatible: matrices of two sizes.
     """
     if first.shape != second.shape:
-        raise Incompatible(f"matrices of {len(first)} and of {len(second)} classes cannot be compared")
+        raise Incompatible(
+            f"matrices of {len(first)} and of {len(second)} classes cannot be compared"
+        )
     x, y = (_centred(each.double()) for each in (first, second.to(first.device)))
     sums = _Pairs.of(torch.ones_like(x), x, y, x * x, y * y, x * y)
     value = _correlation(sums.total)
@@ -232,15 +280,21 @@ def _correlation(sums: Tensor) -> Tensor:
     """Of sums [...,6] of 1, x, y, x^2, y^2 and x y, [...]; NaN where x or y does not vary."""
     n, x, y, xx, yy, xy = sums.unbind(-1)
     vx, vy = xx - x * x / n, yy - y * y / n
-    varies = (vx > 1e-20 * n) & (vy > 1e-20 * n)  # entries are at most 1: less than this is rounding
-    return ((xy - x * y / n) / (vx * vy).clamp(min=1e-300).sqrt()).clamp(-1.0, 1.0).masked_fill(~varies, torch.nan)
+    # entries are at most 1: less than this is rounding
+    varies = (vx > 1e-20 * n) & (vy > 1e-20 * n)
+    return (
+        ((xy - x * y / n) / (vx * vy).clamp(min=1e-300).sqrt())
+        .clamp(-1.0, 1.0)
+        .masked_fill(~varies, torch.nan)
+    )
 
 
-# ---- all of it -------------------------------------------------------------------------------------------------------
+# ---- all of it -----------------------------------------------------------------------------------
 
 
 def class_order(classes: int, superclass: Tensor | None) -> tuple[int, ...]:
-    """Class numbers with those of a superclass side by side, in class order within it and without superclasses.
+    """Class numbers with those of a superclass side by side, in class order within it and without
+    superclasses.
 
     Raises:
         Incompatible: not one superclass a class.
@@ -259,10 +313,12 @@ def class_relations(
     keep: bool = True,
     label: str = "the network",
 ) -> ClassRelations:
-    """Both kinds of matrices, in the order of superclasses, with their contrasts and how like the cosines each correlation is.
+    """Both kinds of matrices, in the order of superclasses, with their contrasts and how like the
+    cosines each correlation is.
 
     Args:
-        correlations: have read all samples; usually at a low and at a higher temperature, and one with a top_k.
+        correlations: have read all samples; usually at a low and at a higher temperature, and one
+            with a top_k.
         weight: of the last layer, [K,D]; None leaves out the cosines.
         superclass: [K] int64 where the data have one.
         keep: whether the K^2 entries come back too: with 1,000 classes a million numbers a matrix.
@@ -274,26 +330,41 @@ def class_relations(
     """
     tables = [each.matrix() for each in correlations]
     if weight is not None:
-        tables.append(weight_cosines(weight, label=label).to(tables[0].device if tables else weight.device))
+        tables.append(
+            weight_cosines(weight, label=label).to(tables[0].device if tables else weight.device)
+        )
     if not tables:
-        raise Incompatible(f"neither responses nor weights of {label} were given: classes relate by one of them")
+        raise Incompatible(
+            f"neither responses nor weights of {label} were given: classes relate by one of them"
+        )
     sizes = {len(table) for table in tables}
     if len(sizes) != 1:
-        raise Incompatible(f"{label} has matrices of {sorted(sizes)} classes, and relations are of one set of classes")
+        raise Incompatible(
+            f"{label} has matrices of {sorted(sizes)} classes, and relations are of one set "
+            "of classes"
+        )
     order = class_order(sizes.pop(), superclass)
     sources = [*correlations, *([] if weight is None else [None])]
     return ClassRelations(
         order=order,
         superclass=None if superclass is None else tuple(superclass[list(order)].tolist()),
         matrices=tuple(
-            _matrix(table, source, order=order, superclass=superclass, keep=keep) for table, source in zip(tables, sources, strict=True)
+            _matrix(table, source, order=order, superclass=superclass, keep=keep)
+            for table, source in zip(tables, sources, strict=True)
         ),
-        likeness=() if weight is None else tuple(_likeness(tables, position) for position in range(len(tables) - 1)),
+        likeness=()
+        if weight is None
+        else tuple(_likeness(tables, position) for position in range(len(tables) - 1)),
     )
 
 
 def _matrix(
-    table: Tensor, source: CorrelationAccumulator | None, *, order: Sequence[int], superclass: Tensor | None, keep: bool
+    table: Tensor,
+    source: CorrelationAccumulator | None,
+    *,
+    order: Sequence[int],
+    superclass: Tensor | None,
+    keep: bool,
 ) -> ClassMatrix:
     """source: None for the cosines."""
     place = torch.tensor(order, device=table.device)

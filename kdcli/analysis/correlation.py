@@ -1,4 +1,6 @@
-"""Correlation over samples, of values and of ranks, with intervals; and rank correlation inside each sample."""
+"""Correlation over samples, of values and of ranks, with intervals; and rank correlation inside
+each sample.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +18,45 @@ _FLAT = 1e-12
 
 
 class Correlations(NamedTuple):
-    """Of two statistics over the same samples; None where either is constant, or where there are fewer than three samples."""
+    """Of two statistics over the same samples; None where either is constant, or where there are
+    fewer than three samples.
+    """
 
     pearson: Estimate | None
     spearman: Estimate | None
 
 
 def ranks(x: Tensor) -> Tensor:
-    """Ranks inside each row of x [n,m], from 1, equal values sharing the mean of theirs; [n,m] float64."""
+    """Ranks inside each row of x [n,m], from 1, equal values sharing the mean of theirs; [n,m]
+    float64.
+    """
     ordered, order = x.sort(dim=1)
     places = torch.arange(1.0, x.shape[1] + 1, dtype=torch.float64, device=x.device).expand(x.shape)
     found = torch.empty_like(places).scatter_(1, order, places)
     tied = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
     x, ordered = x[tied], ordered[tied]
-    found[tied] = (torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1).double() / 2
+    found[tied] = (
+        torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1
+    ).double() / 2
     return found
 
 
 def spearman_rows(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman's rank correlation of row i of x [n,m] with row i of y [n,m], [n] float64; NaN where one of the rows is constant."""
+    """Spearman's rank correlation of row i of x [n,m] with row i of y [n,m], [n] float64; NaN where
+    one of the rows is constant.
+    """
     x, y = ranks(x), ranks(y)
     x, y = x - x.mean(dim=-1, keepdim=True), y - y.mean(dim=-1, keepdim=True)
     return _cosine((x * y).sum(-1), x.square().sum(-1), y.square().sum(-1))
 
 
 def correlations(x: Tensor, y: Tensor, *, resamples: int, seed: int) -> Correlations:
-    """Pearson's and Spearman's correlation of x and y over n samples, with 95 % percentile bootstrap intervals over samples.
+    """Pearson's and Spearman's correlation of x and y over n samples, with 95 % percentile
+    bootstrap intervals over samples.
 
-    Ranks are taken anew in every resample, as they would be in another test set: keeping those of the whole set makes the
-    interval wrong. That needs no sort, only running sums of how often each sample was drawn.
+    Ranks are taken anew in every resample, as they would be in another test set: keeping those of
+    the whole set makes the interval wrong. That needs no sort, only running sums of how often each
+    sample was drawn.
 
     Args:
         x: [n] float64, finite.
@@ -71,13 +83,17 @@ def _flat(x: Tensor) -> bool:
 
 
 def _cosine(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """A cosine, product / sqrt(first * second), inside [-1, 1] whatever the rounding; NaN where one of them is not above 0."""
+    """A cosine, product / sqrt(first * second), inside [-1, 1] whatever the rounding; NaN where one
+    of them is not above 0.
+    """
     ratio = (product / (first.clamp(min=0).sqrt() * second.clamp(min=0).sqrt())).clamp(-1.0, 1.0)
     return ratio.masked_fill((first <= 0) | (second <= 0), float("nan"))
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
-    """Columns x, y, x^2, y^2, xy of both in standard units, without which squares of small variations would round away, [n,5]."""
+    """Columns x, y, x^2, y^2, xy of both in standard units, without which squares of small
+    variations would round away, [n,5].
+    """
     x, y = ((each - each.mean()) / each.std(correction=0) for each in (x, y))
     return torch.stack((x, y, x * x, y * y, x * y), dim=1)
 
@@ -89,7 +105,9 @@ def _pearson(counts: Tensor, moments: Tensor) -> Tensor:
 
 
 class _Ranking(NamedTuple):
-    """Samples in the order of their values, and for each sample how many are smaller, and how many are not larger; [n] int64."""
+    """Samples in the order of their values, and for each sample how many are smaller, and how many
+    are not larger; [n] int64.
+    """
 
     order: Tensor
     below: Tensor
@@ -98,7 +116,9 @@ class _Ranking(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> _Ranking:
         ordered, order = x.sort()
-        return cls(order, torch.searchsorted(ordered, x), torch.searchsorted(ordered, x, right=True))
+        return cls(
+            order, torch.searchsorted(ordered, x), torch.searchsorted(ordered, x, right=True)
+        )
 
     def centred(self, counts: Tensor) -> Tensor:
         """Ranks of the samples in resamples with these counts, less their mean, [rows,n]."""
@@ -114,6 +134,10 @@ def _spearman(counts: Tensor, first: _Ranking, second: _Ranking) -> Tensor:
 
 
 def _estimate(whole: Tensor, resampled: Tensor) -> Estimate:
-    """With the resamples in which one side happened to be constant left out; if that is all of them, nothing is known."""
-    low, high = torch.nanquantile(resampled, torch.tensor((0.025, 0.975), dtype=torch.float64)).tolist()
+    """With the resamples in which one side happened to be constant left out; if that is all of
+    them, nothing is known.
+    """
+    low, high = torch.nanquantile(
+        resampled, torch.tensor((0.025, 0.975), dtype=torch.float64)
+    ).tolist()
     return Estimate(whole.item(), *((low, high) if low == low else (-1.0, 1.0)))  # noqa: PLR0124  # NaN alone differs from itself

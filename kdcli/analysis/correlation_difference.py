@@ -1,8 +1,10 @@
-"""How differently two networks relate classes: the difference of their logit correlation matrices (paper 003, Fig. 6).
+"""How differently two networks relate classes: the difference of their logit correlation matrices
+(paper 003, Fig. 6).
 
-What the figure's matrices are the paper does not say. Public notebooks that draw it take the mean logits of each class; the word
-correlation suggests Pearson's, over samples. Both are here. Differs: logits are centred per sample first, because a constant added to
-all logits of a sample changes no probability, yet it would change both matrices.
+What the figure's matrices are the paper does not say. Public notebooks that draw it take the mean
+logits of each class; the word correlation suggests Pearson's, over samples. Both are here. Differs:
+logits are centred per sample first, because a constant added to all logits of a sample changes no
+probability, yet it would change both matrices.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from kdcli.errors import UsageError
 from kdcli.explanations import Matrix
 
 _ROWS = 4096  # samples in float64 at a time
-_FLAT = 1e-24  # a column whose variance is below this share of its mean square varies by rounding alone
+# a column whose variance is below this share of its mean square varies by rounding alone
+_FLAT = 1e-24
 
 
 def correlation_difference(
@@ -34,32 +37,48 @@ def correlation_difference(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> CorrelationDifference:
-    """|M(teacher) - M(student)| for a K x K matrix M of each network's logits, its mean and its largest entry.
+    """|M(teacher) - M(student)| for a K x K matrix M of each network's logits, its mean and its
+    largest entry.
 
     Args:
         z: student logits [n,K].
         v: teacher logits [n,K], same samples.
         targets: [n] int64.
-        of: "class_mean", M[c][k] the mean logit of class k over the samples of class c; "pearson", M[j][k] the correlation of the
-            logits of classes j and k over samples.
-        standardised: divide the centred logits of each sample by their standard deviation (K - 1) first; then neither network's scale
-            matters, as it does not to its predictions.
+        of: "class_mean", M[c][k] the mean logit of class k over the samples of class c; "pearson",
+            M[j][k] the correlation of the logits of classes j and k over samples.
+        standardised: divide the centred logits of each sample by their standard deviation (K - 1)
+            first; then neither network's scale matters, as it does not to its predictions.
         matrices: whether to return them; two of K = 1,000 take 40 MB of JSON.
         student: what messages call the student.
         teacher: what messages call the teacher.
 
     Raises:
         UsageError: another `of`.
-        Incompatible, BadData: see `check_pair`. With two classes centred logits are one number, whose correlations are 1 and -1, and
-            whose standardised form is a sign: these need three.
+        Incompatible, BadData: see `check_pair`. With two classes centred logits are one number,
+            whose correlations are 1 and -1, and whose standardised form is a sign: these need
+            three.
     """
     if of not in {"class_mean", "pearson"}:
         raise UsageError(f'the matrix must be of "class_mean" or "pearson", got {of!r}')
-    check_pair(z, v, targets, student=student, teacher=teacher, classes=3 if of == "pearson" or standardised else 2)
+    check_pair(
+        z,
+        v,
+        targets,
+        student=student,
+        teacher=teacher,
+        classes=3 if of == "pearson" or standardised else 2,
+    )
     classes = z.shape[1]
     make = class_means if of == "class_mean" else pearson
-    first, second = make(v, targets, standardised=standardised), make(z, targets, standardised=standardised)
-    used = torch.bincount(targets, minlength=classes) > 0 if of == "class_mean" else torch.ones(classes, dtype=torch.bool)
+    first, second = (
+        make(v, targets, standardised=standardised),
+        make(z, targets, standardised=standardised),
+    )
+    used = (
+        torch.bincount(targets, minlength=classes) > 0
+        if of == "class_mean"
+        else torch.ones(classes, dtype=torch.bool)
+    )
     difference = (first - second).abs()
     largest = int(difference.argmax())
     return CorrelationDifference(
@@ -76,7 +95,9 @@ def correlation_difference(
 
 
 def class_means(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
-    """Mean centred logits [K,K] float64 by true class; zeros for a class without samples. logits [n,K], targets [n]."""
+    """Mean centred logits [K,K] float64 by true class; zeros for a class without samples. logits
+    [n,K], targets [n].
+    """
     classes = logits.shape[1]
     totals = torch.zeros(classes, classes, dtype=torch.float64)
     for x, y in _blocks(logits, targets, standardised=standardised):
@@ -85,7 +106,9 @@ def class_means(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tenso
 
 
 def pearson(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
-    """Correlations over samples of the columns of centred logits, [K,K] float64; 0 for a constant column, on the diagonal too."""
+    """Correlations over samples of the columns of centred logits, [K,K] float64; 0 for a constant
+    column, on the diagonal too.
+    """
     classes, n = logits.shape[1], len(logits)
     mean, square = torch.zeros(2, classes, dtype=torch.float64)
     for x, _ in _blocks(logits, targets, standardised=standardised):
@@ -99,7 +122,9 @@ def pearson(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
     return (products * scale * scale[:, None]).clamp(-1.0, 1.0)
 
 
-def _blocks(logits: Tensor, targets: Tensor, *, standardised: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(
+    logits: Tensor, targets: Tensor, *, standardised: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Some rows at a time, centred or standardised, in float64."""
     prepare = losses.standardize if standardised else losses.centre
     for start in range(0, len(logits), _ROWS):

@@ -1,4 +1,6 @@
-"""Does a larger teacher make a better student? Students' accuracy and gaps as one side grows, as one curve."""
+"""Does a larger teacher make a better student? Students' accuracy and gaps as one side grows, as
+one curve.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Side = Literal["teacher", "student"]
 
 
 class _Pair(NamedTuple):
-    """A teacher, one of its students, what lies between them, and that at the curve's temperature."""
+    """A teacher, one of its students, what lies between them, and that at the curve's
+    temperature.
+    """
 
     teacher: Response
     student: Response
@@ -39,11 +43,13 @@ def degradation(
     capacity: Mapping[str, float] | None = None,
     measure: str = "parameters",
 ) -> DegradationCurve:
-    """One row a teacher-student pair, ordered by the capacity of the side that varies (paper 000, Table 7; paper 001, Fig. 9).
+    """One row a teacher-student pair, ordered by the capacity of the side that varies (paper 000,
+    Table 7; paper 001, Fig. 9).
 
-    One student against many teachers is one report a teacher, each with the student that it made; many students against one teacher
-    are one report. Capacity is a network's number of parameters unless given. Equal capacities keep the order given, and a label that
-    is there several times, such as a student of several seeds, keeps its rows.
+    One student against many teachers is one report a teacher, each with the student that it made;
+    many students against one teacher are one report. Capacity is a network's number of parameters
+    unless given. Equal capacities keep the order given, and a label that is there several times,
+    such as a student of several seeds, keeps its rows.
 
     Args:
         reports: gaps of teachers to their students, on the same data.
@@ -54,16 +60,26 @@ def degradation(
         measure: what the capacity is; recorded.
 
     Raises:
-        UsageError: no report, no student in this form, a temperature that was not analysed, a network without a capacity, or a capacity
-            that is not a number above 0.
+        UsageError: no report, no student in this form, a temperature that was not analysed, a
+            network without a capacity, or a capacity that is not a number above 0.
         Incompatible: reports on different data, splits or numbers of samples.
     """
     _check_same_data(reports)
     pairs = [pair for report in reports for pair in _pairs(report, form, temperature)]
     if not pairs:
-        raise UsageError(f"no student has {form} logits to put on a degradation curve", hint="give at least one teacher-student pair")
-    sizes = {pair.side(varies).label: _capacity(pair.side(varies), capacity) for pair in pairs} if capacity is not None else {}
-    known = [(sizes.get(pair.side(varies).label, float(pair.side(varies).parameters)), pair) for pair in pairs]
+        raise UsageError(
+            f"no student has {form} logits to put on a degradation curve",
+            hint="give at least one teacher-student pair",
+        )
+    sizes = (
+        {pair.side(varies).label: _capacity(pair.side(varies), capacity) for pair in pairs}
+        if capacity is not None
+        else {}
+    )
+    known = [
+        (sizes.get(pair.side(varies).label, float(pair.side(varies).parameters)), pair)
+        for pair in pairs
+    ]
     known.sort(key=lambda each: each[0])
     accuracies = [pair.student.measures.accuracy for _, pair in known]
     changes = [None, *(after - before for before, after in pairwise(accuracies))]
@@ -74,7 +90,10 @@ def degradation(
         measure=measure,
         form=form,
         temperature=temperature,
-        rows=tuple(_row(pair, size, varies, change) for (size, pair), change in zip(known, changes, strict=True)),
+        rows=tuple(
+            _row(pair, size, varies, change)
+            for (size, pair), change in zip(known, changes, strict=True)
+        ),
         best=best,
         drop=accuracies[best] - accuracies[-1],
         degrades=first.low > last.high,
@@ -84,12 +103,16 @@ def degradation(
 
 def _check_same_data(reports: Sequence[GapReport]) -> None:
     if not reports:
-        raise UsageError("no gap report to take a degradation curve from", hint="give at least one teacher-student pair")
+        raise UsageError(
+            "no gap report to take a degradation curve from",
+            hint="give at least one teacher-student pair",
+        )
     first = reports[0]
     for other in reports[1:]:
         if (other.data, other.split, other.n) != (first.data, first.split, first.n):
             raise Incompatible(
-                f"gaps on the {other.n} samples of {other.data} {other.split} do not belong on one curve with "
+                f"gaps on the {other.n} samples of {other.data} {other.split} do not belong "
+                "on one curve with "
                 f"those on the {first.n} samples of {first.data} {first.split}",
                 hint="analyse all pairs on the same data",
             )
@@ -101,13 +124,19 @@ def _pairs(report: GapReport, form: str, temperature: float) -> Iterator[_Pair]:
             at = next((each for each in pair.at if each.temperature == temperature), None)
             if at is None:
                 given = ", ".join(f"{each.temperature:g}" for each in pair.at)
-                raise UsageError(f"the gap of {student.label} was not analysed at temperature {temperature:g}", hint=f"choose from {given}")
+                raise UsageError(
+                    f"the gap of {student.label} was not analysed at temperature {temperature:g}",
+                    hint=f"choose from {given}",
+                )
             yield _Pair(report.teacher, student, pair, at)
 
 
 def _capacity(network: Response, capacity: Mapping[str, float]) -> float:
     if network.label not in capacity:
-        raise UsageError(f"no capacity was given for {network.label}", hint=f"there is one for: {', '.join(capacity) or 'none'}")
+        raise UsageError(
+            f"no capacity was given for {network.label}",
+            hint=f"there is one for: {', '.join(capacity) or 'none'}",
+        )
     size = capacity[network.label]
     if not (math.isfinite(size) and size > 0):
         raise UsageError(f"the capacity of {network.label} must be a number above 0, got {size}")

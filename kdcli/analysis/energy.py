@@ -1,9 +1,11 @@
-"""Entropy and free energy of logits, sample by sample, and the second-order approximations of their gaps.
+"""Entropy and free energy of logits, sample by sample, and the second-order approximations of their
+gaps.
 
-Letters as in "An energy perspective in knowledge distillation": z student logits, v teacher logits, p and q their
-probabilities at temperature tau, S entropy in nats, F = tau logsumexp(x / tau), S and F linked by F = <x>_p + tau S.
-F moves with a constant added to all logits of a sample, which changes no probability; so logits are centred first,
-always. The derivation, and why Theorem 1 of the paper is off by a factor of 2, is in docs/explanation/energy.md.
+Letters as in "An energy perspective in knowledge distillation": z student logits, v teacher logits,
+p and q their probabilities at temperature tau, S entropy in nats, F = tau logsumexp(x / tau), S and
+F linked by F = <x>_p + tau S. F moves with a constant added to all logits of a sample, which
+changes no probability; so logits are centred first, always. The derivation, and why Theorem 1 of
+the paper is off by a factor of 2, is in docs/explanation/energy.md.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from kdcli.analysis.inputs import rows_at_a_time
 
 
 class Energies(NamedTuple):
-    """One network's energies: entropy [n,J] (nats) and free_energy [n,J] at J temperatures, square_norm [n], all float64 and
-    of centred logits.
+    """One network's energies: entropy [n,J] (nats) and free_energy [n,J] at J temperatures,
+    square_norm [n], all float64 and of centred logits.
     """
 
     entropy: Tensor
@@ -36,27 +38,35 @@ def _blocks(*logits: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def energies(logits: Tensor, temperatures: Sequence[float]) -> Energies:
-    """Entropy and free energy of every sample at every temperature, in one pass over the logits [n,K]."""
+    """Entropy and free energy of every sample at every temperature, in one pass over the logits
+    [n,K].
+    """
     parts = []
     for (x,) in _blocks(logits):
         entropy = torch.stack([losses.entropy(x, temperature=tau) for tau in temperatures], dim=1)
-        free_energy = torch.stack([losses.free_energy(x, temperature=tau) for tau in temperatures], dim=1)
+        free_energy = torch.stack(
+            [losses.free_energy(x, temperature=tau) for tau in temperatures], dim=1
+        )
         parts.append(Energies(entropy, free_energy, x.square().sum(dim=1)))
     return Energies(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def divergence(z: Tensor, v: Tensor, temperatures: Sequence[float]) -> tuple[float, ...]:
-    """Mean KL(q || p) over samples at each temperature, nats, without the loss's tau^2. z, v [n,K]."""
+    """Mean KL(q || p) over samples at each temperature, nats, without the loss's tau^2. z, v
+    [n,K].
+    """
     totals = [0.0] * len(temperatures)
     for student, teacher in _blocks(z, v):
         for position, tau in enumerate(temperatures):
-            totals[position] += losses.kd(student, teacher, temperature=tau).item() / tau**2 * len(student)
+            totals[position] += (
+                losses.kd(student, teacher, temperature=tau).item() / tau**2 * len(student)
+            )
     return tuple(total / len(z) for total in totals)
 
 
 class SecondOrder(NamedTuple):
-    """Approximate gaps: entropy in nats, free_energy in the unit of logits. negligible: equal norms to float32 rounding, so
-    that a ratio to these values would be noise.
+    """Approximate gaps: entropy in nats, free_energy in the unit of logits. negligible: equal norms
+    to float32 rounding, so that a ratio to these values would be noise.
     """
 
     entropy: float
@@ -64,19 +74,27 @@ class SecondOrder(NamedTuple):
     negligible: bool
 
 
-def second_order(student: Energies, teacher: Energies, *, classes: int, temperature: float) -> SecondOrder:
-    """The gaps to second order in 1/tau: G_entropy ~ D / (2 K tau^2), G_f ~ D / (2 K tau), with D = mean |v|^2 - mean |z|^2.
+def second_order(
+    student: Energies, teacher: Energies, *, classes: int, temperature: float
+) -> SecondOrder:
+    """The gaps to second order in 1/tau: G_entropy ~ D / (2 K tau^2), G_f ~ D / (2 K tau), with D =
+    mean |v|^2 - mean |z|^2.
 
-    Good where every |logit| is small beside tau; elsewhere third and higher cumulants of the logits dominate.
+    Good where every |logit| is small beside tau; elsewhere third and higher cumulants of the logits
+    dominate.
     """
     z, v = student.square_norm.mean().item(), teacher.square_norm.mean().item()
     scale = 2.0 * classes * temperature
-    return SecondOrder((v - z) / (scale * temperature), (v - z) / scale, negligible=abs(v - z) <= 1e-6 * (v + z))
+    return SecondOrder(
+        (v - z) / (scale * temperature), (v - z) / scale, negligible=abs(v - z) <= 1e-6 * (v + z)
+    )
 
 
 def in_range(teacher: Energies, *, classes: int, temperature: float) -> bool:
-    """Whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as the paper asks.
+    """Whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as the
+    paper asks.
 
-    Necessary, not sufficient: one logit far above K - 1 others keeps the norm small and the third cumulant large.
+    Necessary, not sufficient: one logit far above K - 1 others keeps the norm small and the third
+    cumulant large.
     """
     return teacher.square_norm.mean().item() < 0.1 * 2.0 * temperature**2 * classes

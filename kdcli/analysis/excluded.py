@@ -1,4 +1,6 @@
-"""What a network makes of classes that it never saw in training: paper 001's measure of what a teacher passes on."""
+"""What a network makes of classes that it never saw in training: paper 001's measure of what a
+teacher passes on.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from kdcli.results import Excluded, ExcludedClass, Interval
 
 
 def excluded(
-    logits: Tensor, targets: Tensor, classes: Sequence[int], class_names: Sequence[str], teacher: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    classes: Sequence[int],
+    class_names: Sequence[str],
+    teacher: Tensor | None = None,
 ) -> Excluded | None:
     """Accuracy on the test images of the missing classes, beside the teacher's.
 
@@ -30,12 +36,19 @@ def excluded(
         return None
     right = correct(logits, targets)
     known = correct(teacher, targets) if teacher is not None else None
-    each = tuple(ExcludedClass(class_names[number], number, *_measured(targets == number, right, known)) for number in classes)
+    each = tuple(
+        ExcludedClass(class_names[number], number, *_measured(targets == number, right, known))
+        for number in classes
+    )
     return Excluded(each, *_measured(torch.isin(targets, torch.tensor(classes)), right, known))
 
 
-def _measured(rows: Tensor, right: Tensor, known: Tensor | None) -> tuple[int, float | None, Interval | None, float | None]:
-    """Over some rows [n] bool: how many they are, accuracy, its interval, and the teacher's accuracy."""
+def _measured(
+    rows: Tensor, right: Tensor, known: Tensor | None
+) -> tuple[int, float | None, Interval | None, float | None]:
+    """Over some rows [n] bool: how many they are, accuracy, its interval, and the teacher's
+    accuracy.
+    """
     n, hits = int(rows.sum()), int(right[rows].sum())
     if n == 0:
         return 0, None, None, None

@@ -1,7 +1,9 @@
-"""The gap between a teacher and its students: entropy and free energy, exact and to second order, with intervals.
+"""The gap between a teacher and its students: entropy and free energy, exact and to second order,
+with intervals.
 
-Signs, so that a student less sure than its teacher has positive gaps: G_entropy = S(student) - S(teacher) and
-G_f = F(teacher) - F(student), with logits centred per sample (see kdcli.analysis.energy).
+Signs, so that a student less sure than its teacher has positive gaps: G_entropy = S(student) -
+S(teacher) and G_f = F(teacher) - F(student), with logits centred per sample (see
+kdcli.analysis.energy).
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ Form = Literal["raw", "aligned"]
 class Responses:
     """What one network answered on a split, and what it is.
 
-    logits: [n,K] raw, in the split's order. aligned: [n,K] as its method's loss sees them beside the teacher's, None where
-    these are the raw ones. measures: of the raw logits.
+    logits: [n,K] raw, in the split's order. aligned: [n,K] as its method's loss sees them beside
+    the teacher's, None where these are the raw ones. measures: of the raw logits.
     """
 
     label: str
@@ -44,8 +46,8 @@ class Responses:
 
 
 class _Spread(NamedTuple):
-    """Statistics over samples of (entropy, free energy) at J temperatures: mean [2,J], resampled [B,2,J], by_class [K,2,J] with
-    NaN for a class without samples.
+    """Statistics over samples of (entropy, free energy) at J temperatures: mean [2,J], resampled
+    [B,2,J], by_class [K,2,J] with NaN for a class without samples.
     """
 
     mean: Tensor
@@ -76,7 +78,8 @@ def compare(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> GapReport:
-    """Entropy and free energy gaps of every student against the teacher, raw and, where it has them, aligned.
+    """Entropy and free energy gaps of every student against the teacher, raw and, where it has
+    them, aligned.
 
     Without students the report is the teacher's response profile over the temperatures.
 
@@ -88,7 +91,8 @@ def compare(
         data: the dataset's name; recorded.
         split: which split the samples are; recorded.
         temperatures: each > 0.
-        bootstrap: resamples behind the 95 % intervals; the same ones for every statistic, so gaps are paired.
+        bootstrap: resamples behind the 95 % intervals; the same ones for every statistic, so gaps
+            are paired.
         seed: of the resamples.
 
     Raises:
@@ -98,7 +102,10 @@ def compare(
     """
     check_temperatures(temperatures)
     if bootstrap < 1:
-        raise UsageError(f"the number of bootstrap resamples must be at least 1, got {bootstrap}", hint="1000 is usual")
+        raise UsageError(
+            f"the number of bootstrap resamples must be at least 1, got {bootstrap}",
+            hint="1000 is usual",
+        )
     _check_networks(teacher, students, targets, class_names)
     forms = [(teacher, "raw", teacher.logits), *_forms(students)]
     sides = _sides(forms, targets, tuple(temperatures), bootstrap=bootstrap, seed=seed)
@@ -115,11 +122,15 @@ def compare(
     )
 
 
-def _check_networks(teacher: Responses, students: Sequence[Responses], targets: Tensor, class_names: Sequence[str]) -> None:
+def _check_networks(
+    teacher: Responses, students: Sequence[Responses], targets: Tensor, class_names: Sequence[str]
+) -> None:
     check_logits(teacher.logits, targets, label=f"teacher {teacher.label}")
     check_class_names(class_names, teacher.logits, label=f"teacher {teacher.label}")
     for student, form, logits in _forms(students):
-        label = f"student {student.label}" if form == "raw" else f"student {student.label} (aligned)"
+        label = (
+            f"student {student.label}" if form == "raw" else f"student {student.label} (aligned)"
+        )
         if logits.shape != teacher.logits.shape:
             raise Incompatible(
                 f"{label} has {_size(logits)}, teacher {teacher.label} has {_size(teacher.logits)}",
@@ -140,12 +151,22 @@ def _forms(students: Sequence[Responses]) -> Iterator[tuple[Responses, Form, Ten
 
 
 def _sides(
-    forms: Sequence[tuple[Responses, Form, Tensor]], targets: Tensor, temperatures: Sequence[float], *, bootstrap: int, seed: int
+    forms: Sequence[tuple[Responses, Form, Tensor]],
+    targets: Tensor,
+    temperatures: Sequence[float],
+    *,
+    bootstrap: int,
+    seed: int,
 ) -> list[_Side]:
     found = [energies(logits, temperatures) for _, _, logits in forms]
-    values = torch.stack([torch.stack((each.entropy, each.free_energy), dim=1) for each in found], dim=1)  # [n,M,2,J]
+    # [n,M,2,J]
+    values = torch.stack(
+        [torch.stack((each.entropy, each.free_energy), dim=1) for each in found], dim=1
+    )
     classes = forms[0][2].shape[1]
-    resampled = resampled_means(values.flatten(1), resamples=bootstrap, seed=seed).view(bootstrap, *values.shape[1:])
+    resampled = resampled_means(values.flatten(1), resamples=bootstrap, seed=seed).view(
+        bootstrap, *values.shape[1:]
+    )
     mean, by_class = values.mean(dim=0), _class_means(values, targets, classes)
     return [
         _Side(owner, form, logits, found[m], _Spread(mean[m], resampled[:, m], by_class[:, m]))
@@ -168,10 +189,13 @@ def _estimates(spread: _Spread, position: int) -> tuple[Estimate, Estimate]:
     return Estimate(means[0], low[0], high[0]), Estimate(means[1], low[1], high[1])
 
 
-def _by_class(spread: _Spread, position: int) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+def _by_class(
+    spread: _Spread, position: int
+) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
     """(entropy, free energy) by class at one temperature; None for a class without samples."""
     entropy, free_energy = (
-        tuple(None if math.isnan(value) else value for value in column) for column in spread.by_class[:, :, position].T.tolist()
+        tuple(None if math.isnan(value) else value for value in column)
+        for column in spread.by_class[:, :, position].T.tolist()
     )
     return entropy, free_energy
 
@@ -179,27 +203,56 @@ def _by_class(spread: _Spread, position: int) -> tuple[tuple[float | None, ...],
 def _response(side: _Side, targets: Tensor, temperatures: Sequence[float]) -> Response:
     owner, known = side.owner, side.owner.measures
     if side.form == "aligned":
-        known = measure(side.logits, targets, split=known.split, selected=known.selected, label=f"student {owner.label} (aligned)")
+        known = measure(
+            side.logits,
+            targets,
+            split=known.split,
+            selected=known.selected,
+            label=f"student {owner.label} (aligned)",
+        )
     at = []
     for position, temperature in enumerate(temperatures):
-        at.append(ResponseAt(temperature, *_estimates(side.spread, position), *_by_class(side.spread, position)))
-    return Response(owner.label, owner.checkpoint, owner.network, owner.parameters, owner.method, side.form, known, tuple(at))
+        at.append(
+            ResponseAt(
+                temperature, *_estimates(side.spread, position), *_by_class(side.spread, position)
+            )
+        )
+    return Response(
+        owner.label,
+        owner.checkpoint,
+        owner.network,
+        owner.parameters,
+        owner.method,
+        side.form,
+        known,
+        tuple(at),
+    )
 
 
 def _pair(student: _Side, teacher: _Side, temperatures: Sequence[float]) -> PairReport:
-    signs = torch.tensor((1.0, -1.0), dtype=torch.float64)[:, None]  # S: student minus teacher; F: teacher minus student
+    # S: student minus teacher; F: teacher minus student
+    signs = torch.tensor((1.0, -1.0), dtype=torch.float64)[:, None]
     gap = _Spread(*((z - v) * signs for z, v in zip(student.spread, teacher.spread, strict=True)))
     divergences = divergence(student.logits, teacher.logits, temperatures)
-    agreement = (student.logits.argmax(dim=1) == teacher.logits.argmax(dim=1)).double().mean().item()
-    at = tuple(_pair_at(gap, student, teacher, position, tau, divergences[position]) for position, tau in enumerate(temperatures))
+    agreement = (
+        (student.logits.argmax(dim=1) == teacher.logits.argmax(dim=1)).double().mean().item()
+    )
+    at = tuple(
+        _pair_at(gap, student, teacher, position, tau, divergences[position])
+        for position, tau in enumerate(temperatures)
+    )
     return PairReport(student.owner.label, student.form, agreement, at)
 
 
-def _pair_at(gap: _Spread, student: _Side, teacher: _Side, position: int, temperature: float, kl: float) -> PairAt:
+def _pair_at(
+    gap: _Spread, student: _Side, teacher: _Side, position: int, temperature: float, kl: float
+) -> PairAt:
     classes = teacher.logits.shape[1]
     entropy, free_energy = _estimates(gap, position)
     entropy_by_class, free_energy_by_class = _by_class(gap, position)
-    approximate = second_order(student.energies, teacher.energies, classes=classes, temperature=temperature)
+    approximate = second_order(
+        student.energies, teacher.energies, classes=classes, temperature=temperature
+    )
     return PairAt(
         temperature=temperature,
         entropy=entropy,
@@ -207,7 +260,9 @@ def _pair_at(gap: _Spread, student: _Side, teacher: _Side, position: int, temper
         entropy_second_order=approximate.entropy,
         free_energy_second_order=approximate.free_energy,
         entropy_ratio=None if approximate.negligible else entropy.value / approximate.entropy,
-        free_energy_ratio=None if approximate.negligible else free_energy.value / approximate.free_energy,
+        free_energy_ratio=None
+        if approximate.negligible
+        else free_energy.value / approximate.free_energy,
         in_range=in_range(teacher.energies, classes=classes, temperature=temperature),
         kl=kl,
         entropy_by_class=entropy_by_class,

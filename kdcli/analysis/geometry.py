@@ -1,7 +1,9 @@
-"""Where a network puts samples in its last hidden layer: a projection on three classes, t-SNE, PCA, and how separate classes are.
+"""Where a network puts samples in its last hidden layer: a projection on three classes, t-SNE, PCA,
+and how separate classes are.
 
-Features are the vector h that feeds the last layer (the tap "pooled"). Samples are drawn by counters, so that a picture depends on the
-seed and the split alone; every class gives as many as it has, up to a limit.
+Features are the vector h that feeds the last layer (the tap "pooled"). Samples are drawn by
+counters, so that a picture depends on the seed and the split alone; every class gives as many as it
+has, up to a limit.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from kdcli.explanations import ClassProjection, Embedding, Points, Silhouette
 from kdcli.results import Estimate
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-_MOST = 2000  # points of t-SNE, PCA and silhouette: distances between all of them are 32 MB, and a picture shows no more
+# points of t-SNE, PCA and silhouette: distances between all of them are 32 MB, and a picture shows
+# no more
+_MOST = 2000
 _BLOCK = 512  # rows of distances at a time
 
 
@@ -41,7 +45,9 @@ def draw(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
 
 
 def _draw_all(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
-    """About `most` samples over all classes, the same number of each that has as many, and never fewer than five."""
+    """About `most` samples over all classes, the same number of each that has as many, and never
+    fewer than five.
+    """
     present = int((torch.bincount(targets) > 0).sum())
     return draw(targets, max(5, most // present), seed=seed, purpose=purpose)
 
@@ -62,28 +68,39 @@ def check_features(features: Tensor, targets: Tensor, *, label: str = "the netwo
         shapes = f"{list(features.shape)} for targets of shape {list(targets.shape)}"
         raise Incompatible(f"{label} has features of shape {shapes}, not [n, D] for [n]")
     if len(features) == 0:
-        raise BadData(f"there are no samples to measure {label} on", hint="choose a split that has some")
+        raise BadData(
+            f"there are no samples to measure {label} on", hint="choose a split that has some"
+        )
     finite = torch.isfinite(features).all(dim=1)
     if not finite.all():
         first = int((~finite).nonzero()[0])
         raise BadData(
-            f"features of {label} are not finite for {int((~finite).sum())} of {len(features)} samples, first for sample {first} "
+            f"features of {label} are not finite for {int((~finite).sum())} of "
+            f"{len(features)} samples, first for sample {first} "
             "(counted from 0)",
-            hint="its training has diverged, or its input has: train it again with a lower optim.lr, and check that picture",
+            hint=(
+                "its training has diverged, or its input has: train it again with a lower "
+                "optim.lr, and check that picture"
+            ),
         )
 
 
-# ---- three classes ---------------------------------------------------------------------------------------------------
+# ---- three classes -------------------------------------------------------------------------------
 
 
-def choose_classes(response: Tensor, class_names: Sequence[str]) -> tuple[tuple[int, int, int], str]:
-    """Three classes worth a look, and why: the pair that the network confuses most, and the class nearest to both.
+def choose_classes(
+    response: Tensor, class_names: Sequence[str]
+) -> tuple[tuple[int, int, int], str]:
+    """Three classes worth a look, and why: the pair that the network confuses most, and the class
+    nearest to both.
 
-    Confusion of a pair is the sum of both mean similarity labels, what the samples of each give to the other; nearness to both the
-    sum of the confusions with each. The paper takes any three; these show most.
+    Confusion of a pair is the sum of both mean similarity labels, what the samples of each give to
+    the other; nearness to both the sum of the confusions with each. The paper takes any three;
+    these show most.
 
     Args:
-        response: mean probabilities [K,K], row the true class: `SimilarityAccumulator.mean_response`.
+        response: mean probabilities [K,K], row the true class:
+            `SimilarityAccumulator.mean_response`.
         class_names: K names.
 
     Raises:
@@ -92,13 +109,17 @@ def choose_classes(response: Tensor, class_names: Sequence[str]) -> tuple[tuple[
     classes = len(response)
     if classes < 3 or response.shape != (classes, classes) or len(class_names) != classes:
         shape = f"{list(response.shape)} and {len(class_names)} names"
-        raise Incompatible(f"three classes are chosen from mean responses [K, K] of three or more and their names, got {shape}")
+        raise Incompatible(
+            "three classes are chosen from mean responses [K, K] of three or more and their "
+            f"names, got {shape}"
+        )
     confusion = (response + response.T).double().fill_diagonal_(-torch.inf)
     a, b = divmod(int(confusion.argmax()), classes)
     c = int((confusion[a] + confusion[b]).argmax())
     share = confusion[a, b].item()
     why = (
-        f"{class_names[a]} and {class_names[b]} are the pair that is confused most (their mean similarity labels add up to "
+        f"{class_names[a]} and {class_names[b]} are the pair that is confused most (their "
+        "mean similarity labels add up to "
         f"{share:.3g}), {class_names[c]} is the class nearest to both"
     )
     return (a, b, c), why
@@ -117,10 +138,12 @@ def project(
 ) -> ClassProjection:
     """Samples of three classes on the plane through their rows of the last layer's weight.
 
-        x = (h - w_a) . e1,   y = (h - w_a) . e2,   e1, e2 = orthonormal basis of (w_b - w_a, w_c - w_a)
+        x = (h - w_a) . e1,   y = (h - w_a) . e2,   e1, e2 = orthonormal basis of (w_b - w_a, w_c -
+        w_a)
 
-    Source: Müller, Kornblith and Hinton 2019, When does label smoothing help?, section 2, as used by paper 001, figures 5 and 7:
-    tight clusters go with a response that has lost its similarity labels. e1 points from w_a to w_b, and w_c lies above that line.
+    Source: Müller, Kornblith and Hinton 2019, When does label smoothing help?, section 2, as used
+    by paper 001, figures 5 and 7: tight clusters go with a response that has lost its similarity
+    labels. e1 points from w_a to w_b, and w_c lies above that line.
 
     Args:
         features: h [n,D].
@@ -145,9 +168,14 @@ def project(
     eligible = torch.isin(targets, torch.tensor(classes)).nonzero().flatten()
     sample = eligible[draw(targets[eligible], most, seed=seed, purpose="projection")]
     member = targets[sample][:, None] == torch.tensor(classes)  # [m,3]
-    missing = [number for number, n in zip(classes, member.sum(dim=0).tolist(), strict=True) if not n]
+    missing = [
+        number for number, n in zip(classes, member.sum(dim=0).tolist(), strict=True) if not n
+    ]
     if missing:
-        raise BadData(f"class {missing[0]} has no samples to project", hint="choose three classes that the split has")
+        raise BadData(
+            f"class {missing[0]} has no samples to project",
+            hint="choose three classes that the split has",
+        )
     xy = (features[sample.to(features.device)].double().cpu() - rows[a]) @ basis
     centres, spread = _spread(xy, member.double(), label)
     return ClassProjection(
@@ -161,14 +189,20 @@ def project(
     )
 
 
-def _check_plane(features: Tensor, weight: Tensor, classes: tuple[int, int, int], label: str) -> None:
+def _check_plane(
+    features: Tensor, weight: Tensor, classes: tuple[int, int, int], label: str
+) -> None:
     if weight.ndim != 2 or weight.shape[1] != features.shape[1]:
         raise Incompatible(
-            f"the last layer of {label} has weights of shape {list(weight.shape)} for features of shape {list(features.shape)}, "
+            f"the last layer of {label} has weights of shape {list(weight.shape)} for "
+            f"features of shape {list(features.shape)}, "
             "not [K, D] for [n, D]"
         )
     if len(set(classes)) != 3 or not all(0 <= number < len(weight) for number in classes):
-        raise UsageError(f"a projection takes three different classes from 0 to {len(weight) - 1}, got {', '.join(map(str, classes))}")
+        raise UsageError(
+            f"a projection takes three different classes from 0 to {len(weight) - 1}, got "
+            f"{', '.join(map(str, classes))}"
+        )
 
 
 def _basis(a: Tensor, b: Tensor, c: Tensor, label: str, classes: tuple[int, int, int]) -> Tensor:
@@ -180,12 +214,16 @@ def _basis(a: Tensor, b: Tensor, c: Tensor, label: str, classes: tuple[int, int,
         if bool((corner.abs() > 1e-9 * edges.abs().amax()).all()):
             return torch.mul(q, corner.sign())  # QR leaves the signs open
     names = ", ".join(map(str, classes))
-    raise Incompatible(f"the weight rows of classes {names} in {label} lie on one line and span no plane", hint="choose other classes")
+    raise Incompatible(
+        f"the weight rows of classes {names} in {label} lie on one line and span no plane",
+        hint="choose other classes",
+    )
 
 
 def _spread(xy: Tensor, member: Tensor, label: str) -> tuple[Tensor, Estimate]:
-    """Centres [3,2] of points xy [m,2] in classes member [m,3], and the spread: mean within-class variance over the mean squared
-    distance of centres. Its standard error is that of the influence function, class sizes given.
+    """Centres [3,2] of points xy [m,2] in classes member [m,3], and the spread: mean within-class
+    variance over the mean squared distance of centres. Its standard error is that of the influence
+    function, class sizes given.
     """
     n = member.sum(dim=0)
     centres = member.T @ xy / n[:, None]
@@ -194,9 +232,14 @@ def _spread(xy: Tensor, member: Tensor, label: str) -> tuple[Tensor, Estimate]:
     others = 3 * centres - centres.sum(dim=0)  # sum of the differences to the two others
     between = (centres * others).sum() / 3  # mean of the three squared distances
     if not between > 1e-18 * (within.sum() + centres.square().sum()):
-        raise BadData(f"features of {label} do not differ between these classes: their centres are in one place")
+        raise BadData(
+            f"features of {label} do not differ between these classes: their centres are in "
+            "one place"
+        )
     spread = within.mean() / between
-    influence = (off.square().sum(dim=1) - member @ within) / 3 - spread * 2 / 3 * ((member @ others) * off).sum(dim=1)
+    influence = (off.square().sum(dim=1) - member @ within) / 3 - spread * 2 / 3 * (
+        (member @ others) * off
+    ).sum(dim=1)
     error = ((member.T @ (influence / between).square()) / n.square()).sum().sqrt()
     return centres, _estimate(spread.item(), error.item(), least=0.0)
 
@@ -210,19 +253,29 @@ def _points(sample: Tensor, labels: Tensor, xy: Tensor) -> Points:
     return Points(tuple(sample.tolist()), tuple(labels.tolist()), tuple(x), tuple(y))
 
 
-# ---- all classes -----------------------------------------------------------------------------------------------------
+# ---- all classes ---------------------------------------------------------------------------------
 
 
-def _drawn(features: Tensor, targets: Tensor, most: int, seed: int, label: str) -> tuple[Tensor, Tensor, Tensor]:
-    """(positions [m], features [m,D] float64 less their mean, labels [m]), on the CPU. The same ones for every picture."""
+def _drawn(
+    features: Tensor, targets: Tensor, most: int, seed: int, label: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(positions [m], features [m,D] float64 less their mean, labels [m]), on the CPU. The same
+    ones for every picture.
+    """
     check_features(features, targets, label=label)
     sample = _draw_all(targets.cpu(), most, seed=seed, purpose="features")
     h = features[sample.to(features.device)].double().cpu()
     h = h - h.mean(dim=0)
     if len(h) < 5:
-        raise BadData(f"there are {len(h)} samples of {label}, and a picture takes at least 5", hint="choose a split that has more")
+        raise BadData(
+            f"there are {len(h)} samples of {label}, and a picture takes at least 5",
+            hint="choose a split that has more",
+        )
     if not h.abs().amax() > 0:
-        raise BadData(f"features of {label} are constant: the same for each of {len(h)} samples", hint="this network has learned nothing")
+        raise BadData(
+            f"features of {label} are constant: the same for each of {len(h)} samples",
+            hint="this network has learned nothing",
+        )
     return sample, h, targets.cpu()[sample]
 
 
@@ -235,10 +288,11 @@ def tsne(
     seed: int = 0,
     label: str = "the network",
 ) -> Embedding:
-    """t-SNE of features [n,D] in two dimensions (paper 003, figure 5); scikit-learn's defaults, started from PCA, a fixed seed.
+    """t-SNE of features [n,D] in two dimensions (paper 003, figure 5); scikit-learn's defaults,
+    started from PCA, a fixed seed.
 
-    Neither distances between clusters nor their sizes mean anything in it: `silhouette` is measured on the features. Takes about
-    ten seconds for 2,000 points.
+    Neither distances between clusters nor their sizes mean anything in it: `silhouette` is measured
+    on the features. Takes about ten seconds for 2,000 points.
 
     Args:
         features: h [n,D].
@@ -249,7 +303,8 @@ def tsne(
         label: what messages call the network.
 
     Raises:
-        Incompatible, BadData: see `check_features`; fewer than five samples, or features that are all the same.
+        Incompatible, BadData: see `check_features`; fewer than five samples, or features that are
+            all the same.
         UsageError: perplexity is not above 0.
     """
     if not (perplexity > 0 and math.isfinite(perplexity)):
@@ -260,14 +315,26 @@ def tsne(
     width = min(perplexity, (len(h) - 1) / 3)
     state = random.key(seed, "tsne") % (1 << 32)
     h = h / h.abs().amax()  # t-SNE is blind to scale, its arithmetic in float32 is not
-    found = TSNE(perplexity=width, init="pca" if h.shape[1] > 1 else "random", random_state=state).fit_transform(h.numpy())
-    return Embedding("tsne", len(features), _points(sample, labels, torch.from_numpy(found)), perplexity=width)
+    found = TSNE(
+        perplexity=width, init="pca" if h.shape[1] > 1 else "random", random_state=state
+    ).fit_transform(h.numpy())
+    return Embedding(
+        "tsne", len(features), _points(sample, labels, torch.from_numpy(found)), perplexity=width
+    )
 
 
-def pca(features: Tensor, targets: Tensor, *, most: int = _MOST, seed: int = 0, label: str = "the network") -> Embedding:
+def pca(
+    features: Tensor,
+    targets: Tensor,
+    *,
+    most: int = _MOST,
+    seed: int = 0,
+    label: str = "the network",
+) -> Embedding:
     """The two directions in which the drawn features vary most; arguments and errors as `tsne`'s.
 
-    Signs are such that the entry of a direction that is largest in size is positive. A single feature leaves y at 0.
+    Signs are such that the entry of a direction that is largest in size is positive. A single
+    feature leaves y at 0.
     """
     sample, h, labels = _drawn(features, targets, most, seed, label)
     axes, explained = _principal(h)
@@ -275,8 +342,8 @@ def pca(features: Tensor, targets: Tensor, *, most: int = _MOST, seed: int = 0, 
 
 
 def _principal(h: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """The two directions [2,D] of most variance of centred h [m,D], and their shares of it; from the smaller of the two Gram matrices.
-    A direction without variance is zero.
+    """The two directions [2,D] of most variance of centred h [m,D], and their shares of it; from
+    the smaller of the two Gram matrices. A direction without variance is zero.
     """
     tall = len(h) >= h.shape[1]
     values, vectors = torch.linalg.eigh(h.T @ h if tall else h @ h.T)
@@ -284,20 +351,34 @@ def _principal(h: Tensor) -> tuple[Tensor, tuple[float, float]]:
     axes = axes if tall else axes @ h
     axes = torch.cat((axes, torch.zeros(2 - len(axes), h.shape[1], dtype=h.dtype)))
     shares = [*(values / values.sum()).tolist(), 0.0][:2]
-    axes = torch.stack([axis / axis.norm() if share > 1e-14 else torch.zeros_like(axis) for axis, share in zip(axes, shares, strict=True)])
+    axes = torch.stack(
+        [
+            axis / axis.norm() if share > 1e-14 else torch.zeros_like(axis)
+            for axis, share in zip(axes, shares, strict=True)
+        ]
+    )
     signs = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
     return axes * signs, (shares[0], shares[1])
 
 
 def silhouette(
-    features: Tensor, targets: Tensor, *, classes: int | None = None, most: int = _MOST, seed: int = 0, label: str = "the network"
+    features: Tensor,
+    targets: Tensor,
+    *,
+    classes: int | None = None,
+    most: int = _MOST,
+    seed: int = 0,
+    label: str = "the network",
 ) -> Silhouette:
-    """How separate classes are in features [n,D]: mean over samples of the silhouette coefficient with Euclidean distances.
+    """How separate classes are in features [n,D]: mean over samples of the silhouette coefficient
+    with Euclidean distances.
 
-        s = (b - a) / max(a, b),   a = mean distance to the others of its class, b = least mean distance to those of another class
+        s = (b - a) / max(a, b),   a = mean distance to the others of its class, b = least mean
+        distance to those of another class
 
-    Source: Rousseeuw 1987, Silhouettes. s = 0 for a sample alone in its class, and where a = b = 0. Over the samples drawn, as in
-    `tsne`: about `most`, the same number of each class that has as many.
+    Source: Rousseeuw 1987, Silhouettes. s = 0 for a sample alone in its class, and where a = b = 0.
+    Over the samples drawn, as in `tsne`: about `most`, the same number of each class that has as
+    many.
 
     Args:
         features: h [n,D].
@@ -314,12 +395,17 @@ def silhouette(
     number = max(int(y.max()) + 1, classes or 0)
     count = torch.bincount(y, minlength=number)
     if int((count > 0).sum()) < 2:
-        raise BadData(f"samples of {label} are of one class, and how separate classes are takes two", hint="choose another split")
+        raise BadData(
+            f"samples of {label} are of one class, and how separate classes are takes two",
+            hint="choose another split",
+        )
     s = torch.cat([_coefficients(h, y, count, first) for first in range(0, len(h), _BLOCK)])
     error = (s.var(unbiased=True) / len(s)).sqrt().item()
     value = s.mean().item()
     sums = torch.bincount(y, weights=s, minlength=number).tolist()
-    by_class = tuple(total / n if n else None for total, n in zip(sums, count.tolist(), strict=True))
+    by_class = tuple(
+        total / n if n else None for total, n in zip(sums, count.tolist(), strict=True)
+    )
     interval = Estimate(value, max(-1.0, value - _Z95 * error), min(1.0, value + _Z95 * error))
     return Silhouette(interval, len(h), len(features), by_class)
 

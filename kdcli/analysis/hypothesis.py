@@ -1,6 +1,8 @@
-"""What distilling a network amounts to: the distillation hypothesis of paper 001 as a rule with numbers.
+"""What distilling a network amounts to: the distillation hypothesis of paper 001 as a rule with
+numbers.
 
-Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network compression, figures 2 and 10.
+Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network
+compression, figures 2 and 10.
 """
 
 from __future__ import annotations
@@ -13,18 +15,22 @@ from kdcli.errors import UsageError
 from kdcli.explanations import ClassEffect, Effect, Hypothesis, SimilarityAt, Thresholds
 
 
-def hypothesis(at: SimilarityAt, *, thresholds: Thresholds | None = None, smaller_teacher: float | None = None) -> Hypothesis:
-    """What distilling this network amounts to: distillation, regularisation, or label smoothing (paper 001, figure 2).
+def hypothesis(
+    at: SimilarityAt, *, thresholds: Thresholds | None = None, smaller_teacher: float | None = None
+) -> Hypothesis:
+    """What distilling this network amounts to: distillation, regularisation, or label smoothing
+    (paper 001, figure 2).
 
-    The paper draws a picture without numbers; the rule and the limits are ours, and both come back with the verdict. Row variance
-    is no part of it: in the paper's own tables it is the same for the good and the bad teacher. Nor does entropy alone decide:
-    label smoothing may have any. The verdicts by class say more than the one over all.
+    The paper draws a picture without numbers; the rule and the limits are ours, and both come back
+    with the verdict. Row variance is no part of it: in the paper's own tables it is the same for
+    the good and the bad teacher. Nor does entropy alone decide: label smoothing may have any. The
+    verdicts by class say more than the one over all.
 
     Args:
         at: at the temperature to judge, the paper's 9 by default.
         thresholds: the limits; the defaults of Thresholds if None.
-        smaller_teacher: relative entropy, at the same temperature and on the same samples, of a smaller teacher known to be good;
-            takes the place of thresholds.entropy.
+        smaller_teacher: relative entropy, at the same temperature and on the same samples, of a
+            smaller teacher known to be good; takes the place of thresholds.entropy.
 
     Raises:
         UsageError: limits that are not 0 < constant <= varied and 0 <= entropy <= 1.
@@ -34,14 +40,23 @@ def hypothesis(at: SimilarityAt, *, thresholds: Thresholds | None = None, smalle
         limits = replace(limits, entropy=smaller_teacher, entropy_from="a smaller teacher")
     if not (0 < limits.constant <= limits.varied < math.inf and 0 <= limits.entropy <= 1):
         raise UsageError(
-            "limits of the distillation hypothesis must be 0 < constant <= varied and 0 <= entropy <= 1, got "
+            "limits of the distillation hypothesis must be 0 < constant <= varied and 0 <= "
+            "entropy <= 1, got "
             f"{limits.constant}, {limits.varied} and {limits.entropy}"
         )
     scale = math.log(at.classes)
     by_class = []
     for each in at.by_class:
         relative = each.entropy / scale
-        by_class.append(ClassEffect(each.number, each.n, effect(relative, each.column_cv, limits), relative, each.column_cv))
+        by_class.append(
+            ClassEffect(
+                each.number,
+                each.n,
+                effect(relative, each.column_cv, limits),
+                relative,
+                each.column_cv,
+            )
+        )
     return Hypothesis(
         temperature=at.temperature,
         effect=effect(at.relative_entropy.value, at.column_cv, limits),

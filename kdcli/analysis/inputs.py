@@ -1,4 +1,6 @@
-"""What every analysis asks of its logits, checked once and named by network, before a NaN or a shape can spoil a mean."""
+"""What every analysis asks of its logits, checked once and named by network, before a NaN or a
+shape can spoil a mean.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ _ENTRIES = 1 << 20  # of [n,K] at a time: 8 MB in float64, whatever K
 
 
 def rows_at_a_time(logits: Tensor) -> int:
-    """How many samples of [n,K] to take at a time, where what is made of them on the way would not fit for all."""
+    """How many samples of [n,K] to take at a time, where what is made of them on the way would not
+    fit for all.
+    """
     return max(_ENTRIES // logits.shape[1], 1)
 
 
-def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0) -> None:
+def check_logits(
+    logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0
+) -> None:
     """Refuse logits that no analysis can use.
 
     Args:
@@ -32,16 +38,22 @@ def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network",
         BadData: no samples, logits that are NaN or infinite, or targets that are not classes.
     """
     _check_shapes(logits, targets, label)
-    finite = torch.cat([torch.isfinite(rows).all(dim=1) for rows in logits.split(rows_at_a_time(logits))])  # type: ignore[no-untyped-call]
+    blocks = logits.split(rows_at_a_time(logits))  # type: ignore[no-untyped-call]
+    finite = torch.cat([torch.isfinite(rows).all(dim=1) for rows in blocks])
     if not finite.all():
         first = start + int(torch.nonzero(~finite)[0])
         raise BadData(
-            f"logits of {label} are not finite for {int((~finite).sum())} of {len(logits)} samples, first for sample {first} (counted from 0)",
-            hint="its training has diverged, or its input has: train it again with a lower optim.lr, and check that picture",
+            f"logits of {label} are not finite for {int((~finite).sum())} of {len(logits)} "
+            f"samples, first for sample {first} (counted from 0)",
+            hint=(
+                "its training has diverged, or its input has: train it again with a lower "
+                "optim.lr, and check that picture"
+            ),
         )
     if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
         raise BadData(
-            f"labels run from {int(targets.min())} to {int(targets.max())}, but {label} predicts classes 0 to {logits.shape[1] - 1}",
+            f"labels run from {int(targets.min())} to {int(targets.max())}, but {label} "
+            f"predicts classes 0 to {logits.shape[1] - 1}",
             hint="evaluate a network on the data that it was trained for",
         )
 
@@ -49,12 +61,18 @@ def check_logits(logits: Tensor, targets: Tensor, *, label: str = "the network",
 def _check_shapes(logits: Tensor, targets: Tensor, label: str) -> None:
     if logits.ndim != 2 or targets.ndim != 1 or len(logits) != len(targets):
         raise Incompatible(
-            f"{label} has logits of shape {list(logits.shape)} for targets of shape {list(targets.shape)}, not [n, K] for [n]"
+            f"{label} has logits of shape {list(logits.shape)} for targets of shape "
+            f"{list(targets.shape)}, not [n, K] for [n]"
         )
     if logits.shape[1] < 2:
-        raise Incompatible(f"{label} has {logits.shape[1]} class, and probabilities over fewer than 2 classes carry no information")
+        raise Incompatible(
+            f"{label} has {logits.shape[1]} class, and probabilities over fewer than 2 "
+            "classes carry no information"
+        )
     if len(logits) == 0:
-        raise BadData(f"there are no samples to measure {label} on", hint="choose a split that has some")
+        raise BadData(
+            f"there are no samples to measure {label} on", hint="choose a split that has some"
+        )
 
 
 def check_temperatures(temperatures: Sequence[float]) -> None:
@@ -64,10 +82,15 @@ def check_temperatures(temperatures: Sequence[float]) -> None:
         UsageError: as said.
     """
     if not temperatures:
-        raise UsageError("no temperature given", hint="give at least one, such as --temperature 1,4")
+        raise UsageError(
+            "no temperature given", hint="give at least one, such as --temperature 1,4"
+        )
     for temperature in temperatures:
         if not (math.isfinite(temperature) and temperature > 0):
-            raise UsageError(f"a temperature must be a number greater than 0, got {temperature}", hint="use --temperature 1,4")
+            raise UsageError(
+                f"a temperature must be a number greater than 0, got {temperature}",
+                hint="use --temperature 1,4",
+            )
 
 
 def check_class_names(class_names: Sequence[str], logits: Tensor, *, label: str) -> None:

@@ -1,4 +1,6 @@
-"""How good a network is: accuracy, likelihood, calibration and energies of one split, and whether two networks differ."""
+"""How good a network is: accuracy, likelihood, calibration and energies of one split, and whether
+two networks differ.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ def measure(
 def rank(logits: Tensor, targets: Tensor) -> Tensor:
     """How many classes each sample puts before its true one, [n] int64; 0 is a correct answer.
 
-    Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree about ties.
+    Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree
+    about ties.
     """
     classes, rows = torch.arange(logits.shape[1]), rows_at_a_time(logits)
     found = []
@@ -77,7 +80,9 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     return rank(logits, targets) == 0
 
 
-def per_class_accuracy(logits: Tensor, targets: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+def per_class_accuracy(
+    logits: Tensor, targets: Tensor, class_names: Sequence[str]
+) -> dict[str, float]:
     """Accuracy by class name, in class order; a class without samples is left out.
 
     Names that several classes share (ImageNet has some) get the class number in brackets.
@@ -92,12 +97,16 @@ def per_class_accuracy(logits: Tensor, targets: Tensor, class_names: Sequence[st
     count = torch.bincount(targets, minlength=classes).tolist()
     hits = torch.bincount(targets[correct(logits, targets)], minlength=classes).tolist()
     shared = Counter(class_names)
-    names = [name if shared[name] == 1 else f"{name} ({number})" for number, name in enumerate(class_names)]
+    names = [
+        name if shared[name] == 1 else f"{name} ({number})"
+        for number, name in enumerate(class_names)
+    ]
     return {name: hit / size for name, hit, size in zip(names, hits, count, strict=True) if size}
 
 
 def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
-    """p-value of McNemar's exact two-sided test that two networks are equally accurate on the same samples.
+    """p-value of McNemar's exact two-sided test that two networks are equally accurate on the same
+    samples.
 
     Args:
         correct_a: [n] bool, as `correct` gives it.
@@ -107,11 +116,17 @@ def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
         Incompatible: they are not of one length.
     """
     if correct_a.shape != correct_b.shape:
-        raise Incompatible(f"two networks were measured on {len(correct_a)} and {len(correct_b)} samples, not on the same ones")
+        raise Incompatible(
+            f"two networks were measured on {len(correct_a)} and {len(correct_b)} samples, "
+            "not on the same ones"
+        )
     only_a = int((correct_a & ~correct_b).sum())
     only_b = int((correct_b & ~correct_a).sum())
     if only_a + only_b == 0:
         return 1.0
-    from scipy.special import bdtr  # the binomial distribution; scipy.stats has the same test and takes two seconds to import
+    # the binomial distribution; scipy.stats has the same test and takes two seconds to import
+    from scipy.special import (
+        bdtr,
+    )
 
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))

@@ -1,4 +1,6 @@
-"""What a comparison of two networks asks of their logits, checked once, with the network and the sample named."""
+"""What a comparison of two networks asks of their logits, checked once, with the network and the
+sample named.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,17 @@ from kdcli.errors import BadData, Incompatible, UsageError
 STUDENT, TEACHER = "the student", "the teacher"
 
 
-def check_pair(z: Tensor, v: Tensor, targets: Tensor, *, student: str = STUDENT, teacher: str = TEACHER, classes: int = 2) -> None:
-    """Refuse two networks' logits [n,K] that cannot be compared sample by sample and class by class.
+def check_pair(
+    z: Tensor,
+    v: Tensor,
+    targets: Tensor,
+    *,
+    student: str = STUDENT,
+    teacher: str = TEACHER,
+    classes: int = 2,
+) -> None:
+    """Refuse two networks' logits [n,K] that cannot be compared sample by sample and class by
+    class.
 
     Args:
         z: student logits.
@@ -28,7 +39,8 @@ def check_pair(z: Tensor, v: Tensor, targets: Tensor, *, student: str = STUDENT,
     """
     if z.shape != v.shape:
         raise Incompatible(
-            f"{student} has logits of shape {list(z.shape)}, {teacher} of shape {list(v.shape)} (samples, classes)",
+            f"{student} has logits of shape {list(z.shape)}, {teacher} of shape "
+            f"{list(v.shape)} (samples, classes)",
             hint="compare two networks that answered the same samples over the same classes",
         )
     for logits, label in ((z, student), (v, teacher)):
@@ -44,7 +56,10 @@ def check_classes(logits: Tensor, least: int, *, label: str) -> None:
         Incompatible: as said.
     """
     if logits.shape[1] < least:
-        raise Incompatible(f"{label} has {logits.shape[1]} classes, and this comparison of classes needs at least {least}")
+        raise Incompatible(
+            f"{label} has {logits.shape[1]} classes, and this comparison of classes needs at "
+            f"least {least}"
+        )
 
 
 def check_varied(logits: Tensor, *, label: str) -> None:
@@ -55,8 +70,12 @@ def check_varied(logits: Tensor, *, label: str) -> None:
     """
     if bool((logits.amax(dim=1) == logits.amin(dim=1)).all()):
         raise BadData(
-            f"logits of {label} are constant: in every sample all {logits.shape[1]} classes have the same",
-            hint="it has learnt nothing, or its last layer was not loaded: check its accuracy with kd evaluate",
+            f"logits of {label} are constant: in every sample all {logits.shape[1]} classes "
+            "have the same",
+            hint=(
+                "it has learnt nothing, or its last layer was not loaded: check its accuracy "
+                "with kd evaluate"
+            ),
         )
 
 
@@ -67,7 +86,10 @@ def check_resamples(resamples: int) -> None:
         UsageError: as said.
     """
     if resamples < 1:
-        raise UsageError(f"the number of bootstrap resamples must be at least 1, got {resamples}", hint="1000 is usual")
+        raise UsageError(
+            f"the number of bootstrap resamples must be at least 1, got {resamples}",
+            hint="1000 is usual",
+        )
 
 
 def check_finite(values: Tensor, what: str, *, rows: str = "sample") -> None:
@@ -80,6 +102,9 @@ def check_finite(values: Tensor, what: str, *, rows: str = "sample") -> None:
     if not finite.all():
         first = int(torch.nonzero(~finite)[0])
         raise BadData(
-            f"{what} are not finite for {int((~finite).sum())} of {len(values)}, first for {rows} {first} (counted from 0)",
-            hint="its training has diverged, or its input has: train it again with a lower optim.lr",
+            f"{what} are not finite for {int((~finite).sum())} of {len(values)}, first for "
+            f"{rows} {first} (counted from 0)",
+            hint=(
+                "its training has diverged, or its input has: train it again with a lower optim.lr"
+            ),
         )

@@ -1,8 +1,10 @@
-"""What distillation does to a student's gradients, sample by sample, and to the geometry of its last layer.
+"""What distillation does to a student's gradients, sample by sample, and to the geometry of its
+last layer.
 
-Two propositions of paper 002 (Tang et al., Understanding and improving knowledge distillation, arXiv:2002.03532), measured.
-Prop. 2: distillation multiplies the gradient of cross-entropy by a factor that is larger, on average, where the teacher is surer of
-the label. Prop. 1: at the optimum, the wrong classes that the teacher finds likelier have weights nearer to the features.
+Two propositions of paper 002 (Tang et al., Understanding and improving knowledge distillation,
+arXiv:2002.03532), measured. Prop. 2: distillation multiplies the gradient of cross-entropy by a
+factor that is larger, on average, where the teacher is surer of the label. Prop. 1: at the optimum,
+the wrong classes that the teacher finds likelier have weights nearer to the features.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from kdcli.comparisons import DistanceRanks, GradientRescaling, RescalingBin
 from kdcli.errors import Incompatible, UsageError
 from kdcli.results import Estimate
 
-LEAST_MISS = 1e-6  # a sample whose label has all but this has no gradient that a ratio to it would tell anything about
+# a sample whose label has all but this has no gradient that a ratio to it would tell anything about
+LEAST_MISS = 1e-6
 _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
 
 
 class Factors(NamedTuple):
-    """What `factors` finds of every sample, [n] float64: w_t; q_t at tau; 1 - p_t at temperature 1, to full relative precision."""
+    """What `factors` finds of every sample, [n] float64: w_t; q_t at tau; 1 - p_t at temperature 1,
+    to full relative precision.
+    """
 
     w: Tensor
     confidence: Tensor
@@ -34,14 +39,24 @@ class Factors(NamedTuple):
 
 
 def factors(
-    z: Tensor, v: Tensor, targets: Tensor, *, temperature: float, weight: float, ce_weight: float, t_squared: bool = True
+    z: Tensor,
+    v: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float,
+    weight: float,
+    ce_weight: float,
+    t_squared: bool = True,
 ) -> Factors:
-    """The factor by which distillation rescales the gradient at the label's logit, of every sample. Nothing is checked.
+    """The factor by which distillation rescales the gradient at the label's logit, of every sample.
+    Nothing is checked.
 
-        D_k = ce_weight (p_k(1) - y_k) + weight tau^(1 or -1) (p_k - q_k),   d_k = p_k(1) - y_k,   w_t = D_t / d_t
+        D_k = ce_weight (p_k(1) - y_k) + weight tau^(1 or -1) (p_k - q_k),   d_k = p_k(1) - y_k,
+        w_t = D_t / d_t
 
-    with p, q at tau and p(1) at temperature 1. Since D and d both sum to 0 over the classes, w_t is also the ratio of their sums over
-    k != t. Source: paper 002, equation 3 and Prop. 2, whose weights are 1 - lambda and lambda and whose exponent is -1.
+    with p, q at tau and p(1) at temperature 1. Since D and d both sum to 0 over the classes, w_t is
+    also the ratio of their sums over k != t. Source: paper 002, equation 3 and Prop. 2, whose
+    weights are 1 - lambda and lambda and whose exponent is -1.
 
     Args:
         z: student logits [n,K].
@@ -62,14 +77,17 @@ def factors(
         _, miss = _split(student.double(), label)
         _, student_miss = _split(student.double() / temperature, label)
         confidence, teacher_miss = _split(teacher.double() / temperature, label)
-        # q_t - p_t as a difference of what each side leaves over, which keeps its digits where both are near 1
-        parts.append(Factors(ce_weight + scale * (student_miss - teacher_miss) / miss, confidence, miss))
+        # q_t - p_t as a difference of what each side leaves over, which keeps its digits where both
+        # are near 1
+        parts.append(
+            Factors(ce_weight + scale * (student_miss - teacher_miss) / miss, confidence, miss)
+        )
     return Factors(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _split(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n]. The second is summed over the other classes: subtraction would leave no
-    digits of a small one.
+    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n]. The second is summed over the other classes:
+    subtraction would leave no digits of a small one.
     """
     total = x.logsumexp(1)
     others = x.scatter(1, label[:, None], -math.inf).logsumexp(1)
@@ -91,7 +109,8 @@ def rescaling(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> GradientRescaling:
-    """Gradient rescaling over a split, and how it goes with the teacher's confidence. Training samples are what it is about.
+    """Gradient rescaling over a split, and how it goes with the teacher's confidence. Training
+    samples are what it is about.
 
     Args:
         z: student logits [n,K].
@@ -101,7 +120,8 @@ def rescaling(
         weight: of the distillation term, lambda.
         ce_weight: of the cross-entropy; 1 - weight, at least 0, unless given.
         t_squared: whether the loss multiplies the distillation term by tau^2.
-        bins: most points of the curve; each has about as many samples, at least 10, and equal confidences are never parted.
+        bins: most points of the curve; each has about as many samples, at least 10, and equal
+            confidences are never parted.
         bootstrap: resamples behind the intervals.
         seed: of the resamples.
         student: what messages call the student.
@@ -116,12 +136,24 @@ def rescaling(
     ce_weight = max(0.0, 1.0 - weight) if ce_weight is None else ce_weight
     _check_weights(weight, ce_weight, bins)
     check_pair(z, v, targets, student=student, teacher=teacher)
-    found = factors(z, v, targets, temperature=temperature, weight=weight, ce_weight=ce_weight, t_squared=t_squared)
+    found = factors(
+        z,
+        v,
+        targets,
+        temperature=temperature,
+        weight=weight,
+        ce_weight=ce_weight,
+        t_squared=t_squared,
+    )
     kept = found.miss > LEAST_MISS
     w, confidence = found.w[kept], found.confidence[kept]
     together = correlations(w, confidence, resamples=bootstrap, seed=seed)
     mean, negative = (w.mean().item(), (w < 0).double().mean().item()) if len(w) else (None, None)
-    low, median, high = torch.quantile(w, torch.tensor((0.01, 0.5, 0.99), dtype=torch.float64)).tolist() if len(w) else (None,) * 3
+    low, median, high = (
+        torch.quantile(w, torch.tensor((0.01, 0.5, 0.99), dtype=torch.float64)).tolist()
+        if len(w)
+        else (None,) * 3
+    )
     curve = _curve(w, confidence, bins)
     n, dropped = len(w), len(z) - len(w)
     shown = (n, dropped, mean, median, negative, low, high)
@@ -137,7 +169,9 @@ def _check_weights(weight: float, ce_weight: float, bins: int) -> None:
 
 
 def _curve(w: Tensor, confidence: Tensor, bins: int) -> tuple[RescalingBin, ...]:
-    """Factors by the quantiles of confidence: at a high temperature all of it can lie in a hundredth of [0, 1]."""
+    """Factors by the quantiles of confidence: at a high temperature all of it can lie in a
+    hundredth of [0, 1].
+    """
     if len(w) == 0:
         return ()
     shares = torch.linspace(0, 1, max(1, min(bins, len(w) // 10)) + 1, dtype=torch.float64)
@@ -146,8 +180,19 @@ def _curve(w: Tensor, confidence: Tensor, bins: int) -> tuple[RescalingBin, ...]
     found = []
     for number in torch.unique(place).tolist():
         inside = place == number
-        low, median, high = torch.quantile(w[inside], torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64)).tolist()
-        found.append(RescalingBin(int(inside.sum()), confidence[inside].mean().item(), w[inside].mean().item(), low, median, high))
+        low, median, high = torch.quantile(
+            w[inside], torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64)
+        ).tolist()
+        found.append(
+            RescalingBin(
+                int(inside.sum()),
+                confidence[inside].mean().item(),
+                w[inside].mean().item(),
+                low,
+                median,
+                high,
+            )
+        )
     return tuple(found)
 
 
@@ -163,11 +208,13 @@ def distance_ranks(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> DistanceRanks:
-    """Mean over samples of the rank correlation of -|h - w_k|^2 with the teacher's q_k over the wrong classes k.
+    """Mean over samples of the rank correlation of -|h - w_k|^2 with the teacher's q_k over the
+    wrong classes k.
 
-    Prop. 1 of paper 002 says that it is 1 at the optimum of a student whose |w_k| are equal. Ranks of q_k are those of the teacher's
-    logits at every temperature, so the logits stand in, which do not underflow. With the bias, h and w_k are taken as [h, 1] and
-    [w_k, b_k], as the paper's footnote has it.
+    Prop. 1 of paper 002 says that it is 1 at the optimum of a student whose |w_k| are equal. Ranks
+    of q_k are those of the teacher's logits at every temperature, so the logits stand in, which do
+    not underflow. With the bias, h and w_k are taken as [h, 1] and [w_k, b_k], as the paper's
+    footnote has it.
 
     Args:
         features: h [n,D], the student's input to its last layer.
@@ -183,7 +230,8 @@ def distance_ranks(
     Raises:
         UsageError: no resamples.
         Incompatible: shapes that do not fit each other, or fewer than three classes.
-        BadData: see `check_logits`; features or weights that are not finite, named by sample or class.
+        BadData: see `check_logits`; features or weights that are not finite, named by sample or
+            class.
     """
     check_resamples(bootstrap)
     check_pair(v, v, targets, student=teacher, teacher=teacher, classes=3)
@@ -199,14 +247,23 @@ def distance_ranks(
         parts.append(spearman_rows(_others(near, label), _others(logits, label)))
     each = torch.cat(parts)
     kept = each[~each.isnan()]
-    return DistanceRanks(len(kept), len(each) - len(kept), _mean(kept, bootstrap, seed) if len(kept) else None)
+    return DistanceRanks(
+        len(kept), len(each) - len(kept), _mean(kept, bootstrap, seed) if len(kept) else None
+    )
 
 
-def _check_head(features: Tensor, weight: Tensor, bias: Tensor | None, v: Tensor, student: str) -> None:
+def _check_head(
+    features: Tensor, weight: Tensor, bias: Tensor | None, v: Tensor, student: str
+) -> None:
     shapes = (features.shape, weight.shape, weight.shape[:1] if bias is None else bias.shape)
-    if features.ndim != 2 or weight.ndim != 2 or shapes != ((len(v), weight.shape[1]), (v.shape[1], features.shape[1]), (v.shape[1],)):
+    if (
+        features.ndim != 2
+        or weight.ndim != 2
+        or shapes != ((len(v), weight.shape[1]), (v.shape[1], features.shape[1]), (v.shape[1],))
+    ):
         raise Incompatible(
-            f"features {list(shapes[0])}, weight {list(shapes[1])} and bias {list(shapes[2])} of the last layer of {student} do not fit "
+            f"features {list(shapes[0])}, weight {list(shapes[1])} and bias "
+            f"{list(shapes[2])} of the last layer of {student} do not fit "
             f"{len(v)} samples of {v.shape[1]} classes",
             hint="give [n, D], [K, D] and [K] of the network that answered the same samples",
         )

@@ -1,9 +1,11 @@
-"""Temperature scaling: how well calibrated a network is once its logits are divided by one number, and which number that is.
+"""Temperature scaling: how well calibrated a network is once its logits are divided by one number,
+and which number that is.
 
-Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2: the temperature that minimises the mean negative
-log-likelihood of softmax(z / T). It changes no prediction. Fit it on other data than those that it is reported on: a temperature
-that has seen the samples makes their likelihood look better than it is. `held_out` takes two sets; `cross_fitted` is for when there
-is only a test set, and fits for each part of it on the others.
+Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2: the temperature that
+minimises the mean negative log-likelihood of softmax(z / T). It changes no prediction. Fit it on
+other data than those that it is reported on: a temperature that has seen the samples makes their
+likelihood look better than it is. `held_out` takes two sets; `cross_fitted` is for when there is
+only a test set, and fits for each part of it on the others.
 """
 
 from __future__ import annotations
@@ -27,27 +29,33 @@ from kdcli.results import Estimate
 Edge = Literal["cold", "hot"]
 
 _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
-_RANGE = 1e3  # T lies within this factor of the logits' spread: below, answers are certain; above, all classes are equal
+# T lies within this factor of the logits' spread: below, answers are certain; above, all classes
+# are equal
+_RANGE = 1e3
 _PRECISION = 1e-11  # relative, of the inverse temperature
 _NEWTON = 1e-6  # a step of Newton's method this small has squared, at the next, what error is left
 _STEPS = 200  # never reached: halving the range takes 40
 
 
 class Fit(NamedTuple):
-    """The temperature with the least loss. edge: no temperature has it, and the limit of the range stands: "cold", every sample
-    is classified correctly, so that the loss falls for ever as T goes to 0; "hot", the true class's logit is on average no
-    larger than the others', so that it falls as T grows.
+    """The temperature with the least loss. edge: no temperature has it, and the limit of the range
+    stands: "cold", every sample is classified correctly, so that the loss falls for ever as T goes
+    to 0; "hot", the true class's logit is on average no larger than the others', so that it falls
+    as T grows.
     """
 
     temperature: float
     edge: Edge | None
 
 
-def fit_temperature(logits: Tensor, targets: Tensor, *, start: float = 1.0, label: str = "the network") -> Fit:
+def fit_temperature(
+    logits: Tensor, targets: Tensor, *, start: float = 1.0, label: str = "the network"
+) -> Fit:
     """The temperature T that minimises the mean of -log softmax(z / T)_y.
 
-    The loss is convex in b = 1 / T, with slope mean(<z>_b - z_y) and curvature mean Var_b(z), both under softmax(b z): Newton's
-    method on the slope, halving the range where a step would leave it. T goes with the logits' scale: k z has k T.
+    The loss is convex in b = 1 / T, with slope mean(<z>_b - z_y) and curvature mean Var_b(z), both
+    under softmax(b z): Newton's method on the slope, halving the range where a step would leave it.
+    T goes with the logits' scale: k z has k T.
 
     Args:
         logits: [n,K]. These are the samples to fit on, not those to report on.
@@ -93,8 +101,9 @@ def _relative(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
 
 
 class _Survey(NamedTuple):
-    """What tells of every sample, before any fit, whether there is a minimum, [n]: variance of its logits; mean of the logits
-    less the true class's, whose mean over samples is the loss's slope at 1 / T = 0; whether another class has a larger one.
+    """What tells of every sample, before any fit, whether there is a minimum, [n]: variance of its
+    logits; mean of the logits less the true class's, whose mean over samples is the loss's slope at
+    1 / T = 0; whether another class has a larger one.
     """
 
     variance: Tensor
@@ -107,7 +116,10 @@ class _Survey(NamedTuple):
 
 
 def _survey(logits: Tensor, targets: Tensor) -> _Survey:
-    parts = [_Survey(x.var(dim=1, correction=0), x.mean(dim=1), x.amax(dim=1) > 0) for x in _relative(logits, targets)]
+    parts = [
+        _Survey(x.var(dim=1, correction=0), x.mean(dim=1), x.amax(dim=1) > 0)
+        for x in _relative(logits, targets)
+    ]
     return _Survey(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -132,7 +144,8 @@ def held_out(
     seed: int = 0,
     label: str = "the network",
 ) -> TemperatureScaling:
-    """Calibration of logits [n,K] before and after scaling by the temperature fitted on other samples, fit_logits [m,K].
+    """Calibration of logits [n,K] before and after scaling by the temperature fitted on other
+    samples, fit_logits [m,K].
 
     Args:
         fit_logits: of the samples to fit on, a validation split.
@@ -151,18 +164,37 @@ def held_out(
     check_resamples(bootstrap)
     check_logits(logits, targets, label=label)
     if fit_logits.ndim != 2 or fit_logits.shape[1] != logits.shape[1]:
-        raise Incompatible(f"a temperature fitted on logits of shape {list(fit_logits.shape)} says nothing of logits {list(logits.shape)}")
+        raise Incompatible(
+            f"a temperature fitted on logits of shape {list(fit_logits.shape)} says nothing "
+            f"of logits {list(logits.shape)}"
+        )
     fit = fit_temperature(fit_logits, fit_targets, label=label)
     temperatures = torch.full((len(logits),), fit.temperature, dtype=torch.float64)
-    return _report(logits, targets, temperatures, fit, fitted_on=len(fit_logits), resamples=bootstrap, seed=seed)
+    return _report(
+        logits,
+        targets,
+        temperatures,
+        fit,
+        fitted_on=len(fit_logits),
+        resamples=bootstrap,
+        seed=seed,
+    )
 
 
 def cross_fitted(
-    logits: Tensor, targets: Tensor, *, folds: int = 5, bootstrap: int = 1000, seed: int = 0, label: str = "the network"
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    folds: int = 5,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    label: str = "the network",
 ) -> TemperatureScaling:
-    """Calibration before and after scaling where there is one set of samples: each part is scaled by the temperature fitted on the others.
+    """Calibration before and after scaling where there is one set of samples: each part is scaled
+    by the temperature fitted on the others.
 
-    So no sample is scaled by a temperature that has seen it. The temperature reported is the median over the parts.
+    So no sample is scaled by a temperature that has seen it. The temperature reported is the median
+    over the parts.
 
     Args:
         logits: [n,K].
@@ -180,7 +212,11 @@ def cross_fitted(
     check_logits(logits, targets, label=label)
     check_varied(logits, label=label)
     if not 2 <= folds <= len(logits):
-        raise UsageError(f"the number of folds must be at least 2 and at most the {len(logits)} samples, got {folds}", hint="5 is usual")
+        raise UsageError(
+            f"the number of folds must be at least 2 and at most the {len(logits)} samples, "
+            f"got {folds}",
+            hint="5 is usual",
+        )
     part = random.permutation(random.key(seed, "calibration folds"), len(logits)) % folds
     survey, start, fits = _survey(logits, targets), 1.0, []
     temperatures = torch.empty(len(logits), dtype=torch.float64)
@@ -219,11 +255,18 @@ def _report(
     seed: int,
     fits: Sequence[Fit] = (),
 ) -> TemperatureScaling:
-    before, after = _answers(logits, targets, torch.ones_like(temperatures)), _answers(logits, targets, temperatures)
+    before, after = (
+        _answers(logits, targets, torch.ones_like(temperatures)),
+        _answers(logits, targets, temperatures),
+    )
     losses = torch.stack((before.nll, after.nll, before.nll - after.nll), dim=1)
     bounds = torch.tensor((0.025, 0.975), dtype=torch.float64)
-    low, high = torch.quantile(resampled_means(losses, resamples=resamples, seed=seed), bounds, dim=0).tolist()
-    estimates = [Estimate(*each) for each in zip(losses.mean(dim=0).tolist(), low, high, strict=True)]
+    low, high = torch.quantile(
+        resampled_means(losses, resamples=resamples, seed=seed), bounds, dim=0
+    ).tolist()
+    estimates = [
+        Estimate(*each) for each in zip(losses.mean(dim=0).tolist(), low, high, strict=True)
+    ]
     return TemperatureScaling(
         temperature=fit.temperature,
         edge=fit.edge,
@@ -239,7 +282,9 @@ def _report(
 
 
 class _Answers(NamedTuple):
-    """Loss and confidence [n] float64 of every sample, and whether it is classified correctly [n] bool."""
+    """Loss and confidence [n] float64 of every sample, and whether it is classified correctly [n]
+    bool.
+    """
 
     nll: Tensor
     confidence: Tensor
@@ -252,5 +297,11 @@ def _answers(logits: Tensor, targets: Tensor, temperatures: Tensor) -> _Answers:
         rows = slice(first, first + _ROWS)
         log_p = (logits[rows].double() / temperatures[rows, None]).log_softmax(dim=1)
         likeliest, predicted = log_p.max(dim=1)
-        parts.append(_Answers(-log_p.gather(1, targets[rows, None])[:, 0], likeliest.exp(), predicted == targets[rows]))
+        parts.append(
+            _Answers(
+                -log_p.gather(1, targets[rows, None])[:, 0],
+                likeliest.exp(),
+                predicted == targets[rows],
+            )
+        )
     return _Answers(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,8 +1,9 @@
 """Confidence labels, similarity labels and the variance in response of one network.
 
-Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network compression (paper 001),
-section 3, tables 1 to 3. The paper shows rows and names the quantities; the numbers that are made of them here are ours. Every
-variance is that of the population: the spread of the samples at hand.
+Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network
+compression (paper 001), section 3, tables 1 to 3. The paper shows rows and names the quantities;
+the numbers that are made of them here are ours. Every variance is that of the population: the
+spread of the samples at hand.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.explanations import ClassSimilarity, SimilarityAt
 from kdcli.results import Estimate, Interval
 
-_ROWS = 2048  # samples in float64 at a time: with 1,000 classes 16 MB a matrix, of which about six are alive at once
+# samples in float64 at a time: with 1,000 classes 16 MB a matrix, of which about six are alive at
+# once
+_ROWS = 2048
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _ALIKE = 3  # classes named as alike to a class
 
 
 class Grouped:
-    """Mean and sum of squared deviations of C columns by class, one block of samples at a time, all float64.
+    """Mean and sum of squared deviations of C columns by class, one block of samples at a time, all
+    float64.
 
-    Blocks are joined by the update of Chan, Golub and LeVeque (1983, Algorithms for computing the sample variance), which loses no
-    digits where a column hardly varies; a difference of raw sums would. mean, square: [K,C]. count: [K] float64.
+    Blocks are joined by the update of Chan, Golub and LeVeque (1983, Algorithms for computing the
+    sample variance), which loses no digits where a column hardly varies; a difference of raw sums
+    would. mean, square: [K,C]. count: [K] float64.
     """
 
     def __init__(self, classes: int, columns: int, device: torch.device | None = None) -> None:
@@ -60,7 +65,9 @@ class Grouped:
 
 
 class _Labels(NamedTuple):
-    """The response to a block of samples: q and r [m,K]; confidence, entropy, row_variance and similarity_entropy side by side [m,4]."""
+    """The response to a block of samples: q and r [m,K]; confidence, entropy, row_variance and
+    similarity_entropy side by side [m,4].
+    """
 
     q: Tensor
     r: Tensor
@@ -73,7 +80,8 @@ def _labels(v: Tensor, y: Tensor, temperature: float) -> _Labels:
     own = torch.arange(v.shape[1], device=v.device) == y[:, None]
     x = v / temperature
     q = x.softmax(dim=1)
-    r = x.masked_fill(own, -math.inf).softmax(dim=1)  # q_k / (1 - q_y) would be 0/0 for a network that is sure
+    # q_k / (1 - q_y) would be 0/0 for a network that is sure
+    r = x.masked_fill(own, -math.inf).softmax(dim=1)
     similarity = q.masked_fill(own, 0.0)
     deviation = (similarity - similarity.sum(dim=1, keepdim=True) / others).masked_fill_(own, 0.0)
     scalars = (
@@ -86,8 +94,9 @@ def _labels(v: Tensor, y: Tensor, temperature: float) -> _Labels:
 
 
 class _At:
-    """What is kept at one temperature: by class, moments of the scalars [K,4], of q and of r [K,K]; sums of squared influences of a
-    sample on its class's column_variance and column_cv [K,2], from the second pass.
+    """What is kept at one temperature: by class, moments of the scalars [K,4], of q and of r [K,K];
+    sums of squared influences of a sample on its class's column_variance and column_cv [K,2], from
+    the second pass.
     """
 
     def __init__(self, classes: int, temperature: float, device: torch.device) -> None:
@@ -112,12 +121,16 @@ class _At:
         return _off_diagonal_mean(_ratio(self.r.variance().sqrt(), self.r.mean))
 
     def add_influence(self, v: Tensor, y: Tensor) -> None:
-        """How much each sample moves its class's column_variance and column_cv, to first order (the influence function)."""
+        """How much each sample moves its class's column_variance and column_cv, to first order (the
+        influence function).
+        """
         labels = _labels(v, y, self.temperature)
         variance = (labels.q - self.q.mean[y]).square_() - self.q.variance()[y]
         mean, spread = self.r.mean[y], self.r.variance()[y]
         deviation, deviations = labels.r - mean, spread.sqrt()
-        cv = _ratio(deviation.square() - spread, 2 * deviations * mean) - _ratio(deviations * deviation, mean.square())
+        cv = _ratio(deviation.square() - spread, 2 * deviations * mean) - _ratio(
+            deviations * deviation, mean.square()
+        )
         both = torch.stack([_others_mean(each, y) for each in (variance, cv)], dim=1)
         self.influence.index_add_(0, y, both.square())
 
@@ -140,8 +153,8 @@ def _others_mean(x: Tensor, y: Tensor) -> Tensor:
 class SimilarityAccumulator:
     """Reads a network's logits in parts, and says what its responses are like.
 
-    Memory: four [K,K] matrices of float64 a temperature, and some blocks of samples; never [n,K,K]. Each part is cut into blocks,
-    so a part may be everything. Runs on the device of the logits.
+    Memory: four [K,K] matrices of float64 a temperature, and some blocks of samples; never [n,K,K].
+    Each part is cut into blocks, so a part may be everything. Runs on the device of the logits.
 
     Args:
         classes: K, at least 3.
@@ -165,7 +178,8 @@ class SimilarityAccumulator:
         check_temperatures(temperatures)
         if classes < 3:
             raise Incompatible(
-                f"{label} has {classes} classes, and similarity labels, those of all classes but the true one, say something from 3 on"
+                f"{label} has {classes} classes, and similarity labels, those of all classes "
+                "but the true one, say something from 3 on"
             )
         self._classes = classes
         self._temperatures = tuple(temperatures)
@@ -184,14 +198,17 @@ class SimilarityAccumulator:
         """
         for v, y in self._blocks(logits, targets, self._seen):
             if not self._at:
-                self._at = [_At(self._classes, temperature, v.device) for temperature in self._temperatures]
+                self._at = [
+                    _At(self._classes, temperature, v.device) for temperature in self._temperatures
+                ]
             self._flat = self._flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
             for at in self._at:
                 at.add(v, y)
             self._seen += len(v)
 
     def add_again(self, logits: Tensor, targets: Tensor) -> None:
-        """The second pass over the same samples, in any parts: gives column_variance and column_cv their intervals.
+        """The second pass over the same samples, in any parts: gives column_variance and column_cv
+        their intervals.
 
         Raises:
             Incompatible, BadData: see `check_logits`.
@@ -201,10 +218,14 @@ class SimilarityAccumulator:
                 at.add_influence(v, y)
             self._seen_again += len(v)
 
-    def _blocks(self, logits: Tensor, targets: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _blocks(
+        self, logits: Tensor, targets: Tensor, start: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         check_logits(logits, targets, label=self._label, start=start)
         if logits.shape[1] != self._classes:
-            raise Incompatible(f"{self._label} answers over {logits.shape[1]} classes, not over {self._classes}")
+            raise Incompatible(
+                f"{self._label} answers over {logits.shape[1]} classes, not over {self._classes}"
+            )
         for first in range(0, len(logits), _ROWS):
             yield logits[first : first + _ROWS].double(), targets[first : first + _ROWS]
 
@@ -212,7 +233,8 @@ class SimilarityAccumulator:
         """One for each temperature.
 
         Raises:
-            BadData: a class with fewer than two samples, or logits that are equal over the classes for every sample.
+            BadData: a class with fewer than two samples, or logits that are equal over the classes
+                for every sample.
             Incompatible: a second pass over another number of samples than the first.
         """
         self._check()
@@ -226,34 +248,49 @@ class SimilarityAccumulator:
             BadData: as `result`.
         """
         if temperature not in self._temperatures:
-            raise UsageError(f"responses of {self._label} were not measured at temperature {temperature}")
+            raise UsageError(
+                f"responses of {self._label} were not measured at temperature {temperature}"
+            )
         self._check()
         return self._at[self._temperatures.index(temperature)].q.mean.clone()
 
     def _check(self) -> None:
         if not self._seen:
-            raise BadData(f"there are no samples to measure {self._label} on", hint="choose a split that has some")
+            raise BadData(
+                f"there are no samples to measure {self._label} on",
+                hint="choose a split that has some",
+            )
         count = self._at[0].scalars.count
         if bool((count < 2).any()):
             first = int((count < 2).nonzero()[0])
             name = first if self._names is None else f"{self._names[first]} ({first})"
             found = "no samples" if count[first] == 0 else "only one sample"
             raise BadData(
-                f"class {name} has {found}, and variance within a class takes two; {int((count < 2).sum())} of {self._classes} "
+                f"class {name} has {found}, and variance within a class takes two; "
+                f"{int((count < 2).sum())} of {self._classes} "
                 "classes have fewer",
                 hint="choose a split, or a larger part of it, with samples of every class",
             )
         if self._flat:
             raise BadData(
-                f"logits of {self._label} are constant: every class has the same one, for each of {self._seen} samples",
-                hint="this network has learned nothing: train it, or look for dead units before its last layer",
+                f"logits of {self._label} are constant: every class has the same one, for "
+                f"each of {self._seen} samples",
+                hint=(
+                    "this network has learned nothing: train it, or look for dead units before "
+                    "its last layer"
+                ),
             )
         if self._seen_again not in {0, self._seen}:
-            raise Incompatible(f"the second pass over {self._label} read {self._seen_again} samples, the first {self._seen}")
+            raise Incompatible(
+                f"the second pass over {self._label} read {self._seen_again} samples, the "
+                f"first {self._seen}"
+            )
 
     def _result(self, at: _At) -> SimilarityAt:
         mean, error = at.scalars.overall()
-        confidence, entropy, row_variance, similarity_entropy = map(_estimate, mean.tolist(), error.tolist())
+        confidence, entropy, row_variance, similarity_entropy = map(
+            _estimate, mean.tolist(), error.tolist()
+        )
         scale = math.log(self._classes)
         errors = at.influence.sqrt() / at.q.count[:, None] if self._seen_again else None  # [K,2]
         columns = torch.stack((at.column_variance(), at.column_cv()), dim=1)
@@ -261,14 +298,18 @@ class SimilarityAccumulator:
         intervals: list[Interval | None] = [None, None]
         if errors is not None:
             overall = (errors.square().sum(dim=0).sqrt() / self._classes).tolist()
-            intervals = [_interval(value, each) for value, each in zip(values, overall, strict=True)]
+            intervals = [
+                _interval(value, each) for value, each in zip(values, overall, strict=True)
+            ]
         return SimilarityAt(
             temperature=at.temperature,
             n=self._seen,
             classes=self._classes,
             confidence=confidence,
             entropy=entropy,
-            relative_entropy=Estimate(entropy.value / scale, entropy.low / scale, entropy.high / scale),
+            relative_entropy=Estimate(
+                entropy.value / scale, entropy.low / scale, entropy.high / scale
+            ),
             row_variance=row_variance,
             column_variance=values[0],
             column_cv=values[1],
@@ -320,8 +361,12 @@ def similarity(
     label: str = "the network",
     class_names: Sequence[str] | None = None,
 ) -> tuple[SimilarityAt, ...]:
-    """Both passes over logits [n,K] that are at hand, classes targets [n] int64; arguments and errors as SimilarityAccumulator's."""
-    accumulator = SimilarityAccumulator(logits.shape[-1], temperatures, label=label, class_names=class_names)
+    """Both passes over logits [n,K] that are at hand, classes targets [n] int64; arguments and
+    errors as SimilarityAccumulator's.
+    """
+    accumulator = SimilarityAccumulator(
+        logits.shape[-1], temperatures, label=label, class_names=class_names
+    )
     accumulator.add(logits, targets)
     accumulator.add_again(logits, targets)
     return accumulator.result()

@@ -1,4 +1,6 @@
-"""`kd analyze-gap`: how far students are from their teacher in entropy and free energy; or what a teacher says, alone."""
+"""`kd analyze-gap`: how far students are from their teacher in entropy and free energy; or what a
+teacher says, alone.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ FILES = "Files"
 
 
 def _file(*names: str, text: str, metavar: str) -> object:
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=FILES, show_default=False)
+    return typer.Option(
+        *names, help=text, metavar=metavar, rich_help_panel=FILES, show_default=False
+    )
 
 
 Teachers = Annotated[
@@ -44,13 +48,34 @@ Teachers = Annotated[
 Students = Annotated[
     list[Path] | None,
     typer.Option(
-        "--student", help="A student's run or checkpoint. Repeatable.", metavar="CKPT", show_default=False, autocompletion=completion.runs
+        "--student",
+        help="A student's run or checkpoint. Repeatable.",
+        metavar="CKPT",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
-Temperatures = Annotated[str | None, typer.Option("--temperature", help="Temperatures, such as 1,4.", metavar="LIST", show_default=False)]
-Csv = Annotated[Path | None, _file("--csv", text="Write every number to this file.", metavar="FILE")]
-Html = Annotated[Path | None, _file("--html", text="Write a page with verdict and figures, which needs no network.", metavar="FILE")]
-Plots = Annotated[Path | None, _file("--plot", text="Draw the figures into this folder, as SVG and PNG.", metavar="DIR")]
+Temperatures = Annotated[
+    str | None,
+    typer.Option(
+        "--temperature", help="Temperatures, such as 1,4.", metavar="LIST", show_default=False
+    ),
+]
+Csv = Annotated[
+    Path | None, _file("--csv", text="Write every number to this file.", metavar="FILE")
+]
+Html = Annotated[
+    Path | None,
+    _file(
+        "--html",
+        text="Write a page with verdict and figures, which needs no network.",
+        metavar="FILE",
+    ),
+]
+Plots = Annotated[
+    Path | None,
+    _file("--plot", text="Draw the figures into this folder, as SVG and PNG.", metavar="DIR"),
+]
 
 
 def run(
@@ -64,11 +89,27 @@ def run(
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     bootstrap: Annotated[
-        int, typer.Option("--bootstrap", help="Resamples behind the intervals.", metavar="N", rich_help_panel=o.RUNNING)
+        int,
+        typer.Option(
+            "--bootstrap",
+            help="Resamples behind the intervals.",
+            metavar="N",
+            rich_help_panel=o.RUNNING,
+        ),
     ] = 1000,
-    deep: Annotated[bool, typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer.")] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer."),
+    ] = False,
     advise: Annotated[
-        bool, typer.Option("--advise", help="Also which teacher to distil, by which method and temperature, and whether to believe it.")
+        bool,
+        typer.Option(
+            "--advise",
+            help=(
+                "Also which teacher to distil, by which method and temperature, and whether to "
+                "believe it."
+            ),
+        ),
     ] = False,
     html: Html = None,
     csv: Csv = None,
@@ -81,10 +122,16 @@ def run(
 ) -> Outcome:
     """The gap between teachers and students, and what explains it.
 
-    Without --teacher and --student: the newest distil run. A teacher alone: its response profile, and what it has to teach. One
-    student is compared with every teacher; several students of several teachers each with those that taught them.
+    Without --teacher and --student: the newest distil run. A teacher alone: its response profile,
+    and what it has to teach. One student is compared with every teacher; several students of
+    several teachers each with those that taught them.
     """
-    gates = gates_of(min_accuracy=min_accuracy, max_entropy_gap=max_entropy_gap, max_free_energy_gap=max_free_energy_gap, max_ece=max_ece)
+    gates = gates_of(
+        min_accuracy=min_accuracy,
+        max_entropy_gap=max_entropy_gap,
+        max_free_energy_gap=max_free_energy_gap,
+        max_ece=max_ece,
+    )
     temperatures, wanted = _temperatures(temperature), split_of(split)
     found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
     _read_headers((*found, *students))
@@ -115,11 +162,18 @@ def _temperatures(given: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in given.split(","))
     except ValueError as error:
-        raise UsageError(f"--temperature takes numbers with commas between them, got {given!r}", hint="--temperature 1,4") from error
+        raise UsageError(
+            f"--temperature takes numbers with commas between them, got {given!r}",
+            hint="--temperature 1,4",
+        ) from error
 
 
-def _pair(env: Environment, teachers: tuple[Path, ...], students: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Teachers and students: as given, from the student's own run, or from the newest distil run."""
+def _pair(
+    env: Environment, teachers: tuple[Path, ...], students: tuple[Path, ...]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Teachers and students: as given, from the student's own run, or from the newest distil
+    run.
+    """
     from kdcli.report.run import newest
 
     if teachers:
@@ -137,7 +191,10 @@ def _teacher_of(student: Path) -> Path:
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     teachers = summary.get("teachers") or ()
     if not teachers:
-        raise UsageError(f"{student} does not say who taught it", hint=f"kd analyze-gap --teacher CKPT --student {student}")
+        raise UsageError(
+            f"{student} does not say who taught it",
+            hint=f"kd analyze-gap --teacher CKPT --student {student}",
+        )
     return Path(teachers[0]["checkpoint"])
 
 

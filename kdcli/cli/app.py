@@ -19,7 +19,8 @@ from kdcli.cli.failure import explain
 from kdcli.cli.light import Command, Group
 from kdcli.errors import Exit
 
-# a command is a module of this package by its name with underscores; it is imported when it is invoked
+# a command is a module of this package by its name with underscores; it is imported when it is
+# invoked
 PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
@@ -53,7 +54,9 @@ def _summary(name: str) -> str:
 
 
 class _Commands(dict[str, Any]):
-    """Commands by name, each made when it is first looked up: `kd --help` and `kd methods` need not import the others."""
+    """Commands by name, each made when it is first looked up: `kd --help` and `kd methods` need not
+    import the others.
+    """
 
     def __init__(self) -> None:
         super().__init__(dict.fromkeys(names()))
@@ -96,7 +99,9 @@ def _root(ctx: typer.Context, **given: Any) -> Outcome | None:
 @functools.cache
 def command_tree() -> Any:
     """What `kd` parses with, made once a process."""
-    app = typer.Typer(cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=examples(EXAMPLES))
+    app = typer.Typer(
+        cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=examples(EXAMPLES)
+    )
     app.callback(invoke_without_command=True)(signed(_root, shared_parameters()))
     return typer.main.get_command(app)
 
@@ -116,7 +121,13 @@ def _make(name: str) -> Any:
 
 def _group(found: ModuleType) -> typer.Typer:
     """Several commands under one name; the name alone runs the first."""
-    group = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, help=found.__doc__, epilog=examples(found.EXAMPLES))
+    group = typer.Typer(
+        cls=Group,
+        add_completion=False,
+        rich_markup_mode=None,
+        help=found.__doc__,
+        epilog=examples(found.EXAMPLES),
+    )
     _, first, _ = found.COMMANDS[0]
     alone = command(first, found.NAME)
 
@@ -134,16 +145,21 @@ def _add(app: typer.Typer, function: Any, name: str, lines: str, prefix: str = "
 
 
 def run(argv: Sequence[str], env: Environment) -> int:
-    """Run one invocation: parse, do, tell, and return the exit code. Nothing escapes but the interpreter's own exit."""
+    """Run one invocation: parse, do, tell, and return the exit code. Nothing escapes but the
+    interpreter's own exit.
+    """
     env.argv = tuple(argv)
     env.take_rank()
     try:
-        outcome = command_tree().main(args=list(argv), standalone_mode=False, obj=env, prog_name="kd")
+        outcome = command_tree().main(
+            args=list(argv), standalone_mode=False, obj=env, prog_name="kd"
+        )
     except SystemExit as ended:  # typer's completion ends the process itself
         return int(ended.code or 0)
     except BaseException as error:  # noqa: BLE001  the one place where errors end
         outcome = explain(error, env)
-    if not isinstance(outcome, Outcome):  # typer's own exits: help, version, completion; and Ctrl-C, which it turns into 130
+    # typer's own exits: help, version, completion; and Ctrl-C, which it turns into 130
+    if not isinstance(outcome, Outcome):
         if outcome != Exit.INTERRUPTED:
             return int(outcome or 0)
         outcome = explain(KeyboardInterrupt(), env)

@@ -1,4 +1,6 @@
-"""`kd cache`: a teacher's logits on disk, ahead of time, for all the students that will ask for them."""
+"""`kd cache`: a teacher's logits on disk, ahead of time, for all the students that will ask for
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ kd cache cifar10/kd-resnet56-resnet20 --size
 """
 _STEPS = 20  # lines of progress
 
-SizeOnly = Annotated[bool, typer.Option("--size", help="Say how large the table would be, and make nothing.")]
+SizeOnly = Annotated[
+    bool, typer.Option("--size", help="Say how large the table would be, and make nothing.")
+]
 
 
 def run(
@@ -40,23 +44,34 @@ def run(
 ) -> Outcome:
     """Store a teacher's logits ahead of its students.
 
-    `kd distill` stores them as they come up, where it pays (teacher.cache). This fills the table at once, for every view of the
-    training images: give what the students will be given. Interrupted, the same command goes on. Tables lie under $KD_CACHE_DIR, else ~/.cache/kdcli.
+    `kd distill` stores them as they come up, where it pays (teacher.cache). This fills the table at
+    once, for every view of the training images: give what the students will be given. Interrupted,
+    the same command goes on. Tables lie under $KD_CACHE_DIR, else ~/.cache/kdcli.
     """
     from kdcli.recipe.resolve import resolve
 
     given = {"--teacher": teacher or None, "--data": data, "--device": device}
-    resolved = resolve("distill", file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ)
+    resolved = resolve(
+        "distill", file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ
+    )
     from kdcli import jobs
 
     narrator = _Narrator(env)
     command = shlex.join(["kd", *env.argv])
-    result = jobs.fill_cache(resolved, out=runs_dir(env.environ, out), tell=narrator, command=command, size_only=size)
+    result = jobs.fill_cache(
+        resolved, out=runs_dir(env.environ, out), tell=narrator, command=command, size_only=size
+    )
     for table in result.tables:
         if size:
             env.report(f"  {_size(table)}")
         else:
-            env.report(("✓", "green"), f" {words.thousands(table.stored)} of {words.thousands(table.rows)} answers stored   {table.path}")
+            env.report(
+                ("✓", "green"),
+                (
+                    f" {words.thousands(table.stored)} of {words.thousands(table.rows)} answers "
+                    f"stored   {table.path}"
+                ),
+            )
             for line in _error(table):
                 env.report(f"  {line}")
     return Outcome(result)
@@ -64,15 +79,25 @@ def run(
 
 def _size(table: StoredLogits) -> str:
     views = words.plural(table.views, "view")
-    classes = f"{table.classes} classes" if table.top is None else f"the {table.top} largest of {table.classes} classes"
-    return f"{table.teacher}: {words.thousands(table.images)} images × {views} × {classes}, {words.disk(table.bytes)}"
+    classes = (
+        f"{table.classes} classes"
+        if table.top is None
+        else f"the {table.top} largest of {table.classes} classes"
+    )
+    return (
+        f"{table.teacher}: {words.thousands(table.images)} images × {views} × {classes}, "
+        f"{words.disk(table.bytes)}"
+    )
 
 
 def _error(table: StoredLogits) -> Iterator[str]:
     for item in table.error:
         count = words.thousands(item.count)
         at = f"at temperature {words.temperature(item.temperature)}"
-        yield f"off from the teacher's own by {item.mean:.1e} nats {at}, at most {item.max:.1e} (KL, {count} of them)"
+        yield (
+            f"off from the teacher's own by {item.mean:.1e} nats {at}, at most {item.max:.1e} "
+            f"(KL, {count} of them)"
+        )
 
 
 class _Narrator:
@@ -89,4 +114,7 @@ class _Narrator:
         step = table.stored * _STEPS // max(table.rows, 1)
         if self._said.get(table.path) != step:
             self._said[table.path] = step
-            self._env.progress(f"  {step / _STEPS:.0%}  {words.thousands(table.stored)} of {words.thousands(table.rows)} stored")
+            self._env.progress(
+                f"  {step / _STEPS:.0%}  {words.thousands(table.stored)} of "
+                f"{words.thousands(table.rows)} stored"
+            )

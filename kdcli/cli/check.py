@@ -1,4 +1,6 @@
-"""`kd check`: recipes and sweeps validated and printed, every value with its origin. Nothing is trained, torch is not imported."""
+"""`kd check`: recipes and sweeps validated and printed, every value with its origin. Nothing is
+trained, torch is not imported.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ kd check quickstart quickstart-teacher --json -q | jq '.data[].values'
 
 Recipes = Annotated[
     list[str],
-    typer.Argument(metavar="RECIPE", help="Recipe or sweep files, or names of shipped ones.", autocompletion=completion.recipes),
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipe or sweep files, or names of shipped ones.",
+        autocompletion=completion.recipes,
+    ),
 ]
 
 
@@ -90,7 +96,9 @@ def _check_recipe(env: Environment, name: str, sets: tuple[str, ...]) -> Checked
     resolved = resolve(kind, file=name, sets=sets, environ=env.environ)
     env.write(dump(resolved.recipe, resolved.origins))
     _valid(env, f"{name}: a valid recipe of kd {kind}", resolved.notes)
-    values = {key: _value_at(resolved.recipe.model_dump(mode="json"), key) for key in resolved.origins}
+    values = {
+        key: _value_at(resolved.recipe.model_dump(mode="json"), key) for key in resolved.origins
+    }
     return CheckedRecipe(name, kind, values, resolved.origins, resolved.notes)
 
 
@@ -114,7 +122,9 @@ def _check_sweep(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedR
     rows = [("cell", *sweep.axes), *((cell.id, *cell.labels.values()) for cell in sweep.cells)]
     env.write("\n".join(columns(rows)))
     _valid(env, f"{name}: a valid sweep of kd {sweep.kind}, {len(sweep.runs())} runs", ())
-    return CheckedRecipe(name, "sweep", cells=tuple(CheckedCell(cell.id, cell.labels) for cell in sweep.cells))
+    return CheckedRecipe(
+        name, "sweep", cells=tuple(CheckedCell(cell.id, cell.labels) for cell in sweep.cells)
+    )
 
 
 def _valid(env: Environment, text: str, notes: tuple[str, ...]) -> None:

@@ -1,4 +1,6 @@
-"""How a function becomes a command: it gains the global options, hands back an Outcome, and its help ends with examples."""
+"""How a function becomes a command: it gains the global options, hands back an Outcome, and its
+help ends with examples.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,40 @@ def _known_color(value: str | None) -> str | None:
 
 
 SHARED: dict[str, tuple[Any, Any]] = {
-    "json": (Annotated[bool, _option("--json", text="One JSON document on stdout, also on failure.")], False),
-    "quiet": (Annotated[int, _option("-q", "--quiet", text="No progress; -qq: errors only.", count=True)], 0),
+    "json": (
+        Annotated[bool, _option("--json", text="One JSON document on stdout, also on failure.")],
+        False,
+    ),
+    "quiet": (
+        Annotated[int, _option("-q", "--quiet", text="No progress; -qq: errors only.", count=True)],
+        0,
+    ),
     "verbose": (Annotated[bool, _option("-v", "--verbose", text="Say more.")], False),
     "color": (
         Annotated[
-            str | None, _option("--color", text="auto, always or never; also NO_COLOR, FORCE_COLOR.", metavar="WHEN", callback=_known_color)
+            str | None,
+            _option(
+                "--color",
+                text="auto, always or never; also NO_COLOR, FORCE_COLOR.",
+                metavar="WHEN",
+                callback=_known_color,
+            ),
         ],
         None,
     ),
     "debug": (Annotated[bool, _option("--debug", text="Tracebacks; also KD_DEBUG=1.")], False),
-    "version": (Annotated[bool, _option("--version", text="Show the version and exit.", is_eager=True, callback=_show_version)], False),
+    "version": (
+        Annotated[
+            bool,
+            _option(
+                "--version",
+                text="Show the version and exit.",
+                is_eager=True,
+                callback=_show_version,
+            ),
+        ],
+        False,
+    ),
 }
 """The global options: name, (annotation, default)."""
 
@@ -53,20 +78,26 @@ SHARED: dict[str, tuple[Any, Any]] = {
 def shared_parameters() -> list[inspect.Parameter]:
     """The global options as parameters of a function."""
     return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+        )
         for name, (annotation, default) in SHARED.items()
     ]
 
 
 def absorb(env: Environment, given: dict[str, Any]) -> dict[str, Any]:
     """Merge the global options among `given` into the environment; the rest comes back."""
-    common = {key: given.get(key, default) for key, (_, default) in SHARED.items() if key != "version"}
+    common = {
+        key: given.get(key, default) for key, (_, default) in SHARED.items() if key != "version"
+    }
     env.merge(**common)
     return {key: value for key, value in given.items() if key not in SHARED}
 
 
 def command(function: Callable[..., Outcome], name: str) -> Callable[..., Outcome]:
-    """A function of (env, its own options) as typer wants it: with a context, and with the global options at the end."""
+    """A function of (env, its own options) as typer wants it: with a context, and with the global
+    options at the end.
+    """
 
     @functools.wraps(function)
     def run(ctx: typer.Context, **given: Any) -> Outcome:
@@ -84,9 +115,13 @@ def command(function: Callable[..., Outcome], name: str) -> Callable[..., Outcom
 
 def signed(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
     """The function with a context and these parameters as the signature that typer reads."""
-    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    context = inspect.Parameter(
+        "ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+    )
     function.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, *parameters)}
+    function.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in (context, *parameters)
+    }
     return function
 
 

@@ -18,9 +18,20 @@ kd compare runs/kd-cnn-small-digits-1 runs/skd-cnn-small-digits-1
 kd compare runs/*-digits-* --plot curves.svg
 """
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.", show_default=False, autocompletion=completion.runs)]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", help="Run directories.", show_default=False, autocompletion=completion.runs
+    ),
+]
 PlotFile = Annotated[
-    Path | None, typer.Option("--plot", help="Draw the accuracy curves of all runs into this SVG.", metavar="FILE", show_default=False)
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Draw the accuracy curves of all runs into this SVG.",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 
 

@@ -1,4 +1,6 @@
-"""What the shell offers after TAB. From the catalogue and the file system only: no torch, well under 0.3 s."""
+"""What the shell offers after TAB. From the catalogue and the file system only: no torch, well
+under 0.3 s.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def _of_kind(kind: Literal["method", "model", "dataset"]) -> Completer:
         from kdcli import catalog
 
         found = catalog.entries(kind)
-        return [(name, found[name].summary) for name in sorted(found) if name.startswith(incomplete)]
+        return [
+            (name, found[name].summary) for name in sorted(found) if name.startswith(incomplete)
+        ]
 
     return complete
 
@@ -36,13 +40,19 @@ def sweeps(incomplete: str) -> list[tuple[str, str]]:
     """Shipped sweeps by name, and TOML files nearby."""
     from kdcli.recipe.shipped import ls
 
-    found = [(item.name, item.summary) for item in ls() if item.kind == "sweep" and item.name.startswith(incomplete)]
+    found = [
+        (item.name, item.summary)
+        for item in ls()
+        if item.kind == "sweep" and item.name.startswith(incomplete)
+    ]
     return found + [(str(path), "file") for path in _nearby(incomplete) if path.suffix == ".toml"]
 
 
 def recipes(incomplete: str) -> list[tuple[str, str]]:
     """Shipped recipes by name, and TOML files nearby."""
-    return shipped(incomplete) + [(str(path), "file") for path in _nearby(incomplete) if path.suffix == ".toml"]
+    return shipped(incomplete) + [
+        (str(path), "file") for path in _nearby(incomplete) if path.suffix == ".toml"
+    ]
 
 
 def runs(incomplete: str) -> list[tuple[str, str]]:

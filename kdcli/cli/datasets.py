@@ -1,4 +1,6 @@
-"""`kd datasets`: which data exist, which are on this disk, and the one command that fetches some."""
+"""`kd datasets`: which data exist, which are on this disk, and the one command that fetches
+some.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ kd datasets --json -q | jq -r '.data[] | select(.present) | .name'
 
 @dataclass(frozen=True, slots=True)
 class DatasetItem:
-    """A dataset in the list. present: whether it can be used as it is; None where that depends on a path you give."""
+    """A dataset in the list. present: whether it can be used as it is; None where that depends on a
+    path you give.
+    """
 
     name: str
     family: str
@@ -54,13 +58,21 @@ class DatasetCard:
     options: tuple[OptionItem, ...]
 
 
-Download = Annotated[bool, typer.Option("--download", help="Fetch it. Nothing else of kd uses the network.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch it. Nothing else of kd uses the network.")
+]
 
 
 def run(
     env: Environment,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A dataset.", show_default=False, autocompletion=completion.datasets)
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A dataset.",
+            show_default=False,
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     download: Download = False,  # noqa: FBT002
     data_dir: DataRoot = None,
@@ -71,14 +83,28 @@ def run(
     root = catalog.data_root(data_dir, env.environ)
     if name is None:
         if download:
-            raise UsageError("--download needs the name of a dataset", hint="kd datasets NAME --download")
+            raise UsageError(
+                "--download needs the name of a dataset", hint="kd datasets NAME --download"
+            )
         return _list(env, root)
     found = catalog.entry("dataset", name)
     if download:
         _download(env, found, root)
     card = DatasetCard(_item(found, root), found.doc, str(root), options_of(found))
     head = f"{card.about.name} · {card.about.summary} · {_presence(card.about)}"
-    env.write("\n".join([head, f"  {_size(card.about)}", "", wrap(card.doc), "", "Options", *option_lines(card.options)]))
+    env.write(
+        "\n".join(
+            [
+                head,
+                f"  {_size(card.about)}",
+                "",
+                wrap(card.doc),
+                "",
+                "Options",
+                *option_lines(card.options),
+            ]
+        )
+    )
     return Outcome(card)
 
 
@@ -87,7 +113,9 @@ def _list(env: Environment, root: Path) -> Outcome:
 
     items = tuple(_item(entry, root) for entry in catalog.entries("dataset").values())
     rows = [(item.name, _size(item), _presence(item), item.summary) for item in items]
-    env.write_rows(columns(rows), f"  {len(items)} datasets · in {root} · kd datasets NAME for one in full")
+    env.write_rows(
+        columns(rows), f"  {len(items)} datasets · in {root} · kd datasets NAME for one in full"
+    )
     return Outcome(items)
 
 
@@ -97,9 +125,17 @@ def _item(found: Entry, root: Path) -> DatasetItem:
     facts = found.facts
     shape = tuple(facts["shape"]) if facts.get("shape") else None
     return DatasetItem(
-        found.name, found.family, found.summary, facts.get("classes"), shape, facts.get("train"), facts.get("test"),
-        int(facts.get("megabytes") or 0), bool(facts.get("download")), catalog.is_present(found, root),
-    )  # fmt: skip
+        found.name,
+        found.family,
+        found.summary,
+        facts.get("classes"),
+        shape,
+        facts.get("train"),
+        facts.get("test"),
+        int(facts.get("megabytes") or 0),
+        bool(facts.get("download")),
+        catalog.is_present(found, root),
+    )
 
 
 def _presence(item: DatasetItem) -> str:
@@ -114,13 +150,18 @@ def _size(item: DatasetItem) -> str:
     if not item.classes:
         return "as you say"
     shape = "×".join(map(str, item.shape)) if item.shape else words.MISSING
-    counts = [words.thousands(number) if number else words.MISSING for number in (item.train, item.test)]
+    counts = [
+        words.thousands(number) if number else words.MISSING for number in (item.train, item.test)
+    ]
     return f"{item.classes} classes · {shape} · {counts[0]} train · {counts[1]} test"
 
 
 def _download(env: Environment, found: Entry, root: Path) -> None:
     if not found.facts.get("download"):
-        raise UsageError(f"{found.name} is not something to download", hint=f"kd datasets {found.name} says where it comes from")
+        raise UsageError(
+            f"{found.name} is not something to download",
+            hint=f"kd datasets {found.name} says where it comes from",
+        )
     from kdcli import jobs
 
     env.progress(f"fetching {found.name} ({found.facts.get('megabytes')} MB) into {root}")

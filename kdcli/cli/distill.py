@@ -40,13 +40,34 @@ def run(
 ) -> Outcome:
     """Train a student under one or more teachers.
 
-    Without a recipe or a teacher: the quickstart, on digits that kd brings along. With a teacher alone: the data come
-    from the teacher's file, and the student is the teacher's smaller sibling unless --student names one.
+    Without a recipe or a teacher: the quickstart, on digits that kd brings along. With a teacher
+    alone: the data come from the teacher's file, and the student is the teacher's smaller sibling
+    unless --student names one.
     """
     given = {
-        "--teacher": teacher or None, "--method": method, "--student": student, "--data": data, "--epochs": epochs, "--seed": seed,
-        "--name": name, "--device": device, "--devices": devices, "--precision": precision, "--min-accuracy": min_accuracy,
-        "--max-entropy-gap": max_entropy_gap, "--max-free-energy-gap": max_free_energy_gap, "--max-ece": max_ece,
-    }  # fmt: skip
+        "--teacher": teacher or None,
+        "--method": method,
+        "--student": student,
+        "--data": data,
+        "--epochs": epochs,
+        "--seed": seed,
+        "--name": name,
+        "--device": device,
+        "--devices": devices,
+        "--precision": precision,
+        "--min-accuracy": min_accuracy,
+        "--max-entropy-gap": max_entropy_gap,
+        "--max-free-energy-gap": max_free_energy_gap,
+        "--max-ece": max_ece,
+    }
     flags = o.flags(given)
-    return run_job(env, "distill", recipe=recipe, sets=sets or (), flags=flags, out=out, keep_state=keep_state, dry_run=dry_run)
+    return run_job(
+        env,
+        "distill",
+        recipe=recipe,
+        sets=sets or (),
+        flags=flags,
+        out=out,
+        keep_state=keep_state,
+        dry_run=dry_run,
+    )

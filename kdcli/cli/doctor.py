@@ -29,5 +29,9 @@ def run(env: Environment, *, data_dir: DataRoot = None, out: Out = None) -> Outc
         env.report("  ", _MARKS[check.ok], line)
         if check.hint and not check.ok:
             env.report(f"      {check.hint}")
-    broken = [ErrorItem("NOT_READY", f"{check.name}: {check.detail}", check.hint) for check in checks if check.ok is False]
+    broken = [
+        ErrorItem("NOT_READY", f"{check.name}: {check.detail}", check.hint)
+        for check in checks
+        if check.ok is False
+    ]
     return Outcome(checks, errors=tuple(broken), exit_code=Exit.FAILURE if broken else Exit.OK)

@@ -1,4 +1,6 @@
-"""The world outside the process: streams, terminal, verbosity. One object holds it, and tests put another in its place."""
+"""The world outside the process: streams, terminal, verbosity. One object holds it, and tests put
+another in its place.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 Part = str | tuple[str, str]
 """A piece of a line: text, or text and its rich style."""
 
-TRAINING = frozenset({"train-teacher", "distill", "resume"})  # commands that several processes do together
+# commands that several processes do together
+TRAINING = frozenset({"train-teacher", "distill", "resume"})
 PIPE_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
 
 _ASCII = str.maketrans(
@@ -48,20 +51,32 @@ def to_ascii(text: str) -> str:
 
 
 class _Stream:
-    """A text stream that survives a reader who has gone (`kd methods | head`) and an encoding that lacks a sign."""
+    """A text stream that survives a reader who has gone (`kd methods | head`) and an encoding that
+    lacks a sign.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._broken = False
-        self.unicode = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+        self.unicode = (
+            (getattr(stream, "encoding", None) or "utf-8")
+            .lower()
+            .replace("-", "")
+            .startswith("utf")
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        text = text.replace("\N{NO-BREAK SPACE}", " ")  # it keeps numbers and units together on pages; here it would defeat grep
+        # it keeps numbers and units together on pages; here it would defeat grep
+        text = text.replace("\N{NO-BREAK SPACE}", " ")
         if not self.unicode:
-            text = to_ascii(text).encode(self._stream.encoding, "replace").decode(self._stream.encoding)
+            text = (
+                to_ascii(text)
+                .encode(self._stream.encoding, "replace")
+                .decode(self._stream.encoding)
+            )
         self._guarded(lambda: self._stream.write(text))
         return len(text)
 
@@ -75,7 +90,8 @@ class _Stream:
             action()
         except BrokenPipeError:
             self._broken = True
-            with contextlib.suppress(OSError, ValueError):  # else the interpreter complains when it flushes at exit
+            # else the interpreter complains when it flushes at exit
+            with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
@@ -92,7 +108,8 @@ class Settings:
 
 @dataclass
 class Environment:
-    """Streams, variables and settings of one invocation. stdout is the answer, stderr the conversation.
+    """Streams, variables and settings of one invocation. stdout is the answer, stderr the
+    conversation.
 
     rank: of this process among those that torchrun started to train together.
     """
@@ -108,7 +125,10 @@ class Environment:
     def __post_init__(self) -> None:
         self.stdout = _Stream(self.stdout)  # type: ignore[assignment]
         self.stderr = _Stream(self.stderr)  # type: ignore[assignment]
-        self.settings.debug = self.settings.debug or self.environ.get("KD_DEBUG", "") not in {"", "0"}
+        self.settings.debug = self.settings.debug or self.environ.get("KD_DEBUG", "") not in {
+            "",
+            "0",
+        }
 
     @classmethod
     def of_process(cls) -> Environment:
@@ -116,19 +136,31 @@ class Environment:
         return cls(sys.stdout, sys.stderr, os.environ)
 
     def take_rank(self) -> None:
-        """Under torchrun, let the first rank speak for all, but for an error that another one has alone."""
+        """Under torchrun, let the first rank speak for all, but for an error that another one has
+        alone.
+        """
         several = int(self.environ.get("WORLD_SIZE") or 1) > 1
-        self.rank = int(self.environ.get("RANK") or 0) if several and TRAINING & set(self.argv) else 0
+        self.rank = (
+            int(self.environ.get("RANK") or 0) if several and TRAINING & set(self.argv) else 0
+        )
         self.settings.quiet += 2 * (self.rank > 0)
 
-    def merge(self, *, json: bool, quiet: int, verbose: bool, color: str | None, debug: bool) -> None:
-        """Add global options given at one place, before or after the command, to those given at the other."""
+    def merge(
+        self, *, json: bool, quiet: int, verbose: bool, color: str | None, debug: bool
+    ) -> None:
+        """Add global options given at one place, before or after the command, to those given at the
+        other.
+        """
         mine = self.settings
-        mine.json, mine.verbose, mine.debug = mine.json or json, mine.verbose or verbose, mine.debug or debug
+        mine.json, mine.verbose, mine.debug = (
+            mine.json or json,
+            mine.verbose or verbose,
+            mine.debug or debug,
+        )
         mine.quiet += quiet
         mine.color = color or mine.color
 
-    # ---- what the streams are ----------------------------------------------------------------------------------------
+    # ---- what the streams are --------------------------------------------------------------------
 
     @property
     def unicode(self) -> bool:
@@ -143,7 +175,10 @@ class Environment:
     @property
     def live(self) -> bool:
         """Whether stderr may be redrawn: a capable terminal, and no continuous integration."""
-        quiet_places = self.environ.get("CI", "") not in {"", "0", "false"} or self.environ.get("TERM") == "dumb"
+        quiet_places = (
+            self.environ.get("CI", "") not in {"", "0", "false"}
+            or self.environ.get("TERM") == "dumb"
+        )
         return self.stderr.isatty() and not quiet_places and self.err.is_interactive
 
     @cached_property
@@ -155,16 +190,30 @@ class Environment:
         from rich.console import Console
 
         color = self.settings.color
-        options: dict[str, Any] = {"force_terminal": True} if color == "always" else {"color_system": None} if color == "never" else {}
+        options: dict[str, Any] = (
+            {"force_terminal": True}
+            if color == "always"
+            else {"color_system": None}
+            if color == "never"
+            else {}
+        )
         width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
-        return Console(file=stream, highlight=False, markup=False, emoji=False, width=width, _environ=self.environ, **options)
+        return Console(
+            file=stream,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=width,
+            _environ=self.environ,
+            **options,
+        )
 
     @property
     def width(self) -> int:
         """Columns of stderr; without end where it is no terminal."""
         return self.err.width
 
-    # ---- saying something --------------------------------------------------------------------------------------------
+    # ---- saying something ------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
         """Put the answer on stdout, unless the answer is JSON."""
@@ -205,7 +254,9 @@ class Environment:
 
 
 def stop_on_sigterm() -> None:
-    """Let SIGTERM end the process as an error that is reported like any other, with exit code 143."""
+    """Let SIGTERM end the process as an error that is reported like any other, with exit code
+    143.
+    """
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated("stopped by the system (SIGTERM)")

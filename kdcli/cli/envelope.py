@@ -1,4 +1,6 @@
-"""What `--json` prints: one document with a version, the same keys on success and failure. Keys are only ever added."""
+"""What `--json` prints: one document with a version, the same keys on success and failure. Keys are
+only ever added.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ STATUS: dict[Exit, Status] = {
 
 @dataclass(frozen=True, slots=True)
 class ErrorItem:
-    """One problem. code: a stable string to act on. where: the place in a file or on the command line."""
+    """One problem. code: a stable string to act on. where: the place in a file or on the command
+    line.
+    """
 
     code: str
     message: str
@@ -54,7 +58,12 @@ class Outcome:
         """The outcome of a job: its gates decide between 0 and 3."""
         gates: tuple[GateResult, ...] = getattr(result, "gates", ())
         passed = all(gate.passed for gate in gates)
-        return cls(result, gates, tuple(getattr(result, "warnings", ())), exit_code=Exit.OK if passed else Exit.GATE)
+        return cls(
+            result,
+            gates,
+            tuple(getattr(result, "warnings", ())),
+            exit_code=Exit.OK if passed else Exit.GATE,
+        )
 
     @classmethod
     def failure(cls, errors: Iterable[ErrorItem], exit_code: Exit) -> Outcome:
@@ -75,11 +84,15 @@ def _item_of(code: str, problem: Diagnostic) -> ErrorItem:
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON-able values: dataclasses as objects, paths as strings, non-finite numbers as null."""
+    """A result as JSON-able values: dataclasses as objects, paths as strings, non-finite numbers as
+    null.
+    """
 
     def convert(item: Any) -> Any:
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            return {field.name: convert(getattr(item, field.name)) for field in dataclasses.fields(item)}
+            return {
+                field.name: convert(getattr(item, field.name)) for field in dataclasses.fields(item)
+            }
         if isinstance(item, dict):
             return {str(key): convert(entry) for key, entry in item.items()}
         if isinstance(item, list | tuple | set | frozenset):

@@ -1,7 +1,8 @@
-"""JSON Schemas of what `--json` prints, one a command, made from the types that the commands return.
+"""JSON Schemas of what `--json` prints, one a command, made from the types that the commands
+return.
 
-docs/reference/json holds copies, written by `make docs`; a test keeps them fresh. Not imported when a command runs: pydantic is
-only needed to describe the document, not to write it.
+docs/reference/json holds copies, written by `make docs`; a test keeps them fresh. Not imported when
+a command runs: pydantic is only needed to describe the document, not to write it.
 """
 
 from __future__ import annotations
@@ -60,11 +61,18 @@ def data_types() -> dict[str, Any]:
 
 def schema_of(command: str) -> dict[str, Any]:
     """The schema of one command's envelope. `data` is null where the command failed."""
-    kinds = {"data": data_types()[command] | None, "gates": tuple[GateResult, ...], "errors": tuple[ErrorItem, ...]}
+    kinds = {
+        "data": data_types()[command] | None,
+        "gates": tuple[GateResult, ...],
+        "errors": tuple[ErrorItem, ...],
+    }
     adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
     parts, shared = TypeAdapter.json_schemas(adapters, schema_generator=_Nullable)  # type: ignore[arg-type]
     properties: dict[str, Any] = {
-        "kd": {"const": VERSION, "description": "Version of the envelope; keys are only ever added."},
+        "kd": {
+            "const": VERSION,
+            "description": "Version of the envelope; keys are only ever added.",
+        },
         "command": {"const": command},
         "status": {"enum": list(get_args(Status))},
         "exit_code": {"enum": [int(code) for code in Exit]},
@@ -86,6 +94,9 @@ def schema_of(command: str) -> dict[str, Any]:
 def texts() -> dict[str, str]:
     """File name and text of every schema."""
     return {
-        f"{command.replace(' ', '-')}.schema.json": json.dumps(schema_of(command), indent=2, ensure_ascii=False) + "\n"
+        f"{command.replace(' ', '-')}.schema.json": json.dumps(
+            schema_of(command), indent=2, ensure_ascii=False
+        )
+        + "\n"
         for command in data_types()
     }

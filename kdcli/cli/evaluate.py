@@ -1,4 +1,6 @@
-"""`kd evaluate`: checkpoints side by side, with intervals and paired tests, so that noise is not read as progress."""
+"""`kd evaluate`: checkpoints side by side, with intervals and paired tests, so that noise is not
+read as progress.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ MOST_PAIRS = 6  # of four checkpoints; more would bury the table. --json has all
 Checkpoints = Annotated[
     list[Path],
     typer.Argument(
-        metavar="CHECKPOINT", help="model.safetensors files or run directories.", show_default=False, autocompletion=completion.runs
+        metavar="CHECKPOINT",
+        help="model.safetensors files or run directories.",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 
@@ -46,7 +51,12 @@ def run(
     data_dir: o.DataRoot = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also the accuracy of each class.", rich_help_panel=o.RUNNING)] = False,
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class", help="Also the accuracy of each class.", rich_help_panel=o.RUNNING
+        ),
+    ] = False,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
     max_ece: o.MaxEce = None,
@@ -79,7 +89,9 @@ def run(
 
 
 def _distinct(checkpoints: list[Path]) -> list[Path]:
-    """Each checkpoint once (runs/* holds runs/latest too), by its name that is no link. Refuses what is none before torch is imported."""
+    """Each checkpoint once (runs/* holds runs/latest too), by its name that is no link. Refuses
+    what is none before torch is imported.
+    """
     from kdcli.header import read_header
 
     found: dict[Path, Path] = {}
@@ -91,13 +103,17 @@ def _distinct(checkpoints: list[Path]) -> list[Path]:
 
 
 def label(checkpoint: str) -> str:
-    """A checkpoint as a table calls it: its run directory, or the file where it is not a run's result."""
+    """A checkpoint as a table calls it: its run directory, or the file where it is not a run's
+    result.
+    """
     path = Path(checkpoint)
     return str(path.parent) if path.name == "model.safetensors" and path.parent.name else checkpoint
 
 
 def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
-    for (data, n, split), items in groupby(result.evaluations, key=lambda item: (item.data, item.measures.n, item.measures.split)):
+    for (data, n, split), items in groupby(
+        result.evaluations, key=lambda item: (item.data, item.measures.n, item.measures.split)
+    ):
         yield f"  {split} split · n = {words.thousands(n)} · {data}"
         yield from _table(env, list(items))
     ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
@@ -108,16 +124,31 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
         if item.per_class:
             yield f"  {label(item.checkpoint)}: accuracy by class"
             ranked_classes = sorted(item.per_class.items(), key=lambda pair: (pair[1], pair[0]))
-            yield from columns([(name, words.percent(value)) for name, value in ranked_classes], "<>", indent=4)
+            yield from columns(
+                [(name, words.percent(value)) for name, value in ranked_classes], "<>", indent=4
+            )
 
 
 def _table(env: Environment, items: list[Evaluation]) -> list[str]:
     top5 = any(item.measures.top5 is not None for item in items)
-    head = ("checkpoint", "model", "params", "accuracy", "95 % CI", *(("top-5",) if top5 else ()), "NLL", "ECE")
+    head = (
+        "checkpoint",
+        "model",
+        "params",
+        "accuracy",
+        "95 % CI",
+        *(("top-5",) if top5 else ()),
+        "NLL",
+        "ECE",
+    )
     names = [label(item.checkpoint) for item in items]
     if max(map(len, names)) > MOST_NAME and env.stderr.isatty():
         names = [Path(name).name for name in names]
-    return columns([head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))], "<<>>>>>>", room=env.width)
+    return columns(
+        [head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))],
+        "<<>>>>>>",
+        room=env.width,
+    )
 
 
 def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
@@ -125,7 +156,16 @@ def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
     interval = words.percent_range(found.accuracy_interval, found.n).removesuffix(f"{words.NBSP}%")
     more = (words.percent(found.top5, found.n),) if top5 else ()
     accuracy = words.percent(found.accuracy, found.n)
-    return (name, item.network, words.count(item.parameters), accuracy, interval, *more, words.number(found.nll), words.number(found.ece))
+    return (
+        name,
+        item.network,
+        words.count(item.parameters),
+        accuracy,
+        interval,
+        *more,
+        words.number(found.nll),
+        words.number(found.ece),
+    )
 
 
 def _sentence(pair: PairTest, result: EvaluateResult) -> str:
@@ -133,6 +173,12 @@ def _sentence(pair: PairTest, result: EvaluateResult) -> str:
     distance = words.points(abs(pair.difference), n).removeprefix("+")
     test = f"McNemar p = {pair.p_value:.2g}" if pair.p_value >= 0.001 else "McNemar p < 0.001"
     if pair.p_value >= SIGNIFICANT:
-        return f"  {pair.first} and {pair.second} differ by {distance}: within noise at n = {words.thousands(n)} ({test})"
+        return (
+            f"  {pair.first} and {pair.second} differ by {distance}: within noise at n = "
+            f"{words.thousands(n)} ({test})"
+        )
     better, worse = (pair.second, pair.first) if pair.difference > 0 else (pair.first, pair.second)
-    return f"  {better} is {distance} better than {worse}: more than noise at n = {words.thousands(n)} ({test})"
+    return (
+        f"  {better} is {distance} better than {worse}: more than noise at n = "
+        f"{words.thousands(n)} ({test})"
+    )

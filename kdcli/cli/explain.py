@@ -1,4 +1,6 @@
-"""Options of a method, network or dataset as rows: name, type, default, description. Read from the class, kept nowhere else."""
+"""Options of a method, network or dataset as rows: name, type, default, description. Read from the
+class, kept nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,20 @@ def option_lines(items: tuple[OptionItem, ...]) -> list[str]:
     """The options as aligned lines."""
     if not items:
         return ["  no options"]
-    return columns([(item.name, item.type, option(item.default), item.description) for item in items])
+    return columns(
+        [(item.name, item.type, option(item.default), item.description) for item in items]
+    )
 
 
-_NAMES = {"number": "float", "integer": "int", "boolean": "on|off", "string": "text", "array": "list", "object": "table", "null": "none"}
+_NAMES = {
+    "number": "float",
+    "integer": "int",
+    "boolean": "on|off",
+    "string": "text",
+    "array": "list",
+    "object": "table",
+    "null": "none",
+}
 
 
 def _words(facts: dict[str, Any], shared: dict[str, Any]) -> str:
@@ -49,7 +61,11 @@ def _words(facts: dict[str, Any], shared: dict[str, Any]) -> str:
     if "enum" in facts or "const" in facts:
         return "|".join(map(str, facts.get("enum", [facts.get("const")])))
     if "anyOf" in facts:
-        return " or ".join(dict.fromkeys(_words(part, shared) for part in facts["anyOf"] if part.get("type") != "null"))
+        return " or ".join(
+            dict.fromkeys(
+                _words(part, shared) for part in facts["anyOf"] if part.get("type") != "null"
+            )
+        )
     if facts.get("type") == "array" and isinstance(facts.get("items"), dict) and facts["items"]:
         return f"list of {_words(facts['items'], shared)}"
     return _NAMES.get(facts.get("type", ""), "any") + _bounds(facts)
@@ -59,6 +75,11 @@ def _bounds(facts: dict[str, Any]) -> str:
     low, high = facts.get("minimum"), facts.get("maximum")
     if low is not None and high is not None:
         return f" {low:g}–{high:g}"
-    signs = (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+    signs = (
+        ("exclusiveMinimum", ">"),
+        ("minimum", "≥"),
+        ("exclusiveMaximum", "<"),
+        ("maximum", "≤"),
+    )
     parts = [f"{sign} {facts[key]:g}" for key, sign in signs if key in facts]
     return f" {' '.join(parts)}" if parts else ""

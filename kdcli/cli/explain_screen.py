@@ -19,7 +19,7 @@ SIDE_BY_SIDE = 2  # students in one table
 DEEP = ("t-SNE", "silhouette", "CKA", "latency")
 
 
-# ---- the teacher alone -----------------------------------------------------------------------------------------------
+# ---- the teacher alone ---------------------------------------------------------------------------
 
 
 def teacher_lines(report: GapReport, *, every_class: bool) -> Iterator[str]:
@@ -31,8 +31,14 @@ def teacher_lines(report: GapReport, *, every_class: bool) -> Iterator[str]:
         yield ""
         yield "  confidence label q_y and similarity labels q_k, k ≠ y, of q = softmax(v/τ)"
         yield from columns(tables.label_rows(found.similarity), ">>>>>>>", indent=4)
-        yield "  V_row: variance of q_k over the wrong classes of an image; V_col: over the images of a class"
-        yield "  similarity labels scaled to sum 1: CV_col, spread over mean in a class; H_sim, entropy / log(K−1)"
+        yield (
+            "  V_row: variance of q_k over the wrong classes of an image; V_col: over the images "
+            "of a class"
+        )
+        yield (
+            "  similarity labels scaled to sum 1: CV_col, spread over mean in a class; H_sim, "
+            "entropy / log(K−1)"
+        )
     if found.hypothesis:
         yield ""
         yield from _verdict(found.hypothesis)
@@ -50,17 +56,24 @@ def verdict_line(report: GapReport) -> Iterator[str]:
     if found:
         e, c = words.number(found.relative_entropy.value), words.number(found.column_cv)
         tau = words.temperature(found.temperature)
-        yield f"  teacher alone    {found.effect} at τ = {tau}: S / log K {e}, CV_col {c}   (why: -v)"
+        yield (
+            f"  teacher alone    {found.effect} at τ = {tau}: S / log K {e}, CV_col {c}   (why: -v)"
+        )
 
 
 def _verdict(found: Hypothesis) -> Iterator[str]:
     tau = words.temperature(found.temperature)
     yield f"  distilling it amounts to {found.effect} at τ = {tau}   ({tables.settled(found)})"
     yield from columns(tables.verdict_rows(found), "<<<<", indent=4)
-    yield "  varied and soft: distillation; constant: label smoothing; all else: regularisation (limits ours)"
+    yield (
+        "  varied and soft: distillation; constant: label smoothing; all else: regularisation "
+        "(limits ours)"
+    )
 
 
-def _by_class(report: GapReport, found: TeacherExplanation, verdict: Hypothesis, *, every_class: bool) -> Iterator[str]:
+def _by_class(
+    report: GapReport, found: TeacherExplanation, verdict: Hypothesis, *, every_class: bool
+) -> Iterator[str]:
     counts = ", ".join(f"{number} {effect}" for effect, number in verdict.counts.items())
     rows = tables.class_rows(report, found)
     shown = rows if every_class else rows[: CLASSES + 1]
@@ -75,11 +88,13 @@ def _relations(found: ClassRelations) -> Iterator[str]:
         return
     grouped = len(rows[0]) > 2
     yield ""
-    yield "  how it relates classes: means over pairs of two" + (", within superclasses and across" if grouped else "")
+    yield "  how it relates classes: means over pairs of two" + (
+        ", within superclasses and across" if grouped else ""
+    )
     yield from columns(rows, "<>>><" if grouped else "<<", indent=4)
 
 
-# ---- pairs -----------------------------------------------------------------------------------------------------------
+# ---- pairs ---------------------------------------------------------------------------------------
 
 
 def pair_lines(report: GapReport) -> Iterator[str]:
@@ -89,10 +104,13 @@ def pair_lines(report: GapReport) -> Iterator[str]:
         yield ""
         yield from columns(tables.pair_rows(report, found[first : first + SIDE_BY_SIDE]))
     if found:
-        yield "  w: factor of distillation on the gradient at the label's logit; M: class means of centred logits"
+        yield (
+            "  w: factor of distillation on the gradient at the label's logit; M: class means of "
+            "centred logits"
+        )
 
 
-# ---- several teachers or students, and what it took ------------------------------------------------------------------
+# ---- several teachers or students, and what it took ----------------------------------------------
 
 
 def curve_lines(report: GapReport, width: int) -> Iterator[str]:
@@ -101,7 +119,10 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
     if curve is None:
         return
     side, other = (curve.varies, "student" if curve.varies == "teacher" else "teacher")
-    rows = [(row[0], shorten(row[1], ROOM) if place else row[1], *row[2:]) for place, row in enumerate(tables.curve_rows(report))]
+    rows = [
+        (row[0], shorten(row[1], ROOM) if place else row[1], *row[2:])
+        for place, row in enumerate(tables.curve_rows(report))
+    ]
     partners = {row.other for row in curve.rows}
     yield ""
     about = f"  by the {side}'s {curve.measure}, τ = {words.temperature(curve.temperature)}"
@@ -140,4 +161,6 @@ def time_line(report: GapReport) -> str:
     deep = sum(report.seconds.get(name, 0.0) for name in DEEP)
     rest = sum(report.seconds.values()) - networks - deep
     apart = f" · --deep {words.duration(deep)}" if deep else ""
-    return f"  time     networks {words.duration(networks)} · analysis {words.duration(rest)}{apart}"
+    return (
+        f"  time     networks {words.duration(networks)} · analysis {words.duration(rest)}{apart}"
+    )

@@ -1,4 +1,6 @@
-"""Errors as people read them: what is wrong, where, what to do; all problems of a recipe at once, each under its line."""
+"""Errors as people read them: what is wrong, where, what to do; all problems of a recipe at once,
+each under its line.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,36 @@ import typer
 from kdcli.cli import github
 from kdcli.cli.env import Environment, Part
 from kdcli.cli.envelope import ErrorItem, Outcome, items_of
-from kdcli.errors import Diagnostic, Exit, Interrupted, KdError, NonFiniteLoss, RankLost, RecipeInvalid, UsageError, Where
+from kdcli.errors import (
+    Diagnostic,
+    Exit,
+    Interrupted,
+    KdError,
+    NonFiniteLoss,
+    RankLost,
+    RecipeInvalid,
+    UsageError,
+    Where,
+)
 
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
 PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
-FIRST_SPEAKS_SECONDS = 10.0  # as long as another rank waits at most for the first to say what both have met
+# as long as another rank waits at most for the first to say what both have met
+FIRST_SPEAKS_SECONDS = 10.0
 _COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
-    """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit codes."""
+    """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit
+    codes.
+    """
     if isinstance(error, _ParseError):
-        return _explain_parse_error(error, env) if not env.rank else _leave_it_to_the_first(Outcome(exit_code=Exit.USAGE))
+        return (
+            _explain_parse_error(error, env)
+            if not env.rank
+            else _leave_it_to_the_first(Outcome(exit_code=Exit.USAGE))
+        )
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else KdError.unforeseen(error)
@@ -38,12 +57,16 @@ def explain(error: BaseException, env: Environment) -> Outcome:
 
 
 def _alone(error: KdError) -> bool:
-    """Whether an error of another rank than the first is worth a word: the first says what it has in common, and who was lost."""
+    """Whether an error of another rank than the first is worth a word: the first says what it has
+    in common, and who was lost.
+    """
     return error.exit_code == Exit.FAILURE and not isinstance(error, RankLost | NonFiniteLoss)
 
 
 def _leave_it_to_the_first(outcome: Outcome) -> Outcome:
-    """Wait for the first rank to speak and end: torchrun stops all the others, this one too, as soon as any has ended with an error."""
+    """Wait for the first rank to speak and end: torchrun stops all the others, this one too, as
+    soon as any has ended with an error.
+    """
     if outcome.exit_code not in {Exit.INTERRUPTED, Exit.TERMINATED}:  # these came to all at once
         time.sleep(FIRST_SPEAKS_SECONDS)
     return outcome
@@ -53,7 +76,10 @@ def _explain_parse_error(error: Any, env: Environment) -> Outcome:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "kd"
     env.command = env.command or path.removeprefix("kd").strip()
-    env.settings.json = env.settings.json or "--json" in env.argv[: env.argv.index("--") if "--" in env.argv else None]
+    env.settings.json = (
+        env.settings.json
+        or "--json" in env.argv[: env.argv.index("--") if "--" in env.argv else None]
+    )
     message = error.format_message().rstrip(".")
     item = ErrorItem(UsageError.code, message[:1].lower() + message[1:], f"{path} --help")
     env.complain(("error: ", "bold red"), item.message)
@@ -90,15 +116,27 @@ def _hint_lines(hint: str) -> list[Part]:
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
-    """One problem: under its line of the file where there is something to point out, else on one line with its place."""
+    """One problem: under its line of the file where there is something to point out, else on one
+    line with its place.
+    """
     where = problem.where
     env.complain()
-    if problem.hint and where is not None and where.line and where.column and problem.source_line is not None:
+    if (
+        problem.hint
+        and where is not None
+        and where.line
+        and where.column
+        and problem.source_line is not None
+    ):
         _show_excerpt(problem, where, where.column, env)
         return
     place = str(where) if where is not None and where != Where(key=problem.key) else ""
     headline = f"  {problem.key}: {problem.problem}" if problem.key else f"  {problem.problem}"
-    env.complain(headline, " " * max(2, min(PLACE_COLUMN, env.width - len(place)) - len(headline)) if place else "", (place, "dim"))
+    env.complain(
+        headline,
+        " " * max(2, min(PLACE_COLUMN, env.width - len(place)) - len(headline)) if place else "",
+        (place, "dim"),
+    )
     if problem.hint:
         env.complain(f"    {problem.hint}")
 

@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from kdcli.results import GapReport
 
 HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
-_SKIPPED = {"points", "order", "superclass", "standardised"}  # samples, lists, and what the quantity's name says: they are in --json
-_TAPS = 16  # columns of a matrix that is written entry by entry, such as CKA's; class by class it is no list of scalars
+# samples, lists, and what the quantity's name says: they are in --json
+_SKIPPED = {
+    "points",
+    "order",
+    "superclass",
+    "standardised",
+}
+# columns of a matrix that is written entry by entry, such as CKA's; class by class it is no list of
+# scalars
+_TAPS = 16
 
 
 def write_csv(report: GapReport, path: Path) -> None:
-    """One line a number, at full precision. class is empty for what is said over all samples; teacher is the one compared with."""
+    """One line a number, at full precision. class is empty for what is said over all samples;
+    teacher is the one compared with.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
@@ -31,10 +41,17 @@ def write_csv(report: GapReport, path: Path) -> None:
     for candidate in report.advice.candidates if report.advice else ():
         for name, value in candidate.scores.items():
             head = ("teacher", "raw", candidate.temperature, "")
-            writer.writerow((*head, f"advice.{candidate.method}.{name}", value, "", "", candidate.teacher))
+            writer.writerow(
+                (*head, f"advice.{candidate.method}.{name}", value, "", "", candidate.teacher)
+            )
     if report.curve:
         for row in report.curve.rows:
-            writer.writerows((*each, "") for each in _walk(row, _Place(row.label, "", report.curve.temperature, "", "curve"), report))
+            writer.writerows(
+                (*each, "")
+                for each in _walk(
+                    row, _Place(row.label, "", report.curve.temperature, "", "curve"), report
+                )
+            )
     write_text(path, buffer.getvalue())
 
 
@@ -56,7 +73,13 @@ def _pairs(report: GapReport) -> Iterator[tuple[object, ...]]:
             head = (pair.student, pair.form, at.temperature)
             yield (*head, "", "entropy_gap", *_estimate(at.entropy))
             yield (*head, "", "free_energy_gap", *_estimate(at.free_energy))
-            for name in ("entropy_second_order", "free_energy_second_order", "entropy_ratio", "free_energy_ratio", "kl"):
+            for name in (
+                "entropy_second_order",
+                "free_energy_second_order",
+                "entropy_ratio",
+                "free_energy_ratio",
+                "kl",
+            ):
                 value = getattr(at, name)
                 yield (*head, "", name, "" if value is None else value, "", "")
             yield (*head, "", "agreement", pair.agreement, "", "")
@@ -68,12 +91,14 @@ def _estimate(found: Estimate) -> tuple[float, float, float]:
     return (found.value, found.low, found.high)
 
 
-def _by_class(report: GapReport, head: tuple[object, ...], quantity: str, values: tuple[float | None, ...]) -> Iterator[tuple[object, ...]]:
+def _by_class(
+    report: GapReport, head: tuple[object, ...], quantity: str, values: tuple[float | None, ...]
+) -> Iterator[tuple[object, ...]]:
     for name, value in zip(report.class_names, values, strict=True):
         yield (*head, name, quantity, "" if value is None else value, "", "")
 
 
-# ---- explanations: whatever their types hold -------------------------------------------------------------------------
+# ---- explanations: whatever their types hold -----------------------------------------------------
 
 
 class _Place(NamedTuple):
@@ -91,10 +116,26 @@ class _Place(NamedTuple):
 
 def _explanations(report: GapReport) -> Iterator[tuple[object, ...]]:
     if report.explanation:
-        for name in ("similarity", "hypothesis", "relations", "projection", "silhouette", "calibration"):
-            yield from _walk(getattr(report.explanation, name), _Place("teacher", "raw", "", "", name), report)
+        for name in (
+            "similarity",
+            "hypothesis",
+            "relations",
+            "projection",
+            "silhouette",
+            "calibration",
+        ):
+            yield from _walk(
+                getattr(report.explanation, name), _Place("teacher", "raw", "", "", name), report
+            )
     for pair in report.explanations:
-        for name in ("rescaling", "distance_ranks", "differences", "cka", "calibration", "capacity"):
+        for name in (
+            "rescaling",
+            "distance_ranks",
+            "differences",
+            "cka",
+            "calibration",
+            "capacity",
+        ):
             yield from _walk(getattr(pair, name), _Place(pair.student, "raw", "", "", name), report)
 
 
@@ -112,42 +153,62 @@ def _walk(value: Any, place: _Place, report: GapReport) -> Iterator[tuple[object
 
 
 def _fields(value: Any, place: _Place, report: GapReport) -> Iterator[tuple[object, ...]]:
-    if getattr(value, "temperature", None) is not None and not hasattr(value, "edge"):  # a fitted temperature is a result
+    # a fitted temperature is a result
+    if getattr(value, "temperature", None) is not None and not hasattr(value, "edge"):
         place = place._replace(temperature=value.temperature)
     for field in dataclasses.fields(value):
         item, interval = getattr(value, field.name), getattr(value, f"{field.name}_interval", None)
-        told = place.temperature != "" and field.name == "temperature" and not hasattr(value, "edge")
+        told = (
+            place.temperature != "" and field.name == "temperature" and not hasattr(value, "edge")
+        )
         if told or isinstance(item, Interval) or field.name in _SKIPPED or _is_matrix(item):
             continue
         inner = place._replace(quantity=f"{place.quantity}.{field.name}")
         if interval is not None:
             yield inner.row(item, interval)
-        elif field.name in {"value", "difference"} and isinstance(getattr(value, "interval", None), Interval):
+        elif field.name in {"value", "difference"} and isinstance(
+            getattr(value, "interval", None), Interval
+        ):
             yield inner.row(item, value.interval)
         else:
             yield from _walk(item, inner, report)
 
 
-def _within(place: _Place, number: int, item: Any, items: tuple[Any, ...], report: GapReport) -> _Place:
-    """Where an entry of a list stands: at its class or temperature, or by what it is of, or else by number."""
+def _within(
+    place: _Place, number: int, item: Any, items: tuple[Any, ...], report: GapReport
+) -> _Place:
+    """Where an entry of a list stands: at its class or temperature, or by what it is of, or else by
+    number.
+    """
     if hasattr(item, "number"):
-        return place._replace(label=report.class_names[item.number], quantity=place.quantity.removesuffix(".by_class"))
+        return place._replace(
+            label=report.class_names[item.number], quantity=place.quantity.removesuffix(".by_class")
+        )
     if place.quantity.endswith(".by_class") and len(items) == len(report.class_names):
         return place._replace(label=report.class_names[number])
     if hasattr(item, "standardised"):
-        return place._replace(quantity=f"{place.quantity}.{item.of}{'.standardised' if item.standardised else ''}")
+        return place._replace(
+            quantity=f"{place.quantity}.{item.of}{'.standardised' if item.standardised else ''}"
+        )
     if hasattr(item, "top_k"):
-        return place._replace(quantity=f"{place.quantity}.{item.of}{f'.top{item.top_k}' if item.top_k else ''}")
+        return place._replace(
+            quantity=f"{place.quantity}.{item.of}{f'.top{item.top_k}' if item.top_k else ''}"
+        )
     if getattr(item, "temperature", None) is not None or len(items) == 1:
         return place
     return place._replace(quantity=f"{place.quantity}.{number}")
 
 
 def _is_matrix(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and isinstance(value[0], tuple) and len(value[0]) > _TAPS
+    return (
+        isinstance(value, tuple)
+        and bool(value)
+        and isinstance(value[0], tuple)
+        and len(value[0]) > _TAPS
+    )
 
 
-# ---- page and figures ---------------------------------------------------------------------------------------------------------
+# ---- page and figures ----------------------------------------------------------------------------
 
 
 def write_page(report: GapReport, path: Path) -> None:
@@ -158,7 +219,9 @@ def write_page(report: GapReport, path: Path) -> None:
 
 
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
-    """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their captions."""
+    """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their
+    captions.
+    """
     from kdcli.report.explain_plots import draw
     from kdcli.report.pictures import captions
 

@@ -1,11 +1,21 @@
-"""The gap between a teacher and its students on a screen: a table per temperature, then what explains it."""
+"""The gap between a teacher and its students on a screen: a table per temperature, then what
+explains it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kdcli.cli.explain_screen import advice_lines, curve_lines, pair_lines, teacher_lines, teachers_table, time_line, verdict_line
+from kdcli.cli.explain_screen import (
+    advice_lines,
+    curve_lines,
+    pair_lines,
+    teacher_lines,
+    teachers_table,
+    time_line,
+    verdict_line,
+)
 from kdcli.cli.text import columns, sparkline
 from kdcli.report import words
 
@@ -18,9 +28,14 @@ PROFILE_BAR = 24  # columns of the entropy bar in a teacher's profile
 
 
 def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterator[str]:
-    """All lines of the screen, for so many columns. With several teachers their own tables are for those who ask."""
+    """All lines of the screen, for so many columns. With several teachers their own tables are for
+    those who ask.
+    """
     if report.others:
-        yield f"  {report.data} {report.split} · n = {words.thousands(report.n)} · {len(report.reports)} teachers"
+        yield (
+            f"  {report.data} {report.split} · n = {words.thousands(report.n)} · "
+            f"{len(report.reports)} teachers"
+        )
         if report.curve is None or verbose:
             yield from teachers_table(report)
         yield from curve_lines(report, width)
@@ -42,7 +57,10 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
 def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterator[str]:
     """One teacher, or one teacher and its students."""
     teacher = report.teacher
-    about = f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher {teacher.network}"
+    about = (
+        f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher "
+        f"{teacher.network}"
+    )
     yield f"  {about} {words.percent(teacher.measures.accuracy, report.n)}"
     if not report.students:
         yield from _profile(report)
@@ -65,7 +83,16 @@ def _gaps(report: GapReport, width: int) -> Iterator[str]:
 
 
 def _table(report: GapReport, place: int, temperature: float, width: int) -> list[str]:
-    head = (f"τ = {words.temperature(temperature)}", "S nats", "G_S", "F", "G_F", "‖z‖", "accuracy", "agrees")
+    head = (
+        f"τ = {words.temperature(temperature)}",
+        "S nats",
+        "G_S",
+        "F",
+        "G_F",
+        "‖z‖",
+        "accuracy",
+        "agrees",
+    )
     rows = [head, _row("teacher", report.teacher, place, None, report.n)]
     for response, pair in zip(report.students, report.pairs, strict=True):
         name = "  aligned" if response.form == "aligned" else response.label
@@ -73,7 +100,9 @@ def _table(report: GapReport, place: int, temperature: float, width: int) -> lis
     return columns(rows, "<>>>>>>>", room=width)
 
 
-def _row(name: str, response: Response, place: int, pair: PairReport | None, n: int) -> tuple[str, ...]:
+def _row(
+    name: str, response: Response, place: int, pair: PairReport | None, n: int
+) -> tuple[str, ...]:
     at = response.at[place]
     entropy, energy = words.number(at.entropy.value), words.number(at.free_energy.value, 2)
     norm = words.number(response.measures.logit_norm, 1)
@@ -82,8 +111,20 @@ def _row(name: str, response: Response, place: int, pair: PairReport | None, n: 
     gap = pair.at[place]
     # scaling a sample's logits changes no answer, so the aligned form has the raw one's accuracy
     raw = response.form == "raw"
-    accuracy, agreement = (words.percent(value, n) if raw else "" for value in (response.measures.accuracy, pair.agreement))
-    return (name, entropy, words.signed(gap.entropy.value), energy, words.signed(gap.free_energy.value), norm, accuracy, agreement)
+    accuracy, agreement = (
+        words.percent(value, n) if raw else ""
+        for value in (response.measures.accuracy, pair.agreement)
+    )
+    return (
+        name,
+        entropy,
+        words.signed(gap.entropy.value),
+        energy,
+        words.signed(gap.free_energy.value),
+        norm,
+        accuracy,
+        agreement,
+    )
 
 
 def _second_order(report: GapReport, place: int, temperature: float) -> Iterator[str]:
@@ -100,7 +141,11 @@ def _second_order(report: GapReport, place: int, temperature: float) -> Iterator
 def _validity(at: PairAt) -> str:
     if not at.in_range:
         return "(outside its range: ‖v‖² ≪ 2τ²K does not hold)"
-    return f"(exact / approximate = {words.number(at.entropy_ratio, 2)})" if at.entropy_ratio is not None else ""
+    return (
+        f"(exact / approximate = {words.number(at.entropy_ratio, 2)})"
+        if at.entropy_ratio is not None
+        else ""
+    )
 
 
 def _classes(report: GapReport) -> Iterator[str]:
@@ -110,7 +155,11 @@ def _classes(report: GapReport) -> Iterator[str]:
     for pair in raw:
         ranked = ranked_classes(report, usual_temperature(pair))
         rising = [value for _, value in reversed(ranked)]
-        shown = [rising[position * len(rising) // BARS] for position in range(BARS)] if len(rising) > BARS else rising
+        shown = (
+            [rising[position * len(rising) // BARS] for position in range(BARS)]
+            if len(rising) > BARS
+            else rising
+        )
         largest = ", ".join(f"{name} {words.signed(value, 2)}" for name, value in ranked[:NAMED])
         whose = f"{pair.student}  " if len(raw) > 1 else ""
         yield f"  per-class G_S    {whose}{sparkline(shown)}   largest: {largest}"
@@ -128,15 +177,29 @@ def _profile(report: GapReport) -> Iterator[str]:
         bar = "━" * round(share * PROFILE_BAR)
         shown = f"{words.percent(share):>7}  {bar}"
         rows.append(
-            (words.temperature(at.temperature), words.number(at.entropy.value), interval, words.number(at.free_energy.value, 2), shown)
+            (
+                words.temperature(at.temperature),
+                words.number(at.entropy.value),
+                interval,
+                words.number(at.free_energy.value, 2),
+                shown,
+            )
         )
     yield "  response profile: what the teacher says besides its first answer, by temperature"
-    yield f"  S: mean entropy, at most log K = {ceiling:.3f} (uniform); F = τ log Σ exp(v/τ), logits centred per sample"
+    yield (
+        f"  S: mean entropy, at most log K = {ceiling:.3f} (uniform); F = τ log Σ exp(v/τ), "
+        "logits centred per sample"
+    )
     yield ""
     yield from columns(rows, ">>>><")
     yield ""
     by_class = sorted(
-        zip(report.class_names, report.teacher.at[0].entropy_by_class, strict=True), key=lambda pair: pair[1] or 0.0, reverse=True
+        zip(report.class_names, report.teacher.at[0].entropy_by_class, strict=True),
+        key=lambda pair: pair[1] or 0.0,
+        reverse=True,
     )
     named = ", ".join(f"{name} {words.number(value, 2)}" for name, value in by_class[:NAMED])
-    yield f"  least sure of: {named}   (S at τ = {words.temperature(report.teacher.at[0].temperature)})"
+    yield (
+        f"  least sure of: {named}   (S at τ = "
+        f"{words.temperature(report.teacher.at[0].temperature)})"
+    )

@@ -1,4 +1,6 @@
-"""What GitHub Actions understands: annotations at a file's line, foldable groups, and the summary of the job."""
+"""What GitHub Actions understands: annotations at a file's line, foldable groups, and the summary
+of the job.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,17 @@ def annotate(env: Environment, items: Iterable[ErrorItem]) -> None:
         place = {}
         if item.where is not None:
             place = {"file": item.where.file, "line": item.where.line, "col": item.where.column}
-        properties = ",".join(f"{key}={_escape(str(value), value=True)}" for key, value in place.items() if value is not None)
+        properties = ",".join(
+            f"{key}={_escape(str(value), value=True)}"
+            for key, value in place.items()
+            if value is not None
+        )
         message = f"{item.message}  ({item.hint})" if item.hint else item.message
-        env.complain(f"::error {properties}::{_escape(message)}" if properties else f"::error::{_escape(message)}")
+        env.complain(
+            f"::error {properties}::{_escape(message)}"
+            if properties
+            else f"::error::{_escape(message)}"
+        )
 
 
 def group(env: Environment, title: str) -> None:
@@ -45,5 +55,9 @@ def summarise(env: Environment, report: Path) -> None:
     """Append a run's report.md to the job's summary page."""
     target = env.environ.get("GITHUB_STEP_SUMMARY")
     if env.github and target and report.is_file():
-        with contextlib.suppress(OSError), Path(target).open("a", encoding="utf-8") as summary:  # a missing page fails no run
+        # a missing page fails no run
+        with (
+            contextlib.suppress(OSError),
+            Path(target).open("a", encoding="utf-8") as summary,
+        ):
             summary.write(report.read_text(encoding="utf-8") + "\n")

@@ -1,7 +1,9 @@
-"""typer's commands without its heavy imports, so that `kd --help`, listings and completion answer at once.
+"""typer's commands without its heavy imports, so that `kd --help`, listings and completion answer
+at once.
 
-typer draws help panels with rich and, in newer versions, converts every value with pydantic; importing either takes about as
-long as a listing may take in all. Help is plain text here, and the few types that kd's options have are converted by hand.
+typer draws help panels with rich and, in newer versions, converts every value with pydantic;
+importing either takes about as long as a listing may take in all. Help is plain text here, and the
+few types that kd's options have are converted by hand.
 """
 
 from __future__ import annotations
@@ -13,12 +15,20 @@ from typing import Any, get_args
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-_CONVERTERS: dict[Any, Callable[[Any], Any]] = {bool: bool, str: str, int: int, float: float, Path: Path}
+_CONVERTERS: dict[Any, Callable[[Any], Any]] = {
+    bool: bool,
+    str: str,
+    int: int,
+    float: float,
+    Path: Path,
+}
 _WORDS = {int: "a whole number", float: "a number"}
 
 
 class _Plain:
-    """Converts values of one type, or of a list of it; stands where newer versions of typer would build a pydantic adapter."""
+    """Converts values of one type, or of a list of it; stands where newer versions of typer would
+    build a pydantic adapter.
+    """
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
@@ -27,14 +37,21 @@ class _Plain:
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         try:
-            return [_CONVERTERS[self._kind](item) for item in value] if isinstance(value, list | tuple) else _CONVERTERS[self._kind](value)
+            return (
+                [_CONVERTERS[self._kind](item) for item in value]
+                if isinstance(value, list | tuple)
+                else _CONVERTERS[self._kind](value)
+            )
         except ValueError as error:
-            raise typer.BadParameter(f"{value!r} is not {_WORDS[self._kind]}", ctx=ctx, param=param) from error
+            raise typer.BadParameter(
+                f"{value!r} is not {_WORDS[self._kind]}", ctx=ctx, param=param
+            ) from error
 
 
 def _lighten(parameters: list[Any]) -> None:
     for parameter in parameters:
-        descriptor = getattr(parameter, "type_descriptor", None)  # older versions convert by themselves, and lightly
+        # older versions convert by themselves, and lightly
+        descriptor = getattr(parameter, "type_descriptor", None)
         if descriptor is not None:
             kind = (get_args(descriptor.annotation) or (descriptor.annotation,))[0]
             if kind in _CONVERTERS:
@@ -96,4 +113,6 @@ class Group(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = list(self.command_rows(ctx))
         width = max((len(name) for _, name, _ in rows), default=0)
-        _write(formatter, _panels([(panel, (name.ljust(width), text)) for panel, name, text in rows]))
+        _write(
+            formatter, _panels([(panel, (name.ljust(width), text)) for panel, name, text in rows])
+        )

@@ -29,7 +29,8 @@ def gates_of(**limits: float | None) -> GatesSection:
         option = "--" + str(problem["loc"][0]).replace("_", "-")
         message = problem["msg"].removeprefix("Input should be ")
         raise UsageError(
-            f"{option} must be {message}, got {problem['input']:g}", hint="accuracy and ECE are fractions: 0.95, not 95"
+            f"{option} must be {message}, got {problem['input']:g}",
+            hint="accuracy and ECE are fractions: 0.95, not 95",
         ) from error
 
 

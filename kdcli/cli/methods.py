@@ -1,4 +1,6 @@
-"""`kd methods`: what can be distilled by, from the docstrings of the method files. Imports no torch."""
+"""`kd methods`: what can be distilled by, from the docstrings of the method files. Imports no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,18 @@ kd methods
 kd methods skd
 kd methods --json -q | jq -r '.data[].name'
 """
-FAMILIES = ("baseline", "logit", "feature", "relation", "contrastive", "online", "chain", "self", "own")  # others follow
+# others follow
+FAMILIES = (
+    "baseline",
+    "logit",
+    "feature",
+    "relation",
+    "contrastive",
+    "online",
+    "chain",
+    "self",
+    "own",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +49,8 @@ class MethodItem:
 
 @dataclass(frozen=True, slots=True)
 class MethodCard:
-    """A method in full. teachers: least and most, None for no limit. taps: patterns of the places that it reads.
+    """A method in full. teachers: least and most, None for no limit. taps: patterns of the places
+    that it reads.
 
     consumes, trains: in words. cacheable: whether stored teacher logits serve it.
     """
@@ -58,7 +72,12 @@ def run(
     env: Environment,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A method, or a file with one.", show_default=False, autocompletion=completion.methods),
+        typer.Argument(
+            metavar="NAME",
+            help="A method, or a file with one.",
+            show_default=False,
+            autocompletion=completion.methods,
+        ),
     ] = None,
 ) -> Outcome:
     """The methods: all, or one with paper, formula, options."""
@@ -67,8 +86,20 @@ def run(
     if name is None:
         return _list(env)
     card = _card(catalog.entry("method", name))
-    stored = ["Stored teacher logits serve it: the teacher's network need not run."] if card.cacheable else []
-    lines = [f"{card.name} · {card.family} · {_needs(card)}", *stored, "", wrap(card.doc), "", "Options", *option_lines(card.options)]
+    stored = (
+        ["Stored teacher logits serve it: the teacher's network need not run."]
+        if card.cacheable
+        else []
+    )
+    lines = [
+        f"{card.name} · {card.family} · {_needs(card)}",
+        *stored,
+        "",
+        wrap(card.doc),
+        "",
+        "Options",
+        *option_lines(card.options),
+    ]
     env.write("\n".join([*lines, "", f"  kd distill --method {card.name} -s method.OPTION=VALUE"]))
     return Outcome(card)
 
@@ -76,10 +107,18 @@ def run(
 def _list(env: Environment) -> Outcome:
     from kdcli import catalog
 
-    found = sorted(catalog.entries("method").values(), key=lambda entry: (_rank(entry.family), entry.family, entry.name))
+    found = sorted(
+        catalog.entries("method").values(),
+        key=lambda entry: (_rank(entry.family), entry.family, entry.name),
+    )
     items = tuple(MethodItem(entry.name, entry.family, entry.summary) for entry in found)
-    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
-    rows = columns([(head, item.name, item.summary) for head, item in zip(heads, items, strict=True)])
+    heads = [
+        item.family if place == 0 or items[place - 1].family != item.family else ""
+        for place, item in enumerate(items)
+    ]
+    rows = columns(
+        [(head, item.name, item.summary) for head, item in zip(heads, items, strict=True)]
+    )
     env.write_rows(rows, f"  {len(items)} methods · kd methods NAME for options")
     return Outcome(items)
 
@@ -91,7 +130,9 @@ def _rank(family: str) -> int:
 def _card(found: Entry) -> MethodCard:
     facts: dict[str, Any] = dict(found.facts)
     least, most = facts.get("teachers") or (1, 1)
-    student_taps, teacher_taps = (tuple(facts.get(key) or ()) for key in ("student_taps", "teacher_taps"))
+    student_taps, teacher_taps = (
+        tuple(facts.get(key) or ()) for key in ("student_taps", "teacher_taps")
+    )
     return MethodCard(
         name=found.name,
         family=found.family,
@@ -111,4 +152,12 @@ def _needs(card: MethodCard) -> str:
     from kdcli import catalog
 
     reads = f"reads {card.consumes}" if card.consumes else ""
-    return " · ".join(part for part in (f"needs {catalog.teachers_in_words(*card.teachers)}", reads, f"trains {card.trains}") if part)
+    return " · ".join(
+        part
+        for part in (
+            f"needs {catalog.teachers_in_words(*card.teachers)}",
+            reads,
+            f"trains {card.trains}",
+        )
+        if part
+    )

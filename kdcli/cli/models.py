@@ -1,4 +1,6 @@
-"""`kd models`: the networks. The list comes from the files and is there at once; sizes are computed when they are asked for."""
+"""`kd models`: the networks. The list comes from the files and is there at once; sizes are computed
+when they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ kd models
 kd models 'resnet*' -d cifar100
 kd models --teacher resnet56 -d cifar100
 """
-MANY = 24  # networks of an adapter: more of them are listed without sizes, because building them takes too long to wait for
+# networks of an adapter: more of them are listed without sizes, because building them takes too
+# long to wait for
+MANY = 24
 
 
 @dataclass(frozen=True, slots=True)
 class ModelItem:
-    """A network in the list. What was not built has no sizes: parameters, macs (multiply-adds an image), input_shape and taps are None.
+    """A network in the list. What was not built has no sizes: parameters, macs (multiply-adds an
+    image), input_shape and taps are None.
 
     Beside a teacher, ratios are its number divided by this network's.
     """
@@ -58,7 +63,9 @@ class TapItem:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """A network in full, built for one kind of data. macs: multiply-accumulate operations an image."""
+    """A network in full, built for one kind of data. macs: multiply-accumulate operations an
+    image.
+    """
 
     name: str
     family: str
@@ -76,7 +83,10 @@ class ModelDetails:
 Pattern = Annotated[
     str | None,
     typer.Argument(
-        metavar="PATTERN", help="A name, or a wildcard such as 'resnet*' (quoted).", show_default=False, autocompletion=completion.models
+        metavar="PATTERN",
+        help="A name, or a wildcard such as 'resnet*' (quoted).",
+        show_default=False,
+        autocompletion=completion.models,
     ),
 ]
 For = Annotated[
@@ -84,7 +94,10 @@ For = Annotated[
     typer.Option(
         "-d",
         "--data",
-        help="Sizes for this dataset's images and classes; else each network's usual images, and 10 classes.",
+        help=(
+            "Sizes for this dataset's images and classes; else each network's usual images, and "
+            "10 classes."
+        ),
         metavar="NAME",
         show_default=False,
         autocompletion=completion.datasets,
@@ -97,10 +110,15 @@ Teacher = Annotated[
     typer.Option(
         "-t",
         "--teacher",
-        help="Networks that this one could teach, the nearest first: a network, a run directory or a model.safetensors.",
+        help=(
+            "Networks that this one could teach, the nearest first: a network, a run directory "
+            "or a model.safetensors."
+        ),
         metavar="X",
         show_default=False,
-        autocompletion=lambda incomplete: completion.models(incomplete) + completion.runs(incomplete),
+        autocompletion=lambda incomplete: (
+            completion.models(incomplete) + completion.runs(incomplete)
+        ),
     ),
 ]
 
@@ -116,7 +134,9 @@ class _Size:
         return f"{self.classes} classes" + (f", {_times(self.shape)}" if self.shape else "")
 
 
-def run(env: Environment, pattern: Pattern = None, data: For = None, teacher: Teacher = None) -> Outcome:
+def run(
+    env: Environment, pattern: Pattern = None, data: For = None, teacher: Teacher = None
+) -> Outcome:
     """The networks: all, those that match, or one in full."""
     from kdcli import catalog
 
@@ -131,7 +151,9 @@ def run(env: Environment, pattern: Pattern = None, data: For = None, teacher: Te
         found, size = _matching(pattern), size or _Size()
     many = sum("/" in entry.name for entry in found) > MANY
     items = [_item(entry, None if many else size) for entry in found]
-    about = " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
+    about = (
+        " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
+    )
     return _list(env, items, f"{len(items)} networks{about} · kd models NAME for one in full")
 
 
@@ -140,18 +162,30 @@ def _is_wild(pattern: str) -> bool:
 
 
 def _matching(pattern: str) -> list[Entry]:
-    """The networks that a name or wildcard means. An adapter's are looked through where the pattern begins with its prefix."""
+    """The networks that a name or wildcard means. An adapter's are looked through where the pattern
+    begins with its prefix.
+    """
     from kdcli import catalog
 
     if not _is_wild(pattern):
         return [catalog.entry("model", pattern)]
-    found = [entry for name, entry in catalog.entries("model").items() if fnmatch.fnmatchcase(name, pattern)]
-    for adapter in (entry for entry in catalog.entries("model").values() if entry.name.endswith("/*")):
+    found = [
+        entry
+        for name, entry in catalog.entries("model").items()
+        if fnmatch.fnmatchcase(name, pattern)
+    ]
+    for adapter in (
+        entry for entry in catalog.entries("model").values() if entry.name.endswith("/*")
+    ):
         if pattern.startswith(adapter.name[:-1]):
             from kdcli import jobs
 
             members = jobs.model_members(adapter.name).items()
-            found = [replace(catalog.entry("model", name), summary=text) for name, text in members if fnmatch.fnmatchcase(name, pattern)]
+            found = [
+                replace(catalog.entry("model", name), summary=text)
+                for name, text in members
+                if fnmatch.fnmatchcase(name, pattern)
+            ]
     if not found:
         raise NotFound(f"no network matches {pattern!r}", hint="kd models lists all of them")
     return found
@@ -163,7 +197,10 @@ def _size_of(data: str) -> _Size:
     facts = catalog.entry("dataset", data).facts
     classes, shape = facts.get("classes"), facts.get("shape")
     if not classes or not shape:
-        raise UsageError(f"{data} has no image size or classes of its own", hint="-d cifar100, or another dataset of fixed size")
+        raise UsageError(
+            f"{data} has no image size or classes of its own",
+            hint="-d cifar100, or another dataset of fixed size",
+        )
     channels, height, width = shape
     return _Size(classes, (channels, height, width))
 
@@ -182,26 +219,49 @@ def _item(entry: Entry, size: _Size | None) -> ModelItem:
 
 
 def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:
-    return replace(bare, parameters=card.parameters, macs=card.macs, input_shape=card.input_shape, taps=tuple(card.taps))
+    return replace(
+        bare,
+        parameters=card.parameters,
+        macs=card.macs,
+        input_shape=card.input_shape,
+        taps=tuple(card.taps),
+    )
 
 
-def _propose(env: Environment, teacher: str, among: list[Entry] | None, size: _Size | None) -> Outcome:
+def _propose(
+    env: Environment, teacher: str, among: list[Entry] | None, size: _Size | None
+) -> Outcome:
     from kdcli import catalog, jobs
 
     names = None if among is None else [entry.name for entry in among]
     classes, shape = (size.classes, size.shape) if size else (None, None)
     card, proposals = jobs.propose_students(teacher, names, classes, shape)
     if not proposals:
-        raise NotFound(f"no network of the zoo is smaller than {teacher}, which has {words.count(card.parameters)} parameters")
+        raise NotFound(
+            f"no network of the zoo is smaller than {teacher}, which has "
+            f"{words.count(card.parameters)} parameters"
+        )
     items = []
     for proposal in proposals:
         entry = catalog.entry("model", proposal.card.name)
         measured = _measured(ModelItem(entry.name, entry.family, entry.summary), proposal.card)
-        items.append(replace(measured, parameters_ratio=proposal.parameters_ratio, macs_ratio=proposal.macs_ratio))
+        items.append(
+            replace(
+                measured, parameters_ratio=proposal.parameters_ratio, macs_ratio=proposal.macs_ratio
+            )
+        )
     size = _Size(card.num_classes, card.input_shape)
-    costs = f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for {size}"
+    costs = (
+        f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for "
+        f"{size}"
+    )
     usual = _sibling(card.name)
-    return _list(env, items, f"(n×): fewer than {teacher}, {costs}" + (f" · kd distill takes {usual} unless told" if usual else ""))
+    return _list(
+        env,
+        items,
+        f"(n×): fewer than {teacher}, {costs}"
+        + (f" · kd distill takes {usual} unless told" if usual else ""),
+    )
 
 
 def _sibling(name: str) -> str | None:
@@ -216,8 +276,14 @@ def _sibling(name: str) -> str | None:
 
 def _list(env: Environment, items: list[ModelItem], last: str = "") -> Outcome:
     sized = any(item.parameters for item in items)
-    heads = [item.family if place == 0 or items[place - 1].family != item.family else "" for place, item in enumerate(items)]
-    rows = [(head, item.name, *(_sizes(item) if sized else ()), item.summary) for head, item in zip(heads, items, strict=True)]
+    heads = [
+        item.family if place == 0 or items[place - 1].family != item.family else ""
+        for place, item in enumerate(items)
+    ]
+    rows = [
+        (head, item.name, *(_sizes(item) if sized else ()), item.summary)
+        for head, item in zip(heads, items, strict=True)
+    ]
     titles = [("", "", "parameters", "multiply-adds", "input", "taps", "")] if sized else []
     env.write_rows(columns([*titles, *rows], "<<>>>" if sized else ""), f"  {last}")
     return Outcome(tuple(items))
@@ -227,7 +293,10 @@ def _sizes(item: ModelItem) -> tuple[str, str, str, str]:
     if item.parameters is None or item.macs is None or item.input_shape is None:
         return "", "", "", ""
     amounts = ((item.parameters, item.parameters_ratio), (item.macs, item.macs_ratio))
-    parameters, macs = (words.count(amount) + (f" ({words.times(ratio)})" if ratio is not None else "") for amount, ratio in amounts)
+    parameters, macs = (
+        words.count(amount) + (f" ({words.times(ratio)})" if ratio is not None else "")
+        for amount, ratio in amounts
+    )
     return parameters, macs, _times(item.input_shape), _places(item.taps or ())
 
 
@@ -238,7 +307,11 @@ def _places(taps: tuple[str, ...]) -> str:
     before = " (.pre)" if any(tap.endswith(".pre") for tap in taps) else ""
     parts = [tap for tap in taps if not tap.startswith("stage")]
     return ", ".join(
-        [*(tap for tap in parts if tap == "stem"), *([short + before] if stages else []), *(tap for tap in parts if tap != "stem")]
+        [
+            *(tap for tap in parts if tap == "stem"),
+            *([short + before] if stages else []),
+            *(tap for tap in parts if tap != "stem"),
+        ]
     )
 
 
@@ -248,19 +321,42 @@ def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
     card = jobs.describe_model(found.name, size.classes, size.shape)
     taps = tuple(TapItem(name, channels, stride) for name, (channels, stride) in card.taps.items())
     details = ModelDetails(
-        found.name, found.family, found.summary, found.doc, card.num_classes, card.input_shape, card.parameters, card.macs,
-        found.facts.get("smaller"), taps, options_of(found),
-    )  # fmt: skip
+        found.name,
+        found.family,
+        found.summary,
+        found.doc,
+        card.num_classes,
+        card.input_shape,
+        card.parameters,
+        card.macs,
+        found.facts.get("smaller"),
+        taps,
+        options_of(found),
+    )
     env.write("\n".join(_card_lines(details)))
     return Outcome(details)
 
 
 def _card_lines(card: ModelDetails) -> list[str]:
-    size = f"{words.count(card.parameters)} parameters · {words.count(card.macs)} multiply-adds an image"
-    taps = columns([(tap.name, f"{tap.channels} channels", f"stride {tap.stride}" if tap.stride else "vector") for tap in card.taps], "<>")
+    size = (
+        f"{words.count(card.parameters)} parameters · {words.count(card.macs)} multiply-adds an "
+        "image"
+    )
+    taps = columns(
+        [
+            (
+                tap.name,
+                f"{tap.channels} channels",
+                f"stride {tap.stride}" if tap.stride else "vector",
+            )
+            for tap in card.taps
+        ],
+        "<>",
+    )
     return [
         f"{card.name} · {card.family} · {size}",
-        f"  for {card.num_classes} classes, {_times(card.input_shape)}" + (f" · next smaller: {card.smaller}" if card.smaller else ""),
+        f"  for {card.num_classes} classes, {_times(card.input_shape)}"
+        + (f" · next smaller: {card.smaller}" if card.smaller else ""),
         "",
         wrap(card.doc),
         "",

@@ -8,9 +8,12 @@ from typing import Any
 
 
 class Narrator:
-    """Listener with a method for each kind of event that it tells of; within `with`, the listeners of a job."""
+    """Listener with a method for each kind of event that it tells of; within `with`, the listeners
+    of a job.
+    """
 
-    handlers: dict[str, Callable[[Any], None]]  # by the event's class: importing those classes would import torch
+    # by the event's class: importing those classes would import torch
+    handlers: dict[str, Callable[[Any], None]]
 
     def __call__(self, event: Any) -> None:
         handler = self.handlers.get(type(event).__name__)
@@ -20,7 +23,12 @@ class Narrator:
     def __enter__(self) -> tuple[Any, ...]:
         return (self,)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:

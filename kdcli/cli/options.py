@@ -1,4 +1,5 @@
-"""Options that several commands share: declared once, shown alike, and turned into overrides of the recipe.
+"""Options that several commands share: declared once, shown alike, and turned into overrides of the
+recipe.
 
 A flag is an alias of a recipe key and says so in its help; everything else goes through `--set`.
 """
@@ -21,10 +22,16 @@ RECIPE, RUNNING, GATES = "Recipe", "Running", "Gates (a miss is exit code 3)"
 
 def _option(*names: str, key: str = "", text: str, panel: str = RECIPE, **more: Any) -> Any:
     """An option whose help ends with the recipe key that it stands for."""
-    return typer.Option(*names, help=f"{text} [{key}]" if key else text, rich_help_panel=panel, show_default=False, **more)
+    return typer.Option(
+        *names,
+        help=f"{text} [{key}]" if key else text,
+        rich_help_panel=panel,
+        show_default=False,
+        **more,
+    )
 
 
-# ---- the recipe ------------------------------------------------------------------------------------------------------
+# ---- the recipe ----------------------------------------------------------------------------------
 
 RecipeFile = Annotated[
     str | None,
@@ -36,10 +43,26 @@ RecipeFile = Annotated[
     ),
 ]
 Data = Annotated[
-    str | None, _option("-d", "--data", key="data.name", text="The dataset.", metavar="NAME", autocompletion=completion.datasets)
+    str | None,
+    _option(
+        "-d",
+        "--data",
+        key="data.name",
+        text="The dataset.",
+        metavar="NAME",
+        autocompletion=completion.datasets,
+    ),
 ]
 Method = Annotated[
-    str | None, _option("-m", "--method", key="method.name", text="The method.", metavar="NAME", autocompletion=completion.methods)
+    str | None,
+    _option(
+        "-m",
+        "--method",
+        key="method.name",
+        text="The method.",
+        metavar="NAME",
+        autocompletion=completion.methods,
+    ),
 ]
 Teacher = Annotated[
     list[str] | None,
@@ -54,65 +77,169 @@ Teacher = Annotated[
 ]
 Student = Annotated[
     str | None,
-    _option("--student", key="student.name", text="The network to distil into.", metavar="NAME", autocompletion=completion.models),
+    _option(
+        "--student",
+        key="student.name",
+        text="The network to distil into.",
+        metavar="NAME",
+        autocompletion=completion.models,
+    ),
 ]
 Model = Annotated[
-    str | None, _option("--model", key="model.name", text="The network to train.", metavar="NAME", autocompletion=completion.models)
+    str | None,
+    _option(
+        "--model",
+        key="model.name",
+        text="The network to train.",
+        metavar="NAME",
+        autocompletion=completion.models,
+    ),
 ]
-Epochs = Annotated[int | None, _option("--epochs", key="train.epochs", text="Passes over the training set.", metavar="N")]
-Seed = Annotated[int | None, _option("--seed", key="seed", text="Seed of every random draw.", metavar="N")]
+Epochs = Annotated[
+    int | None,
+    _option("--epochs", key="train.epochs", text="Passes over the training set.", metavar="N"),
+]
+Seed = Annotated[
+    int | None, _option("--seed", key="seed", text="Seed of every random draw.", metavar="N")
+]
 Name = Annotated[str | None, _option("--name", key="name", text="Name of the run.", metavar="TEXT")]
 Sets = Annotated[
     list[str] | None,
-    _option("-s", "--set", text="Override any recipe key; the value is TOML, or else a string. Repeatable.", metavar="KEY=VALUE"),
+    _option(
+        "-s",
+        "--set",
+        text="Override any recipe key; the value is TOML, or else a string. Repeatable.",
+        metavar="KEY=VALUE",
+    ),
 ]
 
-# ---- running ---------------------------------------------------------------------------------------------------------
+# ---- running -------------------------------------------------------------------------------------
 
 Device = Annotated[
-    str | None, _option("--device", key="runtime.device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")
+    str | None,
+    _option(
+        "--device",
+        key="runtime.device",
+        text="auto, cpu, cuda or cuda:INDEX.",
+        panel=RUNNING,
+        metavar="DEVICE",
+    ),
 ]
 Devices = Annotated[
     int | None,
-    _option("--devices", key="runtime.devices", text="CUDA devices, or CPU processes, that train together.", panel=RUNNING, metavar="N"),
+    _option(
+        "--devices",
+        key="runtime.devices",
+        text="CUDA devices, or CPU processes, that train together.",
+        panel=RUNNING,
+        metavar="N",
+    ),
 ]
 Precision = Annotated[
-    str | None, _option("--precision", key="runtime.precision", text="auto, fp32, bf16 or fp16.", panel=RUNNING, metavar="NAME")
+    str | None,
+    _option(
+        "--precision",
+        key="runtime.precision",
+        text="auto, fp32, bf16 or fp16.",
+        panel=RUNNING,
+        metavar="NAME",
+    ),
 ]
 Out = Annotated[
     Path | None,
-    _option("-o", "--out", text="Folder that runs go to; $KD_RUNS_DIR, else runs.", panel=RUNNING, metavar="DIR", file_okay=False),
+    _option(
+        "-o",
+        "--out",
+        text="Folder that runs go to; $KD_RUNS_DIR, else runs.",
+        panel=RUNNING,
+        metavar="DIR",
+        file_okay=False,
+    ),
 ]
-KeepState = Annotated[bool, _option("--keep-state", text="Keep the state for kd resume after the run.", panel=RUNNING)]
-DryRun = Annotated[bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)]
+KeepState = Annotated[
+    bool, _option("--keep-state", text="Keep the state for kd resume after the run.", panel=RUNNING)
+]
+DryRun = Annotated[
+    bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)
+]
 DataRoot = Annotated[
-    Path | None, _option("--data-dir", text="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.", panel=RUNNING, metavar="DIR")
+    Path | None,
+    _option(
+        "--data-dir",
+        text="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.",
+        panel=RUNNING,
+        metavar="DIR",
+    ),
 ]
 EvalData = Annotated[
     str | None,
-    _option("-d", "--data", text="Measure on this dataset.", panel=RUNNING, metavar="NAME", autocompletion=completion.datasets),
+    _option(
+        "-d",
+        "--data",
+        text="Measure on this dataset.",
+        panel=RUNNING,
+        metavar="NAME",
+        autocompletion=completion.datasets,
+    ),
 ]
-EvalDevice = Annotated[str, _option("--device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")]
+EvalDevice = Annotated[
+    str, _option("--device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")
+]
 SaveLogits = Annotated[
-    Path | None, _option("--save-logits", text="Write logits and targets to this .safetensors file.", panel=RUNNING, metavar="FILE")
+    Path | None,
+    _option(
+        "--save-logits",
+        text="Write logits and targets to this .safetensors file.",
+        panel=RUNNING,
+        metavar="FILE",
+    ),
 ]
-Split = Annotated[str, typer.Option("--split", help="test, val or train.", metavar="SPLIT", rich_help_panel=RUNNING)]
+Split = Annotated[
+    str,
+    typer.Option("--split", help="test, val or train.", metavar="SPLIT", rich_help_panel=RUNNING),
+]
 
-# ---- gates -----------------------------------------------------------------------------------------------------------
+# ---- gates ---------------------------------------------------------------------------------------
 
 MinAccuracy = Annotated[
-    float | None, _option("--min-accuracy", key="gates.min_accuracy", text="Least test accuracy, a fraction.", panel=GATES, metavar="X")
+    float | None,
+    _option(
+        "--min-accuracy",
+        key="gates.min_accuracy",
+        text="Least test accuracy, a fraction.",
+        panel=GATES,
+        metavar="X",
+    ),
 ]
 MaxEntropyGap = Annotated[
     float | None,
-    _option("--max-entropy-gap", key="gates.max_entropy_gap", text="Largest S(student) - S(teacher), nats.", panel=GATES, metavar="X"),
+    _option(
+        "--max-entropy-gap",
+        key="gates.max_entropy_gap",
+        text="Largest S(student) - S(teacher), nats.",
+        panel=GATES,
+        metavar="X",
+    ),
 ]
 MaxFreeEnergyGap = Annotated[
     float | None,
-    _option("--max-free-energy-gap", key="gates.max_free_energy_gap", text="Largest F(teacher) - F(student).", panel=GATES, metavar="X"),
+    _option(
+        "--max-free-energy-gap",
+        key="gates.max_free_energy_gap",
+        text="Largest F(teacher) - F(student).",
+        panel=GATES,
+        metavar="X",
+    ),
 ]
 MaxEce = Annotated[
-    float | None, _option("--max-ece", key="gates.max_ece", text="Largest expected calibration error.", panel=GATES, metavar="X")
+    float | None,
+    _option(
+        "--max-ece",
+        key="gates.max_ece",
+        text="Largest expected calibration error.",
+        panel=GATES,
+        metavar="X",
+    ),
 ]
 
 # flag -> recipe key, in the order of the help
@@ -139,7 +266,9 @@ def flags(given: Mapping[str, Any]) -> list[Flag]:
     """The named flags that were given, by option, as overrides of recipe keys."""
     from kdcli.recipe.resolve import Flag
 
-    return [Flag(option, KEYS[option], value) for option, value in given.items() if value is not None]
+    return [
+        Flag(option, KEYS[option], value) for option, value in given.items() if value is not None
+    ]
 
 
 def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:

@@ -1,4 +1,6 @@
-"""`kd plan`: what a recipe will take and what will be chosen for it, from some of its steps. Nothing is kept."""
+"""`kd plan`: what a recipe will take and what will be chosen for it, from some of its steps.
+Nothing is kept.
+"""
 
 from __future__ import annotations
 
@@ -72,23 +74,40 @@ def run(
 ) -> Outcome:
     """Say what a recipe will take, and keep nothing.
 
-    Some minibatches of each stage are trained on and everything around them is gone through once, as kd distill or kd train-teacher would:
-    seconds, memory, disk, and each automatic choice with its reason. A teacher that is yet to be trained is planned first.
+    Some minibatches of each stage are trained on and everything around them is gone through once,
+    as kd distill or kd train-teacher would: seconds, memory, disk, and each automatic choice with
+    its reason. A teacher that is yet to be trained is planned first.
     """
     if recipe is not None:
         _refuse_sweep(recipe, sets or [])
     from kdcli.recipe.resolve import kind_of, resolve
 
     given = {
-        "--teacher": teacher or None, "--method": method, "--student": student, "--model": model, "--data": data, "--epochs": epochs,
-        "--seed": seed, "--device": device, "--precision": precision,
-    }  # fmt: skip
-    kind = kind_of(recipe) if recipe is not None else "distill" if model is None else "train-teacher"
-    resolved = resolve(kind, file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ)
+        "--teacher": teacher or None,
+        "--method": method,
+        "--student": student,
+        "--model": model,
+        "--data": data,
+        "--epochs": epochs,
+        "--seed": seed,
+        "--device": device,
+        "--precision": precision,
+    }
+    kind = (
+        kind_of(recipe) if recipe is not None else "distill" if model is None else "train-teacher"
+    )
+    resolved = resolve(
+        kind, file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ
+    )
     from kdcli import jobs
 
     spent = time.process_time()  # that of the imports, as the run will make them too
-    plan = jobs.forecast(resolved, out=runs_dir(env.environ, out), tell=lambda text: env.progress(f"  {text} ..."), spent=spent)
+    plan = jobs.forecast(
+        resolved,
+        out=runs_dir(env.environ, out),
+        tell=lambda text: env.progress(f"  {text} ..."),
+        spent=spent,
+    )
     env.write("\n".join(_screen(plan)))
     return Outcome(plan)
 
@@ -103,23 +122,41 @@ def _refuse_sweep(recipe: str, sets: list[str]) -> None:
 
     sweep = load_sweep(recipe, sets=sets)
     cell = sweep.cells[0]
-    base = shown_as(cell.base).removeprefix("recipes/").removesuffix(".toml") if shipped.name_of(cell.base) else str(cell.base)
+    base = (
+        shown_as(cell.base).removeprefix("recipes/").removesuffix(".toml")
+        if shipped.name_of(cell.base)
+        else str(cell.base)
+    )
     settings = [f"{key}={value}" for key, value in cell.sets.items()]
     hint = shlex.join(["kd", "plan", base, *(part for text in settings for part in ("-s", text))])
-    raise UsageError(f"{recipe} is a sweep of {words.plural(len(sweep.runs()), 'run')}, and a plan is of one", hint=f"{hint}  (its first)")
+    raise UsageError(
+        f"{recipe} is a sweep of {words.plural(len(sweep.runs()), 'run')}, and a plan is of one",
+        hint=f"{hint}  (its first)",
+    )
 
 
-# ---- the screen ------------------------------------------------------------------------------------------------------
+# ---- the screen ----------------------------------------------------------------------------------
 
 
 def _screen(plan: Plan) -> Iterator[str]:
     yield f"kd {__version__} · plan of kd {plan.command}"
     yield from _networks(plan)
-    splits = [f"{words.thousands(size)} {name}" for size, name in ((plan.train, "train"), (plan.val, "val"), (plan.test, "test")) if size]
+    splits = [
+        f"{words.thousands(size)} {name}"
+        for size, name in ((plan.train, "train"), (plan.val, "val"), (plan.test, "test"))
+        if size
+    ]
     yield from _labelled("data", f"{plan.data} · {' · '.join(splits)}")
     each = [f"{stage.name} {stage.epochs}" for stage in plan.stages]
-    epochs = words.plural(plan.stages[0].epochs, "epoch") if len(each) == 1 else f"epochs: {', '.join(each)}"
-    yield from _labelled("train", f"{plan.method} · {epochs} × {plan.stages[0].batches} steps · batch {plan.batch_size}")
+    epochs = (
+        words.plural(plan.stages[0].epochs, "epoch")
+        if len(each) == 1
+        else f"epochs: {', '.join(each)}"
+    )
+    yield from _labelled(
+        "train",
+        f"{plan.method} · {epochs} × {plan.stages[0].batches} steps · batch {plan.batch_size}",
+    )
     yield ""
     yield from _choices(plan)
     yield ""
@@ -134,7 +171,13 @@ def _labelled(label: str, text: str) -> Iterator[str]:
     """A line with a label, wrapped so that what follows stays clear of the labels."""
     width = min(shutil.get_terminal_size().columns, _WIDEST) - 1
     indent = " " * (_LABEL + 2)
-    yield from textwrap.wrap(text, width, initial_indent=f"  {label:<{_LABEL}}", subsequent_indent=indent, break_long_words=False)
+    yield from textwrap.wrap(
+        text,
+        width,
+        initial_indent=f"  {label:<{_LABEL}}",
+        subsequent_indent=indent,
+        break_long_words=False,
+    )
 
 
 def _networks(plan: Plan) -> Iterator[str]:
@@ -145,7 +188,9 @@ def _networks(plan: Plan) -> Iterator[str]:
             network.architecture,
             words.count(network.parameters),
             f"{words.count(network.macs)} MACs",
-            "to be trained first" if not network.checkpoint and network.architecture in untrained else "",
+            "to be trained first"
+            if not network.checkpoint and network.architecture in untrained
+            else "",
         )
         for network in plan.networks
     ]
@@ -154,7 +199,10 @@ def _networks(plan: Plan) -> Iterator[str]:
 
 def _choices(plan: Plan) -> Iterator[str]:
     for choice in plan.choices:
-        values = {"stored_logits": _STORED.get(choice.value, ""), "teacher_batch": f"{choice.value} images at once"}
+        values = {
+            "stored_logits": _STORED.get(choice.value, ""),
+            "teacher_batch": f"{choice.value} images at once",
+        }
         value = values.get(choice.what, choice.value)
         of = f" of {choice.of}" if choice.of and len(plan.tables) > 1 else ""
         yield from _labelled(_CHOICES[choice.what], f"{value}{of}, {choice.reason}")
@@ -165,27 +213,53 @@ def _seconds(plan: Plan) -> Iterator[str]:
     for field in fields(plan.parts):
         seconds = getattr(plan.parts, field.name)
         if seconds >= _LEAST or field.name == "training":
-            rows.append((f"  {_PARTS[field.name]}", words.duration(seconds), _remark(plan, field.name)))
+            rows.append(
+                (f"  {_PARTS[field.name]}", words.duration(seconds), _remark(plan, field.name))
+            )
     yield from columns(rows, "<><")
 
 
 def _remark(plan: Plan, part: str) -> str:
     if part == "training":
         steps = ", ".join(f"{1000 * stage.step_seconds:.1f}" for stage in plan.stages)
-        asked = sum(stage.asked * stage.epochs for stage in plan.stages) / sum(stage.epochs for stage in plan.stages)
+        asked = sum(stage.asked * stage.epochs for stage in plan.stages) / sum(
+            stage.epochs for stage in plan.stages
+        )
         looked_up = f", {1 - asked:.0%} of the teacher's answers looked up" if plan.tables else ""
-        return f"{steps} ms a step, {words.thousands(round(plan.images_per_second))} images/s{looked_up}"
+        return (
+            f"{steps} ms a step, {words.thousands(round(plan.images_per_second))} "
+            f"images/s{looked_up}"
+        )
     if part == "teachers":
-        return words.listed([f"{first.networks[-1].architecture}, {words.plural(first.epochs, 'epoch')}" for first in plan.first])
+        return words.listed(
+            [
+                f"{first.networks[-1].architecture}, {words.plural(first.epochs, 'epoch')}"
+                for first in plan.first
+            ]
+        )
     compiled = any(choice.what == "compile" and choice.value == "on" for choice in plan.choices)
     return "compiling" if part == "first_steps" and compiled else ""
 
 
 def _room(plan: Plan) -> Iterator[str]:
-    where = "of the process" if any(choice.what == "device" and choice.value == "cpu" for choice in plan.choices) else "on the device"
-    memory = words.MISSING if plan.peak_memory_mib is None else f"{words.thousands(round(plan.peak_memory_mib))} MiB {where} at most"
+    where = (
+        "of the process"
+        if any(choice.what == "device" and choice.value == "cpu" for choice in plan.choices)
+        else "on the device"
+    )
+    memory = (
+        words.MISSING
+        if plan.peak_memory_mib is None
+        else f"{words.thousands(round(plan.peak_memory_mib))} MiB {where} at most"
+    )
     yield from _labelled("memory", memory)
-    yield from _labelled("disk", f"{words.disk(plan.run_bytes)} a run, and {words.disk(plan.state_bytes)} of states until it is finished")
+    yield from _labelled(
+        "disk",
+        (
+            f"{words.disk(plan.run_bytes)} a run, and {words.disk(plan.state_bytes)} of states "
+            "until it is finished"
+        ),
+    )
     for table in plan.tables:
         yield from _labelled("", f"{words.disk(table.bytes)} of teacher logits, {_there(table)}")
 

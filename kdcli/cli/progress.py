@@ -1,4 +1,6 @@
-"""What a run shows while it works: a live block on a terminal, lines of key=value in a log. Listeners of the jobs' events."""
+"""What a run shows while it works: a live block on a terminal, lines of key=value in a log.
+Listeners of the jobs' events.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ if TYPE_CHECKING:
 
     from kdcli.jobs import events
 
-READ_SECONDS = 0.5  # losses live on the device; reading them waits for it, so the live block does it twice a second
+# losses live on the device; reading them waits for it, so the live block does it twice a second
+READ_SECONDS = 0.5
 
 Clock = Callable[[], float]
 
 
-def narrate(env: Environment, clock: Clock = time.monotonic) -> AbstractContextManager[tuple[Any, ...]]:
-    """The listeners for this environment: none when quiet, a live block on a terminal, log lines elsewhere."""
+def narrate(
+    env: Environment, clock: Clock = time.monotonic
+) -> AbstractContextManager[tuple[Any, ...]]:
+    """The listeners for this environment: none when quiet, a live block on a terminal, log lines
+    elsewhere.
+    """
     if env.settings.quiet:
         return nullcontext(())
     return LiveNarrator(env, clock) if env.live else LogNarrator(env, clock)
@@ -60,7 +67,9 @@ class RunNarrator(Narrator):
         github.group(self.env, event.at.stage)
         if event.count > 1:
             self.env.progress(
-                f"  stage {event.number}/{event.count} ", (event.at.stage, "bold"), f" · {event.network}" if event.network else ""
+                f"  stage {event.number}/{event.count} ",
+                (event.at.stage, "bold"),
+                f" · {event.network}" if event.network else "",
             )
 
     def steps_captured(self, event: events.StepsCaptured) -> None:
@@ -90,21 +99,30 @@ class RunNarrator(Narrator):
 
 def ending(event: events.CellDone | events.TeacherDone) -> tuple[tuple[str, str], str]:
     """How a cell of a sweep ended, in a word, and what there is to say of it."""
-    marks = {"done": ("✓ done", "green"), "skipped": ("· skipped: done before", "dim"), "failed": ("✗ failed", "bold red")}
+    marks = {
+        "done": ("✓ done", "green"),
+        "skipped": ("· skipped: done before", "dim"),
+        "failed": ("✗ failed", "bold red"),
+    }
     accuracy = event.metrics.get("accuracy")
     shown = f"  {words.percent(accuracy)}" if accuracy is not None else ""
-    return marks.get(event.status, ("✗ interrupted", "yellow")), f"{shown}  {event.error or event.run or ''}"
+    return marks.get(
+        event.status, ("✗ interrupted", "yellow")
+    ), f"{shown}  {event.error or event.run or ''}"
 
 
-# ---- a terminal ------------------------------------------------------------------------------------------------------
+# ---- a terminal ----------------------------------------------------------------------------------
 
 
 class EpochTable:
-    """The permanent lines of a run: only epochs that matter, under a heading that is printed with the first."""
+    """The permanent lines of a run: only epochs that matter, under a heading that is printed with
+    the first.
+    """
 
     def __init__(self, *, everything: bool, by_steps: bool) -> None:
         self._everything = everything
-        self._by_steps = by_steps  # else the learning rate changes all the time, and that is no news
+        # else the learning rate changes all the time, and that is no news
+        self._by_steps = by_steps
         self._headed = False
         self._lr: float | None = None
 
@@ -113,7 +131,13 @@ class EpochTable:
         at = event.at
         dropped = self._by_steps and self._lr is not None and event.lr < self._lr
         self._lr = event.lr
-        if not (self._everything or dropped or event.best or at.epoch in {1, at.epochs} or not self._headed):
+        if not (
+            self._everything
+            or dropped
+            or event.best
+            or at.epoch in {1, at.epochs}
+            or not self._headed
+        ):
             return []
         row = self._row(event, dropped=dropped)
         if self._headed:
@@ -127,7 +151,10 @@ class EpochTable:
         losses = "".join(f"{value:8.3f}" for value in event.losses.values())
         val = words.percent(event.val.accuracy) if event.val else words.MISSING
         remark = "   best" if event.best else "   lower lr" if dropped else ""
-        return f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   {words.percent(event.train_accuracy):>7}   {val:>7}{remark}"
+        return (
+            f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   "
+            f"{words.percent(event.train_accuracy):>7}   {val:>7}{remark}"
+        )
 
 
 class LiveNarrator(RunNarrator):
@@ -143,11 +170,19 @@ class LiveNarrator(RunNarrator):
     def stage_started(self, event: events.StageStarted) -> None:
         super().stage_started(event)
         self.close()
-        self._table = EpochTable(everything=self.env.settings.verbose, by_steps=self.schedule == "multistep")
+        self._table = EpochTable(
+            everything=self.env.settings.verbose, by_steps=self.schedule == "multistep"
+        )
         self._val = ""
         bar = _bar(self.env)
         total = event.at.epochs * event.batches
-        task = bar.add_task(event.at.stage, total=total, completed=(event.at.epoch - 1) * event.batches, epochs="", terms="")
+        task = bar.add_task(
+            event.at.stage,
+            total=total,
+            completed=(event.at.epoch - 1) * event.batches,
+            epochs="",
+            terms="",
+        )
         bar.start()
         self._bar = (bar, task)
 
@@ -159,7 +194,12 @@ class LiveNarrator(RunNarrator):
         terms = "  ".join(f"{name} {float(value):.3f}" for name, value in event.losses.items())
         done = (event.at.epoch - 1) * event.batches + event.batch
         bar, task = self._bar
-        bar.update(task, completed=done, epochs=f"{event.at.epoch}/{event.at.epochs}", terms=f"{terms}{self._val}")
+        bar.update(
+            task,
+            completed=done,
+            epochs=f"{event.at.epoch}/{event.at.epochs}",
+            terms=f"{terms}{self._val}",
+        )
 
     def epoch_done(self, event: events.EpochDone) -> None:
         self._val = f"  val {words.percent(event.val.accuracy)}" if event.val else ""
@@ -185,7 +225,9 @@ def _bar(env: Environment) -> Progress:
         BarColumn(bar_width=20),
         TextColumn("{task.fields[epochs]}"),
         # the last thing to be cut where the terminal is narrow is the bar, the first are the losses
-        TextColumn("{task.fields[terms]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn(
+            "{task.fields[terms]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=env.err,
@@ -193,7 +235,7 @@ def _bar(env: Environment) -> Progress:
     )
 
 
-# ---- a log -----------------------------------------------------------------------------------------------------------
+# ---- a log ---------------------------------------------------------------------------------------
 
 
 class LogNarrator(RunNarrator):
@@ -219,19 +261,38 @@ class LogNarrator(RunNarrator):
             self._write(event, event.losses, epoch_accuracies(event), event.images_per_second)
             self._steps.line_written(self.clock())
 
-    def _write(self, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float) -> None:
+    def _write(
+        self, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float
+    ) -> None:
         self.env.progress(log_line("", event, losses, accuracies, speed))
 
 
-def log_line(whose: str, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float) -> str:
-    """A line of fixed key=value order with the time. whose: which of several runs it is about, as key=value too."""
+def log_line(
+    whose: str,
+    event: Any,
+    losses: Mapping[str, float],
+    accuracies: Mapping[str, float],
+    speed: float,
+) -> str:
+    """A line of fixed key=value order with the time. whose: which of several runs it is about, as
+    key=value too.
+    """
     at = event.at
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     numbers = " ".join(f"{name}={value:.3f}" for name, value in {**losses, **accuracies}.items())
-    place = f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
-    return f"{stamp} {whose} {place} {numbers} img_s={speed:.0f}" if whose else f"{stamp} {place} {numbers} img_s={speed:.0f}"
+    place = (
+        f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
+    )
+    return (
+        f"{stamp} {whose} {place} {numbers} img_s={speed:.0f}"
+        if whose
+        else f"{stamp} {place} {numbers} img_s={speed:.0f}"
+    )
 
 
 def epoch_accuracies(event: events.EpochDone) -> dict[str, float]:
     """What a log line says of an epoch."""
-    return {"train_acc": event.train_accuracy, **({"val_acc": event.val.accuracy} if event.val else {})}
+    return {
+        "train_acc": event.train_accuracy,
+        **({"val_acc": event.val.accuracy} if event.val else {}),
+    }

@@ -22,13 +22,21 @@ kd recipes cp quickstart my.toml
 """
 
 ShippedName = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", show_default=False, autocompletion=completion.shipped)
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of a shipped recipe.",
+        show_default=False,
+        autocompletion=completion.shipped,
+    ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeItem:
-    """A shipped recipe. kind: which command takes it; "base" files are only there to be extended."""
+    """A shipped recipe. kind: which command takes it; "base" files are only there to be
+    extended.
+    """
 
     name: str
     kind: str
@@ -55,12 +63,21 @@ def ls(env: Environment) -> Outcome:
     """List the recipes that ship with kd."""
     from kdcli.recipe import shipped
 
-    items = [RecipeItem(found.name, found.kind, found.summary) for found in shipped.ls() if found.kind != "base"]
+    items = [
+        RecipeItem(found.name, found.kind, found.summary)
+        for found in shipped.ls()
+        if found.kind != "base"
+    ]
     rows = columns([(item.name, item.kind, item.summary) for item in items])
     folders = [item.name.rpartition("/")[0] for item in items]
-    blanks = [[""] if place and folders[place - 1] != folder else [] for place, folder in enumerate(folders)]
+    blanks = [
+        [""] if place and folders[place - 1] != folder else []
+        for place, folder in enumerate(folders)
+    ]
     spaced = [line for blank, row in zip(blanks, rows, strict=True) for line in (*blank, row)]
-    env.write_rows([*spaced, ""], f"  {len(items)} recipes · kd recipes show NAME · kd recipes cp NAME")
+    env.write_rows(
+        [*spaced, ""], f"  {len(items)} recipes · kd recipes show NAME · kd recipes cp NAME"
+    )
     return Outcome(items)
 
 
@@ -76,15 +93,21 @@ def show(env: Environment, name: ShippedName) -> Outcome:
 def cp(
     env: Environment,
     name: ShippedName,
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="File or folder to copy to.")] = Path(),
+    dest: Annotated[
+        Path, typer.Argument(metavar="DEST", help="File or folder to copy to.")
+    ] = Path(),
 ) -> Outcome:
-    """Copy a shipped recipe, to change it. What it extends or names comes along, unless it is there already."""
+    """Copy a shipped recipe, to change it. What it extends or names comes along, unless it is there
+    already.
+    """
     from kdcli.recipe import shipped
 
     source = shipped.find(name)
     target = dest / source.name if dest.is_dir() else dest
     if target.exists():
-        raise UsageError(f"{target} exists already", hint=f"choose another name: kd recipes cp {name} OTHER.toml")
+        raise UsageError(
+            f"{target} exists already", hint=f"choose another name: kd recipes cp {name} OTHER.toml"
+        )
     companions = [path for path in _companions(source) if not (target.parent / path.name).exists()]
     _copy(source, target)
     for path in companions:
@@ -92,19 +115,30 @@ def cp(
     also = tuple(str(target.parent / path.name) for path in companions)
     kind = next(found.kind for found in shipped.ls() if found.path == source)
     env.report(f"copied to {target}", f"  (with {', '.join(also)})" if also else "")
-    env.report(f"  next  kd {kind} {target}" if kind != "base" else f'  next  write extends = "{target.name}" in a recipe beside it')
+    env.report(
+        f"  next  kd {kind} {target}"
+        if kind != "base"
+        else f'  next  write extends = "{target.name}" in a recipe beside it'
+    )
     return Outcome(RecipeCopy(str(target), also))
 
 
 def _companions(source: Path) -> list[Path]:
-    """Files beside a recipe that it needs: what it extends, its teacher's recipe, and what those need in turn."""
+    """Files beside a recipe that it needs: what it extends, its teacher's recipe, and what those
+    need in turn.
+    """
     import tomllib
 
     content = tomllib.loads(source.read_text(encoding="utf-8"))
     teachers = content.get("teacher", [])
-    named = [content.get("extends"), *(item.get("recipe") for item in (teachers if isinstance(teachers, list) else [teachers]))]
+    named = [
+        content.get("extends"),
+        *(item.get("recipe") for item in (teachers if isinstance(teachers, list) else [teachers])),
+    ]
     direct = [source.parent / name for name in named if name and (source.parent / name).is_file()]
-    return list(dict.fromkeys([*direct, *(path for found in direct for path in _companions(found))]))
+    return list(
+        dict.fromkeys([*direct, *(path for found in direct for path in _companions(found))])
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -114,7 +148,9 @@ def _copy(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except OSError as error:
-        raise NotWritable(f"cannot write {target}: {error.strerror}", hint="choose another destination") from error
+        raise NotWritable(
+            f"cannot write {target}: {error.strerror}", hint="choose another destination"
+        ) from error
 
 
 COMMANDS = (

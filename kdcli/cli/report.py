@@ -18,7 +18,12 @@ kd report runs/latest
 kd report runs/skd-cnn-small-digits-1 --no-html
 """
 
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False, autocompletion=completion.runs)]
+RunDirectory = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run directory.", show_default=False, autocompletion=completion.runs
+    ),
+]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Also report.html with its plots.")]
 
 

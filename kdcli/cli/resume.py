@@ -1,4 +1,6 @@
-"""`kd resume`: a run that was stopped goes on, with the same recipe; on a CPU to the very bits of one that never stopped."""
+"""`kd resume`: a run that was stopped goes on, with the same recipe; on a CPU to the very bits of
+one that never stopped.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ kd resume runs/latest
 kd resume runs/skd-cnn-small-digits-1
 """
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False, autocompletion=completion.runs)]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run directory.", show_default=False, autocompletion=completion.runs
+    ),
+]
 
 
 def run(env: Environment, run: Run, *, keep_state: KeepState = False) -> Outcome:

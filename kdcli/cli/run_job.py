@@ -1,4 +1,6 @@
-"""What train-teacher, distill and resume share: resolve before torch, run with progress, show what came out."""
+"""What train-teacher, distill and resume share: resolve before torch, run with progress, show what
+came out.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def run_job(
     keep_state: bool,
     dry_run: bool,
 ) -> Outcome:
-    """Resolve and run a recipe. Every mistake that can be known is reported before torch is imported."""
+    """Resolve and run a recipe. Every mistake that can be known is reported before torch is
+    imported.
+    """
     from kdcli.recipe.resolve import resolve
 
     resolved = resolve(kind, file=recipe, sets=sets, flags=flags, environ=env.environ)
@@ -40,9 +44,22 @@ def run_job(
     folder = runs_dir(env.environ, out)
     typed = shlex.join(["kd", *env.argv])
     with narrate(env) as listeners:
-        result = job(resolved, out=folder, listeners=listeners, command=typed, dry_run=dry_run, keep_state=keep_state)
+        result = job(
+            resolved,
+            out=folder,
+            listeners=listeners,
+            command=typed,
+            dry_run=dry_run,
+            keep_state=keep_state,
+        )
     if result is None:
-        env.report(("✓", "green"), " dry run: the recipe resolves, everything builds, one batch went through; nothing was written")
+        env.report(
+            ("✓", "green"),
+            (
+                " dry run: the recipe resolves, everything builds, one batch went through; "
+                "nothing was written"
+            ),
+        )
         return Outcome()
     return finish(env, result)
 

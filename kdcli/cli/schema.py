@@ -15,7 +15,8 @@ kd schema --json -q | jq '.data.title'
 def run(env: Environment) -> Outcome:
     """JSON Schema of recipes, for editors.
 
-    A recipe whose first line is `#:schema ./recipe.schema.json` gets completion and checks in Taplo and VS Code.
+    A recipe whose first line is `#:schema ./recipe.schema.json` gets completion and checks in Taplo
+    and VS Code.
     """
     import json
 

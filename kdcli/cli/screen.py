@@ -22,24 +22,39 @@ _ARXIV = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _OPTIONS_WIDTH = 47  # what is left of 80 columns beside the label, the method's name and its source
 
 
-# ---- before ----------------------------------------------------------------------------------------------------------
+# ---- before --------------------------------------------------------------------------------------
 
 
 def show_prepared(env: Environment, prepared: Prepared) -> None:
-    """The first lines of a run: everything that decides what it will be, each automatic choice with its reason."""
-    env.progress(("kd ", "bold"), f"{__version__} · {prepared.command} · run ", (prepared.run, "bold"))
+    """The first lines of a run: everything that decides what it will be, each automatic choice with
+    its reason.
+    """
+    env.progress(
+        ("kd ", "bold"), f"{__version__} · {prepared.command} · run ", (prepared.run, "bold")
+    )
     networks = _networks(prepared)
-    width = max(len(name) for name in (*(row[1] for row in networks), prepared.method, prepared.data))
+    width = max(
+        len(name) for name in (*(row[1] for row in networks), prepared.method, prepared.data)
+    )
     for line in columns([(row[0], row[1].ljust(width), *row[2:]) for row in networks], "<<><<"):
         env.progress(line)
     if prepared.command == "distill" or prepared.method != "none":
-        env.progress(f"  method   {prepared.method:<{width}}  {_options(prepared, _OPTIONS_WIDTH - width)}")
+        env.progress(
+            f"  method   {prepared.method:<{width}}  {_options(prepared, _OPTIONS_WIDTH - width)}"
+        )
     env.progress(f"  data     {prepared.data:<{width}}  {_data(prepared)}")
     env.progress(f"  device   {_device(prepared)} · {prepared.precision}")
-    for reason in dict.fromkeys(reason for reason in (prepared.device_reason, prepared.precision_reason, *prepared.choices) if reason):
+    for reason in dict.fromkeys(
+        reason
+        for reason in (prepared.device_reason, prepared.precision_reason, *prepared.choices)
+        if reason
+    ):
         _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
-    env.progress(f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch {prepared.batch_size} · {rate}")
+    env.progress(
+        f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch "
+        f"{prepared.batch_size} · {rate}"
+    )
     for note in prepared.notes:
         _labelled(env, "note", note)
     if prepared.resumed_at:
@@ -49,7 +64,13 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
 
 def _labelled(env: Environment, label: str, text: str, style: str = "") -> None:
     """A line with a label, wrapped so that what follows stays clear of the labels."""
-    for line in textwrap.wrap(text, env.width - 1, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11, break_long_words=False):
+    for line in textwrap.wrap(
+        text,
+        env.width - 1,
+        initial_indent=f"  {label:<9}",
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+    ):
         env.progress((line, style))
 
 
@@ -57,13 +78,32 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     """Rows of the teachers and the student; of the network alone where nobody teaches it."""
     student = (prepared.network, words.count(prepared.parameters))
     if not prepared.teachers:
-        return [("model  " if prepared.command == "train-teacher" else "student", *student, "parameters", "")]
+        return [
+            (
+                "model  " if prepared.command == "train-teacher" else "student",
+                *student,
+                "parameters",
+                "",
+            )
+        ]
     rows = [
-        ("teacher", teacher.architecture, words.count(teacher.parameters), words.percent(teacher.test.accuracy if teacher.test else None), "")
+        (
+            "teacher",
+            teacher.architecture,
+            words.count(teacher.parameters),
+            words.percent(teacher.test.accuracy if teacher.test else None),
+            "",
+        )
         for teacher in prepared.teachers
-    ]  # fmt: skip
+    ]
     ratio = max(teacher.parameters for teacher in prepared.teachers) / prepared.parameters
-    size = f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger" if ratio < 1 else "same size"
+    size = (
+        f"{words.times(ratio)} smaller"
+        if ratio > 1
+        else f"{words.times(1 / ratio)} larger"
+        if ratio < 1
+        else "same size"
+    )
     return [*rows, ("student", *student, "", size)]
 
 
@@ -83,7 +123,9 @@ def _options(prepared: Prepared, room: int) -> str:
 def _data(prepared: Prepared) -> str:
     splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
     counts = [f"{words.thousands(size)} {name}" for size, name in splits if size]
-    return " · ".join([*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))])
+    return " · ".join(
+        [*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))]
+    )
 
 
 def _device(prepared: Prepared) -> str:
@@ -93,7 +135,7 @@ def _device(prepared: Prepared) -> str:
     return f"{device if not name or name == prepared.device else f'{device} {name}'}{ranks}"
 
 
-# ---- after -----------------------------------------------------------------------------------------------------------
+# ---- after ---------------------------------------------------------------------------------------
 
 
 def show_result(env: Environment, result: RunResult) -> None:
@@ -107,7 +149,10 @@ def show_result(env: Environment, result: RunResult) -> None:
         entropy = f"mean entropy {words.number(result.test.entropy)} nats"
         env.report(
             ("✓", "green"),
-            f" test accuracy {words.percent(result.test.accuracy)}  ({chosen})   {entropy}   {words.duration(result.wall_seconds)}",
+            (
+                f" test accuracy {words.percent(result.test.accuracy)}  ({chosen})   {entropy}   "
+                f"{words.duration(result.wall_seconds)}"
+            ),
         )
     for parts in _missing(result):
         env.report(*parts)
@@ -122,11 +167,21 @@ def _comparison(result: RunResult) -> list[str]:
     several = len(result.teachers) > 1
     head = ("", "accuracy", "NLL", "ECE", "entropy", "free energy", "")
     rows: list[tuple[str, ...]] = [head]
-    rows += [_measured(f"teacher {place}" if several else "teacher", teacher.test) for place, teacher in enumerate(result.teachers, 1)]
+    rows += [
+        _measured(f"teacher {place}" if several else "teacher", teacher.test)
+        for place, teacher in enumerate(result.teachers, 1)
+    ]
     rows.append(_measured("student", result.test))
     if result.gap is not None:
         rows.append(_gap_row("gap", result, result.gap, "raw logits"))
-        aligned = next((gap for gap in result.gaps if gap.aligned and gap.temperature == result.gap.temperature), None)
+        aligned = next(
+            (
+                gap
+                for gap in result.gaps
+                if gap.aligned and gap.temperature == result.gap.temperature
+            ),
+            None,
+        )
         if aligned is not None:
             rows.append(_gap_row("aligned", result, aligned, "in the loss"))
     selected = f"  test split · n = {words.thousands(result.test.n)} · {result.test.selected} epoch"
@@ -137,51 +192,100 @@ _MOST_MISSING = 4  # lines
 
 
 def _missing(result: RunResult) -> Iterator[tuple[Part, ...]]:
-    """How test images of classes without training images are answered: a line a class, or one for all of them."""
+    """How test images of classes without training images are answered: a line a class, or one for
+    all of them.
+    """
     if result.excluded is None:
         return
     teacher = "teacher" if result.teachers else "reference"
     every = result.excluded.classes
     single = len(every) <= _MOST_MISSING
-    for label, item in [(f"class {item.name}", item) for item in every] if single else [(f"{len(every)} classes", result.excluded)]:
+    for label, item in (
+        [(f"class {item.name}", item) for item in every]
+        if single
+        else [(f"{len(every)} classes", result.excluded)]
+    ):
         if item.accuracy is None or item.accuracy_interval is None:
             yield (f"  missing {label}: no test image shows it",)
             continue
-        beside = f" · {teacher} {words.percent(item.teacher_accuracy, item.n)}" if item.teacher_accuracy is not None else ""
-        reach = f" ({words.percent_range(item.accuracy_interval, item.n)}, n = {words.thousands(item.n)})"
-        yield ("  missing ", "bold"), f"{label}: accuracy ", (words.percent(item.accuracy, item.n), "bold"), f"{reach}{beside}"
+        beside = (
+            f" · {teacher} {words.percent(item.teacher_accuracy, item.n)}"
+            if item.teacher_accuracy is not None
+            else ""
+        )
+        reach = (
+            f" ({words.percent_range(item.accuracy_interval, item.n)}, n = "
+            f"{words.thousands(item.n)})"
+        )
+        yield (
+            ("  missing ", "bold"),
+            f"{label}: accuracy ",
+            (words.percent(item.accuracy, item.n), "bold"),
+            f"{reach}{beside}",
+        )
 
 
 def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
     if measures is None:
         return (label, *(words.MISSING,) * 5, "")
     entropies = (words.number(measures.entropy), words.number(measures.free_energy, 2))
-    return (label, words.percent(measures.accuracy), words.number(measures.nll), words.number(measures.ece), *entropies, "")
+    return (
+        label,
+        words.percent(measures.accuracy),
+        words.number(measures.nll),
+        words.number(measures.ece),
+        *entropies,
+        "",
+    )
 
 
 def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[str, ...]:
     first: TeacherSummary = result.teachers[0]
     known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
-    accuracy = words.points(result.test.accuracy - first.test.accuracy) if known and first.test is not None else ""
-    return (label, accuracy, "", "", words.signed(gap.entropy), words.signed(gap.free_energy, 2), f"(τ = {gap.temperature:g}, {remark})")
+    accuracy = (
+        words.points(result.test.accuracy - first.test.accuracy)
+        if known and first.test is not None
+        else ""
+    )
+    return (
+        label,
+        accuracy,
+        "",
+        "",
+        words.signed(gap.entropy),
+        words.signed(gap.free_energy, 2),
+        f"(τ = {gap.temperature:g}, {remark})",
+    )
 
 
 def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss: str = "") -> None:
-    """One line per threshold, with the sign of how the limit compares, and whose value it is where there are several."""
+    """One line per threshold, with the sign of how the limit compares, and whose value it is where
+    there are several.
+    """
     for gate in gates:
         lower = gate.name.startswith("min")
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         owner = f"  ({gate.subject})" if gate.subject else ""
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
-        env.report(mark, f" gate {gate.name.replace('_', '-')} {words.number(gate.limit)} {sign} {words.number(gate.value)}{owner}{tail}")
+        env.report(
+            mark,
+            (
+                f" gate {gate.name.replace('_', '-')} {words.number(gate.limit)} {sign} "
+                f"{words.number(gate.value)}{owner}{tail}"
+            ),
+        )
 
 
 def _pointers(result: RunResult) -> list[tuple[str, ...]]:
     html = Path(result.run) / "report.html"
     report = str(html if html.exists() else html.with_suffix(".md"))
     if result.command == "train-teacher":
-        return [("teacher", result.checkpoint), ("report", report), ("next", _distil_command(result))]
+        return [
+            ("teacher", result.checkpoint),
+            ("report", report),
+            ("next", _distil_command(result)),
+        ]
     after = [("next", f"kd analyze-gap --student {result.run}")] if result.teachers else []
     return [("report ", f"{report}          {words.duration(result.wall_seconds)}"), *after]
 

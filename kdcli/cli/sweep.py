@@ -1,4 +1,6 @@
-"""`kd sweep`: a matrix of recipes. Finished cells are skipped, stopped ones go on, a failed one does not stop the others."""
+"""`kd sweep`: a matrix of recipes. Finished cells are skipped, stopped ones go on, a failed one
+does not stop the others.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ kd sweep tables/energy-table7 --json -q | jq '.data.cells'
 SweepFile = Annotated[
     str,
     typer.Argument(
-        metavar="SWEEP", help="A sweep file, or the name of a shipped one.", show_default=False, autocompletion=completion.sweeps
+        metavar="SWEEP",
+        help="A sweep file, or the name of a shipped one.",
+        show_default=False,
+        autocompletion=completion.sweeps,
     ),
 ]
 Limit = Annotated[
     int | None,
     typer.Option(
-        "--limit", help="Run at most N cells; finished ones do not count.", metavar="N", rich_help_panel=RUNNING, show_default=False
+        "--limit",
+        help="Run at most N cells; finished ones do not count.",
+        metavar="N",
+        rich_help_panel=RUNNING,
+        show_default=False,
     ),
 ]
 
@@ -50,10 +59,19 @@ Jobs = Annotated[
 ]
 
 
-def run(env: Environment, sweep: SweepFile, *, sets: Sets = None, out: Out = None, limit: Limit = None, jobs: Jobs = "1") -> Outcome:
+def run(
+    env: Environment,
+    sweep: SweepFile,
+    *,
+    sets: Sets = None,
+    out: Out = None,
+    limit: Limit = None,
+    jobs: Jobs = "1",
+) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
 
-    Exit code 4: some cells failed; the others are done and kept. The same command tries the failed ones again.
+    Exit code 4: some cells failed; the others are done and kept. The same command tries the failed
+    ones again.
     """
     number = _number(jobs)
     from kdcli.recipe.sweep import load_sweep
@@ -64,7 +82,14 @@ def run(env: Environment, sweep: SweepFile, *, sets: Sets = None, out: Out = Non
 
     typed = shlex.join(["kd", *env.argv])
     with narrate(env) if number == 1 else narrate_together(env) as listeners:
-        result = run_sweep(loaded, out=runs_dir(env.environ, out), listeners=listeners, command=typed, limit=limit, jobs=number)
+        result = run_sweep(
+            loaded,
+            out=runs_dir(env.environ, out),
+            listeners=listeners,
+            command=typed,
+            limit=limit,
+            jobs=number,
+        )
     return _finish(env, sweep, result)
 
 
@@ -78,11 +103,16 @@ def _number(jobs: str) -> int | Literal["auto"]:
 def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
     counts = Counter(cell.status for cell in result.cells)
     left = result.count - len(result.cells)
-    parts = [f"{number} {status}" for status, number in counts.items()] + ([f"{left} left"] if left else [])
+    parts = [f"{number} {status}" for status, number in counts.items()] + (
+        [f"{left} left"] if left else []
+    )
     mark = ("✓", "green") if result.complete else ("✗", "bold red")
     env.report(mark, f" {result.count} cells: {', '.join(parts)}")
     failed = [cell for cell in result.cells if cell.status == "failed"]
-    errors = tuple(ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}") for cell in failed)
+    errors = tuple(
+        ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}")
+        for cell in failed
+    )
     for error in errors:
         env.complain(("error: ", "bold red"), error.message)
     env.report(f"  next     kd table {sweep}")

@@ -1,4 +1,6 @@
-"""What a sweep shows while several cells go on at once: a line for each on a terminal, lines that say whose they are in a log."""
+"""What a sweep shows while several cells go on at once: a line for each on a terminal, lines that
+say whose they are in a log.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
     from kdcli.jobs import events
 
 _LABEL_WIDTH = 30
-_SPEED_SECONDS = 3600.0  # cells take long, and the time that is left of a sweep follows from many of them
+# cells take long, and the time that is left of a sweep follows from many of them
+_SPEED_SECONDS = 3600.0
 
 
-def narrate_together(env: Environment, clock: Clock = time.monotonic) -> AbstractContextManager[tuple[Any, ...]]:
-    """The listeners for a sweep with several jobs: none when quiet, a live block on a terminal, log lines elsewhere."""
+def narrate_together(
+    env: Environment, clock: Clock = time.monotonic
+) -> AbstractContextManager[tuple[Any, ...]]:
+    """The listeners for a sweep with several jobs: none when quiet, a live block on a terminal, log
+    lines elsewhere.
+    """
     if env.settings.quiet:
         return nullcontext(())
     return LiveSweep(env) if env.live else LogSweep(env, clock)
@@ -54,12 +61,19 @@ class SweepNarrator(Narrator):
         if not event.runs:
             return  # all cells are finished, and say so
         self.env.progress(
-            ("kd ", "bold"), f"{__version__} · sweep · {words.plural(event.cells, 'cell')}, ", (f"{event.jobs} at once", "bold")
+            ("kd ", "bold"),
+            f"{__version__} · sweep · {words.plural(event.cells, 'cell')}, ",
+            (f"{event.jobs} at once", "bold"),
         )
         each = " each, on cores of its own" if event.pinned else " each"
-        self.env.progress(f"  device   {event.device} · {words.plural(event.threads, 'thread')}{each}")
+        self.env.progress(
+            f"  device   {event.device} · {words.plural(event.threads, 'thread')}{each}"
+        )
         if event.teachers:
-            self.env.progress(f"  teachers {event.teachers} to train before the cells that need {'it' if event.teachers == 1 else 'them'}")
+            self.env.progress(
+                f"  teachers {event.teachers} to train before the cells that need "
+                f"{'it' if event.teachers == 1 else 'them'}"
+            )
         self.env.progress()
 
     def teacher_started(self, event: events.TeacherStarted) -> None:
@@ -110,11 +124,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 
-# ---- a terminal ------------------------------------------------------------------------------------------------------
+# ---- a terminal ----------------------------------------------------------------------------------
 
 
 class LiveSweep(SweepNarrator):
-    """A transient line for each run that goes on, and one for the whole; a line for each cell that ended stays."""
+    """A transient line for each run that goes on, and one for the whole; a line for each cell that
+    ended stays.
+    """
 
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
@@ -133,7 +149,12 @@ class LiveSweep(SweepNarrator):
         from rich.live import Live
 
         self._whole.add_task("", total=event.runs)
-        self._block = Live(Group(self._rows, self._whole), console=self.env.err, transient=True, refresh_per_second=4)
+        self._block = Live(
+            Group(self._rows, self._whole),
+            console=self.env.err,
+            transient=True,
+            refresh_per_second=4,
+        )
         self._refresh()
         self._block.start()
 
@@ -144,10 +165,18 @@ class LiveSweep(SweepNarrator):
     def cell_started(self, event: events.CellStarted) -> None:
         super().cell_started(event)
         name = _named(event)
-        self._begin(event.id, f"{event.number} {name if len(name) <= _LABEL_WIDTH else ', '.join(event.labels.values())}")
+        self._begin(
+            event.id,
+            (
+                f"{event.number} "
+                f"{name if len(name) <= _LABEL_WIDTH else ', '.join(event.labels.values())}"
+            ),
+        )
 
     def _begin(self, key: str, label: str) -> None:
-        self._tasks[key] = self._rows.add_task(label, total=None, epochs="", numbers="starting", speed="")
+        self._tasks[key] = self._rows.add_task(
+            label, total=None, epochs="", numbers="starting", speed=""
+        )
         self._refresh()
 
     def _done(self, event: events.CellDone | events.TeacherDone, name: str) -> None:
@@ -164,12 +193,18 @@ class LiveSweep(SweepNarrator):
             self._stages[event.id] = (said.number, said.count)
             self._val[event.id] = ""
             self._rows.reset(
-                self._tasks[event.id], total=said.at.steps, completed=said.at.step, epochs=f"1/{said.at.epochs}", numbers="", speed=""
+                self._tasks[event.id],
+                total=said.at.steps,
+                completed=said.at.step,
+                epochs=f"1/{said.at.epochs}",
+                numbers="",
+                speed="",
             )
         elif kind == "EpochDone":
             self._val[event.id] = f"  val {words.percent(said.val.accuracy)}" if said.val else ""
         elif kind == "StepRead":
-            numbers = f"loss {sum(said.losses.values()):.3f}{self._val.get(event.id) or f'  train {words.percent(said.train_accuracy)}'}"
+            accuracy = self._val.get(event.id) or f"  train {words.percent(said.train_accuracy)}"
+            numbers = f"loss {sum(said.losses.values()):.3f}{accuracy}"
             self._rows.update(
                 self._tasks[event.id],
                 completed=said.at.step,
@@ -181,7 +216,9 @@ class LiveSweep(SweepNarrator):
 
     def _refresh(self) -> None:
         parts = (self._share(key, task) for key, task in self._tasks.items())
-        self._whole.update(self._whole.task_ids[0], completed=self._done_runs + sum(parts), description=self.total)
+        self._whole.update(
+            self._whole.task_ids[0], completed=self._done_runs + sum(parts), description=self.total
+        )
 
     def _share(self, key: str, task: TaskID) -> float:
         """How much of a run is done, from 0 to 1."""
@@ -201,7 +238,9 @@ def _rows(env: Environment) -> Progress:
 
     return Progress(
         # what is cut where the terminal is narrow is the label: its number stays
-        TextColumn("  {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn(
+            "  {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
         TextColumn("{task.fields[epochs]}"),
         TextColumn("{task.fields[numbers]}"),
         TextColumn("{task.fields[speed]}"),
@@ -225,7 +264,7 @@ def _whole(env: Environment) -> Progress:
     )
 
 
-# ---- a log -----------------------------------------------------------------------------------------------------------
+# ---- a log ---------------------------------------------------------------------------------------
 
 
 class LogSweep(SweepNarrator):
@@ -253,7 +292,19 @@ class LogSweep(SweepNarrator):
             self._epochs[event.id] = EpochThinning()
         elif kind == "EpochDone":
             if self._epochs[event.id](said.at.epoch, said.at.epochs) or self.env.settings.verbose:
-                self.env.progress(log_line(whose, said, said.losses, epoch_accuracies(said), said.images_per_second))
+                self.env.progress(
+                    log_line(
+                        whose, said, said.losses, epoch_accuracies(said), said.images_per_second
+                    )
+                )
                 self._steps.line_written(self._clock())
         elif kind == "StepRead" and self._steps(self._clock()):
-            self.env.progress(log_line(whose, said, said.losses, {"train_acc": said.train_accuracy}, said.images_per_second))
+            self.env.progress(
+                log_line(
+                    whose,
+                    said,
+                    said.losses,
+                    {"train_acc": said.train_accuracy},
+                    said.images_per_second,
+                )
+            )

@@ -1,4 +1,6 @@
-"""`kd table`: a sweep as the paper's table, ours beside theirs. Reads summaries only, imports no torch."""
+"""`kd table`: a sweep as the paper's table, ours beside theirs. Reads summaries only, imports no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ Format = Annotated[str, typer.Option("--format", help="md, csv, latex or html.",
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """One setting: the mean of n runs, its sample standard deviation, the published number and ours minus theirs."""
+    """One setting: the mean of n runs, its sample standard deviation, the published number and ours
+    minus theirs.
+    """
 
     row: str
     column: str
@@ -57,7 +61,9 @@ class TableData:
     notes: tuple[str, ...]
 
 
-def run(env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets = None, out: Out = None) -> Outcome:
+def run(
+    env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets = None, out: Out = None
+) -> Outcome:
     """Print a sweep as the paper's table, ours and theirs.
 
     Mean ± sd over seeds. A cell without a run is a dot.
@@ -66,10 +72,16 @@ def run(env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets =
     from kdcli.report.sweeps import sweep_results
 
     if form not in FORMATS:
-        raise UsageError(f"{form!r} is not a format", hint=f"--format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        raise UsageError(
+            f"{form!r} is not a format", hint=f"--format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
-    table = _tabulate(loaded, [(labels, result) for labels, result in sweep_results(loaded, runs_dir(env.environ, out))], sweep)
+    table = _tabulate(
+        loaded,
+        [(labels, result) for labels, result in sweep_results(loaded, runs_dir(env.environ, out))],
+        sweep,
+    )
     env.write(_writer(form)(table))
     return Outcome(_data(table))
 
@@ -80,23 +92,46 @@ def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], nam
 
     shape = sweep.table
     rows, columns = ", ".join(shape.rows), ", ".join(shape.columns)
-    placed = [({rows: join(labels, shape.rows), columns: join(labels, shape.columns)}, result) for labels, result in results]
-    layout = Layout(rows, columns or None, ", ".join(shape.over) or "seed", shape.metrics, sweep.title)
-    paper = [PaperValue(entry.row, entry.column, entry.metric, entry.value, entry.source) for entry in sweep.paper]
+    placed = [
+        ({rows: join(labels, shape.rows), columns: join(labels, shape.columns)}, result)
+        for labels, result in results
+    ]
+    layout = Layout(
+        rows, columns or None, ", ".join(shape.over) or "seed", shape.metrics, sweep.title
+    )
+    paper = [
+        PaperValue(entry.row, entry.column, entry.metric, entry.value, entry.source)
+        for entry in sweep.paper
+    ]
     return tabulate(placed, layout, paper, command=f"kd table {name}")  # type: ignore[arg-type]
 
 
 def _writer(form: str) -> Callable[[Table], str]:
     from kdcli.report import table_text
 
-    return {"md": table_text.to_markdown, "csv": table_text.to_csv, "latex": table_text.to_latex, "html": table_text.to_html}[form]
+    return {
+        "md": table_text.to_markdown,
+        "csv": table_text.to_csv,
+        "latex": table_text.to_latex,
+        "html": table_text.to_html,
+    }[form]
 
 
 def _data(table: Table) -> TableData:
     cells = tuple(
         TableCell(
-            cell.row, cell.column, cell.metric, cell.values, cell.n, cell.missing, cell.mean, cell.sd, cell.paper, cell.difference, cell.source
+            cell.row,
+            cell.column,
+            cell.metric,
+            cell.values,
+            cell.n,
+            cell.missing,
+            cell.mean,
+            cell.sd,
+            cell.paper,
+            cell.difference,
+            cell.source,
         )
         for cell in table.cells.values()
-    )  # fmt: skip
+    )
     return TableData(table.title, table.rows, table.columns, table.metrics, cells, table.notes)

@@ -1,4 +1,6 @@
-"""Columns, prose and bars for a screen. No rich: listings must appear at once. Numbers are said by `kdcli.report.words`."""
+"""Columns, prose and bars for a screen. No rich: listings must appear at once. Numbers are said by
+`kdcli.report.words`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,15 @@ LEAST = 12  # columns that a shortened name keeps
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
 
 
-def columns(rows: Sequence[Sequence[str]], align: str = "", gap: int = 2, indent: int = 2, room: int | None = None) -> list[str]:
-    """Rows as aligned lines: `align` has < or > per column, < where it ends. No line ends in blanks.
+def columns(
+    rows: Sequence[Sequence[str]],
+    align: str = "",
+    gap: int = 2,
+    indent: int = 2,
+    room: int | None = None,
+) -> list[str]:
+    """Rows as aligned lines: `align` has < or > per column, < where it ends. No line ends in
+    blanks.
 
     Nothing is cut, unless the table must fit into `room` columns: then the first column gives way.
     """
@@ -38,7 +47,9 @@ def _tail(text: str, width: int) -> str:
 
 
 def wrap(text: str, indent: int = 2) -> str:
-    """Prose, wrapped to the terminal, at most 100 columns. Paragraphs, "Label: ..." lines and indented lines keep their start."""
+    """Prose, wrapped to the terminal, at most 100 columns. Paragraphs, "Label: ..." lines and
+    indented lines keep their start.
+    """
     width = min(shutil.get_terminal_size((80, 24)).columns, 100)
     margin = " " * indent
     blocks = []
@@ -46,7 +57,9 @@ def wrap(text: str, indent: int = 2) -> str:
         if any(line.startswith(" ") for line in block.splitlines()):
             blocks.append(textwrap.indent(block, margin))
         else:
-            prose = textwrap.TextWrapper(width, margin, margin, break_on_hyphens=False, break_long_words=False)
+            prose = textwrap.TextWrapper(
+                width, margin, margin, break_on_hyphens=False, break_long_words=False
+            )
             blocks.append("\n".join(map(prose.fill, _LABEL.split(block))))
     return "\n\n".join(blocks)
 
@@ -74,4 +87,6 @@ def sparkline(values: Sequence[float]) -> str:
         return ""
     low, span = min(finite), max(finite) - min(finite)
     scale = (len(BARS) - 1) / span if span else 0.0
-    return "".join(BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values)
+    return "".join(
+        BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values
+    )

@@ -1,10 +1,13 @@
-"""Which lines of a long run a log keeps: dense at first, then ever sparser, so that no run of any length floods a log."""
+"""Which lines of a long run a log keeps: dense at first, then ever sparser, so that no run of any
+length floods a log.
+"""
 
 from __future__ import annotations
 
 import math
 
-DENSE_EPOCHS = 50  # all of these are logged; then each logged epoch is at least 3 % later than the one before
+# all of these are logged; then each logged epoch is at least 3 % later than the one before
+DENSE_EPOCHS = 50
 EPOCH_GROWTH = 1.03
 STEP_SECONDS = 10.0  # at most one line in this time within an epoch
 STEP_GROWTH = 1.15
@@ -19,12 +22,15 @@ class EpochThinning:
     def __call__(self, epoch: int, epochs: int) -> bool:
         if epoch < self._next and epoch != epochs:
             return False
-        self._next = epoch + 1 if epoch < DENSE_EPOCHS else max(epoch + 1, math.ceil(epoch * EPOCH_GROWTH))
+        self._next = (
+            epoch + 1 if epoch < DENSE_EPOCHS else max(epoch + 1, math.ceil(epoch * EPOCH_GROWTH))
+        )
         return True
 
 
 class StepThinning:
-    """Says when to log within an epoch: ten seconds after the last line at the soonest, and ever more rarely.
+    """Says when to log within an epoch: ten seconds after the last line at the soonest, and ever
+    more rarely.
 
     Args:
         now: seconds of a clock that only goes forward.

@@ -39,8 +39,25 @@ def run(
     Without a recipe: the quickstart's teacher, on digits that kd brings along.
     """
     given = {
-        "--model": model, "--data": data, "--epochs": epochs, "--seed": seed, "--name": name, "--device": device, "--devices": devices,
-        "--precision": precision, "--min-accuracy": min_accuracy, "--max-ece": max_ece,
-    }  # fmt: skip
+        "--model": model,
+        "--data": data,
+        "--epochs": epochs,
+        "--seed": seed,
+        "--name": name,
+        "--device": device,
+        "--devices": devices,
+        "--precision": precision,
+        "--min-accuracy": min_accuracy,
+        "--max-ece": max_ece,
+    }
     flags = o.flags(given)
-    return run_job(env, "train-teacher", recipe=recipe, sets=sets or (), flags=flags, out=out, keep_state=keep_state, dry_run=dry_run)
+    return run_job(
+        env,
+        "train-teacher",
+        recipe=recipe,
+        sets=sets or (),
+        flags=flags,
+        out=out,
+        keep_state=keep_state,
+        dry_run=dry_run,
+    )

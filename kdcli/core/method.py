@@ -24,13 +24,15 @@ __all__ = ["Arity", "FeatureOptions", "Method", "MethodOptions", "Setup", "Stage
 class Setup:
     """All that a method may know of the world: no device, rank, dtype, path or logger in it.
 
-    build: fresh weights of "student", "teacher" or a network by name; each call gives independent ones.
+    build: fresh weights of "student", "teacher" or a network by name; each call gives independent
+    ones.
     load: another checkpoint, as a teacher.
     gather: concatenates [B,...] over ranks; the identity on one device.
     seed: for `kdcli.core.random.key`, where a loss draws numbers: never from a generator.
-    history: checkpoints along the first teacher's training, earliest first: what `train.keep_every` kept, and last the teacher itself.
-    between: the zoo's networks of the teacher's family that lie between teacher and student in size, with their numbers of
-    parameters, largest first.
+    history: checkpoints along the first teacher's training, earliest first: what `train.keep_every`
+    kept, and last the teacher itself.
+    between: the zoo's networks of the teacher's family that lie between teacher and student in
+    size, with their numbers of parameters, largest first.
     """
 
     student: Network
@@ -50,7 +52,8 @@ class Stage:
 
     trains: the modules whose parameters get gradients; everything else is frozen and in eval mode.
     epochs: None means the recipe's. optim: overrides of the recipe's [optim] keys.
-    network: whose validation accuracy the epochs of this stage show; None means what is deployed, where the stage trains it.
+    network: whose validation accuracy the epochs of this stage show; None means what is deployed,
+    where the stage trains it.
     """
 
     name: str
@@ -71,12 +74,14 @@ class Taps(NamedTuple):
 class Method(nn.Module, ABC):
     """A distillation method. The usual subclass defines Options and `loss` and nothing else.
 
-    Extra trainable modules are submodules, memory banks are buffers keyed by batch.index: then they are trained, saved,
-    resumed and wrapped without another word.
+    Extra trainable modules are submodules, memory banks are buffers keyed by batch.index: then they
+    are trained, saved, resumed and wrapped without another word.
 
-    A subclass names its options class once, as the annotation of `options`; `Options` is that class. Its taps are patterns
-    (kdcli.core.taps); an instance's are those of its networks. consumes and trains are for people, in the list of methods.
-    follows_history: it reads Setup.history, so that what its teacher's run kept is part of what decides its result.
+    A subclass names its options class once, as the annotation of `options`; `Options` is that
+    class. Its taps are patterns (kdcli.core.taps); an instance's are those of its networks.
+    consumes and trains are for people, in the list of methods.
+    follows_history: it reads Setup.history, so that what its teacher's run kept is part of what
+    decides its result.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -110,7 +115,9 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def patterns(cls, options: MethodOptions) -> Taps:  # noqa: ARG003  overridden where an option names a tap
-        """The tap patterns that a method with these options reads: those of the class unless overridden."""
+        """The tap patterns that a method with these options reads: those of the class unless
+        overridden.
+        """
         return Taps(cls.student_taps, cls.teacher_taps)
 
     @property
@@ -134,13 +141,17 @@ class Method(nn.Module, ABC):
         return self.student
 
     def watched(self) -> Mapping[str, Network]:
-        """Further networks whose course is worth following beside the one in training, by the names that the logs use."""
+        """Further networks whose course is worth following beside the one in training, by the names
+        that the logs use.
+        """
         return {}
 
     @staticmethod
     def aligned(z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG004  the methods that align need v
-        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw ones unless overridden.
+        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw
+        ones unless overridden.
 
-        Of the class, not of an instance: a gap is also measured long after training, without the method's networks.
+        Of the class, not of an instance: a gap is also measured long after training, without the
+        method's networks.
         """
         return z

@@ -1,4 +1,6 @@
-"""Network: a classifier that names its own inner places, so that no method hooks into it by string module paths."""
+"""Network: a classifier that names its own inner places, so that no method hooks into it by string
+module paths.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from kdcli.core.types import Output, Tap
 
 
 class Blueprint(NamedTuple):
-    """How a network is built again: a name of the zoo and its constructor arguments, as JSON can hold them."""
+    """How a network is built again: a name of the zoo and its constructor arguments, as JSON can
+    hold them.
+    """
 
     architecture: str
     arguments: Mapping[str, Any]
@@ -27,10 +31,11 @@ def parameter_count(network: nn.Module) -> int:
 class Network(nn.Module, ABC):
     """A classifier with declared taps.
 
-    Tap names are shared by every family: "stem", "stage1".."stageN" (after the stage's last ReLU), "stageN.pre" (before
-    it), "pooled" (the vector that feeds the head).
+    Tap names are shared by every family: "stem", "stage1".."stageN" (after the stage's last ReLU),
+    "stageN.pre" (before it), "pooled" (the vector that feeds the head).
 
-    blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network that nobody could build again.
+    blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network
+    that nobody could build again.
     """
 
     taps: Mapping[str, Tap]
@@ -50,9 +55,12 @@ class Network(nn.Module, ABC):
         """The modules that a tap's value depends on, in order: what a hint stage trains."""
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Logits [B,K] of pooled vectors [B,D], in float32 at least: bfloat16 would leave two digits of what losses soften."""
+        """Logits [B,K] of pooled vectors [B,D], in float32 at least: bfloat16 would leave two
+        digits of what losses soften.
+        """
         traced: object = pooled
-        # a tracer asks what calls what, and knows no device; shapes are computed on one that has no precision
+        # a tracer asks what calls what, and knows no device; shapes are computed on one that has no
+        # precision
         if isinstance(traced, fx.Proxy) or pooled.is_meta:
             return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):

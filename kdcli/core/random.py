@@ -1,9 +1,11 @@
-"""Counter-based randomness: every draw is a function of (seed, purpose, counters), never of what was drawn before.
+"""Counter-based randomness: every draw is a function of (seed, purpose, counters), never of what
+was drawn before.
 
-That is why a resumed run equals an uninterrupted one, and why the number of loader workers or ranks changes nothing.
-The mixer is the finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA
-2014, section 4; constants of Stafford's variant 13). It is a bijection of the 64-bit integers, so distinct counters give
-distinct values and a permutation needs no tie-breaking. The tensor form and the integer form agree bit for bit.
+That is why a resumed run equals an uninterrupted one, and why the number of loader workers or ranks
+changes nothing. The mixer is the finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable
+pseudorandom number generators, OOPSLA 2014, section 4; constants of Stafford's variant 13). It is a
+bijection of the 64-bit integers, so distinct counters give distinct values and a permutation needs
+no tie-breaking. The tensor form and the integer form agree bit for bit.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def key(seed: int, purpose: str, *counters: int) -> int:
         counters: integers such as epoch or step.
     """
     value = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
-    # mixed after each part, the seed too: else seed 1 in epoch 2 would draw what seed 2 draws in epoch 1
+    # mixed after each part, the seed too: else seed 1 in epoch 2 would draw what seed 2 draws in
+    # epoch 1
     for counter in (seed, *counters):
         value = _mix_int(value ^ _mix_int(counter & _MASK))
     return value
@@ -81,7 +84,9 @@ def uniform_int(stream: int, counter: int) -> float:
 
 
 def integers(stream: int, counters: Tensor, high: int | Tensor) -> Tensor:
-    """Uniform int64 in [0, high) for each counter, high < 2**31; a tensor gives each counter its own."""
+    """Uniform int64 in [0, high) for each counter, high < 2**31; a tensor gives each counter its
+    own.
+    """
     return (_logical_shift(bits(stream, counters), 32) * high) >> 32
 
 
@@ -97,7 +102,8 @@ def permutation(stream: int, n: int, device: torch.device | str = "cpu") -> Tens
 
 @contextmanager
 def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
-    """Run library code that draws from torch's global generators (weight init) as a function of (seed, purpose, counters).
+    """Run library code that draws from torch's global generators (weight init) as a function of
+    (seed, purpose, counters).
 
     The generators' earlier state is put back afterwards, so nothing outside notices.
     """

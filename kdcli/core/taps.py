@@ -1,7 +1,8 @@
 """Tap patterns: how a method says which places of a network it reads without knowing the network.
 
-"stage*" is every stage's map, first to last, and "last" the last stage's; "stage*.pre" and "last.pre" are the same before the
-activation that ends the stage. Any other pattern is the tap of that name: "stem", "stage2", "stage2.pre", "pooled".
+"stage*" is every stage's map, first to last, and "last" the last stage's; "stage*.pre" and
+"last.pre" are the same before the activation that ends the stage. Any other pattern is the tap of
+that name: "stem", "stage2", "stage2.pre", "pooled".
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def expand(network: Network, patterns: Iterable[str], method: str) -> tuple[str,
         method: who asks, for the message.
 
     Raises:
-        Incompatible: the network has no such tap; names it, the network and the taps that there are.
+        Incompatible: the network has no such tap; names it, the network and the taps that there
+            are.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -32,7 +34,8 @@ def expand(network: Network, patterns: Iterable[str], method: str) -> tuple[str,
         missing = [tap for tap in taps if tap not in network.taps]
         if missing or not taps:
             raise Incompatible(
-                f"{method} reads {(missing or [pattern])[0]!r}, which {name_of(network)} does not have",
+                f"{method} reads {(missing or [pattern])[0]!r}, which {name_of(network)} "
+                "does not have",
                 hint=f"its taps are {', '.join(network.taps)}",
             )
         found += taps
@@ -57,5 +60,8 @@ def check_maps(network: Network, taps: Iterable[str], method: str) -> None:
         if network.taps[tap].stride is None:
             raise Incompatible(
                 f"{method} compares feature maps, and {tap!r} of {name_of(network)} is a vector",
-                hint="a convolutional network, or a method on logits or on the pooled vector: kd methods",
+                hint=(
+                    "a convolutional network, or a method on logits or on the pooled vector: kd "
+                    "methods"
+                ),
             )

@@ -1,7 +1,7 @@
 """Teachers: frozen networks that answer, and that nothing can train, save or wrap by accident.
 
-Deliberately not nn.Modules: a Method that holds one does not register it, so no teacher key can reach a student's
-checkpoint, no optimiser its weights and no `train()` its batch norms.
+Deliberately not nn.Modules: a Method that holds one does not register it, so no teacher key can
+reach a student's checkpoint, no optimiser its weights and no `train()` its batch norms.
 """
 
 from __future__ import annotations
@@ -20,21 +20,31 @@ class Teacher:
 
     Args:
         network: already on the device.
-        renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the teacher was trained
-            on, x * scale + shift; None where both normalise alike.
+        renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the
+            teacher was trained on, x * scale + shift; None where both normalise alike.
         epoch: epochs of training that its weights have had, where its checkpoint says so.
     """
 
     epoch: int | None = None
 
-    def __init__(self, network: Network, *, renormalise: tuple[Tensor, Tensor] | None = None, epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        renormalise: tuple[Tensor, Tensor] | None = None,
+        epoch: int | None = None,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.epoch = epoch
-        self.renormalise = None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
+        self.renormalise = (
+            None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
+        )
 
     @property
     def live(self) -> Teacher:
-        """The teacher as its checkpoint has it, where this one looks answers up or computes them by a faster copy: for measurements."""
+        """The teacher as its checkpoint has it, where this one looks answers up or computes them by
+        a faster copy: for measurements.
+        """
         return self
 
     @property
@@ -47,7 +57,9 @@ class Teacher:
             return self.network(self.seen(batch), taps)  # type: ignore[no-any-return]
 
     def expect(self, batches: Sequence[Batch]) -> None:
-        """Told the minibatches that it will be asked about next: one that answers many images at less cost does it now."""
+        """Told the minibatches that it will be asked about next: one that answers many images at
+        less cost does it now.
+        """
 
     def seen(self, batch: Batch) -> Tensor:
         """The images [B,C,H,W] of a batch, normalised as those that the teacher was trained on."""
@@ -58,7 +70,8 @@ class Teacher:
 
 
 class Ensemble(Teacher):
-    """Several teachers that answer as one: the weighted mean of their logits. Taps are the first teacher's.
+    """Several teachers that answer as one: the weighted mean of their logits. Taps are the first
+    teacher's.
 
     Args:
         teachers: at least one.
@@ -67,7 +80,11 @@ class Ensemble(Teacher):
 
     def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
         self.teachers = tuple(teachers)
-        self.weights = tuple(weights) if weights is not None else (1.0 / len(self.teachers),) * len(self.teachers)
+        self.weights = (
+            tuple(weights)
+            if weights is not None
+            else (1.0 / len(self.teachers),) * len(self.teachers)
+        )
         self.network = self.teachers[0].network
 
     @property
@@ -79,6 +96,14 @@ class Ensemble(Teacher):
             teacher.expect(batches)
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
-        outputs = [teacher(batch, taps if position == 0 else ()) for position, teacher in enumerate(self.teachers)]
-        logits = torch.stack([output.logits.float() * weight for output, weight in zip(outputs, self.weights, strict=True)])
+        outputs = [
+            teacher(batch, taps if position == 0 else ())
+            for position, teacher in enumerate(self.teachers)
+        ]
+        logits = torch.stack(
+            [
+                output.logits.float() * weight
+                for output, weight in zip(outputs, self.weights, strict=True)
+            ]
+        )
         return Output(logits.sum(0), outputs[0].taps)

@@ -1,5 +1,6 @@
-"""The nouns of the engine: what a batch, an output, a step and a dataset are. Letters as in docs/reference: B batch,
-N rows of logits, K classes, C,H,W maps, D embedding; z student logits, v teacher logits.
+"""The nouns of the engine: what a batch, an output, a step and a dataset are. Letters as in
+docs/reference: B batch, N rows of logits, K classes, C,H,W maps, D embedding; z student logits, v
+teacher logits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Batch:
     x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64.
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
-    whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0 where nothing is shared.
+    whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
+    where nothing is shared.
     """
 
     x: Tensor
@@ -32,7 +34,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Which training samples make a minibatch, and which view of each: index, view [B] int64, on the device, as in `Batch`."""
+    """Which training samples make a minibatch, and which view of each: index, view [B] int64, on
+    the device, as in `Batch`.
+    """
 
     index: Tensor
     view: Tensor
@@ -46,8 +50,8 @@ class Output(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a loss returns: its terms by name, already weighted (the engine sums and logs them), and the logits [N,K] of
-    the network whose training accuracy is worth showing.
+    """What a loss returns: its terms by name, already weighted (the engine sums and logs them), and
+    the logits [N,K] of the network whose training accuracy is worth showing.
     """
 
     losses: dict[str, Tensor]
@@ -67,7 +71,9 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands. epoch counts from 1; step is the number of optimiser steps of this stage already taken."""
+    """Where training stands. epoch counts from 1; step is the number of optimiser steps of this
+    stage already taken.
+    """
 
     stage: str
     epoch: int
@@ -81,7 +87,9 @@ class Progress:
         return self.step / max(self.steps, 1)
 
     def warmup(self, epochs: int) -> float:
-        """Factor of a weight that grows linearly over so many epochs and is whole in the last of them; 1 where there are none."""
+        """Factor of a weight that grows linearly over so many epochs and is whole in the last of
+        them; 1 where there are none.
+        """
         return min(self.epoch / epochs, 1.0) if epochs else 1.0
 
 
@@ -90,9 +98,10 @@ class DataInfo:
     """What a method or a checkpoint may know of the data.
 
     targets: [num_train] int64, labels of the training split in index order.
-    superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels in [0, 1].
-    fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it; where both are equal, so is
-    the image that an index stands for.
+    superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels
+    in [0, 1].
+    fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
+    where both are equal, so is the image that an index stands for.
     """
 
     name: str
@@ -119,7 +128,9 @@ class Feed(Protocol):
         """Minibatches an epoch."""
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
+        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number
+        `start` (from 0).
+        """
 
     @property
     def resident(self) -> bool:
@@ -132,10 +143,14 @@ class Feed(Protocol):
         """A split in index order, not augmented. A split that does not exist yields nothing."""
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
-        """At most `count` samples of a split, by class, not augmented: the same ones each time, two or more a batch."""
+        """At most `count` samples of a split, by class, not augmented: the same ones each time, two
+        or more a batch.
+        """
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
-        """The given views [B] of the training samples at index [B], as a training batch has them."""
+        """The given views [B] of the training samples at index [B], as a training batch has
+        them.
+        """
 
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""

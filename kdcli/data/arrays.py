@@ -1,7 +1,7 @@
 """Arrays that somebody else made, checked and turned into Pictures.
 
-Everything wrong with them is said here, in one sentence that names the array, before a wrong shape or label becomes a
-CUDA assertion in the middle of a run.
+Everything wrong with them is said here, in one sentence that names the array, before a wrong shape
+or label becomes a CUDA assertion in the middle of a run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> Pictures:
     """Pictures from arrays by name.
 
     Args:
-        arrays: x_train, x_test: uint8 pictures [n,H,W], [n,H,W,C] or [n,C,H,W] with 1 or 3 channels, or float vectors
-            [n,d]; y_train, y_test: [n] integers. Optional: classes [K] names, superclass [K] integers, mean and std
-            per channel (of pixels in [0, 1]), which are computed from x_train unless given.
+        arrays: x_train, x_test: uint8 pictures [n,H,W], [n,H,W,C] or [n,C,H,W] with 1 or 3
+            channels, or float vectors [n,d]; y_train, y_test: [n] integers. Optional: classes [K]
+            names, superclass [K] integers, mean and std per channel (of pixels in [0, 1]), which
+            are computed from x_train unless given.
         origin: a file or function, for messages.
 
     Raises:
@@ -36,15 +37,25 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> Pictures:
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
         has = ", ".join(sorted(arrays)) or "nothing"
-        raise BadData(f"{origin} has no {', '.join(missing)}", hint=f"it has {has}; needed are {', '.join(REQUIRED)}")
-    x_train, x_test = (_inputs(np.asarray(arrays[key]), key, origin) for key in ("x_train", "x_test"))
+        raise BadData(
+            f"{origin} has no {', '.join(missing)}",
+            hint=f"it has {has}; needed are {', '.join(REQUIRED)}",
+        )
+    x_train, x_test = (
+        _inputs(np.asarray(arrays[key]), key, origin) for key in ("x_train", "x_test")
+    )
     if x_train.shape[1:] != x_test.shape[1:]:
-        raise BadData(f"{origin}: x_train has samples of shape {_size(x_train)}, x_test of {_size(x_test)}", hint="make them alike")
+        raise BadData(
+            f"{origin}: x_train has samples of shape {_size(x_train)}, x_test of {_size(x_test)}",
+            hint="make them alike",
+        )
     names = _class_names(arrays, origin)
     y_train = _labels(np.asarray(arrays["y_train"]), "train", len(x_train), names, origin)
     y_test = _labels(np.asarray(arrays["y_test"]), "test", len(x_test), names, origin)
     mean, std = _statistics(arrays, x_train, origin)
-    return Pictures(x_train, y_train, x_test, y_test, names, mean, std, _superclass(arrays, len(names), origin))
+    return Pictures(
+        x_train, y_train, x_test, y_test, names, mean, std, _superclass(arrays, len(names), origin)
+    )
 
 
 def _size(x: Tensor) -> str:
@@ -53,7 +64,10 @@ def _size(x: Tensor) -> str:
 
 def _inputs(x: NDArray[Any], key: str, origin: str) -> Tensor:
     if x.ndim == 0 or len(x) == 0:
-        raise BadData(f"{origin}: {key} is empty", hint="give it one sample at least, the first axis counts them")
+        raise BadData(
+            f"{origin}: {key} is empty",
+            hint="give it one sample at least, the first axis counts them",
+        )
     if x.ndim == 2 and x.dtype.kind == "f":
         return _vectors(x, key, origin)
     if x.dtype != np.uint8:
@@ -65,7 +79,10 @@ def _inputs(x: NDArray[Any], key: str, origin: str) -> Tensor:
 def _vectors(x: NDArray[Any], key: str, origin: str) -> Tensor:
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
-        raise BadData(f"{origin}: {key} has NaN or infinity in {len(bad)} samples, first in number {bad[0]}", hint="remove or repair them")
+        raise BadData(
+            f"{origin}: {key} has NaN or infinity in {len(bad)} samples, first in number {bad[0]}",
+            hint="remove or repair them",
+        )
     return torch.from_numpy(np.array(x, np.float32, order="C"))[:, None, None]
 
 
@@ -76,7 +93,10 @@ def _channels_first(x: NDArray[Any], key: str, origin: str) -> NDArray[Any]:
         return x
     if x.ndim == 4 and x.shape[3] in _CHANNELS:
         return x.transpose(0, 3, 1, 2)
-    raise BadData(f"{origin}: {key} has the shape {list(x.shape)}", hint="pictures are [n,H,W], [n,H,W,C] or [n,C,H,W], with C 1 or 3")
+    raise BadData(
+        f"{origin}: {key} has the shape {list(x.shape)}",
+        hint="pictures are [n,H,W], [n,H,W,C] or [n,C,H,W], with C 1 or 3",
+    )
 
 
 def _class_names(arrays: Mapping[str, Any], origin: str) -> tuple[str, ...]:
@@ -84,21 +104,36 @@ def _class_names(arrays: Mapping[str, Any], origin: str) -> tuple[str, ...]:
         labels = np.asarray(arrays["y_train"])
         highest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
         return tuple(str(number) for number in range(max(highest, 1) + 1))
-    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(arrays["classes"]).ravel())
+    names = tuple(
+        name.decode() if isinstance(name, bytes) else str(name)
+        for name in np.asarray(arrays["classes"]).ravel()
+    )
     if len(names) < 2 or len(set(names)) < len(names):
-        raise BadData(f"{origin}: classes has {len(names)} names, {len(set(names))} of them different", hint="name each class once")
+        raise BadData(
+            f"{origin}: classes has {len(names)} names, {len(set(names))} of them different",
+            hint="name each class once",
+        )
     return names
 
 
 def _labels(y: NDArray[Any], part: str, count: int, names: tuple[str, ...], origin: str) -> Tensor:
     if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise BadData(f"{origin}: y_{part} is {y.dtype} {list(y.shape)}", hint="labels are integers, one a sample: [n]")
+        raise BadData(
+            f"{origin}: y_{part} is {y.dtype} {list(y.shape)}",
+            hint="labels are integers, one a sample: [n]",
+        )
     if len(y) != count:
-        raise BadData(f"{origin}: x_{part} has {count} samples, y_{part} {len(y)} labels", hint="give each sample one label")
+        raise BadData(
+            f"{origin}: x_{part} has {count} samples, y_{part} {len(y)} labels",
+            hint="give each sample one label",
+        )
     wrong = np.flatnonzero((y < 0) | (y >= len(names)))
     if len(wrong):
         at = wrong[0]
-        raise BadData(f"{origin}: y_{part}[{at}] is {y[at]}, outside the classes 0 to {len(names) - 1}", hint="number classes from 0")
+        raise BadData(
+            f"{origin}: y_{part}[{at}] is {y[at]}, outside the classes 0 to {len(names) - 1}",
+            hint="number classes from 0",
+        )
     return torch.from_numpy(y.astype(np.int64))
 
 
@@ -108,15 +143,23 @@ def _superclass(arrays: Mapping[str, Any], classes: int, origin: str) -> Tensor 
     value = np.asarray(arrays["superclass"])
     if value.shape != (classes,) or value.dtype.kind not in "iu" or value.min() < 0:
         raise BadData(
-            f"{origin}: superclass is {value.dtype} {list(value.shape)}", hint=f"give one integer from 0 for each of the {classes} classes"
+            f"{origin}: superclass is {value.dtype} {list(value.shape)}",
+            hint=f"give one integer from 0 for each of the {classes} classes",
         )
     return torch.from_numpy(value.astype(np.int64))
 
 
-def _statistics(arrays: Mapping[str, Any], x: Tensor, origin: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(
+    arrays: Mapping[str, Any], x: Tensor, origin: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if arrays.get("mean") is None or arrays.get("std") is None:
         return channel_statistics(x)
-    mean, std = (tuple(float(value) for value in np.asarray(arrays[key]).ravel()) for key in ("mean", "std"))
+    mean, std = (
+        tuple(float(value) for value in np.asarray(arrays[key]).ravel()) for key in ("mean", "std")
+    )
     if not len(mean) == len(std) == x.shape[1] or min(std) <= 0:
-        raise BadData(f"{origin}: mean has {len(mean)} values and std {len(std)}", hint=f"give {x.shape[1]} of each, std above 0")
+        raise BadData(
+            f"{origin}: mean has {len(mean)} values and std {len(std)}",
+            hint=f"give {x.shape[1]} of each, std above 0",
+        )
     return mean, std

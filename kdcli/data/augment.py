@@ -1,9 +1,10 @@
 """Random changes to training images, as numbered views.
 
-What happens to an image is decided by one integer, its change: the same change of the same image is the same pixels on any
-device, in any process and in any year. A batch says which views it holds, and a teacher's answer to a view can be stored once
-and looked up later. Views are numbered by their change, unless each image has a fixed number of them (`fixed`): then view m
-of sample i is a change drawn once for all, a function of i, m and the augmentation alone. No seed enters it, so students of
+What happens to an image is decided by one integer, its change: the same change of the same image is
+the same pixels on any device, in any process and in any year. A batch says which views it holds,
+and a teacher's answer to a view can be stored once and looked up later. Views are numbered by their
+change, unless each image has a fixed number of them (`fixed`): then view m of sample i is a change
+drawn once for all, a function of i, m and the augmentation alone. No seed enters it, so students of
 any seed see the same views and share what is stored of them.
 """
 
@@ -20,24 +21,30 @@ from torch.nn.functional import pad
 from kdcli.core import random
 from kdcli.errors import Incompatible
 
-_ATTEMPTS = 10  # a crop that does not fit the picture is drawn again this often, then the middle is taken (as torchvision does)
+# a crop that does not fit the picture is drawn again this often, then the middle is taken (as
+# torchvision does)
+_ATTEMPTS = 10
 _CHANGE_BITS = (1 << 63) - 1
 _ROUNDS = 32  # of the shuffle that deals out fixed views; its permutations are even well before
 _VIEWS_BITS = 16  # data.views is 2**16 at most
-RULE = 2  # raised whenever a view's number comes to stand for other pixels: what is stored of views is filed under it
+# raised whenever a view's number comes to stand for other pixels: what is stored of views is filed
+# under it
+RULE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """How training images vary.
 
-    crop: pad each side by this many pixels, then cut the original size out at random. padding: "zeros" is black, as
-    torchvision's RandomCrop on pictures; "reflect" mirrors without repeating the edge. flip: mirror half of the images.
-    resized_crop: cut out a random share (scale) and shape (ratio) of a picture file and resize it, instead of crop.
+    crop: pad each side by this many pixels, then cut the original size out at random. padding:
+    "zeros" is black, as torchvision's RandomCrop on pictures; "reflect" mirrors without repeating
+    the edge. flip: mirror half of the images. resized_crop: cut out a random share (scale) and
+    shape (ratio) of a picture file and resize it, instead of crop.
 
-    fixed: show each image in so many views only, 65536 at most, each an equal draw from all its changes: with one, it is
-    always cropped and mirrored in one way, which is seldom the image as it is. Those of crop and flip differ from each other,
-    so as many as there are changes are all of them. None: any change may come up.
+    fixed: show each image in so many views only, 65536 at most, each an equal draw from all its
+    changes: with one, it is always cropped and mirrored in one way, which is seldom the image as it
+    is. Those of crop and flip differ from each other, so as many as there are changes are all of
+    them. None: any change may come up.
     """
 
     crop: int = 0
@@ -50,34 +57,49 @@ class Augmentation:
 
     @property
     def changes(self) -> int | None:
-        """How many different things can happen to an image: 1 without augmentation, None where beyond counting (resized_crop)."""
+        """How many different things can happen to an image: 1 without augmentation, None where
+        beyond counting (resized_crop).
+        """
         return None if self.resized_crop else (1 + self.flip) * (2 * self.crop + 1) ** 2
 
     @property
     def views(self) -> int | None:
-        """Views of an image, numbered from 0: 1 without augmentation, None where they are beyond counting."""
+        """Views of an image, numbered from 0: 1 without augmentation, None where they are beyond
+        counting.
+        """
         return self.changes if self.fixed is None else self.fixed
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Refuse what cannot be done to images of this shape.
 
         Raises:
-            Incompatible: a reflection that is wider than the image, or more fixed views than there are.
+            Incompatible: a reflection that is wider than the image, or more fixed views than there
+                are.
         """
         if self.fixed is not None and self.changes is not None and self.fixed > self.changes:
             raise Incompatible(
-                f"data.views is {self.fixed}, more than the {self.changes} that data.augment makes of an image",
-                hint=f"set data.views to {self.changes} at most, or leave it out: then all of them come up",
+                f"data.views is {self.fixed}, more than the {self.changes} that data.augment "
+                "makes of an image",
+                hint=(
+                    f"set data.views to {self.changes} at most, or leave it out: then all of "
+                    "them come up"
+                ),
             )
         smallest = min(input_shape[1:])
         if self.padding == "reflect" and self.crop >= smallest:
             raise Incompatible(
-                f"data.augment.crop = {self.crop} with reflected padding needs images wider than that, these have {smallest} pixels",
-                hint=f"set data.augment.crop to {smallest - 1} at most, or data.augment.padding to zeros",
+                f"data.augment.crop = {self.crop} with reflected padding needs images wider "
+                f"than that, these have {smallest} pixels",
+                hint=(
+                    f"set data.augment.crop to {smallest - 1} at most, or data.augment.padding "
+                    "to zeros"
+                ),
             )
 
     def draw(self, stream: int, index: Tensor) -> Tensor:
-        """Views [B] int64 of the samples at index [B] int64: a function of the key `stream` and each index alone."""
+        """Views [B] int64 of the samples at index [B] int64: a function of the key `stream` and
+        each index alone.
+        """
         if self.views is None:
             return random.bits(stream, index) & _CHANGE_BITS
         return random.integers(stream, index, self.views)
@@ -85,17 +107,23 @@ class Augmentation:
     def change(self, index: Tensor, views: Tensor) -> Tensor:
         """What happens to the samples at index [B] in their views [B], int64 [B].
 
-        A change is ((dy * (2 crop + 1)) + dx) * 2 + flip, without the last step where nothing is mirrored, with dy and dx the
-        corner of the crop in the padded image; for resized_crop it is 63 random bits that seed the draws of the crop.
+        A change is ((dy * (2 crop + 1)) + dx) * 2 + flip, without the last step where nothing is
+        mirrored, with dy and dx the corner of the crop in the padded image; for resized_crop it is
+        63 random bits that seed the draws of the crop.
         """
         if self.fixed is None:
             return views
         if self.changes is None:
-            return random.bits(random.key(0, "fixed view"), (index << _VIEWS_BITS) | views) & _CHANGE_BITS
+            return (
+                random.bits(random.key(0, "fixed view"), (index << _VIEWS_BITS) | views)
+                & _CHANGE_BITS
+            )
         return _dealt(index, views, self.changes)
 
     def apply(self, images: Tensor, changes: Tensor) -> Tensor:
-        """Images [B,C,H,W] of any dtype, each with its change [B] int64 by crop and flip, on the same device; same shape."""
+        """Images [B,C,H,W] of any dtype, each with its change [B] int64 by crop and flip, on the
+        same device; same shape.
+        """
         if self.crop:
             images = self._crop(images, changes // 2 if self.flip else changes)
         if self.flip:
@@ -105,13 +133,18 @@ class Augmentation:
     def _crop(self, images: Tensor, corners: Tensor) -> Tensor:
         height, width = images.shape[2:]
         span = 2 * self.crop + 1
-        windows = self._pad(images).unfold(2, height, 1).unfold(3, width, 1)  # [B,C,span,span,H,W], a view
-        return windows[torch.arange(len(images), device=images.device), :, corners // span, corners % span]
+        # [B,C,span,span,H,W], a view
+        windows = self._pad(images).unfold(2, height, 1).unfold(3, width, 1)
+        return windows[
+            torch.arange(len(images), device=images.device), :, corners // span, corners % span
+        ]
 
     def _pad(self, images: Tensor) -> Tensor:
         if self.padding == "zeros":
             return pad(images, (self.crop,) * 4)
-        rows, columns = (_reflected(length, self.crop, images.device) for length in images.shape[2:])
+        rows, columns = (
+            _reflected(length, self.crop, images.device) for length in images.shape[2:]
+        )
         return images[:, :, rows][..., columns]  # torch's own reflection takes no uint8
 
     def cut(self, image: Tensor, change: int, size: int) -> Tensor:
@@ -143,7 +176,9 @@ class Augmentation:
 
 
 def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
-    """Positions [length + 2 margin] int64 that mirror a line at its first and last element, without repeating them."""
+    """Positions [length + 2 margin] int64 that mirror a line at its first and last element, without
+    repeating them.
+    """
     positions = torch.arange(-margin, length + margin, device=device).abs()
     return (length - 1) - ((length - 1) - positions).abs()
 
@@ -151,8 +186,9 @@ def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
 def _dealt(index: Tensor, places: Tensor, count: int) -> Tensor:
     """What a permutation of range(count), another one for each index [B], has at places [B].
 
-    A swap-or-not shuffle (Hoang, Morris, Rogaway: An enciphering scheme based on a card shuffle, CRYPTO 2012): each round pairs
-    all numbers, and swaps a pair or not. So no list of count numbers is needed for any sample.
+    A swap-or-not shuffle (Hoang, Morris, Rogaway: An enciphering scheme based on a card shuffle,
+    CRYPTO 2012): each round pairs all numbers, and swaps a pair or not. So no list of count numbers
+    is needed for any sample.
     """
     for turn in range(_ROUNDS):
         partners = (random.integers(random.key(0, "pair", turn), index, count) - places) % count

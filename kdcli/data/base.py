@@ -1,8 +1,9 @@
-"""The two kinds of source that a dataset family returns: Pictures, held whole in memory, and Folder, read as it is needed.
+"""The two kinds of source that a dataset family returns: Pictures, held whole in memory, and
+Folder, read as it is needed.
 
-A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same stream of Batch. Pixels are
-kept as uint8, a quarter of float32 in memory and on the way to the device, and are normalised there. Only inputs that are
-no pictures (synthetic vectors) are float32.
+A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same
+stream of Batch. Pixels are kept as uint8, a quarter of float32 in memory and on the way to the
+device, and are normalised there. Only inputs that are no pictures (synthetic vectors) are float32.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ _BLOCK = 1 << 24
 class Pictures:
     """A dataset that fits in memory.
 
-    x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are [n,1,1,d]).
-    y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1] (of the values
-    themselves where x is float32). superclass: [K] int64, or None where the classes have none.
+    x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are
+    [n,1,1,d]).
+    y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1]
+    (of the values themselves where x is float32). superclass: [K] int64, or None where the classes
+    have none.
     """
 
     x_train: Tensor = field(repr=False)
@@ -59,7 +62,9 @@ class Pictures:
 
 
 def _content(array: Tensor) -> bytes:
-    """SHA-256 of each block of an array's bytes, one after another; blocks are hashed side by side, as hashlib leaves the lock."""
+    """SHA-256 of each block of an array's bytes, one after another; blocks are hashed side by side,
+    as hashlib leaves the lock.
+    """
     content = array.contiguous().flatten().view(torch.uint8).numpy()
     blocks = (content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK))
     with ThreadPoolExecutor() as pool:
@@ -70,8 +75,9 @@ def _content(array: Tensor) -> bytes:
 class Folder:
     """Image files that are decoded each time they are needed.
 
-    train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size` x `size`: its shorter
-    side is resized to `resize` and the middle cut out, unless a random resized crop takes a part of the whole file.
+    train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
+    x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
+    resized crop takes a part of the whole file.
     """
 
     root: Path
@@ -93,7 +99,8 @@ class Folder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over names, labels and sizes in bytes of the files, not their content: reading ImageNet takes too long.
+        """Hex SHA-256 over names, labels and sizes in bytes of the files, not their content:
+        reading ImageNet takes too long.
 
         Raises:
             BadData: a file is no longer there.
@@ -109,20 +116,25 @@ def _size(path: str) -> int:
     try:
         return os.stat(path).st_size  # noqa: PTH116  a Path for each of a million files takes seconds
     except OSError as error:
-        raise BadData(f"{path} cannot be read: {error.strerror}", hint="remove or replace the file") from error
+        raise BadData(
+            f"{path} cannot be read: {error.strerror}", hint="remove or replace the file"
+        ) from error
 
 
 Source = Pictures | Folder
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of x [n,C,H,W], of pixels in [0, 1] where x is uint8.
+    """Mean and standard deviation of each channel of x [n,C,H,W], of pixels in [0, 1] where x is
+    uint8.
 
-    Rounded to six places, so that they read well in a recipe and do not depend on the order of summation. A channel that
-    never varies gets a standard deviation of 1: it is then only shifted.
+    Rounded to six places, so that they read well in a recipe and do not depend on the order of
+    summation. A channel that never varies gets a standard deviation of 1: it is then only shifted.
     """
     moments = [_moments(x[:, channel]) for channel in range(x.shape[1])]
-    return tuple(round(mean, 6) for mean, _ in moments), tuple(round(std, 6) or 1.0 for _, std in moments)
+    return tuple(round(mean, 6) for mean, _ in moments), tuple(
+        round(std, 6) or 1.0 for _, std in moments
+    )
 
 
 def _moments(values: Tensor) -> tuple[float, float]:

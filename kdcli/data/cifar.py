@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100: 32x32 colour photographs, 50,000 to train on and 10,000 to test on.
 
-Krizhevsky: Learning multiple layers of features from tiny images, 2009. Read from the distributed folders
-(cifar-10-batches-py, cifar-100-python); CIFAR-10 also from cifar10/cifar10.npz. The distributed files are pickles, which
-in general run code when loaded: here they are read by an unpickler that knows arrays and nothing else.
+Krizhevsky: Learning multiple layers of features from tiny images, 2009. Read from the distributed
+folders (cifar-10-batches-py, cifar-100-python); CIFAR-10 also from cifar10/cifar10.npz. The
+distributed files are pickles, which in general run code when loaded: here they are read by an
+unpickler that knows arrays and nothing else.
 """
 
 from __future__ import annotations
@@ -80,29 +81,60 @@ def download(name: str, *, root: Path) -> None:
 def _batches(name: str, root: Path) -> dict[str, Any]:
     layout = _SETS[name]
     folder = root / layout.base_folder
-    train, test = (_Part(name, root, folder, [file for file, _ in files]) for files in (layout.train_list, layout.test_list))
-    classes = _entry(_unpickle(name, root, folder / layout.meta["filename"]), folder, layout.meta["key"])
-    arrays = {"x_train": train.pixels, "y_train": train.labels, "x_test": test.pixels, "y_test": test.labels, "classes": classes}
-    return arrays if train.coarse is None else arrays | {"superclass": _superclasses(train.labels, train.coarse, folder)}
+    train, test = (
+        _Part(name, root, folder, [file for file, _ in files])
+        for files in (layout.train_list, layout.test_list)
+    )
+    classes = _entry(
+        _unpickle(name, root, folder / layout.meta["filename"]), folder, layout.meta["key"]
+    )
+    arrays = {
+        "x_train": train.pixels,
+        "y_train": train.labels,
+        "x_test": test.pixels,
+        "y_test": test.labels,
+        "classes": classes,
+    }
+    return (
+        arrays
+        if train.coarse is None
+        else arrays | {"superclass": _superclasses(train.labels, train.coarse, folder)}
+    )
 
 
 class _Part:
-    """The training or test part, its files joined: pixels [n,3,32,32] uint8, labels [n], coarse [n] for CIFAR-100."""
+    """The training or test part, its files joined: pixels [n,3,32,32] uint8, labels [n], coarse [n]
+    for CIFAR-100.
+    """
 
     def __init__(self, name: str, root: Path, folder: Path, files: Sequence[str]) -> None:
         contents = [_unpickle(name, root, folder / file) for file in files]
         fine = name == "cifar100"
         try:
-            self.pixels = np.concatenate([_entry(content, folder, "data") for content in contents]).reshape(-1, 3, 32, 32)
+            self.pixels = np.concatenate(
+                [_entry(content, folder, "data") for content in contents]
+            ).reshape(-1, 3, 32, 32)
         except ValueError as error:
-            raise BadData(f"{folder} does not hold {name}: {error}", hint=f"delete it, then: kd datasets {name} --download") from error
-        self.labels = np.concatenate([_entry(content, folder, "fine_labels" if fine else "labels") for content in contents])
-        self.coarse = np.concatenate([_entry(content, folder, "coarse_labels") for content in contents]) if fine else None
+            raise BadData(
+                f"{folder} does not hold {name}: {error}",
+                hint=f"delete it, then: kd datasets {name} --download",
+            ) from error
+        self.labels = np.concatenate(
+            [_entry(content, folder, "fine_labels" if fine else "labels") for content in contents]
+        )
+        self.coarse = (
+            np.concatenate([_entry(content, folder, "coarse_labels") for content in contents])
+            if fine
+            else None
+        )
 
 
 def _entry(content: Any, folder: Path, key: str) -> Any:
     if not isinstance(content, dict) or key not in content:
-        raise BadData(f"a file in {folder} has no {key!r}: it is not CIFAR in Python's layout", hint="delete the folder and fetch it again")
+        raise BadData(
+            f"a file in {folder} has no {key!r}: it is not CIFAR in Python's layout",
+            hint="delete the folder and fetch it again",
+        )
     return content[key]
 
 
@@ -111,15 +143,21 @@ def _superclasses(fine: NDArray[Any], coarse: NDArray[Any], folder: Path) -> NDA
     table = np.zeros(int(fine.max()) + 1, np.int64)
     table[fine] = coarse
     if not np.array_equal(table[fine], coarse):
-        raise BadData(f"{folder}: images of one class lie in different superclasses", hint="delete the folder and fetch it again")
+        raise BadData(
+            f"{folder}: images of one class lie in different superclasses",
+            hint="delete the folder and fetch it again",
+        )
     return table
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds arrays and Python's own literals; anything else that a file asks for is refused before it is called."""
+    """Rebuilds arrays and Python's own literals; anything else that a file asks for is refused
+    before it is called.
+    """
 
+    # wherever this NumPy keeps it
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # wherever this NumPy keeps it
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
@@ -138,6 +176,12 @@ def _unpickle(name: str, root: Path, path: Path) -> Any:
         with path.open("rb") as file:
             return _ArrayUnpickler(file, encoding="latin1").load()
     except FileNotFoundError as error:
-        raise NotFound(f"{name} is not under {root}: {path} is missing", hint=f"kd datasets {name} --download") from error
-    except Exception as error:  # a damaged pickle fails in any way: EOFError, KeyError, IndexError, MemoryError, ...
-        raise BadData(f"{path} is damaged, or is no file of CIFAR ({error})", hint="delete it and fetch it again") from error
+        raise NotFound(
+            f"{name} is not under {root}: {path} is missing", hint=f"kd datasets {name} --download"
+        ) from error
+    # a damaged pickle fails in any way: EOFError, KeyError, IndexError, MemoryError, ...
+    except Exception as error:
+        raise BadData(
+            f"{path} is damaged, or is no file of CIFAR ({error})",
+            hint="delete it and fetch it again",
+        ) from error

@@ -1,4 +1,6 @@
-"""From an image file to pixels: shared by worker processes, by folders that are decoded once, and by devices that decode."""
+"""From an image file to pixels: shared by worker processes, by folders that are decoded once, and
+by devices that decode.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,18 @@ def decode(folder: Folder, path: str) -> Tensor:
     """
     try:
         return pil_to_tensor(default_loader(folder.root / path))  # type: ignore[no-any-return]
-    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        raise BadData(f"{folder.root / path} is not an image, or is damaged ({error})", hint="remove or replace the file") from error
+    except (
+        Exception
+    ) as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        raise BadData(
+            f"{folder.root / path} is not an image, or is damaged ({error})",
+            hint="remove or replace the file",
+        ) from error
 
 
 def read(folder: Folder, path: str) -> Tensor:
-    """What a JPEG file holds, [bytes] uint8, for a device to decode; of another file the picture itself, [3,h,w] uint8.
+    """What a JPEG file holds, [bytes] uint8, for a device to decode; of another file the picture
+    itself, [3,h,w] uint8.
 
     Raises:
         BadData: it cannot be read, or decoded.
@@ -38,11 +46,20 @@ def read(folder: Folder, path: str) -> Tensor:
     try:
         content = (folder.root / path).read_bytes()
     except OSError as error:
-        raise BadData(f"{folder.root / path} cannot be read: {error.strerror}", hint="remove or replace the file") from error
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content.startswith(_JPEG) else decode(folder, path)
+        raise BadData(
+            f"{folder.root / path} cannot be read: {error.strerror}",
+            hint="remove or replace the file",
+        ) from error
+    return (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content.startswith(_JPEG)
+        else decode(folder, path)
+    )
 
 
-def decode_on(device: torch.device, folder: Folder, paths: Sequence[str], files: Sequence[Tensor]) -> list[Tensor]:
+def decode_on(
+    device: torch.device, folder: Folder, paths: Sequence[str], files: Sequence[Tensor]
+) -> list[Tensor]:
     """Pictures [3,h,w] uint8 on a device, of what `read` gave for each path.
 
     Raises:
@@ -50,10 +67,15 @@ def decode_on(device: torch.device, folder: Folder, paths: Sequence[str], files:
     """
     places = [place for place, file in enumerate(files) if file.dim() == 1]
     pictures = {place: file.to(device) for place, file in enumerate(files) if file.dim() > 1}
+    # one of them: not all kinds of JPEG files can be decoded by a GPU, and some are damaged
     try:
-        pictures |= zip(places, _decode_jpegs([files[place] for place in places], device), strict=True)
-    except RuntimeError:  # one of them: not all kinds of JPEG files can be decoded by a GPU, and some are damaged
-        pictures |= {place: _decode_one(device, folder, paths[place], files[place]) for place in places}
+        pictures |= zip(
+            places, _decode_jpegs([files[place] for place in places], device), strict=True
+        )
+    except RuntimeError:
+        pictures |= {
+            place: _decode_one(device, folder, paths[place], files[place]) for place in places
+        }
     return [pictures[place] for place in range(len(files))]
 
 
@@ -77,21 +99,33 @@ def check_decoder(device: torch.device) -> None:
     """
     hint = 'leave runtime.decode out, or set it to "workers"'
     if device.type != "cuda":
-        raise UsageError(f"runtime.decode is device, but on a {device.type} it is worker processes that decode images", hint=hint)
+        raise UsageError(
+            f"runtime.decode is device, but on a {device.type} it is worker processes that "
+            "decode images",
+            hint=hint,
+        )
     try:
         _decode_jpegs([encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8))], device)
     except RuntimeError as error:
         first_line, _, _ = str(error).partition("\n")
-        raise UsageError(f"runtime.decode is device, but this torchvision does not decode on {device}: {first_line}", hint=hint) from error
+        raise UsageError(
+            f"runtime.decode is device, but this torchvision does not decode on {device}: "
+            f"{first_line}",
+            hint=hint,
+        ) from error
 
 
 def fit(folder: Folder, image: Tensor) -> Tensor:
-    """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut out."""
+    """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut
+    out.
+    """
     if min(image.shape[1:]) != folder.resize:
         image = resize(image, [folder.resize], antialias=True)
     return center_crop(image, [folder.size, folder.size])  # type: ignore[no-any-return]
 
 
 def finish(folder: Folder, augment: Augmentation, image: Tensor, change: int) -> Tensor:
-    """A picture [3,h,w] uint8 at the folder's size: with its change by a random resized crop if there are such, else fitted."""
+    """A picture [3,h,w] uint8 at the folder's size: with its change by a random resized crop if
+    there are such, else fitted.
+    """
     return augment.cut(image, change, folder.size) if augment.resized_crop else fit(folder, image)

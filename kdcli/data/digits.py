@@ -1,7 +1,9 @@
-"""Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to fetch, seconds to train on.
+"""Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to fetch, seconds to train
+on.
 
-1797 images of the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), cut
-once and for all into 1437 to train on and 360 to test on, by class. Pixels have 17 levels, spread over 0 to 255.
+1797 images of the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin
+and Kaynak, 1998), cut once and for all into 1437 to train on and 360 to test on, by class. Pixels
+have 17 levels, spread over 0 to 255.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
     table = torch.from_numpy(_table())
     x = table[:, :64].view(-1, 1, 8, 8).mul(255 / 16).round().to(torch.uint8)
     y = table[:, 64].long()
-    test = draw(y, 360, random.key(0, "digits test split"))  # its own key: a recipe's seed must not change the test set
+    # its own key: a recipe's seed must not change the test set
+    test = draw(y, 360, random.key(0, "digits test split"))
     mean, std = channel_statistics(x[~test])
     return Pictures(x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
 
@@ -46,9 +49,12 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
 def _table() -> NDArray[np.float64]:
     """[1797,65]: 64 pixels of 0 to 16, then the label.
 
-    Not by sklearn.datasets.load_digits: importing scikit-learn takes longer than training on its digits for an epoch.
+    Not by sklearn.datasets.load_digits: importing scikit-learn takes longer than training on its
+    digits for an epoch.
     """
     spec = importlib.util.find_spec("sklearn")
     assert spec is not None  # a dependency of kd
     assert spec.origin is not None
-    return np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return np.loadtxt(
+        Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=","
+    )

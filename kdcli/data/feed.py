@@ -1,8 +1,9 @@
 """Feeds: a source as batches on the device.
 
-Order and views are functions of (seed, epoch, index), so an epoch can begin at any minibatch, and neither the number of
-worker processes nor an interruption changes a pixel. Both kinds of source share this file's splits, order, views and
-normalisation and differ only in how uint8 images come to the device.
+Order and views are functions of (seed, epoch, index), so an epoch can begin at any minibatch, and
+neither the number of worker processes nor an interruption changes a pixel. Both kinds of source
+share this file's splits, order, views and normalisation and differ only in how uint8 images come to
+the device.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ Decode = Literal["workers", "device"]
 class Plan:
     """What a feed is made with besides its source.
 
-    batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many samples are wanted here, where ranks
-    share minibatches; None for all. decode: what decodes the JPEG files of training.
+    batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many
+    samples are wanted here, where ranks share minibatches; None for all. decode: what decodes the
+    JPEG files of training.
     """
 
     batch_size: int
@@ -47,7 +49,9 @@ class Plan:
 
 
 class Part(NamedTuple):
-    """What a batch is to hold: samples [B], which view of each [B], and what happens to it in that view [B]."""
+    """What a batch is to hold: samples [B], which view of each [B], and what happens to it in that
+    view [B].
+    """
 
     index: Tensor  # type: ignore[assignment]  # a tuple's method of that name is not needed
     view: Tensor
@@ -58,7 +62,8 @@ class Part(NamedTuple):
         return Part(self.index[start:stop], self.view[start:stop], self.change[start:stop])
 
 
-Score = Callable[[Feed], Tensor]  # of a feed whose training split is the whole training set: a number [n_train] for each image
+# of a feed whose training split is the whole training set: a number [n_train] for each image
+Score = Callable[[Feed], Tensor]
 
 
 class SourceFeed(ABC):
@@ -73,21 +78,35 @@ class SourceFeed(ABC):
 
     resident: bool = False
 
-    def __init__(self, source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+    def __init__(
+        self, source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
+    ) -> None:
         self.info = info
         self.plan = plan
         self._sizes = {name: len(positions) for name, positions in rows.items()}
-        labels: dict[SplitName, Tensor] = {"train": source.y_train, "val": source.y_train, "test": source.y_test}
-        self._labels = {name: labels[name][positions].to(plan.device) for name, positions in rows.items()}
+        labels: dict[SplitName, Tensor] = {
+            "train": source.y_train,
+            "val": source.y_train,
+            "test": source.y_test,
+        }
+        self._labels = {
+            name: labels[name][positions].to(plan.device) for name, positions in rows.items()
+        }
         # subtraction and division round alike everywhere; a fused multiply-add on a GPU would not
-        scale = 255.0 if not isinstance(source, Pictures) or source.x_train.dtype == torch.uint8 else 1.0
+        scale = (
+            255.0
+            if not isinstance(source, Pictures) or source.x_train.dtype == torch.uint8
+            else 1.0
+        )
         mean, std = torch.tensor([info.mean, info.std], dtype=torch.float64) * scale
         self._mean = mean.float().view(-1, 1, 1).to(plan.device)
         self._std = std.float().view(-1, 1, 1).to(plan.device)
 
     @property
     def train_batches(self) -> int:
-        """Minibatches an epoch. A last one of a single sample is left out: batch norms and relations need two."""
+        """Minibatches an epoch. A last one of a single sample is left out: batch norms and
+        relations need two.
+        """
         whole, rest = divmod(self.info.num_train, self.plan.batch_size)
         return whole + (rest > 1)
 
@@ -96,66 +115,116 @@ class SourceFeed(ABC):
         return self._sizes[name]
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number `start` (from 0)."""
+        """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number
+        `start` (from 0).
+        """
         share = self.plan.share
-        bounds = range(start * self.plan.batch_size, self.train_batches * self.plan.batch_size, self.plan.batch_size)
+        bounds = range(
+            start * self.plan.batch_size,
+            self.train_batches * self.plan.batch_size,
+            self.plan.batch_size,
+        )
         counts = [min(self.plan.batch_size, self.info.num_train - at) for at in bounds]
         # cut before anything is loaded: no rank decodes the images of another
         own = [slice(0, count) if share is None else share(count) for count in counts]
         drawn = self._drawn(epoch)
-        parts = (drawn.rows(at + part.start, at + part.stop) for at, part in zip(bounds, own, strict=True))
+        parts = (
+            drawn.rows(at + part.start, at + part.stop)
+            for at, part in zip(bounds, own, strict=True)
+        )
         batches = self._batches("train", parts, training=True)
-        return batches if share is None else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
+        return (
+            batches
+            if share is None
+            else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
+        )
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         """What `train` makes batches of, where it does not share them."""
         size, drawn = self.plan.batch_size, self._drawn(epoch)
-        parts = (drawn.rows(number * size, (number + 1) * size) for number in range(start, self.train_batches))
+        parts = (
+            drawn.rows(number * size, (number + 1) * size)
+            for number in range(start, self.train_batches)
+        )
         return (Draw(part.index, part.view) for part in parts)
 
     def _drawn(self, epoch: int) -> Part:
-        """All training samples in an epoch's order, each with its view: at once, because a launch costs more than a sample."""
-        order = random.permutation(random.key(self.plan.seed, "order", epoch), self.info.num_train, self.plan.device)
+        """All training samples in an epoch's order, each with its view: at once, because a launch
+        costs more than a sample.
+        """
+        order = random.permutation(
+            random.key(self.plan.seed, "order", epoch), self.info.num_train, self.plan.device
+        )
         views = self.plan.augment.draw(random.key(self.plan.seed, "view", epoch), order)
         return Part(order, views, self.plan.augment.change(order, views))
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""
         rows = torch.arange(self.size(name), device=self.plan.device)
-        indices = (rows[at : at + self.plan.eval_batch_size] for at in range(0, len(rows), self.plan.eval_batch_size))
+        indices = (
+            rows[at : at + self.plan.eval_batch_size]
+            for at in range(0, len(rows), self.plan.eval_batch_size)
+        )
         return self._batches(name, (_as_it_is(index) for index in indices), training=False)
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         """At most `count` samples of a split, each class in proportion to its share, not augmented.
 
-        The same ones each time, whatever the recipe's seed: what two runs show of them can be compared. A batch holds two or more,
-        as batch norms may need (a split of a single sample excepted).
+        The same ones each time, whatever the recipe's seed: what two runs show of them can be
+        compared. A batch holds two or more, as batch norms may need (a split of a single sample
+        excepted).
         """
         labels = self._labels[name].cpu()
         count = min(count, len(labels))
         if count == 0:
             return iter(())
         stream = random.key(0, "sample")
-        by_class = count >= int(torch.bincount(labels).count_nonzero())  # with fewer, it would take the first classes alone
-        chosen = draw(labels, count, stream).nonzero() if by_class else random.permutation(stream, len(labels))[:count]
+        # with fewer, it would take the first classes alone
+        by_class = count >= int(torch.bincount(labels).count_nonzero())
+        chosen = (
+            draw(labels, count, stream).nonzero()
+            if by_class
+            else random.permutation(stream, len(labels))[:count]
+        )
         rows = chosen.flatten().sort().values.to(self.plan.device)
         batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
-        return self._batches(name, (_as_it_is(index) for index in rows.tensor_split(batches)), training=False)
+        return self._batches(
+            name, (_as_it_is(index) for index in rows.tensor_split(batches)), training=False
+        )
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
-        """The given views [B] of the training samples at index [B], as a training batch has them."""
+        """The given views [B] of the training samples at index [B], as a training batch has
+        them.
+        """
         index, view = index.to(self.plan.device), view.to(self.plan.device)
-        return next(self._batches("train", (Part(index, view, self.plan.augment.change(index, view)),), training=True))
+        return next(
+            self._batches(
+                "train", (Part(index, view, self.plan.augment.change(index, view)),), training=True
+            )
+        )
 
-    def _batches(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[Batch]:
+    def _batches(
+        self, name: SplitName, parts: Iterable[Part], *, training: bool
+    ) -> Iterator[Batch]:
         augment = self.plan.augment
         for images, (index, view, change) in self._images(name, parts, training=training):
-            pixels = augment.apply(images, change) if training and not augment.resized_crop else images
-            yield Batch((pixels.float() - self._mean).div_(self._std), self._labels[name][index], index, view)
+            pixels = (
+                augment.apply(images, change) if training and not augment.resized_crop else images
+            )
+            yield Batch(
+                (pixels.float() - self._mean).div_(self._std),
+                self._labels[name][index],
+                index,
+                view,
+            )
 
     @abstractmethod
-    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
-        """Images [B,C,H,W] on the device for each part, before crop and flip, after a resized crop if training."""
+    def _images(
+        self, name: SplitName, parts: Iterable[Part], *, training: bool
+    ) -> Iterator[tuple[Tensor, Part]]:
+        """Images [B,C,H,W] on the device for each part, before crop and flip, after a resized crop
+        if training.
+        """
 
 
 class ResidentFeed(SourceFeed):
@@ -163,12 +232,26 @@ class ResidentFeed(SourceFeed):
 
     resident = True
 
-    def __init__(self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+    def __init__(
+        self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
+    ) -> None:
         super().__init__(source, info, rows, plan)
-        parts: dict[SplitName, Tensor] = {"train": source.x_train, "val": source.x_train, "test": source.x_test}
-        self._pixels = {name: _rows(parts[name], positions).to(plan.device) for name, positions in rows.items()}
+        parts: dict[SplitName, Tensor] = {
+            "train": source.x_train,
+            "val": source.x_train,
+            "test": source.x_test,
+        }
+        self._pixels = {
+            name: _rows(parts[name], positions).to(plan.device) for name, positions in rows.items()
+        }
 
-    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:  # noqa: ARG002
+    def _images(
+        self,
+        name: SplitName,
+        parts: Iterable[Part],
+        *,
+        training: bool,  # noqa: ARG002
+    ) -> Iterator[tuple[Tensor, Part]]:
         for part in parts:
             yield self._pixels[name][part.index], part
 
@@ -213,18 +296,22 @@ def make_feed(
         seed: the recipe's.
         device: where batches are.
         workers: processes that decode images; resident data need none and ignore it.
-        restriction: what is taken away from the training split; DataInfo, batch.index and sizes are those of what stays.
+        restriction: what is taken away from the training split; DataInfo, batch.index and sizes are
+            those of what stays.
         score: by what a restriction ranks images; called only if it does.
         share: which of a training minibatch's so many samples this process wants; all unless given.
         decode: what decodes the JPEG files of training.
 
     Raises:
-        UsageError: nothing would be held out, more samples are asked for than there are, or the restriction is impossible.
+        UsageError: nothing would be held out, more samples are asked for than there are, or the
+            restriction is impossible.
         BadData: a class has no training sample, or the scores are none.
         Incompatible: the augmentation does not fit the source.
     """
     augment.check(source.input_shape)
-    plan = Plan(batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share, decode)
+    plan = Plan(
+        batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share, decode
+    )
     train, val = partition(
         source.y_train,
         val_fraction=val_fraction,
@@ -235,8 +322,15 @@ def make_feed(
         scores=None if score is None else lambda: score(_whole(source, name, plan)).cpu(),
     )
     if len(train) == 1 < batch_size:
-        raise UsageError("one sample is not enough to train on", hint="raise data.train_limit or lower data.val_fraction")
-    rows: dict[SplitName, Tensor] = {"train": train, "val": val, "test": torch.arange(len(source.y_test))}
+        raise UsageError(
+            "one sample is not enough to train on",
+            hint="raise data.train_limit or lower data.val_fraction",
+        )
+    rows: dict[SplitName, Tensor] = {
+        "train": train,
+        "val": val,
+        "test": torch.arange(len(source.y_test)),
+    }
     return _feed(source, _info(source, name, train), rows, plan)
 
 
@@ -247,16 +341,21 @@ def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: P
         return StreamedFeed(source, info, rows, plan)
     if plan.augment.resized_crop:
         raise Incompatible(
-            f"data.augment.resized_crop is for image folders that are decoded as they are needed; {info.name} is held in memory",
+            "data.augment.resized_crop is for image folders that are decoded as they are "
+            f"needed; {info.name} is held in memory",
             hint="use data.augment.crop, or an image-folder with resident = false",
         )
     return ResidentFeed(source, info, rows, plan)
 
 
 def _whole(source: Source, name: str, plan: Plan) -> Feed:
-    """The whole training set, held-out part and all, and nothing else: `split("train")` goes through it as it is stored."""
+    """The whole training set, held-out part and all, and nothing else: `split("train")` goes
+    through it as it is stored.
+    """
     every, none = torch.arange(len(source.y_train)), torch.arange(0)
-    return _feed(source, _info(source, name, every), {"train": every, "val": none, "test": none}, plan)
+    return _feed(
+        source, _info(source, name, every), {"train": every, "val": none, "test": none}, plan
+    )
 
 
 def _info(source: Source, name: str, train: Tensor) -> DataInfo:

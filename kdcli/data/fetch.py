@@ -18,7 +18,8 @@ from kdcli.errors import DiskFull, KdError, NotWritable
 def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str) -> None:
     """Fetch an archive from the first address that gives it, check it and unpack it into `folder`.
 
-    What is there already with the right checksum is not fetched again, but unpacked again: it may have been cut off.
+    What is there already with the right checksum is not fetched again, but unpacked again: it may
+    have been cut off.
 
     Args:
         urls: the same file at several places.
@@ -34,7 +35,14 @@ def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str) -> None
     for url in urls:
         try:
             download_and_extract_archive(url, str(folder), filename=filename, md5=md5)
-        except (OSError, HTTPException, RuntimeError, EOFError, tarfile.TarError, zlib.error) as error:
+        except (
+            OSError,
+            HTTPException,
+            RuntimeError,
+            EOFError,
+            tarfile.TarError,
+            zlib.error,
+        ) as error:
             if isinstance(error, HTTPError):
                 error.close()  # it carries the connection
             _stop_if_hopeless(error, folder)
@@ -52,8 +60,12 @@ def _stop_if_hopeless(error: Exception, folder: Path) -> None:
     if not isinstance(error, OSError) or isinstance(error, URLError):
         return
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        raise DiskFull(f"the disk is full: {folder}", hint="free some space, or set KD_DATA_DIR to another folder") from error
+        raise DiskFull(
+            f"the disk is full: {folder}",
+            hint="free some space, or set KD_DATA_DIR to another folder",
+        ) from error
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}:
         raise NotWritable(
-            f"cannot write to {folder}: {error.strerror}", hint="set KD_DATA_DIR to a folder that you may write to"
+            f"cannot write to {folder}: {error.strerror}",
+            hint="set KD_DATA_DIR to a folder that you may write to",
         ) from error

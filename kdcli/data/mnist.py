@@ -1,7 +1,9 @@
-"""MNIST and Fashion-MNIST: 28x28 grey images of ten digits or ten kinds of garment, 60,000 to train on and 10,000 to test on.
+"""MNIST and Fashion-MNIST: 28x28 grey images of ten digits or ten kinds of garment, 60,000 to train
+on and 10,000 to test on.
 
-MNIST: LeCun, Cortes and Burges. Fashion-MNIST: Xiao, Rasul and Vollgraf, arXiv:1708.07747. Read from torchvision's folder
-layout (MNIST/raw and FashionMNIST/raw), the idx files unpacked or as the .gz they are distributed in.
+MNIST: LeCun, Cortes and Burges. Fashion-MNIST: Xiao, Rasul and Vollgraf, arXiv:1708.07747. Read
+from torchvision's folder layout (MNIST/raw and FashionMNIST/raw), the idx files unpacked or as the
+.gz they are distributed in.
 """
 
 from __future__ import annotations
@@ -70,7 +72,12 @@ def download(name: str, *, root: Path) -> None:
     """Fetch one of the two sets into `root`, in torchvision's layout."""
     layout = _SETS[name]
     for filename, md5 in layout.resources:
-        fetch([mirror + filename for mirror in layout.mirrors], root / layout.__name__ / "raw", filename=filename, md5=md5)
+        fetch(
+            [mirror + filename for mirror in layout.mirrors],
+            root / layout.__name__ / "raw",
+            filename=filename,
+            md5=md5,
+        )
 
 
 def _part(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
@@ -78,7 +85,10 @@ def _part(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
     x = _read_idx(_find(name, root, folder / f"{part}-images-idx3-ubyte"), dimensions=3)
     y = _read_idx(_find(name, root, folder / f"{part}-labels-idx1-ubyte"), dimensions=1)
     if len(x) != len(y):
-        raise BadData(f"{folder} holds {len(x)} {part} images but {len(y)} labels", hint=f"kd datasets {name} --download")
+        raise BadData(
+            f"{folder} holds {len(x)} {part} images but {len(y)} labels",
+            hint=f"kd datasets {name} --download",
+        )
     return x[:, None], y.long()
 
 
@@ -86,20 +96,31 @@ def _find(name: str, root: Path, path: Path) -> Path:
     for candidate in (path, path.with_name(f"{path.name}.gz")):
         if candidate.is_file():
             return candidate
-    raise NotFound(f"{name} is not under {root}: {path} is missing", hint=f"kd datasets {name} --download")
+    raise NotFound(
+        f"{name} is not under {root}: {path} is missing", hint=f"kd datasets {name} --download"
+    )
 
 
 def _read_idx(path: Path, dimensions: int) -> Tensor:
-    """An idx file of unsigned bytes: big-endian magic number 0x800 + dimensions, the sizes, then the bytes.
+    """An idx file of unsigned bytes: big-endian magic number 0x800 + dimensions, the sizes, then
+    the bytes.
 
     Not torchvision's reader: that one takes no .gz and asserts on a truncated file.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        magic, *shape = (int(number) for number in np.frombuffer(content, ">u4", count=1 + dimensions))
+        magic, *shape = (
+            int(number) for number in np.frombuffer(content, ">u4", count=1 + dimensions)
+        )
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise BadData(f"{path} is not an idx file, or is damaged ({error})", hint="delete it and fetch it again") from error
+        raise BadData(
+            f"{path} is not an idx file, or is damaged ({error})",
+            hint="delete it and fetch it again",
+        ) from error
     body = np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions))
     if magic != 0x800 + dimensions or len(body) != math.prod(shape):
-        raise BadData(f"{path} is not an idx file of {dimensions} dimensions, or is truncated", hint="delete it and fetch it again")
+        raise BadData(
+            f"{path} is not an idx file of {dimensions} dimensions, or is truncated",
+            hint="delete it and fetch it again",
+        )
     return torch.from_numpy(body.reshape(shape).copy())

@@ -1,7 +1,8 @@
 """Pictures or vectors of your own in one NumPy file.
 
-The file holds x_train, y_train, x_test, y_test and, if you like, classes, superclass, mean and std; see
-kdcli.data.arrays for shapes and types. Python objects in it are refused, so a file from a stranger cannot run code.
+The file holds x_train, y_train, x_test, y_test and, if you like, classes, superclass, mean and std;
+see kdcli.data.arrays for shapes and types. Python objects in it are refused, so a file from a
+stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ DATASETS: dict[str, dict[str, Any]] = {
 class Options(_Options):
     """[data] of npz."""
 
-    path: str = Field(description="The .npz file: x_train, y_train, x_test, y_test and optionally classes.")
+    path: str = Field(
+        description="The .npz file: x_train, y_train, x_test, y_test and optionally classes."
+    )
 
 
 def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
@@ -64,7 +67,14 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
         # opened here, because np.load leaves a file open that turns out to be damaged
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except ValueError as error:  # numpy's word for pickled content, both in an array and in place of the whole file
-        raise BadData(f"{path} is not an .npz file, or holds Python objects, which kd never loads", hint="save plain arrays") from error
+    except (
+        ValueError
+    ) as error:  # numpy's word for pickled content, both in an array and in place of the whole file
+        raise BadData(
+            f"{path} is not an .npz file, or holds Python objects, which kd never loads",
+            hint="save plain arrays",
+        ) from error
     except (OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadData(f"{path} is not an .npz file, or is damaged", hint="write it with numpy.savez") from error
+        raise BadData(
+            f"{path} is not an .npz file, or is damaged", hint="write it with numpy.savez"
+        ) from error

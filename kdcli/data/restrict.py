@@ -1,8 +1,9 @@
 """A training set with parts of it taken away: whole classes, or all but a few images of each class.
 
-The protocols of V. Vats and D. Crandall, Controlling the quality of distillation in response-based network compression
-(AAAI workshop 2022), section 4: a class that the student never sees, and n images a class picked by the entropy of the
-teacher's soft labels. This module knows no teacher: whoever calls it brings a score for each image.
+The protocols of V. Vats and D. Crandall, Controlling the quality of distillation in response-based
+network compression (AAAI workshop 2022), section 4: a class that the student never sees, and n
+images a class picked by the entropy of the teacher's soft labels. This module knows no teacher:
+whoever calls it brings a score for each image.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ Select = Literal["random", "entropy", "entropy-ascending", "stratified"]
 class Restriction:
     """What is taken away from a training set.
 
-    exclude: numbers of classes of which no image stays. per_class: images of each other class that stay, None for all of them.
-    select: which ones. "random"; by score, "entropy" the highest, "entropy-ascending" the lowest; "stratified": evenly over
-    the ranking by score.
+    exclude: numbers of classes of which no image stays. per_class: images of each other class that
+    stay, None for all of them.
+    select: which ones. "random"; by score, "entropy" the highest, "entropy-ascending" the lowest;
+    "stratified": evenly over the ranking by score.
     """
 
     exclude: tuple[int, ...] = ()
@@ -55,16 +57,28 @@ def check_sizes(y: Tensor, per_class: int, class_names: Sequence[str]) -> None:
     size = int(sizes[smallest])
     if size < per_class:
         raise UsageError(
-            f"data.per_class is {per_class}, but class {class_names[smallest]!r} has only {size} images to train on",
-            hint=f"set data.per_class to {size} at most, or leave the class out with data.exclude_classes",
+            f"data.per_class is {per_class}, but class {class_names[smallest]!r} has only "
+            f"{size} images to train on",
+            hint=(
+                f"set data.per_class to {size} at most, or leave the class out with "
+                "data.exclude_classes"
+            ),
         )
 
 
-def choose(y: Tensor, positions: Tensor, scores: Tensor | None, *, per_class: int, select: Select, seed: int) -> Tensor:
+def choose(
+    y: Tensor,
+    positions: Tensor,
+    scores: Tensor | None,
+    *,
+    per_class: int,
+    select: Select,
+    seed: int,
+) -> Tensor:
     """The same number of images of every class that has any: their positions [m], ascending.
 
-    A random choice of fewer images is part of one of more, and does not depend on which other classes there are. Images of
-    equal score stand in the order of their positions.
+    A random choice of fewer images is part of one of more, and does not depend on which other
+    classes there are. Images of equal score stand in the order of their positions.
 
     Args:
         y: [n] int64 labels of the whole training set.
@@ -80,9 +94,14 @@ def choose(y: Tensor, positions: Tensor, scores: Tensor | None, *, per_class: in
     if select == "random":
         order = torch.argsort(random.bits(random.key(seed, "per class"), positions))
     else:
-        order = torch.argsort(_checked(scores, len(y))[positions], descending=select != "entropy-ascending", stable=True)
+        order = torch.argsort(
+            _checked(scores, len(y))[positions],
+            descending=select != "entropy-ascending",
+            stable=True,
+        )
     labels = y[positions]
-    by_class = positions[order[torch.argsort(labels[order], stable=True)]]  # classes one after another, each in its order
+    # classes one after another, each in its order
+    by_class = positions[order[torch.argsort(labels[order], stable=True)]]
     sizes = torch.bincount(labels)
     starts, sizes = (sizes.cumsum(0) - sizes)[sizes > 0, None], sizes[sizes > 0, None]
     rank = torch.arange(per_class)
@@ -95,7 +114,8 @@ def _checked(scores: Tensor | None, n: int) -> Tensor:
     assert scores is not None  # whoever asks for a ranking brings them
     if scores.shape != (n,) or not bool(scores.isfinite().all()):
         raise BadData(
-            f"the ranking needs a finite score for each of {n} training images, got {list(scores.shape)}",
+            f"the ranking needs a finite score for each of {n} training images, got "
+            f"{list(scores.shape)}",
             hint="the teacher may give NaN or infinite logits: kd evaluate shows how good it is",
         )
     return scores

@@ -1,7 +1,9 @@
-"""Parts of a dataset, drawn by class: a validation split held out of the training set, and a smaller training set.
+"""Parts of a dataset, drawn by class: a validation split held out of the training set, and a
+smaller training set.
 
-A draw depends on (seed, purpose) alone, so a teacher, its student and a resumed run hold out the same samples, whatever is
-then taken away from the rest. The validation split keeps every class: like the test set, it shows what is to be predicted.
+A draw depends on (seed, purpose) alone, so a teacher, its student and a resumed run hold out the
+same samples, whatever is then taken away from the rest. The validation split keeps every class:
+like the test set, it shows what is to be predicted.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def draw(y: Tensor, count: int, stream: int) -> Tensor:
     """
     quota = _quotas(torch.bincount(y), count)
     order = random.permutation(stream, len(y))
-    by_class = order[torch.argsort(y[order], stable=True)]  # classes one after another, each in random order
+    # classes one after another, each in random order
+    by_class = order[torch.argsort(y[order], stable=True)]
     labels = y[by_class]
     first = torch.searchsorted(labels, torch.arange(len(quota)))
     rank = torch.arange(len(y)) - first[labels]
@@ -36,7 +39,9 @@ def draw(y: Tensor, count: int, stream: int) -> Tensor:
 
 
 def _quotas(counts: Tensor, total: int) -> Tensor:
-    """Shares of `total` in proportion to counts [K], as integers that sum to it: the largest remainders are rounded up."""
+    """Shares of `total` in proportion to counts [K], as integers that sum to it: the largest
+    remainders are rounded up.
+    """
     scaled = counts * total
     whole, population = scaled // counts.sum(), int(counts.sum())
     remainders = scaled - whole * population
@@ -56,7 +61,8 @@ def partition(
     restriction: Restriction | None = None,
     scores: Callable[[], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Positions [n_train] and [n_val] of the training and validation split in the training set, ascending.
+    """Positions [n_train] and [n_val] of the training and validation split in the training set,
+    ascending.
 
     Args:
         y: [n] int64 labels of the whole training set.
@@ -65,23 +71,29 @@ def partition(
         seed: the recipe's.
         class_names: for messages.
         restriction: what is taken away from the training split.
-        scores: gives [n] by which a restriction ranks images; called only then, after everything else was checked.
+        scores: gives [n] by which a restriction ranks images; called only then, after everything
+            else was checked.
 
     Raises:
-        UsageError: the fraction holds out nothing, the limit is above what there is, or the restriction is impossible.
+        UsageError: the fraction holds out nothing, the limit is above what there is, or the
+            restriction is impossible.
         BadData: a class that is not left out has no sample to train on, or the scores are none.
     """
     restriction = restriction or Restriction()
     held = round(len(y) * val_fraction)
     if val_fraction > 0 and held == 0:
-        raise UsageError(f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none", hint="raise data.val_fraction")
+        raise UsageError(
+            f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
+            hint="raise data.val_fraction",
+        )
     val = draw(y, held, random.key(seed, "holdout"))
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
     if train_limit is not None:
         if train_limit > len(train):
             raise UsageError(
-                f"data.train_limit is {train_limit}, but only {len(train)} samples are there to train on",
+                f"data.train_limit is {train_limit}, but only {len(train)} samples are there "
+                "to train on",
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
         train = train[draw(y[train], train_limit, random.key(seed, "limit"))]
@@ -89,14 +101,26 @@ def partition(
     if restriction.per_class is not None:
         check_sizes(y[train], restriction.per_class, class_names)
         ranks = scores() if restriction.ranked and scores is not None else None
-        train = choose(y, train, ranks, per_class=restriction.per_class, select=restriction.select, seed=seed)
+        train = choose(
+            y, train, ranks, per_class=restriction.per_class, select=restriction.select, seed=seed
+        )
     return train, torch.nonzero(val).flatten()
 
 
-def _check_classes(y: Tensor, class_names: Sequence[str], excluded: Container[int], *, reduced: bool) -> None:
+def _check_classes(
+    y: Tensor, class_names: Sequence[str], excluded: Container[int], *, reduced: bool
+) -> None:
     counts = torch.bincount(y, minlength=len(class_names)).tolist()
-    empty = [name for number, name in enumerate(class_names) if not counts[number] and number not in excluded]
+    empty = [
+        name
+        for number, name in enumerate(class_names)
+        if not counts[number] and number not in excluded
+    ]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        hint = "raise data.train_limit or lower data.val_fraction" if reduced else "remove the class, or add samples of it"
+        hint = (
+            "raise data.train_limit or lower data.val_fraction"
+            if reduced
+            else "remove the class, or add samples of it"
+        )
         raise BadData(f"class {empty[0]!r}{more} has no training sample", hint=hint)

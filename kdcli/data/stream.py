@@ -1,8 +1,9 @@
 """A feed that decodes image files as they are needed, in worker processes where there are several.
 
-Workers hold no random state: the main process tells them which pictures and what happens to each, so their number changes nothing.
-They return uint8 pictures of one size; crop, flip and normalisation of a batch happen on the device, by the same code that
-serves data held in memory. Where the device is to decode, workers read the files of training and the device does the rest.
+Workers hold no random state: the main process tells them which pictures and what happens to each,
+so their number changes nothing. They return uint8 pictures of one size; crop, flip and
+normalisation of a batch happen on the device, by the same code that serves data held in memory.
+Where the device is to decode, workers read the files of training and the device does the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Item = tuple[int, int]  # position in a split, what happens to it
 
 
 class _Decoder(Dataset[Any]):
-    """What a worker does: a list of items in, one tensor out. pinned: in memory from which a GPU copies while it computes."""
+    """What a worker does: a list of items in, one tensor out. pinned: in memory from which a GPU
+    copies while it computes.
+    """
 
     pinned = True
 
@@ -39,11 +42,17 @@ class _Decoder(Dataset[Any]):
         try:
             return self._made(items)
         except KdError as error:
-            return error  # raised again in the main process: a DataLoader would wrap it in a traceback
+            return (
+                error  # raised again in the main process: a DataLoader would wrap it in a traceback
+            )
 
     def _made(self, items: Sequence[Item]) -> Any:
-        pictures = ((decode(self.folder, self.paths[position]), change) for position, change in items)
-        return torch.stack([finish(self.folder, self.augment, picture, change) for picture, change in pictures])
+        pictures = (
+            (decode(self.folder, self.paths[position]), change) for position, change in items
+        )
+        return torch.stack(
+            [finish(self.folder, self.augment, picture, change) for picture, change in pictures]
+        )
 
     def on(self, device: torch.device, made: Any, part: Part) -> Tensor:  # noqa: ARG002  a reader needs the part
         """What a worker has made, as finished pictures [B,C,H,W] on a device."""
@@ -60,13 +69,22 @@ class _Reader(_Decoder):
         return [read(self.folder, self.paths[position]) for position, _ in items]
 
     def on(self, device: torch.device, made: Any, part: Part) -> Tensor:
-        pictures = decode_on(device, self.folder, [self.paths[position] for position in part.index.tolist()], made)
+        pictures = decode_on(
+            device, self.folder, [self.paths[position] for position in part.index.tolist()], made
+        )
         changes = part.change.tolist()
-        return torch.stack([finish(self.folder, self.augment, *each) for each in zip(pictures, changes, strict=True)])
+        return torch.stack(
+            [
+                finish(self.folder, self.augment, *each)
+                for each in zip(pictures, changes, strict=True)
+            ]
+        )
 
 
 class _Agenda:
-    """The batches that workers are to make next. A DataLoader asks for them anew each time it is iterated."""
+    """The batches that workers are to make next. A DataLoader asks for them anew each time it is
+    iterated.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[Item]] = []
@@ -83,23 +101,38 @@ def _as_made(made: Any) -> Any:
 
 
 def _ignore_interrupt(_worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the main one finishes its step and needs the workers for it
+    # Ctrl-C reaches every process of the terminal; the main one finishes its step and needs the
+    # workers for it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class StreamedFeed(SourceFeed):
-    """Image files behind a DataLoader. Training keeps its workers from epoch to epoch; other splits start theirs when read."""
+    """Image files behind a DataLoader. Training keeps its workers from epoch to epoch; other splits
+    start theirs when read.
+    """
 
-    def __init__(self, source: Folder, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> None:
+    def __init__(
+        self, source: Folder, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
+    ) -> None:
         super().__init__(source, info, rows, plan)
-        paths: dict[SplitName, tuple[str, ...]] = {"train": source.train, "val": source.train, "test": source.test}
+        paths: dict[SplitName, tuple[str, ...]] = {
+            "train": source.train,
+            "val": source.train,
+            "test": source.test,
+        }
         self._folder = source
-        self._paths = {name: [paths[name][row] for row in positions.tolist()] for name, positions in rows.items()}
+        self._paths = {
+            name: [paths[name][row] for row in positions.tolist()]
+            for name, positions in rows.items()
+        }
         self._trainer = self._training_loader()
 
     def _training_loader(self) -> DataLoader[Any]:
         kind = _Reader if self.plan.decode == "device" else _Decoder
-        return self._loader(kind(self._folder, self._paths["train"], self.plan.augment), persistent=self.plan.workers > 0)
+        return self._loader(
+            kind(self._folder, self._paths["train"], self.plan.augment),
+            persistent=self.plan.workers > 0,
+        )
 
     def _loader(self, work: _Decoder, *, persistent: bool) -> DataLoader[Any]:
         return DataLoader(
@@ -112,7 +145,9 @@ class StreamedFeed(SourceFeed):
             persistent_workers=persistent,
         )
 
-    def _images(self, name: SplitName, parts: Iterable[Part], *, training: bool) -> Iterator[tuple[Tensor, Part]]:
+    def _images(
+        self, name: SplitName, parts: Iterable[Part], *, training: bool
+    ) -> Iterator[tuple[Tensor, Part]]:
         parts = list(parts)
         loader = self._working(name, parts, training=training)
         work = cast("_Decoder", loader.dataset)
@@ -122,16 +157,24 @@ class StreamedFeed(SourceFeed):
                     raise made
                 yield work.on(self.plan.device, made, part), part
         except (KdError, RuntimeError) as error:
-            # let go of the workers now: a traceback would keep them, and they end badly when they are collected as part of a cycle
+            # let go of the workers now: a traceback would keep them, and they end badly when they
+            # are collected as part of a cycle
             self._trainer = self._training_loader()
             if "DataLoader worker" not in str(error):
                 raise
-            raise KdError("a process that decodes images died", hint="lower runtime.workers: the machine may lack memory") from error
+            raise KdError(
+                "a process that decodes images died",
+                hint="lower runtime.workers: the machine may lack memory",
+            ) from error
 
-    def _working(self, name: SplitName, parts: Sequence[Part], *, training: bool) -> DataLoader[Any]:
+    def _working(
+        self, name: SplitName, parts: Sequence[Part], *, training: bool
+    ) -> DataLoader[Any]:
         """The loader for a split, told what to make."""
         plain = _Decoder(self._folder, self._paths[name], Augmentation())
         loader = self._trainer if training else self._loader(plain, persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
-        agenda.batches = [list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts]
+        agenda.batches = [
+            list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts
+        ]
         return loader

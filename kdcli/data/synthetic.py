@@ -1,13 +1,15 @@
 """Made-up vectors whose classes are as alike, and as hard to tell apart, as you say.
 
-Follows the synthetic task of Tang et al., Understanding and Improving Knowledge Distillation (arXiv:2002.03532). Classes
-come in superclasses; class k has a unit vector w_k, and siblings are alike to the degree `similarity`. An input is
-x ~ N(0, I) [d], and with u = x/|x| its label is
+Follows the synthetic task of Tang et al., Understanding and Improving Knowledge Distillation
+(arXiv:2002.03532). Classes come in superclasses; class k has a unit vector w_k, and siblings are
+alike to the degree `similarity`. An input is x ~ N(0, I) [d], and with u = x/|x| its label is
 
-    argmax_k  w_k.u + sum_{m=1..M} sin(a_m w_k.u + b_m),      a_m = a_scale * m * sqrt(d),  b_m uniform in [0, 2 pi).
+    argmax_k  w_k.u + sum_{m=1..M} sin(a_m w_k.u + b_m),      a_m = a_scale * m * sqrt(d),  b_m
+    uniform in [0, 2 pi).
 
-w_k.u has a standard deviation of 1/sqrt(d), so only frequencies of that order bend the borders between classes: with
-a_m near 1 the labels are those of a linear classifier. `linear_agreement` says how far they are from that.
+w_k.u has a standard deviation of 1/sqrt(d), so only frequencies of that order bend the borders
+between classes: with a_m near 1 the labels are those of a linear classifier. `linear_agreement`
+says how far they are from that.
 """
 
 from __future__ import annotations
@@ -47,28 +49,59 @@ class Options(_Options):
 
     dim: int = Field(500, ge=2, le=100_000, description="Length d of an input.")
     classes: int = Field(50, ge=2, le=10_000, description="Number of classes.")
-    superclasses: int = Field(10, ge=1, description="Number of superclasses, each of the same number of classes.")
-    similarity: float = Field(0.2, ge=0, lt=1, description="Cosine between the first class of a superclass and its siblings.")
-    exact: bool = Field(default=False, description="Make all other cosines exact too; with similarity 0 all classes are then orthogonal.")
-    harmonics: int = Field(1, ge=0, le=100, description="Number M of sine terms; 0 makes the classes linearly separable.")
-    a_scale: float = Field(1.5, ge=0, description="Frequency of the sines, in units of sqrt(dim): higher is harder.")
+    superclasses: int = Field(
+        10, ge=1, description="Number of superclasses, each of the same number of classes."
+    )
+    similarity: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Cosine between the first class of a superclass and its siblings.",
+    )
+    exact: bool = Field(
+        default=False,
+        description=(
+            "Make all other cosines exact too; with similarity 0 all classes are then orthogonal."
+        ),
+    )
+    harmonics: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="Number M of sine terms; 0 makes the classes linearly separable.",
+    )
+    a_scale: float = Field(
+        1.5, ge=0, description="Frequency of the sines, in units of sqrt(dim): higher is harder."
+    )
     train: int = Field(50_000, ge=2, description="Number of training samples.")
     test: int = Field(10_000, ge=1, description="Number of test samples.")
-    world: int = Field(0, ge=0, description="Seed of the task itself; the recipe's seed does not change the data.")
+    world: int = Field(
+        0, ge=0, description="Seed of the task itself; the recipe's seed does not change the data."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.classes % self.superclasses:
-            raise ValueError(f"classes ({self.classes}) must be a multiple of superclasses ({self.superclasses})")
+            raise ValueError(
+                f"classes ({self.classes}) must be a multiple of superclasses ({self.superclasses})"
+            )
         if self.superclasses > self.dim:
-            raise ValueError(f"superclasses ({self.superclasses}) cannot be more than dim ({self.dim}): their directions are orthogonal")
+            raise ValueError(
+                f"superclasses ({self.superclasses}) cannot be more than dim ({self.dim}): "
+                "their directions are orthogonal"
+            )
         if self.exact and self.classes > self.dim:
-            raise ValueError(f"exact needs as many dimensions as classes: classes ({self.classes}) is more than dim ({self.dim})")
+            raise ValueError(
+                f"exact needs as many dimensions as classes: classes ({self.classes}) is "
+                f"more than dim ({self.dim})"
+            )
         return self
 
 
 def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
-    """The task that the options describe. x: [n,1,1,d] float32, not normalised: each coordinate is N(0, 1) already."""
+    """The task that the options describe. x: [n,1,1,d] float32, not normalised: each coordinate is
+    N(0, 1) already.
+    """
     siblings = options.classes // options.superclasses
     x_train, y_train = _samples(options, "train", options.train)
     x_test, y_test = _samples(options, "test", options.test)
@@ -77,7 +110,9 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
         y_train=torch.from_numpy(y_train),
         x_test=torch.from_numpy(x_test)[:, None, None],
         y_test=torch.from_numpy(y_test),
-        class_names=tuple(f"{number // siblings}.{number % siblings}" for number in range(options.classes)),
+        class_names=tuple(
+            f"{number // siblings}.{number % siblings}" for number in range(options.classes)
+        ),
         mean=(0.0,),
         std=(1.0,),
         superclass=torch.arange(options.classes) // siblings,
@@ -85,12 +120,14 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
 
 
 def class_vectors(options: Options) -> NDArray[np.float64]:
-    """Unit vectors of the classes [K,d], superclass by superclass, the base class u_c of each first.
+    """Unit vectors of the classes [K,d], superclass by superclass, the base class u_c of each
+    first.
 
-    A sibling is similarity * u_c + sqrt(1 - similarity^2) * r, with r a random unit vector orthogonal to every u (to its
-    own u_c where superclasses fill the space): so base and sibling have exactly the cosine asked for, two siblings about
-    its square, classes of different superclasses about 0. With `exact` the r are orthogonal to each other too, and both
-    "about" become exact.
+    A sibling is similarity * u_c + sqrt(1 - similarity^2) * r, with r a random unit vector
+    orthogonal to every u (to its own u_c where superclasses fill the space): so base and sibling
+    have exactly the cosine asked for, two siblings about its square, classes of different
+    superclasses about 0. With `exact` the r are orthogonal to each other too, and both "about"
+    become exact.
     """
     draws = _generator(options, "classes")
     siblings = options.classes // options.superclasses - 1
@@ -109,7 +146,9 @@ def class_vectors(options: Options) -> NDArray[np.float64]:
 
 
 def linear_agreement(source: Pictures, options: Options) -> float:
-    """Share of test samples whose label is also that of the linear classifier argmax_k w_k.x: 1 means the sines do nothing."""
+    """Share of test samples whose label is also that of the linear classifier argmax_k w_k.x: 1
+    means the sines do nothing.
+    """
     vectors = torch.from_numpy(class_vectors(options))
     linear = (source.x_test.flatten(1).double() @ vectors.T).argmax(1)
     return (linear == source.y_test).double().mean().item()
@@ -119,8 +158,12 @@ def _generator(options: Options, purpose: str) -> Generator:
     return Generator(Philox(key=random.key(options.world, f"synthetic {purpose}")))
 
 
-def _samples(options: Options, part: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Inputs [n,d] and labels [n]. Labels are computed in float64, so that no two machines round one to another class."""
+def _samples(
+    options: Options, part: str, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Inputs [n,d] and labels [n]. Labels are computed in float64, so that no two machines round
+    one to another class.
+    """
     vectors = class_vectors(options)
     phases = _generator(options, "phases").uniform(0, 2 * math.pi, options.harmonics)
     x = _generator(options, part).standard_normal((count, options.dim), dtype=np.float32)
@@ -132,7 +175,9 @@ def _samples(options: Options, part: str, count: int) -> tuple[NDArray[np.float3
     return x, y
 
 
-def _scores(options: Options, cosines: NDArray[np.float64], phases: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scores(
+    options: Options, cosines: NDArray[np.float64], phases: NDArray[np.float64]
+) -> NDArray[np.float64]:
     scores = cosines.copy()
     for harmonic, phase in enumerate(phases, start=1):
         scores += np.sin(options.a_scale * harmonic * math.sqrt(options.dim) * cosines + phase)

@@ -14,7 +14,8 @@ def from_user(value: Any, *, origin: str = "the dataset's function") -> Source:
     """A source from what a user's function returned.
 
     Args:
-        value: Pictures, a Folder, a mapping as for `from_arrays`, or the tuple (x_train, y_train, x_test, y_test).
+        value: Pictures, a Folder, a mapping as for `from_arrays`, or the tuple (x_train, y_train,
+            x_test, y_test).
         origin: for messages.
 
     Raises:
@@ -26,4 +27,7 @@ def from_user(value: Any, *, origin: str = "the dataset's function") -> Source:
         return from_arrays(value, origin=origin)
     if isinstance(value, tuple | list) and len(value) == len(REQUIRED):
         return from_arrays(dict(zip(REQUIRED, value, strict=True)), origin=origin)
-    raise BadData(f"{origin} returned {type(value).__name__}", hint=f"return a dict or tuple of {', '.join(REQUIRED)}")
+    raise BadData(
+        f"{origin} returned {type(value).__name__}",
+        hint=f"return a dict or tuple of {', '.join(REQUIRED)}",
+    )

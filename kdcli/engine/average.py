@@ -8,12 +8,15 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class MovingAverage(AveragedModel):
-    """torch's AveragedModel with an exponential average: the same values and the same state, buffers those of the network.
+    """torch's AveragedModel with an exponential average: the same values and the same state,
+    buffers those of the network.
 
-    Differs: torch copies the number of updates to the device in each of them, which has the host wait for a GPU.
+    Differs: torch copies the number of updates to the device in each of them, which has the host
+    wait for a GPU.
 
     Args:
-        decay: what is kept of the average in each update, 0 to 1. The first takes the network's weights.
+        decay: what is kept of the average in each update, 0 to 1. The first takes the network's
+            weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -1,9 +1,12 @@
-"""Steps as CUDA graphs: small networks are bound by the hundreds of kernels that the host launches a step, not by arithmetic.
+"""Steps as CUDA graphs: small networks are bound by the hundreds of kernels that the host launches
+a step, not by arithmetic.
 
-A graph holds a whole step, from the samples' numbers to the meters, and lives for one epoch, in which everything but the position is
-constant: learning rate, number of the step and samples lie on the device, and torch's generators are seeded before each replay. Two
-steps of each epoch are taken as usual and watched, the third is captured. A step that cannot be is taken as usual to the end, and
-the reason told: its loss looks at the position, or makes the host wait.
+A graph holds a whole step, from the samples' numbers to the meters, and lives for one epoch, in
+which everything but the position is
+constant: learning rate, number of the step and samples lie on the device, and torch's generators
+are seeded before each replay. Two steps of each epoch are taken as usual and watched, the third is
+captured. A step that cannot be is taken as usual to the end, and the reason told: its loss looks at
+the position, or makes the host wait.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import Group, Seed, StageParts, Steps
 from kdcli.engine.waiting import Waits
 
-_WATCHED_STEPS = 2  # only the last may not wait: in the first a full table of logits is copied to the device, say
+# only the last may not wait: in the first a full table of logits is copied to the device, say
+_WATCHED_STEPS = 2
 
 
 def hindrance(feed: Feed, runtime: Runtime, settings: TrainSettings) -> str:
-    """Why no step of a run can be captured, as a part of a sentence; empty if nothing is in the way."""
+    """Why no step of a run can be captured, as a part of a sentence; empty if nothing is in the
+    way.
+    """
     reasons = {
         "several devices share each minibatch": runtime.ranks.size > 1,
         "pictures are decoded as they are needed": not feed.resident,
@@ -105,7 +111,8 @@ class CapturedSteps(Steps):
         self.forward = watched
         try:
             with ExitStack() as watch:
-                if self.runtime.compile_choice.value != "on":  # compiled code does not run where operations are watched
+                # compiled code does not run where operations are watched
+                if self.runtime.compile_choice.value != "on":
                     watch.enter_context(waits)
                 images = super().take(group, at, meters, seed)
         finally:
@@ -126,7 +133,9 @@ class CapturedSteps(Steps):
             self._tell(reason)
 
     def _captured(self, draw: Draw, at: Progress, meters: Meters) -> Callable[[Draw], None] | None:
-        """What takes a step with other samples, on the device alone; None if the graph cannot be made."""
+        """What takes a step with other samples, on the device alone; None if the graph cannot be
+        made.
+        """
         held = Draw(draw.index.clone(), draw.view.clone())  # where the graph looks its samples up
         number = torch.full((), at.step, dtype=torch.int64, device=draw.index.device)
 

@@ -1,4 +1,6 @@
-"""Weights and states on disk: safetensors and JSON, whole or absent, each with a checksum. No pickle anywhere."""
+"""Weights and states on disk: safetensors and JSON, whole or absent, each with a checksum. No
+pickle anywhere.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # clones, because safetensors refuses tensors that share memory; contiguous, so that the layout leaves no trace
-    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    # clones, because safetensors refuses tensors that share memory; contiguous, so that the layout
+    # leaves no trace
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -43,10 +49,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt", device="cpu") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError) as error:
-        raise CorruptFile(f"{path} cannot be read: {error}", hint="copy it again, or train again") from error
+        raise CorruptFile(
+            f"{path} cannot be read: {error}", hint="copy it again, or train again"
+        ) from error
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file atomically; tensors are contiguous and share no memory.
 
     Raises:
@@ -66,7 +76,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> CheckpointHeader:
-    """Write a self-describing checkpoint atomically; returns the header with its checksum filled in."""
+    """Write a self-describing checkpoint atomically; returns the header with its checksum filled
+    in.
+    """
     tensors = _portable(network.state_dict())
     complete = replace(header, tensors_sha256=digest(tensors))
     write_tensors(path, tensors, complete.to_metadata())
@@ -83,12 +95,22 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
     header = CheckpointHeader.from_metadata(safetensors_metadata(path), path)
     tensors = _read(path)
     if digest(tensors) != header.tensors_sha256:
-        raise CorruptFile(f"{path} is damaged: its weights do not match their checksum", hint="copy it again, or train again")
+        raise CorruptFile(
+            f"{path} is damaged: its weights do not match their checksum",
+            hint="copy it again, or train again",
+        )
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != actual:
-        differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-        raise Incompatible(f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, first {differing[0]}")
+        differing = sorted(
+            name
+            for name in expected.keys() | actual.keys()
+            if expected.get(name) != actual.get(name)
+        )
+        raise Incompatible(
+            f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
+            f"first {differing[0]}"
+        )
     network.load_state_dict(tensors)
     return header
 
@@ -109,7 +131,11 @@ def save_state(folder: Path, state: State, order: int) -> Path:
     """
     path = folder / f"state-{order:012d}.safetensors"
     tensors = _portable(state.tensors)
-    metadata = {"facts": json.dumps(state.facts), "sha256": digest(tensors), "facts_sha256": sha256_json(state.facts)}
+    metadata = {
+        "facts": json.dumps(state.facts),
+        "sha256": digest(tensors),
+        "facts_sha256": sha256_json(state.facts),
+    }
     write_tensors(path, tensors, metadata)
     for old in _states(folder)[:-STATES_KEPT]:
         old.unlink(missing_ok=True)
@@ -128,7 +154,10 @@ def load_state(folder: Path) -> State:
     """
     states = _states(folder)
     if not states:
-        raise NotFound(f"no saved state under {folder}", hint="the run stopped before its first state: start it again")
+        raise NotFound(
+            f"no saved state under {folder}",
+            hint="the run stopped before its first state: start it again",
+        )
     problem: CorruptFile | None = None
     for path in reversed(states):
         try:
@@ -144,11 +173,16 @@ def _load_state(path: Path) -> State:
     tensors = _read(path)
     try:
         facts = json.loads(metadata["facts"])
-        whole = metadata["sha256"] == digest(tensors) and metadata["facts_sha256"] == sha256_json(facts)
+        whole = metadata["sha256"] == digest(tensors) and metadata["facts_sha256"] == sha256_json(
+            facts
+        )
     except (KeyError, ValueError):
         whole = False
     if not whole:
-        raise CorruptFile(f"{path} is damaged: it does not match its checksum", hint="remove it to resume from the state before")
+        raise CorruptFile(
+            f"{path} is damaged: it does not match its checksum",
+            hint="remove it to resume from the state before",
+        )
     return State(tensors, facts)
 
 
@@ -165,18 +199,23 @@ def flatten_optimiser(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, scalars
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> None:
     """Inverse of `flatten_optimiser`."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **scalars}.items():
         index, _, slot = name.partition(".")
         entries.setdefault(int(index), {})[slot] = _laid_out(value, parameters[int(index)])
-    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimiser.load_state_dict(
+        {"state": entries, "param_groups": optimiser.state_dict()["param_groups"]}
+    )
 
 
 def _laid_out(value: Any, parameter: Tensor) -> Any:
-    # fused optimisers walk a parameter and its buffers in memory order: both must have the same strides
+    # fused optimisers walk a parameter and its buffers in memory order: both must have the same
+    # strides
     if isinstance(value, Tensor) and value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
     return value

@@ -1,6 +1,7 @@
 """One unaugmented pass over a split: the logits that every number about a network is computed from.
 
-Always in float32, whatever training used: entropies and calibration errors are differences of small numbers.
+Always in float32, whatever training used: entropies and calibration errors are differences of small
+numbers.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
             targets.append(batch.y)
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
-    # joined outside of inference mode, because a tensor that is made within cannot enter autograd later
+    # joined outside of inference mode, because a tensor that is made within cannot enter autograd
+    # later
     return torch.cat(logits).cpu(), torch.cat(targets).cpu()
 
 
 def _memory_errors(batch: Batch) -> AbstractContextManager[None]:
     size = len(batch.y)
-    remedy = f"-s data.eval_batch_size={max(size // 2, 1)} where something is trained, else --device cpu"
+    remedy = (
+        f"-s data.eval_batch_size={max(size // 2, 1)} where something is trained, else --device cpu"
+    )
     return memory_errors(batch.x.device, f"while measuring (batch {size}, fp32)", remedy)

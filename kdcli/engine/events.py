@@ -1,6 +1,8 @@
-"""What the trainer says while it works. Listeners are the only output: files, progress display and checkpoints hang here.
+"""What the trainer says while it works. Listeners are the only output: files, progress display and
+checkpoints hang here.
 
-The values of a StepDone stay on the device; whoever reads one pays for the synchronisation, so listeners read few.
+The values of a StepDone stay on the device; whoever reads one pays for the synchronisation, so
+listeners read few.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from kdcli.results import Measures
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage begins (or goes on, when resumed). number counts from 1. network: which of several this stage is about, or "".
+    """A stage begins (or goes on, when resumed). number counts from 1. network: which of several
+    this stage is about, or "".
     probe: before its first step; None where nothing is probed, or the stage goes on.
     """
 
@@ -32,7 +35,9 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One minibatch went through. batch counts from 1 within the epoch; losses are running means of the epoch."""
+    """One minibatch went through. batch counts from 1 within the epoch; losses are running means of
+    the epoch.
+    """
 
     at: Progress
     batch: int
@@ -46,7 +51,9 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch ended. losses are means over its images; val is None where nothing is held out, probe where nothing is probed."""
+    """An epoch ended. losses are means over its images; val is None where nothing is held out,
+    probe where nothing is probed.
+    """
 
     at: Progress
     lr: float
@@ -61,13 +68,19 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class StepsCaptured:
-    """From here on the steps of a stage are replayed from a CUDA graph, or they are not: reason is empty, or says why."""
+    """From here on the steps of a stage are replayed from a CUDA graph, or they are not: reason is
+    empty, or says why.
+    """
 
     at: Progress
     reason: str
 
     def __str__(self) -> str:
-        return f"steps are taken without a CUDA graph: {self.reason}" if self.reason else "steps are replayed from a CUDA graph"
+        return (
+            f"steps are taken without a CUDA graph: {self.reason}"
+            if self.reason
+            else "steps are replayed from a CUDA graph"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""Teachers as inference graphs: frozen copies whose batch norms are part of the convolutions before them, in low precision, compiled.
+"""Teachers as inference graphs: frozen copies whose batch norms are part of the convolutions before
+them, in low precision, compiled.
 
-A copy answers as the network does, but for rounding; whatever is measured about a teacher asks the network itself.
+A copy answers as the network does, but for rounding; whatever is measured about a teacher asks the
+network itself.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Folded(NamedTuple):
 
 
 def fold(network: Network) -> Folded:
-    """A frozen copy in eval mode, each batch norm folded into the convolution whose output nobody else reads.
+    """A frozen copy in eval mode, each batch norm folded into the convolution whose output nobody
+    else reads.
 
     Where a network's forward pass cannot be traced by torch.fx, nothing is folded.
     """
@@ -43,14 +46,18 @@ def fold(network: Network) -> Folded:
 
 
 def _foldable(network: Network) -> Iterator[tuple[str, str]]:
-    """Paths of each convolution and the batch norm that alone reads it: no tap, and each module is called once."""
+    """Paths of each convolution and the batch norm that alone reads it: no tap, and each module is
+    called once.
+    """
     try:
         graph = fx.Tracer().trace(_Tapped(network))
     except Exception:  # noqa: BLE001  tracing runs the code of whoever wrote the network: it may fail in any way
         return
     modules = dict(_Tapped(network).named_modules())
     calls = [node for node in graph.nodes if node.op == "call_module"]
-    once = {node.target for node in calls if sum(other.target == node.target for other in calls) == 1}
+    once = {
+        node.target for node in calls if sum(other.target == node.target for other in calls) == 1
+    }
     for node in calls:
         before = node.args[0] if node.args else None
         if (
@@ -61,7 +68,10 @@ def _foldable(network: Network) -> Iterator[tuple[str, str]]:
             and type(modules[str(node.target)]) is nn.BatchNorm2d
             and len(before.users) == 1
         ):
-            yield str(before.target).removeprefix("network."), str(node.target).removeprefix("network.")
+            yield (
+                str(before.target).removeprefix("network."),
+                str(node.target).removeprefix("network."),
+            )
 
 
 class _Tapped(nn.Module):
@@ -77,9 +87,11 @@ class _Tapped(nn.Module):
 
 
 def lower(network: Network, dtype: torch.dtype) -> None:
-    """Keep the weights of convolutions and linear layers in a precision, so that autocast need not convert them each time.
+    """Keep the weights of convolutions and linear layers in a precision, so that autocast need not
+    convert them each time.
 
-    Norms stay float32, and so do heads (see `Network.classify`) and subclasses, which may compute with their weights.
+    Norms stay float32, and so do heads (see `Network.classify`) and subclasses, which may compute
+    with their weights.
     """
     heads = {part.head for part in network.modules() if isinstance(part, Network)}
     for module in network.modules():
@@ -112,14 +124,18 @@ class InferenceTeacher(Teacher):
         self._compiled: Any = None
         self._size = 0
         self._asked = False  # for logits alone, since it was last told what comes
-        self._held: dict[int, tuple[Tensor, Tensor]] = {}  # index and logits by the identity of the index, which batches keep
+        self._held: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # index and logits by the identity of the index, which batches keep
 
     @property
     def live(self) -> Teacher:
         return self._plain.live
 
     def compile(self, size: int, **options: Any) -> None:
-        """Compile the copy for batches of so many images; others take the usual path. options: those of torch.compile."""
+        """Compile the copy for batches of so many images; others take the usual path. options:
+        those of torch.compile.
+        """
         self._compiled, self._size = torch.compile(self._graph, dynamic=False, **options), size
 
     def expect(self, batches: Sequence[Batch]) -> None:
@@ -130,17 +146,30 @@ class InferenceTeacher(Teacher):
         if not wanted:
             return
         sizes = [len(batch.y) for batch in batches]
-        parts = self._answer(torch.cat([self.seen(batch) for batch in batches]), ()).logits.split(sizes)  # type: ignore[no-untyped-call]
-        self._held = {id(batch.index): (batch.index, part) for batch, part in zip(batches, parts, strict=True)}
+        parts = self._answer(torch.cat([self.seen(batch) for batch in batches]), ()).logits.split(
+            sizes
+        )  # type: ignore[no-untyped-call]
+        self._held = {
+            id(batch.index): (batch.index, part) for batch, part in zip(batches, parts, strict=True)
+        }
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         self._asked = not taps
         _, logits = self._held.pop(id(batch.index), (None, None))
-        return Output(logits, {}) if logits is not None and not taps else self._answer(self.seen(batch), taps)
+        return (
+            Output(logits, {})
+            if logits is not None and not taps
+            else self._answer(self.seen(batch), taps)
+        )
 
     def _answer(self, x: Tensor, taps: tuple[str, ...]) -> Output:
-        forward = self._compiled if self._compiled is not None and len(x) == self._size else self._graph
+        forward = (
+            self._compiled if self._compiled is not None and len(x) == self._size else self._graph
+        )
         low = self.dtype != torch.float32
-        with torch.no_grad(), torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low):
+        with (
+            torch.no_grad(),
+            torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low),
+        ):
             answer: Output = forward(x, taps)
         return answer

@@ -1,12 +1,14 @@
 """A teacher's answers on disk, one for each view of each training sample, filled as views come up.
 
-Where augmentation is discrete (pad, crop and flip of 4 pixels have 162 views) a table of [samples, views, classes] in float16
-gives the very distribution of views that a live teacher sees: nothing is approximated but the rounding to float16.
+Where augmentation is discrete (pad, crop and flip of 4 pixels have 162 views) a table of [samples,
+views, classes] in float16 gives the very distribution of views that a live teacher sees: nothing is
+approximated but the rounding to float16.
 
-The file is a safetensors file that is written in place: rows [n,V,W] of 16-bit words (see logit_rows), and "marks" U8 [n,V], 0
-where nothing is stored yet, else a checksum of the row. A row is written before its mark, and a mark that does not fit its row
-counts as nothing stored: so a process may die at any moment and several may fill one table, each row being a function of the
-key alone.
+The file is a safetensors file that is written in place: rows [n,V,W] of 16-bit words (see
+logit_rows), and "marks" U8 [n,V], 0 where nothing is stored yet, else a checksum of the row. A row
+is written before its mark, and a mark that does not fit its row counts as nothing stored: so a
+process may die at any moment and several may fill one table, each row being a function of the key
+alone.
 """
 
 from __future__ import annotations
@@ -40,14 +42,17 @@ class LogitTable:
         path: the file; made, with its room on the disk reserved, if it is not there.
         key: all that the content depends on, JSON-able: weights, data, views, arithmetic.
         shape: of the table.
-        reserve: take its room on the disk at once; else as rows come, for a table that nobody keeps.
+        reserve: take its room on the disk at once; else as rows come, for a table that nobody
+            keeps.
 
     Raises:
         DiskFull: there is no room for it. NotWritable: the folder cannot be written to.
         CorruptFile: the file is of another key or shape, or no table of ours.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool = True) -> None:
+    def __init__(
+        self, path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool = True
+    ) -> None:
         self.path = path
         self.shape = shape
         if not path.exists():
@@ -63,7 +68,9 @@ class LogitTable:
         return int(np.count_nonzero(self._marks))
 
     def read(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B,K] float32 and a mask [B] bool of those that are stored, on the CPU. index, view [B] int64."""
+        """Logits [B,K] float32 and a mask [B] bool of those that are stored, on the CPU. index,
+        view [B] int64.
+        """
         rows = self.rows(index, view).cpu().numpy()
         words, found = _whole(self._words[rows], self._marks[rows])
         if not bool(found.all()):
@@ -78,8 +85,12 @@ class LogitTable:
         return self.shape.unpack(words)
 
     def missing(self) -> Tensor:
-        """Rows that are not stored, or not whole, [m] int64: index * V + view. Reads all that is stored."""
-        return torch.cat([start + (~found).nonzero().flatten() for start, _, found in self._chunks()])
+        """Rows that are not stored, or not whole, [m] int64: index * V + view. Reads all that is
+        stored.
+        """
+        return torch.cat(
+            [start + (~found).nonzero().flatten() for start, _, found in self._chunks()]
+        )
 
     def copy(self, device: torch.device) -> Tensor | None:
         """All rows as words [nV,W] int16 on a device, each checked once; None if some are missing.
@@ -103,10 +114,18 @@ class LogitTable:
         """The whole table in parts: the first row, words [B,W] and which of them are stored [B]."""
         step = max(_CHUNK_BYTES // (2 * self.shape.words), 1)
         for start in range(0, self.shape.rows, step):
-            yield start, *_whole(self._words[start : start + step].copy(), self._marks[start : start + step].copy())
+            yield (
+                start,
+                *_whole(
+                    self._words[start : start + step].copy(),
+                    self._marks[start : start + step].copy(),
+                ),
+            )
 
 
-def _whole(words: np.ndarray[Any, np.dtype[np.int16]], stored: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Tensor, Tensor]:
+def _whole(
+    words: np.ndarray[Any, np.dtype[np.int16]], stored: np.ndarray[Any, np.dtype[np.uint8]]
+) -> tuple[Tensor, Tensor]:
     """Words [B,W] and which of them are what was written [B]."""
     read, expected = torch.from_numpy(words), torch.from_numpy(stored)
     return read, (expected != 0) & (expected == marks(read))
@@ -117,8 +136,16 @@ def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
     name, kind = ("logits", "F16") if shape.top is None else ("top", "U16")
     content = {
         "__metadata__": {"kd_logits": json.dumps(dict(key), sort_keys=True)},
-        name: {"dtype": kind, "shape": [shape.samples, shape.views, shape.words], "data_offsets": [0, size]},
-        "marks": {"dtype": "U8", "shape": [shape.samples, shape.views], "data_offsets": [size, size + shape.rows]},
+        name: {
+            "dtype": kind,
+            "shape": [shape.samples, shape.views, shape.words],
+            "data_offsets": [0, size],
+        },
+        "marks": {
+            "dtype": "U8",
+            "shape": [shape.samples, shape.views],
+            "data_offsets": [size, size + shape.rows],
+        },
     }
     text = json.dumps(content).encode()
     text += b" " * (-len(text) % 8)
@@ -126,7 +153,9 @@ def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
 
 
 def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) -> None:
-    """Make an empty table. Its room is reserved now: writing to a mapped file on a full disk would kill the process."""
+    """Make an empty table. Its room is reserved now: writing to a mapped file on a full disk would
+    kill the process.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,12 +178,15 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) 
 
 
 def _place(made: Path, path: Path) -> None:
-    """Give a table its name. Of several processes that make one at a time the first wins, and all of them fill it."""
+    """Give a table its name. Of several processes that make one at a time the first wins, and all
+    of them fill it.
+    """
     try:
         os.link(made, path)
     except FileExistsError:
         pass
-    except OSError:  # a file system without links: the last wins, and what went into the others is computed again
+    # a file system without links: the last wins, and what went into the others is computed again
+    except OSError:
         made.replace(path)
 
 
@@ -171,21 +203,30 @@ def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
         raise CorruptFile(f"{path} is no table of teacher logits, or damaged", hint=hint) from error
     expected = json.loads(json.dumps(dict(key)))
     if stored != expected:
-        differing = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
+        differing = sorted(
+            name
+            for name in stored.keys() | expected.keys()
+            if stored.get(name) != expected.get(name)
+        )
         raise CorruptFile(f"{path} holds other answers: {', '.join(differing)} differ", hint=hint)
     start = len(_header(key, shape))
     if path.stat().st_size != start + shape.bytes:
-        raise CorruptFile(f"{path} has {path.stat().st_size} bytes instead of {start + shape.bytes}", hint=hint)
+        raise CorruptFile(
+            f"{path} has {path.stat().st_size} bytes instead of {start + shape.bytes}", hint=hint
+        )
     return start
 
 
 class CachedTeacher(Teacher):
-    """A teacher whose answers to training batches are looked up, and computed once where they are not there.
+    """A teacher whose answers to training batches are looked up, and computed once where they are
+    not there.
 
-    All answers pass through the rows of the table, so they do not depend on whether one was stored before. For training batches
+    All answers pass through the rows of the table, so they do not depend on whether one was stored
+    before. For training batches
     only: an index of another split is another image.
 
-    A lookup in the file makes a device wait for the host. Once the table is full, a copy of it on the device serves instead.
+    A lookup in the file makes a device wait for the host. Once the table is full, a copy of it on
+    the device serves instead.
 
     Args:
         asked: who answers where the table does not.
@@ -193,7 +234,9 @@ class CachedTeacher(Teacher):
         room: bytes that a copy on the batches' device may take; none unless given.
     """
 
-    def __init__(self, asked: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, asked: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0
+    ) -> None:
         self.asked = asked
         self.table = table
         self._room = room
@@ -209,7 +252,9 @@ class CachedTeacher(Teacher):
         return self.asked.live
 
     def expect(self, batches: Sequence[Batch]) -> None:
-        """Compute what is missing of several minibatches at once, if anything was looked up before."""
+        """Compute what is missing of several minibatches at once, if anything was looked up
+        before.
+        """
         if self._lookups and self._copy is None and len(batches) > 1:
             self(_joined(batches))
 
@@ -237,9 +282,16 @@ class CachedTeacher(Teacher):
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    x, y, index, view = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "y", "index", "view"))
+    x, y, index, view = (
+        torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("x", "y", "index", "view")
+    )
     return Batch(x, y, index, view)
 
 
 def _part(batch: Batch, places: Tensor) -> Batch:
-    return batch if len(places) == len(batch.y) else Batch(batch.x[places], batch.y[places], batch.index[places], batch.view[places])
+    return (
+        batch
+        if len(places) == len(batch.y)
+        else Batch(batch.x[places], batch.y[places], batch.index[places], batch.view[places])
+    )

@@ -1,4 +1,6 @@
-"""Filling a table of teacher logits as a whole, and how far what it holds is from the teacher's own answers."""
+"""Filling a table of teacher logits as a whole, and how far what it holds is from the teacher's own
+answers.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ from kdcli.engine.logit_rows import Shape
 BatchOf = Callable[[Tensor, Tensor], Batch]  # index and view [B] int64 to a training batch
 
 
-def fill(teacher: CachedTeacher, batch_of: BatchOf, *, chunk: int, done: Callable[[int, int], None]) -> None:
+def fill(
+    teacher: CachedTeacher, batch_of: BatchOf, *, chunk: int, done: Callable[[int, int], None]
+) -> None:
     """Answer every view that is not stored yet, in the order of the table.
 
     Args:
         chunk: views at a time.
-        done: told the rows stored and their number after each chunk; may raise to stop, what is stored stays.
+        done: told the rows stored and their number after each chunk; may raise to stop, what is
+            stored stays.
     """
     views = teacher.table.shape.views
     missing = teacher.table.missing()
@@ -35,7 +40,9 @@ def fill(teacher: CachedTeacher, batch_of: BatchOf, *, chunk: int, done: Callabl
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """KL(teacher's own distribution, stored distribution), nats, both softened by a temperature, over `count` rows of a table."""
+    """KL(teacher's own distribution, stored distribution), nats, both softened by a temperature,
+    over `count` rows of a table.
+    """
 
     temperature: float
     mean: float
@@ -44,9 +51,15 @@ class Divergence:
 
 
 def divergence(
-    teacher: CachedTeacher, batch_of: BatchOf, *, temperatures: Sequence[float], most: int, chunk: int
+    teacher: CachedTeacher,
+    batch_of: BatchOf,
+    *,
+    temperatures: Sequence[float],
+    most: int,
+    chunk: int,
 ) -> tuple[Divergence, ...]:
-    """What rounding, and what was left out, costs: stored answers beside those that the teacher gives a run that stores none.
+    """What rounding, and what was left out, costs: stored answers beside those that the teacher
+    gives a run that stores none.
 
     Args:
         temperatures: one result each.
@@ -61,7 +74,9 @@ def divergence(
         parts.append([_divergence(own, stored, temperature) for temperature in temperatures])
     return tuple(
         Divergence(temperature, float(each.mean()), float(each.max()), len(each))
-        for temperature, each in zip(temperatures, (torch.cat(column) for column in zip(*parts, strict=True)), strict=True)
+        for temperature, each in zip(
+            temperatures, (torch.cat(column) for column in zip(*parts, strict=True)), strict=True
+        )
     )
 
 
@@ -70,7 +85,10 @@ def _sample(shape: Shape, most: int) -> tuple[Tensor, Tensor]:
     numbers = torch.arange(min(most, shape.rows))
     if shape.rows <= most:
         return numbers // shape.views, numbers % shape.views
-    draws = [random.integers(random.key(0, purpose), numbers, high) for purpose, high in (("image", shape.samples), ("view", shape.views))]
+    draws = [
+        random.integers(random.key(0, purpose), numbers, high)
+        for purpose, high in (("image", shape.samples), ("view", shape.views))
+    ]
     return draws[0], draws[1]
 
 

@@ -1,9 +1,11 @@
-"""How one answer of a teacher is stored: a row of 16-bit words, and a mark that says whether the row is whole.
+"""How one answer of a teacher is stored: a row of 16-bit words, and a mark that says whether the
+row is whole.
 
-All logits as float16; or, where there are many classes, the k largest with their classes and the logsumexp of the rest, whose
-mass is then spread evenly over the other classes when the row is read. At temperature 1 that keeps the k largest probabilities
-and the sum of the others, but for the rounding; how the others share that sum, and with it what they weigh at another
-temperature, is lost.
+All logits as float16; or, where there are many classes, the k largest with their classes and the
+logsumexp of the rest, whose mass is then spread evenly over the other classes when the row is read.
+At temperature 1 that keeps the k largest probabilities and the sum of the others, but for the
+rounding; how the others share that sum, and with it what they weigh at another temperature, is
+lost.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ _WEIGHT = 0x9E3779B97F4A7C15 - (1 << 64)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """n samples, V views of each, K classes, of which the `top` largest logits are stored, or all."""
+    """n samples, V views of each, K classes, of which the `top` largest logits are stored, or
+    all.
+    """
 
     samples: int
     views: int
@@ -50,19 +54,32 @@ class Shape:
         values, classes = logits.float().topk(self.top, dim=1)
         rest = logits.float().scatter(1, classes, -math.inf).logsumexp(1, keepdim=True)
         # a class above 32767 wraps around, and comes back when it is read
-        return torch.cat([values.half().view(torch.int16), classes.to(torch.int16), rest.half().view(torch.int16)], 1)
+        return torch.cat(
+            [
+                values.half().view(torch.int16),
+                classes.to(torch.int16),
+                rest.half().view(torch.int16),
+            ],
+            1,
+        )
 
     def unpack(self, words: Tensor) -> Tensor:
-        """Words [B,W] int16 as logits [B,K] float32, on the same device and without waiting for it."""
+        """Words [B,W] int16 as logits [B,K] float32, on the same device and without waiting for
+        it.
+        """
         if self.top is None:
             return words.view(torch.float16).float()
         values, classes, rest = words[:, : self.top], words[:, self.top : -1], words[:, -1:]
         each = rest.view(torch.float16).float() - math.log(self.classes - self.top)
-        return each.expand(-1, self.classes).scatter(1, classes.view(torch.uint16).long(), values.view(torch.float16).float())
+        return each.expand(-1, self.classes).scatter(
+            1, classes.view(torch.uint16).long(), values.view(torch.float16).float()
+        )
 
 
 def marks(words: Tensor) -> Tensor:
-    """A number from 1 to 255 for each row [B,W] int16, as uint8 [B]; places count, so that a half-written row shows."""
+    """A number from 1 to 255 for each row [B,W] int16, as uint8 [B]; places count, so that a
+    half-written row shows.
+    """
     mixed = (words.view(torch.uint16).long() * _weights(words.shape[1], words.device)).sum(1)
     return (((mixed >> 40) & 0xFFFFFF) % _MARKS + 1).to(torch.uint8)
 

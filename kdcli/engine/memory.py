@@ -15,18 +15,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def keep_memory(free: int = 2**31 - 1, block: int = 2**30) -> None:
-    """Have glibc keep the memory that tensors give back, for the whole process; elsewhere nothing happens.
+    """Have glibc keep the memory that tensors give back, for the whole process; elsewhere nothing
+    happens.
 
-    By default it returns large blocks to the system, and every step has the same pages mapped and cleared again: thousands of
-    faults a step, an eighth of the time of a small network's.
+    By default it returns large blocks to the system, and every step has the same pages mapped and
+    cleared again: thousands of faults a step, an eighth of the time of a small network's.
 
     Args:
-        free: bytes that it keeps at the end of the heap. block: bytes from which on a block is mapped by itself, and given back when freed.
+        free: bytes that it keeps at the end of the heap. block: bytes from which on a block is
+            mapped by itself, and given back when freed.
     """
     with contextlib.suppress(OSError, AttributeError):  # no glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, free)
-        mallopt(_M_MMAP_THRESHOLD, block) or mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that older ones take
+        # the most that older ones take
+        mallopt(_M_MMAP_THRESHOLD, block) or mallopt(_M_MMAP_THRESHOLD, 2**25)
 
 
 @contextmanager

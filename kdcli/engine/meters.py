@@ -1,4 +1,6 @@
-"""Running sums of an epoch that stay on the device: nothing in the step waits for the device to answer."""
+"""Running sums of an epoch that stay on the device: nothing in the step waits for the device to
+answer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ _NEVER = 2**62
 
 
 class Meters(Mapping[str, Tensor]):
-    """Means of the loss terms over the images seen so far, by name; each is computed when it is looked up.
+    """Means of the loss terms over the images seen so far, by name; each is computed when it is
+    looked up.
 
     Also counts correct predictions, and remembers the first step at which a term was not finite.
     """
@@ -26,12 +29,16 @@ class Meters(Mapping[str, Tensor]):
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
 
-    def update(self, step: Step, targets: Tensor, number: int | None, *, counts: bool = True) -> None:
+    def update(
+        self, step: Step, targets: Tensor, number: int | None, *, counts: bool = True
+    ) -> None:
         """Add a minibatch's terms, weighted by its size.
 
         Args:
-            number: of the optimiser step, to name it if a term is bad; None where they are known to be finite.
-            counts: False where another rank counts the same images; a bad term is noted all the same.
+            number: of the optimiser step, to name it if a term is bad; None where they are known to
+                be finite.
+            counts: False where another rank counts the same images; a bad term is noted all the
+                same.
         """
         size = targets.shape[0] * counts
         self.add(step, targets, number, size)
@@ -39,15 +46,20 @@ class Meters(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def add(self, step: Step, targets: Tensor, number: int | Tensor | None, size: int) -> None:
-        """What `update` does on the device, in place: a graph that has captured it can do it again."""
+        """What `update` does on the device, in place: a graph that has captured it can do it
+        again.
+        """
         for name, term in step.losses.items():
             if name not in self._sums:
                 # float64 on the CPU, where it is free; accelerators may have none
-                self._sums[name] = torch.zeros_like(term, dtype=torch.float64 if self._device.type == "cpu" else torch.float32)
+                self._sums[name] = torch.zeros_like(
+                    term, dtype=torch.float64 if self._device.type == "cpu" else torch.float32
+                )
                 self._first_bad[name] = torch.full_like(term, _NEVER, dtype=torch.int64)
             self._sums[name].add_(term, alpha=size)
             if number is not None:
-                bad = torch.isfinite(term) * (_NEVER - number) + number  # a number given to torch.where is copied to the device
+                # a number given to torch.where is copied to the device
+                bad = torch.isfinite(term) * (_NEVER - number) + number
                 torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
         if size and step.logits.shape[0] == targets.numel():
             self.correct.add_((step.logits.argmax(-1) == targets.reshape(-1)).sum())
@@ -66,7 +78,9 @@ class Meters(Mapping[str, Tensor]):
         return len(self._sums)
 
     def agree(self, ranks: Ranks) -> None:
-        """Make them what one process would have that saw the images of all ranks. At the end of an epoch, once."""
+        """Make them what one process would have that saw the images of all ranks. At the end of an
+        epoch, once.
+        """
         if ranks.size > 1:
             self._sums = {name: ranks.total(value) for name, value in self._sums.items()}
             self.correct = ranks.total(self.correct)

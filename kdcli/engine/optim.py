@@ -1,4 +1,6 @@
-"""Optimisers, and learning rates that are a function of the step alone: nothing to save, nothing to drift on resume."""
+"""Optimisers, and learning rates that are a function of the step alone: nothing to save, nothing to
+drift on resume.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,32 @@ from torch import Tensor, nn
 from kdcli.engine.settings import OptimSettings, ScheduleSettings
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], settings: OptimSettings, *, capturable: bool = False) -> torch.optim.Optimizer:
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], settings: OptimSettings, *, capturable: bool = False
+) -> torch.optim.Optimizer:
     """The torch optimiser that the settings name, over the parameters that need a gradient.
 
     Args:
-        capturable: keep the learning rate on the parameters' device, where steps that were captured look it up.
+        capturable: keep the learning rate on the parameters' device, where steps that were captured
+            look it up.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "sgd": torch.optim.SGD,
+        "adamw": torch.optim.AdamW,
+    }
     optimiser = kinds[settings.name](trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
     for group in optimiser.param_groups if capturable else ():
         group["lr"] = torch.tensor(float(group["lr"]), device=trained[0].device)
-        if "capturable" in group:  # torch asks for it on a GPU; fused steps are alike with and without
+        # torch asks for it on a GPU; fused steps are alike with and without
+        if "capturable" in group:
             group["capturable"] = trained[0].device.type == "cuda"
     return optimiser
 
 
-def learning_rate(base: float, schedule: ScheduleSettings, *, step: int, steps_per_epoch: int, steps: int) -> float:
+def learning_rate(
+    base: float, schedule: ScheduleSettings, *, step: int, steps_per_epoch: int, steps: int
+) -> float:
     """The learning rate of a step.
 
     Args:
@@ -42,11 +53,14 @@ def learning_rate(base: float, schedule: ScheduleSettings, *, step: int, steps_p
     return base * _factor(schedule, step, warmup, steps_per_epoch, steps)
 
 
-def _factor(schedule: ScheduleSettings, step: int, warmup: float, steps_per_epoch: int, steps: int) -> float:
+def _factor(
+    schedule: ScheduleSettings, step: int, warmup: float, steps_per_epoch: int, steps: int
+) -> float:
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "multistep":
-        # a milestone counts whole epochs done: RepDistiller's "epoch > milestone" with epochs from 1
+        # a milestone counts whole epochs done: RepDistiller's "epoch > milestone" with epochs from
+        # 1
         epochs_done = step // steps_per_epoch
         return schedule.gamma ** sum(epochs_done >= milestone for milestone in schedule.milestones)
     length = steps if schedule.epochs is None else schedule.epochs * steps_per_epoch

@@ -1,7 +1,9 @@
-"""Ranks: the processes that train one job together, each on its part of every minibatch. One process is rank 0 of 1.
+"""Ranks: the processes that train one job together, each on its part of every minibatch. One
+process is rank 0 of 1.
 
-Gradients are averaged by PyTorch's DistributedDataParallel. It wraps a stage's loss, so it sees what that stage trains and
-nothing else; it does not broadcast buffers, which would overwrite the memory banks of all ranks but the first.
+Gradients are averaged by PyTorch's DistributedDataParallel. It wraps a stage's loss, so it sees
+what that stage trains and nothing else; it does not broadcast buffers, which would overwrite the
+memory banks of all ranks but the first.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ TALK_SECONDS = 0.5  # between the steps at which ranks ask each other whether to
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """One process among `size`; torch.distributed's default group must exist, with gloo for the CPU, where size is above 1."""
+    """One process among `size`; torch.distributed's default group must exist, with gloo for the
+    CPU, where size is above 1.
+    """
 
     rank: int = 0
     size: int = 1
@@ -47,12 +51,14 @@ class Ranks:
         """Whether this is the rank that speaks and writes."""
         return self.rank == 0
 
-    # ---- minibatches -------------------------------------------------------------------------------------------------
+    # ---- minibatches -----------------------------------------------------------------------------
 
     def part(self, count: int) -> slice:
-        """Which of a minibatch's `count` samples are this rank's: parts differ by one sample at most.
+        """Which of a minibatch's `count` samples are this rank's: parts differ by one sample at
+        most.
 
-        All of them where a rank would get fewer than two, which batch norms and relations need: then every rank does the same.
+        All of them where a rank would get fewer than two, which batch norms and relations need:
+        then every rank does the same.
         """
         if count < 2 * self.size:
             return slice(0, count)
@@ -61,7 +67,9 @@ class Ranks:
         return slice(start, start + least + (self.rank < rest))
 
     def share(self, batch: Batch) -> Batch:
-        """What this rank does of a minibatch: its part, or all of what the feed has shared out already."""
+        """What this rank does of a minibatch: its part, or all of what the feed has shared out
+        already.
+        """
         if self.size == 1 or batch.whole:
             return batch
         count = batch.y.shape[0]
@@ -69,7 +77,9 @@ class Ranks:
         return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part], whole=count)
 
     def weight(self, batch: Batch) -> float:
-        """By what the loss of this rank's part is multiplied, so that the mean over ranks is the mean over the whole minibatch."""
+        """By what the loss of this rank's part is multiplied, so that the mean over ranks is the
+        mean over the whole minibatch.
+        """
         own = batch.y.shape[0]
         return 1.0 if batch.whole in {0, own} else own * self.size / batch.whole
 
@@ -77,10 +87,12 @@ class Ranks:
         """Whether this rank counts its samples: what every rank did is counted once."""
         return self.first or batch.whole != batch.y.shape[0]
 
-    # ---- talking to each other ---------------------------------------------------------------------------------------
+    # ---- talking to each other -------------------------------------------------------------------
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """[B_r,...] of every rank r in the order of ranks, which is that of the whole minibatch; without gradient."""
+        """[B_r,...] of every rank r in the order of ranks, which is that of the whole minibatch;
+        without gradient.
+        """
         if self.size == 1:
             return tensor
         counts = torch.zeros(self.size, dtype=torch.int64)
@@ -145,35 +157,54 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error).lower()):
+            if self.size == 1 or not (
+                isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+            ):
                 raise
             raise RankLost(f"rank {self.rank} waited for another one that ended") from error
 
-    # ---- training ----------------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------
 
     def agree(self, *modules: nn.Module | None) -> None:
         """Make buffers equal on all ranks by their mean: batch norms have seen different images."""
         if self.size == 1:
             return
-        for buffer in (buffer for module in modules if module is not None for buffer in module.buffers()):
+        for buffer in (
+            buffer for module in modules if module is not None for buffer in module.buffers()
+        ):
             if buffer.is_floating_point():
                 buffer.copy_(self.total(buffer) / self.size)
 
     def differing(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """On rank 0: what the others hold otherwise, as "rank1.NAME", for a state from which `own` restores every rank."""
+        """On rank 0: what the others hold otherwise, as "rank1.NAME", for a state from which `own`
+        restores every rank.
+        """
         if self.size == 1:
             return {}
         ours = {name: digest({name: tensor}) for name, tensor in tensors.items()}
         first = self.from_first(lambda: ours)
-        other = {f"rank{self.rank}.{name}": tensor.detach().cpu() for name, tensor in tensors.items() if ours[name] != first.get(name)}
-        gathered: list[dict[str, Tensor]] | None = [{} for _ in range(self.size)] if self.first else None
+        other = {
+            f"rank{self.rank}.{name}": tensor.detach().cpu()
+            for name, tensor in tensors.items()
+            if ours[name] != first.get(name)
+        }
+        gathered: list[dict[str, Tensor]] | None = (
+            [{} for _ in range(self.size)] if self.first else None
+        )
         distributed.gather_object(other, gathered)
         return {name: tensor for part in gathered or () for name, tensor in part.items()}
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state as this rank had it: that of rank 0, and over it what `differing` found."""
         mine = f"rank{self.rank}."
-        return {**tensors, **{name.removeprefix(mine): tensor for name, tensor in tensors.items() if name.startswith(mine)}}
+        return {
+            **tensors,
+            **{
+                name.removeprefix(mine): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(mine)
+            },
+        }
 
     def parallel(self, method: Method, stage: Stage) -> Forward:
         """A stage's loss whose backward pass averages gradients over ranks."""
@@ -182,7 +213,10 @@ class Ranks:
         with warnings.catch_warnings():
             # its new name says less: buffers would be broadcast when it is made
             warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
-            return cast("Forward", DistributedDataParallel(_StageLoss(method, stage.loss), broadcast_buffers=False))
+            return cast(
+                "Forward",
+                DistributedDataParallel(_StageLoss(method, stage.loss), broadcast_buffers=False),
+            )
 
     @contextmanager
     def accumulating(self, forward: Forward, *, last: bool) -> Iterator[None]:
@@ -195,7 +229,9 @@ class Ranks:
 
 
 class Pace:
-    """At which steps ranks talk to each other: at the same ones on all of them, about twice a second, and at each one if alone."""
+    """At which steps ranks talk to each other: at the same ones on all of them, about twice a
+    second, and at each one if alone.
+    """
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
@@ -210,14 +246,17 @@ class Pace:
         if self._left > 0:
             return False
         seconds = max(time.monotonic() - self._since, 1e-6)
-        wanted = int(min(self._every * TALK_SECONDS / seconds, 2.0 * self._every))  # one quick step is no promise
+        # one quick step is no promise
+        wanted = int(min(self._every * TALK_SECONDS / seconds, 2.0 * self._every))
         self._every = self._left = max(self._ranks.most(wanted), 1)
         self._since = time.monotonic()
         return True
 
 
 class _StageLoss(nn.Module):
-    """A stage's loss as the forward pass of a module, because DistributedDataParallel wraps modules."""
+    """A stage's loss as the forward pass of a module, because DistributedDataParallel wraps
+    modules.
+    """
 
     def __init__(self, method: Method, loss: Forward) -> None:
         super().__init__()

@@ -12,7 +12,9 @@ class Recorder(Protocol):
     """What makes graphs."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Note what `work` has the device do, without its being done; what is returned does it, each time it is called."""
+        """Note what `work` has the device do, without its being done; what is returned does it,
+        each time it is called.
+        """
 
 
 class CudaRecorder:
@@ -27,7 +29,9 @@ class CudaRecorder:
         """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
         # other threads may go on: those that pin memory for streamed data, say
-        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
         with torch.cuda.device(self._device), capture:
             work()
         return graph.replay

@@ -1,4 +1,5 @@
-"""Runtime: the whole of device, precision, memory layout and compilation, so that neither loop nor methods mention them.
+"""Runtime: the whole of device, precision, memory layout and compilation, so that neither loop nor
+methods mention them.
 
 Each automatic choice travels with its reason, which the first screen and environment.json show.
 """
@@ -31,9 +32,15 @@ from kdcli.errors import DeviceUnavailable
 Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TEACHER_IMAGES = 256
-_DENSE = 100  # without AMX mobilenet_v2 (30) and shufflenet_v2 (79) lose by bf16, resnet8 (142) and denser ones gain: docs/results/speed.md
+# without AMX mobilenet_v2 (30) and shufflenet_v2 (79) lose by bf16, resnet8 (142) and denser ones
+# gain: docs/results/speed.md
+_DENSE = 100
 _NETWORKS = 1024  # that one process may compile
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,23 @@ def choose_device(wanted: str, index: int = 0) -> Choice:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return Choice(f"cuda:{index}", "auto: a CUDA device is here") if count else Choice("cpu", "auto: no CUDA device here")
+        return (
+            Choice(f"cuda:{index}", "auto: a CUDA device is here")
+            if count
+            else Choice("cpu", "auto: no CUDA device here")
+        )
     if wanted.startswith("cuda"):
         index = int(wanted.partition(":")[2] or index)
         if index >= count:
-            have = f"this machine has {count} CUDA devices" if count else "this machine has no CUDA device that torch can use"
-            raise DeviceUnavailable(f"device {wanted} was asked for, but {have}", hint="--device auto takes what there is")
+            have = (
+                f"this machine has {count} CUDA devices"
+                if count
+                else "this machine has no CUDA device that torch can use"
+            )
+            raise DeviceUnavailable(
+                f"device {wanted} was asked for, but {have}",
+                hint="--device auto takes what there is",
+            )
         return Choice(f"cuda:{index}", "asked for")
     return Choice(wanted, "asked for")
 
@@ -68,7 +86,8 @@ def choose_device(wanted: str, index: int = 0) -> Choice:
 def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
     """Resolve "auto": bf16 where the device computes it natively, float32 elsewhere.
 
-    Weights, norms, the head and losses are float32 in either case; docs/results/speed-and-accuracy.md has what that costs.
+    Weights, norms, the head and losses are float32 in either case;
+    docs/results/speed-and-accuracy.md has what that costs.
     """
     if wanted != "auto":
         return Choice(wanted, "asked for")
@@ -84,10 +103,16 @@ def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
 
 
 def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.device) -> Choice:
-    """Resolve "auto" of the teachers' copies: what was asked for the student, and bf16 where it is native if nothing was."""
+    """Resolve "auto" of the teachers' copies: what was asked for the student, and bf16 where it is
+    native if nothing was.
+    """
     if wanted != "auto":
         return Choice(wanted, "asked for")
-    return Choice(student, "auto: as runtime.precision") if student != "auto" else choose_precision("auto", device)
+    return (
+        Choice(student, "auto: as runtime.precision")
+        if student != "auto"
+        else choose_precision("auto", device)
+    )
 
 
 def choose_graphs(wanted: Literal["auto", "on", "off"], device: torch.device) -> Choice:
@@ -98,27 +123,45 @@ def choose_graphs(wanted: Literal["auto", "on", "off"], device: torch.device) ->
     """
     if wanted == "on" and device.type != "cuda":
         raise DeviceUnavailable(
-            f"runtime.graphs is on, but only CUDA devices have graphs, and this job is on {device}", hint="leave it out"
+            f"runtime.graphs is on, but only CUDA devices have graphs, and this job is on {device}",
+            hint="leave it out",
         )
     if wanted != "auto":
         return Choice(wanted, "asked for")
-    return Choice("off", "auto: not measured on a GPU yet" if device.type == "cuda" else f"auto: a {device.type} has none")
+    return Choice(
+        "off",
+        "auto: not measured on a GPU yet"
+        if device.type == "cuda"
+        else f"auto: a {device.type} has none",
+    )
 
 
-def choose_teacher_batch(wanted: int | None, batch_size: int, device: torch.device, *, graphs: bool = False) -> Choice:
-    """How many images teachers answer at once: whole minibatches, one of them at least. graphs: steps are replayed from them."""
+def choose_teacher_batch(
+    wanted: int | None, batch_size: int, device: torch.device, *, graphs: bool = False
+) -> Choice:
+    """How many images teachers answer at once: whole minibatches, one of them at least. graphs:
+    steps are replayed from them.
+    """
     if wanted is not None:
         return Choice(str(max(wanted // batch_size, 1) * batch_size), "asked for")
     if graphs:
         return Choice(str(batch_size), "auto: it answers within the step that is replayed")
     if device.type == "cuda":
-        return Choice(str(max(_TEACHER_IMAGES // batch_size, 1) * batch_size), f"auto: about {_TEACHER_IMAGES} images keep a GPU busy")
+        return Choice(
+            str(max(_TEACHER_IMAGES // batch_size, 1) * batch_size),
+            f"auto: about {_TEACHER_IMAGES} images keep a GPU busy",
+        )
     return Choice(str(batch_size), f"auto: larger batches gain nothing on a {device.type}")
 
 
 def cpu_unit() -> Literal["AMX", "AVX512-BF16"] | None:
-    """What computes bf16 in this CPU; None where torch would emulate it, which is slower than float32."""
-    units: dict[Literal["AMX", "AVX512-BF16"], str] = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    """What computes bf16 in this CPU; None where torch would emulate it, which is slower than
+    float32.
+    """
+    units: dict[Literal["AMX", "AVX512-BF16"], str] = {
+        "AMX": "_is_amx_tile_supported",
+        "AVX512-BF16": "_is_avx512_bf16_supported",
+    }
     return next((unit for unit, probe in units.items() if getattr(torch.cpu, probe, bool)()), None)
 
 
@@ -126,8 +169,10 @@ class Runtime:
     """Where and in what precision a job computes.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:INDEX". index: of the CUDA device, where none is named.
-        precision: of the networks' forward passes; losses, heads and the weights that are trained stay float32 in any case.
+        device: "auto", "cpu", "cuda" or "cuda:INDEX". index: of the CUDA device, where none is
+            named.
+        precision: of the networks' forward passes; losses, heads and the weights that are trained
+            stay float32 in any case.
         teacher_precision: of the copies that answer for teachers, weights too.
         channels_last: memory layout of images and convolutions.
         graphs: whether steps are replayed from CUDA graphs, where they can be.
@@ -158,7 +203,9 @@ class Runtime:
         self.compile_choice = Choice("off", "")
         self.teacher_batch_choice = Choice("", "")
         self.graphs_choice = choose_graphs(graphs, self.device)
-        self.recorder: Recorder | None = CudaRecorder(self.device) if self.graphs_choice.value == "on" else None
+        self.recorder: Recorder | None = (
+            CudaRecorder(self.device) if self.graphs_choice.value == "on" else None
+        )
         self.ahead = 1
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
@@ -176,14 +223,24 @@ class Runtime:
         return self._wanted == "auto" and self.device.type == "cpu" and cpu_unit() == "AVX512-BF16"
 
     def suit(self, density: float) -> None:
-        """Take back an automatic bf16 where the network to be trained does too few multiply-adds for each value that it makes."""
+        """Take back an automatic bf16 where the network to be trained does too few multiply-adds
+        for each value that it makes.
+        """
         if self.weighs_networks and density < _DENSE:
-            self.precision_choice = Choice("fp32", f"auto: {density:.0f} multiply-adds a value; bf16 gains from {_DENSE} on without AMX")
+            self.precision_choice = Choice(
+                "fp32",
+                (
+                    f"auto: {density:.0f} multiply-adds a value; bf16 gains from {_DENSE} on "
+                    "without AMX"
+                ),
+            )
             self.dtype = torch.float32
 
     @property
     def synchronous(self) -> bool:
-        """Whether reading a value costs nothing, as on a CPU, and what it says needs no other rank's consent."""
+        """Whether reading a value costs nothing, as on a CPU, and what it says needs no other
+        rank's consent.
+        """
         return self.device.type == "cpu" and self.ranks.size == 1
 
     def move(self, module: nn.Module) -> None:
@@ -191,25 +248,35 @@ class Runtime:
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
-    def compile(self, choice: Choice, method: nn.Module, teachers: Iterable[Teacher], size: int) -> None:
+    def compile(
+        self, choice: Choice, method: nn.Module, teachers: Iterable[Teacher], size: int
+    ) -> None:
         """Compile what a method trains and what answers for its teachers, if the choice is "on".
 
-        For minibatches of `size` images only, inside `stepping`: another size or an evaluation would compile everything once more
-        and takes the usual path. torch compiles when the first minibatch comes.
+        For minibatches of `size` images only, inside `stepping`: another size or an evaluation
+        would compile everything once more and takes the usual path. torch compiles when the first
+        minibatch comes.
         """
         self.compile_choice = choice
         if choice.value != "on":
             return
-        # torch gives up on a function after eight, and all networks of a process share theirs: in a sweep the ninth would go uncompiled
+        # torch gives up on a function after eight, and all networks of a process share theirs: in a
+        # sweep the ninth would go uncompiled
         torch._dynamo.config.recompile_limit = _NETWORKS  # noqa: SLF001
         torch._dynamo.config.accumulated_recompile_limit = 4 * _NETWORKS  # noqa: SLF001
         # that there is no CUDA compiler is no news on a CPU
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._compiled_size = size
-        self._compiled = [(network, torch.compile(network.forward, dynamic=False)) for network in _outermost(method)]
+        self._compiled = [
+            (network, torch.compile(network.forward, dynamic=False))
+            for network in _outermost(method)
+        ]
         for teacher in teachers:
             if isinstance(teacher, InferenceTeacher):
-                teacher.compile(size * self.ahead, options={"freezing": True} if self.device.type == "cpu" else None)
+                teacher.compile(
+                    size * self.ahead,
+                    options={"freezing": True} if self.device.type == "cpu" else None,
+                )
 
     @contextmanager
     def stepping(self, batch: Batch) -> Iterator[None]:
@@ -224,14 +291,19 @@ class Runtime:
                 del network.forward
 
     def look_ahead(self, wanted: int | None, batch_size: int) -> None:
-        """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic number unless given."""
+        """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic
+        number unless given.
+        """
         graphs = self.graphs_choice.value == "on"
-        self.teacher_batch_choice = choose_teacher_batch(wanted, batch_size, self.device, graphs=graphs)
+        self.teacher_batch_choice = choose_teacher_batch(
+            wanted, batch_size, self.device, graphs=graphs
+        )
         self.ahead = int(self.teacher_batch_choice.value) // batch_size
 
     def answering(self, teacher: Teacher) -> Teacher:
         """What answers training batches for a teacher: a faster copy of its network."""
-        return InferenceTeacher(teacher, _DTYPES[self.teacher_choice.value], channels_last=self.channels_last)  # type: ignore[index]
+        dtype = _DTYPES[self.teacher_choice.value]  # type: ignore[index]
+        return InferenceTeacher(teacher, dtype, channels_last=self.channels_last)
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""
@@ -242,7 +314,8 @@ class Runtime:
     def seed(self, number: int) -> None:
         """Seed torch's global generators of the devices in use.
 
-        torch.manual_seed seeds those of all kinds of devices, and writes down the stack for each that is not in use: half a millisecond.
+        torch.manual_seed seeds those of all kinds of devices, and writes down the stack for each
+        that is not in use: half a millisecond.
         """
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
@@ -262,7 +335,9 @@ class Runtime:
         """Clip, take the optimiser's step and clear the gradients."""
         if clip_norm is not None:
             self._scaler.unscale_(optimiser)
-            torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], clip_norm)
+            torch.nn.utils.clip_grad_norm_(
+                [p for group in optimiser.param_groups for p in group["params"]], clip_norm
+            )
         self._scaler.step(optimiser)
         self._scaler.update()
         optimiser.zero_grad(set_to_none=True)
@@ -272,7 +347,9 @@ class Runtime:
         return {"scaler": self._scaler.state_dict(), "threads": self.threads}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue with the scale and the number of threads of an earlier run: sums split otherwise round otherwise."""
+        """Continue with the scale and the number of threads of an earlier run: sums split otherwise
+        round otherwise.
+        """
         self._scaler.load_state_dict(state["scaler"])
         if self.device.type == "cpu" and state["threads"] != self.threads:
             torch.set_num_threads(state["threads"])
@@ -282,7 +359,10 @@ class Runtime:
         """The device as a person would call it."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{platform.processor() or platform.machine()}, {self.threads} of {os.cpu_count()} threads"
+        return (
+            f"{platform.processor() or platform.machine()}, {self.threads} of {os.cpu_count()} "
+            "threads"
+        )
 
     def watch_memory(self) -> None:
         """Count the peak of memory from here on, where the system lets a process begin anew."""
@@ -293,7 +373,9 @@ class Runtime:
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak_memory_mib(self) -> float | None:
-        """Most memory in use since `watch_memory`, MiB: tensors of a CUDA device, or this process on a CPU; None if unknown."""
+        """Most memory in use since `watch_memory`, MiB: tensors of a CUDA device, or this process
+        on a CPU; None if unknown.
+        """
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device)) / 2**20
         with contextlib.suppress(OSError, IndexError):

@@ -1,4 +1,6 @@
-"""What the engine is told: plain values that a recipe's sections are turned into, so that the engine knows no recipe."""
+"""What the engine is told: plain values that a recipe's sections are turned into, so that the
+engine knows no recipe.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class OptimSettings:
-    """name: "sgd" or "adamw". arguments: keyword arguments of the torch optimiser, learning rate and weight decay included."""
+    """name: "sgd" or "adamw". arguments: keyword arguments of the torch optimiser, learning rate
+    and weight decay included.
+    """
 
     name: str
     arguments: Mapping[str, Any]
@@ -17,8 +21,8 @@ class OptimSettings:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:
-    """name: "cosine" (with floor, and epochs where it is longer than the stage), "multistep" (with milestones and gamma) or
-    "constant"; each with warmup_epochs.
+    """name: "cosine" (with floor, and epochs where it is longer than the stage), "multistep" (with
+    milestones and gamma) or "constant"; each with warmup_epochs.
     """
 
     name: str
@@ -40,7 +44,9 @@ class TrainSettings:
     ema: float | None = None
     keep_every: int | None = None
     state_seconds: float = 60.0
-    optim: OptimSettings = field(default_factory=lambda: OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9}))
+    optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9})
+    )
     schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings("cosine"))
 
 

@@ -1,4 +1,6 @@
-"""How optimiser steps are taken: forward, backward, optimiser, meters. The trainer knows when, and what comes after each."""
+"""How optimiser steps are taken: forward, backward, optimiser, meters. The trainer knows when, and
+what comes after each.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ Seed = Callable[[int], None]
 class StageParts:
     """What steps need of their stage.
 
-    forward: its loss, whose gradients are averaged over ranks where there are several. optimiser: of what it trains.
+    forward: its loss, whose gradients are averaged over ranks where there are several. optimiser:
+    of what it trains.
     check: raises where the meters have seen a loss that is not finite.
     """
 
@@ -36,9 +39,18 @@ class StageParts:
 
 
 class Steps:
-    """The optimiser steps of one stage. The method is asked for its teachers, which are told what comes."""
+    """The optimiser steps of one stage. The method is asked for its teachers, which are told what
+    comes.
+    """
 
-    def __init__(self, method: Method, feed: Feed, runtime: Runtime, settings: TrainSettings, parts: StageParts) -> None:
+    def __init__(
+        self,
+        method: Method,
+        feed: Feed,
+        runtime: Runtime,
+        settings: TrainSettings,
+        parts: StageParts,
+    ) -> None:
         self.method = method
         self.feed = feed
         self.runtime = runtime
@@ -49,7 +61,9 @@ class Steps:
         self._reads_losses = runtime.synchronous
 
     def groups(self, epoch: int, start: int) -> Iterator[Group]:
-        """The minibatches of an epoch from number `start` on, in groups of `accumulate`: one step's each."""
+        """The minibatches of an epoch from number `start` on, in groups of `accumulate`: one step's
+        each.
+        """
         coming = self._coming(epoch, start)
         while group := list(islice(coming, self.settings.accumulate)):
             yield group
@@ -67,10 +81,12 @@ class Steps:
         """Take one step; returns how many images it saw, on all ranks.
 
         Args:
-            seed: gives torch's global generators the state that belongs to minibatch number so many of the group.
+            seed: gives torch's global generators the state that belongs to minibatch number so many
+                of the group.
 
         Raises:
-            NonFiniteLoss: where reading the loss costs nothing; elsewhere whoever reads the meters finds it.
+            NonFiniteLoss: where reading the loss costs nothing; elsewhere whoever reads the meters
+                finds it.
             OutOfMemory: the group does not fit.
         """
         images, ranks = 0, self.runtime.ranks
@@ -81,7 +97,12 @@ class Steps:
             batch = ranks.share(whole)
             with ranks.accumulating(self.forward, last=offset == len(group) - 1):
                 step = self.forward_backward(batch, at, len(group), meters)
-            meters.update(step, batch.y, None if self._reads_losses else at.step + 1, counts=ranks.counts(batch))
+            meters.update(
+                step,
+                batch.y,
+                None if self._reads_losses else at.step + 1,
+                counts=ranks.counts(batch),
+            )
         self.update()
         return images
 
@@ -93,7 +114,11 @@ class Steps:
 
     def forward_backward(self, batch: Batch, at: Progress, parts: int, meters: Meters) -> Step:
         """Loss and gradients of one of the `parts` minibatches of a step."""
-        with self.memory_errors(at, len(batch.y)), self.runtime.stepping(batch), self.runtime.autocast():
+        with (
+            self.memory_errors(at, len(batch.y)),
+            self.runtime.stepping(batch),
+            self.runtime.autocast(),
+        ):
             step = self.forward(batch, at)
         terms = [value.float() for value in step.losses.values()]
         total = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
@@ -111,6 +136,10 @@ class Steps:
     def memory_errors(self, at: Progress, size: int) -> AbstractContextManager[Any]:
         """Turns out of memory into a sentence on minibatches of so many images."""
         return self.runtime.memory_errors(
-            f"at stage {at.stage}, epoch {at.epoch}, step {at.step + 1} (batch {size}, {self.runtime.precision_choice.value})",
-            f"-s train.batch_size={max(size // 2, 1)} -s train.accumulate={self.settings.accumulate * 2}   (same effective batch)",
+            f"at stage {at.stage}, epoch {at.epoch}, step {at.step + 1} (batch {size}, "
+            f"{self.runtime.precision_choice.value})",
+            (
+                f"-s train.batch_size={max(size // 2, 1)} -s "
+                f"train.accumulate={self.settings.accumulate * 2}   (same effective batch)"
+            ),
         )

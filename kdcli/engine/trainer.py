@@ -1,8 +1,8 @@
 """The loop. It knows stages, batches and steps; it knows no method, network or dataset.
 
-A trainer's position is (stage, epoch, minibatch). A state on disk is a position with everything that changed since the
-start; because every random draw is a function of the recipe and the position, going on from a state gives the very bits
-of a run that never stopped.
+A trainer's position is (stage, epoch, minibatch). A state on disk is a position with everything
+that changed since the start; because every random draw is a function of the recipe and the
+position, going on from a state gives the very bits of a run that never stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from kdcli.core.types import Feed, Progress
 from kdcli.engine.average import MovingAverage
 from kdcli.engine.capture import CapturedSteps, hindrance
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
-from kdcli.engine.events import EpochDone, Event, Listener, StageDone, StageStarted, StateSaved, StepDone, StepsCaptured
+from kdcli.engine.events import (
+    EpochDone,
+    Event,
+    Listener,
+    StageDone,
+    StageStarted,
+    StateSaved,
+    StepDone,
+    StepsCaptured,
+)
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.ranks import Pace
@@ -39,7 +48,9 @@ CHECK_EVERY = 100  # steps between looks at the loss where looking makes the dev
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where training stands: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser steps of the stage taken."""
+    """Where training stands: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser
+    steps of the stage taken.
+    """
 
     stage: int = 0
     epoch: int = 1
@@ -52,11 +63,11 @@ class Hooks:
     """What the engine asks of its caller.
 
     evaluate: measures of a network on the held-out split, or None where nothing is held out.
-    probe: what the network that a stage shows answers to a fixed set of images, before the stage's first step (step 0) and after
-    each epoch; None where nobody asks.
+    probe: what the network that a stage shows answers to a fixed set of images, before the stage's
+    first step (step 0) and after each epoch; None where nobody asks.
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
-    stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks ask at the same ones, twice a second,
-    and must all be answered alike.
+    stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks
+    ask at the same ones, twice a second, and must all be answered alike.
     """
 
     listeners: Sequence[Listener] = ()
@@ -114,25 +125,38 @@ class Trainer:
         self._pace = Pace(runtime.ranks)
         self.position = Position(**resume.facts["position"]) if resume else Position()
 
-    # ---- the loop ----------------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def run(self) -> Network:
         """Train every stage that is left; returns the network to evaluate and ship."""
-        with torch.random.fork_rng(devices=[self.runtime.device] if self.runtime.device.type == "cuda" else []):
+        with torch.random.fork_rng(
+            devices=[self.runtime.device] if self.runtime.device.type == "cuda" else []
+        ):
             for number in range(self.position.stage, len(self.stages)):
                 self._run_stage(number)
         return self.result()
 
     def result(self) -> Network:
         """The deployable network: the average of the weights where one is kept."""
-        return cast("Network", self.average.module) if self.average is not None else self.method.deployable()
+        return (
+            cast("Network", self.average.module)
+            if self.average is not None
+            else self.method.deployable()
+        )
 
     def epochs_of_result(self, until: int | None = None) -> int:
-        """Epochs that train what is deployed: in all stages, or in those before number `until`, from 0."""
-        return sum(stage.epochs or self.settings.epochs for stage in self.stages[:until] if self._trains_the_result(stage))
+        """Epochs that train what is deployed: in all stages, or in those before number `until`,
+        from 0.
+        """
+        return sum(
+            stage.epochs or self.settings.epochs
+            for stage in self.stages[:until]
+            if self._trains_the_result(stage)
+        )
 
     def _trains_the_result(self, stage: Stage) -> bool:
-        # a stage that trains only helpers, or one network of several, has nothing whole to measure, to select or to keep
+        # a stage that trains only helpers, or one network of several, has nothing whole to measure,
+        # to select or to keep
         return stage.network is None and _trains(stage, self.method.deployable())
 
     def _run_stage(self, number: int) -> None:
@@ -146,9 +170,17 @@ class Trainer:
             work.restore(self._resume)
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
-        about = stage.network.blueprint.architecture if stage.network is not None and stage.network.blueprint is not None else ""
+        about = (
+            stage.network.blueprint.architecture
+            if stage.network is not None and stage.network.blueprint is not None
+            else ""
+        )
         probe = self._probe(work) if self.position.step == 0 else None
-        self._emit(StageStarted(work.progress(), number + 1, len(self.stages), work.batches, trainable, about, probe))
+        self._emit(
+            StageStarted(
+                work.progress(), number + 1, len(self.stages), work.batches, trainable, about, probe
+            )
+        )
         for epoch in range(self.position.epoch, work.epochs + 1):
             self.position = replace(self.position, epoch=epoch)
             self._run_epoch(work, steps)
@@ -161,7 +193,11 @@ class Trainer:
             self._emit(StepsCaptured(work.progress(), reason))
 
         arguments = (self.method, self.feed, self.runtime, self.settings)
-        parts = StageParts(self.runtime.ranks.parallel(self.method, work.stage), work.optimiser, lambda: self._check(work))
+        parts = StageParts(
+            self.runtime.ranks.parallel(self.method, work.stage),
+            work.optimiser,
+            lambda: self._check(work),
+        )
         if self.runtime.recorder is None:
             return Steps(*arguments, parts)
         if reason := hindrance(self.feed, self.runtime, self.settings):
@@ -175,26 +211,52 @@ class Trainer:
         for group in steps.groups(self.position.epoch, self.position.batch):
             rate = work.set_rate()
             images += steps.take(group, work.progress(), work.meters, self._seed)
-            if self.average is not None and work.trains_the_result:  # else an early stage's steps would count for nothing
+            # else an early stage's steps would count for nothing
+            if self.average is not None and work.trains_the_result:
                 self.average.update_parameters(self.method.deployable())
-            self.position = replace(self.position, step=self.position.step + 1, batch=self.position.batch + len(group))
+            self.position = replace(
+                self.position, step=self.position.step + 1, batch=self.position.batch + len(group)
+            )
             self._after_step(work, rate, images / (time.perf_counter() - started))
         self._end_epoch(work, time.perf_counter() - started, images)
 
     def _seed(self, offset: int) -> None:
-        """Seed what draws from torch's global generator, dropout and its like, for the minibatch that comes so many after the position's."""
+        """Seed what draws from torch's global generator, dropout and its like, for the minibatch
+        that comes so many after the position's.
+        """
         position = self.position
-        counters = (position.stage, position.epoch, position.batch + offset, self.runtime.ranks.rank)
+        counters = (
+            position.stage,
+            position.epoch,
+            position.batch + offset,
+            self.runtime.ranks.rank,
+        )
         self.runtime.seed(random.key(self.settings.seed, "step", *counters) >> 1)
 
     def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
         at = work.progress()
         meters = work.meters
-        self._emit(StepDone(at, self.position.batch, work.batches, rate, meters, meters.correct, meters.seen, speed))
-        talk, late = self._pace.due(), time.monotonic() - self._saved_at >= self.settings.state_seconds
+        self._emit(
+            StepDone(
+                at,
+                self.position.batch,
+                work.batches,
+                rate,
+                meters,
+                meters.correct,
+                meters.seen,
+                speed,
+            )
+        )
+        talk, late = (
+            self._pace.due(),
+            time.monotonic() - self._saved_at >= self.settings.state_seconds,
+        )
         stop = self.hooks.stop() if talk else None
         due = talk and bool(self.runtime.ranks.most(int(late)))
-        if not self.runtime.synchronous and (stop is not None or due or self.position.step % CHECK_EVERY == 0):
+        if not self.runtime.synchronous and (
+            stop is not None or due or self.position.step % CHECK_EVERY == 0
+        ):
             self._check(work)
         if stop is not None or due:
             self._save(work, stopping=stop is not None)
@@ -215,10 +277,29 @@ class Trainer:
             self.best = val.accuracy
             if writes:
                 self.hooks.keep("best", network)
-        if writes and final and self.settings.keep_every and at.epoch % self.settings.keep_every == 0:
-            self.hooks.keep(f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network)
+        if (
+            writes
+            and final
+            and self.settings.keep_every
+            and at.epoch % self.settings.keep_every == 0
+        ):
+            self.hooks.keep(
+                f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network
+            )
         speed = images / seconds if seconds > 0 else 0.0
-        self._emit(EpochDone(at, work.rate, meters.means(), meters.accuracy(), val, best, seconds, speed, self._probe(work)))
+        self._emit(
+            EpochDone(
+                at,
+                work.rate,
+                meters.means(),
+                meters.accuracy(),
+                val,
+                best,
+                seconds,
+                speed,
+                self._probe(work),
+            )
+        )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
         if at.epoch < work.epochs:
@@ -229,15 +310,22 @@ class Trainer:
 
     def _probe(self, work: _StageWork) -> Probe | None:
         shown = self._shown(work)
-        return self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None
+        return (
+            self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None
+        )
 
-    # ---- state -------------------------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------
 
     def _save(self, work: _StageWork, *, stopping: bool) -> None:
         if self.state_folder is None:
             return
         ranks = self.runtime.ranks
-        facts = {"position": asdict(self.position), "best": self.best, "runtime": self.runtime.state(), "optimiser": {}}
+        facts = {
+            "position": asdict(self.position),
+            "best": self.best,
+            "runtime": self.runtime.state(),
+            "optimiser": {},
+        }
         optimiser, facts["optimiser"] = flatten_optimiser(work.optimiser)
         parts: dict[str, dict[str, Tensor]] = {
             "method": self.method.state_dict(),
@@ -245,10 +333,21 @@ class Trainer:
             "meters": work.meters.state(),
             "average": self.average.state_dict() if self.average is not None else {},
         }
-        tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-        # parameters and optimiser are the same on all ranks; batch norms and sums of the epoch's losses are not before it ends
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, named in parts.items()
+            for name, tensor in named.items()
+        }
+        # parameters and optimiser are the same on all ranks; batch norms and sums of the epoch's
+        # losses are not before it ends
         own = {name for name, _ in self._named_buffers()}
-        tensors |= ranks.differing({name: tensor for name, tensor in tensors.items() if name in own or name.startswith("meters.")})
+        tensors |= ranks.differing(
+            {
+                name: tensor
+                for name, tensor in tensors.items()
+                if name in own or name.startswith("meters.")
+            }
+        )
         order = self.position.stage * 10**9 + self.position.step
         self._saved_at = time.monotonic()
         if ranks.first:
@@ -257,7 +356,10 @@ class Trainer:
 
     def _named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         for part, module in (("method", self.method), ("average", self.average)):
-            yield from ((f"{part}.{name}", buffer) for name, buffer in (module.named_buffers() if module is not None else ()))
+            yield from (
+                (f"{part}.{name}", buffer)
+                for name, buffer in (module.named_buffers() if module is not None else ())
+            )
 
     def _check(self, work: _StageWork) -> None:
         found = self.runtime.ranks.every(work.meters.first_bad())
@@ -272,12 +374,17 @@ class Trainer:
             else "no state had been saved"
         )
         raise NonFiniteLoss(
-            f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch {self.position.epoch}, step {step}; {kept}",
+            f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch "
+            f"{self.position.epoch}, step {step}; {kept}",
             hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
         )
 
     def _make_average(self) -> MovingAverage | None:
-        return None if self.settings.ema is None else MovingAverage(self.method.deployable(), self.settings.ema)
+        return (
+            None
+            if self.settings.ema is None
+            else MovingAverage(self.method.deployable(), self.settings.ema)
+        )
 
     def _emit(self, event: Event) -> None:
         for listener in self.hooks.listeners:
@@ -303,14 +410,24 @@ class _StageWork:
         self.steps = self.epochs * self.steps_per_epoch
         optim = replace(settings.optim, arguments={**settings.optim.arguments, **stage.optim})
         self.base_rate = float(optim.arguments["lr"])
-        parameters = [parameter for parameter in trainer.method.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(parameters, optim, capturable=trainer.runtime.recorder is not None)
+        parameters = [
+            parameter for parameter in trainer.method.parameters() if parameter.requires_grad
+        ]
+        self.optimiser = make_optimiser(
+            parameters, optim, capturable=trainer.runtime.recorder is not None
+        )
         self.meters = Meters(trainer.runtime.device)
         self.rate = self.base_rate
 
     def progress(self) -> Progress:
         position = self.trainer.position
-        return Progress(self.stage.name, min(position.epoch, self.epochs), self.epochs, position.step, self.steps)
+        return Progress(
+            self.stage.name,
+            min(position.epoch, self.epochs),
+            self.epochs,
+            position.step,
+            self.steps,
+        )
 
     def set_rate(self) -> float:
         self.rate = self._rate_at(self.trainer.position.step)
@@ -319,7 +436,13 @@ class _StageWork:
 
     def _rate_at(self, step: int) -> float:
         settings = self.trainer.settings.schedule
-        return learning_rate(self.base_rate, settings, step=step, steps_per_epoch=self.steps_per_epoch, steps=self.steps)
+        return learning_rate(
+            self.base_rate,
+            settings,
+            step=step,
+            steps_per_epoch=self.steps_per_epoch,
+            steps=self.steps,
+        )
 
     def restore(self, state: State) -> None:
         """Put a saved state into method, optimiser, meters and average."""
@@ -328,13 +451,18 @@ class _StageWork:
 
         def part(name: str) -> dict[str, Tensor]:
             prefix = f"{name}."
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            return {
+                key.removeprefix(prefix): value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
 
         trainer.runtime.load_state(state.facts["runtime"])
         trainer.method.load_state_dict(part("method"))
         restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])
         self.meters.load_state(part("meters"))
         trainer.best = state.facts["best"]
-        self.rate = self._rate_at(max(trainer.position.step - 1, 0))  # the last step's: an epoch may have none left to take
+        # the last step's: an epoch may have none left to take
+        self.rate = self._rate_at(max(trainer.position.step - 1, 0))
         if trainer.average is not None:
             trainer.average.load_state_dict(part("average"))

@@ -1,4 +1,5 @@
-"""Notices what makes the host wait for a CUDA device, on any device: reads of values, and operations whose size depends on values.
+"""Notices what makes the host wait for a CUDA device, on any device: reads of values, and
+operations whose size depends on values.
 
 Such a step cannot be captured as a CUDA graph, and costs time where it is not.
 """
@@ -35,7 +36,9 @@ _FUNCTIONS = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
 
 
 class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is on, `places` collects where the host would have waited: the operation, and the line of kd that asked for it."""
+    """While it is on, `places` collects where the host would have waited: the operation, and the
+    line of kd that asked for it.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -44,8 +47,14 @@ class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def note(self, what: object) -> None:
         """The host waits now."""
-        frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__ and _TORCH not in Path(frame.filename).parents]
-        self.places.append(f"{what} in {frames[-1].filename.rpartition('/kdcli/')[2]}:{frames[-1].lineno}")
+        frames = [
+            frame
+            for frame in traceback.extract_stack()
+            if frame.filename != __file__ and _TORCH not in Path(frame.filename).parents
+        ]
+        self.places.append(
+            f"{what} in {frames[-1].filename.rpartition('/kdcli/')[2]}:{frames[-1].lineno}"
+        )
 
     def __enter__(self) -> Self:
         self._calls.__enter__()  # type: ignore[no-untyped-call]
@@ -68,7 +77,11 @@ class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _crosses(args: Any, made: Any) -> bool:
     """Whether values went from one kind of device to another."""
-    sources = [argument.device.type for argument in args if isinstance(argument, Tensor) and argument.dim() > 0]
+    sources = [
+        argument.device.type
+        for argument in args
+        if isinstance(argument, Tensor) and argument.dim() > 0
+    ]
     return isinstance(made, Tensor) and bool(sources) and made.device.type not in sources
 
 

@@ -3,8 +3,8 @@
     from kdcli.jobs import distill
     result = distill(teacher="runs/resnet56-cifar100-1", method="skd", epochs=3)
 
-Each takes a recipe, or the keyword arguments that the command line has as flags, and returns a frozen result of
-`kdcli.results`. Errors are those of `kdcli.errors`.
+Each takes a recipe, or the keyword arguments that the command line has as flags, and returns a
+frozen result of `kdcli.results`. Errors are those of `kdcli.errors`.
 """
 
 from __future__ import annotations
@@ -77,17 +77,26 @@ def train_teacher(
     """Train a network on labels.
 
     Args:
-        recipe: a recipe file, a shipped recipe's name, or a resolved recipe; the quickstart's teacher unless given.
+        recipe: a recipe file, a shipped recipe's name, or a resolved recipe; the quickstart's
+            teacher unless given.
         out: folder of the runs. listeners: called with each event of `kdcli.jobs.events`.
         dry_run: build everything, try one minibatch, write nothing and return None.
-        overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed, name, device, devices, precision.
-            A script that asks for several devices begins at `if __name__ == "__main__":`, as with all of Python's processes.
+        overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed,
+            name, device, devices, precision. A script that asks for several devices begins at `if
+            __name__ == "__main__":`, as with all of Python's processes.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
     resolved = _resolved("train-teacher", recipe, overrides, aliases)
-    return execute(resolved, out=Path(out), listeners=listeners, command=command, dry_run=dry_run, keep_state=keep_state)
+    return execute(
+        resolved,
+        out=Path(out),
+        listeners=listeners,
+        command=command,
+        dry_run=dry_run,
+        keep_state=keep_state,
+    )
 
 
 def distill(
@@ -105,13 +114,21 @@ def distill(
 
     Args:
         recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
-        aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed, name, device, devices, precision.
+        aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed,
+            name, device, devices, precision.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
     resolved = _resolved("distill", recipe, overrides, aliases)
-    return execute(resolved, out=Path(out), listeners=listeners, command=command, dry_run=dry_run, keep_state=keep_state)
+    return execute(
+        resolved,
+        out=Path(out),
+        listeners=listeners,
+        command=command,
+        dry_run=dry_run,
+        keep_state=keep_state,
+    )
 
 
 def _resolved(
@@ -124,7 +141,12 @@ def _resolved(
         return recipe
     unknown = sorted(set(aliases) - set(ALIASES))
     if unknown:
-        raise TypeError(f"{kind} takes no argument {unknown[0]!r}; recipe keys go into overrides={{...}}")
+        raise TypeError(
+            f"{kind} takes no argument {unknown[0]!r}; recipe keys go into overrides={{...}}"
+        )
     flags = [Flag(option=name, key=ALIASES[name], value=value) for name, value in aliases.items()]
-    flags += [Flag(option=f"overrides[{key!r}]", key=key, value=value) for key, value in (overrides or {}).items()]
+    flags += [
+        Flag(option=f"overrides[{key!r}]", key=key, value=value)
+        for key, value in (overrides or {}).items()
+    ]
     return resolve(kind, file=None if recipe is None else Path(recipe), flags=flags)

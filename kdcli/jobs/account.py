@@ -1,4 +1,6 @@
-"""What a run says of itself before it begins: environment.json, the first lines of its screen, and each automatic choice with its reason."""
+"""What a run says of itself before it begins: environment.json, the first lines of its screen, and
+each automatic choice with its reason.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             },
         },
     )
-    lines = [f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers]
+    lines = [
+        f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers
+    ]
     if lines:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")
 
@@ -60,7 +64,8 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
     """What the first lines of a run's screen show.
 
     Args:
-        notes: what was chosen when the recipe was resolved. resumed_at: where it goes on, None at the beginning.
+        notes: what was chosen when the recipe was resolved. resumed_at: where it goes on, None at
+            the beginning.
     """
     recipe, info = job.recipe, job.feed.info
     deployed = job.method.deployable()
@@ -103,12 +108,20 @@ def _choices(job: Job) -> tuple[str, ...]:
     compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
     lines = [f"{compiled}: {runtime.compile_choice.reason}"]
     if runtime.device.type == "cuda":
-        lines.append(f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: {runtime.graphs_choice.reason}")
+        lines.append(
+            f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: "
+            f"{runtime.graphs_choice.reason}"
+        )
     for loaded in job.teachers:
         graph = _graph(loaded, runtime)
-        norms = f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
+        norms = (
+            f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
+        )
         ahead = f", {runtime.ahead} minibatches at once" if runtime.ahead > 1 else ""
-        lines.append(f"teacher {loaded.architecture} in {graph['precision']}{norms}{ahead}: {graph['reason']}")
+        lines.append(
+            f"teacher {loaded.architecture} in {graph['precision']}{norms}{ahead}: "
+            f"{graph['reason']}"
+        )
     return tuple(dict.fromkeys(lines))
 
 
@@ -130,9 +143,14 @@ def _cache_notes(job: Job) -> list[str]:
     """What was decided about stored teacher logits, where a method could use them."""
     if not catalog.entry("method", job.recipe.method.name).facts.get("cacheable"):
         return []
-    names = [f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers]
+    names = [
+        f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers
+    ]
     choices = [stored.choice for stored in job.stored]
-    return [f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}" for name, choice in zip(names, choices, strict=True)]
+    return [
+        f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}"
+        for name, choice in zip(names, choices, strict=True)
+    ]
 
 
 def _stored_logits(stored: Stored) -> dict[str, str | None]:

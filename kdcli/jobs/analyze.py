@@ -1,4 +1,6 @@
-"""The gap between teachers and their students, or a teacher's own response profile, from their checkpoints."""
+"""The gap between teachers and their students, or a teacher's own response profile, from their
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +68,11 @@ def analyze_gap(
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
 ) -> GapReport:
-    """Entropy and free-energy gaps of students against their teachers, and what explains them; without students, the
-    teacher's response profile. Each network answers once.
+    """Entropy and free-energy gaps of students against their teachers, and what explains them;
+    without students, the teacher's response profile. Each network answers once.
 
-    One student is compared with every teacher. Several students of several teachers are each compared with those that taught them,
-    or with every teacher where none of these did.
+    One student is compared with every teacher. Several students of several teachers are each
+    compared with those that taught them, or with every teacher where none of these did.
 
     Args:
         teacher: a checkpoint or run directory, or several.
@@ -79,9 +81,10 @@ def analyze_gap(
         bootstrap: resamples behind the intervals.
         explain: the explanations too, which cost about a tenth of the networks' own time.
         deep: also t-SNE, silhouette, CKA and latency, which cost more.
-        advice: also which teacher to distil, how, and whether that is worth following; at the temperatures, if given.
-        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and "aligned.LABEL"; with several
-            teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
+        advice: also which teacher to distil, how, and whether that is worth following; at the
+            temperatures, if given.
+        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and
+            "aligned.LABEL"; with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
 
     Raises:
@@ -99,7 +102,11 @@ def analyze_gap(
         save_logits(save_logits_to, _tensors(teachers))
     asked = gates or GatesSection()
     wanted = _temperatures(temperatures or ((1.0, 4.0) if students else PROFILE), asked)
-    reports = [parts.timed("gap", lambda one=one: _report(one, info, first, split, wanted, bootstrap)) for one in teachers]  # type: ignore[misc]
+
+    def report_of(one: _Taught) -> GapReport:
+        return parts.timed("gap", lambda: _report(one, info, first, split, wanted, bootstrap))
+
+    reports = [report_of(one) for one in teachers]
     return replace(
         reports[0],
         others=tuple(reports[1:]),
@@ -121,7 +128,7 @@ def _labels(paths: Sequence[str | Path]) -> list[str]:
     return distinct(label_of(read_header(path)[0]) for path in paths)
 
 
-# ---- measuring and explaining ----------------------------------------------------------------------------------------
+# ---- measuring and explaining --------------------------------------------------------------------
 
 
 def _measure(bench: Bench, path: str | Path, label: str, parts: Parts, how: _How) -> Side:
@@ -132,7 +139,10 @@ def _measure(bench: Bench, path: str | Path, label: str, parts: Parts, how: _How
 def _cost(bench: Bench, side: Side, parts: Parts, how: _How) -> Cost | None:
     if not how.explain:
         return None
-    return parts.timed("latency" if how.deep else "cost", lambda: cost(side.item, bench.image(side.item.header), timed=how.deep))
+    return parts.timed(
+        "latency" if how.deep else "cost",
+        lambda: cost(side.item, bench.image(side.item.header), timed=how.deep),
+    )
 
 
 def _slim(side: Side, *, keep: bool) -> Side:
@@ -148,12 +158,27 @@ def _teachers(bench: Bench, paths: Sequence[str | Path], parts: Parts, how: _How
             _check_same_images(found[0].side.item, side.item)
         response = _response(side.item, label, None)
         info = bench.feed(side.item.header).info
-        said = explain_teacher(side, info, parts, deep=how.deep, bootstrap=how.bootstrap) if how.explain else None
-        found.append(_Taught(_slim(side, keep=how.deep), response, _cost(bench, side, parts, how), said))
+        said = (
+            explain_teacher(side, info, parts, deep=how.deep, bootstrap=how.bootstrap)
+            if how.explain
+            else None
+        )
+        found.append(
+            _Taught(_slim(side, keep=how.deep), response, _cost(bench, side, parts, how), said)
+        )
     return found
 
 
-def _add_student(bench: Bench, teachers: Sequence[_Taught], path: str | Path, label: str, parts: Parts, how: _How, *, alone: bool) -> None:
+def _add_student(
+    bench: Bench,
+    teachers: Sequence[_Taught],
+    path: str | Path,
+    label: str,
+    parts: Parts,
+    how: _How,
+    *,
+    alone: bool,
+) -> None:
     """Measure a student, and compare it with its teachers."""
     side = _measure(bench, path, label, parts, how)
     _check_same_images(teachers[0].side.item, side.item)
@@ -163,20 +188,35 @@ def _add_student(bench: Bench, teachers: Sequence[_Taught], path: str | Path, la
         if price is not None and taught.cost is not None:
             taught.explanations.append(
                 explain_pair(
-                    taught.side, side, parts, deep=how.deep, bootstrap=how.bootstrap, costs=(taught.cost, price), device=bench.device
+                    taught.side,
+                    side,
+                    parts,
+                    deep=how.deep,
+                    bootstrap=how.bootstrap,
+                    costs=(taught.cost, price),
+                    device=bench.device,
                 )
             )
 
 
 def _teachers_of(student: CheckpointHeader, teachers: Sequence[_Taught]) -> Sequence[_Taught]:
-    mine = [taught for taught in teachers if taught.side.item.header.tensors_sha256 in student.teachers]
+    mine = [
+        taught for taught in teachers if taught.side.item.header.tensors_sha256 in student.teachers
+    ]
     return mine or teachers
 
 
-# ---- reports ---------------------------------------------------------------------------------------------------------
+# ---- reports -------------------------------------------------------------------------------------
 
 
-def _report(taught: _Taught, info: DataInfo, first: _Taught, split: SplitName, temperatures: Sequence[float], bootstrap: int) -> GapReport:
+def _report(
+    taught: _Taught,
+    info: DataInfo,
+    first: _Taught,
+    split: SplitName,
+    temperatures: Sequence[float],
+    bootstrap: int,
+) -> GapReport:
     report = compare(
         taught.response,
         taught.students,
@@ -191,25 +231,41 @@ def _report(taught: _Taught, info: DataInfo, first: _Taught, split: SplitName, t
 
 
 def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | None:
-    """Over the teachers where there are several, else over the students; None where all have one size."""
+    """Over the teachers where there are several, else over the students; None where all have one
+    size.
+    """
     varies: Literal["teacher", "student"] = "teacher" if len(reports) > 1 else "student"
-    sides = [report.teacher for report in reports if report.students] if varies == "teacher" else reports[0].students
+    sides = (
+        [report.teacher for report in reports if report.students]
+        if varies == "teacher"
+        else reports[0].students
+    )
     if len({side.parameters for side in sides}) < 2:
         return None
     at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
-    return parts.attempt("the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at))
+    return parts.attempt(
+        "the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at)
+    )
 
 
 def _advice(
-    teachers: Sequence[_Taught], info: DataInfo, temperatures: Sequence[float] | None, split: SplitName, parts: Parts
+    teachers: Sequence[_Taught],
+    info: DataInfo,
+    temperatures: Sequence[float] | None,
+    split: SplitName,
+    parts: Parts,
 ) -> Advice | None:
-    found = parts.attempt("advice", "the teachers", lambda: advise([one.side for one in teachers], info, temperatures))
+    found = parts.attempt(
+        "advice", "the teachers", lambda: advise([one.side for one in teachers], info, temperatures)
+    )
     parts.warnings += caution(split) if found else ()
     return found
 
 
 def _check_same_images(teacher: Measured, student: Measured) -> None:
-    if teacher.header.num_classes != student.header.num_classes or not torch.equal(teacher.targets, student.targets):
+    if teacher.header.num_classes != student.header.num_classes or not torch.equal(
+        teacher.targets, student.targets
+    ):
         names = f"{teacher.header.data.get('name')} and {student.header.data.get('name')}"
         raise Incompatible(
             f"{teacher.label} and {student.label} are not measured on the same images ({names})",
@@ -260,4 +316,9 @@ def _gates(reports: Sequence[GapReport], gates: GatesSection) -> Iterator[GateRe
                 at_one = next((at for at in pair.at if at.temperature == 1.0), None)
                 gap = GapAt(1.0, at_one.entropy.value, at_one.free_energy.value) if at_one else None
                 under = f" under {report.teacher.label}" if len(reports) > 1 else ""
-                yield from check_gates(gates, raw[pair.student].measures, gap, subject=f"{pair.student}{under}" if several else "")
+                yield from check_gates(
+                    gates,
+                    raw[pair.student].measures,
+                    gap,
+                    subject=f"{pair.student}{under}" if several else "",
+                )

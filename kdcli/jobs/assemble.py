@@ -1,4 +1,6 @@
-"""The only place where the names in a recipe become objects: data, networks, teachers, method, runtime."""
+"""The only place where the names in a recipe become objects: data, networks, teachers, method,
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,25 @@ from kdcli.errors import Incompatible, UsageError
 from kdcli.header import read_header
 from kdcli.jobs import compiling, devices
 from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
-from kdcli.jobs.networks import LoadedTeacher, between, build_network, given_by_the_user, load_teacher, pretrained_teacher
+from kdcli.jobs.networks import (
+    LoadedTeacher,
+    between,
+    build_network,
+    given_by_the_user,
+    load_teacher,
+    pretrained_teacher,
+)
 from kdcli.jobs.restricted import restriction_of, soft_label_entropies
 from kdcli.jobs.sources import open_source
 from kdcli.models.cost import density
-from kdcli.recipe.schema import DataSection, DistillRecipe, NetworkSection, Recipe, TeacherSection, TrainTeacherRecipe
+from kdcli.recipe.schema import (
+    DataSection,
+    DistillRecipe,
+    NetworkSection,
+    Recipe,
+    TeacherSection,
+    TrainTeacherRecipe,
+)
 
 
 def open_feed(
@@ -49,7 +65,8 @@ def open_feed(
     Args:
         seed: decides what is held out, the order of samples and their augmentation.
         batch_size: of training minibatches.
-        workers: processes that decode image files. decode: whether they decode those of training too.
+        workers: processes that decode image files. decode: whether they decode those of training
+            too.
         score: ranks the training images where the section asks for a choice by rank.
         share: which of a training minibatch's so many samples are wanted; all unless given.
     """
@@ -73,9 +90,13 @@ def open_feed(
 
 
 def augmentation(data: DataSection) -> Augmentation:
-    """How the training images of a [data] section vary: as it says, or as its dataset usually does."""
+    """How the training images of a [data] section vary: as it says, or as its dataset usually
+    does.
+    """
     declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
-    return Augmentation(**(data.augment.model_dump() if data.augment is not None else declared), fixed=data.views)
+    return Augmentation(
+        **(data.augment.model_dump() if data.augment is not None else declared), fixed=data.views
+    )
 
 
 def make_runtime(recipe: Recipe) -> Runtime:
@@ -120,10 +141,16 @@ def method_class(name: str) -> type[Method]:
     own = [
         item
         for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Method) and item is not Method and item.__module__ == module.__name__
+        if isinstance(item, type)
+        and issubclass(item, Method)
+        and item is not Method
+        and item.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise UsageError(f"{found.path} must define exactly one Method subclass, it defines {len(own)}", hint="docs/how-to/own-method.md")
+        raise UsageError(
+            f"{found.path} must define exactly one Method subclass, it defines {len(own)}",
+            hint="docs/how-to/own-method.md",
+        )
     return own[0]
 
 
@@ -131,15 +158,19 @@ def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: i
     """A method ready to train.
 
     Args:
-        given: how many teachers the recipe gives; several answer as one ensemble, so setup.teachers does not tell.
+        given: how many teachers the recipe gives; several answer as one ensemble, so setup.teachers
+            does not tell.
 
     Raises:
         Incompatible: the method takes another number of teachers.
     """
     cls = method_class(name)
     if not cls.teachers.admits(given):
-        raise Incompatible(f"{name} takes {catalog.teachers_in_words(*cls.teachers)}, {given} given")
-    with random.seeded(setup.seed, "method"):  # regressors, embeddings and banks start from the recipe's seed alone
+        raise Incompatible(
+            f"{name} takes {catalog.teachers_in_words(*cls.teachers)}, {given} given"
+        )
+    # regressors, embeddings and banks start from the recipe's seed alone
+    with random.seeded(setup.seed, "method"):
         return cls(cls.Options(**options), setup)
 
 
@@ -155,7 +186,8 @@ def network_section(recipe: Recipe) -> NetworkSection:
 class Job:
     """A recipe turned into objects, checked to fit each other; nothing has been written yet.
 
-    compiled: the file that remembers, for the next run's choice, that these networks have been compiled.
+    compiled: the file that remembers, for the next run's choice, that these networks have been
+    compiled.
     """
 
     recipe: Recipe
@@ -170,7 +202,9 @@ class Job:
 
     @property
     def answering(self) -> Teacher | None:
-        """What the gap is measured to: the one teacher that the method listens to, or the report's reference."""
+        """What the gap is measured to: the one teacher that the method listens to, or the report's
+        reference.
+        """
         if self.method.teacher_nets:
             return self.method.teacher_nets[0].live
         return self.reference.teacher if self.reference is not None else None
@@ -178,7 +212,10 @@ class Job:
     @property
     def ranked_by(self) -> str:
         """The network that chose the training images, where one did."""
-        return (*(loaded.architecture for loaded in self.teachers), self.reference.architecture if self.reference else "")[0]
+        return (
+            *(loaded.architecture for loaded in self.teachers),
+            self.reference.architecture if self.reference else "",
+        )[0]
 
 
 TrainTeacher = Callable[[TeacherSection], Path]
@@ -196,12 +233,15 @@ def assemble(
     """Build everything that a recipe names.
 
     Args:
-        train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it exists.
-        decided: whether the logits of each teacher are stored, instead of what the recipe says: a resumed run does what it did
-            before, and a trial, with none, leaves nothing behind.
+        train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it
+            exists.
+        decided: whether the logits of each teacher are stored, instead of what the recipe says: a
+            resumed run does what it did before, and a trial, with none, leaves nothing behind.
         compiled: whether the networks are compiled, likewise.
-        runs: how many runs will ask the teachers for the same answers, this one counted: storing them pays the more.
-        rehearsal: a folder for tables of logits instead of the cache: the choices are those of a run, and no trace of them is left.
+        runs: how many runs will ask the teachers for the same answers, this one counted: storing
+            them pays the more.
+        rehearsal: a folder for tables of logits instead of the cache: the choices are those of a
+            run, and no trace of them is left.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
@@ -213,8 +253,14 @@ def assemble(
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     teachers = load_teachers(recipe, feed, runtime, train_teacher)
-    stored = alike(runtime.ranks, lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal), decided)
-    asked = tuple(item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True))
+    stored = alike(
+        runtime.ranks,
+        lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal),
+        decided,
+    )
+    asked = tuple(
+        item.teacher or loaded.asked for item, loaded in zip(stored, teachers, strict=True)
+    )
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
     runtime.move(method)
@@ -235,9 +281,13 @@ def _compile(
 ) -> Path:
     """Compile the networks of a job where that pays; the file that remembers it."""
     asked = [loaded.asked for loaded in teachers]
-    seen = compiling.seen_path(method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime)
+    seen = compiling.seen_path(
+        method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime
+    )
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
-    choice = runtime.ranks.from_first(lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen))
+    choice = runtime.ranks.from_first(
+        lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+    )
     compiling.prepare_cache()
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
@@ -259,7 +309,13 @@ def _stored(
         return ()
     if not method_class(recipe.method.name).cacheable:
         return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
-    views = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, runs, decode=recipe.runtime.decode)
+    views = Views(
+        feed.info,
+        augmentation(recipe.data),
+        recipe.train.epochs,
+        runs,
+        decode=recipe.runtime.decode,
+    )
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
@@ -275,7 +331,10 @@ def _never(section: TeacherSection, method: str) -> Stored:
         Incompatible: they were asked for.
     """
     if section.cache == "exact":
-        raise Incompatible(f"teacher.cache is exact, and {method} asks its teacher for more than logits", hint='teacher.cache = "off"')
+        raise Incompatible(
+            f"teacher.cache is exact, and {method} asks its teacher for more than logits",
+            hint='teacher.cache = "off"',
+        )
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
@@ -289,7 +348,10 @@ def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher)
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
 
         check_decoder(runtime.device)
-    with runtime.memory_errors(f"for the images of {recipe.data.name}", "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU"):
+    with runtime.memory_errors(
+        f"for the images of {recipe.data.name}",
+        "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU",
+    ):
         return open_feed(
             recipe.data,
             device=runtime.device,
@@ -303,7 +365,9 @@ def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher)
 
 
 def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:
-    """Ranks training images by the first teacher, or by the report's reference where the method has none."""
+    """Ranks training images by the first teacher, or by the report's reference where the method has
+    none.
+    """
 
     def entropies(whole: Feed) -> Tensor:
         if isinstance(recipe, DistillRecipe) and recipe.teacher:
@@ -312,14 +376,24 @@ def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Sco
             assert recipe.report.reference is not None  # a recipe without either is refused
             loaded = _reference(recipe.report.reference, whole, runtime, train_teacher)
         # near ties must fall the same way on all ranks
-        return runtime.ranks.from_first(lambda: soft_label_entropies(loaded.teacher, whole, runtime, recipe.data.select_temperature))
+        return runtime.ranks.from_first(
+            lambda: soft_label_entropies(
+                loaded.teacher, whole, runtime, recipe.data.select_temperature
+            )
+        )
 
     return entropies
 
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     shape = feed.info.input_shape
-    network = build_network(section.name, num_classes=feed.info.num_classes, input_shape=shape, options=section.options, seed=recipe.seed)
+    network = build_network(
+        section.name,
+        num_classes=feed.info.num_classes,
+        input_shape=shape,
+        options=section.options,
+        seed=recipe.seed,
+    )
     if section.init is not None:
         with given_by_the_user():
             path, _ = read_header(section.init)
@@ -327,20 +401,26 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     return network
 
 
-def load_teachers(recipe: Recipe, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> tuple[LoadedTeacher, ...]:
+def load_teachers(
+    recipe: Recipe, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
     return tuple(_teacher(section, feed, runtime, train_teacher) for section in chosen)
 
 
-def _teacher(section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
+def _teacher(
+    section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+) -> LoadedTeacher:
     if section.name is not None:
         return pretrained_teacher(section.name, section.weights, feed.info, runtime)
     path = section.checkpoint if section.checkpoint is not None else train_teacher(section)
     return load_teacher(path, feed.info, runtime)
 
 
-def _reference(source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher) -> LoadedTeacher:
+def _reference(
+    source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+) -> LoadedTeacher:
     path = train_teacher(TeacherSection(recipe=source)) if source.endswith(".toml") else source
     return load_teacher(path, feed.info, runtime)
 
@@ -374,7 +454,12 @@ def _setup(
             name, options = teachers[0].architecture, teachers[0].arguments
         shape = feed.info.input_shape
         return build_network(
-            name, num_classes=feed.info.num_classes, input_shape=shape, options=options, seed=recipe.seed, copy=next(copies)
+            name,
+            num_classes=feed.info.num_classes,
+            input_shape=shape,
+            options=options,
+            seed=recipe.seed,
+            copy=next(copies),
         )
 
     def load(path: str) -> Teacher:

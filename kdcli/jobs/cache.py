@@ -31,9 +31,15 @@ _TEMPERATURES = (1.0, 4.0)
 
 
 def fill_cache(
-    resolved: Resolved, *, out: Path, tell: Tell = lambda _table: None, command: str = "kd cache", size_only: bool = False
+    resolved: Resolved,
+    *,
+    out: Path,
+    tell: Tell = lambda _table: None,
+    command: str = "kd cache",
+    size_only: bool = False,
 ) -> CacheResult:
-    """Answer every view of every training image of a distill recipe that its teachers have not answered yet, and compare a sample.
+    """Answer every view of every training image of a distill recipe that its teachers have not
+    answered yet, and compare a sample.
 
     Args:
         out: folder of the runs, where a teacher that is named by recipe is found or trained.
@@ -48,20 +54,30 @@ def fill_cache(
     devices.refuse_torchrun("kd cache")
     recipe = resolved.recipe
     if not isinstance(recipe, DistillRecipe) or not recipe.teacher:
-        raise UsageError("there is no teacher whose logits could be stored", hint="kd cache --teacher RUN, or a recipe with [teacher]")
+        raise UsageError(
+            "there is no teacher whose logits could be stored",
+            hint="kd cache --teacher RUN, or a recipe with [teacher]",
+        )
     runtime = make_runtime(recipe)
 
     def trained(section: TeacherSection) -> Path:
         return teacher_of(section, recipe, out=out)
 
     feed = training_feed(recipe, runtime, trained)
-    every = Views(feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode)
+    every = Views(
+        feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode
+    )
     asked = [replace(every, top=section.cache_top) for section in recipe.teacher]
     if size_only:
         names = [str(item.checkpoint or item.recipe or item.name) for item in recipe.teacher]
-        return CacheResult(tuple(_planned(name, views) for name, views in zip(names, asked, strict=True)))
+        return CacheResult(
+            tuple(_planned(name, views) for name, views in zip(names, asked, strict=True))
+        )
     teachers = load_teachers(recipe, feed, runtime, trained)
-    filled = (_fill(loaded, views, feed, runtime, tell, command) for loaded, views in zip(teachers, asked, strict=True))
+    filled = (
+        _fill(loaded, views, feed, runtime, tell, command)
+        for loaded, views in zip(teachers, asked, strict=True)
+    )
     return CacheResult(tuple(filled))
 
 
@@ -69,10 +85,14 @@ def _planned(teacher: str, views: Views) -> StoredLogits:
     shape = views.shape
     if shape is None:
         raise Incompatible(f"{UNCOUNTABLE}: its answers cannot be stored", hint=COUNTED)
-    return StoredLogits(teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0, shape.top)
+    return StoredLogits(
+        teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0, shape.top
+    )
 
 
-def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tell: Tell, command: str) -> StoredLogits:
+def _fill(
+    loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tell: Tell, command: str
+) -> StoredLogits:
     planned = _planned(loaded.summary.checkpoint, views)
     tell(planned)
     cached = store("exact", loaded, views, runtime).teacher
@@ -93,4 +113,8 @@ def _fill(loaded: LoadedTeacher, views: Views, feed: Feed, runtime: Runtime, tel
 
         fill(cached, batch_of, chunk=_CHUNK, done=done)
         error = divergence(cached, batch_of, temperatures=_TEMPERATURES, most=_SAMPLE, chunk=_CHUNK)
-    return replace(table, stored=cached.table.filled, error=tuple(StoredError(**asdict(item)) for item in error))
+    return replace(
+        table,
+        stored=cached.table.filled,
+        error=tuple(StoredError(**asdict(item)) for item in error),
+    )

@@ -1,4 +1,6 @@
-"""When a teacher's answers are stored and looked up, where, and why: the choice that `teacher.cache` makes."""
+"""When a teacher's answers are stored and looked up, where, and why: the choice that
+`teacher.cache` makes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ _DEVICE_SHARE = 8  # a copy of a table on a GPU takes at most this part of what 
 class Views:
     """What is to be answered: which images, how they vary, and how often each is asked for.
 
-    runs: how many runs of so many epochs will ask. top: how many logits of each answer are kept, None for all.
+    runs: how many runs of so many epochs will ask. top: how many logits of each answer are kept,
+    None for all.
     decode: what decodes image files; pixels may differ by it.
     """
 
@@ -61,11 +64,18 @@ class Views:
         """
         classes, views = self.info.num_classes, self.augment.views
         if self.top is not None and self.top >= classes:
-            problem = f"teacher.cache_top is {self.top}, and the images have {classes} classes: nothing would be left out"
-            raise Incompatible(problem, hint=f"leave teacher.cache_top out, or set it to {classes - 1} at most")
+            problem = (
+                f"teacher.cache_top is {self.top}, and the images have {classes} classes: "
+                "nothing would be left out"
+            )
+            raise Incompatible(
+                problem, hint=f"leave teacher.cache_top out, or set it to {classes - 1} at most"
+            )
         if self.top is not None and classes > MOST_CLASSES_OF_TOP:
             raise Incompatible(
-                f"teacher.cache_top is for {MOST_CLASSES_OF_TOP} classes at most, the images have {classes}", hint="leave it out"
+                f"teacher.cache_top is for {MOST_CLASSES_OF_TOP} classes at most, the images "
+                f"have {classes}",
+                hint="leave it out",
             )
         return None if views is None else Shape(self.info.num_train, views, classes, self.top)
 
@@ -80,7 +90,8 @@ class Views:
 class Stored:
     """A teacher as a method is to ask it, and what was decided for it.
 
-    place: of its table, or of the one that a rehearsal would have made. there: rows that a rehearsal found in it.
+    place: of its table, or of the one that a rehearsal would have made. there: rows that a
+    rehearsal found in it.
     """
 
     teacher: CachedTeacher | None
@@ -92,7 +103,11 @@ class Stored:
 def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str, object]:
     """All that a table's content depends on."""
     teacher = loaded.teacher
-    scale = None if teacher.renormalise is None else [part.flatten().tolist() for part in teacher.renormalise]
+    scale = (
+        None
+        if teacher.renormalise is None
+        else [part.flatten().tolist() for part in teacher.renormalise]
+    )
     key: dict[str, object] = {
         "teacher": loaded.summary.sha256 or digest(teacher.network.state_dict()),
         "input": {"mean": views.info.mean, "std": views.info.std, "renormalise": scale},
@@ -134,14 +149,21 @@ def _unusable(error: KdError) -> KdError:
     return error
 
 
-def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime, rehearsal: Path | None = None) -> Stored:
+def store(
+    wanted: Wanted,
+    loaded: LoadedTeacher,
+    views: Views,
+    runtime: Runtime,
+    rehearsal: Path | None = None,
+) -> Stored:
     """A teacher whose answers are looked up, where that was asked for or pays.
 
     Args:
         rehearsal: a folder for the table instead of the cache, for a run that is only gone through.
 
     Raises:
-        Incompatible: stored answers were asked for, and the views of these images cannot be counted; or as Views.shape.
+        Incompatible: stored answers were asked for, and the views of these images cannot be
+            counted; or as Views.shape.
         DiskFull, NotWritable: they were asked for, and cannot be written.
     """
     shape = views.shape
@@ -149,15 +171,26 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime,
         return Stored(None, Choice("off", "asked for"))
     if shape is None:
         if wanted == "exact":
-            raise Incompatible(f"teacher.cache is exact, and {UNCOUNTABLE}", hint=f'{COUNTED}, or teacher.cache = "off"')
+            raise Incompatible(
+                f"teacher.cache is exact, and {UNCOUNTABLE}",
+                hint=f'{COUNTED}, or teacher.cache = "off"',
+            )
         return Stored(None, Choice("off", f"auto: {UNCOUNTABLE}"))
     key = table_key(loaded, views, runtime)
     path = table_path(key)
-    choice = Choice("exact", f"asked for{_left_out(shape)}") if wanted == "exact" else _choose(views, shape, path)
+    choice = (
+        Choice("exact", f"asked for{_left_out(shape)}")
+        if wanted == "exact"
+        else _choose(views, shape, path)
+    )
     if choice.value == "off":
         return Stored(None, choice)
     try:
-        table, remark, there = (*open_table(path, key, shape), 0) if rehearsal is None else rehearsed_table(rehearsal, path, key, shape)
+        table, remark, there = (
+            (*open_table(path, key, shape), 0)
+            if rehearsal is None
+            else rehearsed_table(rehearsal, path, key, shape)
+        )
     except KdError as error:
         if wanted == "exact":
             raise
@@ -166,8 +199,11 @@ def store(wanted: Wanted, loaded: LoadedTeacher, views: Views, runtime: Runtime,
     return Stored(cached, Choice("exact", f"{choice.reason}{remark}"), path, there)
 
 
-def rehearsed_table(folder: Path, path: Path, key: dict[str, object], shape: Shape) -> tuple[LogitTable, str, int]:
-    """What `open_table` would give, without a trace in the cache: the full table that is there, else an empty one that nobody keeps.
+def rehearsed_table(
+    folder: Path, path: Path, key: dict[str, object], shape: Shape
+) -> tuple[LogitTable, str, int]:
+    """What `open_table` would give, without a trace in the cache: the full table that is there,
+    else an empty one that nobody keeps.
 
     Returns:
         The table, the remark of `open_table`, and how many rows are stored at `path`.
@@ -196,26 +232,42 @@ def rehearsed_table(folder: Path, path: Path, key: dict[str, object], shape: Sha
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:
     size = words.disk(shape.bytes)
     if path.exists():
-        return Choice("exact", f"auto: answers of this teacher to these images are stored already, {size}{_left_out(shape)}")
+        return Choice(
+            "exact",
+            (
+                "auto: answers of this teacher to these images are stored already, "
+                f"{size}{_left_out(shape)}"
+            ),
+        )
     saved = views.saved(shape.views)
     runs = f"{views.runs} runs of " if views.runs > 1 else ""
-    often = f"in {runs}{views.epochs} epochs over {shape.views} view{'s' * (shape.views > 1)} an image"
+    often = (
+        f"in {runs}{views.epochs} epochs over {shape.views} view{'s' * (shape.views > 1)} an image"
+    )
     share = f"{saved:.0%} of the teacher's passes {often}"
     if saved < _WORTH:
         return Choice("off", f"auto: stored answers would save {share}")
     free = _free_bytes(path)
     if shape.bytes > min(_MOST_BYTES, _MOST_OF_FREE * free):
-        return Choice("off", f"auto: a table of {size} is too much for {free / 1e9:,.1f} GB of free disk")
+        return Choice(
+            "off", f"auto: a table of {size} is too much for {free / 1e9:,.1f} GB of free disk"
+        )
     return Choice("exact", f"auto: saves {share}, {size}{_left_out(shape)}")
 
 
 def _left_out(shape: Shape) -> str:
     """What a table does not hold: that changes what a student is taught."""
-    return f", the {shape.top} largest of {shape.classes} logits and what the others weigh together" if shape.top is not None else ""
+    return (
+        f", the {shape.top} largest of {shape.classes} logits and what the others weigh together"
+        if shape.top is not None
+        else ""
+    )
 
 
 def _room(device: torch.device) -> int:
-    """Bytes that a copy of a table may take on a device: none on a CPU, which looks up in the file as fast."""
+    """Bytes that a copy of a table may take on a device: none on a CPU, which looks up in the file
+    as fast.
+    """
     return torch.cuda.mem_get_info(device)[0] // _DEVICE_SHARE if device.type == "cuda" else 0
 
 
@@ -232,12 +284,15 @@ def _free_bytes(path: Path) -> int:
 
 
 def alike(
-    ranks: Ranks, make: Callable[[Sequence[Wanted] | None], tuple[Stored, ...]], decided: Sequence[Wanted] | None
+    ranks: Ranks,
+    make: Callable[[Sequence[Wanted] | None], tuple[Stored, ...]],
+    decided: Sequence[Wanted] | None,
 ) -> tuple[Stored, ...]:
     """What rank 0 decides, on every rank: the others open the tables that it has made.
 
     Args:
-        make: the choices, from what was decided before or None. decided: that of an earlier session.
+        make: the choices, from what was decided before or None. decided: that of an earlier
+            session.
     """
     own: list[tuple[Stored, ...]] = []
 

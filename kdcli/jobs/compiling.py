@@ -21,14 +21,17 @@ from kdcli.files import sha256_json, write_json
 
 Wanted = Literal["auto", "on", "off"]
 
-# steps after which compiling has paid for itself, on two cores with AMX: with nothing, and with the code on the disk. Without AMX compiled
-# students were no faster, small ones up to a third slower (docs/results/speed.md)
+# steps after which compiling has paid for itself, on two cores with AMX: with nothing, and with the
+# code on the disk. Without AMX compiled students were no faster, small ones up to a third slower
+# (docs/results/speed.md)
 COLD_STEPS = 1100
 WARM_STEPS = 170
 
 
 def prepare_cache() -> None:
-    """Let inductor keep what it compiles beside kd's other caches, unless the user said where. Before anything is compiled."""
+    """Let inductor keep what it compiles beside kd's other caches, unless the user said where.
+    Before anything is compiled.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(catalog.cache_root() / "inductor"))
 
 
@@ -44,11 +47,16 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
     """
     lacking = _lacking(runtime)
     if wanted == "on" and lacking:
-        raise UsageError(f"runtime.compile is on, but this machine has {lacking}", hint='install it, or runtime.compile = "auto"')
+        raise UsageError(
+            f"runtime.compile is on, but this machine has {lacking}",
+            hint='install it, or runtime.compile = "auto"',
+        )
     if wanted != "auto":
         return Choice(wanted, "asked for")
     if runtime.device.type != "cpu":
-        return Choice("off", f"auto: never on {runtime.device.type}, where it has not been measured")
+        return Choice(
+            "off", f"auto: never on {runtime.device.type}, where it has not been measured"
+        )
     if lacking:
         return Choice("off", f"auto: {lacking} here")
     if cpu_unit() != "AMX":
@@ -66,7 +74,9 @@ def _lacking(runtime: Runtime) -> str:
         return "" if torch.utils._triton.has_triton() else "no triton"  # noqa: SLF001
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return "no C++ compiler"
-    return "" if Path(sysconfig.get_path("include"), "Python.h").exists() else "no headers of Python"
+    return (
+        "" if Path(sysconfig.get_path("include"), "Python.h").exists() else "no headers of Python"
+    )
 
 
 def steps_of(method: Method, epochs: int, batches: int) -> int:
@@ -74,9 +84,15 @@ def steps_of(method: Method, epochs: int, batches: int) -> int:
     return sum(stage.epochs or epochs for stage in method.stages()) * batches
 
 
-def seen_path(method: Method, teachers: Sequence[Teacher], shape: Sequence[int], runtime: Runtime) -> Path:
-    """The file that says that these networks have been compiled for these minibatches. shape: [B,C,H,W]."""
-    networks = [part for part in method.modules() if isinstance(part, Network)] + [teacher.network for teacher in teachers]
+def seen_path(
+    method: Method, teachers: Sequence[Teacher], shape: Sequence[int], runtime: Runtime
+) -> Path:
+    """The file that says that these networks have been compiled for these minibatches. shape:
+    [B,C,H,W].
+    """
+    networks = [part for part in method.modules() if isinstance(part, Network)] + [
+        teacher.network for teacher in teachers
+    ]
     key = {
         "method": type(method).__name__,
         "networks": [[type(network).__name__, network.blueprint] for network in networks],
@@ -94,7 +110,9 @@ def seen_path(method: Method, teachers: Sequence[Teacher], shape: Sequence[int],
 
 
 def mark(seen: Path, choice: Choice) -> None:
-    """Remember that the first step has been compiled, if it was. Nothing depends on it but the next choice."""
+    """Remember that the first step has been compiled, if it was. Nothing depends on it but the next
+    choice.
+    """
     if choice.value != "on" or seen.exists():
         return
     try:

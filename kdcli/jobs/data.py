@@ -16,7 +16,10 @@ def download(name: str, root: str | None = None) -> Path:
     """
     found = catalog.entry("dataset", name)
     if not found.facts.get("download"):
-        raise UsageError(f"{name} is not downloaded: it is embedded, generated or your own", hint=f"kd datasets {name}")
+        raise UsageError(
+            f"{name} is not downloaded: it is embedded, generated or your own",
+            hint=f"kd datasets {name}",
+        )
     folder = catalog.data_root(root)
     catalog.load(found).download(name, root=folder)
     return folder

@@ -1,4 +1,6 @@
-"""What a network costs and where it can be tapped, without computing anything with it; and which ones a teacher could teach."""
+"""What a network costs and where it can be tapped, without computing anything with it; and which
+ones a teacher could teach.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A network that a teacher could teach. Ratios: the teacher's number divided by this network's."""
+    """A network that a teacher could teach. Ratios: the teacher's number divided by this
+    network's.
+    """
 
     card: ModelCard
     parameters_ratio: float
@@ -50,7 +54,10 @@ class Proposal:
 
 
 def describe_model(
-    name: str, num_classes: int = 10, input_shape: Shape | None = None, options: Mapping[str, Any] | None = None
+    name: str,
+    num_classes: int = 10,
+    input_shape: Shape | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> ModelCard:
     """Parameters, multiply-accumulates of one image, and taps of a network.
 
@@ -66,47 +73,74 @@ def describe_model(
     return _card(name, found.summary, shape, _weightless(name, num_classes, shape, options))
 
 
-def _weightless(name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
+def _weightless(
+    name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None
+) -> Network:
     with torch.device("meta"):
         return build_network(name, num_classes=num_classes, input_shape=shape, options=options)
 
 
 def _card(name: str, summary: str, shape: Shape, network: Network) -> ModelCard:
     taps = {tap: (place.channels, place.stride) for tap, place in network.taps.items()}
-    return ModelCard(name, summary, network.head.out_features, shape, parameter_count(network), macs(network, shape), taps)
+    return ModelCard(
+        name,
+        summary,
+        network.head.out_features,
+        shape,
+        parameter_count(network),
+        macs(network, shape),
+        taps,
+    )
 
 
 def usual_shape(found: catalog.Entry) -> Shape:
     """The pictures that a network is for, (C, H, W)."""
-    channels, height, width = found.facts.get("input_shape") or USUAL_SHAPES.get(found.family, (3, 32, 32))
+    channels, height, width = found.facts.get("input_shape") or USUAL_SHAPES.get(
+        found.family, (3, 32, 32)
+    )
     return channels, height, width
 
 
 def model_members(adapter: str) -> dict[str, str]:
-    """The networks that an adapter such as "torchvision/*" stands for, by name, with a line on each."""
+    """The networks that an adapter such as "torchvision/*" stands for, by name, with a line on
+    each.
+    """
     found: dict[str, str] = catalog.load(catalog.entry("model", adapter)).members()
     return found
 
 
 def propose_students(
-    teacher: str, among: Iterable[str] | None = None, num_classes: int | None = None, input_shape: Shape | None = None
+    teacher: str,
+    among: Iterable[str] | None = None,
+    num_classes: int | None = None,
+    input_shape: Shape | None = None,
 ) -> tuple[ModelCard, tuple[Proposal, ...]]:
-    """The teacher, and the networks with fewer parameters: the largest that are worth having first, then those that are not.
+    """The teacher, and the networks with fewer parameters: the largest that are worth having first,
+    then those that are not.
 
     Args:
         teacher: a network's name, a run directory or a model.safetensors.
-        among: names to choose from; unless given, the zoo's networks that are not for pictures of another size, and for a
-            network of an adapter its known smaller siblings too.
-        num_classes, input_shape: what to compare for; unless given, a checkpoint's own, else 10 classes and the teacher's usual pictures.
+        among: names to choose from; unless given, the zoo's networks that are not for pictures of
+            another size, and for a network of an adapter its known smaller siblings too.
+        num_classes, input_shape: what to compare for; unless given, a checkpoint's own, else 10
+            classes and the teacher's usual pictures.
 
     Raises:
-        NotFound: no such teacher. BadCheckpoint: its file is damaged. Incompatible: it cannot take this input.
+        NotFound: no such teacher. BadCheckpoint: its file is damaged. Incompatible: it cannot take
+            this input.
     """
     known = _teacher_card(teacher, num_classes, input_shape)
     names = _candidates(known) if among is None else among
     found = [card for name in names if (card := _smaller(name, known)) is not None]
-    proposals = [Proposal(card, known.parameters / card.parameters, known.macs / max(card.macs, 1)) for card in found]
-    return known, tuple(sorted(proposals, key=lambda each: (not each.worth_it, -each.card.parameters, each.card.name)))
+    proposals = [
+        Proposal(card, known.parameters / card.parameters, known.macs / max(card.macs, 1))
+        for card in found
+    ]
+    return known, tuple(
+        sorted(
+            proposals, key=lambda each: (not each.worth_it, -each.card.parameters, each.card.name)
+        )
+    )
 
 
 def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | None) -> ModelCard:
@@ -118,10 +152,12 @@ def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | No
     else:
         return describe_model(teacher, num_classes or 10, input_shape)
     _, header = read_header(teacher)
-    options = {key: value for key, value in header.arguments.items() if key != "weights"}  # they cost the same and would be fetched
+    # they cost the same and would be fetched
+    options = {key: value for key, value in header.arguments.items() if key != "weights"}
     shape = input_shape or header.input_shape
     network = _weightless(header.architecture, num_classes or header.num_classes, shape, options)
-    return _card(header.architecture, "", shape, network)  # which may be a composite: that has no entry in the catalogue
+    # which may be a composite: that has no entry in the catalogue
+    return _card(header.architecture, "", shape, network)
 
 
 def _candidates(teacher: ModelCard) -> list[str]:
@@ -136,7 +172,9 @@ def _candidates(teacher: ModelCard) -> list[str]:
 
 
 def _smaller(name: str, teacher: ModelCard) -> ModelCard | None:
-    """A network beside its teacher, or None where it is as large or cannot take the teacher's pictures."""
+    """A network beside its teacher, or None where it is as large or cannot take the teacher's
+    pictures.
+    """
     try:
         network = _weightless(name, teacher.num_classes, teacher.input_shape)
     except Incompatible:

@@ -1,7 +1,9 @@
-"""How many processes train one run together: what a recipe asks for, what torchrun started, and what this machine has.
+"""How many processes train one run together: what a recipe asks for, what torchrun started, and
+what this machine has.
 
-Started by `--devices` (kdcli.jobs.launch) or by torchrun, every rank does the whole job. They differ in this: each trains on its part of
-every minibatch, and only the first speaks, measures and writes, while the others wait for what it makes.
+Started by `--devices` (kdcli.jobs.launch) or by torchrun, every rank does the whole job. They
+differ in this: each trains on its part of every minibatch, and only the first speaks, measures and
+writes, while the others wait for what it makes.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from kdcli.recipe.running import RuntimeSection
 
 T = TypeVar("T")
 
-# Ranks wait this long for each other, and the first may measure for hours. That one died they learn at once, from the connection
-# or from who started them; one that hangs would hang alone as well.
+# Ranks wait this long for each other, and the first may measure for hours. That one died they learn
+# at once, from the connection or from who started them; one that hangs would hang alone as well.
 _PATIENCE = timedelta(days=1)
 
 
@@ -44,15 +46,22 @@ def settled(resolved: Resolved) -> Resolved:
     if size in {1, asked}:
         return resolved
     if asked > 1:
-        raise UsageError(f"runtime.devices is {asked}, and {size} ranks were started", hint="leave it out: torchrun says how many")
+        raise UsageError(
+            f"runtime.devices is {asked}, and {size} ranks were started",
+            hint="leave it out: torchrun says how many",
+        )
     recipe = resolved.recipe
     fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
     try:
-        changed = type(recipe)(**{**fields, "runtime": recipe.runtime.model_copy(update={"devices": size})})
+        changed = type(recipe)(
+            **{**fields, "runtime": recipe.runtime.model_copy(update={"devices": size})}
+        )
         RuntimeSection.model_validate(changed.runtime.model_dump())
     except ValidationError as error:
         raise UsageError(error.errors()[0]["msg"]) from error
-    return replace(resolved, recipe=changed, origins={**resolved.origins, "runtime.devices": "torchrun"})
+    return replace(
+        resolved, recipe=changed, origins={**resolved.origins, "runtime.devices": "torchrun"}
+    )
 
 
 def check_same(run: Path, section: RuntimeSection) -> None:
@@ -63,7 +72,10 @@ def check_same(run: Path, section: RuntimeSection) -> None:
     """
     if _size() not in {1, section.devices}:
         had = "one process" if section.devices == 1 else f"{section.devices} ranks"
-        raise UsageError(f"{run} was trained by {had}, and torchrun started {_size()}", hint=f"kd resume {run}, without torchrun")
+        raise UsageError(
+            f"{run} was trained by {had}, and torchrun started {_size()}",
+            hint=f"kd resume {run}, without torchrun",
+        )
 
 
 def check(section: RuntimeSection) -> None:
@@ -72,16 +84,26 @@ def check(section: RuntimeSection) -> None:
     Raises:
         DeviceUnavailable: says how many there are.
     """
-    count = int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)) if _size() > 1 else section.devices
+    count = (
+        int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)) if _size() > 1 else section.devices
+    )
     if count == 1:
         return
     if _on_cuda(section):
         have, what = torch.cuda.device_count(), "CUDA device"
     else:
-        have, what = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "CPU core"
+        have, what = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+            "CPU core",
+        )
     if count > have:
         hint = f"--devices {have} at most" if have > 1 else "leave --devices out"
-        raise DeviceUnavailable(f"{count} devices were asked for, and this machine has {have} {what}{'s' * (have > 1)}", hint=hint)
+        raise DeviceUnavailable(
+            f"{count} devices were asked for, and this machine has {have} {what}{'s' * (have > 1)}",
+            hint=hint,
+        )
 
 
 def refuse_torchrun(command: str) -> None:
@@ -91,7 +113,10 @@ def refuse_torchrun(command: str) -> None:
         UsageError: torchrun started this process beside others.
     """
     if _size() > 1:
-        raise UsageError(f"{command} is one process, and torchrun started {_size()}", hint=f"{command}, with runtime.devices in the recipe")
+        raise UsageError(
+            f"{command} is one process, and torchrun started {_size()}",
+            hint=f"{command}, with runtime.devices in the recipe",
+        )
 
 
 def local_rank() -> int:
@@ -106,11 +131,18 @@ def own_threads(section: RuntimeSection) -> int | None:
     return max(section.threads // int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)), 1)
 
 
-def shared(section: RuntimeSection, task: Callable[..., T], arguments: Mapping[str, Any], listeners: Sequence[Listener]) -> T:
-    """Do a task on as many ranks as a recipe asks for: in this process, among those that there are, or on some started for it.
+def shared(
+    section: RuntimeSection,
+    task: Callable[..., T],
+    arguments: Mapping[str, Any],
+    listeners: Sequence[Listener],
+) -> T:
+    """Do a task on as many ranks as a recipe asks for: in this process, among those that there are,
+    or on some started for it.
 
     Args:
-        task: a function of a module, called with `arguments` and `listeners`; these hear the first rank only.
+        task: a function of a module, called with `arguments` and `listeners`; these hear the first
+            rank only.
 
     Raises:
         KdError: of the task; with the rank in its message, where one rank failed alone.
@@ -175,7 +207,9 @@ def _on_cuda(section: RuntimeSection) -> bool:
 
 
 def _size() -> int:
-    """Processes that do this job: those of torch.distributed, or those that torchrun has started and that are yet to meet."""
+    """Processes that do this job: those of torch.distributed, or those that torchrun has started
+    and that are yet to meet.
+    """
     if Ranks.current().size > 1:
         return Ranks.current().size
     told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))

@@ -1,4 +1,6 @@
-"""Is this machine ready? Each check says what it found and, where something is missing, what to do."""
+"""Is this machine ready? Each check says what it found and, where something is missing, what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -40,40 +42,63 @@ def _versions() -> Iterator[Check]:
     yield Check(
         "versions",
         ok=True,
-        detail=f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision {version('torchvision')}",
+        detail=(
+            f"kd {__version__} · Python {python} · torch {torch.__version__} · torchvision "
+            f"{version('torchvision')}"
+        ),
     )
     yield Check(
         "cpu",
         ok=True,
-        detail=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads · {torch.backends.cpu.get_cpu_capability()}",
+        detail=(
+            f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads · "
+            f"{torch.backends.cpu.get_cpu_capability()}"
+        ),
     )
 
 
 def _devices() -> Iterator[Check]:
     if not torch.cuda.is_available():
-        yield Check("cuda", ok=None, detail="no CUDA device that torch can use: kd trains on the CPU")
+        yield Check(
+            "cuda", ok=None, detail="no CUDA device that torch can use: kd trains on the CPU"
+        )
         return
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         busy = free < 0.5 * total
         name = torch.cuda.get_device_name(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16"
-        detail = f"{name} · CUDA {torch.version.cuda} · {bf16} · {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        detail = (
+            f"{name} · CUDA {torch.version.cuda} · {bf16} · {free / 2**30:.0f} of "
+            f"{total / 2**30:.0f} GiB free"
+        )
         yield Check(
-            f"cuda:{index}", ok=None if busy else True, detail=detail, hint="another process holds most of its memory" if busy else None
+            f"cuda:{index}",
+            ok=None if busy else True,
+            detail=detail,
+            hint="another process holds most of its memory" if busy else None,
         )
 
 
 def _folders(data: Path, out: Path) -> Iterator[Check]:
     for name, folder, option in (("data", data, "KD_DATA_DIR"), ("runs", out, "--out")):
-        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        existing = next(
+            parent for parent in (folder, *folder.absolute().parents) if parent.exists()
+        )
         free = shutil.disk_usage(existing).free
         writable = _writable(existing)
         hint = None if writable else f"set {option} to a folder that you may write to"
         if writable and free < LITTLE_SPACE:
             hint = "little space is left"
-        detail = f"{folder} · {free / 2**30:.0f} GiB free · {'writable' if writable else 'not writable'}"
-        yield Check(f"{name} folder", ok=writable if free >= LITTLE_SPACE or not writable else None, detail=detail, hint=hint)
+        detail = (
+            f"{folder} · {free / 2**30:.0f} GiB free · {'writable' if writable else 'not writable'}"
+        )
+        yield Check(
+            f"{name} folder",
+            ok=writable if free >= LITTLE_SPACE or not writable else None,
+            detail=detail,
+            hint=hint,
+        )
 
 
 def _writable(folder: Path) -> bool:

@@ -38,14 +38,17 @@ def evaluate(
         gates: thresholds that every checkpoint must meet.
 
     Raises:
-        NotFound: a checkpoint or the data is not there. Incompatible: classes or images do not fit the data.
+        NotFound: a checkpoint or the data is not there. Incompatible: classes or images do not fit
+            the data.
     """
     runtime = Runtime(device, precision="fp32")
     bench = Bench(data=data, root=data_root, split=split, runtime=runtime)
     measured = [bench.measure(checkpoint) for checkpoint in checkpoints]
     labels = distinct_labels(measured)
     if save_logits_to is not None:
-        tensors = {f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)}
+        tensors = {
+            f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
+        }
         save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
     evaluations = tuple(_evaluation(item, split, per_class=per_class) for item in measured)
     asked, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
@@ -66,7 +69,9 @@ def _evaluation(item: Measured, split: SplitName, *, per_class: bool) -> Evaluat
         method=header.method,
         data=str(header.data.get("name", "")),
         measures=measure(item.logits, item.targets, split=split),
-        per_class=per_class_accuracy(item.logits, item.targets, header.class_names) if per_class else {},
+        per_class=per_class_accuracy(item.logits, item.targets, header.class_names)
+        if per_class
+        else {},
     )
 
 
@@ -74,7 +79,9 @@ def _pairs(measured: Sequence[Measured], labels: Sequence[str]) -> tuple[PairTes
     """McNemar's test for every two checkpoints that were measured on the same images."""
     pairs = []
     for (a, first), (b, second) in itertools.combinations(zip(labels, measured, strict=True), 2):
-        if first.targets.shape == second.targets.shape and torch.equal(first.targets, second.targets):
+        if first.targets.shape == second.targets.shape and torch.equal(
+            first.targets, second.targets
+        ):
             right, other = (item.logits.argmax(-1) == item.targets for item in (first, second))
             difference = float(other.double().mean() - right.double().mean())
             pairs.append(PairTest(a, b, difference, mcnemar(right, other)))

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdcli.core.types import Progress
-from kdcli.engine.events import EpochDone, StageDone, StageStarted, StateSaved, StepDone, StepsCaptured
+from kdcli.engine.events import (
+    EpochDone,
+    StageDone,
+    StageStarted,
+    StateSaved,
+    StepDone,
+    StepsCaptured,
+)
 from kdcli.results import TeacherSummary
 
 __all__ = [
@@ -33,7 +40,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything is built and checked; training begins next. What the first lines of a run's screen show."""
+    """Everything is built and checked; training begins next. What the first lines of a run's screen
+    show.
+    """
 
     command: Literal["train-teacher", "distill"]
     run: str
@@ -94,8 +103,9 @@ class CellDone:
 class SweepStarted:
     """Several runs of a sweep are about to go on at once.
 
-    cells: of the whole sweep. runs: what there is to do, the teachers among them counted. jobs: processes. threads: CPU threads of
-    each. device: "cpu" or "cuda:INDEX". pinned: whether each process keeps to cores of its own.
+    cells: of the whole sweep. runs: what there is to do, the teachers among them counted. jobs:
+    processes. threads: CPU threads of each. device: "cpu" or "cuda:INDEX". pinned: whether each
+    process keeps to cores of its own.
     """
 
     cells: int
@@ -129,7 +139,9 @@ class TeacherDone:
 
 @dataclass(frozen=True, slots=True)
 class StepRead:
-    """A minibatch of a run in another process went through: a StepDone whose values were read there, now and then."""
+    """A minibatch of a run in another process went through: a StepDone whose values were read
+    there, now and then.
+    """
 
     at: Progress
     batch: int
@@ -142,7 +154,9 @@ class StepRead:
 
 @dataclass(frozen=True, slots=True)
 class FromRun:
-    """What one of several runs at once says. id: of the cell, or of the teacher. number: of the cell, 0 for a teacher."""
+    """What one of several runs at once says. id: of the cell, or of the teacher. number: of the
+    cell, 0 for a teacher.
+    """
 
     id: str
     number: int
@@ -150,6 +164,15 @@ class FromRun:
     event: RunEvent
 
 
-RunEvent = StageStarted | StepsCaptured | StepDone | StepRead | EpochDone | StateSaved | StageDone | Prepared
+RunEvent = (
+    StageStarted
+    | StepsCaptured
+    | StepDone
+    | StepRead
+    | EpochDone
+    | StateSaved
+    | StageDone
+    | Prepared
+)
 Event = RunEvent | CellStarted | CellDone | SweepStarted | TeacherStarted | TeacherDone | FromRun
 Listener = Callable[[Event], None]

@@ -1,6 +1,8 @@
-"""What lies behind a gap: the explanations of one teacher and of one pair, from what one pass of each network gave.
+"""What lies behind a gap: the explanations of one teacher and of one pair, from what one pass of
+each network gave.
 
-No part can take the others with it: one that the data or a network do not allow is left out, and a warning says why.
+No part can take the others with it: one that the data or a network do not allow is left out, and a
+warning says why.
 """
 
 from __future__ import annotations
@@ -21,23 +23,54 @@ from kdcli.analysis.hypothesis import hypothesis
 from kdcli.analysis.rescaling import distance_ranks, rescaling
 from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import SimilarityAccumulator
-from kdcli.comparisons import CapacityGap, CorrelationDifference, Cost, DistanceRanks, GradientRescaling, PairExplanation, StageCka
+from kdcli.comparisons import (
+    CapacityGap,
+    CorrelationDifference,
+    Cost,
+    DistanceRanks,
+    GradientRescaling,
+    PairExplanation,
+    StageCka,
+)
 from kdcli.core import random
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import ClassProjection, ClassRelations, Embedding, SimilarityAt, TeacherExplanation
+from kdcli.explanations import (
+    ClassProjection,
+    ClassRelations,
+    Embedding,
+    SimilarityAt,
+    TeacherExplanation,
+)
 from kdcli.intervals import Estimate
 from kdcli.jobs.measured import Measured
 from kdcli.models.cost import macs
 
-PROFILE = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0)  # of a teacher alone: paper 001's temperatures, and the low ones between
-SIMILARITY = (1.0, 4.0, 9.0)  # where networks are used, where distillation usually is, and where paper 001 judges
+# of a teacher alone: paper 001's temperatures, and the low ones between
+PROFILE = (
+    1.0,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    9.0,
+    12.0,
+    15.0,
+    20.0,
+)
+# where networks are used, where distillation usually is, and where paper 001 judges
+SIMILARITY = (
+    1.0,
+    4.0,
+    9.0,
+)
 JUDGED_AT = 9.0
 RELATIONS = (1.0, 4.0)  # paper 002's low and higher temperature
 TOP_SHARE = 10  # paper 002's largest tenth of the classes, from twice as many on
 MATRIX_CLASSES = 256  # above this, matrices of K^2 entries are summed up and not kept
-CKA_BATCH = 512  # samples of an unbiased minibatch; smaller where there are few, for an interval takes several
+# samples of an unbiased minibatch; smaller where there are few, for an interval takes several
+CKA_BATCH = 512
 REPEATS, WARM_UP = 30, 5  # of a latency
 
 T = TypeVar("T")
@@ -94,7 +127,10 @@ class Side:
             Incompatible: the network has no such place.
         """
         if "pooled" not in self.item.features:
-            raise Incompatible(f"{self.label} ({self.item.header.architecture}) has no tap 'pooled': no one vector feeds its last layer")
+            raise Incompatible(
+                f"{self.label} ({self.item.header.architecture}) has no tap 'pooled': no one "
+                "vector feeds its last layer"
+            )
         return self.item.features["pooled"]
 
     @property
@@ -106,7 +142,10 @@ class Side:
         """
         assert self.features is not None
         layer = self.item.network.head
-        return Head(layer.weight.detach().float().cpu(), None if layer.bias is None else layer.bias.detach().float().cpu())
+        return Head(
+            layer.weight.detach().float().cpu(),
+            None if layer.bias is None else layer.bias.detach().float().cpu(),
+        )
 
     @property
     def linear_head(self) -> Head:
@@ -117,16 +156,26 @@ class Side:
         """
         head, rows = self.head, slice(0, 64)
         expected = torch.nn.functional.linear(self.features[rows], head.weight, head.bias)
-        if not torch.allclose(expected, self.logits[rows], rtol=1e-3, atol=1e-3 * float(self.logits[rows].abs().max())):
-            raise Incompatible(f"logits of {self.label} are not its features times the weights of its last layer")
+        if not torch.allclose(
+            expected, self.logits[rows], rtol=1e-3, atol=1e-3 * float(self.logits[rows].abs().max())
+        ):
+            raise Incompatible(
+                f"logits of {self.label} are not its features times the weights of its last layer"
+            )
         return head
 
 
 def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
-    """Which taps of a network an explanation reads: the vector before the head, and every stage where it goes deep."""
+    """Which taps of a network an explanation reads: the vector before the head, and every stage
+    where it goes deep.
+    """
 
     def wanted(network: Network) -> tuple[str, ...]:
-        stages = [tap for tap in network.taps if tap.startswith("stage") and "." not in tap] if deep else []
+        stages = (
+            [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
+            if deep
+            else []
+        )
         return (*stages, *(tap for tap in ("pooled",) if tap in network.taps))
 
     return wanted
@@ -134,13 +183,19 @@ def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
 
 def class_names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
     """The data's, or numbers where they are not one for each column of logits [n,K]."""
-    return info.class_names if len(info.class_names) == logits.shape[1] else tuple(map(str, range(logits.shape[1])))
+    return (
+        info.class_names
+        if len(info.class_names) == logits.shape[1]
+        else tuple(map(str, range(logits.shape[1])))
+    )
 
 
-# ---- the teacher alone -----------------------------------------------------------------------------------------------
+# ---- the teacher alone ---------------------------------------------------------------------------
 
 
-def explain_teacher(teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, bootstrap: int) -> TeacherExplanation:
+def explain_teacher(
+    teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, bootstrap: int
+) -> TeacherExplanation:
     """Everything that is said of one network without a student.
 
     Args:
@@ -157,9 +212,17 @@ def explain_teacher(teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, 
     found = TeacherExplanation(
         similarity=labels,
         hypothesis=hypothesis(judged) if judged else None,
-        relations=parts.attempt("class relations", name, lambda: _relations(teacher, info, parts, label)),
-        projection=None if response is None else parts.attempt("projection", name, lambda: _projection(teacher, info, response)),
-        calibration=parts.attempt("calibration", name, lambda: cross_fitted(teacher.logits, y, bootstrap=bootstrap, label=label)),
+        relations=parts.attempt(
+            "class relations", name, lambda: _relations(teacher, info, parts, label)
+        ),
+        projection=None
+        if response is None
+        else parts.attempt("projection", name, lambda: _projection(teacher, info, response)),
+        calibration=parts.attempt(
+            "calibration",
+            name,
+            lambda: cross_fitted(teacher.logits, y, bootstrap=bootstrap, label=label),
+        ),
     )
     if not deep:
         return found
@@ -168,26 +231,40 @@ def explain_teacher(teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, 
         found,
         tsne=picture if picture and picture.kind == "tsne" else None,
         pca=picture if picture and picture.kind == "pca" else None,
-        silhouette=parts.attempt("silhouette", name, lambda: silhouette(teacher.features, y, classes=teacher.logits.shape[1], label=label)),
+        silhouette=parts.attempt(
+            "silhouette",
+            name,
+            lambda: silhouette(teacher.features, y, classes=teacher.logits.shape[1], label=label),
+        ),
     )
 
 
-def _similarity(teacher: Side, info: DataInfo, label: str) -> tuple[tuple[SimilarityAt, ...], Tensor]:
+def _similarity(
+    teacher: Side, info: DataInfo, label: str
+) -> tuple[tuple[SimilarityAt, ...], Tensor]:
     """The labels, and the mean response [K,K] at temperature 1."""
     v, y = teacher.logits, teacher.item.targets
-    accumulator = SimilarityAccumulator(v.shape[1], SIMILARITY, label=label, class_names=class_names(info, v))
+    accumulator = SimilarityAccumulator(
+        v.shape[1], SIMILARITY, label=label, class_names=class_names(info, v)
+    )
     accumulator.add(v, y)
     accumulator.add_again(v, y)
     return accumulator.result(), accumulator.mean_response(1.0)
 
 
 def _relations(teacher: Side, info: DataInfo, parts: Parts, label: str) -> ClassRelations:
-    """Correlations of the answers, and the cosines of the last layer's weights where there is one."""
+    """Correlations of the answers, and the cosines of the last layer's weights where there is
+    one.
+    """
     v = teacher.logits
     classes = v.shape[1]
-    correlations = [CorrelationAccumulator(classes, temperature, label=label) for temperature in RELATIONS]
+    correlations = [
+        CorrelationAccumulator(classes, temperature, label=label) for temperature in RELATIONS
+    ]
     if classes >= 2 * TOP_SHARE:
-        correlations.append(CorrelationAccumulator(classes, RELATIONS[-1], top_k=classes // TOP_SHARE, label=label))
+        correlations.append(
+            CorrelationAccumulator(classes, RELATIONS[-1], top_k=classes // TOP_SHARE, label=label)
+        )
     for each in correlations:
         each.add(v)
     head = parts.attempt("cosines of the weights", teacher.label, lambda: teacher.head)
@@ -204,14 +281,22 @@ def _keeps(parts: Parts, classes: int) -> bool:
     """Whether matrices are kept; a note where they are not."""
     if classes > MATRIX_CLASSES:
         parts.warnings.append(
-            f"matrices of {classes} classes are not kept or drawn, only the numbers that sum them up: that is done up to {MATRIX_CLASSES} classes"
+            f"matrices of {classes} classes are not kept or drawn, only the numbers that sum "
+            f"them up: that is done up to {MATRIX_CLASSES} classes"
         )
     return classes <= MATRIX_CLASSES
 
 
 def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProjection:
     classes, why = choose_classes(response, class_names(info, teacher.logits))
-    return project(teacher.features, teacher.item.targets, teacher.head.weight, classes, chosen=why, label=f"teacher {teacher.label}")
+    return project(
+        teacher.features,
+        teacher.item.targets,
+        teacher.head.weight,
+        classes,
+        chosen=why,
+        label=f"teacher {teacher.label}",
+    )
 
 
 def _embedding(teacher: Side, label: str) -> Embedding:
@@ -222,11 +307,18 @@ def _embedding(teacher: Side, label: str) -> Embedding:
         return pca(teacher.features, teacher.item.targets, label=label)
 
 
-# ---- a pair ----------------------------------------------------------------------------------------------------------
+# ---- a pair --------------------------------------------------------------------------------------
 
 
 def explain_pair(
-    teacher: Side, student: Side, parts: Parts, *, deep: bool, bootstrap: int, costs: tuple[Cost, Cost], device: str = "cpu"
+    teacher: Side,
+    student: Side,
+    parts: Parts,
+    *,
+    deep: bool,
+    bootstrap: int,
+    costs: tuple[Cost, Cost],
+    device: str = "cpu",
 ) -> PairExplanation:
     """Everything that is said of one student beside its teacher.
 
@@ -239,15 +331,24 @@ def explain_pair(
         device: where latencies were measured.
     """
     name, y = student.label, student.item.targets
-    factors = parts.attempt("gradient rescaling", name, lambda: _rescaling(teacher, student, bootstrap))
+    factors = parts.attempt(
+        "gradient rescaling", name, lambda: _rescaling(teacher, student, bootstrap)
+    )
     return PairExplanation(
         student=name,
         rescaling=() if factors is None else (factors,),
-        distance_ranks=parts.attempt("nearness of wrong classes", name, lambda: _ranks(teacher, student, bootstrap)),
-        differences=parts.attempt("correlation difference", name, lambda: _differences(teacher, student, parts)) or (),
+        distance_ranks=parts.attempt(
+            "nearness of wrong classes", name, lambda: _ranks(teacher, student, bootstrap)
+        ),
+        differences=parts.attempt(
+            "correlation difference", name, lambda: _differences(teacher, student, parts)
+        )
+        or (),
         cka=parts.attempt("CKA", name, lambda: _cka(teacher, student)) if deep else None,
         calibration=parts.attempt(
-            "calibration", name, lambda: cross_fitted(student.logits, y, bootstrap=bootstrap, label=f"student {name}")
+            "calibration",
+            name,
+            lambda: cross_fitted(student.logits, y, bootstrap=bootstrap, label=f"student {name}"),
         ),
         capacity=capacity_gap(*costs, device=device),
     )
@@ -258,28 +359,51 @@ def _called(teacher: Side, student: Side) -> dict[str, Any]:
 
 
 def _rescaling(teacher: Side, student: Side, bootstrap: int) -> GradientRescaling:
-    """With the temperature and the weights that the student was trained with, where its method has some."""
+    """With the temperature and the weights that the student was trained with, where its method has
+    some.
+    """
     options: Any = {
         key: value
         for key, value in student.item.header.method_options.items()
-        if key in {"temperature", "weight", "ce_weight", "t_squared"} and isinstance(value, bool | int | float)
+        if key in {"temperature", "weight", "ce_weight", "t_squared"}
+        and isinstance(value, bool | int | float)
     }
     settings = {"temperature": 4.0, **options}
     called = _called(teacher, student)
-    return rescaling(student.logits, teacher.logits, student.item.targets, bootstrap=bootstrap, **settings, **called)
+    return rescaling(
+        student.logits,
+        teacher.logits,
+        student.item.targets,
+        bootstrap=bootstrap,
+        **settings,
+        **called,
+    )
 
 
 def _ranks(teacher: Side, student: Side, bootstrap: int) -> DistanceRanks:
     head = student.linear_head
     called = _called(teacher, student)
     return distance_ranks(
-        student.features, head.weight, teacher.logits, student.item.targets, head_bias=head.bias, bootstrap=bootstrap, **called
+        student.features,
+        head.weight,
+        teacher.logits,
+        student.item.targets,
+        head_bias=head.bias,
+        bootstrap=bootstrap,
+        **called,
     )
 
 
 def _differences(teacher: Side, student: Side, parts: Parts) -> tuple[CorrelationDifference, ...]:
-    """By class means, as they are and standardised, and by Pearson's correlation. Matrices of the first only: it is the figure's."""
-    called, z, v, y = _called(teacher, student), student.logits, teacher.logits, student.item.targets
+    """By class means, as they are and standardised, and by Pearson's correlation. Matrices of the
+    first only: it is the figure's.
+    """
+    called, z, v, y = (
+        _called(teacher, student),
+        student.logits,
+        teacher.logits,
+        student.item.targets,
+    )
     small = _keeps(parts, v.shape[1])
     return (
         correlation_difference(z, v, y, matrices=small, **called),
@@ -299,16 +423,24 @@ def _cka(teacher: Side, student: Side) -> StageCka:
     return found.result()
 
 
-# ---- what they cost --------------------------------------------------------------------------------------------------
+# ---- what they cost ------------------------------------------------------------------------------
 
 
 def cost(item: Measured, image: Tensor, *, timed: bool) -> Cost:
-    """Parameters and multiply-accumulates of a network, counted over an image [1,...], and how long it takes for that image."""
+    """Parameters and multiply-accumulates of a network, counted over an image [1,...], and how long
+    it takes for that image.
+    """
+    # somebody's own network may do what cannot be counted
     try:
         operations = macs(item.network, item.header.input_shape, image)
-    except (RuntimeError, NotImplementedError):  # somebody's own network may do what cannot be counted
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ):
         operations = None
-    return Cost(parameter_count(item.network), operations, latency(item.network, image) if timed else None)
+    return Cost(
+        parameter_count(item.network), operations, latency(item.network, image) if timed else None
+    )
 
 
 def latency(network: Network, image: Tensor) -> Estimate:
@@ -323,7 +455,10 @@ def latency(network: Network, image: Tensor) -> Estimate:
             wait()
             if number >= WARM_UP:
                 seconds.append(time.perf_counter() - start)
-    quartiles = torch.quantile(torch.tensor(seconds, dtype=torch.float64), torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64))
+    quartiles = torch.quantile(
+        torch.tensor(seconds, dtype=torch.float64),
+        torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64),
+    )
     low, middle, high = quartiles.tolist()
     return Estimate(middle, low, high)
 

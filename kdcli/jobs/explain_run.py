@@ -1,4 +1,5 @@
-"""The explanations that a run's page shows, from what is at hand when it ends: one more pass over the test images, for features.
+"""The explanations that a run's page shows, from what is at hand when it ends: one more pass over
+the test images, for features.
 
 `kd analyze-gap` says the same of any networks, at full precision and, if asked, at more length.
 """
@@ -23,15 +24,19 @@ from kdcli.jobs.explain import Parts, Side, cost, explain_pair, explain_teacher
 from kdcli.jobs.measured import Measured
 from kdcli.results import GapReport
 
-RESAMPLES = 200  # behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap takes
-FEATURE_BYTES = 2**28  # of one network's features: where they would be more, what needs them is left to kd analyze-gap
+# behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
+# takes
+RESAMPLES = 200
+# of one network's features: where they would be more, what needs them is left to kd analyze-gap
+FEATURE_BYTES = 2**28
 DIGITS = 4  # of matrices and points, which are only drawn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """A network that was measured. logits: [n,K]. ask: how to put a batch to it, with the taps that are wanted. alone: False where
-    several teachers answered as one, which have no features and no last layer in common.
+    """A network that was measured. logits: [n,K]. ask: how to put a batch to it, with the taps that
+    are wanted. alone: False where several teachers answered as one, which have no features and no
+    last layer in common.
     """
 
     label: str
@@ -42,29 +47,40 @@ class Answered:
     alone: bool = True
 
 
-def explained(job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor) -> GapReport:
-    """A run's GapReport with what explains it, or as it was, with a warning: what is said about a run never costs the run.
+def explained(
+    job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor
+) -> GapReport:
+    """A run's GapReport with what explains it, or as it was, with a warning: what is said about a
+    run never costs the run.
 
     Args:
-        report: of this teacher, or reference, and of this student; or of the run's own network as a teacher, and of no student.
+        report: of this teacher, or reference, and of this student; or of the run's own network as a
+            teacher, and of no student.
         targets: of the test images, [n].
     """
     try:
         return _explained(job, report, teacher, student, targets)
     except Exception as error:  # noqa: BLE001  weights that took days are not saved yet, and somebody's own network may do anything
-        return replace(report, warnings=(f"the explanations are left out: {type(error).__name__}: {error}",))
+        return replace(
+            report, warnings=(f"the explanations are left out: {type(error).__name__}: {error}",)
+        )
 
 
-def _explained(job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor) -> GapReport:
+def _explained(
+    job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor
+) -> GapReport:
     parts = Parts()
-    with torch.compiler.set_stance("force_eager"):  # taps are asked of a compiled network here alone: nothing to compile for
+    # taps are asked of a compiled network here alone: nothing to compile for
+    with torch.compiler.set_stance("force_eager"):
         first = _side(job, teacher, targets)
         found = explain_teacher(first, job.feed.info, parts, deep=False, bootstrap=RESAMPLES)
         pairs = () if student is None else (_pair(job, first, _side(job, student, targets), parts),)
     return replace(
         report,
         explanation=_drawn(found),
-        explanations=tuple(replace(pair, differences=tuple(map(_thinned, pair.differences))) for pair in pairs),
+        explanations=tuple(
+            replace(pair, differences=tuple(map(_thinned, pair.differences))) for pair in pairs
+        ),
         warnings=tuple(dict.fromkeys(_notes(parts, teacher))),
     )
 
@@ -72,18 +88,36 @@ def _explained(job: Job, report: GapReport, teacher: Answered, student: Answered
 def _notes(parts: Parts, teacher: Answered) -> list[str]:
     if teacher.alone:
         return parts.warnings
-    without = f"{teacher.label}: no features and no last layer in common, so that what needs those is left out"
+    without = (
+        f"{teacher.label}: no features and no last layer in common, so that what needs those is "
+        "left out"
+    )
     return [without, *(note for note in parts.warnings if "no tap 'pooled'" not in note)]
 
 
 def _side(job: Job, answered: Answered, targets: Tensor) -> Side:
     features = {}
     tap = answered.network.taps.get("pooled")
-    if answered.alone and tap is not None and 4 * tap.channels * job.feed.size("test") <= FEATURE_BYTES:
+    if (
+        answered.alone
+        and tap is not None
+        and 4 * tap.channels * job.feed.size("test") <= FEATURE_BYTES
+    ):
         with evaluating(answered.network):
-            read = collect(lambda batch: answered.ask(job.runtime.place(batch), ("pooled",)).taps["pooled"], job.feed.split("test"))
+            read = collect(
+                lambda batch: answered.ask(job.runtime.place(batch), ("pooled",)).taps["pooled"],
+                job.feed.split("test"),
+            )
         features = {"pooled": read[0].flatten(1)}
-    measured = Measured(Path(), answered.label, answered.header, answered.network, answered.logits, targets, features)
+    measured = Measured(
+        Path(),
+        answered.label,
+        answered.header,
+        answered.network,
+        answered.logits,
+        targets,
+        features,
+    )
     return Side(answered.label, measured)
 
 
@@ -94,15 +128,23 @@ def _pair(job: Job, teacher: Side, student: Side, parts: Parts) -> PairExplanati
         return explain_pair(teacher, student, parts, deep=False, bootstrap=RESAMPLES, costs=costs)
 
 
-# ---- what is only drawn needs few digits -----------------------------------------------------------------------------
+# ---- what is only drawn needs few digits ---------------------------------------------------------
 
 
 def _drawn(found: TeacherExplanation) -> TeacherExplanation:
     relations, projection = found.relations, found.projection
     if relations:
-        relations = replace(relations, matrices=tuple(replace(each, values=_rounded(each.values)) for each in relations.matrices))
+        relations = replace(
+            relations,
+            matrices=tuple(
+                replace(each, values=_rounded(each.values)) for each in relations.matrices
+            ),
+        )
     if projection:
-        x, y = (tuple(round(value, DIGITS) for value in values) for values in (projection.points.x, projection.points.y))
+        x, y = (
+            tuple(round(value, DIGITS) for value in values)
+            for values in (projection.points.x, projection.points.y)
+        )
         projection = replace(projection, points=replace(projection.points, x=x, y=y))
     return replace(found, relations=relations, projection=projection)
 
@@ -112,4 +154,8 @@ def _thinned(found: CorrelationDifference) -> CorrelationDifference:
 
 
 def _rounded(matrix: Matrix | None) -> Matrix | None:
-    return None if matrix is None else tuple(tuple(round(value, DIGITS) for value in row) for row in matrix)
+    return (
+        None
+        if matrix is None
+        else tuple(tuple(round(value, DIGITS) for value in row) for row in matrix)
+    )

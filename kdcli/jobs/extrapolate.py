@@ -10,7 +10,14 @@ from kdcli.header import KEPT_FOLDER, MODEL_FILE
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
 from kdcli.jobs.rehearsal import EPOCHS, Rehearsed, RehearsedStage
-from kdcli.plans import Plan, PlannedChoice, PlannedNetwork, PlannedSeconds, PlannedStage, PlannedTable
+from kdcli.plans import (
+    Plan,
+    PlannedChoice,
+    PlannedNetwork,
+    PlannedSeconds,
+    PlannedStage,
+    PlannedTable,
+)
 from kdcli.recipe.source import recipe_hash
 
 _BY_EPOCH = ("metrics.jsonl", "log.txt")  # files of a run that grow with its epochs
@@ -32,17 +39,27 @@ def extrapolate(
         job, rehearsed: the run, and what came of its rehearsal.
         first: plans of teachers that are trained before it.
         start: seconds until its rehearsal began.
-        importing: seconds of what the rehearsal's first step found imported, and the run's will not.
+        importing: seconds of what the rehearsal's first step found imported, and the run's will
+            not.
     """
     recipe, feed = job.recipe, job.feed
     lasting = [stage.epochs or recipe.train.epochs for stage in rehearsed.stages]
     asked = list(asked_shares(job.stored, lasting))
-    stages = [_stage(job, rehearsed, *of) for of in zip(rehearsed.stages, lasting, asked, strict=True)]
-    parts = _seconds(rehearsed, stages, start=start, teachers=sum(plan.seconds for plan in first), importing=importing)
+    stages = [
+        _stage(job, rehearsed, *of) for of in zip(rehearsed.stages, lasting, asked, strict=True)
+    ]
+    parts = _seconds(
+        rehearsed,
+        stages,
+        start=start,
+        teachers=sum(plan.seconds for plan in first),
+        importing=importing,
+    )
     tables = tuple(_tables(job.stored, networks))
     memory = rehearsed.result.peak_memory_mib
     if memory is not None and job.runtime.device.type == "cpu":
-        memory += sum(table.bytes for table in tables) / 2**20  # a file that is looked up in is mapped into the process
+        # a file that is looked up in is mapped into the process
+        memory += sum(table.bytes for table in tables) / 2**20
     images = sum(lasting) * feed.info.num_train
     return Plan(
         command=recipe.KIND,
@@ -71,13 +88,15 @@ def extrapolate(
     )
 
 
-# ---- time ------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------
 
 
 def asked_shares(stored: Sequence[Stored], lasting: Sequence[int]) -> Iterator[float]:
-    """For each stage the share of its images whose answers a teacher has to compute, 1 where none are stored.
+    """For each stage the share of its images whose answers a teacher has to compute, 1 where none
+    are stored.
 
-    An image shows one of its views in each epoch, the same ones in each stage: what one has stored, the next looks up.
+    An image shows one of its views in each epoch, the same ones in each stage: what one has stored,
+    the next looks up.
 
     Args:
         stored: what was chosen for each teacher. lasting: epochs of each stage.
@@ -112,7 +131,9 @@ class _Stage:
     upkeep: float
 
 
-def _stage(job: Job, rehearsed: Rehearsed, stage: RehearsedStage, epochs: int, asked: float) -> _Stage:
+def _stage(
+    job: Job, rehearsed: Rehearsed, stage: RehearsedStage, epochs: int, asked: float
+) -> _Stage:
     first, second, third = stage.passes
     new, known = first.each(), [*second.each(), *third.each()]
     stored = any(item.teacher is not None for item in job.stored)
@@ -125,28 +146,39 @@ def _stage(job: Job, rehearsed: Rehearsed, stage: RehearsedStage, epochs: int, a
     return _Stage(
         PlannedStage(stage.name, epochs, job.feed.train_batches, step, asked, computed, looked_up),
         first_steps=max(stage.seconds - usual, 0.0),
-        training=epochs * min(job.feed.info.num_train / job.recipe.train.batch_size, job.feed.train_batches) * step,
+        training=epochs
+        * min(job.feed.info.num_train / job.recipe.train.batch_size, job.feed.train_batches)
+        * step,
         evaluation=epochs * evaluation,
         probes=epochs * stage.probe,
         upkeep=epochs * max(between - stage.evaluation - stage.probe, 0.0),
     )
 
 
-def _seconds(rehearsed: Rehearsed, stages: Sequence[_Stage], *, start: float, teachers: float, importing: float) -> PlannedSeconds:
+def _seconds(
+    rehearsed: Rehearsed,
+    stages: Sequence[_Stage],
+    *,
+    start: float,
+    teachers: float,
+    importing: float,
+) -> PlannedSeconds:
     test, val = (1 + rehearsed.feed.left_out(name) for name in ("test", "val"))
     return PlannedSeconds(
         start=start + rehearsed.preparing,
         teachers=teachers,
         first_steps=importing + sum(stage.first_steps for stage in stages),
         training=sum(stage.training for stage in stages),
-        evaluation=sum(stage.evaluation for stage in stages) + test * rehearsed.testing + val * rehearsed.validating,
+        evaluation=sum(stage.evaluation for stage in stages)
+        + test * rehearsed.testing
+        + val * rehearsed.validating,
         probes=sum(stage.probes for stage in stages),
         upkeep=sum(stage.upkeep for stage in stages),
         report=test * max(rehearsed.analysing, 0.0) + rehearsed.writing,
     )
 
 
-# ---- files, and what is chosen ---------------------------------------------------------------------------------------
+# ---- files, and what is chosen -------------------------------------------------------------------
 
 
 def _tables(stored: Sequence[Stored], networks: Sequence[PlannedNetwork]) -> Iterator[PlannedTable]:
@@ -160,21 +192,37 @@ def _tables(stored: Sequence[Stored], networks: Sequence[PlannedNetwork]) -> Ite
 
 def _run_bytes(rehearsed: Rehearsed, epochs: int, keep_every: int | None) -> int:
     run = rehearsed.run
-    sizes = {path: path.stat().st_size for path in run.rglob("*") if path.is_file() and path.parent.name != KEPT_FOLDER}
+    sizes = {
+        path: path.stat().st_size
+        for path in run.rglob("*")
+        if path.is_file() and path.parent.name != KEPT_FOLDER
+    }
     growing = sum(sizes[run / name] for name in _BY_EPOCH) / (EPOCHS * len(rehearsed.stages))
     kept = epochs // keep_every if keep_every else 0
-    return round(sum(sizes.values()) + growing * (epochs - EPOCHS * len(rehearsed.stages)) + kept * sizes[run / MODEL_FILE])
+    return round(
+        sum(sizes.values())
+        + growing * (epochs - EPOCHS * len(rehearsed.stages))
+        + kept * sizes[run / MODEL_FILE]
+    )
 
 
 def _choices(job: Job) -> Iterator[PlannedChoice]:
     runtime = job.runtime
     yield PlannedChoice("device", runtime.device_choice.value, runtime.device_choice.reason)
-    yield PlannedChoice("precision", runtime.precision_choice.value, runtime.precision_choice.reason)
+    yield PlannedChoice(
+        "precision", runtime.precision_choice.value, runtime.precision_choice.reason
+    )
     if job.teachers:
-        yield PlannedChoice("teacher_precision", runtime.teacher_choice.value, runtime.teacher_choice.reason)
-        yield PlannedChoice("teacher_batch", runtime.teacher_batch_choice.value, runtime.teacher_batch_choice.reason)
+        yield PlannedChoice(
+            "teacher_precision", runtime.teacher_choice.value, runtime.teacher_choice.reason
+        )
+        yield PlannedChoice(
+            "teacher_batch", runtime.teacher_batch_choice.value, runtime.teacher_batch_choice.reason
+        )
     yield PlannedChoice("compile", runtime.compile_choice.value, runtime.compile_choice.reason)
     if runtime.device.type == "cuda":
         yield PlannedChoice("graphs", runtime.graphs_choice.value, runtime.graphs_choice.reason)
     for loaded, item in zip(job.teachers, job.stored, strict=True):
-        yield PlannedChoice("stored_logits", item.choice.value, item.choice.reason, loaded.architecture)
+        yield PlannedChoice(
+            "stored_logits", item.choice.value, item.choice.reason, loaded.architecture
+        )

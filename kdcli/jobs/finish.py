@@ -25,7 +25,15 @@ from kdcli.jobs.explain_run import Answered, explained
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.restricted import missing_classes
 from kdcli.recipe.running import GatesSection
-from kdcli.results import Excluded, GapAt, GapReport, GateResult, Measures, RunAnalysis, TeacherSummary
+from kdcli.results import (
+    Excluded,
+    GapAt,
+    GapReport,
+    GateResult,
+    Measures,
+    RunAnalysis,
+    TeacherSummary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,9 @@ def architecture(network: Network) -> str:
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
     """Logits [n,K] and targets [n] of a network over a split, float32, on the CPU."""
     with evaluating(network):
-        return collect(lambda batch: network(job.runtime.place(batch).x).logits, job.feed.split(split))
+        return collect(
+            lambda batch: network(job.runtime.place(batch).x).logits, job.feed.split(split)
+        )
 
 
 def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -62,12 +72,16 @@ def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor
 
 
 def validation(job: Job) -> Callable[[Network], Measures | None]:
-    """What the trainer calls after each epoch: measures on the held-out split, or None where nothing is held out."""
+    """What the trainer calls after each epoch: measures on the held-out split, or None where
+    nothing is held out.
+    """
 
     def evaluate(network: Network) -> Measures | None:
         if job.feed.size("val") == 0:
             return None
-        return measure(*network_logits(job, network, "val"), split="val", selected=job.recipe.train.select)
+        return measure(
+            *network_logits(job, network, "val"), split="val", selected=job.recipe.train.select
+        )
 
     return evaluate
 
@@ -85,17 +99,26 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
     curve = reliability(logits, targets)
     answers = _answers(job, targets)
     by_class = per_class_accuracy(logits, targets, names)
-    missing = excluded(logits, targets, missing_classes(job.feed.info), names, answers.logits if answers else None)
+    missing = excluded(
+        logits, targets, missing_classes(job.feed.info), names, answers.logits if answers else None
+    )
     if answers is None:
         analysis = RunAnalysis(
-            names, confusion(logits, targets, len(names)), {"network": curve}, _as_teacher(job, network, logits, targets, test)
+            names,
+            confusion(logits, targets, len(names)),
+            {"network": curve},
+            _as_teacher(job, network, logits, targets, test),
         )
-        return Outcome(test, validation(job)(network), (), None, None, (), analysis, by_class, missing)
+        return Outcome(
+            test, validation(job)(network), (), None, None, (), analysis, by_class, missing
+        )
     student = _student(job, network, label, logits, answers.logits, test)
     report = _compare(job, answers.response(), [student], targets, job.recipe.report.temperatures)
     gaps = _gaps(report)
     if _explains(job):
-        report = explained(job, report, answers.answered(job), _own(job, network, label, logits), targets)
+        report = explained(
+            job, report, answers.answered(job), _own(job, network, label, logits), targets
+        )
     curves = {"teacher": reliability(answers.logits, targets), "student": curve}
     return Outcome(
         test=test,
@@ -112,7 +135,9 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What the gap is measured to: each teacher's summary, and the logits and measures of them answering as one."""
+    """What the gap is measured to: each teacher's summary, and the logits and measures of them
+    answering as one.
+    """
 
     summaries: tuple[TeacherSummary, ...]
     logits: Tensor
@@ -121,7 +146,11 @@ class _Answers:
 
     @property
     def label(self) -> str:
-        return self.summaries[0].architecture if len(self.summaries) == 1 else f"mean of {len(self.summaries)} teachers"
+        return (
+            self.summaries[0].architecture
+            if len(self.summaries) == 1
+            else f"mean of {len(self.summaries)} teachers"
+        )
 
     def response(self) -> Responses:
         first = self.summaries[0]
@@ -140,9 +169,19 @@ class _Answers:
         """The same, as explanations need it."""
         teacher = self.first.teacher.live
         header = replace(
-            make_header(job, job.method.deployable(), None, ""), architecture=self.first.architecture, arguments={}, method_options={}
+            make_header(job, job.method.deployable(), None, ""),
+            architecture=self.first.architecture,
+            arguments={},
+            method_options={},
         )
-        return Answered(self.label, header, teacher.network, self.logits, teacher, alone=len(self.summaries) == 1)
+        return Answered(
+            self.label,
+            header,
+            teacher.network,
+            self.logits,
+            teacher,
+            alone=len(self.summaries) == 1,
+        )
 
 
 def _answers(job: Job, targets: Tensor) -> _Answers | None:
@@ -151,14 +190,18 @@ def _answers(job: Job, targets: Tensor) -> _Answers | None:
         return None
     each = [teacher_logits(job, item.teacher, "test")[0] for item in loaded]
     measured = [measure(logits, targets) for logits in each]
-    summaries = tuple(replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True))
+    summaries = tuple(
+        replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True)
+    )
     if len(each) == 1:
         return _Answers(summaries, each[0], measured[0], loaded[0])
     together = teacher_logits(job, job.answering, "test")[0]
     return _Answers(summaries, together, measure(together, targets), loaded[0])
 
 
-def _student(job: Job, network: Network, label: str, logits: Tensor, v: Tensor, test: Measures) -> Responses:
+def _student(
+    job: Job, network: Network, label: str, logits: Tensor, v: Tensor, test: Measures
+) -> Responses:
     with torch.no_grad():
         aligned = job.method.aligned(logits, v)
     return Responses(
@@ -178,11 +221,21 @@ def _explains(job: Job) -> bool:
 
 
 def _own(job: Job, network: Network, label: str, logits: Tensor) -> Answered:
-    return Answered(label, make_header(job, network, None, ""), network, logits, lambda batch, taps: network(batch.x, taps))
+    return Answered(
+        label,
+        make_header(job, network, None, ""),
+        network,
+        logits,
+        lambda batch, taps: network(batch.x, taps),
+    )
 
 
-def _as_teacher(job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures) -> GapReport | None:
-    """What the network would have to teach; None where nobody asked, or where it has learned from something else than labels."""
+def _as_teacher(
+    job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures
+) -> GapReport | None:
+    """What the network would have to teach; None where nobody asked, or where it has learned from
+    something else than labels.
+    """
     if not _explains(job) or job.recipe.KIND != "train-teacher":
         return None
     name = architecture(network)
@@ -200,7 +253,13 @@ def _as_teacher(job: Job, network: Network, logits: Tensor, targets: Tensor, tes
     return explained(job, report, _own(job, network, name, logits), None, targets)
 
 
-def _compare(job: Job, teacher: Responses, students: Sequence[Responses], targets: Tensor, temperatures: Sequence[float]) -> GapReport:
+def _compare(
+    job: Job,
+    teacher: Responses,
+    students: Sequence[Responses],
+    targets: Tensor,
+    temperatures: Sequence[float],
+) -> GapReport:
     return compare(
         teacher,
         students,
@@ -216,14 +275,20 @@ def _compare(job: Job, teacher: Responses, students: Sequence[Responses], target
 
 def _gaps(report: GapReport) -> tuple[GapAt, ...]:
     return tuple(
-        GapAt(at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned")
+        GapAt(
+            at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned"
+        )
         for pair in report.pairs
         for at in pair.at
     )
 
 
-def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None, *, subject: str = "") -> tuple[GateResult, ...]:
-    """The thresholds that were asked for, each with the value it met or missed. A gap gate without a teacher misses."""
+def check_gates(
+    gates: GatesSection, test: Measures, gap: GapAt | None, *, subject: str = ""
+) -> tuple[GateResult, ...]:
+    """The thresholds that were asked for, each with the value it met or missed. A gap gate without
+    a teacher misses.
+    """
     values: dict[str, tuple[float | None, bool]] = {
         "min_accuracy": (test.accuracy, True),
         "max_entropy_gap": (gap.entropy if gap else None, False),
@@ -239,7 +304,9 @@ def check_gates(gates: GatesSection, test: Measures, gap: GapAt | None, *, subje
     return tuple(results)
 
 
-def make_header(job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None) -> CheckpointHeader:
+def make_header(
+    job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None
+) -> CheckpointHeader:
     """The header that makes a checkpoint explain itself.
 
     Args:

@@ -1,4 +1,6 @@
-"""What a run will take and choose: its rehearsal, extrapolated. Nothing of it is left, neither under the runs nor in the caches."""
+"""What a run will take and choose: its rehearsal, extrapolated. Nothing of it is left, neither
+under the runs nor in the caches.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,17 @@ Tell = Callable[[str], None]
 _PATIENCE = 6.0  # seconds for all networks together to go through a split in a rehearsal
 
 
-def forecast(resolved: Resolved, *, out: Path, tell: Tell = lambda _text: None, spent: float = 0.0) -> Plan:
-    """Rehearse a recipe, and first those of its teachers that have not been trained, and say what they will take.
+def forecast(
+    resolved: Resolved, *, out: Path, tell: Tell = lambda _text: None, spent: float = 0.0
+) -> Plan:
+    """Rehearse a recipe, and first those of its teachers that have not been trained, and say what
+    they will take.
 
     Args:
         out: folder of the runs, where a teacher that is named by recipe is looked for.
         tell: told what is being tried.
-        spent: seconds that the run will have taken as well when it comes to where this begins: those of the imports.
+        spent: seconds that the run will have taken as well when it comes to where this begins:
+            those of the imports.
 
     Raises:
         KdError: as the run would.
@@ -56,25 +62,37 @@ class _Forecaster:
         self._trained: dict[str, Path] = {}
         self._elsewhere = 0.0  # seconds in the plans of teachers
 
-    def plan(self, resolved: Resolved, spent: float = 0.0, *, teaches: bool = False) -> tuple[Plan, Path]:
+    def plan(
+        self, resolved: Resolved, spent: float = 0.0, *, teaches: bool = False
+    ) -> tuple[Plan, Path]:
         """The plan, and the rehearsed run; with the files of a teacher, if it `teaches`."""
         recipe = resolved.recipe
         first: list[Plan] = []
         notes = list(resolved.notes)
         began, before = time.perf_counter(), self._elsewhere
-        job = assemble(recipe, lambda section: self._teacher(section, recipe, first, notes), rehearsal=self._folder / "tables")
+        job = assemble(
+            recipe,
+            lambda section: self._teacher(section, recipe, first, notes),
+            rehearsal=self._folder / "tables",
+        )
         networks = tuple(self._networks(job))
         start = spent + time.perf_counter() - began - (self._elsewhere - before)
         self._tell(f"trying some steps of {networks[-1].architecture}")
         share = networks[-1].macs / max(sum(network.macs for network in networks), 1)
         with self._code_compiled_elsewhere(job) as importing:
-            rehearsed = rehearse(job, resolved, self._folder / recipe_hash(recipe), patience=_PATIENCE * share)
+            rehearsed = rehearse(
+                job, resolved, self._folder / recipe_hash(recipe), patience=_PATIENCE * share
+            )
         if recipe.runtime.devices > 1:
             notes.append(f"planned for one device: runtime.devices is {recipe.runtime.devices}")
-        planned = extrapolate(job, rehearsed, networks, first, start=start, importing=importing[0], notes=tuple(notes))
+        planned = extrapolate(
+            job, rehearsed, networks, first, start=start, importing=importing[0], notes=tuple(notes)
+        )
         return planned, stand_in(job, rehearsed) if teaches else rehearsed.run
 
-    def _teacher(self, section: TeacherSection, student: Recipe, first: list[Plan], notes: list[str]) -> Path:
+    def _teacher(
+        self, section: TeacherSection, student: Recipe, first: list[Plan], notes: list[str]
+    ) -> Path:
         """The run of a teacher's recipe, or what stands in for it."""
         resolved, _ = teacher_recipe(section, student)
         digest = recipe_hash(resolved.recipe)
@@ -83,7 +101,16 @@ class _Forecaster:
             done = finished_runs(self._out).get(digest)
             if done is None:
                 stopped = rundir.unfinished_run(self._out, digest)
-                notes += [f"{stopped} was stopped: it goes on, and takes less than what is said of a whole run"] if stopped else []
+                notes += (
+                    [
+                        (
+                            f"{stopped} was stopped: it goes on, and takes less than what is "
+                            "said of a whole run"
+                        )
+                    ]
+                    if stopped
+                    else []
+                )
                 planned, done = self.plan(resolved, teaches=True)
                 first.append(planned)
                 self._elsewhere = before + time.perf_counter() - began
@@ -97,14 +124,25 @@ class _Forecaster:
             there = loaded.summary.checkpoint
             stands_in = there.startswith(str(self._folder))
             network = loaded.teacher.network
-            yield PlannedNetwork(role, loaded.architecture, parameter_count(network), _macs(job, network), "" if stands_in else there)
+            yield PlannedNetwork(
+                role,
+                loaded.architecture,
+                parameter_count(network),
+                _macs(job, network),
+                "" if stands_in else there,
+            )
         trained = job.method.deployable()
-        own: Literal["student", "model"] = "student" if isinstance(job.recipe, DistillRecipe) else "model"
-        yield PlannedNetwork(own, architecture(trained), parameter_count(trained), _macs(job, trained))
+        own: Literal["student", "model"] = (
+            "student" if isinstance(job.recipe, DistillRecipe) else "model"
+        )
+        yield PlannedNetwork(
+            own, architecture(trained), parameter_count(trained), _macs(job, trained)
+        )
 
     @contextmanager
     def _code_compiled_elsewhere(self, job: Job) -> Iterator[list[float]]:
-        """Where these networks have never been compiled, let the rehearsal leave it so: the run meets what the rehearsal has met.
+        """Where these networks have never been compiled, let the rehearsal leave it so: the run
+        meets what the rehearsal has met.
 
         Gives the seconds that this takes: imports, which otherwise the first step makes.
         """

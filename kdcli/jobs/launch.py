@@ -1,8 +1,9 @@
 """Ranks as processes of this machine: started by PyTorch, listened to, told to stop, and mourned.
 
-The launcher is none of them. It hears what the first rank has to say, passes it on to the listeners, and notices when a rank dies;
-so one process speaks, whatever becomes of the others. A rank is stopped by SIGTERM alone: Ctrl-C reaches every process of
-a terminal, and the launcher decides what it means.
+The launcher is none of them. It hears what the first rank has to say, passes it on to the
+listeners, and notices when a rank dies; so one process speaks, whatever becomes of the others. A
+rank is stopped by SIGTERM alone: Ctrl-C reaches every process of a terminal, and the launcher
+decides what it means.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has f
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a rank ended. error: what it raised, None if it did its work. trace: the traceback, for --debug."""
+    """How a rank ended. error: what it raised, None if it did its work. trace: the traceback, for
+    --debug.
+    """
 
     result: Any = None
     error: KdError | None = None
@@ -50,7 +53,12 @@ class _Trace(Exception):
     """The traceback of an error in another process."""
 
 
-def start(section: RuntimeSection, task: Callable[..., Any], arguments: Mapping[str, Any], listeners: Sequence[Listener]) -> Any:
+def start(
+    section: RuntimeSection,
+    task: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    listeners: Sequence[Listener],
+) -> Any:
     """Do a task on ranks that are started for it; returns what it returns on the first.
 
     Args and errors: see kdcli.jobs.devices.shared.
@@ -59,7 +67,10 @@ def start(section: RuntimeSection, task: Callable[..., Any], arguments: Mapping[
     threads = max((section.threads or torch.get_num_threads()) // count, 1)
     pipes = [multiprocessing.Pipe(duplex=False) for _ in range(count)]
     theirs = tuple(pipe[1] for pipe in pipes)
-    with tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder, StopRequest("") as stop:
+    with (
+        tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder,
+        StopRequest("") as stop,
+    ):
         with _signals_for_the_launcher():
             given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
             context = multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
@@ -72,7 +83,9 @@ def start(section: RuntimeSection, task: Callable[..., Any], arguments: Mapping[
 
 @contextlib.contextmanager
 def _signals_for_the_launcher() -> Iterator[None]:
-    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a child and all its threads."""
+    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
+    child and all its threads.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -83,7 +96,12 @@ def _signals_for_the_launcher() -> Iterator[None]:
 class _Watch:
     """What the launcher does until the last rank has ended."""
 
-    def __init__(self, processes: Sequence[SpawnProcess], lines: Sequence[Connection], listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self,
+        processes: Sequence[SpawnProcess],
+        lines: Sequence[Connection],
+        listeners: Sequence[Listener],
+    ) -> None:
         self._processes = processes
         self._lines = dict(zip(lines, range(len(lines)), strict=True))
         self._listeners = listeners
@@ -92,10 +110,15 @@ class _Watch:
         self._run: str | None = None
 
     def until_the_end(self, stop: StopRequest) -> Any:
-        """The result of the first rank, or the error that ended the job. No process is left behind."""
+        """The result of the first rank, or the error that ended the job. No process is left
+        behind.
+        """
         told, deadline = False, float("inf")
         try:
-            while any(process.is_alive() for process in self._processes) and time.monotonic() < deadline:
+            while (
+                any(process.is_alive() for process in self._processes)
+                and time.monotonic() < deadline
+            ):
                 self._hear(_TURN_SECONDS)
                 if stop.received and not told:
                     told = True
@@ -133,33 +156,56 @@ class _Watch:
     def _trouble(self) -> bool:
         """Whether a rank has failed."""
         ended = {rank: process.exitcode for rank, process in enumerate(self._processes)}
-        self._died |= {rank: code for rank, code in ended.items() if code and rank not in self._outcomes}
-        return bool(self._died) or any(outcome.error is not None for outcome in self._outcomes.values())
+        self._died |= {
+            rank: code for rank, code in ended.items() if code and rank not in self._outcomes
+        }
+        return bool(self._died) or any(
+            outcome.error is not None for outcome in self._outcomes.values()
+        )
 
     def _verdict(self, stop: StopRequest) -> Any:
-        failed = {rank: outcome for rank, outcome in self._outcomes.items() if outcome.error is not None}
+        failed = {
+            rank: outcome for rank, outcome in self._outcomes.items() if outcome.error is not None
+        }
         if stop.received and (failed or self._died):
             self._stopped(stop, failed)
         if self._died:
             self._lost()
-        causes = {rank: outcome for rank, outcome in failed.items() if not isinstance(outcome.error, RankLost)} or failed
+        causes = {
+            rank: outcome
+            for rank, outcome in failed.items()
+            if not isinstance(outcome.error, RankLost)
+        } or failed
         if causes:
             self._failed(causes)
         return self._outcomes[0].result
 
     def _stopped(self, stop: StopRequest, failed: Mapping[int, _Outcome]) -> None:
         """Stopped, as the user asked: unless something else went wrong before."""
-        told = next((outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)), None)
-        if told is None and any(not isinstance(outcome.error, RankLost) for outcome in failed.values()):
+        told = next(
+            (outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)),
+            None,
+        )
+        if told is None and any(
+            not isinstance(outcome.error, RankLost) for outcome in failed.values()
+        ):
             return
-        message, hint = (told.message, told.hint) if told is not None else ("terminated before training began", None)
+        message, hint = (
+            (told.message, told.hint)
+            if told is not None
+            else ("terminated before training began", None)
+        )
         if stop.received == signal.SIGTERM:
             raise Terminated(message, hint=hint)
         raise Interrupted(message.replace("terminated", "interrupted", 1), hint=hint)
 
     def _lost(self) -> NoReturn:
         rank, code = next(iter(sorted(self._died.items())))
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         kept = self._run is not None and any(Path(self._run).glob("state/state-*"))
         hint = f"kd resume {self._run}" if kept else "no state had been saved: start it again"
         raise RankLost(f"rank {rank} of {len(self._processes)} {how}", hint=hint)
@@ -168,13 +214,15 @@ class _Watch:
         rank, first = next(iter(causes.items()))
         error = first.error
         assert error is not None
-        alike = {str(outcome.error) for outcome in causes.values()} == {str(error)} and len(causes) > 1
+        alike = {str(outcome.error) for outcome in causes.values()} == {str(error)} and len(
+            causes
+        ) > 1
         if not alike and not isinstance(error, RankLost):  # what all ranks say needs no name
             error.message = f"rank {rank} of {len(self._processes)}: {error.message}"
         raise error from _Trace(first.trace)
 
 
-# ---- in a rank -------------------------------------------------------------------------------------------------------
+# ---- in a rank -----------------------------------------------------------------------------------
 
 
 def _rank(
@@ -188,7 +236,8 @@ def _rank(
 ) -> None:
     """What the process of one rank does."""
     for other in (*lines[:rank], *lines[rank + 1 :]):
-        other.close()  # else nobody would notice that the other rank has died in the middle of a message
+        # else nobody would notice that the other rank has died in the middle of a message
+        other.close()
     signal.signal(signal.SIGTERM, _stop_at_once)
     _end_with_the_launcher()
     _be_quiet(first=rank == 0)
@@ -197,9 +246,14 @@ def _rank(
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
     try:
         with joined(section, meeting), Ranks.current().noticing():
-            outcome = _Outcome(task(**arguments, listeners=(Teller(lines[rank], _read),) if rank == 0 else ()))
+            outcome = _Outcome(
+                task(**arguments, listeners=(Teller(lines[rank], _read),) if rank == 0 else ())
+            )
     except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
-        outcome = _Outcome(error=error if isinstance(error, KdError) else KdError.unforeseen(error), trace=traceback.format_exc())
+        outcome = _Outcome(
+            error=error if isinstance(error, KdError) else KdError.unforeseen(error),
+            trace=traceback.format_exc(),
+        )
     with contextlib.suppress(OSError):  # the launcher is gone: nobody listens
         lines[rank].send(outcome if rank == 0 else replace(outcome, result=None))
 

@@ -1,4 +1,6 @@
-"""Checkpoints brought together with the data that they are measured on: what evaluate and analyze-gap share."""
+"""Checkpoints brought together with the data that they are measured on: what evaluate and
+analyze-gap share.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 class Measured:
     """A checkpoint and its logits [n,K] over a split, float32, on the CPU.
 
-    features: what the network's taps gave, by name, [n,D] float32 on the CPU; maps are averaged over their positions.
+    features: what the network's taps gave, by name, [n,D] float32 on the CPU; maps are averaged
+    over their positions.
     """
 
     path: Path
@@ -40,10 +43,13 @@ class Measured:
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
     """The data that a checkpoint was trained on, or the dataset that was asked for instead.
 
-    Whole: what a run took away from its training split (classes, all but a few images of each) is measured too, so that a
-    student and its teacher meet the same images, and no teacher is needed to find out which ones a student had.
+    Whole: what a run took away from its training split (classes, all but a few images of each) is
+    measured too, so that a student and its teacher meet the same images, and no teacher is needed
+    to find out which ones a student had.
     """
-    wanted = dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
+    wanted = (
+        dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
+    )
     wanted = {key: value for key, value in wanted.items() if key not in RESTRICTIONS}
     if root is not None:
         wanted["root"] = root
@@ -61,11 +67,14 @@ class Bench:
     """Measures checkpoints on the same splits; a dataset is opened once.
 
     Args:
-        data: a dataset's name, or None for what each checkpoint was trained on. root: folder of the datasets.
+        data: a dataset's name, or None for what each checkpoint was trained on. root: folder of the
+            datasets.
         split: "test", "val" or "train"; val is the part that the checkpoint's own recipe held out.
     """
 
-    def __init__(self, *, data: str | None, root: str | None, split: SplitName, runtime: Runtime) -> None:
+    def __init__(
+        self, *, data: str | None, root: str | None, split: SplitName, runtime: Runtime
+    ) -> None:
         self._data = data
         self._root = root
         self._split: SplitName = split
@@ -86,7 +95,8 @@ class Bench:
         feed = self._feeds[key]
         if feed.size(self._split) == 0:
             raise Incompatible(
-                f"{section.name} has no {self._split} split here", hint="--split test, or train with data.val_fraction above 0"
+                f"{section.name} has no {self._split} split here",
+                hint="--split test, or train with data.val_fraction above 0",
             )
         return feed
 
@@ -100,7 +110,9 @@ class Bench:
         batch = next(iter(self.feed(header).split(self._split)))
         return self._runtime.place(batch).x[:1]
 
-    def measure(self, checkpoint: str | Path, taps: Callable[[Network], tuple[str, ...]] | None = None) -> Measured:
+    def measure(
+        self, checkpoint: str | Path, taps: Callable[[Network], tuple[str, ...]] | None = None
+    ) -> Measured:
         """Run a checkpoint over its split, once.
 
         Args:
@@ -127,7 +139,9 @@ class Bench:
 
 
 def _as_vectors(x: Tensor) -> Tensor:
-    """A tap's values [B,...] as [B,D] float32 on the CPU, maps [B,C,H,W] averaged over their positions."""
+    """A tap's values [B,...] as [B,D] float32 on the CPU, maps [B,C,H,W] averaged over their
+    positions.
+    """
     return (x.float().mean(dim=(2, 3)) if x.ndim == 4 else x.float().flatten(1)).cpu()
 
 

@@ -1,4 +1,6 @@
-"""Names become networks here: fresh ones from the zoo or a user's file, and trained ones from a checkpoint."""
+"""Names become networks here: fresh ones from the zoo or a user's file, and trained ones from a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from kdcli.results import Interval, Measures, TeacherSummary
 
 
 def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Constructor arguments of a network: its variant's own, and over them the options that were given."""
+    """Constructor arguments of a network: its variant's own, and over them the options that were
+    given.
+    """
     found = catalog.entry("model", name)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     return {**found.facts.get("arguments", {}), **given}
@@ -51,7 +55,8 @@ def build_network(
         seed, copy: the weights are a function of both; another copy is independent.
 
     Raises:
-        NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown option.
+        NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown
+            option.
     """
     arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
@@ -59,24 +64,38 @@ def build_network(
 
 
 def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str, int]:
-    """The zoo's networks of a teacher's family that lie between it and a smaller network, with their parameters, largest first.
+    """The zoo's networks of a teacher's family that lie between it and a smaller network, with
+    their parameters, largest first.
 
     Counted with the data's classes and images, on networks that have shapes and no values.
     """
-    if larger.architecture not in catalog.entries("model"):  # a composite, somebody's own file, an adapter's network
+    # a composite, somebody's own file, an adapter's network
+    if larger.architecture not in catalog.entries("model"):
         return {}
     family = catalog.entry("model", larger.architecture).path
     least, most = (parameter_count(network) for network in (smaller, larger.teacher.network))
     found = {}
-    for name in (name for name, entry in catalog.entries("model").items() if entry.path == family and not name.endswith("/*")):
-        with contextlib.suppress(UsageError), torch.device("meta"):  # one that cannot take these images is no candidate
-            network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape)
+    for name in (
+        name
+        for name, entry in catalog.entries("model").items()
+        if entry.path == family and not name.endswith("/*")
+    ):
+        # one that cannot take these images is no candidate
+        with (
+            contextlib.suppress(UsageError),
+            torch.device("meta"),
+        ):
+            network = build_network(
+                name, num_classes=info.num_classes, input_shape=info.input_shape
+            )
             found[name] = parameter_count(network)
     fitting = {name: count for name, count in found.items() if least < count < most}
     return dict(sorted(fitting.items(), key=lambda item: -item[1]))
 
 
-def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
+def _construct(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Network:
     if name == COMPOSITE:
         return _construct_composite(num_classes, input_shape, **arguments)
     network = _construct_one(name, num_classes, input_shape, arguments)
@@ -84,28 +103,48 @@ def _construct(name: str, num_classes: int, input_shape: tuple[int, int, int], a
     return network
 
 
-def _construct_composite(num_classes: int, input_shape: tuple[int, int, int], *, combine: Any, members: Sequence[Any]) -> Network:
+def _construct_composite(
+    num_classes: int, input_shape: tuple[int, int, int], *, combine: Any, members: Sequence[Any]
+) -> Network:
     parts = [(member["architecture"], _weightless(member["arguments"])) for member in members]
-    return Composite([_construct(name, num_classes, input_shape, arguments) for name, arguments in parts], combine)
+    return Composite(
+        [_construct(name, num_classes, input_shape, arguments) for name, arguments in parts],
+        combine,
+    )
 
 
 def _weightless(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without `weights`: a checkpoint brings its own, torchvision's must not be fetched for it."""
+    """Arguments without `weights`: a checkpoint brings its own, torchvision's must not be fetched
+    for it.
+    """
     return {key: value for key, value in arguments.items() if key != "weights"}
 
 
-def _construct_one(name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
+def _construct_one(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Network:
     found = catalog.entry("model", name)
     module = catalog.load(found)
     if found.factory is not None:
         from kdcli.models.user import adapt
 
-        adapted: Network = adapt(getattr(module, found.factory), num_classes=num_classes, input_shape=input_shape, source=name)
+        adapted: Network = adapt(
+            getattr(module, found.factory),
+            num_classes=num_classes,
+            input_shape=input_shape,
+            source=name,
+        )
         return adapted
-    known = catalog.options_class(found).model_fields.keys() | found.facts.get("arguments", {}).keys()
+    known = (
+        catalog.options_class(found).model_fields.keys() | found.facts.get("arguments", {}).keys()
+    )
     if unknown := sorted(arguments.keys() - known):
-        raise UsageError(f"{name} has no option {unknown[0]!r}", hint=f"kd models {name} lists them")
-    network: Network = module.build(name, num_classes=num_classes, input_shape=input_shape, arguments=arguments)
+        raise UsageError(
+            f"{name} has no option {unknown[0]!r}", hint=f"kd models {name} lists them"
+        )
+    network: Network = module.build(
+        name, num_classes=num_classes, input_shape=input_shape, arguments=arguments
+    )
     return network
 
 
@@ -113,11 +152,18 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     """The network of a checkpoint, its header and its file.
 
     Raises:
-        NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network has changed since.
+        NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network
+            has changed since.
     """
     found, header = read_header(path)
-    with random.seeded(0, "init"):  # the weights are overwritten; the global generator must not notice
-        network = _construct(header.architecture, header.num_classes, header.input_shape, _weightless(header.arguments))
+    # the weights are overwritten; the global generator must not notice
+    with random.seeded(0, "init"):
+        network = _construct(
+            header.architecture,
+            header.num_classes,
+            header.input_shape,
+            _weightless(header.arguments),
+        )
     with given_by_the_user():
         load_weights(found, network)
     return network, header, found
@@ -140,8 +186,8 @@ def given_by_the_user() -> Iterator[None]:
 class LoadedTeacher:
     """A teacher ready to answer, with what is known about it.
 
-    teacher: as its checkpoint has it, for measurements. history: checkpoints along its training, itself the last. faster: a copy
-    for training batches.
+    teacher: as its checkpoint has it, for measurements. history: checkpoints along its training,
+    itself the last. faster: a copy for training batches.
     """
 
     teacher: Teacher
@@ -161,14 +207,23 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     """A checkpoint as a teacher for a dataset.
 
     Raises:
-        Incompatible: its classes or its input do not fit the data; a peer would train against a random head in silence.
+        Incompatible: its classes or its input do not fit the data; a peer would train against a
+            random head in silence.
     """
     network, header, found = load_network(path)
     check_fits(found, header, info)
-    summary = TeacherSummary(str(path), header.tensors_sha256, header.architecture, header.parameters, stored_measures(header))
+    summary = TeacherSummary(
+        str(path),
+        header.tensors_sha256,
+        header.architecture,
+        header.parameters,
+        stored_measures(header),
+    )
     teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
-    return LoadedTeacher(teacher, summary, header.architecture, header.arguments, history, runtime.answering(teacher))
+    return LoadedTeacher(
+        teacher, summary, header.architecture, header.arguments, history, runtime.answering(teacher)
+    )
 
 
 def stored_measures(header: CheckpointHeader) -> Measures | None:
@@ -185,7 +240,10 @@ def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
     Raises:
         Incompatible: what differs, and what to give instead.
     """
-    teachers.check_fit(teachers.of_header(path, header), teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names))
+    teachers.check_fit(
+        teachers.of_header(path, header),
+        teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names),
+    )
 
 
 def as_teacher(
@@ -195,25 +253,44 @@ def as_teacher(
     runtime: Runtime,
     epoch: int | None = None,
 ) -> Teacher:
-    """A network as a teacher for a dataset, on the device, seeing pixels normalised as those that it was trained on.
+    """A network as a teacher for a dataset, on the device, seeing pixels normalised as those that
+    it was trained on.
 
     Args:
-        trained_with: mean and standard deviation of each channel. info: the data whose batches it will answer.
+        trained_with: mean and standard deviation of each channel. info: the data whose batches it
+            will answer.
     """
     runtime.move(network)
     if trained_with == (info.mean, info.std):
         return Teacher(network, epoch=epoch)
-    mean, std, our_mean, our_std = (torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std))
+    mean, std, our_mean, our_std = (
+        torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std)
+    )
     return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std), epoch=epoch)
 
 
-def pretrained_teacher(name: str, weights: str | None, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
-    """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must fit the data's classes."""
+def pretrained_teacher(
+    name: str, weights: str | None, info: DataInfo, runtime: Runtime
+) -> LoadedTeacher:
+    """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
+    fit the data's classes.
+    """
     if weights is None:
-        raise UsageError(f"teacher {name} needs weights: a fresh network teaches nothing", hint='teacher.weights = "DEFAULT"')
-    network = build_network(name, num_classes=info.num_classes, input_shape=info.input_shape, options={"weights": weights})
+        raise UsageError(
+            f"teacher {name} needs weights: a fresh network teaches nothing",
+            hint='teacher.weights = "DEFAULT"',
+        )
+    network = build_network(
+        name,
+        num_classes=info.num_classes,
+        input_shape=info.input_shape,
+        options={"weights": weights},
+    )
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
-    mean, std = (getattr(network, key, fallback) for key, fallback in (("input_mean", info.mean), ("input_std", info.std)))
+    mean, std = (
+        getattr(network, key, fallback)
+        for key, fallback in (("input_mean", info.mean), ("input_std", info.std))
+    )
     teacher = as_teacher(network, (tuple(mean), tuple(std)), info, runtime)
     return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))

@@ -27,8 +27,9 @@ _NOT_ASKED = {"weight", "cache"}  # of a teacher: what does not change its answe
 class Task:
     """One run: a cell of a sweep, or a teacher that cells wait for.
 
-    key: hash of its recipe. name: for people. command: for its environment.json. runs: how many runs ask its teachers for the
-    same answers. needs: keys of the teachers that must be there first. cell, number: None and 0 for a teacher.
+    key: hash of its recipe. name: for people. command: for its environment.json. runs: how many
+    runs ask its teachers for the same answers. needs: keys of the teachers that must be there
+    first. cell, number: None and 0 for a teacher.
     """
 
     key: str
@@ -48,7 +49,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a task. "found": another process had finished it. "stopped": on request, its state is saved."""
+    """What became of a task. "found": another process had finished it. "stopped": on request, its
+    state is saved.
+    """
 
     status: Literal["done", "found", "failed", "stopped"]
     run: str | None = None
@@ -56,7 +59,12 @@ class Ended:
     accuracy: float | None = None
 
 
-def attempt(task: Task, out: Path, listeners: Sequence[Listener] = (), finished: Mapping[str, Path] | None = None) -> Ended:
+def attempt(
+    task: Task,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    finished: Mapping[str, Path] | None = None,
+) -> Ended:
     """Run a task; whatever breaks it is told, not raised: the others may work.
 
     Args:
@@ -66,27 +74,48 @@ def attempt(task: Task, out: Path, listeners: Sequence[Listener] = (), finished:
         Interrupted, Terminated: somebody asked for that.
     """
     try:
-        run, result = obtain(task.resolved, out=out, listeners=listeners, command=task.command, finished=finished, runs=task.runs)
+        run, result = obtain(
+            task.resolved,
+            out=out,
+            listeners=listeners,
+            command=task.command,
+            finished=finished,
+            runs=task.runs,
+        )
     except (Interrupted, Terminated):
         raise
     except KdError as error:
         return Ended("failed", error=error.message)
     except Exception as error:  # noqa: BLE001  whatever broke this run, the others may work
         return Ended("failed", error=f"{type(error).__name__}: {error}")
-    return Ended("found", str(run)) if result is None else Ended("done", str(run), accuracy=result.test.accuracy)
+    return (
+        Ended("found", str(run))
+        if result is None
+        else Ended("done", str(run), accuracy=result.test.accuracy)
+    )
 
 
 def cell_tasks(cells: Sequence[Cell], command: str) -> list[Task]:
     """A task for each cell, in order."""
     shared = _sharing(cells)
     return [
-        Task(recipe_hash(cell.resolved.recipe), _named(cell.labels), cell.resolved, command, shared[cell.id], cell=cell, number=number)
+        Task(
+            recipe_hash(cell.resolved.recipe),
+            _named(cell.labels),
+            cell.resolved,
+            command,
+            shared[cell.id],
+            cell=cell,
+            number=number,
+        )
         for number, cell in enumerate(cells, 1)
     ]
 
 
 def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[Task]:
-    """The tasks, each knowing whom it waits for, after tasks for the teachers that are named by recipe and not finished."""
+    """The tasks, each knowing whom it waits for, after tasks for the teachers that are named by
+    recipe and not finished.
+    """
     known = {task.key for task in tasks} | finished.keys()
     teachers: dict[str, Task] = {}
 
@@ -94,7 +123,8 @@ def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[T
         named = {teacher.key: teacher for teacher in _teachers_of(task.resolved.recipe)}
         for key, teacher in named.items():
             if key not in known and key not in teachers:
-                teachers[key] = knowing(teacher)  # its images may be ranked by another teacher, which then comes before it
+                # its images may be ranked by another teacher, which then comes before it
+                teachers[key] = knowing(teacher)
         return replace(task, needs=frozenset(named.keys() - finished.keys()))
 
     waiting = [knowing(task) for task in tasks]
@@ -102,7 +132,9 @@ def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[T
 
 
 def _teachers_of(recipe: Recipe) -> Iterator[Task]:
-    """The runs that a recipe names as teachers, or as what it is measured against, by their recipes."""
+    """The runs that a recipe names as teachers, or as what it is measured against, by their
+    recipes.
+    """
     sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
     reference = recipe.report.reference
     if not sections and reference is not None and reference.endswith(".toml"):
@@ -111,23 +143,39 @@ def _teachers_of(recipe: Recipe) -> Iterator[Task]:
         if section.recipe is not None:
             with suppress(KdError):  # the cell itself says what is wrong
                 resolved, command = teacher_recipe(section, recipe)
-                length = f", {words.plural(section.epochs, 'epoch')}" if section.epochs is not None else ""
+                length = (
+                    f", {words.plural(section.epochs, 'epoch')}"
+                    if section.epochs is not None
+                    else ""
+                )
                 name = f"teacher {Path(section.recipe).stem}{length}"
                 yield Task(recipe_hash(resolved.recipe), name, resolved, command)
 
 
 def _sharing(cells: Sequence[Cell]) -> Mapping[str, int]:
-    """For each cell, by id, how many of them ask the same teachers for the same answers, itself counted."""
+    """For each cell, by id, how many of them ask the same teachers for the same answers, itself
+    counted.
+    """
     asked = {cell.id: _question(cell.resolved.recipe) for cell in cells}
     counts = Counter(asked.values())
-    return {cell: counts[question] if question is not None else 1 for cell, question in asked.items()}
+    return {
+        cell: counts[question] if question is not None else 1 for cell, question in asked.items()
+    }
 
 
 def _question(recipe: Recipe) -> str | None:
-    """Text that is equal for runs whose teachers give the same answers to the same images; None where none can be stored."""
-    if not isinstance(recipe, DistillRecipe) or not catalog.entry("method", recipe.method.name).facts.get("cacheable"):
+    """Text that is equal for runs whose teachers give the same answers to the same images; None
+    where none can be stored.
+    """
+    if not isinstance(recipe, DistillRecipe) or not catalog.entry(
+        "method", recipe.method.name
+    ).facts.get("cacheable"):
         return None
-    teachers = [teacher.model_dump(mode="json", exclude=_NOT_ASKED) for teacher in recipe.teacher if teacher.cache != "off"]
+    teachers = [
+        teacher.model_dump(mode="json", exclude=_NOT_ASKED)
+        for teacher in recipe.teacher
+        if teacher.cache != "off"
+    ]
     if not teachers:
         return None
     data = recipe.data

@@ -1,7 +1,9 @@
-"""What is followed along training: entropy, free energy, gaps and logit norms of a few networks on the same images.
+"""What is followed along training: entropy, free energy, gaps and logit norms of a few networks on
+the same images.
 
-Measuring changes nothing that is trained: networks are in eval mode, nothing is drawn from a generator, and nothing that
-torch.compile made is called, whose later choices depend on what it has seen.
+Measuring changes nothing that is trained: networks are in eval mode, nothing is drawn from a
+generator, and nothing that torch.compile made is called, whose later choices depend on what it has
+seen.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ from kdcli.probes import Probe, Probed, ProbedAt
 from kdcli.recipe.schema import DistillRecipe
 from kdcli.results import GapAt
 
-HELD_BYTES = 2**26  # images are kept on the device up to this size, and read again each time above it
+# images are kept on the device up to this size, and read again each time above it
+HELD_BYTES = 2**26
 
 
 class Prober:
     """What the trainer asks before a stage's first step and after each epoch.
 
-    The images are the held-out ones where there are any, else training images as they are, without augmentation; never the test set.
-    The teacher answers once.
+    The images are the held-out ones where there are any, else training images as they are, without
+    augmentation; never the test set. The teacher answers once.
     """
 
     def __init__(self, job: Job) -> None:
@@ -45,10 +48,12 @@ class Prober:
         self._answers: Tensor | None = None
 
     def __call__(self, network: Network, stage: Stage, step: int) -> Probe | None:
-        """Measure the network that a stage shows, beside the teacher and those that the method watches.
+        """Measure the network that a stage shows, beside the teacher and those that the method
+        watches.
 
         Args:
-            step: optimiser steps that the stage has taken; before the first, networks may never have been trained.
+            step: optimiser steps that the stage has taken; before the first, networks may never
+                have been trained.
         """
         if self._count < 2:  # a mean over one image says nothing
             return None
@@ -61,14 +66,24 @@ class Prober:
             if self._answers is not None:
                 teacher = "teacher" if self._job.teachers else "reference"
                 logits[teacher] = self._answers
-            return summarise(logits, targets, self._temperatures, split=self._split, teacher=teacher, align=self._job.method.aligned)
+            return summarise(
+                logits,
+                targets,
+                self._temperatures,
+                split=self._split,
+                teacher=teacher,
+                align=self._job.method.aligned,
+            )
 
     def _networks(self, network: Network, stage: Stage) -> dict[str, Network]:
         """By name: the one in training first, then those that are watched."""
         watched = self._job.method.watched()
         own = self._own if stage.network is None else stage.name
         name = next((name for name, item in watched.items() if item is network), own)
-        return {name: network, **{name: item for name, item in watched.items() if item is not network}}
+        return {
+            name: network,
+            **{name: item for name, item in watched.items() if item is not network},
+        }
 
     def _ask(self, networks: Mapping[str, Network]) -> tuple[dict[str, Tensor], Tensor]:
         """Logits [n,K] of each network and targets [n]; the teacher's too, the first time."""
@@ -99,12 +114,18 @@ class Prober:
 
 @contextmanager
 def answering(network: nn.Module, *, untrained: bool) -> Iterator[None]:
-    """Eval mode; where nothing may have been trained yet, batch norms without statistics take those of the images at hand.
+    """Eval mode; where nothing may have been trained yet, batch norms without statistics take those
+    of the images at hand.
 
-    Their first ones, mean 0 and variance 1, fit nothing: the logits of an untrained resnet110 would have a norm of 10^8 with them.
+    Their first ones, mean 0 and variance 1, fit nothing: the logits of an untrained resnet110 would
+    have a norm of 10^8 with them.
     """
     with evaluating(network):
-        norms = [item for item in network.modules() if isinstance(item, _BatchNorm) and _unused(item)] if untrained else []
+        norms = (
+            [item for item in network.modules() if isinstance(item, _BatchNorm) and _unused(item)]
+            if untrained
+            else []
+        )
         for norm in norms:
             norm.training, norm.track_running_stats = True, False
         try:
@@ -116,7 +137,12 @@ def answering(network: nn.Module, *, untrained: bool) -> Iterator[None]:
 
 def _unused(norm: _BatchNorm) -> bool:
     mean, variance = norm.running_mean, norm.running_var
-    return norm.track_running_stats and mean is not None and variance is not None and not bool(mean.any() | (variance != 1).any())
+    return (
+        norm.track_running_stats
+        and mean is not None
+        and variance is not None
+        and not bool(mean.any() | (variance != 1).any())
+    )
 
 
 def summarise(
@@ -144,24 +170,43 @@ def summarise(
     if aligned is not z:
         rows.append(aligned)
     table = _table(z, torch.stack(rows).double(), targets, temperatures)
-    networks = {name: _probed(row, temperatures, trained=name == trained) for name, row in zip(logits, table, strict=False)}
+    networks = {
+        name: _probed(row, temperatures, trained=name == trained)
+        for name, row in zip(logits, table, strict=False)
+    }
     gaps: tuple[GapAt, ...] = ()
     if teacher is not None:
-        forms = [(networks[trained], False), *((_probed(row, temperatures, trained=True), True) for row in table[len(logits) :])]
-        gaps = tuple(gap for student, form in forms for gap in _gaps(student, networks[teacher], aligned=form))
+        forms = [
+            (networks[trained], False),
+            *((_probed(row, temperatures, trained=True), True) for row in table[len(logits) :]),
+        ]
+        gaps = tuple(
+            gap
+            for student, form in forms
+            for gap in _gaps(student, networks[teacher], aligned=form)
+        )
     return Probe(split, len(targets), trained, networks, gaps)
 
 
-def _table(z: Tensor, stack: Tensor, targets: Tensor, temperatures: Sequence[float]) -> list[list[float]]:
-    """Means over samples of each of M rows of logits [M,n,K]: accuracy, logit norm, and for J temperatures entropy, free energy and
-    KL to the student's logits z, M lists of 2 + 3 J numbers.
+def _table(
+    z: Tensor, stack: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> list[list[float]]:
+    """Means over samples of each of M rows of logits [M,n,K]: accuracy, logit norm, and for J
+    temperatures entropy, free energy and KL to the student's logits z, M lists of 2 + 3 J numbers.
     """
     found = energies(stack.flatten(0, 1), temperatures)
     each = [
         (stack.argmax(-1) == targets).double().mean(1, keepdim=True),
         found.square_norm.sqrt().view(len(stack), -1).mean(1, keepdim=True),
         *(part.view(*stack.shape[:2], -1).mean(1) for part in (found.entropy, found.free_energy)),
-        torch.stack([torch.stack([losses.kd(z.double(), v, temperature=tau) / tau**2 for tau in temperatures]) for v in stack]),
+        torch.stack(
+            [
+                torch.stack(
+                    [losses.kd(z.double(), v, temperature=tau) / tau**2 for tau in temperatures]
+                )
+                for v in stack
+            ]
+        ),
     ]
     table: list[list[float]] = torch.cat(each, dim=1).tolist()
     return table
@@ -171,7 +216,11 @@ def _probed(row: Sequence[float], temperatures: Sequence[float], *, trained: boo
     count = len(temperatures)
     entropy, free_energy, kl = (row[2 + part * count : 2 + (part + 1) * count] for part in range(3))
     at = zip(temperatures, entropy, free_energy, kl, strict=True)
-    return Probed(row[0], row[1], tuple(ProbedAt(tau, s, f, None if trained else distance) for tau, s, f, distance in at))
+    return Probed(
+        row[0],
+        row[1],
+        tuple(ProbedAt(tau, s, f, None if trained else distance) for tau, s, f, distance in at),
+    )
 
 
 def _gaps(student: Probed, teacher: Probed, *, aligned: bool) -> Iterator[GapAt]:

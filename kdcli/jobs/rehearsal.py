@@ -1,8 +1,10 @@
-"""A run gone through in little, with a clock: a few minibatches of each stage, everything around them, and what comes after.
+"""A run gone through in little, with a clock: a few minibatches of each stage, everything around
+them, and what comes after.
 
-It is the run's own code on the run's own networks and data. Three things differ. Few minibatches make an epoch, and three epochs a
-stage. Of a split that takes long to measure, only a part is. The learning rate is 0, so that nothing can diverge under a teacher that
-is not trained yet. What it writes goes to a folder that the caller throws away.
+It is the run's own code on the run's own networks and data. Three things differ. Few minibatches
+make an epoch, and three epochs a stage. Of a split that takes long to measure, only a part is. The
+learning rate is 0, so that nothing can diverge under a teacher that is not trained yet. What it
+writes goes to a folder that the caller throws away.
 """
 
 from __future__ import annotations
@@ -35,13 +37,19 @@ from kdcli.results import RunResult
 
 T = TypeVar("T")
 
-EPOCHS = 3  # of each stage: the first meets what nobody has met, such as answers that are not stored; between the others is the usual gap
+# of each stage: the first meets what nobody has met, such as answers that are not stored; between
+# the others is the usual gap
+EPOCHS = 3
 _WARM = 4  # minibatches of the first epoch that are not timed
 _STEPS = 10  # minibatches of each epoch that are
 _FEWER = 4  # enough of them where they take long
 _LONG = 5.0  # seconds
-_SHORT = 0.5  # seconds that an epoch goes on for at least, if it has so many minibatches: a few short ones would say little
-_BLOCK = 10  # minibatches between looks at the clock where looking makes the device wait, or workers deliver several at a time
+# seconds that an epoch goes on for at least, if it has so many minibatches: a few short ones would
+# say little
+_SHORT = 0.5
+# minibatches between looks at the clock where looking makes the device wait, or workers deliver
+# several at a time
+_BLOCK = 10
 
 
 class Clock:
@@ -71,7 +79,9 @@ class Clock:
 
 @dataclass(slots=True)
 class Pass:
-    """An epoch of a rehearsal: how many minibatches were trained on at which time, the first mark 0 of them."""
+    """An epoch of a rehearsal: how many minibatches were trained on at which time, the first mark 0
+    of them.
+    """
 
     warm: int
     marks: list[tuple[int, float]] = field(default_factory=list)
@@ -90,23 +100,36 @@ class Pass:
         return self.marks[-1][0]
 
     def each(self) -> list[float]:
-        """Seconds a minibatch, between two looks at the clock each; without those that warm up, if others are left."""
-        timed = [((later - at) / (count - number), number) for (number, at), (count, later) in pairwise(self.marks)]
-        return [seconds for seconds, number in timed if number >= self.warm] or [seconds for seconds, _ in timed[-1:]]
+        """Seconds a minibatch, between two looks at the clock each; without those that warm up, if
+        others are left.
+        """
+        timed = [
+            ((later - at) / (count - number), number)
+            for (number, at), (count, later) in pairwise(self.marks)
+        ]
+        return [seconds for seconds, number in timed if number >= self.warm] or [
+            seconds for seconds, _ in timed[-1:]
+        ]
 
 
 class ShortFeed:
-    """A feed whose epochs are short and whose splits are no longer than some seconds of measuring; it notes how long both took.
+    """A feed whose epochs are short and whose splits are no longer than some seconds of measuring;
+    it notes how long both took.
 
     Args:
         feed: the real one.
         clock: of the rehearsal.
-        group: minibatches that are read together: only between such groups have all been trained on that were read.
-        again: give the same minibatches in all epochs of a stage, so that answers are met that are stored.
-        patience: seconds for the first network that goes through a split; the others get as much of the split.
+        group: minibatches that are read together: only between such groups have all been trained on
+            that were read.
+        again: give the same minibatches in all epochs of a stage, so that answers are met that are
+            stored.
+        patience: seconds for the first network that goes through a split; the others get as much of
+            the split.
     """
 
-    def __init__(self, feed: Feed, clock: Clock, *, group: int, again: bool, patience: float) -> None:
+    def __init__(
+        self, feed: Feed, clock: Clock, *, group: int, again: bool, patience: float
+    ) -> None:
         self._feed = feed
         self._clock = clock
         self._again = again
@@ -147,7 +170,9 @@ class ShortFeed:
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         return self._pass(self._feed.draws, epoch, start)
 
-    def _pass(self, minibatches: Callable[[int, int], Iterator[T]], epoch: int, start: int) -> Iterator[T]:
+    def _pass(
+        self, minibatches: Callable[[int, int], Iterator[T]], epoch: int, start: int
+    ) -> Iterator[T]:
         stage, place = divmod(len(self.passes), EPOCHS)
         this = Pass(self._warm if place == 0 else 0)
         self.passes.append(this)
@@ -174,7 +199,9 @@ class ShortFeed:
         for number, batch in enumerate(self._feed.split(name), 1):
             yield batch
             images += len(batch.y)
-            if number == self._batches.get(name) or (name not in self._batches and self._clock() - start > self._patience):
+            if number == self._batches.get(name) or (
+                name not in self._batches and self._clock() - start > self._patience
+            ):
                 break
         self._batches.setdefault(name, number)
         self.measured[name] = images
@@ -187,7 +214,9 @@ class ShortFeed:
 
 @dataclass(frozen=True, slots=True)
 class RehearsedStage:
-    """A stage: its epochs, when it began and ended, and what evaluation and probe took after the second epoch."""
+    """A stage: its epochs, when it began and ended, and what evaluation and probe took after the
+    second epoch.
+    """
 
     name: str
     epochs: int | None
@@ -202,8 +231,9 @@ class RehearsedStage:
 class Rehearsed:
     """What came of it.
 
-    run: its folder. feed: knows what was left out. Seconds: preparing, before the first stage; after the last, testing and validating,
-    the networks at work on images, analysing what they answered, and writing it all down.
+    run: its folder. feed: knows what was left out. Seconds: preparing, before the first stage;
+    after the last, testing and validating, the networks at work on images, analysing what they
+    answered, and writing it all down.
     """
 
     run: Path
@@ -231,7 +261,13 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
     """
     clock = Clock(job.runtime.device)
     again = any(stored.teacher is not None for stored in job.stored)
-    feed = ShortFeed(job.feed, clock, group=math.lcm(job.recipe.train.accumulate, job.runtime.ahead), again=again, patience=patience)
+    feed = ShortFeed(
+        job.feed,
+        clock,
+        group=math.lcm(job.recipe.train.accumulate, job.runtime.ahead),
+        again=again,
+        patience=patience,
+    )
     small = replace(job, feed=feed, compiled=folder / "compiled.json")
     began = clock()
     run = begin(small, resolved, folder, "")
@@ -246,14 +282,28 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
     before = {name: sum(clock.spent[name]) for name in ("test", "val")}
     ended = clock()
     result = execution.conclude(trainer, trained)
-    measured = execution.started + result.wall_seconds  # the result is made when all is measured and nothing is written
+    # the result is made when all is measured and nothing is written
+    measured = execution.started + result.wall_seconds
     testing, validating = (sum(clock.spent[name]) - before[name] for name in ("test", "val"))
     analysing, writing = measured - ended - testing - validating, clock() - measured
-    return Rehearsed(run, result, feed, stages, preparing, testing, validating, analysing, writing, STATES_KEPT * watch.state_bytes)
+    return Rehearsed(
+        run,
+        result,
+        feed,
+        stages,
+        preparing,
+        testing,
+        validating,
+        analysing,
+        writing,
+        STATES_KEPT * watch.state_bytes,
+    )
 
 
 class _Watch:
-    """Listener that notes when stages end, how often was measured until then, and how large a state is."""
+    """Listener that notes when stages end, how often was measured until then, and how large a state
+    is.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -263,7 +313,9 @@ class _Watch:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageDone):
             spent = self._clock.spent
-            self.marks.append((self._clock(), len(spent["evaluation"]), len(spent["val"]), len(spent["probe"])))
+            self.marks.append(
+                (self._clock(), len(spent["evaluation"]), len(spent["val"]), len(spent["probe"]))
+            )
         elif isinstance(event, StateSaved):
             self.state_bytes = max(self.state_bytes, Path(event.path).stat().st_size)
 
@@ -279,30 +331,51 @@ def _trainer(execution: Execution, feed: ShortFeed, watch: _Watch) -> Trainer:
         probe=clock.timed("probe", hooks.probe),
     )
     settings = replace(train_settings(job.recipe), epochs=EPOCHS)
-    trainer = Trainer(job.method, feed, job.runtime, settings, hooks=hooks, state_folder=execution.run / rundir.STATE_FOLDER)
-    trainer.stages = [replace(stage, epochs=EPOCHS, optim={**stage.optim, "lr": 0.0}) for stage in trainer.stages]
+    trainer = Trainer(
+        job.method,
+        feed,
+        job.runtime,
+        settings,
+        hooks=hooks,
+        state_folder=execution.run / rundir.STATE_FOLDER,
+    )
+    trainer.stages = [
+        replace(stage, epochs=EPOCHS, optim={**stage.optim, "lr": 0.0}) for stage in trainer.stages
+    ]
     return trainer
 
 
-def _stages(names: list[tuple[str, int | None]], feed: ShortFeed, clock: Clock, watch: _Watch) -> Iterator[RehearsedStage]:
-    for number, ((name, epochs), (before, after)) in enumerate(zip(names, pairwise(watch.marks), strict=True)):
+def _stages(
+    names: list[tuple[str, int | None]], feed: ShortFeed, clock: Clock, watch: _Watch
+) -> Iterator[RehearsedStage]:
+    for number, ((name, epochs), (before, after)) in enumerate(
+        zip(names, pairwise(watch.marks), strict=True)
+    ):
         passes = tuple(feed.passes[number * EPOCHS : (number + 1) * EPOCHS])
 
         def usual(what: str, since: int, until: int) -> float:
             found = clock.spent[what][since:until]
-            return found[-2] if len(found) >= EPOCHS else 0.0  # after the second epoch; the last one is no different
+            # after the second epoch; the last one is no different
+            return found[-2] if len(found) >= EPOCHS else 0.0
 
         evaluation, validating, probe = (
-            usual(what, int(before[place]), int(after[place])) for place, what in enumerate(("evaluation", "val", "probe"), 1)
+            usual(what, int(before[place]), int(after[place]))
+            for place, what in enumerate(("evaluation", "val", "probe"), 1)
         )
-        yield RehearsedStage(name, epochs, passes, after[0] - before[0], evaluation, validating, probe)
+        yield RehearsedStage(
+            name, epochs, passes, after[0] - before[0], evaluation, validating, probe
+        )
 
 
 def stand_in(job: Job, rehearsed: Rehearsed) -> Path:
-    """Make of a rehearsal what a student can be planned under: the files of a teacher that has learnt nothing. Returns its folder."""
+    """Make of a rehearsal what a student can be planned under: the files of a teacher that has
+    learnt nothing. Returns its folder.
+    """
     network: Network = job.method.deployable()
     train = job.recipe.train
-    save_model(rehearsed.run / MODEL_FILE, network, make_header(job, network, None, "", train.epochs))
+    save_model(
+        rehearsed.run / MODEL_FILE, network, make_header(job, network, None, "", train.epochs)
+    )
     if train.keep_every:
         kept = rehearsed.run / KEPT_FOLDER
         kept.mkdir(exist_ok=True)

@@ -1,4 +1,6 @@
-"""Runs on a part of the training set: which images a teacher picks, and what a run says about what it left out."""
+"""Runs on a part of the training set: which images a teacher picks, and what a run says about what
+it left out.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def restriction_of(data: DataSection, class_names: Sequence[str]) -> Restriction
     Raises:
         UsageError: see `class_numbers`.
     """
-    return Restriction(class_numbers(data.exclude_classes, class_names), data.per_class, data.select)
+    return Restriction(
+        class_numbers(data.exclude_classes, class_names), data.per_class, data.select
+    )
 
 
 def class_numbers(given: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
@@ -43,42 +47,62 @@ def class_numbers(given: Sequence[str | int], class_names: Sequence[str]) -> tup
         class_names: [K] names.
 
     Raises:
-        UsageError: no class has that name or number, several share the name, or no class would be left.
+        UsageError: no class has that name or number, several share the name, or no class would be
+            left.
     """
     numbers = {_number(item, class_names) for item in given}
     if len(numbers) == len(class_names):
-        raise UsageError("data.exclude_classes leaves no class to train on", hint="leave one class in, better two")
+        raise UsageError(
+            "data.exclude_classes leaves no class to train on",
+            hint="leave one class in, better two",
+        )
     return tuple(sorted(numbers))
 
 
 def _number(item: str | int, class_names: Sequence[str]) -> int:
     if isinstance(item, int):
         if item >= len(class_names):
-            raise UsageError(f"data.exclude_classes: there is no class {item}", hint=f"classes are numbered 0 to {len(class_names) - 1}")
+            raise UsageError(
+                f"data.exclude_classes: there is no class {item}",
+                hint=f"classes are numbered 0 to {len(class_names) - 1}",
+            )
         return item
     found = [number for number, name in enumerate(class_names) if name == item]
     if len(found) > 1:
         numbers = " and ".join(map(str, found))
-        raise UsageError(f"data.exclude_classes: several classes are called {item!r}", hint=f"give the number, without quotes: {numbers}")
+        raise UsageError(
+            f"data.exclude_classes: several classes are called {item!r}",
+            hint=f"give the number, without quotes: {numbers}",
+        )
     if not found:
         near = catalog.suggest(item, tuple(class_names))
         more = ", ..." if len(class_names) > _SHOWN else ""
-        hint = f"did you mean {near!r}?" if near else f"classes are {', '.join(class_names[:_SHOWN])}{more}"
+        hint = (
+            f"did you mean {near!r}?"
+            if near
+            else f"classes are {', '.join(class_names[:_SHOWN])}{more}"
+        )
         raise UsageError(f"data.exclude_classes: no class is called {item!r}", hint=hint)
     return found[0]
 
 
-def soft_label_entropies(teacher: Teacher, whole: Feed, runtime: Runtime, temperature: float) -> Tensor:
+def soft_label_entropies(
+    teacher: Teacher, whole: Feed, runtime: Runtime, temperature: float
+) -> Tensor:
     """Entropy of the teacher's soft labels for every training image, [n] float64, nats, on the CPU.
 
-    E = - sum_k p_k log p_k with p = softmax(v / tau): "Similarity information in teacher's response" of paper 001.
+    E = - sum_k p_k log p_k with p = softmax(v / tau): "Similarity information in teacher's
+    response" of paper 001.
 
     Args:
         whole: its training split is the whole training set.
         temperature: tau.
     """
     with torch.inference_mode():
-        parts = [entropy(teacher(runtime.place(batch)).logits.double(), temperature=temperature) for batch in whole.split("train")]
+        parts = [
+            entropy(teacher(runtime.place(batch)).logits.double(), temperature=temperature)
+            for batch in whole.split("train")
+        ]
     return torch.cat(parts).cpu().clone()
 
 
@@ -89,7 +113,9 @@ def missing_classes(info: DataInfo) -> tuple[int, ...]:
 
 
 def kept(info: DataInfo) -> dict[str, Any]:
-    """What environment.json says of the training split: images by class, and a digest of where they lie in the dataset."""
+    """What environment.json says of the training split: images by class, and a digest of where they
+    lie in the dataset.
+    """
     counts = torch.bincount(info.targets, minlength=info.num_classes)
     return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
 
@@ -104,7 +130,10 @@ def check_same(environment: Mapping[str, Any], info: DataInfo) -> None:
     if before is not None and before != info.positions_sha256:
         raise Incompatible(
             "the training images are no longer those that the run began with",
-            hint="the data or the teacher that ranks them changed, or another device ranks near ties otherwise: start a new run",
+            hint=(
+                "the data or the teacher that ranks them changed, or another device ranks near "
+                "ties otherwise: start a new run"
+            ),
         )
 
 
@@ -117,7 +146,10 @@ def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:
     names = [info.class_names[number] for number in missing_classes(info)]
     if names:
         shown = f"class{'es' if len(names) > 1 else ''} {words.listed(names, _SHOWN)}"
-        yield f"no training image of {shown}; the held-out part and the test set keep {'it' if len(names) == 1 else 'them'}"
+        yield (
+            f"no training image of {shown}; the held-out part and the test set keep "
+            f"{'it' if len(names) == 1 else 'them'}"
+        )
     if data.per_class is not None:
         labels = f"of {ranked_by}'s soft labels at τ = {words.temperature(data.select_temperature)}"
         chosen = f"{_RANKS[data.select]} {labels}" if data.ranked else "at random"

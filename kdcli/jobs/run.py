@@ -1,4 +1,6 @@
-"""One run from recipe to report: assemble, reserve a directory, train, measure, write. Resuming is the same with a state."""
+"""One run from recipe to report: assemble, reserve a directory, train, measure, write. Resuming is
+the same with a state.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from kdcli.header import MODEL_FILE
 from kdcli.jobs import account, compiling, devices, restricted, rundir
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener
-from kdcli.jobs.finish import Outcome, architecture, check_gates, make_header, measure_outcome, validation
+from kdcli.jobs.finish import (
+    Outcome,
+    architecture,
+    check_gates,
+    make_header,
+    measure_outcome,
+    validation,
+)
 from kdcli.jobs.probe import Prober
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
@@ -60,13 +69,29 @@ def execute(
         devices.check(resolved.recipe.runtime)
         _try(resolved.recipe, out)
         return None
-    arguments = {"resolved": resolved, "out": out, "command": command, "keep_state": keep_state, "runs": runs}
+    arguments = {
+        "resolved": resolved,
+        "out": out,
+        "command": command,
+        "keep_state": keep_state,
+        "runs": runs,
+    }
     return devices.shared(resolved.recipe.runtime, _execute, arguments, listeners)
 
 
-def _execute(resolved: Resolved, *, out: Path, listeners: Sequence[Listener], command: str, keep_state: bool, runs: int) -> RunResult:
+def _execute(
+    resolved: Resolved,
+    *,
+    out: Path,
+    listeners: Sequence[Listener],
+    command: str,
+    keep_state: bool,
+    runs: int,
+) -> RunResult:
     recipe = resolved.recipe
-    job = assemble(recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs)
+    job = assemble(
+        recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs
+    )
     run = job.runtime.ranks.from_first(lambda: begin(job, resolved, out, command))
     return Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
 
@@ -74,7 +99,11 @@ def _execute(resolved: Resolved, *, out: Path, listeners: Sequence[Listener], co
 def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     """Reserve the run's directory, and say in it what is about to be done."""
     recipe = resolved.recipe
-    parts = (recipe.method.name, network_section(recipe).name) if isinstance(recipe, DistillRecipe) else (network_section(recipe).name,)
+    parts = (
+        (recipe.method.name, network_section(recipe).name)
+        if isinstance(recipe, DistillRecipe)
+        else (network_section(recipe).name,)
+    )
     run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
     write_text(run / "recipe.toml", dump(recipe, resolved.origins))
     account.write_environment(run, job, command)
@@ -82,24 +111,33 @@ def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
 
 
 def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = False) -> RunResult:
-    """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits of one that never stopped.
+    """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits
+    of one that never stopped.
 
     Raises:
-        NotFound: no run there, or it was stopped before its first state. UsageError: it is finished, or another process is at it.
+        NotFound: no run there, or it was stopped before its first state. UsageError: it is
+            finished, or another process is at it.
     """
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
-        raise NotFound(f"{run} is not a run directory: it holds no recipe.toml", hint="kd resume RUN, with a folder under runs/")
+        raise NotFound(
+            f"{run} is not a run directory: it holds no recipe.toml",
+            hint="kd resume RUN, with a folder under runs/",
+        )
     if (run / "summary.json").is_file():
         raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
     environment = read_json(run / "environment.json")
     kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
     recipe = resolve(kind, file=recipe_file).recipe
     devices.check_same(run, recipe.runtime)
-    return devices.shared(recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners)
+    return devices.shared(
+        recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners
+    )
 
 
-def _resume(run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_state: bool) -> RunResult:
+def _resume(
+    run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_state: bool
+) -> RunResult:
     environment = read_json(run / "environment.json")
     # whether a table is used must not depend on what others have stored since
     decided = [item["stored"] for item in environment.get("teacher_logits", ())]
@@ -110,26 +148,43 @@ def _resume(run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_st
         compiled=environment.get("compile", "off"),
     )
     restricted.check_same(environment, job.feed.info)
-    state = load_state(run / rundir.STATE_FOLDER) if any((run / rundir.STATE_FOLDER).glob("state-*")) else None
+    state = (
+        load_state(run / rundir.STATE_FOLDER)
+        if any((run / rundir.STATE_FOLDER).glob("state-*"))
+        else None
+    )
     return Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
 
-def teacher_of(section: TeacherSection, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()) -> Path:
-    """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if there is none.
+def teacher_of(
+    section: TeacherSection, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()
+) -> Path:
+    """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if
+    there is none.
 
     Args:
         section: names the recipe, and perhaps another length.
-        student: the recipe that asks for it: where the data lie and where to compute hold for its teacher too.
+        student: the recipe that asks for it: where the data lie and where to compute hold for its
+            teacher too.
     """
     resolved, command = teacher_recipe(section, student)
     return obtain(resolved, out=out, listeners=listeners, command=command)[0]
 
 
 def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
-    """What is run where a recipe names a teacher's recipe, and the command line that its environment.json shows."""
-    length = f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})" if section.epochs is not None else ""
+    """What is run where a recipe names a teacher's recipe, and the command line that its
+    environment.json shows.
+    """
+    length = (
+        f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})"
+        if section.epochs is not None
+        else ""
+    )
     runtime = student.runtime
-    place = {"data.root": student.data.root, **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")}}
+    place = {
+        "data.root": student.data.root,
+        **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")},
+    }
     values = {key: value for key, value in place.items() if value is not None}
     resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
     return resolved, f"kd train-teacher {section.recipe}{length}"
@@ -144,7 +199,8 @@ def obtain(
     finished: Mapping[str, Path] | None = None,
     runs: int = 1,
 ) -> tuple[Path, RunResult | None]:
-    """The run of a recipe: found by content hash, gone on with if it was stopped, made if there is none.
+    """The run of a recipe: found by content hash, gone on with if it was stopped, made if there is
+    none.
 
     Args:
         finished: what `finished_runs(out)` says, for a caller who asks for many.
@@ -158,7 +214,9 @@ def obtain(
 
     def find() -> tuple[Path | None, Path | None]:
         done = (finished_runs(out) if finished is None else finished).get(digest)
-        return done, None if done is not None else rundir.unfinished_run(out, digest, ranks.size if ranks.size > 1 else None)
+        return done, None if done is not None else rundir.unfinished_run(
+            out, digest, ranks.size if ranks.size > 1 else None
+        )
 
     done, stopped = ranks.from_first(find)
     if done is not None:
@@ -171,22 +229,33 @@ def obtain(
 
 
 def _try(recipe: Recipe, out: Path) -> None:
-    """Build everything and put a minibatch through every stage. A teacher that is yet to be trained is tried with fresh weights."""
+    """Build everything and put a minibatch through every stage. A teacher that is yet to be trained
+    is tried with fresh weights.
+    """
     with tempfile.TemporaryDirectory() as folder:
 
         def teacher(section: TeacherSection) -> Path:
             resolved, _ = teacher_recipe(section, recipe)
             done = finished_runs(out).get(recipe_hash(resolved.recipe))
-            return done if done is not None else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
+            return (
+                done
+                if done is not None
+                else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
+            )
 
         _try_one_batch(assemble(recipe, teacher, decided=(), compiled="off"))
 
 
 def _untrained(recipe: Recipe, folder: Path) -> Path:
     """The checkpoint that a teacher's recipe begins with."""
-    job = assemble(recipe, lambda _section: folder, decided=(), compiled="off")  # train-teacher has no teacher
+    # train-teacher has no teacher
+    job = assemble(recipe, lambda _section: folder, decided=(), compiled="off")
     _try_one_batch(job)
-    save_model(folder / MODEL_FILE, job.method.deployable(), make_header(job, job.method.deployable(), None, ""))
+    save_model(
+        folder / MODEL_FILE,
+        job.method.deployable(),
+        make_header(job, job.method.deployable(), None, ""),
+    )
     return folder
 
 
@@ -204,7 +273,15 @@ def _try_one_batch(job: Job) -> None:
 class Execution:
     """Training, measuring and writing of one run, from its reserved directory on."""
 
-    def __init__(self, run: Path, job: Job, listeners: Sequence[Listener], notes: tuple[str, ...], *, keep_state: bool) -> None:
+    def __init__(
+        self,
+        run: Path,
+        job: Job,
+        listeners: Sequence[Listener],
+        notes: tuple[str, ...],
+        *,
+        keep_state: bool,
+    ) -> None:
         self.run = run
         self.job = job
         self.ranks = job.runtime.ranks
@@ -225,11 +302,16 @@ class Execution:
             KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
         """
         try:
-            with ExitStack() as claim, self.ranks.noticing(), StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop:
+            with (
+                ExitStack() as claim,
+                self.ranks.noticing(),
+                StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop,
+            ):
                 self.ranks.from_first(lambda: claim.enter_context(rundir.claimed(self.run)))
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
-            if error.exit_code == 1 and not isinstance(error, RankLost):  # of that, the rank that was lost has more to tell
+            # of that, the rank that was lost has more to tell
+            if error.exit_code == 1 and not isinstance(error, RankLost):
                 error.crash_file = rundir.write_crash(self.run, error)
             raise
         except Exception as error:
@@ -242,7 +324,9 @@ class Execution:
         if self.ranks.first:  # the others train, and wait for what this one makes of it
             place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
             self._emit(account.prepared(self.job, self.run, self.notes, place))
-            hooks = self.hooks(stop, (position["stage"] + 1, position["epoch"]) if resumed else None)
+            hooks = self.hooks(
+                stop, (position["stage"] + 1, position["epoch"]) if resumed else None
+            )
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -255,11 +339,19 @@ class Execution:
         trained = trainer.run()
         return self.ranks.from_first(lambda: self.conclude(trainer, trained))
 
-    def hooks(self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None) -> Hooks:
+    def hooks(
+        self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None
+    ) -> Hooks:
         """What the trainer asks and tells on the first rank. resume_at: as for MetricsWriter."""
         self.metrics = rundir.MetricsWriter(self.run, resume_at)
         listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
-        return Hooks(listeners, evaluate=validation(self.job), probe=Prober(self.job), keep=self._keep, stop=stop)
+        return Hooks(
+            listeners,
+            evaluate=validation(self.job),
+            probe=Prober(self.job),
+            keep=self._keep,
+            stop=stop,
+        )
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
         """Measure what came out, and write it all down."""
@@ -283,12 +375,20 @@ class Execution:
     def _keep(self, name: str, network: Network) -> None:
         train = self.job.recipe.train
         if name != "best":
-            self._save_model(self.run / "checkpoints" / f"{name}.safetensors", network, int(name.removeprefix("epoch-")))
+            self._save_model(
+                self.run / "checkpoints" / f"{name}.safetensors",
+                network,
+                int(name.removeprefix("epoch-")),
+            )
         elif train.keep_best or train.select == "best":
             self._save_model(self._best_path(), network)
 
     def _best_path(self) -> Path:
-        return self.run / "best.safetensors" if self.job.recipe.train.keep_best else self.run / rundir.STATE_FOLDER / "best.safetensors"
+        return (
+            self.run / "best.safetensors"
+            if self.job.recipe.train.keep_best
+            else self.run / rundir.STATE_FOLDER / "best.safetensors"
+        )
 
     def _save_model(self, path: Path, network: Network, epoch: int | None = None) -> None:
         # weights kept on the way carry no metrics: the test set is touched once, at the end
@@ -331,8 +431,14 @@ class Execution:
             peak_memory_mib=self.job.runtime.peak_memory_mib(),
         )
 
-    def _write(self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter) -> None:
-        save_model(self.run / MODEL_FILE, network, make_header(self.job, network, outcome.test, self.recipe_sha256, self.epochs))
+    def _write(
+        self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter
+    ) -> None:
+        save_model(
+            self.run / MODEL_FILE,
+            network,
+            make_header(self.job, network, outcome.test, self.recipe_sha256, self.epochs),
+        )
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished

@@ -1,4 +1,6 @@
-"""A run's directory: reserved once, never overwritten, and complete enough to repeat the run and to explain it."""
+"""A run's directory: reserved once, never overwritten, and complete enough to repeat the run and to
+explain it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ STATE_FOLDER = "state"
 
 
 def run_name(*parts: str) -> str:
-    """Parts of a run's name, joined and made fit for a folder: "torchvision/resnet18" and "nets/mine.py:tiny" too."""
+    """Parts of a run's name, joined and made fit for a folder: "torchvision/resnet18" and
+    "nets/mine.py:tiny" too.
+    """
     plain = (re.sub(r"^.*/", "", part).replace(".py", "").replace(":", "-") for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "-", part) for part in plain)
 
@@ -51,9 +55,15 @@ def reserve(out: Path, base: str, name: str | None) -> Path:
                 (out / f"{base}-{number}").mkdir()
                 return out / f"{base}-{number}"
     except FileExistsError as error:
-        raise RunExists(f"a run named {name} exists under {out}", hint="choose another --name; runs are never overwritten") from error
+        raise RunExists(
+            f"a run named {name} exists under {out}",
+            hint="choose another --name; runs are never overwritten",
+        ) from error
     except OSError as error:
-        raise NotWritable(f"cannot create a run under {out}: {error.strerror}", hint="choose another folder with --out") from error
+        raise NotWritable(
+            f"cannot create a run under {out}: {error.strerror}",
+            hint="choose another folder with --out",
+        ) from error
     raise AssertionError("unreachable: numbers do not end")
 
 
@@ -74,10 +84,15 @@ def now() -> str:
 
 def _git() -> dict[str, Any] | None:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
     return None
 
 
@@ -101,7 +116,8 @@ class MetricsWriter:
 
     Args:
         run: the run's directory.
-        resume_at: (stage number from 1, epoch) from which a resumed run repeats: later lines are dropped.
+        resume_at: (stage number from 1, epoch) from which a resumed run repeats: later lines are
+            dropped.
     """
 
     def __init__(self, run: Path, resume_at: tuple[int, int] | None = None) -> None:
@@ -115,7 +131,9 @@ class MetricsWriter:
     def _truncate(self, resume_at: tuple[int, int]) -> None:
         kept: list[str] = []
         number = 0
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+        for line in (
+            self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ()
+        ):
             with contextlib.suppress(ValueError):  # a line that the crash cut off
                 event = json.loads(line)
                 number = event["number"] if event["event"] == "stage" else number
@@ -126,24 +144,46 @@ class MetricsWriter:
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StageStarted) and event.number > self._announced:  # else it goes on, and what was probed before it stays
+        # else it goes on, and what was probed before it stays
+        if isinstance(event, StageStarted) and event.number > self._announced:
             self._announced = event.number
-            self._write({
-                "event": "stage", "stage": event.at.stage, "number": event.number, "count": event.count,
-                "trainable": event.trainable, "batches": event.batches, "network": event.network,
-                "probe": asdict(event.probe) if event.probe else None,
-            })  # fmt: skip
+            self._write(
+                {
+                    "event": "stage",
+                    "stage": event.at.stage,
+                    "number": event.number,
+                    "count": event.count,
+                    "trainable": event.trainable,
+                    "batches": event.batches,
+                    "network": event.network,
+                    "probe": asdict(event.probe) if event.probe else None,
+                }
+            )
         elif isinstance(event, EpochDone):
-            self._write({
-                "event": "epoch", "stage": event.at.stage, "epoch": event.at.epoch, "epochs": event.at.epochs,
-                "step": event.at.step, "steps": event.at.steps, "lr": event.lr, "losses": dict(event.losses),
-                "train_accuracy": event.train_accuracy, "val": asdict(event.val) if event.val else None, "best": event.best,
-                "probe": asdict(event.probe) if event.probe else None,
-                "seconds": event.seconds, "images_per_second": event.images_per_second,
-            })  # fmt: skip
+            self._write(
+                {
+                    "event": "epoch",
+                    "stage": event.at.stage,
+                    "epoch": event.at.epoch,
+                    "epochs": event.at.epochs,
+                    "step": event.at.step,
+                    "steps": event.at.steps,
+                    "lr": event.lr,
+                    "losses": dict(event.losses),
+                    "train_accuracy": event.train_accuracy,
+                    "val": asdict(event.val) if event.val else None,
+                    "best": event.best,
+                    "probe": asdict(event.probe) if event.probe else None,
+                    "seconds": event.seconds,
+                    "images_per_second": event.images_per_second,
+                }
+            )
             self._append(self._log, epoch_line(event))
         elif isinstance(event, StepsCaptured):
-            self._append(self._log, f"{now()} stage={event.at.stage} epoch={event.at.epoch}/{event.at.epochs} {event}")
+            self._append(
+                self._log,
+                f"{now()} stage={event.at.stage} epoch={event.at.epoch}/{event.at.epochs} {event}",
+            )
 
     def done(self, facts: dict[str, Any]) -> None:
         """The last line."""
@@ -167,7 +207,8 @@ def epoch_line(event: EpochDone) -> str:
     losses = " ".join(f"{name}={value:.4g}" for name, value in event.losses.items())
     val = f" val_acc={event.val.accuracy:.4f}" if event.val else ""
     return (
-        f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.6g} {losses} "
+        f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} "
+        f"lr={event.lr:.6g} {losses} "
         f"train_acc={event.train_accuracy:.4f}{val} img_s={event.images_per_second:.0f}"
     )
 
@@ -186,20 +227,30 @@ def drop_state(run: Path) -> None:
 
 
 def unfinished_run(out: Path, recipe_sha256: str, devices: int | None = None) -> Path | None:
-    """A run of the recipe under OUT that was stopped and can be resumed; not one that another process is at work on.
+    """A run of the recipe under OUT that was stopped and can be resumed; not one that another
+    process is at work on.
 
     Args:
         devices: as many it must have been trained on; any number unless given.
     """
-    stopped = (path.parent for path in sorted(out.glob("*/environment.json")) if not (path.parent / "summary.json").exists())
-    same = (run for run in stopped if _fact(run, "recipe_sha256") == recipe_sha256 and devices in {None, _fact(run, "devices")})
+    stopped = (
+        path.parent
+        for path in sorted(out.glob("*/environment.json"))
+        if not (path.parent / "summary.json").exists()
+    )
+    same = (
+        run
+        for run in stopped
+        if _fact(run, "recipe_sha256") == recipe_sha256 and devices in {None, _fact(run, "devices")}
+    )
     ours = (run for run in same if any(run.glob("state/state-*")))
     return next((run for run in ours if not _busy(run)), None)
 
 
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Keep a run to this process. The system lets go of it when the process ends, however that comes about.
+    """Keep a run to this process. The system lets go of it when the process ends, however that
+    comes about.
 
     Raises:
         UsageError: another process is at work on it. NotWritable: it cannot be written to.
@@ -211,7 +262,10 @@ def claimed(run: Path) -> Iterator[None]:
         raise write_error(error, path) from error
     with handle:
         if not _lock(handle):
-            raise UsageError(f"another process is at work on {run}", hint="wait until it has finished, or stop it")
+            raise UsageError(
+                f"another process is at work on {run}",
+                hint="wait until it has finished, or stop it",
+            )
         yield
 
 

@@ -1,4 +1,6 @@
-"""Datasets by name. Runs that follow each other in one process, as the cells of a sweep do, read theirs once."""
+"""Datasets by name. Runs that follow each other in one process, as the cells of a sweep do, read
+theirs once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _kept: ContextVar[dict[str, Source] | None] = ContextVar("_kept", default=None)
 
 @contextmanager
 def kept_sources() -> Iterator[None]:
-    """Within it the last dataset that was read is kept for whoever asks for it next; its files are taken not to change."""
+    """Within it the last dataset that was read is kept for whoever asks for it next; its files are
+    taken not to change.
+    """
     token = _kept.set({})
     try:
         yield
@@ -53,7 +57,12 @@ def _read(data: DataSection) -> Source:
         except KdError:
             raise
         except Exception as error:
-            raise UsageError(f"{data.name} failed: {type(error).__name__}: {error}", hint="it is called without arguments") from error
+            raise UsageError(
+                f"{data.name} failed: {type(error).__name__}: {error}",
+                hint="it is called without arguments",
+            ) from error
         return from_user(made, origin=data.name)
-    source: Source = module.load(data.name, options=module.Options(**data.options), root=catalog.data_root(data.root))
+    source: Source = module.load(
+        data.name, options=module.Options(**data.options), root=catalog.data_root(data.root)
+    )
     return source

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, a second Ctrl-C is obeyed at once."""
+"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, a second Ctrl-C is obeyed at
+once.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,19 @@ from kdcli.errors import Interrupted, KdError, Terminated
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM become a request that the trainer reads at step boundaries.
+    """Context in which SIGINT and SIGTERM become a request that the trainer reads at step
+    boundaries.
 
     Args:
         again: the command that goes on from there, for the hint.
         kept: what is not lost, for the message.
-        agree: the largest of all ranks' signals from that of this one, so that all stop at the same step.
+        agree: the largest of all ranks' signals from that of this one, so that all stop at the same
+            step.
     """
 
-    def __init__(self, again: str, *, kept: str = "the state is saved", agree: Callable[[int], int] = int) -> None:
+    def __init__(
+        self, again: str, *, kept: str = "the state is saved", agree: Callable[[int], int] = int
+    ) -> None:
         self._again = again
         self._kept = kept
         self._agree = agree
@@ -28,19 +34,26 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals there only
+        # Python delivers signals there only
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is None:
             self._signal = number
-        elif number == signal.SIGINT:  # a person is in a hurry; a second SIGTERM is only a scheduler that tells every process
+        # a person is in a hurry; a second SIGTERM is only a scheduler that tells every process
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
     @property

@@ -1,4 +1,6 @@
-"""A matrix of runs: finished cells are skipped, interrupted ones go on, failed ones do not stop the others."""
+"""A matrix of runs: finished cells are skipped, interrupted ones go on, failed ones do not stop the
+others.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ import torch
 from kdcli.engine.runtime import choose_device
 from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
 from kdcli.jobs import devices
-from kdcli.jobs.events import CellDone, CellStarted, Event, FromRun, Listener, RunEvent, SweepStarted, TeacherDone, TeacherStarted
+from kdcli.jobs.events import (
+    CellDone,
+    CellStarted,
+    Event,
+    FromRun,
+    Listener,
+    RunEvent,
+    SweepStarted,
+    TeacherDone,
+    TeacherStarted,
+)
 from kdcli.jobs.plan import Ended, Task, attempt, cell_tasks, with_teachers
 from kdcli.jobs.sources import kept_sources
 from kdcli.jobs.stop import StopRequest
@@ -23,7 +35,11 @@ from kdcli.results import CellResult, SweepResult
 
 Jobs = int | Literal["auto"]
 
-_STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {"done": "done", "found": "skipped", "failed": "failed"}
+_STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {
+    "done": "done",
+    "found": "skipped",
+    "failed": "failed",
+}
 
 _KEPT = "the state of every running cell is saved"
 _TURN_SECONDS = 0.2  # a signal is noticed that late at most
@@ -43,13 +59,15 @@ def run_sweep(
     Args:
         sweep: a sweep file, a shipped sweep's name, or a loaded sweep.
         limit: run at most this many cells, skipped ones not counted.
-        jobs: how many cells go on at once, each in a process of its own; "auto": one for each core. A script that asks for more
-            than one begins at `if __name__ == "__main__":`, as with all of Python's processes.
+        jobs: how many cells go on at once, each in a process of its own; "auto": one for each core.
+            A script that asks for more than one begins at `if __name__ == "__main__":`, as with all
+            of Python's processes.
 
     Raises:
-        RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than this machine has cores, or its
-            cells train on several devices each.
-        Interrupted, Terminated: the state of what went on is saved, and the same command goes on from there.
+        RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than
+            this machine has cores, or its cells train on several devices each.
+        Interrupted, Terminated: the state of what went on is saved, and the same command goes on
+            from there.
     """
     loaded = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
     devices.refuse_torchrun("kd sweep")
@@ -61,7 +79,9 @@ def run_sweep(
     looked_at = _within(limit, tasks, finished)
     if jobs == 1:
         with kept_sources():
-            results = [_one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at]
+            results = [
+                _one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at
+            ]
     else:
         results = _Together(len(tasks), folder, listeners, told).run(looked_at, finished, jobs)
     return SweepResult(str(loaded.path), len(tasks), tuple(results))
@@ -84,12 +104,15 @@ def _tell(listeners: Sequence[Listener], event: Event) -> None:
         listener(event)
 
 
-def _one_cell(task: Task, count: int, out: Path, finished: Mapping[str, Path], listeners: Sequence[Listener]) -> CellResult:
+def _one_cell(
+    task: Task, count: int, out: Path, finished: Mapping[str, Path], listeners: Sequence[Listener]
+) -> CellResult:
     _tell(listeners, _cell_started(task, count))
     try:
         ended = attempt(task, out, listeners, finished)
     except (Interrupted, Terminated) as error:
-        error.hint = task.command  # the same command finds the finished cells and goes on with this one
+        # the same command finds the finished cells and goes on with this one
+        error.hint = task.command
         raise
     result = _result(task, ended)
     _tell(listeners, _cell_done(task, count, result))
@@ -98,7 +121,9 @@ def _one_cell(task: Task, count: int, out: Path, finished: Mapping[str, Path], l
 
 def _result(task: Task, ended: Ended) -> CellResult:
     assert task.cell is not None
-    return CellResult(task.id, task.cell.labels, _STATUS[ended.status], ended.run, ended.error, _metrics(ended))
+    return CellResult(
+        task.id, task.cell.labels, _STATUS[ended.status], ended.run, ended.error, _metrics(ended)
+    )
 
 
 def _metrics(ended: Ended) -> dict[str, float]:
@@ -111,10 +136,19 @@ def _cell_started(task: Task, count: int) -> CellStarted:
 
 
 def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
-    return CellDone(task.number, count, task.id, result.labels, result.status, result.run, result.error, dict(result.metrics))
+    return CellDone(
+        task.number,
+        count,
+        task.id,
+        result.labels,
+        result.status,
+        result.run,
+        result.error,
+        dict(result.metrics),
+    )
 
 
-# ---- several at once -------------------------------------------------------------------------------------------------
+# ---- several at once -----------------------------------------------------------------------------
 
 
 def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
@@ -125,13 +159,21 @@ def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
     """
     if jobs == "auto":
         if device != "cpu":
-            raise UsageError("--jobs auto counts CPU cores, and these cells run on a GPU", hint="--jobs 2, and more if its memory allows")
+            raise UsageError(
+                "--jobs auto counts CPU cores, and these cells run on a GPU",
+                hint="--jobs 2, and more if its memory allows",
+            )
         jobs = cores
     if jobs < 1:
-        raise UsageError(f"--jobs {jobs}: at least one cell has to go on", hint="--jobs 1, or --jobs auto")
+        raise UsageError(
+            f"--jobs {jobs}: at least one cell has to go on", hint="--jobs 1, or --jobs auto"
+        )
     if jobs > cores:
         have = f"{cores} core{'s' * (cores > 1)}"
-        raise UsageError(f"--jobs {jobs}: each job needs a core, and kd may use {have} here", hint=f"--jobs {cores} at most")
+        raise UsageError(
+            f"--jobs {jobs}: each job needs a core, and kd may use {have} here",
+            hint=f"--jobs {cores} at most",
+        )
     return max(min(jobs, cells), 1)
 
 
@@ -160,18 +202,32 @@ class _Together:
         self.stopping: KdError | None = None
         self.cut = False  # whether a task ended before it was through
 
-    def run(self, cells: Sequence[Task], finished: Mapping[str, Path], jobs: Jobs) -> list[CellResult]:
+    def run(
+        self, cells: Sequence[Task], finished: Mapping[str, Path], jobs: Jobs
+    ) -> list[CellResult]:
         """The results of all cells, in their order."""
         open_cells = [task for task in cells if task.key not in finished]
         device, cores = _device(open_cells), machine_cores()
         number = count_jobs(jobs, len(open_cells), len(cores), device)
         if any(task.resolved.recipe.runtime.devices > 1 for task in open_cells):
-            raise UsageError("cells that train on several devices (runtime.devices) run one after another", hint="leave --jobs out")
+            raise UsageError(
+                "cells that train on several devices (runtime.devices) run one after another",
+                hint="leave --jobs out",
+            )
         pin = device == "cpu" and hasattr(os, "sched_setaffinity")
-        crew = Crew(number, cores, pin=pin, most_threads=torch.get_num_threads(), out=self.out, tell=bool(self.listeners))
+        crew = Crew(
+            number,
+            cores,
+            pin=pin,
+            most_threads=torch.get_num_threads(),
+            out=self.out,
+            tell=bool(self.listeners),
+        )
         self.waiting = with_teachers(open_cells, finished)
         threads, teachers = crew.share(number).threads, len(self.waiting) - len(open_cells)
-        self._tell(SweepStarted(self.count, len(self.waiting), teachers, number, threads, device, pin))
+        self._tell(
+            SweepStarted(self.count, len(self.waiting), teachers, number, threads, device, pin)
+        )
         for task in cells:
             if task.key in finished:
                 self._tell(_cell_started(task, self.count))
@@ -188,13 +244,20 @@ class _Together:
             ready = [task for task in self.waiting if task.needs <= done]
             for task, share in zip(ready, crew.shares(len(ready)), strict=False):
                 self.waiting.remove(task)
-                self._tell(_cell_started(task, self.count) if task.cell is not None else TeacherStarted(task.id, task.name))
+                self._tell(
+                    _cell_started(task, self.count)
+                    if task.cell is not None
+                    else TeacherStarted(task.id, task.name)
+                )
                 crew.start(task, share)
         for task, message in crew.listen(_TURN_SECONDS):
             self._heard(task, message)
         if self.stopping is None:
-            # a worker that somebody else stopped: so will the rest be, or this is a scheduler that has not come to us yet
-            self.stopping = stop() or (Terminated(f"terminated; {_KEPT}", hint=self.command) if self.cut else None)
+            # a worker that somebody else stopped: so will the rest be, or this is a scheduler that
+            # has not come to us yet
+            self.stopping = stop() or (
+                Terminated(f"terminated; {_KEPT}", hint=self.command) if self.cut else None
+            )
             if self.stopping is not None:
                 crew.stop()
         if self.stopping is not None and not crew.busy and (self.waiting or self.cut):
@@ -203,7 +266,14 @@ class _Together:
     def _drop_orphans(self) -> None:
         """What waits for a teacher that failed has failed."""
         for task in list(self.waiting):
-            lost = next((self.ended[key] for key in task.needs if key in self.ended and self.ended[key].status == "failed"), None)
+            lost = next(
+                (
+                    self.ended[key]
+                    for key in task.needs
+                    if key in self.ended and self.ended[key].status == "failed"
+                ),
+                None,
+            )
             if lost is not None:
                 self.waiting.remove(task)
                 self._end(task, Ended("failed", error=f"its teacher failed: {lost.error}"))
@@ -211,8 +281,11 @@ class _Together:
     def _heard(self, task: Task, message: RunEvent | Ended) -> None:
         if not isinstance(message, Ended):
             self._tell(FromRun(task.id, task.number, task.name, message))
-        elif message.status == "stopped" or (message.status == "failed" and self.stopping is not None):
-            self.cut = True  # a process that was still starting dies of being stopped: no failure of its task
+        elif message.status == "stopped" or (
+            message.status == "failed" and self.stopping is not None
+        ):
+            # a process that was still starting dies of being stopped: no failure of its task
+            self.cut = True
         else:
             self._end(task, message)
 
@@ -221,7 +294,16 @@ class _Together:
         if task.cell is not None:
             self._tell(_cell_done(task, self.count, _result(task, ended)))
         else:
-            self._tell(TeacherDone(task.id, task.name, _STATUS[ended.status], ended.run, ended.error, _metrics(ended)))
+            self._tell(
+                TeacherDone(
+                    task.id,
+                    task.name,
+                    _STATUS[ended.status],
+                    ended.run,
+                    ended.error,
+                    _metrics(ended),
+                )
+            )
 
     def _tell(self, event: Event) -> None:
         _tell(self.listeners, event)

@@ -16,7 +16,8 @@ class Teller:
     """Listener that sends what it hears; a step's values are read now and then.
 
     Args:
-        line: to the process that is told. read: a step whose values are numbers, because tensors would travel by shared memory.
+        line: to the process that is told. read: a step whose values are numbers, because tensors
+            would travel by shared memory.
     """
 
     def __init__(self, line: Connection, read: Callable[[StepDone], Event]) -> None:
@@ -31,5 +32,6 @@ class Teller:
                 return
             self._read_at = now
             event = self._read(event)
-        with contextlib.suppress(OSError):  # nobody listens any more: what remains is to save the state
+        # nobody listens any more: what remains is to save the state
+        with contextlib.suppress(OSError):
             self._line.send(event)

@@ -1,9 +1,12 @@
-"""Worker processes that share one machine: each keeps to its cores, runs one task after another and says what goes on.
+"""Worker processes that share one machine: each keeps to its cores, runs one task after another and
+says what goes on.
 
-Processes are spawned, because threads of torch do not survive a fork. Each has a line of its own to the parent: with one queue
-for all, a worker that is killed while it writes would silence the others for ever.
+Processes are spawned, because threads of torch do not survive a fork. Each has a line of its own to
+the parent: with one queue for all, a worker that is killed while it writes would silence the others
+for ever.
 
-A worker is stopped by SIGTERM alone. Ctrl-C reaches every process of a terminal, and the parent decides what it means.
+A worker is stopped by SIGTERM alone. Ctrl-C reaches every process of a terminal, and the parent
+decides what it means.
 """
 
 from __future__ import annotations
@@ -51,11 +54,13 @@ class Share:
     pin: bool
 
 
-# ---- in the worker ---------------------------------------------------------------------------------------------------
+# ---- in the worker -------------------------------------------------------------------------------
 
 
 class _Stop:
-    """SIGTERM: a training run asks for it at its steps; what comes before and after one is left at once."""
+    """SIGTERM: a training run asks for it at its steps; what comes before and after one is left at
+    once.
+    """
 
     def __init__(self) -> None:
         self._asked = False
@@ -82,7 +87,9 @@ class _Stop:
 def _read(event: StepDone) -> StepRead:
     losses = {name: float(value) for name, value in event.losses.items()}
     accuracy = float(event.correct) / max(event.seen, 1)
-    return StepRead(event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second)
+    return StepRead(
+        event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second
+    )
 
 
 def _work(line: Connection, share: Share) -> None:
@@ -114,7 +121,7 @@ def _end_with_the_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-# ---- in the parent ---------------------------------------------------------------------------------------------------
+# ---- in the parent -------------------------------------------------------------------------------
 
 
 class _Worker:
@@ -124,7 +131,8 @@ class _Worker:
         self.share = share
         self.task: Task | None = None
         self.line, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)  # a daemon could have no loader processes
+        # a daemon could have no loader processes
+        self.process = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
         with _signals_for_the_parent(), _environment("OMP_NUM_THREADS", str(share.threads)):
             self.process.start()
         theirs.close()
@@ -136,11 +144,17 @@ class _Worker:
         if code is None or code >= 0:
             return f"its process ended with exit code {code}"
         name = signal.Signals(-code).name
-        reason = ": the system does that where memory runs out, and fewer --jobs need less" if name == "SIGKILL" else ""
+        reason = (
+            ": the system does that where memory runs out, and fewer --jobs need less"
+            if name == "SIGKILL"
+            else ""
+        )
         return f"its process was killed by {name}{reason}"
 
     def end(self, *, at_once: bool) -> None:
-        """Let it go, with the state of its task saved unless it has to be at once. Without a task there is nothing to lose."""
+        """Let it go, with the state of its task saved unless it has to be at once. Without a task
+        there is nothing to lose.
+        """
         self.line.close()
         if at_once or self.task is None:
             self.process.kill()  # torch takes a second to leave in good order
@@ -150,7 +164,9 @@ class _Worker:
 
 @contextlib.contextmanager
 def _signals_for_the_parent() -> Iterator[None]:
-    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a child and all its threads."""
+    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
+    child and all its threads.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -184,7 +200,16 @@ class Crew:
         tell: whether workers send the events of their runs.
     """
 
-    def __init__(self, jobs: int, cores: Sequence[int], *, pin: bool, most_threads: int, out: Path, tell: bool) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        cores: Sequence[int],
+        *,
+        pin: bool,
+        most_threads: int,
+        out: Path,
+        tell: bool,
+    ) -> None:
         self._jobs = jobs
         self._cores = tuple(cores)
         self._pin = pin
@@ -197,7 +222,12 @@ class Crew:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         at_once = isinstance(error, KeyboardInterrupt)
         for worker in self._workers:
             worker.end(at_once=at_once)
@@ -223,8 +253,8 @@ class Crew:
     def shares(self, ready: int) -> list[Share]:
         """What of the machine can begin now, where `ready` tasks could.
 
-        Where nothing goes on and less is ready than there are jobs, as with a teacher that all cells wait for, that much gets the
-        whole machine: the rest of it would idle.
+        Where nothing goes on and less is ready than there are jobs, as with a teacher that all
+        cells wait for, that much gets the whole machine: the rest of it would idle.
         """
         at_work = [worker for worker in self._workers if worker.task is not None]
         width = len(self._cores) // (self._jobs if at_work else min(max(ready, 1), self._jobs))
@@ -238,14 +268,22 @@ class Crew:
 
     def start(self, task: Task, share: Share) -> None:
         """Give a task to a worker with this share, a new one if there is none."""
-        worker = next((worker for worker in self._workers if worker.task is None and worker.share == share), None)
+        worker = next(
+            (worker for worker in self._workers if worker.task is None and worker.share == share),
+            None,
+        )
         if worker is None:
-            for idle in [other for other in self._workers if other.task is None and set(other.share.cores) & set(share.cores)]:
+            for idle in [
+                other
+                for other in self._workers
+                if other.task is None and set(other.share.cores) & set(share.cores)
+            ]:
                 self._dismiss(idle)
             worker = _Worker(share)
             self._workers.append(worker)
         worker.task = task
-        with contextlib.suppress(OSError):  # it died while it had nothing to do: `listen` finds that out
+        # it died while it had nothing to do: `listen` finds that out
+        with contextlib.suppress(OSError):
             worker.line.send((replace(task, cell=None), self._out, self._tell))
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -254,7 +292,9 @@ class Crew:
         worker.end(at_once=False)
 
     def listen(self, seconds: float) -> Iterator[tuple[Task, RunEvent | Ended]]:
-        """What the tasks say within some seconds, or sooner: events, and the end of each. A worker that died fails its task."""
+        """What the tasks say within some seconds, or sooner: events, and the end of each. A worker
+        that died fails its task.
+        """
         lines = {worker.line: worker for worker in self._workers if worker.task is not None}
         for line in multiprocessing.connection.wait(list(lines), seconds):
             worker = lines[line]  # type: ignore[index]

@@ -1,8 +1,9 @@
 """Distillation losses as pure functions, usable without the rest of kd.
 
-Student first, teacher second, and a scalar without the method's overall weight: `losses.skd(z, v, temperature=4)`. No state,
-no randomness. Lower precisions are computed in float32, float64 stays; gradients reach the student's side alone.
-Letters: z [N,K] student logits, v [N,K] teacher logits, p and q their softmax at a temperature, y [N] int64 labels.
+Student first, teacher second, and a scalar without the method's overall weight: `losses.skd(z, v,
+temperature=4)`. No state, no randomness. Lower precisions are computed in float32, float64 stays;
+gradients reach the student's side alone. Letters: z [N,K] student logits, v [N,K] teacher logits, p
+and q their softmax at a temperature, y [N] int64 labels.
 """
 
 from kdcli.losses._maps import same_size
@@ -26,7 +27,17 @@ from kdcli.losses.logit import (
 from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permute_others
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
-from kdcli.losses.transfer import FactorForm, ab, fsp, ft, hcl, ofd, ofd_margins, srrl, srrl_features
+from kdcli.losses.transfer import (
+    FactorForm,
+    ab,
+    fsp,
+    ft,
+    hcl,
+    ofd,
+    ofd_margins,
+    srrl,
+    srrl_features,
+)
 
 __all__ = [
     "CorrelationForm",

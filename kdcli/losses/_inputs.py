@@ -1,4 +1,6 @@
-"""What every loss asks of its arguments, checked from shapes and Python numbers alone: nothing here waits for the device."""
+"""What every loss asks of its arguments, checked from shapes and Python numbers alone: nothing here
+waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,25 @@ from kdcli.errors import Incompatible, UsageError
 
 
 def precise(x: Tensor) -> Tensor:
-    """The same values in float32, or float64 if they are that: half precision overflows or loses all digits in what follows."""
+    """The same values in float32, or float64 if they are that: half precision overflows or loses
+    all digits in what follows.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """In here a matrix product is as precise as its arguments. Without it autocast rounds them to half precision again."""
+    """In here a matrix product is as precise as its arguments. Without it autocast rounds them to
+    half precision again.
+    """
     return torch.autocast(x.device.type, enabled=False)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows [...,D] divided by their norms. A row of zeros stays one, and its gradient is that of a row of norm 1.
+    """Rows [...,D] divided by their norms. A row of zeros stays one, and its gradient is that of a
+    row of norm 1.
 
-    Dividing by a small number instead makes the gradient of such a row explode (1e12 for the usual eps).
+    Dividing by a small number instead makes the gradient of such a row explode (1e12 for the usual
+    eps).
     """
     square = x.square().sum(-1, keepdim=True)
     return x / square.masked_fill(square == 0, 1.0).sqrt()
@@ -38,7 +46,10 @@ def rows(x: Tensor, function: str) -> Tensor:
         Incompatible: fewer than two classes, for which every softmax is 1.
     """
     if x.ndim == 0 or x.shape[-1] < 2:
-        raise Incompatible(f"losses.{function} needs logits [..., K] of at least two classes, got shape {list(x.shape)}")
+        raise Incompatible(
+            f"losses.{function} needs logits [..., K] of at least two classes, got shape "
+            f"{list(x.shape)}"
+        )
     return precise(x)
 
 
@@ -50,7 +61,9 @@ def pair(z: Tensor, v: Tensor, function: str) -> tuple[Tensor, Tensor]:
     """
     if z.shape != v.shape or z.ndim != 2 or z.shape[0] == 0:
         shapes = f"{list(z.shape)} and {list(v.shape)}"
-        raise Incompatible(f"losses.{function} needs student and teacher logits of one shape [N, K], got {shapes}")
+        raise Incompatible(
+            f"losses.{function} needs student and teacher logits of one shape [N, K], got {shapes}"
+        )
     return rows(z, function), rows(v.detach(), function)
 
 
@@ -62,7 +75,9 @@ def labelled(z: Tensor, y: Tensor, function: str) -> Tensor:
     """
     if z.ndim != 2 or y.shape != z.shape[:1] or y.is_floating_point() or z.shape[0] == 0:
         shapes = f"{list(z.shape)} and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
-        raise Incompatible(f"losses.{function} needs logits [N, K] and integer labels [N], got {shapes}")
+        raise Incompatible(
+            f"losses.{function} needs logits [N, K] and integer labels [N], got {shapes}"
+        )
     return rows(z, function)
 
 

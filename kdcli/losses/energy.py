@@ -12,15 +12,19 @@ from kdcli.losses._inputs import positive, rows
 
 
 def centre(x: Tensor) -> Tensor:
-    """Logits [...,K] minus their mean over the classes. No softmax sees the difference; a free energy does."""
+    """Logits [...,K] minus their mean over the classes. No softmax sees the difference; a free
+    energy does.
+    """
     x = rows(x, "centre")
     return x - x.mean(-1, keepdim=True)
 
 
 def entropy(x: Tensor, *, temperature: float) -> Tensor:
-    """Entropy of softmax(x / tau), a value a row, in nats: 0 where one class has all, log K where all have the same.
+    """Entropy of softmax(x / tau), a value a row, in nats: 0 where one class has all, log K where
+    all have the same.
 
-        S = - sum_k p_k log p_k,  p = softmax(x / tau)                                        (equation 4 of the paper)
+        S = - sum_k p_k log p_k,  p = softmax(x / tau)
+        (equation 4 of the paper)
 
     Args:
         x: logits [...,K].
@@ -38,11 +42,14 @@ def entropy(x: Tensor, *, temperature: float) -> Tensor:
 
 
 def free_energy(x: Tensor, *, temperature: float) -> Tensor:
-    """Helmholtz free energy of logits, a value a row, with the sign of the paper: larger for more confident logits.
+    """Helmholtz free energy of logits, a value a row, with the sign of the paper: larger for more
+    confident logits.
 
-        F = tau * log sum_k exp(x_k / tau)                                                    (equation 5 of the paper)
+        F = tau * log sum_k exp(x_k / tau)
+        (equation 5 of the paper)
 
-    F(x + c) = F(x) + c, although x and x + c are the same classifier: `centre` both sides before two networks are compared.
+    F(x + c) = F(x) + c, although x and x + c are the same classifier: `centre` both sides before
+    two networks are compared.
 
     Args:
         x: logits [...,K].

@@ -1,7 +1,7 @@
 """Losses on feature maps [B,C,H,W]: hints, attention, variational information, neuron selectivity.
 
-Student's and teacher's maps show the same images. Where their sizes differ, the larger is average-pooled to the smaller
-(`same_size`); channels may differ unless a function says otherwise.
+Student's and teacher's maps show the same images. Where their sizes differ, the larger is
+average-pooled to the smaller (`same_size`); channels may differ unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def fitnet(s: Tensor, t: Tensor) -> Tensor:
 
         mean over B, C, H, W of (s - t)^2
 
-    Source: Romero et al. 2015, FitNets, equation 3; RepDistiller@5237c1fd distiller_zoo/FitNet.py computes the same number.
+    Source: Romero et al. 2015, FitNets, equation 3; RepDistiller@5237c1fd distiller_zoo/FitNet.py
+    computes the same number.
     Differs from the paper: a mean instead of half the squared norm.
 
     Args:
@@ -42,11 +43,14 @@ def fitnet(s: Tensor, t: Tensor) -> Tensor:
 def at(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], *, p: float = 2.0) -> Tensor:
     """Attention transfer: where in the picture the energy of a layer lies.
 
-        sum over maps of mean over B, H W of (Q_s - Q_t)^2,  Q(f) = m / |m|_2 with m = flatten(mean_c |f_c|^p)
+        sum over maps of mean over B, H W of (Q_s - Q_t)^2,  Q(f) = m / |m|_2 with m =
+        flatten(mean_c |f_c|^p)
 
-    Source: Zagoruyko, Komodakis 2017, Paying more attention to attention, equation 2; attention-transfer@eb681595 utils.py and
-    RepDistiller@5237c1fd distiller_zoo/AT.py compute the same number for p = 2. Differs from the paper, which sums norms of the
-    differences: a mean of squares, as its authors' code. A map that is zero everywhere has Q = 0 and gets no gradient.
+    Source: Zagoruyko, Komodakis 2017, Paying more attention to attention, equation 2;
+    attention-transfer@eb681595 utils.py and RepDistiller@5237c1fd distiller_zoo/AT.py compute the
+    same number for p = 2. Differs from the paper, which sums norms of the
+    differences: a mean of squares, as its authors' code. A map that is zero everywhere has Q = 0
+    and gets no gradient.
 
     Args:
         s_maps: student maps [B,C,H,W].
@@ -60,7 +64,9 @@ def at(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], *, p: float = 2.0) ->
     if not p >= 1:
         raise UsageError(f"losses.at: p must be at least 1, got {p}")
     pairs = [same_size(s, t) for s, t in map_pairs(s_maps, t_maps, "at")]
-    return torch.stack([(_attention(s, p) - _attention(t, p)).square().mean() for s, t in pairs]).sum()
+    return torch.stack(
+        [(_attention(s, p) - _attention(t, p)).square().mean() for s, t in pairs]
+    ).sum()
 
 
 def _attention(x: Tensor, p: float) -> Tensor:
@@ -69,13 +75,15 @@ def _attention(x: Tensor, p: float) -> Tensor:
 
 
 def vid(mean: Tensor, log_scale: Tensor, target: Tensor) -> Tensor:
-    """Variational information distillation: how unlikely the teacher's map is under a Gaussian that the student predicts.
+    """Variational information distillation: how unlikely the teacher's map is under a Gaussian that
+    the student predicts.
 
-        mean over B, C, H, W of ( (mean - target)^2 / var_c + log var_c ) / 2,  var_c = softplus(log_scale_c) + 1e-5
+        mean over B, C, H, W of ( (mean - target)^2 / var_c + log var_c ) / 2,  var_c =
+        softplus(log_scale_c) + 1e-5
 
-    Source: Ahn et al. 2019, Variational information distillation for knowledge transfer, section 2, without the constant;
-    RepDistiller@5237c1fd distiller_zoo/VID.py. The value can be negative. Differs: softplus instead of log(1 + exp), which
-    overflows.
+    Source: Ahn et al. 2019, Variational information distillation for knowledge transfer, section 2,
+    without the constant; RepDistiller@5237c1fd distiller_zoo/VID.py. The value can be negative.
+    Differs: softplus instead of log(1 + exp), which overflows.
 
     Args:
         mean: predicted from the student's map [B,C,H,W].
@@ -88,19 +96,24 @@ def vid(mean: Tensor, log_scale: Tensor, target: Tensor) -> Tensor:
     mean, target = same_size(*map_pair(mean, target, "vid"))
     _equal_channels(mean, target, "vid")
     if log_scale.shape != mean.shape[1:2]:
-        raise Incompatible(f"losses.vid needs one log_scale a channel, [{mean.shape[1]}], got {list(log_scale.shape)}")
+        raise Incompatible(
+            f"losses.vid needs one log_scale a channel, [{mean.shape[1]}], got "
+            f"{list(log_scale.shape)}"
+        )
     variance = (functional.softplus(precise(log_scale)) + _LEAST_VARIANCE).view(1, -1, 1, 1)
     return ((mean - target).square() / variance + variance.log()).mean() / 2
 
 
 def nst(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor]) -> Tensor:
-    """Neuron selectivity transfer: maximum mean discrepancy between the channels of two maps, under the kernel <a, b>^2.
+    """Neuron selectivity transfer: maximum mean discrepancy between the channels of two maps, under
+    the kernel <a, b>^2.
 
         sum over maps of M(t,t) + M(s,s) - 2 M(s,t),  M(a,b) = mean over B, c, c' of <a_c, b_c'>^2
 
-    with every channel flattened over space and divided by its norm. Source: Huang, Wang 2017, Like what you like, section 4, with
-    the polynomial kernel of degree 2; RepDistiller@5237c1fd distiller_zoo/NST.py. Differs: the Gram matrices of the channels are
-    matrix products, the same number without its [B,C,C',HW]. The order of the channels does not matter. A channel that is
+    with every channel flattened over space and divided by its norm. Source: Huang, Wang 2017, Like
+    what you like, section 4, with the polynomial kernel of degree 2; RepDistiller@5237c1fd
+    distiller_zoo/NST.py. Differs: the Gram matrices of the channels are matrix products, the same
+    number without its [B,C,C',HW]. The order of the channels does not matter. A channel that is
     zero everywhere gets no gradient.
 
     Args:
@@ -129,4 +142,7 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def _equal_channels(s: Tensor, t: Tensor, function: str) -> None:
     if s.shape[1] != t.shape[1]:
-        raise Incompatible(f"losses.{function} compares channel by channel, got {s.shape[1]} and {t.shape[1]} channels")
+        raise Incompatible(
+            f"losses.{function} compares channel by channel, got {s.shape[1]} and "
+            f"{t.shape[1]} channels"
+        )

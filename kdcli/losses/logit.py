@@ -1,7 +1,8 @@
-"""Losses on logits: supervised, Hinton's distillation, its two normalised forms, its two halves, and correlations.
+"""Losses on logits: supervised, Hinton's distillation, its two normalised forms, its two halves,
+and correlations.
 
-Throughout p = softmax(z / tau), q = softmax(v / tau), and KL(q || p) = sum_k q_k (log q_k - log p_k), with both logarithms
-from log_softmax, so that nothing underflows at any temperature.
+Throughout p = softmax(z / tau), q = softmax(v / tau), and KL(q || p) = sum_k q_k (log q_k - log
+p_k), with both logarithms from log_softmax, so that nothing underflows at any temperature.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
 SphericalAlign = Literal["teacher_std", "constant", "unit"]
 
-# a row whose spread is below this share of its largest entry is rounding noise: it has no direction to scale
+# a row whose spread is below this share of its largest entry is rounding noise: it has no direction
+# to scale
 _FLAT = 1e-6
 
 # what DIST's released code adds to the product of two norms
@@ -33,10 +35,13 @@ def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(labelled(z, y, "cross_entropy"), y)
 
 
-def label_smoothing(z: Tensor, y: Tensor, *, smoothing: float, form: Literal["uniform", "others"] = "uniform") -> Tensor:
+def label_smoothing(
+    z: Tensor, y: Tensor, *, smoothing: float, form: Literal["uniform", "others"] = "uniform"
+) -> Tensor:
     """Cross-entropy against smoothed labels, mean over the rows.
 
-        uniform:  target = (1 - a) onehot(y) + a / K          (Szegedy et al. 2016, section 7; PyTorch)
+        uniform:  target = (1 - a) onehot(y) + a / K          (Szegedy et al. 2016, section 7;
+        PyTorch)
         others:   label 1 - a, every other class a / (K - 1)   (Yuan et al. 2020, Tf-KD's code)
 
     "others" with a is "uniform" with a K / (K - 1).
@@ -52,9 +57,13 @@ def label_smoothing(z: Tensor, y: Tensor, *, smoothing: float, form: Literal["un
         UsageError: smoothing outside [0, 1], or an unknown form.
     """
     if not 0 <= smoothing <= 1:
-        raise UsageError(f"losses.label_smoothing: smoothing must be between 0 and 1, got {smoothing}")
+        raise UsageError(
+            f"losses.label_smoothing: smoothing must be between 0 and 1, got {smoothing}"
+        )
     if form not in {"uniform", "others"}:
-        raise UsageError(f'losses.label_smoothing: form must be "uniform" or "others", got {form!r}')
+        raise UsageError(
+            f'losses.label_smoothing: form must be "uniform" or "others", got {form!r}'
+        )
     log_p = labelled(z, y, "label_smoothing").log_softmax(-1)
     classes = z.shape[-1]
     share = smoothing * classes / (classes - 1) if form == "others" else smoothing
@@ -67,10 +76,11 @@ def kd(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:
 
         tau^2 * mean_i KL(q_i || p_i)
 
-    Source: Hinton, Vinyals, Dean 2015, section 2; RepDistiller@5237c1fd distiller_zoo/KD.py and mdistiller@e8c5bb33 compute the
-    same number. Its gradient tau (p - q) / N tends to (z - v) / (K N) for centred logits as tau grows, so that a weight keeps its
-    meaning when the temperature changes. Differs from the paper's equation by the constant entropy of q: the minimum is 0.
-    In float32 the value itself loses digits above a temperature of about 1000; the gradient does not.
+    Source: Hinton, Vinyals, Dean 2015, section 2; RepDistiller@5237c1fd distiller_zoo/KD.py and
+    mdistiller@e8c5bb33 compute the same number. Its gradient tau (p - q) / N tends to (z - v) / (K
+    N) for centred logits as tau grows, so that a weight keeps its meaning when the temperature
+    changes. Differs from the paper's equation by the constant entropy of q: the minimum is 0. In
+    float32 the value itself loses digits above a temperature of about 1000; the gradient does not.
 
     Args:
         z: student logits [N,K].
@@ -93,8 +103,9 @@ def _kd(z: Tensor, v: Tensor, tau: float) -> Tensor:
 def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
     """Centred rows [...,K] and their standard deviation [...,1]; 1 for rows that have none.
 
-    Dividing by a small number instead, as reference codes do, makes the gradient of such a row explode (1e7 for an eps of 1e-7);
-    zeroing it would leave a head that starts at zero there for ever.
+    Dividing by a small number instead, as reference codes do, makes the gradient of such a row
+    explode (1e7 for an eps of 1e-7); zeroing it would leave a head that starts at zero there for
+    ever.
     """
     centred = x - x.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - correction)
@@ -105,9 +116,10 @@ def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
 def standardize(x: Tensor, *, correction: int = 1) -> Tensor:
     """z-score over the classes: (x - mean_k x) / std_k x.
 
-    Source: Sun et al. 2024, Logit standardization in knowledge distillation, equation 9 and algorithm 1;
-    logit-standardization-KD@6083e2de mdistiller/distillers/KD.py. Differs: that code adds 1e-7 to the standard deviation; here a
-    row without spread is only centred. With two classes only the sign is left.
+    Source: Sun et al. 2024, Logit standardization in knowledge distillation, equation 9 and
+    algorithm 1; logit-standardization-KD@6083e2de mdistiller/distillers/KD.py. Differs: that code
+    adds 1e-7 to the standard deviation; here a row without spread is only centred. With two classes
+    only the sign is left.
 
     Args:
         x: logits [...,K].
@@ -124,13 +136,15 @@ def standardize(x: Tensor, *, correction: int = 1) -> Tensor:
 
 
 def match_spread(z: Tensor, *, like: Tensor) -> Tensor:
-    """Student logits, centred, with the standard deviation over classes that the teacher's have, row by row.
+    """Student logits, centred, with the standard deviation over classes that the teacher's have,
+    row by row.
 
         z-hat = (z - mean_k z) * std_k(like) / std_k(z)
 
-    That is the student projected on the sphere on which the centred teacher logits lie. The student's own norm gets no gradient:
-    dL/dz of any loss of z-hat is orthogonal to z - mean z. Differs from Spherical-Knowledge-Distillation@master, which does
-    not centre, by a constant a row, which no softmax sees.
+    That is the student projected on the sphere on which the centred teacher logits lie. The
+    student's own norm gets no gradient: dL/dz of any loss of z-hat is orthogonal to z - mean z.
+    Differs from Spherical-Knowledge-Distillation@master, which does not centre, by a constant a
+    row, which no softmax sees.
 
     Args:
         z: student logits [N,K].
@@ -147,11 +161,14 @@ def match_spread(z: Tensor, *, like: Tensor) -> Tensor:
     return centred * (v.std(-1, keepdim=True) / spread)
 
 
-def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> tuple[Tensor, Tensor]:
+def spherical(
+    z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", multiplier: float = 2.0
+) -> tuple[Tensor, Tensor]:
     """Both logits put on one sphere: what `skd` compares, (z-hat, v-hat), each [N,K].
 
         teacher_std:  z-hat = match_spread(z, like=v), v-hat = v       the released code
-        constant:     z-hat = m standardize(z), v-hat = m standardize(v), biased variance       the released README
+        constant:     z-hat = m standardize(z), v-hat = m standardize(v), biased variance       the
+        released README
         unit:         z-hat = z / |z|, v-hat = v / |v|       as the paper prints it
 
     Args:
@@ -172,18 +189,29 @@ def spherical(z: Tensor, v: Tensor, *, align: SphericalAlign = "teacher_std", mu
         return m * standardize(z, correction=0), m * standardize(v, correction=0)
     if align == "unit":
         return unit(z), unit(v)
-    raise UsageError(f'losses.spherical: align must be "teacher_std", "constant" or "unit", got {align!r}')
+    raise UsageError(
+        f'losses.spherical: align must be "teacher_std", "constant" or "unit", got {align!r}'
+    )
 
 
-def skd(z: Tensor, v: Tensor, *, temperature: float, align: SphericalAlign = "teacher_std", multiplier: float = 2.0) -> Tensor:
+def skd(
+    z: Tensor,
+    v: Tensor,
+    *,
+    temperature: float,
+    align: SphericalAlign = "teacher_std",
+    multiplier: float = 2.0,
+) -> Tensor:
     """Spherical knowledge distillation: `kd` between logits that were put on one sphere.
 
-        tau^2 * mean_i KL( softmax(v-hat_i / tau) || softmax(z-hat_i / tau) ),  (z-hat, v-hat) = spherical(z, v)
+        tau^2 * mean_i KL( softmax(v-hat_i / tau) || softmax(z-hat_i / tau) ),  (z-hat, v-hat) =
+        spherical(z, v)
 
-    Source: Guo et al. 2020, Spherical knowledge distillation; equations 15 and 16 of An energy perspective in knowledge
-    distillation; Spherical-Knowledge-Distillation@master skd_main.py. Differs from the papers, which divide both logits by
-    their norms: at norm 1 and temperature 4 no probability of 100 classes can pass 0.0128, so that nothing can be learnt. The
-    released code scales the student to the teacher's spread instead, and that is the default here.
+    Source: Guo et al. 2020, Spherical knowledge distillation; equations 15 and 16 of An energy
+    perspective in knowledge distillation; Spherical-Knowledge-Distillation@master skd_main.py.
+    Differs from the papers, which divide both logits by their norms: at norm 1 and temperature 4 no
+    probability of 100 classes can pass 0.0128, so that nothing can be learnt. The released code
+    scales the student to the teacher's spread instead, and that is the default here.
 
     Args:
         z: student logits [N,K].
@@ -201,17 +229,21 @@ def skd(z: Tensor, v: Tensor, *, temperature: float, align: SphericalAlign = "te
 
 
 def decoupled(z: Tensor, v: Tensor, y: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """The two halves of `kd`: about the label against the rest, and about how the rest is shared out, (TCKD, NCKD).
+    """The two halves of `kd`: about the label against the rest, and about how the rest is shared
+    out, (TCKD, NCKD).
 
         TCKD = tau^2 mean_i KL( (q_t, 1 - q_t) || (p_t, 1 - p_t) )
-        NCKD = tau^2 mean_i KL( q-hat_i || p-hat_i ),   q-hat, p-hat: softmax over the K - 1 classes other than the label t
+        NCKD = tau^2 mean_i KL( q-hat_i || p-hat_i ),   q-hat, p-hat: softmax over the K - 1 classes
+        other than the label t
 
     Row by row KD = TCKD + (1 - q_t) NCKD. With two classes NCKD is 0.
 
-    Source: Zhao et al. 2022, Decoupled knowledge distillation, equations 6 and 7; mdistiller@e8c5bb33 mdistiller/distillers/DKD.py.
-    Differs: that code subtracts 1000 from the label's logit, here its column is left out; it takes the logarithm of sums of
-    probabilities, which a confident network makes -inf in float32, here log p_t and log(1 - p_t) are the logarithms of the
-    sigmoids of +a and -a, a = z_t / tau - logsumexp_{k != t} z_k / tau.
+    Source: Zhao et al. 2022, Decoupled knowledge distillation, equations 6 and 7;
+    mdistiller@e8c5bb33 mdistiller/distillers/DKD.py.
+    Differs: that code subtracts 1000 from the label's logit, here its column is left out; it takes
+    the logarithm of sums of probabilities, which a confident network makes -inf in float32, here
+    log p_t and log(1 - p_t) are the logarithms of the sigmoids of +a and -a, a = z_t / tau -
+    logsumexp_{k != t} z_k / tau.
 
     Args:
         z: student logits [N,K].
@@ -226,7 +258,9 @@ def decoupled(z: Tensor, v: Tensor, y: Tensor, *, temperature: float) -> tuple[T
     return _decoupled(z, v, y, temperature, "decoupled")
 
 
-def _decoupled(z: Tensor, v: Tensor, y: Tensor, temperature: float, function: str) -> tuple[Tensor, Tensor]:
+def _decoupled(
+    z: Tensor, v: Tensor, y: Tensor, temperature: float, function: str
+) -> tuple[Tensor, Tensor]:
     z, v = pair(labelled(z, y, function), v, function)
     tau = positive(temperature, "temperature", function)
     log_p, log_p_hat = _halves(z / tau, y)
@@ -237,14 +271,18 @@ def _decoupled(z: Tensor, v: Tensor, y: Tensor, temperature: float, function: st
 
 
 def _halves(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of label and not label [N,2], and of the other classes among themselves [N,K-1]."""
+    """Log-probabilities of label and not label [N,2], and of the other classes among themselves
+    [N,K-1].
+    """
     label, column = y.unsqueeze(-1), torch.arange(x.shape[-1] - 1, device=x.device)
     others = x.gather(-1, column + (column >= label))
     margin = x.gather(-1, label) - others.logsumexp(-1, keepdim=True)
     return functional.logsigmoid(torch.cat([margin, -margin], -1)), others.log_softmax(-1)
 
 
-def dkd(z: Tensor, v: Tensor, y: Tensor, *, alpha: float, beta: float, temperature: float) -> Tensor:
+def dkd(
+    z: Tensor, v: Tensor, y: Tensor, *, alpha: float, beta: float, temperature: float
+) -> Tensor:
     """Decoupled knowledge distillation.
 
         alpha TCKD + beta NCKD,  (TCKD, NCKD) = decoupled(z, v, y)
@@ -268,16 +306,19 @@ def dkd(z: Tensor, v: Tensor, y: Tensor, *, alpha: float, beta: float, temperatu
 
 
 def correlations(z: Tensor, v: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """How badly the student's probabilities correlate with the teacher's: row by row, and column by column, (inter, intra).
+    """How badly the student's probabilities correlate with the teacher's: row by row, and column by
+    column, (inter, intra).
 
         inter = tau^2 (1 - mean_i r(p_i., q_i.)),   intra = tau^2 (1 - mean_k r(p_.k, q_.k))
         r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)
 
-    inter is about the classes of an image, intra about the images of a class. Each lies between 0 and 2 tau^2.
+    inter is about the classes of an image, intra about the images of a class. Each lies between 0
+    and 2 tau^2.
 
-    Source: Huang et al. 2022, Knowledge distillation from a stronger teacher, section 4; DIST_KD@6d93ca01, 1e-8 in its
-    segmentation/losses/dist_kd.py, tau^2 in its classification code. Differs: a row or column without spread is centred and not
-    scaled, because dividing it by 1e-8 makes its gradient explode. With two classes r of a row is only a sign.
+    Source: Huang et al. 2022, Knowledge distillation from a stronger teacher, section 4;
+    DIST_KD@6d93ca01, 1e-8 in its segmentation/losses/dist_kd.py, tau^2 in its classification code.
+    Differs: a row or column without spread is centred and not scaled, because dividing it by 1e-8
+    makes its gradient explode. With two classes r of a row is only a sign.
 
     Args:
         z: student logits [N,K].
@@ -285,7 +326,8 @@ def correlations(z: Tensor, v: Tensor, *, temperature: float) -> tuple[Tensor, T
         temperature: tau > 0.
 
     Raises:
-        Incompatible: a batch of one, for which no column varies; shapes that differ or are not [N,K], or fewer than two classes.
+        Incompatible: a batch of one, for which no column varies; shapes that differ or are not
+            [N,K], or fewer than two classes.
         UsageError: temperature is not above 0.
     """
     return _correlations(z, v, temperature, "correlations")
@@ -294,7 +336,9 @@ def correlations(z: Tensor, v: Tensor, *, temperature: float) -> tuple[Tensor, T
 def _correlations(z: Tensor, v: Tensor, temperature: float, function: str) -> tuple[Tensor, Tensor]:
     z, v = pair(z, v, function)
     if z.shape[0] < 2:
-        raise Incompatible(f"losses.{function} compares the images of a batch and needs at least two, got one")
+        raise Incompatible(
+            f"losses.{function} compares the images of a batch and needs at least two, got one"
+        )
     tau = positive(temperature, "temperature", function)
     p, q = (z / tau).softmax(-1), (v / tau).softmax(-1)
     return tau**2 * (1 - _pearson(p, q).mean()), tau**2 * (1 - _pearson(p.T, q.T).mean())
@@ -308,11 +352,13 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 
 
 def dist(z: Tensor, v: Tensor, *, beta: float, gamma: float, temperature: float) -> Tensor:
-    """Distillation from a stronger teacher: match the relations in its probabilities, not the probabilities.
+    """Distillation from a stronger teacher: match the relations in its probabilities, not the
+    probabilities.
 
         beta inter + gamma intra,  (inter, intra) = correlations(z, v)
 
-    Source and differences: see `correlations`. Differs from the paper's equations by the factor tau^2, which the released code has.
+    Source and differences: see `correlations`. Differs from the paper's equations by the factor
+    tau^2, which the released code has.
 
     Args:
         z: student logits [N,K].
@@ -322,7 +368,8 @@ def dist(z: Tensor, v: Tensor, *, beta: float, gamma: float, temperature: float)
         temperature: tau > 0.
 
     Raises:
-        Incompatible: a batch of one; shapes that differ or are not [N,K], or fewer than two classes.
+        Incompatible: a batch of one; shapes that differ or are not [N,K], or fewer than two
+            classes.
         UsageError: temperature is not above 0.
     """
     inter, intra = _correlations(z, v, temperature, "dist")

@@ -1,4 +1,6 @@
-"""Losses between networks that are trained together, or one after another: what they need beside `kd`."""
+"""Losses between networks that are trained together, or one after another: what they need beside
+`kd`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from kdcli.losses.logit import _kd
 
 
 def kd_both(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:
-    """`kd` with gradient to both sides: the same number, but the teacher is pulled toward the student too.
+    """`kd` with gradient to both sides: the same number, but the teacher is pulled toward the
+    student too.
 
         tau^2 * mean_i KL(q_i || p_i)
 
-    Source: SLKD@8c1b99ed mdistiller/distillers/TECH_KD.py, which does not detach its self-learning teachers; no paper asks for it.
+    Source: SLKD@8c1b99ed mdistiller/distillers/TECH_KD.py, which does not detach its self-learning
+    teachers; no paper asks for it.
 
     Args:
         z: student logits [N,K].
@@ -35,8 +39,9 @@ def logit_mse(z: Tensor, v: Tensor, *, share: float = 1.0) -> Tensor:
 
         mean over N, K of (z - phi v)^2
 
-    Source: Jafari et al. 2021, Annealing knowledge distillation, and Rezagholizadeh et al. 2022, Pro-KD. Where phi < 1 the
-    targets are those of a softer teacher: its logits at the temperature 1 / phi.
+    Source: Jafari et al. 2021, Annealing knowledge distillation, and Rezagholizadeh et al. 2022,
+    Pro-KD. Where phi < 1 the targets are those of a softer teacher: its logits at the temperature 1
+    / phi.
 
     Args:
         z: student logits [N,K].
@@ -56,8 +61,9 @@ def confidence_weighted(z: Tensor, v: Tensor, y: Tensor) -> Tensor:
 
         sum_i w_i CE(z_i, y_i) / sum_i w_i,   w_i = max_k softmax(v_i)_k
 
-    Source: Furlanello et al. 2018, Born-again neural networks (CWTM): what of distillation is a weighting of images.
-    Of the teacher it uses nothing but its confidence; under a teacher that is equally sure of all images it is the cross-entropy.
+    Source: Furlanello et al. 2018, Born-again neural networks (CWTM): what of distillation is a
+    weighting of images. Of the teacher it uses nothing but its confidence; under a teacher that is
+    equally sure of all images it is the cross-entropy.
 
     Args:
         z: student logits [N,K].
@@ -68,7 +74,12 @@ def confidence_weighted(z: Tensor, v: Tensor, y: Tensor) -> Tensor:
         Incompatible: shapes that do not fit, or fewer than two classes.
     """
     z, v = pair(z, v, "confidence_weighted")
-    each = -labelled(z, y, "confidence_weighted").log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    each = (
+        -labelled(z, y, "confidence_weighted")
+        .log_softmax(-1)
+        .gather(-1, y.unsqueeze(-1))
+        .squeeze(-1)
+    )
     weight = v.softmax(-1).amax(-1)
     return (weight * each).sum() / weight.sum()
 
@@ -76,8 +87,9 @@ def confidence_weighted(z: Tensor, v: Tensor, y: Tensor) -> Tensor:
 def permute_others(v: Tensor, order: Tensor) -> Tensor:
     """Teacher logits whose largest stays in its place while the others change places, row by row.
 
-    A softmax of them at any temperature is the softmax of v with the same permutation. Source: Furlanello et al. 2018, Born-again
-    neural networks (DKPP): what of distillation is left when the classes' similarities are destroyed.
+    A softmax of them at any temperature is the softmax of v with the same permutation. Source:
+    Furlanello et al. 2018, Born-again neural networks (DKPP): what of distillation is left when the
+    classes' similarities are destroyed.
 
     Args:
         v: teacher logits [N,K]; no gradient reaches them.
@@ -90,9 +102,14 @@ def permute_others(v: Tensor, order: Tensor) -> Tensor:
         Incompatible: not [N,K] of at least two classes. UsageError: an order of another shape.
     """
     if v.ndim != 2:
-        raise Incompatible(f"losses.permute_others needs teacher logits [N, K], got shape {list(v.shape)}")
+        raise Incompatible(
+            f"losses.permute_others needs teacher logits [N, K], got shape {list(v.shape)}"
+        )
     if order.shape != v.shape:
-        raise UsageError(f"losses.permute_others needs a number for each logit, got {list(order.shape)} for {list(v.shape)}")
+        raise UsageError(
+            f"losses.permute_others needs a number for each logit, got {list(order.shape)} "
+            f"for {list(v.shape)}"
+        )
     v = rows(v.detach(), "permute_others")
     largest = torch.zeros_like(v).scatter(1, v.argmax(1, keepdim=True), 1.0).bool()
     places = torch.arange(v.shape[1], device=v.device).expand_as(v)

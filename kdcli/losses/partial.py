@@ -1,8 +1,9 @@
 """Targets that hold a part of what a teacher knows, and the divergence from a given target.
 
-A target is a distribution rho [N,K] of float32 or better, without gradient, to be put into `divergence`. With t = y_i the label of a
-row, the first four take apart what distillation does: `kd_pt` keeps how sure the teacher is of each image and nothing of
-how classes relate, `kd_sim` and `kd_rel` keep how classes relate and nothing of the image, `kd_topk` drops what is noise.
+A target is a distribution rho [N,K] of float32 or better, without gradient, to be put into
+`divergence`. With t = y_i the label of a row, the first four take apart what distillation does:
+`kd_pt` keeps how sure the teacher is of each image and nothing of how classes relate, `kd_sim` and
+`kd_rel` keep how classes relate and nothing of the image, `kd_topk` drops what is noise.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ def divergence(z: Tensor, rho: Tensor, *, temperature: float) -> Tensor:
 
         tau^2 * mean_i KL(rho_i || softmax(z_i / tau))
 
-    Its gradient is that of the cross-entropy with soft targets, H(rho, p); the entropy of rho, which is subtracted, makes values
-    under different targets comparable. With rho = softmax(v / tau) it is `kd`. The target itself is not tempered here.
+    Its gradient is that of the cross-entropy with soft targets, H(rho, p); the entropy of rho,
+    which is subtracted, makes values under different targets comparable. With rho = softmax(v /
+    tau) it is `kd`. The target itself is not tempered here.
 
     Args:
         z: student logits [N,K].
-        rho: target probabilities [N,K], rows that sum to 1, zeros allowed; no gradient reaches them.
+        rho: target probabilities [N,K], rows that sum to 1, zeros allowed; no gradient reaches
+            them.
         temperature: tau > 0.
 
     Raises:
@@ -36,7 +39,10 @@ def divergence(z: Tensor, rho: Tensor, *, temperature: float) -> Tensor:
     """
     if z.shape != rho.shape or z.ndim != 2 or z.shape[0] == 0:
         shapes = f"{list(z.shape)} and {list(rho.shape)}"
-        raise Incompatible(f"losses.divergence needs student logits and target probabilities of one shape [N, K], got {shapes}")
+        raise Incompatible(
+            "losses.divergence needs student logits and target probabilities of one shape "
+            f"[N, K], got {shapes}"
+        )
     tau = positive(temperature, "temperature", "divergence")
     log_p = (rows(z, "divergence") / tau).log_softmax(-1)
     return tau**2 * functional.kl_div(log_p, rho.detach().to(log_p.dtype), reduction="batchmean")
@@ -47,8 +53,9 @@ def kd_pt(v: Tensor, y: Tensor, *, temperature: float) -> Tensor:
 
         rho_t = q_t,   rho_k = (1 - q_t) / (K - 1) for k != t,   q = softmax(v / tau)
 
-    Source: Tang et al. 2020, Understanding and improving knowledge distillation, section 4, KD-pt: rescales gradients by the
-    difficulty of the image, without class relations. With two classes it is q.
+    Source: Tang et al. 2020, Understanding and improving knowledge distillation, section 4, KD-pt:
+    rescales gradients by the difficulty of the image, without class relations. With two classes it
+    is q.
 
     Args:
         v: teacher logits [N,K].
@@ -62,9 +69,12 @@ def kd_pt(v: Tensor, y: Tensor, *, temperature: float) -> Tensor:
         Incompatible: shapes that do not fit, or fewer than two classes.
         UsageError: temperature is not above 0.
     """
-    q = (labelled(v.detach(), y, "kd_pt") / positive(temperature, "temperature", "kd_pt")).softmax(-1)
+    q = (labelled(v.detach(), y, "kd_pt") / positive(temperature, "temperature", "kd_pt")).softmax(
+        -1
+    )
     label = _is_label(y, q.shape[-1])
-    others = q.masked_fill(label, 0.0).sum(-1, keepdim=True)  # 1 - q_t would round to 0 for a teacher that is sure
+    # 1 - q_t would round to 0 for a teacher that is sure
+    others = q.masked_fill(label, 0.0).sum(-1, keepdim=True)
     return torch.where(label, q, others / (q.shape[-1] - 1))
 
 
@@ -77,8 +87,9 @@ def kd_sim(weight: Tensor, y: Tensor, *, temperature: float, power: float) -> Te
 
         rho = softmax( sign(c) |c|^power / tau ),   c_k = cos(w_t, w_k)
 
-    Source: Tang et al. 2020, section 4 and 7.2, KD-sim: class relations, without the image. Differs: the paper does not
-    say what a power of a negative cosine is; the sign is kept here. A row w of zeros is alike to nothing.
+    Source: Tang et al. 2020, section 4 and 7.2, KD-sim: class relations, without the image.
+    Differs: the paper does not say what a power of a negative cosine is; the sign is kept here. A
+    row w of zeros is alike to nothing.
 
     Args:
         weight: rows w [K,D] of the teacher's last linear layer; its bias is not used.
@@ -90,12 +101,16 @@ def kd_sim(weight: Tensor, y: Tensor, *, temperature: float, power: float) -> Te
         [N,K]
 
     Raises:
-        Incompatible: a weight that is no matrix of at least two rows, or labels that are not one integer a row.
+        Incompatible: a weight that is no matrix of at least two rows, or labels that are not one
+            integer a row.
         UsageError: temperature or power is not above 0.
     """
     if weight.ndim != 2 or weight.shape[0] < 2 or y.ndim != 1 or y.is_floating_point():
         shapes = f"{list(weight.shape)} and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
-        raise Incompatible(f"losses.kd_sim needs a weight [K, D] of at least two classes and integer labels [N], got {shapes}")
+        raise Incompatible(
+            "losses.kd_sim needs a weight [K, D] of at least two classes and integer labels "
+            f"[N], got {shapes}"
+        )
     tau, power = positive(temperature, "temperature", "kd_sim"), positive(power, "power", "kd_sim")
     directions = functional.normalize(precise(weight.detach()), dim=-1, eps=1e-12)
     cosines = directions[y] @ directions.T
@@ -103,12 +118,15 @@ def kd_sim(weight: Tensor, y: Tensor, *, temperature: float, power: float) -> Te
 
 
 def kd_rel(y: Tensor, superclass: Tensor, *, label_probability: float, ratio: float) -> Tensor:
-    """A known hierarchy of classes as a target: much for the label, some for its siblings, little for the rest.
+    """A known hierarchy of classes as a target: much for the label, some for its siblings, little
+    for the rest.
 
-        rho_k = b1 for k = t,   b2 for the n siblings of t,   b3 for the others,   b1 + n b2 + (K - 1 - n) b3 = 1,   b2 = ratio b3
+        rho_k = b1 for k = t,   b2 for the n siblings of t,   b3 for the others,   b1 + n b2 + (K -
+        1 - n) b3 = 1,   b2 = ratio b3
 
-    Source: Tang et al. 2020, equation 5, KD-rel, which asks for b1 > b2 > b3. Differs: b1 and the ratio b2 / b3 are given, so that
-    classes with many and with few siblings have one rule. b1 > b2 depends on the sizes of the superclasses and is not checked here.
+    Source: Tang et al. 2020, equation 5, KD-rel, which asks for b1 > b2 > b3. Differs: b1 and the
+    ratio b2 / b3 are given, so that classes with many and with few siblings have one rule. b1 > b2
+    depends on the sizes of the superclasses and is not checked here.
 
     Args:
         y: labels [N] int64.
@@ -124,11 +142,19 @@ def kd_rel(y: Tensor, superclass: Tensor, *, label_probability: float, ratio: fl
         UsageError: a label_probability or ratio out of range.
     """
     if superclass.ndim != 1 or superclass.shape[0] < 2 or y.ndim != 1 or y.is_floating_point():
-        shapes = f"{list(superclass.shape)} and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
-        raise Incompatible(f"losses.kd_rel needs the superclass [K] of at least two classes and integer labels [N], got {shapes}")
+        shapes = (
+            f"{list(superclass.shape)} and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
+        )
+        raise Incompatible(
+            "losses.kd_rel needs the superclass [K] of at least two classes and integer "
+            f"labels [N], got {shapes}"
+        )
     _share(label_probability, "kd_rel")
     if not positive(ratio, "ratio", "kd_rel") > 1:
-        raise UsageError(f"losses.kd_rel: ratio must be above 1, so that siblings get more than the rest, got {ratio}")
+        raise UsageError(
+            "losses.kd_rel: ratio must be above 1, so that siblings get more than the rest, "
+            f"got {ratio}"
+        )
     classes = superclass.shape[0]
     label = _is_label(y, classes)
     sibling = (superclass[y].unsqueeze(-1) == superclass) & ~label
@@ -139,17 +165,21 @@ def kd_rel(y: Tensor, superclass: Tensor, *, label_probability: float, ratio: fl
 
 def _share(probability: float, function: str) -> float:
     if not 0 < probability < 1:
-        raise UsageError(f"losses.{function}: label_probability must be between 0 and 1, got {probability}")
+        raise UsageError(
+            f"losses.{function}: label_probability must be between 0 and 1, got {probability}"
+        )
     return probability
 
 
 def kd_topk(v: Tensor, *, k: int, temperature: float) -> Tensor:
     """The teacher's k largest probabilities; all other classes share the rest equally.
 
-        rho_j = q_j for the k largest,   (1 - sum of those) / (K - k) for the others,   q = softmax(v / tau)
+        rho_j = q_j for the k largest,   (1 - sum of those) / (K - k) for the others,   q =
+        softmax(v / tau)
 
-    Source: Tang et al. 2020, section 5.3, KD-topk. The label is kept only if it is among the k. Of equal logits the first are
-    kept. k = K, and k = K - 1, give q; k = 0 gives the uniform distribution.
+    Source: Tang et al. 2020, section 5.3, KD-topk. The label is kept only if it is among the k. Of
+    equal logits the first are kept. k = K, and k = K - 1, give q; k = 0 gives the uniform
+    distribution.
 
     Args:
         v: teacher logits [N,K].
@@ -182,7 +212,8 @@ def virtual_teacher(y: Tensor, classes: int, *, label_probability: float = 0.99)
 
         u_t = a,   u_k = (1 - a) / (K - 1) for k != t
 
-    Source: Yuan et al. 2020, Revisiting knowledge distillation via label smoothing regularization, section 4.2.
+    Source: Yuan et al. 2020, Revisiting knowledge distillation via label smoothing regularization,
+    section 4.2.
 
     Args:
         y: labels [N] int64.
@@ -199,20 +230,32 @@ def virtual_teacher(y: Tensor, classes: int, *, label_probability: float = 0.99)
     a = _share(label_probability, "virtual_teacher")
     if y.ndim != 1 or y.is_floating_point() or classes < 2:
         got = f"{classes} classes and {list(y.shape)} {str(y.dtype).removeprefix('torch.')}"
-        raise Incompatible(f"losses.virtual_teacher needs at least two classes and integer labels [N], got {got}")
+        raise Incompatible(
+            f"losses.virtual_teacher needs at least two classes and integer labels [N], got {got}"
+        )
     label = _is_label(y, classes)
     return torch.full(label.shape, (1 - a) / (classes - 1), device=y.device).masked_fill(label, a)
 
 
-def tf_kd(z: Tensor, y: Tensor, *, temperature: float, label_probability: float = 0.99, form: Literal["paper", "code"] = "paper") -> Tensor:
+def tf_kd(
+    z: Tensor,
+    y: Tensor,
+    *,
+    temperature: float,
+    label_probability: float = 0.99,
+    form: Literal["paper", "code"] = "paper",
+) -> Tensor:
     """Teacher-free regularisation: distillation from `virtual_teacher` u.
 
-        paper:  tau^2 mean_i KL( u_i^tau || softmax(z_i / tau) ),   u^tau = u^(1/tau) / sum_k u_k^(1/tau)
-        code:   mean over i and k of KL( softmax(u_i / tau) || softmax(z_i) ), that is 1 / K of the mean over i
+        paper:  tau^2 mean_i KL( u_i^tau || softmax(z_i / tau) ),   u^tau = u^(1/tau) / sum_k
+        u_k^(1/tau)
+        code:   mean over i and k of KL( softmax(u_i / tau) || softmax(z_i) ), that is 1 / K of the
+        mean over i
 
-    Source: Yuan et al. 2020, section 4.2; Teacher-free-Knowledge-Distillation@880a74ec my_loss_function.py. In that code the
-    target is a softmax of probabilities, at temperature 20 and 100 classes almost uniform (label 0.0105, others 0.00999), and
-    the student is not tempered. Differs from the paper's equation by tau^2, which keeps gradients alike at all temperatures.
+    Source: Yuan et al. 2020, section 4.2; Teacher-free-Knowledge-Distillation@880a74ec
+    my_loss_function.py. In that code the target is a softmax of probabilities, at temperature 20
+    and 100 classes almost uniform (label 0.0105, others 0.00999), and the student is not tempered.
+    Differs from the paper's equation by tau^2, which keeps gradients alike at all temperatures.
 
     Args:
         z: student logits [N,K].

@@ -1,7 +1,8 @@
-"""Losses that come with a construction around them: flow matrices, activation boundaries, factors, softmax regression, margins, review.
+"""Losses that come with a construction around them: flow matrices, activation boundaries, factors,
+softmax regression, margins, review.
 
-What is trained beside the student (connectors, paraphraser, translator, fusion) is the caller's: these functions get maps and
-vectors that are comparable already.
+What is trained beside the student (connectors, paraphraser, translator, fusion) is the caller's:
+these functions get maps and vectors that are comparable already.
 """
 
 from __future__ import annotations
@@ -21,30 +22,40 @@ from kdcli.losses.feature import _attention, _equal_channels
 
 FactorForm = Literal["code", "paper"]
 
-_RARE = 1e-3  # a channel that is negative more rarely than this has its margin three deviations below zero
+# a channel that is negative more rarely than this has its margin three deviations below zero
+_RARE = 1e-3
 _LEAST_DEVIATION = 1e-6
-_REVIEW_SIDES = (4, 2, 1)  # sides of the pooled copies of a level that are compared beside the level itself
+# sides of the pooled copies of a level that are compared beside the level itself
+_REVIEW_SIDES = (
+    4,
+    2,
+    1,
+)
 
 
 def fsp(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor]) -> Tensor:
     """Flow of solution procedure: how the channels of one layer go together with those of the next.
 
-        sum over neighbours (a, b) of mean over B, c, c' of (G_s - G_t)^2,  G = (1 / HW) sum_hw a_c,hw b_c',hw
+        sum over neighbours (a, b) of mean over B, c, c' of (G_s - G_t)^2,  G = (1 / HW) sum_hw
+        a_c,hw b_c',hw
 
-    where the larger of a and b is average-pooled to the smaller first. Source: Yim et al. 2017, A gift from knowledge distillation,
-    equations 1 and 2; RepDistiller@5237c1fd distiller_zoo/FSP.py. Differs from the paper: a mean over the entries of G instead of
-    their sum, as that code.
+    where the larger of a and b is average-pooled to the smaller first. Source: Yim et al. 2017, A
+    gift from knowledge distillation, equations 1 and 2; RepDistiller@5237c1fd distiller_zoo/FSP.py.
+    Differs from the paper: a mean over the entries of G instead of their sum, as that code.
 
     Args:
         s_maps: two or more student maps [B,C,H,W] in the order of the network.
-        t_maps: as many teacher maps with the same channels, sizes may differ; no gradient reaches them.
+        t_maps: as many teacher maps with the same channels, sizes may differ; no gradient reaches
+            them.
 
     Raises:
         Incompatible: unequal numbers of maps, fewer than two, or different channels.
     """
     pairs = map_pairs(s_maps, t_maps, "fsp")
     if len(pairs) < 2:
-        raise Incompatible("losses.fsp compares the flow between neighbouring maps and needs at least two")
+        raise Incompatible(
+            "losses.fsp compares the flow between neighbouring maps and needs at least two"
+        )
     for s, t in pairs:
         _equal_channels(s, t, "fsp")
     flows = [(_flow(s, s_next), _flow(t, t_next)) for (s, t), (s_next, t_next) in pairwise(pairs)]
@@ -58,16 +69,20 @@ def _flow(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ab(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], *, margin: float) -> Tensor:
-    """Activation boundaries: every student neuron on its teacher's side of zero, and beyond the margin there.
+    """Activation boundaries: every student neuron on its teacher's side of zero, and beyond the
+    margin there.
 
-        (1 / B) sum_i 2^(i - n) sum over C, H, W of ( max(m - s, 0) where t > 0, max(s + m, 0) elsewhere )^2,  i = 1..n
+        (1 / B) sum_i 2^(i - n) sum over C, H, W of ( max(m - s, 0) where t > 0, max(s + m, 0)
+        elsewhere )^2,  i = 1..n
 
-    Source: Heo et al. 2019, Knowledge transfer via distillation of activation boundaries formed by hidden neurons, its piecewise
-    differentiable loss; RepDistiller@5237c1fd distiller_zoo/AB.py, whose constant 3 / 1000 is the method's weight here.
+    Source: Heo et al. 2019, Knowledge transfer via distillation of activation boundaries formed by
+    hidden neurons, its piecewise differentiable loss; RepDistiller@5237c1fd distiller_zoo/AB.py,
+    whose constant 3 / 1000 is the method's weight here.
 
     Args:
         s_maps: student maps before their activations [B,C,H,W], shallow to deep.
-        t_maps: as many teacher maps before their activations, of the same channels; no gradient reaches them.
+        t_maps: as many teacher maps before their activations, of the same channels; no gradient
+            reaches them.
         margin: m > 0.
 
     Raises:
@@ -82,7 +97,9 @@ def ab(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], *, margin: float) -> 
     return _deepest_first(levels)
 
 
-def _fitted(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], function: str) -> list[tuple[Tensor, Tensor]]:
+def _fitted(
+    s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], function: str
+) -> list[tuple[Tensor, Tensor]]:
     pairs = [same_size(s, t) for s, t in map_pairs(s_maps, t_maps, function)]
     for s, t in pairs:
         _equal_channels(s, t, function)
@@ -90,24 +107,28 @@ def _fitted(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], function: str) -
 
 
 def _deepest_first(levels: Sequence[Tensor]) -> Tensor:
-    """The sum in which the deepest level, the last, counts once and each one before it half as much as the next."""
+    """The sum in which the deepest level, the last, counts once and each one before it half as much
+    as the next.
+    """
     return torch.stack([level / 2**above for above, level in enumerate(reversed(levels))]).sum()
 
 
 def ft(factor_s: Tensor, factor_t: Tensor, *, form: FactorForm = "code", p: int = 1) -> Tensor:
-    """Factor transfer: the student's factor against the one that the paraphraser made of the teacher's map.
+    """Factor transfer: the student's factor against the one that the paraphraser made of the
+    teacher's map.
 
         mean over the entries of |Q_s - Q_t|^p
         code:   Q(f) = m / |m|_2 with m = flatten(mean_c f_c^2)      where the factor is large
         paper:  Q(f) = f / |f|_2 with f flattened                    the signed factor itself
 
-    Source: Kim, Park, Kwak 2018, Paraphrasing complex network: network compression via factor transfer;
-    RepDistiller@5237c1fd distiller_zoo/FT.py is the form "code". Differs from the paper: a mean instead of a sum. A factor that is
-    zero everywhere has Q = 0.
+    Source: Kim, Park, Kwak 2018, Paraphrasing complex network: network compression via factor
+    transfer; RepDistiller@5237c1fd distiller_zoo/FT.py is the form "code". Differs from the paper:
+    a mean instead of a sum. A factor that is zero everywhere has Q = 0.
 
     Args:
         factor_s: of the student [B,C,H,W].
-        factor_t: of the teacher; channels may differ for "code" only, sizes may; no gradient reaches it.
+        factor_t: of the teacher; channels may differ for "code" only, sizes may; no gradient
+            reaches it.
         form: which Q.
         p: 1 or 2.
 
@@ -133,8 +154,8 @@ def srrl_features(h_s: Tensor, h_t: Tensor) -> Tensor:
 
         mean over B, D of (h_s - h_t)^2
 
-    Source: Yang et al. 2021, Knowledge distillation via softmax regression representation learning, its feature
-    matching; KD_SRRL@051ccc11.
+    Source: Yang et al. 2021, Knowledge distillation via softmax regression representation learning,
+    its feature matching; KD_SRRL@051ccc11.
 
     Args:
         h_s: the student's connected and pooled map [B,D].
@@ -145,17 +166,21 @@ def srrl_features(h_s: Tensor, h_t: Tensor) -> Tensor:
     """
     s, t = vector_pair(h_s, h_t, "srrl_features")
     if s.shape != t.shape:
-        raise Incompatible(f"losses.srrl_features compares vectors of one length, got {s.shape[1]} and {t.shape[1]}")
+        raise Incompatible(
+            f"losses.srrl_features compares vectors of one length, got {s.shape[1]} and "
+            f"{t.shape[1]}"
+        )
     return (s - t).square().mean()
 
 
 def srrl(h_s: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax regression representation learning, second term: what the teacher's head makes of the student's vector.
+    """Softmax regression representation learning, second term: what the teacher's head makes of the
+    student's vector.
 
         mean over B, K of (W h_s + b - v)^2
 
-    Source: Yang et al. 2021, its softmax regression with the squared error between logits, as in KD_SRRL@051ccc11. The gradient
-    flows through the head to h_s; the head itself and v get none.
+    Source: Yang et al. 2021, its softmax regression with the squared error between logits, as in
+    KD_SRRL@051ccc11. The gradient flows through the head to h_s; the head itself and v get none.
 
     Args:
         h_s: the student's connected and pooled map [B,D].
@@ -165,9 +190,16 @@ def srrl(h_s: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     Raises:
         Incompatible: shapes that do not fit.
     """
-    if h_s.ndim != 2 or v.shape != (h_s.shape[0], weight.shape[0]) or weight.shape[1] != h_s.shape[1] or len(v) == 0:
+    if (
+        h_s.ndim != 2
+        or v.shape != (h_s.shape[0], weight.shape[0])
+        or weight.shape[1] != h_s.shape[1]
+        or len(v) == 0
+    ):
         shapes = f"{list(h_s.shape)}, {list(v.shape)} and {list(weight.shape)}"
-        raise Incompatible(f"losses.srrl needs vectors [B, D], logits [B, K] and a head [K, D], got {shapes}")
+        raise Incompatible(
+            f"losses.srrl needs vectors [B, D], logits [B, K] and a head [K, D], got {shapes}"
+        )
     h, w = precise(h_s), precise(weight.detach())
     with full_precision(h):
         crossed = functional.linear(h, w, None if bias is None else precise(bias.detach()))
@@ -175,12 +207,15 @@ def srrl(h_s: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def ofd_margins(weight: Tensor, bias: Tensor) -> Tensor:
-    """The margin of each channel for `ofd`: what a neuron before its ReLU is on average, where it is negative.
+    """The margin of each channel for `ofd`: what a neuron before its ReLU is on average, where it
+    is negative.
 
-        m = E[x | x < 0] = b - s phi(b/s) / Phi(-b/s)  if Phi(-b/s) > 0.001, else -3 s,  x ~ N(b, s^2), s = |gamma|
+        m = E[x | x < 0] = b - s phi(b/s) / Phi(-b/s)  if Phi(-b/s) > 0.001, else -3 s,  x ~ N(b,
+        s^2), s = |gamma|
 
-    Source: Heo et al. 2019, A comprehensive overhaul of feature distillation, its margin ReLU; overhaul-distillation@76344a84
-    distiller.py. Differs: s is at least 1e-6, where that code divides by zero.
+    Source: Heo et al. 2019, A comprehensive overhaul of feature distillation, its margin ReLU;
+    overhaul-distillation@76344a84 distiller.py. Differs: s is at least 1e-6, where that code
+    divides by zero.
 
     Args:
         weight: gamma [C] of the teacher's batch norm before that ReLU.
@@ -199,14 +234,18 @@ def ofd_margins(weight: Tensor, bias: Tensor) -> Tensor:
 def ofd(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], margins: Sequence[Tensor]) -> Tensor:
     """Overhaul of feature distillation: a partial distance to the teacher's margin ReLU.
 
-        (1 / B) sum_i 2^(i - n) sum over C, H, W of (s - u)^2 where s > u or t > 0,  u = max(t, m_c),  i = 1..n
+        (1 / B) sum_i 2^(i - n) sum over C, H, W of (s - u)^2 where s > u or t > 0,  u = max(t,
+        m_c),  i = 1..n
 
-    Where the teacher is negative, a student that is lower still is right and costs nothing. Source: Heo et al. 2019, A
-    comprehensive overhaul of feature distillation, its partial L2 distance; overhaul-distillation@76344a84 CIFAR-100/distiller.py and mdistiller@e8c5bb33
-    mdistiller/distillers/OFD.py compute the same number, but for the constant 1 / 1000, which is the method's weight here.
+    Where the teacher is negative, a student that is lower still is right and costs nothing. Source:
+    Heo et al. 2019, A comprehensive overhaul of feature distillation, its partial L2 distance;
+    overhaul-distillation@76344a84 CIFAR-100/distiller.py and mdistiller@e8c5bb33
+    mdistiller/distillers/OFD.py compute the same number, but for the constant 1 / 1000, which is
+    the method's weight here.
 
     Args:
-        s_maps: student maps before their activations, through their connectors [B,C,H,W], shallow to deep.
+        s_maps: student maps before their activations, through their connectors [B,C,H,W], shallow
+            to deep.
         t_maps: as many teacher maps before their activations; no gradient reaches them.
         margins: [C] for each map, below zero: `ofd_margins`.
 
@@ -215,7 +254,10 @@ def ofd(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], margins: Sequence[Te
     """
     pairs = _fitted(s_maps, t_maps, "ofd")
     if [tuple(m.shape) for m in margins] != [(t.shape[1],) for _, t in pairs]:
-        raise Incompatible(f"losses.ofd needs a margin for each channel of each teacher map, got shapes {[list(m.shape) for m in margins]}")
+        raise Incompatible(
+            "losses.ofd needs a margin for each channel of each teacher map, got shapes "
+            f"{[list(m.shape) for m in margins]}"
+        )
     levels = []
     for (s, t), m in zip(pairs, margins, strict=True):
         target = torch.maximum(t, precise(m.detach()).view(1, -1, 1, 1))
@@ -229,9 +271,10 @@ def hcl(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor]) -> Tensor:
 
         sum over levels of ( MSE(s, t) + sum_j 2^-j MSE(pool_j(s), pool_j(t)) ) / ( 1 + sum_j 2^-j )
 
-    where pool_j averages to 4x4, 2x2 and 1x1 for j = 1, 2, 3, those left out (and not counted) that are not smaller than the map.
-    Source: Chen et al. 2021, Distilling knowledge via knowledge review; ReviewKD@6607308a and mdistiller@e8c5bb33
-    mdistiller/distillers/ReviewKD.py.
+    where pool_j averages to 4x4, 2x2 and 1x1 for j = 1, 2, 3, those left out (and not counted) that
+    are not smaller than the map.
+    Source: Chen et al. 2021, Distilling knowledge via knowledge review; ReviewKD@6607308a and
+    mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py.
 
     Args:
         s_maps: student maps [B,C,H,W].
@@ -243,7 +286,9 @@ def hcl(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor]) -> Tensor:
     pairs = map_pairs(s_maps, t_maps, "hcl")
     for s, t in pairs:
         if s.shape != t.shape:
-            raise Incompatible(f"losses.hcl compares maps of one shape, got {list(s.shape)} and {list(t.shape)}")
+            raise Incompatible(
+                f"losses.hcl compares maps of one shape, got {list(s.shape)} and {list(t.shape)}"
+            )
     return torch.stack([_hierarchical(s - t) for s, t in pairs]).sum()
 
 
@@ -251,5 +296,10 @@ def _hierarchical(difference: Tensor) -> Tensor:
     # pooling is linear: the difference is pooled once instead of either map
     sides = [side for side in _REVIEW_SIDES if side < min(difference.shape[2:])]
     weights = [2.0**-j for j in range(len(sides) + 1)]
-    errors = [difference.square().mean(), *(functional.adaptive_avg_pool2d(difference, side).square().mean() for side in sides)]
-    return torch.stack([weight * error for weight, error in zip(weights, errors, strict=True)]).sum() / sum(weights)
+    errors = [
+        difference.square().mean(),
+        *(functional.adaptive_avg_pool2d(difference, side).square().mean() for side in sides),
+    ]
+    return torch.stack(
+        [weight * error for weight, error in zip(weights, errors, strict=True)]
+    ).sum() / sum(weights)

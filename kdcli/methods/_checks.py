@@ -7,7 +7,8 @@ from kdcli.errors import Incompatible
 
 
 def need_three_classes(method: str, data: DataInfo, why: str) -> None:
-    """Refuse two classes where a method normalises logits: only the sign of their difference would be left.
+    """Refuse two classes where a method normalises logits: only the sign of their difference would
+    be left.
 
     Args:
         method: who asks. why: what two logits then are, for the message.
@@ -16,4 +17,7 @@ def need_three_classes(method: str, data: DataInfo, why: str) -> None:
         Incompatible: names the method and the dataset.
     """
     if data.num_classes < 3:
-        raise Incompatible(f"{method} needs at least 3 classes, {data.name} has {data.num_classes}: {why}", hint="--method kd")
+        raise Incompatible(
+            f"{method} needs at least 3 classes, {data.name} has {data.num_classes}: {why}",
+            hint="--method kd",
+        )

@@ -1,4 +1,6 @@
-"""What the methods on features share: labels, an optional term on the logits, and terms of their own on taps."""
+"""What the methods on features share: labels, an optional term on the logits, and terms of their
+own on taps.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ class FeatureMethod(Method):
 
         L = w_ce CE(z, y) + w_kd tau^2 KL(softmax(v / tau) || softmax(z / tau)) + its own terms
 
-    A subclass writes `terms`. Its student's and its teacher's taps are compared one by one: where one network has more
-    stages, the last ones are paired, and the earlier ones of the deeper network are not read.
+    A subclass writes `terms`. Its student's and its teacher's taps are compared one by one: where
+    one network has more stages, the last ones are paired, and the earlier ones of the deeper
+    network are not read.
     """
 
     options: FeatureOptions
@@ -32,7 +35,9 @@ class FeatureMethod(Method):
 
     @property
     def teacher_net(self) -> Network:
-        """The teacher's network: its declared taps, its head and its norms; never called, and never assigned to `self`."""
+        """The teacher's network: its declared taps, its head and its norms; never called, and never
+        assigned to `self`.
+        """
         return self.teacher.network
 
     def require_maps(self) -> None:
@@ -60,19 +65,28 @@ class FeatureMethod(Method):
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         student, teacher = self.read(batch)
-        return Step(self.logit_terms(student, teacher, batch) | self.terms(student, teacher, batch, at), student.logits)
+        return Step(
+            self.logit_terms(student, teacher, batch) | self.terms(student, teacher, batch, at),
+            student.logits,
+        )
 
     def logit_terms(self, student: Output, teacher: Output, batch: Batch) -> dict[str, Tensor]:
-        """The weighted terms on labels and on the teacher's logits; what weighs nothing is left out."""
+        """The weighted terms on labels and on the teacher's logits; what weighs nothing is left
+        out.
+        """
         options, terms = self.options, {}
         if options.ce_weight:
             terms["ce"] = options.ce_weight * losses.cross_entropy(student.logits, batch.y)
         if options.kd_weight:
-            terms["kd"] = options.kd_weight * losses.kd(student.logits, teacher.logits, temperature=options.temperature)
+            terms["kd"] = options.kd_weight * losses.kd(
+                student.logits, teacher.logits, temperature=options.temperature
+            )
         return terms
 
     @abstractmethod
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         """The method's own weighted terms by name."""
 
 
@@ -80,11 +94,16 @@ def require_equal_channels(method: FeatureMethod, why: str) -> None:
     """Refuse pairs of taps whose channels differ.
 
     Raises:
-        Incompatible: names the first such pair and both networks. why: what the method needs it for.
+        Incompatible: names the first such pair and both networks. why: what the method needs it
+            for.
     """
     for (ours, theirs), s, t in zip(method.channels(), *method.taps, strict=True):
         if ours != theirs:
             raise Incompatible(
-                f"{why}: {name_of(method.student)} has {ours} channels at {s!r}, its teacher {name_of(method.teacher_net)} has {theirs} at {t!r}",
-                hint="a pair of one family and width, such as resnet56 and resnet20, or another method: kd methods",
+                f"{why}: {name_of(method.student)} has {ours} channels at {s!r}, its teacher "
+                f"{name_of(method.teacher_net)} has {theirs} at {t!r}",
+                hint=(
+                    "a pair of one family and width, such as resnet56 and resnet20, or another "
+                    "method: kd methods"
+                ),
             )

@@ -1,4 +1,6 @@
-"""Methods in two stages: the student's trunk learns the method's own terms alone, then the whole student learns labels."""
+"""Methods in two stages: the student's trunk learns the method's own terms alone, then the whole
+student learns labels.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from kdcli.methods._feature import FeatureMethod
 
 
 class HintedMethod(FeatureMethod):
-    """A method whose own terms are learnt first, by the part of the student that they depend on, and whose second stage is
+    """A method whose own terms are learnt first, by the part of the student that they depend on,
+    and whose second stage is
 
         L = w_ce CE(z, y) + w_kd KD(z, v)
 
@@ -28,7 +31,8 @@ class HintedMethod(FeatureMethod):
         self.require_maps()
         if not self._second_stage_learns():
             raise UsageError(
-                f"{type(self).__module__.rpartition('.')[2]}'s second stage has nothing to learn: all its weights are 0",
+                f"{type(self).__module__.rpartition('.')[2]}'s second stage has nothing to "
+                "learn: all its weights are 0",
                 hint="ce_weight = 1",
             )
 
@@ -36,16 +40,20 @@ class HintedMethod(FeatureMethod):
         return bool(self.options.ce_weight or self.options.kd_weight)
 
     def hint_stages(self, *helpers: nn.Module, epochs: int, lr: float | None) -> list[Stage]:
-        """The two stages. helpers: trained with the trunk, then left alone. lr: of the first stage, None for the recipe's."""
+        """The two stages. helpers: trained with the trunk, then left alone. lr: of the first stage,
+        None for the recipe's.
+        """
         trunk = self.student.trunk(self.taps.student[-1])
-        first = Stage("hint", (*trunk, *helpers), self._hint_loss, epochs=epochs, optim=learning_rate(lr))
+        first = Stage(
+            "hint", (*trunk, *helpers), self._hint_loss, epochs=epochs, optim=learning_rate(lr)
+        )
         return [first, Stage("distill", (self.student,), self.loss)]
 
     def _hint_loss(self, batch: Batch, at: Progress) -> Step:
         student, teacher = self.read(batch)
         return Step(self.terms(student, teacher, batch, at), student.logits)
 
-    def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
+    def loss(self, batch: Batch, at: Progress) -> Step:
         student = self.student(batch.x)
         # a teacher that no term reads need not answer
         teacher = self.teacher(batch) if self.options.kd_weight else student

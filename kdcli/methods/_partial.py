@@ -1,4 +1,6 @@
-"""What the partial methods share: the loss of a synthetic target, and the targets that depend on the label alone, as tables."""
+"""What the partial methods share: the loss of a synthetic target, and the targets that depend on
+the label alone, as tables.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Weighed(Protocol):
 
 
 def step(z: Tensor, y: Tensor, rho: Tensor, options: Weighed) -> Step:
-    """L = (1 - w) CE(z, y) + w tau^2 mean_i KL(rho_i || softmax(z_i / tau)), for student logits z and a target rho, both [N,K]."""
+    """L = (1 - w) CE(z, y) + w tau^2 mean_i KL(rho_i || softmax(z_i / tau)), for student logits z
+    and a target rho, both [N,K].
+    """
     ce = (1 - options.weight) * losses.cross_entropy(z, y)
     soft = options.weight * losses.divergence(z, rho, temperature=options.temperature)
     return Step({"ce": ce, "kd": soft}, z)
@@ -66,15 +70,19 @@ def relation_table(method: str, data: DataInfo, options: Related) -> Tensor:
     """The target [K,K] of each label, from the superclasses that the options or the data give.
 
     Raises:
-        Incompatible: there are none, they do not hold each class once, or a sibling would get as much as the label.
+        Incompatible: there are none, they do not hold each class once, or a sibling would get as
+            much as the label.
     """
     superclass = _superclass(method, data, options.superclasses)
     labels = torch.arange(data.num_classes)
-    table = losses.kd_rel(labels, superclass, label_probability=options.label_probability, ratio=options.ratio)
+    table = losses.kd_rel(
+        labels, superclass, label_probability=options.label_probability, ratio=options.ratio
+    )
     most = table.masked_fill(torch.eye(data.num_classes, dtype=torch.bool), 0).amax().item()
     if most >= options.label_probability:
         raise Incompatible(
-            f"{method}: with label_probability {options.label_probability} and ratio {options.ratio} another class of {data.name} "
+            f"{method}: with label_probability {options.label_probability} and ratio "
+            f"{options.ratio} another class of {data.name} "
             f"gets {most:.3g}, as much as the label or more",
             hint="raise method.label_probability or lower method.ratio",
         )
@@ -87,16 +95,30 @@ def _superclass(method: str, data: DataInfo, given: Sequence[Sequence[int]] | No
         if data.superclass is None:
             raise Incompatible(
                 f"{method} needs superclasses, and {data.name} has none",
-                hint="method.superclasses = [[0, 1], [2, 3, 4]], lists of class numbers; or kd_sim, which asks the teacher",
+                hint=(
+                    "method.superclasses = [[0, 1], [2, 3, 4]], lists of class numbers; or "
+                    "kd_sim, which asks the teacher"
+                ),
             )
         return data.superclass.cpu()
     count = Counter(number for group in given for number in group)
     wrong = [
-        *(f"{number} is no class" for number in sorted(count) if not 0 <= number < data.num_classes),
-        *(f"{number} is there {times} times" for number, times in sorted(count.items()) if times > 1),
+        *(
+            f"{number} is no class"
+            for number in sorted(count)
+            if not 0 <= number < data.num_classes
+        ),
+        *(
+            f"{number} is there {times} times"
+            for number, times in sorted(count.items())
+            if times > 1
+        ),
         *(f"{number} is missing" for number in range(data.num_classes) if number not in count),
     ]
     if wrong:
-        raise Incompatible(f"{method}: superclasses must hold each class of {data.name} once, 0 to {data.num_classes - 1}: {wrong[0]}")
+        raise Incompatible(
+            f"{method}: superclasses must hold each class of {data.name} once, 0 to "
+            f"{data.num_classes - 1}: {wrong[0]}"
+        )
     place = {number: position for position, group in enumerate(given) for number in group}
     return torch.tensor([place[number] for number in range(data.num_classes)])

@@ -1,18 +1,20 @@
 """FSP: the flow between layers, given to the student before it sees a label
 
-Paper: J. Yim, D. Joo, J. Bae, J. Kim, A gift from knowledge distillation: fast optimization, network minimization and transfer learning,
-CVPR 2017.
-Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/FSP.py, helper/pretrain.py
+Paper: J. Yim, D. Joo, J. Bae, J. Kim, A gift from knowledge distillation: fast optimization,
+network minimization and transfer learning, CVPR 2017.
+Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/FSP.py,
+helper/pretrain.py
 
-    L_1 = sum over neighbouring maps (a, b) of mean (G_s - G_t)^2,  G = (1 / HW) sum_hw a_c,hw b_c',hw
-    L_2 = w_ce CE(z, y) + w_kd KD(z, v) + w L_1
+    L_1 = sum over neighbouring maps (a, b) of mean (G_s - G_t)^2,  G = (1 / HW) sum_hw a_c,hw
+    b_c',hw L_2 = w_ce CE(z, y) + w_kd KD(z, v) + w L_1
 
-The maps are those of the stem and of all stages. In the first stage, hint_epochs long, the student up to its last map learns L_1 alone; in
-the second all of it learns labels. G counts channels against channels, so both networks must have equally many at each map. With a training
-much shorter than the published 200 to 240 epochs set hint_epochs too.
+The maps are those of the stem and of all stages. In the first stage, hint_epochs long, the student
+up to its last map learns L_1 alone; in the second all of it learns labels. G counts channels
+against channels, so both networks must have equally many at each map. With a training much shorter
+than the published 200 to 240 epochs set hint_epochs too.
 
-Differs from the paper: a mean over the entries of G instead of a weighted sum, between the ends of neighbouring stages, as in that code. The
-term is left out of the second stage (w = 0), as in both.
+Differs from the paper: a mean over the entries of G instead of a weighted sum, between the ends of
+neighbouring stages, as in that code. The term is left out of the second stage (w = 0), as in both.
 """
 
 from __future__ import annotations
@@ -33,9 +35,19 @@ FAMILY = "feature"
 class Options(FeatureOptions):
     """Options of FSP."""
 
-    hint_epochs: int = Field(30, ge=1, description="Epochs of the first stage, which learns the flow alone.")
-    hint_lr: float | None = Field(None, gt=0, description="Learning rate of the first stage; the recipe's unless given.")
-    weight: float = Field(0.0, ge=0, description="Weight of the flow's term in the second stage; 0: learnt in the first one only.")
+    hint_epochs: int = Field(
+        30, ge=1, description="Epochs of the first stage, which learns the flow alone."
+    )
+    hint_lr: float | None = Field(
+        None, gt=0, description="Learning rate of the first stage; the recipe's unless given."
+    )
+    weight: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Weight of the flow's term in the second stage; 0: learnt in the first one only."
+        ),
+    )
 
 
 class FlowOfSolution(HintedMethod):
@@ -64,6 +76,8 @@ class FlowOfSolution(HintedMethod):
         step = FeatureMethod.loss(self, batch, at)
         return Step(step.losses | {"fsp": self.options.weight * step.losses["fsp"]}, step.logits)
 
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         s_maps, t_maps = zip(*self.pairs(student, teacher), strict=True)
         return {"fsp": losses.fsp(s_maps, t_maps)}

@@ -1,21 +1,25 @@
 """Knowledge distillation: match the teacher's softened probabilities
 
-Paper: G. Hinton, O. Vinyals, J. Dean, Distilling the knowledge in a neural network, NeurIPS workshop 2014, arXiv:1503.02531.
+Paper: G. Hinton, O. Vinyals, J. Dean, Distilling the knowledge in a neural network, NeurIPS
+workshop 2014, arXiv:1503.02531.
 Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/KD.py;
 https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/KD.py
 
     L = w_ce CE(z, y) + w tau^2 mean_i KL( softmax(v_i / tau) || softmax(z_i / tau) )
 
-Defaults are those of the CIFAR tables: tau 4, w 0.9, w_ce 0.1. Published weights mean different things, because code bases
-reduce differently: reduction "mean" averages over the N K elements and so divides by K (TAKD, DGKD, Tf-KD), and t_squared false
-leaves tau^2 out (the Keras example). With these two options a published weight can be written as it was published.
+Defaults are those of the CIFAR tables: tau 4, w 0.9, w_ce 0.1. Published weights mean different
+things, because code bases reduce differently: reduction "mean" averages over the N K elements and
+so divides by K (TAKD, DGKD, Tf-KD), and t_squared false leaves tau^2 out (the Keras example). With
+these two options a published weight can be written as it was published.
 
-kd_stop_epoch ends distillation before training ends, for a student too small to follow its teacher to the last (J. H. Cho,
-B. Hariharan, On the efficacy of knowledge distillation, ICCV 2019, arXiv:1910.01348). From then on the teacher is not asked, and the loss is
-the cross-entropy with weight 1, whatever ce_weight is: that of a run without a teacher.
+kd_stop_epoch ends distillation before training ends, for a student too small to follow its teacher
+to the last (J. H. Cho, B. Hariharan, On the efficacy of knowledge distillation, ICCV 2019,
+arXiv:1910.01348). From then on the teacher is not asked, and the loss is the cross-entropy with
+weight 1, whatever ce_weight is: that of a run without a teacher.
 
-Differs from the paper: the KL divergence instead of the cross-entropy with soft targets. They differ by the teacher's entropy,
-so gradients are equal, and losses under different teachers become comparable.
+Differs from the paper: the KL divergence instead of the cross-entropy with soft targets. They
+differ by the teacher's entropy, so gradients are equal, and losses under different teachers become
+comparable.
 """
 
 from __future__ import annotations
@@ -36,11 +40,22 @@ class Options(MethodOptions):
 
     temperature: float = Field(4.0, gt=0, description="Softmax temperature tau of both sides.")
     weight: float = Field(0.9, ge=0, description="Weight of the distillation term.")
-    ce_weight: float | None = Field(None, ge=0, description="Weight of the cross-entropy; 1 - weight, at least 0, unless given.")
-    reduction: Literal["batchmean", "mean"] = Field("batchmean", description="Mean over images, or over images and classes.")
-    t_squared: bool = Field(default=True, description="Multiply by tau^2, which keeps gradients alike at all temperatures.")
+    ce_weight: float | None = Field(
+        None, ge=0, description="Weight of the cross-entropy; 1 - weight, at least 0, unless given."
+    )
+    reduction: Literal["batchmean", "mean"] = Field(
+        "batchmean", description="Mean over images, or over images and classes."
+    )
+    t_squared: bool = Field(
+        default=True,
+        description="Multiply by tau^2, which keeps gradients alike at all temperatures.",
+    )
     kd_stop_epoch: int | None = Field(
-        None, ge=1, description="After so many epochs plain cross-entropy, without the teacher; never unless given."
+        None,
+        ge=1,
+        description=(
+            "After so many epochs plain cross-entropy, without the teacher; never unless given."
+        ),
     )
 
 

@@ -1,16 +1,20 @@
 """Logit standardisation: distil between z-scored logits
 
-Paper: S. Sun, W. Ren, J. Li, R. Wang, X. Cao, Logit standardization in knowledge distillation, CVPR 2024, arXiv:2403.01427.
-Reference code: https://github.com/sunshangquan/logit-standardization-KD@6083e2de mdistiller/distillers/KD.py
+Paper: S. Sun, W. Ren, J. Li, R. Wang, X. Cao, Logit standardization in knowledge distillation, CVPR
+2024, arXiv:2403.01427.
+Reference code: https://github.com/sunshangquan/logit-standardization-KD@6083e2de
+mdistiller/distillers/KD.py
 
     Z(x) = (x - mean_k x) / std_k x
     L = w_ce CE(z, y) + w tau^2 mean_i KL( softmax(Z(v_i) / tau) || softmax(Z(z_i) / tau) )
 
-The standard deviation divides by K - 1. The cross-entropy sees the raw logits: only the distillation term leaves the student's
-scale free. Published pairs (tau, w) on CIFAR-100 range over 2 to 4 and 6 to 18.
+The standard deviation divides by K - 1. The cross-entropy sees the raw logits: only the
+distillation term leaves the student's scale free. Published pairs (tau, w) on CIFAR-100 range over
+2 to 4 and 6 to 18.
 
-Differs from the paper: no 1e-7 is added to the standard deviation; a row without spread is centred and not scaled, so that
-its gradient stays finite. Two classes are refused, because then only the sign of the logits would be left.
+Differs from the paper: no 1e-7 is added to the standard deviation; a row without spread is centred
+and not scaled, so that its gradient stays finite. Two classes are refused, because then only the
+sign of the logits would be left.
 """
 
 from __future__ import annotations
@@ -46,9 +50,11 @@ class LogitStandardisation(Method):
         super().__init__(options, setup)
         need_three_classes("logit_std", setup.data, "z-scores of two logits are constants")
 
-    def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
+    def loss(self, batch: Batch, at: Progress) -> Step:
         z, v = self.student(batch.x).logits, self.teacher(batch).logits
-        soft = losses.kd(losses.standardize(z), losses.standardize(v), temperature=self.options.temperature)
+        soft = losses.kd(
+            losses.standardize(z), losses.standardize(v), temperature=self.options.temperature
+        )
         ce = losses.cross_entropy(z, batch.y)
         return Step({"ce": self.options.ce_weight * ce, "kd": self.options.weight * soft}, z)
 

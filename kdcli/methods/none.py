@@ -23,6 +23,6 @@ class NoDistillation(Method):
     teachers = Arity(0, 0)
     consumes = "labels"
 
-    def loss(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
+    def loss(self, batch: Batch, at: Progress) -> Step:
         z = self.student(batch.x).logits
         return Step({"ce": cross_entropy(z, batch.y)}, z)

@@ -1,17 +1,21 @@
 """Neuron selectivity transfer: match the distributions of what neurons respond to
 
-Paper: Z. Huang, N. Wang, Like what you like: knowledge distill via neuron selectivity transfer, arXiv:1707.01219.
+Paper: Z. Huang, N. Wang, Like what you like: knowledge distill via neuron selectivity transfer,
+arXiv:1707.01219.
 Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/NST.py;
 https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/NST.py
 
-    L = w_ce CE(z, y) + w_kd KD(z, v) + w sum_l MMD^2(channels of f_s^l, channels of f_t^l),  kernel (a, b) = <a, b>^2
+    L = w_ce CE(z, y) + w_kd KD(z, v) + w sum_l MMD^2(channels of f_s^l, channels of f_t^l),  kernel
+    (a, b) = <a, b>^2
 
-Each channel of a map, flattened over space and divided by its norm, is one point; the maximum mean discrepancy compares the
-student's cloud of points with the teacher's, whatever the numbers and the order of channels. The sum is over the stages' maps. The
-weight 50 is for pictures of 32x32: on 8x8 digits it costs a student 1.6 points (docs/results/methods-on-digits.md), a tenth of it nothing.
+Each channel of a map, flattened over space and divided by its norm, is one point; the maximum mean
+discrepancy compares the student's cloud of points with the teacher's, whatever the numbers and the
+order of channels. The sum is over the stages' maps. The weight 50 is for pictures of 32x32: on 8x8
+digits it costs a student 1.6 points (docs/results/methods-on-digits.md), a tenth of it nothing.
 
-Differs from the paper: maps of all stages instead of the last, as in the reference code; of the paper's kernels the
-polynomial one, of degree 2 and without a constant. The Gram matrices are matrix products, which give the reference's number without its gigabytes.
+Differs from the paper: maps of all stages instead of the last, as in the reference code; of the
+paper's kernels the polynomial one, of degree 2 and without a constant. The Gram matrices are matrix
+products, which give the reference's number without its gigabytes.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ class NeuronSelectivityTransfer(FeatureMethod):
         super().__init__(options, setup)
         self.require_maps()
 
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         s_maps, t_maps = zip(*self.pairs(student, teacher), strict=True)
         return {"nst": self.options.weight * losses.nst(s_maps, t_maps)}

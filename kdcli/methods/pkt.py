@@ -1,16 +1,19 @@
 """Probabilistic knowledge transfer: which samples are each other's neighbours
 
-Paper: N. Passalis, A. Tefas, Learning deep representations with probabilistic knowledge transfer, ECCV 2018, arXiv:1803.10837.
+Paper: N. Passalis, A. Tefas, Learning deep representations with probabilistic knowledge transfer,
+ECCV 2018, arXiv:1803.10837.
 Reference code: https://github.com/passalis/probabilistic_kt@bbca0b84 nn/pkt.py;
 https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/PKT.py
 
-    L = w_ce CE(z, y) + w_kd KD(z, v) + w mean_ij q_ij log( q_ij / p_ij ),  p_ij, q_ij = ( cos(h_i, h_j) + 1 ) / 2 over their row's sum
+    L = w_ce CE(z, y) + w_kd KD(z, v) + w mean_ij q_ij log( q_ij / p_ij ),  p_ij, q_ij = ( cos(h_i,
+    h_j) + 1 ) / 2 over their row's sum
 
-p is the student's and q the teacher's chance that sample i of a batch picks sample j as its neighbour, from pooled features. Widths may differ.
-The mean over N^2 is small, hence the weight.
+p is the student's and q the teacher's chance that sample i of a batch picks sample j as its
+neighbour, from pooled features. Widths may differ. The mean over N^2 is small, hence the weight.
 
-Differs from the paper: the diagonal, each sample as its own neighbour, is included, as in both codes. Of the paper's kernels the cosine,
-which has no width to choose. On several devices each compares the images of its own part of the batch.
+Differs from the paper: the diagonal, each sample as its own neighbour, is included, as in both
+codes. Of the paper's kernels the cosine, which has no width to choose. On several devices each
+compares the images of its own part of the batch.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class ProbabilisticTransfer(FeatureMethod):
     teacher_taps = ("pooled",)
     consumes = "pooled features"
 
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         ((s, t),) = self.pairs(student, teacher)
         return {"pkt": self.options.weight * losses.pkt(s, t)}

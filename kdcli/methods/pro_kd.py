@@ -1,21 +1,24 @@
-"""Progressive distillation: the student follows the teacher's checkpoints in the order in which the teacher reached them
+"""Progressive distillation: the student follows the teacher's checkpoints in the order in which the
+teacher reached them
 
-Paper: M. Rezagholizadeh, A. Jafari, P. Salad, P. Sharma, A. S. Pasand, A. Ghodsi, Pro-KD: progressive distillation by following
-the footsteps of the teacher, COLING 2022, arXiv:2110.08532.
+Paper: M. Rezagholizadeh, A. Jafari, P. Salad, P. Sharma, A. S. Pasand, A. Ghodsi, Pro-KD:
+progressive distillation by following the footsteps of the teacher, COLING 2022, arXiv:2110.08532.
 Reference code: none.
 
     phase 1, for j = 1 .. n, v_j the logits of checkpoint j:
     mse     L = w_ce CE(z, y) + w mean_N,K ( z - phi_j v_j )^2,   phi_j = j / n
-    kl      L = w_ce CE(z, y) + w tau_j^2 mean KL( softmax(v_j / tau_j) || softmax(z / tau_j) ),   tau_j from max_temperature down to 1
-    phase 2 L = CE(z, y)
+    kl      L = w_ce CE(z, y) + w tau_j^2 mean KL( softmax(v_j / tau_j) || softmax(z / tau_j) ),
+    tau_j from max_temperature down to 1 phase 2 L = CE(z, y)
 
-The checkpoints are what train.keep_every kept along the teacher's training, and the teacher itself is the last of them. They share
-the epochs of phase 1 equally, or have epochs_per_checkpoint each; the last epoch always follows the teacher itself. A checkpoint
-is loaded when its turn comes: one at a time is in memory, beside the teacher. The second phase starts the schedule of learning rates again: with milestones
-that lie far away, give final_lr.
+The checkpoints are what train.keep_every kept along the teacher's training, and the teacher itself
+is the last of them. They share the epochs of phase 1 equally, or have epochs_per_checkpoint each;
+the last epoch always follows the teacher itself. A checkpoint is loaded when its turn comes: one at
+a time is in memory, beside the teacher. The second phase starts the schedule of learning rates
+again: with milestones that lie far away, give final_lr.
 
-Differs from the paper: it gives no constants that could be read; phi is linear as in annealing distillation, on which it builds. The
-paper trains phase 1 without labels (ce_weight = 0, the default).
+Differs from the paper: it gives no constants that could be read; phi is linear as in annealing
+distillation, on which it builds. The paper trains phase 1 without labels (ce_weight = 0, the
+default).
 """
 
 from __future__ import annotations
@@ -40,17 +43,32 @@ class Options(MethodOptions):
     """Options of progressive distillation."""
 
     checkpoints: tuple[str, ...] = Field(
-        (), description="Checkpoints of the teacher before the last, in the order of its training; those that its run kept unless given."
+        (),
+        description=(
+            "Checkpoints of the teacher before the last, in the order of its training; those "
+            "that its run kept unless given."
+        ),
     )
     epochs_per_checkpoint: int | None = Field(
-        None, ge=1, description="Epochs that each one teaches; equal shares of train.epochs unless given."
+        None,
+        ge=1,
+        description="Epochs that each one teaches; equal shares of train.epochs unless given.",
     )
-    loss: Literal["mse", "kl"] = Field("mse", description="On logits that grow to the teacher's, or on softmaxes that sharpen to its own.")
-    max_temperature: float = Field(10.0, ge=1, description="Temperature under the first checkpoint, where loss is kl.")
+    loss: Literal["mse", "kl"] = Field(
+        "mse",
+        description=(
+            "On logits that grow to the teacher's, or on softmaxes that sharpen to its own."
+        ),
+    )
+    max_temperature: float = Field(
+        10.0, ge=1, description="Temperature under the first checkpoint, where loss is kl."
+    )
     weight: float = Field(1.0, ge=0, description="Weight of the distillation term.")
     ce_weight: float = Field(0.0, ge=0, description="Weight of the cross-entropy beside it.")
     final_ce_epochs: int = Field(10, ge=0, description="Epochs on labels alone, after those.")
-    final_lr: float | None = Field(None, gt=0, description="Learning rate of that phase; optim.lr unless given.")
+    final_lr: float | None = Field(
+        None, gt=0, description="Learning rate of that phase; optim.lr unless given."
+    )
 
 
 class ProgressiveDistillation(Method):
@@ -71,10 +89,16 @@ class ProgressiveDistillation(Method):
     def stages(self) -> list[Stage]:
         options = self.options
         each = options.epochs_per_checkpoint
-        stages = [Stage(_FOLLOW, (self.student,), self._follow, None if each is None else each * self._count)]
+        stages = [
+            Stage(
+                _FOLLOW, (self.student,), self._follow, None if each is None else each * self._count
+            )
+        ]
         if options.final_ce_epochs:
             rate = {} if options.final_lr is None else {"lr": options.final_lr}
-            stages.append(Stage("labels", (self.student,), self._labels, options.final_ce_epochs, rate))
+            stages.append(
+                Stage("labels", (self.student,), self._labels, options.final_ce_epochs, rate)
+            )
         return stages
 
     def on_epoch(self, at: Progress) -> None:
@@ -107,7 +131,7 @@ class ProgressiveDistillation(Method):
         left = (self._count - number) / max(self._count - 1, 1)
         return losses.kd(z, v, temperature=1 + (self.options.max_temperature - 1) * left)
 
-    def _labels(self, batch: Batch, at: Progress) -> Step:  # noqa: ARG002
+    def _labels(self, batch: Batch, at: Progress) -> Step:
         z = self.student(batch.x).logits
         return Step({"ce": losses.cross_entropy(z, batch.y)}, z)
 
@@ -120,14 +144,19 @@ def _check_order(earlier: tuple[str, ...], setup: Setup) -> None:
     """
     if not earlier:
         raise Incompatible(
-            "pro_kd follows the checkpoints along its teacher's training, and this teacher's run kept none",
+            "pro_kd follows the checkpoints along its teacher's training, and this teacher's "
+            "run kept none",
             hint="train the teacher with -s train.keep_every=10, or list them: method.checkpoints",
         )
-    epochs = [*((path, setup.load(path).epoch) for path in earlier), ("the teacher itself", setup.teachers[0].epoch)]
+    epochs = [
+        *((path, setup.load(path).epoch) for path in earlier),
+        ("the teacher itself", setup.teachers[0].epoch),
+    ]
     known = [(path, epoch) for path, epoch in epochs if epoch is not None]
     for (path, epoch), (following, next_epoch) in pairwise(known):
         if next_epoch < epoch:
             raise Incompatible(
-                f"pro_kd: {path} had {epoch} epochs of training, and {following}, which comes after it, had {next_epoch}",
+                f"pro_kd: {path} had {epoch} epochs of training, and {following}, which "
+                f"comes after it, had {next_epoch}",
                 hint="method.checkpoints lists them in the order of the teacher's training",
             )

@@ -1,15 +1,19 @@
 """Relational knowledge distillation: distances and angles between samples
 
-Paper: W. Park, D. Kim, Y. Lu, M. Cho, Relational knowledge distillation, CVPR 2019, arXiv:1904.05068.
+Paper: W. Park, D. Kim, Y. Lu, M. Cho, Relational knowledge distillation, CVPR 2019,
+arXiv:1904.05068.
 Reference code: https://github.com/lenscloth/RKD@92c85630 metric/loss.py;
 https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/RKD.py
 
-    L = w_ce CE(z, y) + w_kd KD(z, v) + w [ w_D mean_ij h(d_ij^s - d_ij^t) + w_A mean_ijk h(A_ijk^s - A_ijk^t) ]
+    L = w_ce CE(z, y) + w_kd KD(z, v) + w [ w_D mean_ij h(d_ij^s - d_ij^t) + w_A mean_ijk h(A_ijk^s
+    - A_ijk^t) ]
 
-On pooled features: d_ij is the distance of samples i and j over the mean distance of the batch, A_ijk the cosine of the angle at i
-between j and k, and h is smooth L1. Widths may differ. A batch of N needs N^2 D + N^3 numbers.
+On pooled features: d_ij is the distance of samples i and j over the mean distance of the batch,
+A_ijk the cosine of the angle at i between j and k, and h is smooth L1. Widths may differ. A batch
+of N needs N^2 D + N^3 numbers.
 
-Differs from the paper: nothing in the terms. The weights 25 and 50 and the pooled features are those of RepDistiller. On several devices each compares the images of its own part of the batch.
+Differs from the paper: nothing in the terms. The weights 25 and 50 and the pooled features are
+those of RepDistiller. On several devices each compares the images of its own part of the batch.
 """
 
 from __future__ import annotations
@@ -47,9 +51,13 @@ class RelationalDistillation(FeatureMethod):
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
         if not (options.distance or options.angle):
-            raise UsageError("rkd with distance = 0 and angle = 0 has no term of its own", hint="--method none")
+            raise UsageError(
+                "rkd with distance = 0 and angle = 0 has no term of its own", hint="--method none"
+            )
 
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         ((s, t),) = self.pairs(student, teacher)
         weight, distance, angle = self.options.weight, self.options.distance, self.options.angle
         terms = {}

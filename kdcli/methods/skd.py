@@ -1,20 +1,23 @@
 """Spherical knowledge distillation: compare logits that lie on one sphere
 
-Paper: J. Guo, M. Chen, Y. Hu, C. Zhu, X. He, D. Cai, Reducing the teacher-student gap via spherical knowledge distillation,
-arXiv:2010.07485; An energy perspective in knowledge distillation, section 2.4, equations 15 and 16.
+Paper: J. Guo, M. Chen, Y. Hu, C. Zhu, X. He, D. Cai, Reducing the teacher-student gap via spherical
+knowledge distillation, arXiv:2010.07485; An energy perspective in knowledge distillation, section
+2.4, equations 15 and 16.
 Reference code: https://github.com/forjiuzhou/Spherical-Knowledge-Distillation@master skd_main.py
 
     z-hat = (z - mean_k z) std_k(v) / std_k(z)
     L = (1 - w) CE(z-hat, y) + w tau^2 mean_i KL( softmax(v_i / tau) || softmax(z-hat_i / tau) )
 
-Entropy and free energy of a network follow the norm of its logits; once both norms are equal, what is left to match is the
-direction, which a small student can match. The rescaled logits enter the cross-entropy too, so the student's own norm is never trained:
-its accuracy is the same raw and rescaled, its calibration is not.
+Entropy and free energy of a network follow the norm of its logits; once both norms are equal, what
+is left to match is the direction, which a small student can match. The rescaled logits enter the
+cross-entropy too, so the student's own norm is never trained: its accuracy is the same raw and
+rescaled, its calibration is not.
 
-Differs from the paper: the default follows the released code, which scales the student to the teacher's standard deviation
-over classes. As printed (align = "unit") both logits have norm 1: at temperature 4 and 100 classes no probability can pass
-0.0128, and nothing is learnt. KL instead of cross-entropy, and tau^2, as in that code. The weight is constant as in the paper;
-the code's steps are weight_schedule = [[60, 0.5], [80, 0.1]]. The logits are centred, which no softmax sees.
+Differs from the paper: the default follows the released code, which scales the student to the
+teacher's standard deviation over classes. As printed (align = "unit") both logits have norm 1: at
+temperature 4 and 100 classes no probability can pass 0.0128, and nothing is learnt. KL instead of
+cross-entropy, and tau^2, as in that code. The weight is constant as in the paper; the code's steps
+are weight_schedule = [[60, 0.5], [80, 0.1]]. The logits are centred, which no softmax sees.
 """
 
 from __future__ import annotations
@@ -36,18 +39,27 @@ class Options(MethodOptions):
     """Options of spherical knowledge distillation."""
 
     temperature: float = Field(4.0, gt=0, description="Softmax temperature tau of both sides.")
-    weight: float = Field(0.9, ge=0, le=1, description="Share of the distillation term; the cross-entropy has the rest.")
+    weight: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of the distillation term; the cross-entropy has the rest.",
+    )
     align: Literal["teacher_std", "constant", "unit"] = Field(
         "teacher_std", description="The sphere: the teacher's, a given one, or norm 1."
     )
-    multiplier: float = Field(2.0, gt=0, description='Standard deviation of both logits where align is "constant".')
-    weight_schedule: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]], ...] = Field(
-        (), description="Pairs [n, w]: after n epochs the weight is w. Empty: constant."
+    multiplier: float = Field(
+        2.0, gt=0, description='Standard deviation of both logits where align is "constant".'
     )
+    weight_schedule: tuple[
+        tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]], ...
+    ] = Field((), description="Pairs [n, w]: after n epochs the weight is w. Empty: constant.")
 
 
 class SphericalDistillation(Method):
-    """Trains the student's direction in logit space on labels and teacher, at the teacher's norm."""
+    """Trains the student's direction in logit space on labels and teacher, at the teacher's
+    norm.
+    """
 
     options: Options
     teachers = Arity(1, None)
@@ -60,7 +72,9 @@ class SphericalDistillation(Method):
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z, v = self.student(batch.x).logits, self.teacher(batch).logits
-        z_hat, v_hat = losses.spherical(z, v, align=self.options.align, multiplier=self.options.multiplier)
+        z_hat, v_hat = losses.spherical(
+            z, v, align=self.options.align, multiplier=self.options.multiplier
+        )
         weight = self._weight(at)
         ce = (1 - weight) * losses.cross_entropy(z_hat, batch.y)
         soft = weight * losses.kd(z_hat, v_hat, temperature=self.options.temperature)

@@ -1,15 +1,18 @@
-"""Similarity-preserving distillation: images that look alike to the teacher shall look alike to the student
+"""Similarity-preserving distillation: images that look alike to the teacher shall look alike to the
+student
 
 Paper: F. Tung, G. Mori, Similarity-preserving knowledge distillation, ICCV 2019, arXiv:1907.09682.
 Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/SP.py;
 https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/SP.py
 
-    L = w_ce CE(z, y) + w_kd KD(z, v) + w | G_s - G_t |_F^2 / N^2,  G = F F^T with rows divided by their norms
+    L = w_ce CE(z, y) + w_kd KD(z, v) + w | G_s - G_t |_F^2 / N^2,  G = F F^T with rows divided by
+    their norms
 
-F holds one flattened map a row, of the last stage. Shapes may differ: only the N x N matrices of a batch are compared.
+F holds one flattened map a row, of the last stage. Shapes may differ: only the N x N matrices of a
+batch are compared.
 
-Differs from the paper: one pair of maps, the last, as in both reference codes; the paper allows several. On several devices each
-compares the images of its own part of the batch.
+Differs from the paper: one pair of maps, the last, as in both reference codes; the paper allows
+several. On several devices each compares the images of its own part of the batch.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class SimilarityPreserving(FeatureMethod):
     teacher_taps = ("last",)
     consumes = "last map"
 
-    def terms(self, student: Output, teacher: Output, batch: Batch, at: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def terms(
+        self, student: Output, teacher: Output, batch: Batch, at: Progress
+    ) -> dict[str, Tensor]:
         ((s, t),) = self.pairs(student, teacher)
         return {"sp": self.options.weight * losses.sp(s, t)}

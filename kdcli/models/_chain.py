@@ -1,7 +1,8 @@
-"""Chain: the network that most families are. A row of parts, an activation after each, a neck, a linear head.
+"""Chain: the network that most families are. A row of parts, an activation after each, a neck, a
+linear head.
 
-The activation stands outside the parts, so a ".pre" tap is simply what a part returns. It works in place unless that
-tap is asked for: a tap that nobody wants costs neither memory nor time.
+The activation stands outside the parts, so a ".pre" tap is simply what a part returns. It works in
+place unless that tap is asked for: a tap that nobody wants costs neither memory nor time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor, bool], Tensor]] = {
 class Part:
     """One part of a chain.
 
-    name: its tap, "stem" or "stageN". module: gives the tap before its activation. channels, stride: as in Tap.
-    activation: "relu", "leaky_relu", "tanh" or "none". norm: the batch norm that the module ends with, if it does.
+    name: its tap, "stem" or "stageN". module: gives the tap before its activation. channels,
+    stride: as in Tap. activation: "relu", "leaky_relu", "tanh" or "none". norm: the batch norm that
+    the module ends with, if it does.
     """
 
     name: str
@@ -44,7 +46,8 @@ class Part:
 
 
 class Chain(Network):
-    """Parts in a row, each followed by its activation; then a neck that makes a vector; then the linear head.
+    """Parts in a row, each followed by its activation; then a neck that makes a vector; then the
+    linear head.
 
     Args:
         name: what messages call it.
@@ -61,7 +64,8 @@ class Chain(Network):
         self.head = head
         self.taps = _declared(parts, head.in_features)
         self._activations = {part.name: _ACTIVATIONS[part.activation] for part in parts}
-        # a dict is not searched for modules: a norm belongs to its part and is registered there only
+        # a dict is not searched for modules: a norm belongs to its part and is registered there
+        # only
         self._norms = {f"{part.name}.pre": part.norm for part in parts}
 
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:

@@ -16,7 +16,9 @@ def check_taps(network: str, wanted: Iterable[str], known: Iterable[str]) -> Non
     known = tuple(known)
     for tap in wanted:
         if tap not in known:
-            raise Incompatible(f"{network} has no tap {tap!r}", hint=f"its taps are {', '.join(known)}")
+            raise Incompatible(
+                f"{network} has no tap {tap!r}", hint=f"its taps are {', '.join(known)}"
+            )
 
 
 def check_size(network: str, input_shape: tuple[int, int, int], halvings: int) -> None:
@@ -34,6 +36,10 @@ def check_size(network: str, input_shape: tuple[int, int, int], halvings: int) -
     least = 2 ** max(halvings - 1, 0) + (halvings > 0)
     if min(height, width) < least:
         raise Incompatible(
-            f"{network} halves its input {halvings} times: pictures of {height}x{width} are too small for it",
-            hint=f"use pictures of at least {least}x{least}, or a network with fewer stages such as cnn-small",
+            f"{network} halves its input {halvings} times: pictures of {height}x{width} are "
+            "too small for it",
+            hint=(
+                f"use pictures of at least {least}x{least}, or a network with fewer stages such "
+                "as cnn-small"
+            ),
         )

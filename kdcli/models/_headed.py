@@ -1,4 +1,6 @@
-"""Headed: a network that somebody else wrote, split before its last linear layer so that "pooled" can be tapped without hooks."""
+"""Headed: a network that somebody else wrote, split before its last linear layer so that "pooled"
+can be tapped without hooks.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ def conv1x1(channels_in: int, channels: int, *, stride: int = 1, groups: int = 1
 
 def conv3x3(channels_in: int, channels: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps height and width, or halves them rounding up."""
-    return nn.Conv2d(channels_in, channels, kernel_size=3, stride=stride, padding=1, groups=groups, bias=False)
+    return nn.Conv2d(
+        channels_in, channels, kernel_size=3, stride=stride, padding=1, groups=groups, bias=False
+    )
 
 
 def depthwise(channels: int, *, stride: int = 1) -> nn.Conv2d:
@@ -23,15 +25,21 @@ def depthwise(channels: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 def shortcut(channels_in: int, channels: int, stride: int) -> nn.Module:
-    """What a residual block adds to: its input, through a 1x1 convolution and batch norm where the shape changes."""
+    """What a residual block adds to: its input, through a 1x1 convolution and batch norm where the
+    shape changes.
+    """
     if stride == 1 and channels_in == channels:
         return nn.Identity()
     return nn.Sequential(conv1x1(channels_in, channels, stride=stride), nn.BatchNorm2d(channels))
 
 
 def relu_between(blocks: Iterable[nn.Module]) -> nn.Sequential:
-    """Blocks in a row with a ReLU between two, none after the last: the chain's own follows there."""
-    return nn.Sequential(*[module for block in blocks for module in (block, nn.ReLU(inplace=True))][:-1])
+    """Blocks in a row with a ReLU between two, none after the last: the chain's own follows
+    there.
+    """
+    return nn.Sequential(
+        *[module for block in blocks for module in (block, nn.ReLU(inplace=True))][:-1]
+    )
 
 
 def pooled() -> nn.Module:
@@ -40,7 +48,9 @@ def pooled() -> nn.Module:
 
 
 def he_normal(module: nn.Module) -> None:
-    """For `Module.apply`: weights of convolutions are normal with variance 2 / (k k channels out), biases 0; norms are 1 and 0 already."""
+    """For `Module.apply`: weights of convolutions are normal with variance 2 / (k k channels out),
+    biases 0; norms are 1 and 0 already.
+    """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -79,7 +89,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution and a shortcut; the first two have a quarter of the channels. The ReLU after it is the caller's."""
+    """1x1, 3x3 and 1x1 convolution and a shortcut; the first two have a quarter of the channels.
+    The ReLU after it is the caller's.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -106,7 +118,9 @@ class Bottleneck(nn.Module):
 
 
 class ChannelShuffle(nn.Module):
-    """Reorders channels so that each of the next convolution's groups sees channels of all groups of the one before."""
+    """Reorders channels so that each of the next convolution's groups sees channels of all groups
+    of the one before.
+    """
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -115,4 +129,8 @@ class ChannelShuffle(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,H,W] to the same: channel g * (C / groups) + c goes to c * groups + g."""
         batch, channels, height, width = x.shape
-        return x.reshape(batch, self.groups, -1, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        return (
+            x.reshape(batch, self.groups, -1, height, width)
+            .transpose(1, 2)
+            .reshape(batch, channels, height, width)
+        )

@@ -1,4 +1,6 @@
-"""Looking at a network without training it or computing with it: meta tensors have shapes and no values."""
+"""Looking at a network without training it or computing with it: meta tensors have shapes and no
+values.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def dry_run(module: nn.Module, input_shape: tuple[int, int, int], *arguments: Any) -> Any:
     """What a module returns for one picture, as meta tensors. The module itself is not touched.
 
-    In eval mode: there it is the same function, and its batch norms run several times faster on meta tensors.
+    In eval mode: there it is the same function, and its batch norms run several times faster on
+    meta tensors.
 
     Args:
         module: on any device, in any mode.
         input_shape: channels, height, width.
         arguments: what its forward takes after the picture.
     """
-    tensors = {name: tensor.to("meta") for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+    tensors = {
+        name: tensor.to("meta")
+        for name, tensor in chain(module.named_parameters(), module.named_buffers())
+    }
     x = torch.empty(1, *input_shape, device="meta")
     with evaluating(module):
         return functional_call(module, tensors, (x, *arguments))

@@ -1,7 +1,9 @@
-"""Where the stages of torchvision's families are: for each, the steps from tap to tap, by the paths of its own modules.
+"""Where the stages of torchvision's families are: for each, the steps from tap to tap, by the paths
+of its own modules.
 
-A map is tapped where the resolution is about to drop, as the distillation literature does. ".pre" is the map before the
-stage's last activation; the families whose stages end in a linear layer (inverted residuals, ConvNeXt) have it equal to the stage.
+A map is tapped where the resolution is about to drop, as the distillation literature does. ".pre"
+is the map before the stage's last activation; the families whose stages end in a linear layer
+(inverted residuals, ConvNeXt) have it equal to the stage.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "pool()": lambda x: functional.adaptive_avg_pool2d(x, 1),
     "flatten()": lambda x: torch.flatten(x, 1),
 }
-_SUM = "+"  # ends the path of a residual block of which only the sum is wanted, not the activation after it
+# ends the path of a residual block of which only the sum is wanted, not the activation after it
+_SUM = "+"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """parts: tap -> steps from the tap before it. tail: steps from the last tap to "pooled". norms: ".pre" tap -> the norm that feeds it.
+    """parts: tap -> steps from the tap before it. tail: steps from the last tap to "pooled". norms:
+    ".pre" tap -> the norm that feeds it.
 
     A step is the path of a module, or one of the functions that torchvision's own forward calls.
     """
@@ -34,7 +38,9 @@ class Plan:
     tail: Sequence[str]
     norms: Mapping[str, str] = field(default_factory=dict)
 
-    def walk(self, net: nn.Module, x: Tensor, taps: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    def walk(
+        self, net: nn.Module, x: Tensor, taps: tuple[str, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Pooled features [B,D] of pictures x [B,3,H,W], and the taps asked for."""
         kept: dict[str, Tensor] = {}
         for tap, steps in self.parts.items():
@@ -52,11 +58,15 @@ class Plan:
         """The modules that a tap depends on, in order."""
         names = list(self.parts)
         used = [step for name in names[: names.index(upto) + 1] for step in self.parts[name]]
-        return tuple(net.get_submodule(step.removesuffix(_SUM)) for step in used if step not in _FUNCTIONS)
+        return tuple(
+            net.get_submodule(step.removesuffix(_SUM)) for step in used if step not in _FUNCTIONS
+        )
 
 
 def plan_for(net: nn.Module) -> Plan | None:
-    """The plan of a torchvision network, or None for a family that has none here: such networks have "pooled" only."""
+    """The plan of a torchvision network, or None for a family that has none here: such networks
+    have "pooled" only.
+    """
     return next((make(net) for family, make in _FAMILIES if isinstance(net, family)), None)
 
 
@@ -87,7 +97,9 @@ def _resnet(net: models.ResNet) -> Plan:
         lead = ("maxpool",) if number == 1 else ()
         parts[f"stage{number}.pre"] = (*lead, *before, last + _SUM)
         parts[f"stage{number}"] = (f"{last}.relu",)
-        norms[f"stage{number}.pre"] = f"{last}.bn3" if isinstance(layer[-1], Bottleneck) else f"{last}.bn2"
+        norms[f"stage{number}.pre"] = (
+            f"{last}.bn3" if isinstance(layer[-1], Bottleneck) else f"{last}.bn2"
+        )
     return Plan(parts, ("avgpool", "flatten()"), norms)
 
 
@@ -110,14 +122,25 @@ def _vgg(net: models.VGG) -> Plan:
 
 
 def _densenet(_: models.DenseNet) -> Plan:
-    parts = {"stem": ("features.conv0", "features.norm0", "features.relu0"), "stage1": ("features.pool0", "features.denseblock1")}
+    parts = {
+        "stem": ("features.conv0", "features.norm0", "features.relu0"),
+        "stage1": ("features.pool0", "features.denseblock1"),
+    }
     for number in range(2, 5):
-        parts[f"stage{number}"] = (f"features.transition{number - 1}", f"features.denseblock{number}")
+        parts[f"stage{number}"] = (
+            f"features.transition{number - 1}",
+            f"features.denseblock{number}",
+        )
     return Plan(parts, ("features.norm5", "relu()", "pool()", "flatten()"))
 
 
 def _shufflenet(_: models.ShuffleNetV2) -> Plan:
-    parts = {"stem": ("conv1",), "stage1": ("maxpool", "stage2"), "stage2": ("stage3",), "stage3": ("stage4",)}
+    parts = {
+        "stem": ("conv1",),
+        "stage1": ("maxpool", "stage2"),
+        "stage2": ("stage3",),
+        "stage3": ("stage4",),
+    }
     return Plan(parts, ("conv5", "pool()", "flatten()"))
 
 
@@ -127,7 +150,9 @@ def _regnet(_: models.RegNet) -> Plan:
 
 
 def _sequence(net: nn.Module, ends: Sequence[int], tail: Sequence[str]) -> Plan:
-    """A plan for networks that are a row of `features`: the first is the stem, `ends` are the last ones of each stage."""
+    """A plan for networks that are a row of `features`: the first is the stem, `ends` are the last
+    ones of each stage.
+    """
     count = len(net.get_submodule("features"))  # type: ignore[arg-type]
     parts: dict[str, Sequence[str]] = {"stem": ("features.0",)}
     start = 1
@@ -140,7 +165,9 @@ def _sequence(net: nn.Module, ends: Sequence[int], tail: Sequence[str]) -> Plan:
 
 def _mobilenet_v3(net: models.MobileNetV3) -> Plan:
     large = len(net.features) > 13
-    return _sequence(net, (3, 6, 12, 15) if large else (1, 3, 8, 11), ("avgpool", "flatten()", "classifier"))
+    return _sequence(
+        net, (3, 6, 12, 15) if large else (1, 3, 8, 11), ("avgpool", "flatten()", "classifier")
+    )
 
 
 _FAMILIES: Sequence[tuple[type[nn.Module], Callable[..., Plan]]] = (
@@ -149,8 +176,16 @@ _FAMILIES: Sequence[tuple[type[nn.Module], Callable[..., Plan]]] = (
     (models.DenseNet, _densenet),
     (models.ShuffleNetV2, _shufflenet),
     (models.RegNet, _regnet),
-    (models.MobileNetV2, lambda net: _sequence(net, (3, 6, 13, 17), ("pool()", "flatten()", "classifier"))),
+    (
+        models.MobileNetV2,
+        lambda net: _sequence(net, (3, 6, 13, 17), ("pool()", "flatten()", "classifier")),
+    ),
     (models.MobileNetV3, _mobilenet_v3),
-    (models.EfficientNet, lambda net: _sequence(net, (2, 3, 5, len(net.features) - 2), ("avgpool", "flatten()", "classifier"))),
+    (
+        models.EfficientNet,
+        lambda net: _sequence(
+            net, (2, 3, 5, len(net.features) - 2), ("avgpool", "flatten()", "classifier")
+        ),
+    ),
     (models.ConvNeXt, lambda net: _sequence(net, (1, 3, 5, 7), ("avgpool", "classifier"))),
 )

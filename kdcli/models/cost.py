@@ -1,4 +1,6 @@
-"""What a network costs: multiply-accumulate operations an image, and how many of them go into a value."""
+"""What a network costs: multiply-accumulate operations an image, and how many of them go into a
+value.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,15 @@ from kdcli.models._meta import dry_run, evaluating
 def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image of shape (C, H, W).
 
-    Nothing is computed: the network runs on meta tensors. Normalisations, activations and pools are not counted, as is usual.
+    Nothing is computed: the network runs on meta tensors. Normalisations, activations and pools are
+    not counted, as is usual.
 
     Args:
         network: on any device.
         input_shape: (C, H, W).
-        image: an image [1,C,H,W] on the network's device, to run on instead: for a network that is about to run anyway, since on meta
-            tensors torch imports its compiler for some operations, which takes a second or two.
+        image: an image [1,C,H,W] on the network's device, to run on instead: for a network that is
+            about to run anyway, since on meta tensors torch imports its compiler for some
+            operations, which takes a second or two.
     """
     with _Operations() as counter:  # type: ignore[no-untyped-call]
         if image is None:
@@ -33,9 +37,11 @@ def macs(network: nn.Module, input_shape: tuple[int, int, int], image: Tensor | 
 
 
 def density(network: nn.Module, image: Tensor) -> float:
-    """Multiply-accumulates for each value that a convolution or a matrix product makes, of one image [1,C,H,W] on the network's device.
+    """Multiply-accumulates for each value that a convolution or a matrix product makes, of one
+    image [1,C,H,W] on the network's device.
 
-    Low for depthwise and narrow convolutions, which move more than they compute. Infinite where there are none.
+    Low for depthwise and narrow convolutions, which move more than they compute. Infinite where
+    there are none.
     """
     with _Operations() as counter, evaluating(network):  # type: ignore[no-untyped-call]
         network(image)

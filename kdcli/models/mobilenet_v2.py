@@ -1,12 +1,14 @@
 """MobileNetV2 at half width for 32x32 pictures, as the distillation literature uses it.
 
-Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018, arXiv:1801.04381, table 2. As in
-RepDistiller's models/mobilenetv2.py (https://github.com/HobbitLong/RepDistiller@5237c1fd, "mobile_half": expansion T = 6, width w = 0.5) the 24
-channels' first block has stride 1, so that the net halves its input four times instead of five; ReLU stands for ReLU6, and the first block
-too begins with a 1x1 convolution, though it expands nothing. Parameter counts equal RepDistiller's.
+Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: inverted residuals and linear bottlenecks, CVPR
+2018, arXiv:1801.04381, table 2. As in RepDistiller's models/mobilenetv2.py
+(https://github.com/HobbitLong/RepDistiller@5237c1fd, "mobile_half": expansion T = 6, width w = 0.5)
+the 24 channels' first block has stride 1, so that the net halves its input four times instead of
+five; ReLU stands for ReLU6, and the first block too begins with a 1x1 convolution, though it
+expands nothing. Parameter counts equal RepDistiller's.
 
-A stage ends where the resolution is about to drop, in a linear bottleneck: no activation follows, so "stageN.pre" is "stageN", and
-`norm_at` gives the last bottleneck's batch norm.
+A stage ends where the resolution is about to drop, in a linear bottleneck: no activation follows,
+so "stageN.pre" is "stageN", and `norm_at` gives the last bottleneck's batch norm.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ from kdcli.models._layers import conv1x1, conv3x3, depthwise, he_normal, pooled,
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {
-        "summary": "MobileNetV2 at half width for 32x32 pictures: 17 inverted residuals in 4 stages, 12 to 160 channels; 698 k parameters",
+        "summary": (
+            "MobileNetV2 at half width for 32x32 pictures: 17 inverted residuals in 4 stages, 12 "
+            "to 160 channels; 698 k parameters"
+        ),
         "arguments": {"expansion": 6, "width": 0.5},
         "smaller": None,
     },
 }
 
 _LAST = 1280  # channels before the head
-# of each stage the rows of the paper's table 2: does it expand, channels at width 1, blocks, stride of the first
+# of each stage the rows of the paper's table 2: does it expand, channels at width 1, blocks, stride
+# of the first
 _STAGES = (
     ((False, 16, 1, 1), (True, 24, 2, 1)),
     ((True, 32, 3, 2),),
@@ -38,7 +44,9 @@ _STAGES = (
 )
 
 
-def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Chain:
+def build(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Chain:
     """A MobileNetV2 with fresh weights.
 
     Raises:
@@ -46,14 +54,18 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arg
     """
     check_size(name, input_shape, halvings=4)
     parts = list(_parts(input_shape[0], **arguments))
-    last = nn.Sequential(conv1x1(parts[-1].channels, _LAST), nn.BatchNorm2d(_LAST), nn.ReLU(inplace=True))
+    last = nn.Sequential(
+        conv1x1(parts[-1].channels, _LAST), nn.BatchNorm2d(_LAST), nn.ReLU(inplace=True)
+    )
     network = Chain(name, parts, nn.Sequential(last, pooled()), small_head(_LAST, num_classes))
     network.apply(he_normal)
     return network
 
 
 class InvertedResidual(nn.Module):
-    """Expand, convolve each channel by itself, project; added to the input where the shape stays. Nothing follows the projection."""
+    """Expand, convolve each channel by itself, project; added to the input where the shape stays.
+    Nothing follows the projection.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -77,12 +89,21 @@ class InvertedResidual(nn.Module):
 
 def _parts(channels: int, *, expansion: int, width: float) -> Iterator[Part]:
     stride, before = 2, int(32 * width)
-    yield Part("stem", nn.Sequential(conv3x3(channels, before, stride=2), nn.BatchNorm2d(before)), before, stride)
+    yield Part(
+        "stem",
+        nn.Sequential(conv3x3(channels, before, stride=2), nn.BatchNorm2d(before)),
+        before,
+        stride,
+    )
     for number, rows in enumerate(_STAGES, 1):
         blocks: list[InvertedResidual] = []
         for expands, base, count, step in rows:
             for place in range(count):
-                blocks.append(InvertedResidual(before, int(base * width), 1 if place else step, expansion if expands else 1))
+                blocks.append(
+                    InvertedResidual(
+                        before, int(base * width), 1 if place else step, expansion if expands else 1
+                    )
+                )
                 before = int(base * width)
             stride *= step
         yield Part(f"stage{number}", nn.Sequential(*blocks), before, stride, "none", blocks[-1].bn3)

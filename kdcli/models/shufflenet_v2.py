@@ -1,12 +1,16 @@
 """ShuffleNet V2 of size 1 for 32x32 pictures, as the distillation literature uses it.
 
-Ma, Zhang, Zheng, Sun: ShuffleNet V2: practical guidelines for efficient CNN architecture design, ECCV 2018, arXiv:1807.11164, table 5, column 1x:
-116, 232 and 464 channels, 1024 before the head. As in RepDistiller's models/ShuffleNetv2.py (https://github.com/HobbitLong/RepDistiller@5237c1fd)
-a 1x1 convolution without pool is the stem, so that 32 pixels are left to the stages. Parameter counts equal RepDistiller's.
+Ma, Zhang, Zheng, Sun: ShuffleNet V2: practical guidelines for efficient CNN architecture design,
+ECCV 2018, arXiv:1807.11164, table 5, column 1x: 116, 232 and 464 channels, 1024 before the head. As
+in RepDistiller's models/ShuffleNetv2.py (https://github.com/HobbitLong/RepDistiller@5237c1fd) a 1x1
+convolution without pool is the stem, so that 32 pixels are left to the stages. Parameter counts
+equal RepDistiller's.
 
-A unit leaves half of its channels as they are. They were activated before, so that a ReLU over the whole map changes nothing of them: "stageN.pre"
-is the map before it, shuffled like "stageN", with those channels in it. No batch norm feeds all of it, so `norm_at` gives none.
-Differs from RepDistiller: its map before the activation is not shuffled, and its channels are not those of the map after it.
+A unit leaves half of its channels as they are. They were activated before, so that a ReLU over the
+whole map changes nothing of them: "stageN.pre" is the map before it, shuffled like "stageN", with
+those channels in it. No batch norm feeds all of it, so `norm_at` gives none. Differs from
+RepDistiller: its map before the activation is not shuffled, and its channels are not those of the
+map after it.
 """
 
 from __future__ import annotations
@@ -23,14 +27,19 @@ from kdcli.models._layers import ChannelShuffle, conv1x1, depthwise, pooled, rel
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shufflenet_v2": {
-        "summary": "ShuffleNet V2, size 1, for 32x32 pictures: 3 stages of 4, 8 and 4 units, 116 to 464 channels; 1.26 M parameters",
+        "summary": (
+            "ShuffleNet V2, size 1, for 32x32 pictures: 3 stages of 4, 8 and 4 units, 116 to 464 "
+            "channels; 1.26 M parameters"
+        ),
         "arguments": {"widths": [24, 116, 232, 464, 1024], "units": [4, 8, 4]},
         "smaller": None,
     },
 }
 
 
-def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Chain:
+def build(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Chain:
     """A ShuffleNet V2 with fresh weights: torch's default ones, as RepDistiller's has.
 
     Raises:
@@ -39,21 +48,31 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arg
     check_size(name, input_shape, halvings=3)
     *widths, last = arguments["widths"]
     parts = list(_parts(input_shape[0], widths, arguments["units"]))
-    neck = nn.Sequential(conv1x1(widths[-1], last), nn.BatchNorm2d(last), nn.ReLU(inplace=True), pooled())
+    neck = nn.Sequential(
+        conv1x1(widths[-1], last), nn.BatchNorm2d(last), nn.ReLU(inplace=True), pooled()
+    )
     return Chain(name, parts, neck, nn.Linear(last, num_classes))
 
 
 def _branch(channels_in: int, channels: int, stride: int) -> nn.Sequential:
-    """1x1, depthwise 3x3 and 1x1 convolution, each with a norm. The ReLU after it is the caller's."""
+    """1x1, depthwise 3x3 and 1x1 convolution, each with a norm. The ReLU after it is the
+    caller's.
+    """
     return nn.Sequential(
-        conv1x1(channels_in, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
-        depthwise(channels, stride=stride), nn.BatchNorm2d(channels),
-        conv1x1(channels, channels), nn.BatchNorm2d(channels),
-    )  # fmt: skip
+        conv1x1(channels_in, channels),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        depthwise(channels, stride=stride),
+        nn.BatchNorm2d(channels),
+        conv1x1(channels, channels),
+        nn.BatchNorm2d(channels),
+    )
 
 
 class Unit(nn.Module):
-    """Half of the channels pass, the other half are convolved, and both are shuffled into each other. The ReLU is the caller's."""
+    """Half of the channels pass, the other half are convolved, and both are shuffled into each
+    other. The ReLU is the caller's.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,13 +86,18 @@ class Unit(nn.Module):
 
 
 class Down(nn.Module):
-    """All channels go both ways, each with stride 2, half of the result from each. The ReLU is the caller's."""
+    """All channels go both ways, each with stride 2, half of the result from each. The ReLU is the
+    caller's.
+    """
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
         half = channels // 2
         self.left = nn.Sequential(
-            depthwise(channels_in, stride=2), nn.BatchNorm2d(channels_in), conv1x1(channels_in, half), nn.BatchNorm2d(half)
+            depthwise(channels_in, stride=2),
+            nn.BatchNorm2d(channels_in),
+            conv1x1(channels_in, half),
+            nn.BatchNorm2d(half),
         )
         self.right = _branch(channels_in, half, stride=2)
         self.shuffle = ChannelShuffle(2)

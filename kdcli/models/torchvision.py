@@ -1,8 +1,10 @@
-"""Any classifier of torchvision by its name there: torchvision/resnet18, torchvision/mobilenet_v2, torchvision/vit_b_16, ...
+"""Any classifier of torchvision by its name there: torchvision/resnet18, torchvision/mobilenet_v2,
+torchvision/vit_b_16, ...
 
-The architecture is torchvision's, unchanged, stem and all: it is made for photographs, and on small pictures its maps soon are single pixels.
-Weights are downloaded only where `weights` asks for them; the head that they come with stays. Every network has the tap
-"pooled"; ResNet and its kin, VGG, DenseNet, ShuffleNetV2, MobileNetV2 and V3, EfficientNet, RegNet and ConvNeXt have their stages too.
+The architecture is torchvision's, unchanged, stem and all: it is made for photographs, and on small
+pictures its maps soon are single pixels. Weights are downloaded only where `weights` asks for them;
+the head that they come with stays. Every network has the tap "pooled"; ResNet and its kin, VGG,
+DenseNet, ShuffleNetV2, MobileNetV2 and V3, EfficientNet, RegNet and ConvNeXt have their stages too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from kdcli.models._plans import Plan, plan_for
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "torchvision/*": {
-        "summary": "any classifier of torchvision by its name there, such as torchvision/resnet18; for pictures with 3 channels",
+        "summary": (
+            "any classifier of torchvision by its name there, such as torchvision/resnet18; for "
+            "pictures with 3 channels"
+        ),
         "arguments": {},
         "input_shape": [3, 224, 224],
         "smaller": {
@@ -81,12 +86,18 @@ class Options(ModelOptions):
     """What may be chosen of a torchvision network."""
 
     weights: str | None = Field(
-        None, description="Pretrained weights to download: DEFAULT or a name such as IMAGENET1K_V1; none unless given."
+        None,
+        description=(
+            "Pretrained weights to download: DEFAULT or a name such as IMAGENET1K_V1; none "
+            "unless given."
+        ),
     )
 
 
 def members() -> dict[str, str]:
-    """What "torchvision/*" stands for: each classifier by name, and what is published of its weights. Builds none of them."""
+    """What "torchvision/*" stands for: each classifier by name, and what is published of its
+    weights. Builds none of them.
+    """
     known = (name for name in models.list_models(module=models) if name not in _NO_LINEAR_HEAD)
     return {_PREFIX + name: _published(name) for name in known}
 
@@ -97,12 +108,15 @@ def _published(name: str) -> str:
     return f"torchvision's {name}; its weights have up to {accuracy:.1f} % on ImageNet"
 
 
-def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]) -> Network:
+def build(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Network:
     """A torchvision classifier, with fresh weights unless `weights` is among the arguments.
 
     Raises:
         NotFound: no such classifier or weights, or the weights cannot be fetched.
-        Incompatible: it takes no such pictures, it predicts other classes, or it has no linear head.
+        Incompatible: it takes no such pictures, it predicts other classes, or it has no linear
+            head.
     """
     _check_input(name, input_shape)
     weights = _weights(name, arguments.get("weights"), num_classes)
@@ -110,7 +124,8 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arg
     path = head_path(net)
     if path is None:
         raise Incompatible(
-            f"{name} ends in a convolution: kd needs a linear layer there", hint="choose another, such as torchvision/resnet18"
+            f"{name} ends in a convolution: kd needs a linear layer there",
+            hint="choose another, such as torchvision/resnet18",
         )
     plan = plan_for(net)
     network = Headed(name, net, path) if plan is None else Staged(name, net, path, plan)
@@ -122,7 +137,9 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int], arg
 
 
 class Staged(Headed):
-    """A torchvision network whose stages are known. Without stage taps it runs torchvision's own forward."""
+    """A torchvision network whose stages are known. Without stage taps it runs torchvision's own
+    forward.
+    """
 
     def __init__(self, name: str, net: nn.Module, path: str, plan: Plan) -> None:
         super().__init__(name, net, path)
@@ -152,7 +169,11 @@ def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
     known = models.list_models(module=models)
     if architecture not in known:
         near = difflib.get_close_matches(architecture, known, n=1)
-        hint = f"did you mean {_PREFIX}{near[0]}?" if near else f"for example {_PREFIX}resnet18 or {_PREFIX}mobilenet_v2"
+        hint = (
+            f"did you mean {_PREFIX}{near[0]}?"
+            if near
+            else f"for example {_PREFIX}resnet18 or {_PREFIX}mobilenet_v2"
+        )
         raise NotFound(f"torchvision has no classifier {architecture!r}", hint=hint)
     if input_shape[0] != 3:
         plural = "s" * (input_shape[0] != 1)
@@ -163,21 +184,30 @@ def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
 
 
 def _weights(name: str, wanted: str | None, num_classes: int) -> Any:
-    """The weights asked for, not downloaded yet, after checking that their classes can be the data's."""
+    """The weights asked for, not downloaded yet, after checking that their classes can be the
+    data's.
+    """
     if wanted is None:
         return None
     offered = models.get_model_weights(name.removeprefix(_PREFIX))
     if wanted not in offered.__members__:
-        raise NotFound(f"{name} has no weights {wanted!r}", hint=f"it has {', '.join(offered.__members__)}")
+        raise NotFound(
+            f"{name} has no weights {wanted!r}", hint=f"it has {', '.join(offered.__members__)}"
+        )
     weights = offered[wanted]
     classes = len(weights.meta["categories"])
     if classes != num_classes:
         hint = "use data with those classes, or train it on yours first: kd train-teacher"
-        raise Incompatible(f"{name} with weights {wanted} predicts {classes} classes, the data has {num_classes}", hint=hint)
+        raise Incompatible(
+            f"{name} with weights {wanted} predicts {classes} classes, the data has {num_classes}",
+            hint=hint,
+        )
     return weights
 
 
-def _construct(name: str, weights: Any, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def _construct(
+    name: str, weights: Any, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
     architecture = name.removeprefix(_PREFIX)
     _, height, width = input_shape
     extra: dict[str, Any] = {}
@@ -186,35 +216,55 @@ def _construct(name: str, weights: Any, num_classes: int, input_shape: tuple[int
     elif architecture.startswith("maxvit"):
         extra = {"input_size": (height, width)}
     elif architecture in ("googlenet", "inception_v3"):
-        # no auxiliary heads: they answer during training only, and a Network answers alike in both modes
-        extra = {"aux_logits": False} if weights is not None else {"aux_logits": False, "init_weights": True}
+        # no auxiliary heads: they answer during training only, and a Network answers alike in both
+        # modes
+        extra = (
+            {"aux_logits": False}
+            if weights is not None
+            else {"aux_logits": False, "init_weights": True}
+        )
     try:
-        # RegNet reads its widths from tensors: under torch.device("meta"), which `kd models` builds with, they have no values
+        # RegNet reads its widths from tensors: under torch.device("meta"), which `kd models` builds
+        # with, they have no values
         with torch.device("cpu") if architecture.startswith("regnet") else nullcontext():
-            net: nn.Module = models.get_model(architecture, weights=weights, progress=False, num_classes=num_classes, **extra)
+            net: nn.Module = models.get_model(
+                architecture, weights=weights, progress=False, num_classes=num_classes, **extra
+            )
     except OSError as error:
         hint = "weights are kept in torch's hub folder: fetch them once where there is a network"
         raise NotFound(f"the weights of {name} cannot be fetched: {error}", hint=hint) from error
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise Incompatible(f"{name} cannot be built for pictures of {height}x{width}: {error}") from error
+        raise Incompatible(
+            f"{name} cannot be built for pictures of {height}x{width}: {error}"
+        ) from error
     return net
 
 
 def _declare(network: Headed, input_shape: tuple[int, int, int]) -> None:
-    """Check by a dry run that the network takes such pictures, and set the channels and strides of its stages."""
+    """Check by a dry run that the network takes such pictures, and set the channels and strides of
+    its stages.
+    """
     _, height, width = input_shape
     names = tuple(network.plan.parts) if isinstance(network, Staged) else ()
     pooled = network.taps["pooled"]
-    network.taps = {**dict.fromkeys(names, pooled), "pooled": pooled}  # until the true ones are known
+    # until the true ones are known
+    network.taps = {
+        **dict.fromkeys(names, pooled),
+        "pooled": pooled,
+    }
     try:
         found = dry_run(network, input_shape, names).taps
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise Incompatible(f"{network.name} cannot take pictures of {height}x{width}: {error}") from error
+        raise Incompatible(
+            f"{network.name} cannot take pictures of {height}x{width}: {error}"
+        ) from error
     stages = {tap: Tap(found[tap].shape[1], _stride(height, found[tap].shape[2])) for tap in names}
     network.taps = {**stages, "pooled": pooled}
 
 
 def _stride(height: int, size: int) -> int:
-    """Input pixels a position of a map: the power of two that gives its size, or the quotient where a pool rounded down."""
+    """Input pixels a position of a map: the power of two that gives its size, or the quotient where
+    a pool rounded down.
+    """
     powers = (2**exponent for exponent in range(height.bit_length() + 1))
     return next((stride for stride in powers if -(-height // stride) == size), -(-height // size))

@@ -1,4 +1,6 @@
-"""Composite: several networks that answer as one, so that what a method deploys may be more than one network."""
+"""Composite: several networks that answer as one, so that what a method deploys may be more than
+one network.
+"""
 
 from __future__ import annotations
 
@@ -30,26 +32,34 @@ def combined(logits: Sequence[Tensor], combine: Combine) -> Tensor:
 class Composite(Network):
     """Members that see the same images and whose answers become one.
 
-        mean_probabilities    log( 1/M sum_m softmax(z_m) ), a softmax of which is the mean of the members' softmaxes
-        sum_logits            sum_m z_m
+        mean_probabilities    log( 1/M sum_m softmax(z_m) ), a softmax of which is the mean of the
+        members' softmaxes sum_logits            sum_m z_m
 
-    It has no taps: members need not have places in common. Its head is the first member's, which tells the number of classes.
+    It has no taps: members need not have places in common. Its head is the first member's, which
+    tells the number of classes.
 
     Args:
-        members: at least one, with the same classes. Their parameters are the composite's own, not copies.
+        members: at least one, with the same classes. Their parameters are the composite's own, not
+            copies.
         combine: how.
 
     Raises:
-        Incompatible: no members, or heads of different width. UsageError: an unknown way to combine.
+        Incompatible: no members, or heads of different width. UsageError: an unknown way to
+            combine.
     """
 
     def __init__(self, members: Sequence[Network], combine: Combine) -> None:
         super().__init__()
         if combine not in get_args(Combine):
-            raise UsageError(f"a composite combines by {' or '.join(get_args(Combine))}, not by {combine!r}")
+            raise UsageError(
+                f"a composite combines by {' or '.join(get_args(Combine))}, not by {combine!r}"
+            )
         if len({member.head.out_features for member in members}) != 1:
             classes = ", ".join(str(member.head.out_features) for member in members)
-            raise Incompatible(f"a composite needs members with the same classes, got heads of {classes or 'no member'}")
+            raise Incompatible(
+                "a composite needs members with the same classes, got heads of "
+                f"{classes or 'no member'}"
+            )
         self.name = ARCHITECTURE
         self.members = nn.ModuleList(members)
         self.combine = combine
@@ -63,14 +73,26 @@ class Composite(Network):
 
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         if taps:
-            raise Incompatible(f"{self.name} has no tap {taps[0]!r}: its members' maps are not each other's")
+            raise Incompatible(
+                f"{self.name} has no tap {taps[0]!r}: its members' maps are not each other's"
+            )
         return Output(combined([member(x).logits for member in self.members], self.combine), {})
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
-        raise Incompatible(f"{self.name} has no tap {upto!r}: its members' maps are not each other's")
+        raise Incompatible(
+            f"{self.name} has no tap {upto!r}: its members' maps are not each other's"
+        )
 
 
 def _blueprint(members: Sequence[Network], combine: str) -> Blueprint | None:
     parts = [member.blueprint for member in members]
-    known = [{"architecture": part.architecture, "arguments": dict(part.arguments)} for part in parts if part is not None]
-    return Blueprint(ARCHITECTURE, {"combine": combine, "members": known}) if len(known) == len(parts) else None
+    known = [
+        {"architecture": part.architecture, "arguments": dict(part.arguments)}
+        for part in parts
+        if part is not None
+    ]
+    return (
+        Blueprint(ARCHITECTURE, {"combine": combine, "members": known})
+        if len(known) == len(parts)
+        else None
+    )

@@ -1,4 +1,6 @@
-"""Connector: a student's map in the teacher's channels by a 1x1 convolution, as overhaul distillation and SRRL initialise it."""
+"""Connector: a student's map in the teacher's channels by a 1x1 convolution, as overhaul
+distillation and SRRL initialise it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,15 @@ from torch import Tensor, nn
 
 
 class Connector(nn.Module):
-    """1x1 convolution without bias, weights from N(0, 2 / channels), then batch norm, then ReLU if asked for.
+    """1x1 convolution without bias, weights from N(0, 2 / channels), then batch norm, then ReLU if
+    asked for.
 
-    Source: overhaul-distillation@76344a84 CIFAR-100/distiller.py and KD_SRRL@051ccc11, their connectors.
+    Source: overhaul-distillation@76344a84 CIFAR-100/distiller.py and KD_SRRL@051ccc11, their
+    connectors.
 
     Args:
-        channels_in: of the student's map. channels: of the teacher's. relu: end with a ReLU, as for maps after an activation.
+        channels_in: of the student's map. channels: of the teacher's. relu: end with a ReLU, as for
+            maps after an activation.
     """
 
     def __init__(self, channels_in: int, channels: int, *, relu: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""The two helpers of factor transfer: what paraphrases a teacher's map, and what translates a student's map into a paraphrase."""
+"""The two helpers of factor transfer: what paraphrases a teacher's map, and what translates a
+student's map into a paraphrase.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ _LEAK = 0.1
 class Paraphraser(nn.Module):
     """An autoencoder of maps. Its code, the factor, has fewer channels and the same size.
 
-        encode: 3x3 convolutions C to C, C to F, F to F;  decode: transposed 3x3 convolutions F to F, F to C, C to C
+        encode: 3x3 convolutions C to C, C to F, F to F;  decode: transposed 3x3 convolutions F to
+        F, F to C, C to C
 
-    with a leaky ReLU (0.1) after each. Source: Kim, Park, Kwak 2018; RepDistiller@5237c1fd models/util.py.
+    with a leaky ReLU (0.1) after each. Source: Kim, Park, Kwak 2018; RepDistiller@5237c1fd
+    models/util.py.
 
     Args:
         channels: C of the map. factor: F, channels of the code.
@@ -43,7 +47,8 @@ class Paraphraser(nn.Module):
 class Translator(nn.Module):
     """Three 3x3 convolutions, C to C, C to F and F to F, each with batch norm and leaky ReLU (0.1).
 
-    Source: Kim, Park, Kwak 2018; RepDistiller@5237c1fd models/util.py. Differs: no bias before a batch norm.
+    Source: Kim, Park, Kwak 2018; RepDistiller@5237c1fd models/util.py. Differs: no bias before a
+    batch norm.
 
     Args:
         channels: C of the student's map. factor: F of the teacher's factor.
@@ -51,7 +56,9 @@ class Translator(nn.Module):
 
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*_normed(channels, channels), *_normed(channels, factor), *_normed(factor, factor))
+        self.body = nn.Sequential(
+            *_normed(channels, channels), *_normed(channels, factor), *_normed(factor, factor)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The student's factor [B,F,H,W] of its map [B,C,H,W]."""

@@ -10,18 +10,22 @@ from kdcli.errors import Incompatible
 
 
 class Regressor(nn.Module):
-    """The connector of FitNet and AB: the student's map at a tap, in the teacher's channels and near its size.
+    """The connector of FitNet and AB: the student's map at a tap, in the teacher's channels and
+    near its size.
 
         strides                    convolution (with bias), then batch norm, then ReLU
         teacher = 2 student        3x3, stride 2, padding 1
         student = 2 teacher        transposed 4x4, stride 2, padding 1
         equal                      1x1
-        any other                  1x1; before it, a larger student map is average-pooled to the teacher's size
+        any other                  1x1; before it, a larger student map is average-pooled to the
+        teacher's size
 
-    Source: Romero et al. 2015, FitNets, section 2.2 (a convolutional regressor); RepDistiller@5237c1fd models/util.py ConvReg.
-    Differs: that code reads sizes from a forward pass and refuses other ratios; here strides are declared. A map whose sides the
-    strides do not divide can come out one pixel off, and a teacher's map that is more than twice as large stays larger: the loss
-    brings both to one size (losses.fitnet and losses.ab do).
+    Source: Romero et al. 2015, FitNets, section 2.2 (a convolutional regressor);
+    RepDistiller@5237c1fd models/util.py ConvReg.
+    Differs: that code reads sizes from a forward pass and refuses other ratios; here strides are
+    declared. A map whose sides the strides do not divide can come out one pixel off, and a
+    teacher's map that is more than twice as large stays larger: the loss brings both to one size
+    (losses.fitnet and losses.ab do).
 
     Args:
         student: the tap that is read.
@@ -36,7 +40,10 @@ class Regressor(nn.Module):
     def __init__(self, student: Tap, teacher: Tap, *, relu: bool = True, norm: bool = True) -> None:
         super().__init__()
         if student.stride is None or teacher.stride is None:
-            raise Incompatible("a convolutional regressor connects two feature maps, and one of these taps is a vector")
+            raise Incompatible(
+                "a convolutional regressor connects two feature maps, and one of these taps "
+                "is a vector"
+            )
         self.strides = student.stride, teacher.stride
         self.conv = _conv(student.channels, teacher.channels, student.stride, teacher.stride)
         self.norm = nn.BatchNorm2d(teacher.channels) if norm else nn.Identity()

@@ -1,4 +1,6 @@
-"""What all sections of a recipe share: frozen, unknown keys are errors, and one way to say that keys do not go together."""
+"""What all sections of a recipe share: frozen, unknown keys are errors, and one way to say that
+keys do not go together.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,17 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 def rule(key: str, problem: str, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises when several keys do not go together. key: the one to point at, relative to the section."""
-    return PydanticCustomError("rule", "{problem}", {"key": key, "problem": problem, **({"hint": hint} if hint else {})})
+    """What a validator raises when several keys do not go together. key: the one to point at,
+    relative to the section.
+    """
+    return PydanticCustomError(
+        "rule", "{problem}", {"key": key, "problem": problem, **({"hint": hint} if hint else {})}
+    )
 
 
 class Section(BaseModel):
     """A table of a recipe: frozen, unknown keys are errors, NaN and infinity are not numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )

@@ -1,4 +1,6 @@
-"""What a validator complains about, in words for people: which key, what is wrong, what to write instead, and where it stands."""
+"""What a validator complains about, in words for people: which key, what is wrong, what to write
+instead, and where it stands.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +69,17 @@ _WRONG = {
 
 
 def sort_key(diagnostic: Diagnostic) -> tuple[str, int, int, str]:
-    """Files by name, each from top to bottom, then what is missing from it; what stands in no file comes last."""
+    """Files by name, each from top to bottom, then what is missing from it; what stands in no file
+    comes last.
+    """
     where = diagnostic.where or Where()
     return (where.file or "\uffff", where.line or sys.maxsize, where.column or 0, diagnostic.key)
 
 
 def refuse(shown: str, diagnostics: Sequence[Diagnostic]) -> RecipeInvalid:
-    """The error that carries all problems, sorted: "4 problems in recipes/skd.toml". shown: the recipe, if none stands in a file."""
+    """The error that carries all problems, sorted: "4 problems in recipes/skd.toml". shown: the
+    recipe, if none stands in a file.
+    """
     ordered = sorted(dict.fromkeys(diagnostics), key=sort_key)
     places = [item.where for item in ordered if item.where is not None]
     files = list(dict.fromkeys(place.file for place in places if place.file))
@@ -108,17 +114,25 @@ class Explainer:
         self.file = file
         self.sections = sections
 
-    def at(self, key: str, problem: str, hint: str | None = None, *, on_key: bool = False) -> Diagnostic:
+    def at(
+        self, key: str, problem: str, hint: str | None = None, *, on_key: bool = False
+    ) -> Diagnostic:
         """A problem of a dotted key, placed where that key was set, or its section."""
         return self._placed(tuple(key.split(".")) if key else (), problem, hint, on_key=on_key)
 
     def explain(self, error: ValidationError, under: KeyPath = ()) -> list[Diagnostic]:
-        """All problems that pydantic found. under: the path of the table that was checked, where it was not the whole."""
+        """All problems that pydantic found. under: the path of the table that was checked, where it
+        was not the whole.
+        """
         found: dict[KeyPath, Diagnostic] = {}
         for item in error.errors(include_url=False):
-            path = self._path((*under, *item["loc"]), missing=item["type"] in {"missing", "extra_forbidden"})
+            path = self._path(
+                (*under, *item["loc"]), missing=item["type"] in {"missing", "extra_forbidden"}
+            )
             diagnostic = self._one(path, item)
-            found.setdefault((*path, diagnostic.problem) if item["type"] == "rule" else path, diagnostic)
+            found.setdefault(
+                (*path, diagnostic.problem) if item["type"] == "rule" else path, diagnostic
+            )
         return list(found.values())
 
     def _one(self, path: KeyPath, item: Mapping[str, Any]) -> Diagnostic:
@@ -126,22 +140,38 @@ class Explainer:
         if item["type"] == "extra_forbidden":
             return self._unknown(path)
         if item["type"] == "missing" and isinstance(path[-1], int):  # of a list of fixed length
-            return self._placed(path[:-1], f"is too short: got {len(self.layer.get(*path[:-1]) or ())}", None)
+            return self._placed(
+                path[:-1], f"is too short: got {len(self.layer.get(*path[:-1]) or ())}", None
+            )
         if item["type"] == "missing":
             return self._placed(path, "missing", self._description(path), on_key=True)
         if item["type"] == "rule":
             key = str(context.get("key", ""))
-            return self._placed((*path, *(key.split(".") if key else ())), str(context["problem"]), context.get("hint"))
-        if item["type"] == "value_error":  # of a validator over several keys: point at the first that it names
-            named = (word for word in re.findall(r"\w+", str(context["error"])) if (*path, word) in self.layer.origins)
+            return self._placed(
+                (*path, *(key.split(".") if key else ())),
+                str(context["problem"]),
+                context.get("hint"),
+            )
+        # of a validator over several keys: point at the first that it names
+        if item["type"] == "value_error":
+            named = (
+                word
+                for word in re.findall(r"\w+", str(context["error"]))
+                if (*path, word) in self.layer.origins
+            )
             path = (*path, *itertools.islice(named, 1))
         got = self.layer.get(*path)
         words = _WRONG.get(item["type"])
-        limits = {key: f"{limit:g}" if isinstance(limit, float) else str(limit).replace("'", '"') for key, limit in context.items()}
+        limits = {
+            key: f"{limit:g}" if isinstance(limit, float) else str(limit).replace("'", '"')
+            for key, limit in context.items()
+        }
         problem = words.format_map({**limits, "got": toml_of(got)}) if words else _fallback(item)
         return self._placed(path, problem, self._help(path, item, got))
 
-    def _placed(self, path: KeyPath, problem: str, hint: str | None, *, on_key: bool = False) -> Diagnostic:
+    def _placed(
+        self, path: KeyPath, problem: str, hint: str | None, *, on_key: bool = False
+    ) -> Diagnostic:
         known = path in self.layer.origins
         origin = self.layer.origin(path)
         if origin is None:
@@ -149,19 +179,23 @@ class Explainer:
         return origin.diagnostic(dotted(path), problem, hint, on_key=on_key or not known)
 
     def _path(self, location: tuple[int | str, ...], *, missing: bool) -> KeyPath:
-        """The key path of a complaint: without the names of union members, and [teacher] without its number if it is one."""
+        """The key path of a complaint: without the names of union members, and [teacher] without
+        its number if it is one.
+        """
         if location[:1] == ("teacher",) and not isinstance(self.layer.get("teacher"), list):
             location = (*location[:1], *location[2:])
         path: KeyPath = ()
         for number, part in enumerate(location):
             last = number == len(location) - 1
             value = self.layer.get(*path) if path else self.layer.values
-            inside = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
+            inside = (isinstance(value, dict) and part in value) or (
+                isinstance(value, list) and isinstance(part, int)
+            )
             if inside or (last and missing):
                 path = (*path, part)
         return path
 
-    # ---- keys that are not there ---------------------------------------------------------------------------------
+    # ---- keys that are not there -----------------------------------------------------------------
 
     def _unknown(self, path: KeyPath) -> Diagnostic:
         key, section = str(path[-1]), str(path[0])
@@ -175,7 +209,9 @@ class Explainer:
 
     def _instead(self, path: KeyPath, key: str) -> str | None:
         if key in _FREEZING:
-            return "every method declares what it trains, and teachers are always frozen: leave it out"
+            return (
+                "every method declares what it trains, and teachers are always frozen: leave it out"
+            )
         siblings = self._keys(path[:-1])
         section = str(path[0])
         other = self._belongs_to(section, key) if len(path) == 2 else None
@@ -185,8 +221,12 @@ class Explainer:
         if word is None or word not in siblings:
             word = catalog.suggest(key, siblings)
         if word is not None:
-            return f'did you mean "{word}"?{self._takes(section, siblings) if len(path) == 2 else ""}'
-        return self._elsewhere(path, key) or (f"known keys: {', '.join(siblings)}" if siblings else None)
+            return (
+                f'did you mean "{word}"?{self._takes(section, siblings) if len(path) == 2 else ""}'
+            )
+        return self._elsewhere(path, key) or (
+            f"known keys: {', '.join(siblings)}" if siblings else None
+        )
 
     def _takes(self, section: str, siblings: tuple[str, ...]) -> str:
         cls = self.sections.get(section)
@@ -212,27 +252,39 @@ class Explainer:
         name = self._name(section)
         if not owners:
             return None
-        shown = " and ".join(owners) if len(owners) <= 3 else f"{', '.join(owners[:3])} and {len(owners) - 3} more"
+        shown = (
+            " and ".join(owners)
+            if len(owners) <= 3
+            else f"{', '.join(owners[:3])} and {len(owners) - 3} more"
+        )
         return f"{key} belongs to {shown}, not to {name}" if name else f"{key} belongs to {shown}"
 
     def _elsewhere(self, path: KeyPath, key: str) -> str | None:
         """For a key that stands in the wrong section: the right one."""
         fields = {section: cls.model_fields for section, cls in self.sections.items()}
-        places = [f"{section}.{key}" for section, known in fields.items() if key in known and section != path[0]]
+        places = [
+            f"{section}.{key}"
+            for section, known in fields.items()
+            if key in known and section != path[0]
+        ]
         if len(path) > 1 and key in self.root.model_fields:
             places.append(key)
         return f'did you mean "{places[0]}"?' if places and key != "name" else None
 
-    # ---- values that are wrong -----------------------------------------------------------------------------------
+    # ---- values that are wrong -------------------------------------------------------------------
 
     def _description(self, path: KeyPath) -> str | None:
         parent = self._keys(path[:-1])
         key = str(path[-1])
         if key not in parent:
             return None
-        cls: type[BaseModel] | None = self.root if len(path) == 1 else self.sections.get(str(path[0]))
+        cls: type[BaseModel] | None = (
+            self.root if len(path) == 1 else self.sections.get(str(path[0]))
+        )
         if len(path) == 1 and key in {"student", "model"}:
-            return f"name a network: --{key} NAME, or name = ... under [{key}]  (kd models lists them)"
+            return (
+                f"name a network: --{key} NAME, or name = ... under [{key}]  (kd models lists them)"
+            )
         found = cls.model_fields.get(key) if cls is not None and len(path) <= 2 else None
         return found.description if found is not None else None
 
@@ -240,7 +292,10 @@ class Explainer:
         if item["type"] in {"int_type", "float_type", "bool_type"} and isinstance(got, str):
             return _as_number(got)
         if item["type"] == "literal_error" and isinstance(got, str):
-            choices = tuple(part.strip("' ") for part in str(item["ctx"]["expected"]).replace(" or ", ",").split(","))
+            choices = tuple(
+                part.strip("' ")
+                for part in str(item["ctx"]["expected"]).replace(" or ", ",").split(",")
+            )
             near = catalog.suggest(got, choices)
             return f'did you mean "{near}"?' if near else None
         return self._description(path) if item["type"] == "string_pattern_mismatch" else None
@@ -261,11 +316,17 @@ def _as_number(text: str) -> str | None:
         number = float(text)
     except ValueError:
         return None
-    return f"write {int(number) if number.is_integer() else number}, without quotes" if math.isfinite(number) else None
+    return (
+        f"write {int(number) if number.is_integer() else number}, without quotes"
+        if math.isfinite(number)
+        else None
+    )
 
 
 def _fallback(item: Mapping[str, Any]) -> str:
-    """A complaint that no table foresees, such as an option's own constraint type; pydantic's words with its jargon taken off."""
+    """A complaint that no table foresees, such as an option's own constraint type; pydantic's words
+    with its jargon taken off.
+    """
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return message[:1].lower() + message[1:] if message == item["msg"] else f"must be {message}"
 
@@ -274,16 +335,32 @@ def _model_of(cls: type[BaseModel], key: str) -> type[BaseModel] | None:
     """The section class inside a field such as `augment: Augment | None`."""
     found = cls.model_fields.get(key)
     inside = getattr(found.annotation, "__args__", (found.annotation,)) if found is not None else ()
-    return next((part for part in inside if isinstance(part, type) and issubclass(part, BaseModel)), None)
+    return next(
+        (part for part in inside if isinstance(part, type) and issubclass(part, BaseModel)), None
+    )
 
 
 def _owners(section: str, key: str) -> tuple[str, ...]:
     """Names whose branch of a section has this option."""
-    tables: Mapping[str, Mapping[str, type[BaseModel]]] = {"optim": running.OPTIMISERS, "schedule": running.SCHEDULES}
+    tables: Mapping[str, Mapping[str, type[BaseModel]]] = {
+        "optim": running.OPTIMISERS,
+        "schedule": running.SCHEDULES,
+    }
     if section in tables:
         return tuple(name for name, cls in tables[section].items() if key in cls.model_fields)
-    kinds: Mapping[str, catalog.Kind] = {"method": "method", "data": "dataset", "student": "model", "model": "model"}
+    kinds: Mapping[str, catalog.Kind] = {
+        "method": "method",
+        "data": "dataset",
+        "student": "model",
+        "model": "model",
+    }
     if section not in kinds:
         return ()
     found = catalog.entries(kinds[section])
-    return tuple(sorted(name for name, entry in found.items() if key in catalog.options_class(entry).model_fields))
+    return tuple(
+        sorted(
+            name
+            for name, entry in found.items()
+            if key in catalog.options_class(entry).model_fields
+        )
+    )

@@ -33,7 +33,10 @@ def _from_file(path: Path, kind: Kind, children: tuple[Path, ...]) -> Layer:
 
 def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
     def refuse(problem: str, hint: str | None = None) -> RecipeInvalid:
-        return RecipeInvalid(f"1 problem in {read.shown}", [read.origin(("extends",)).diagnostic("extends", problem, hint)])
+        return RecipeInvalid(
+            f"1 problem in {read.shown}",
+            [read.origin(("extends",)).diagnostic("extends", problem, hint)],
+        )
 
     if not isinstance(parent, str):
         raise refuse(f"must be the path of one recipe, got {parent!r}")
@@ -53,7 +56,9 @@ def _as_layer(read: Document) -> Layer:
     teacher = layer.values.get("teacher")
     if isinstance(teacher, list) and len(teacher) == 1:  # [[teacher]] once is [teacher]
         layer.values["teacher"] = teacher[0]
-        inner = {path: origin for path, origin in layer.origins.items() if path[:2] == ("teacher", 0)}
+        inner = {
+            path: origin for path, origin in layer.origins.items() if path[:2] == ("teacher", 0)
+        }
         layer.origins.update({("teacher", *path[2:]): origin for path, origin in inner.items()})
     for table in _tables(layer.values.get("teacher")):
         if isinstance(table.get("recipe"), str):
@@ -65,11 +70,17 @@ def _as_layer(read: Document) -> Layer:
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
-    return [table for table in (value if isinstance(value, list) else [value]) if isinstance(table, dict)]
+    return [
+        table
+        for table in (value if isinstance(value, list) else [value])
+        if isinstance(table, dict)
+    ]
 
 
 def portable(recipe: str, beside: Path) -> str:
-    """A recipe's path as it reads from the current folder; shipped ones as recipes/NAME.toml, one that is not there as it is."""
+    """A recipe's path as it reads from the current folder; shipped ones as recipes/NAME.toml, one
+    that is not there as it is.
+    """
     try:
         return document.shown_as(shipped.locate(recipe, beside=beside))
     except NotFound:

@@ -1,6 +1,8 @@
-"""What a recipe's values are laid over each other from: parents, file, environment, --set and flags; each value keeps its origin.
+"""What a recipe's values are laid over each other from: parents, file, environment, --set and
+flags; each value keeps its origin.
 
-Only the shape of a recipe is known here, not its rules: a wrong key or value passes through and is explained later, where it stands.
+Only the shape of a recipe is known here, not its rules: a wrong key or value passes through and is
+explained later, where it stands.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from kdcli.recipe.positions import Path as KeyPath
 Kind = Literal["train-teacher", "distill"]
 TEACHER_SOURCES = ("checkpoint", "recipe", "name")
 
-TABLES: Mapping[str, Mapping[str, type[base.Section]]] = {"optim": running.OPTIMISERS, "schedule": running.SCHEDULES}
+TABLES: Mapping[str, Mapping[str, type[base.Section]]] = {
+    "optim": running.OPTIMISERS,
+    "schedule": running.SCHEDULES,
+}
 NAMED: Mapping[str, type[schema.Named]] = {
     "data": schema.DataSection,
     "model": schema.NetworkSection,
@@ -29,7 +34,9 @@ NAMED: Mapping[str, type[schema.Named]] = {
 
 @dataclass
 class Layer:
-    """Values, the origin of each node of them by path, and what was dropped on the way, one sentence each."""
+    """Values, the origin of each node of them by path, and what was dropped on the way, one
+    sentence each.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
@@ -85,16 +92,24 @@ def dotted(path: Iterable[str | int]) -> str:
 
 def _every_path(path: KeyPath, value: Any, origin: Origin) -> Iterable[tuple[KeyPath, Origin]]:
     yield path, origin
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield from _every_path((*path, key), item, origin)
 
 
-# ---- laying one over another -----------------------------------------------------------------------------------------
+# ---- laying one over another ---------------------------------------------------------------------
 
 
 def lay(below: Layer, above: Layer, kind: Kind) -> Layer:
-    """`above` over `below`, table by table. A section that takes another name loses the options of its earlier one."""
+    """`above` over `below`, table by table. A section that takes another name loses the options of
+    its earlier one.
+    """
     result = Layer(copy.deepcopy(below.values), dict(below.origins), [*below.notes, *above.notes])
     for section in (*NAMED, *TABLES):
         _switch(result, above, section, kind)
@@ -113,25 +128,39 @@ def _lay_table(result: Layer, above: Layer, path: KeyPath) -> None:
             continue
         result.forget(here)
         target[key] = copy.deepcopy(value)
-        result.origins.update({known: origin for known, origin in above.origins.items() if known[: len(here)] == here})
+        result.origins.update(
+            {known: origin for known, origin in above.origins.items() if known[: len(here)] == here}
+        )
 
 
 def _switch(result: Layer, above: Layer, section: str, kind: Kind) -> None:
-    old, new = result.get(section, "name") or default_name(section, kind), above.get(section, "name")
+    old, new = (
+        result.get(section, "name") or default_name(section, kind),
+        above.get(section, "name"),
+    )
     table = result.get(section)
     if not isinstance(table, dict) or not isinstance(new, str) or new == old:
         return
     for key in [key for key in table if key not in _shared(section, str(old), new)]:
         origin = result.origins[section, key]
         if key != "name":
-            result.notes.append(f"{section}.{key} of {origin.label} belongs to {old} and is left out: {section}.name is {new}")
+            result.notes.append(
+                f"{section}.{key} of {origin.label} belongs to {old} and is left out: "
+                f"{section}.name is {new}"
+            )
         result.forget((section, key))
 
 
 def _switch_teacher(result: Layer, above: Layer) -> None:
-    """Naming another kind of source for the teacher replaces the earlier one instead of contradicting it."""
+    """Naming another kind of source for the teacher replaces the earlier one instead of
+    contradicting it.
+    """
     old, new = result.get("teacher"), above.get("teacher")
-    if isinstance(old, dict) and isinstance(new, dict) and any(source in new for source in TEACHER_SOURCES):
+    if (
+        isinstance(old, dict)
+        and isinstance(new, dict)
+        and any(source in new for source in TEACHER_SOURCES)
+    ):
         for key in (*TEACHER_SOURCES, "weights", "epochs", "schedule"):
             if key in old:
                 result.forget(("teacher", key))
@@ -152,11 +181,15 @@ def recipe_class(kind: Kind) -> type[schema.Recipe]:
 
 
 def _shared(section: str, old: str, new: str) -> frozenset[str]:
-    """Keys of a section that mean the same under both names. A learning rate is no such key: optimisers default to different ones."""
+    """Keys of a section that mean the same under both names. A learning rate is no such key:
+    optimisers default to different ones.
+    """
     if section in NAMED:
         return frozenset(NAMED[section].model_fields)
     classes = [TABLES[section].get(name) for name in (old, new)]
     if None in classes:
         return frozenset({"name"})
     first, second = (found.model_fields for found in classes if found is not None)
-    return frozenset(key for key in first.keys() & second.keys() if first[key].default == second[key].default)
+    return frozenset(
+        key for key in first.keys() & second.keys() if first[key].default == second[key].default
+    )

@@ -1,4 +1,6 @@
-"""What is said outside of a recipe file and wins over it: the environment, --set and the named flags."""
+"""What is said outside of a recipe file and wins over it: the environment, --set and the named
+flags.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from kdcli.recipe.positions import Path as KeyPath
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A named option as typed, an alias of a recipe key: Flag("--epochs", "train.epochs", 3). A list under
-    "teacher.checkpoint", or several such flags, means several teachers.
+    """A named option as typed, an alias of a recipe key: Flag("--epochs", "train.epochs", 3). A
+    list under "teacher.checkpoint", or several such flags, means several teachers.
     """
 
     option: str
@@ -30,7 +32,11 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     """KD_DATA_DIR is the only variable that a recipe listens to."""
     layer = Layer()
     if environ.get("KD_DATA_DIR"):
-        layer.put(("data", "root"), environ["KD_DATA_DIR"], Origin("KD_DATA_DIR", flag=f"KD_DATA_DIR={environ['KD_DATA_DIR']}"))
+        layer.put(
+            ("data", "root"),
+            environ["KD_DATA_DIR"],
+            Origin("KD_DATA_DIR", flag=f"KD_DATA_DIR={environ['KD_DATA_DIR']}"),
+        )
     return layer
 
 
@@ -41,14 +47,20 @@ def from_mapping(values: Mapping[str, Any]) -> Layer:
         RecipeInvalid: a key is none, or two contradict each other.
     """
     layer = Layer()
-    given = [(parse_key(key), value, Origin("values", flag=f"{key} = {value!r}")) for key, value in values.items()]
-    problems = [problem for path, value, origin in given if (problem := _put(layer, path, value, origin))]
+    given = [
+        (parse_key(key), value, Origin("values", flag=f"{key} = {value!r}"))
+        for key, value in values.items()
+    ]
+    problems = [
+        problem for path, value, origin in given if (problem := _put(layer, path, value, origin))
+    ]
     _refuse_all(problems)
     return layer
 
 
 def from_command_line(sets: Sequence[str], flags: Sequence[Flag]) -> Layer:
-    """--set from left to right, then the flags; they may say the same thing twice, but not contradict each other.
+    """--set from left to right, then the flags; they may say the same thing twice, but not
+    contradict each other.
 
     Raises:
         RecipeInvalid: with every override that is malformed or contradicted.
@@ -59,7 +71,9 @@ def from_command_line(sets: Sequence[str], flags: Sequence[Flag]) -> Layer:
         try:
             path, value = parse_set(text)
         except UsageError as error:
-            problems.append(Origin("--set", flag=f"--set {text}").diagnostic("--set", error.message, error.hint))
+            problems.append(
+                Origin("--set", flag=f"--set {text}").diagnostic("--set", error.message, error.hint)
+            )
             continue
         problems.append(_put(layer, path, value, Origin("--set", flag=f"--set {text}")))
     taken = dict(layer.origins)
@@ -72,7 +86,11 @@ def _put(layer: Layer, path: KeyPath, value: Any, origin: Origin) -> Diagnostic 
     try:
         layer.put(path, _plain(value), origin)
     except KeyError as error:
-        return origin.diagnostic(dotted(path), f"{error.args[0]} is set to a plain value by another override", "give one of them")
+        return origin.diagnostic(
+            dotted(path),
+            f"{error.args[0]} is set to a plain value by another override",
+            "give one of them",
+        )
     return None
 
 
@@ -82,19 +100,30 @@ def _put_flag(layer: Layer, flag: Flag, taken: dict[KeyPath, Origin]) -> Diagnos
     origin = Origin(flag.option, flag=f"{flag.option} {_shown(value)}")
     earlier = taken.get(path)
     if earlier is not None and layer.get(*path) != value:
-        return origin.diagnostic(flag.key, f"{origin.flag} and {earlier.flag} disagree", "give one of them")
+        return origin.diagnostic(
+            flag.key, f"{origin.flag} and {earlier.flag} disagree", "give one of them"
+        )
     taken[path] = origin
     return _put(layer, path, value, origin)
 
 
 def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
-    """Several --teacher become one list of tables; a single one stays a key, so that it can be compared with a --set."""
+    """Several --teacher become one list of tables; a single one stays a key, so that it can be
+    compared with a --set.
+    """
     named = [flag for flag in flags if flag.key == "teacher.checkpoint"]
-    paths = [path for flag in named for path in (flag.value if isinstance(flag.value, list | tuple) else [flag.value])]
+    paths = [
+        path
+        for flag in named
+        for path in (flag.value if isinstance(flag.value, list | tuple) else [flag.value])
+    ]
     others = [flag for flag in flags if flag.key != "teacher.checkpoint"]
     if len(paths) < 2:
         return [*others, *(Flag(named[0].option, "teacher.checkpoint", path) for path in paths)]
-    return [*others, Flag(named[0].option, "teacher", [{"checkpoint": str(path)} for path in paths])]
+    return [
+        *others,
+        Flag(named[0].option, "teacher", [{"checkpoint": str(path)} for path in paths]),
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -108,7 +137,9 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(str(item.get("checkpoint")) if isinstance(item, dict) else str(item) for item in value)
+        return " ".join(
+            str(item.get("checkpoint")) if isinstance(item, dict) else str(item) for item in value
+        )
     return str(value)
 
 
@@ -121,7 +152,10 @@ def parse_key(key: str) -> tuple[str, ...]:
     try:
         table: Any = tomllib.loads(f"{key.strip()} = 0")
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{key.strip()!r} is not a key", hint="write it as SECTION.KEY, for example train.epochs") from error
+        raise UsageError(
+            f"{key.strip()!r} is not a key",
+            hint="write it as SECTION.KEY, for example train.epochs",
+        ) from error
     parts: list[str] = []
     while isinstance(table, dict):
         name, table = next(iter(table.items()))
@@ -137,7 +171,10 @@ def parse_set(text: str) -> tuple[tuple[str, ...], Any]:
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"{text!r} does not say what to set", hint="write --set KEY=VALUE, for example --set train.epochs=3")
+        raise UsageError(
+            f"{text!r} does not say what to set",
+            hint="write --set KEY=VALUE, for example --set train.epochs=3",
+        )
     path = parse_key(key)
     try:
         parsed = tomllib.loads(f"value = {raw}")

@@ -1,6 +1,8 @@
-"""Where each key and value of a TOML text stands: the standard library parses TOML but forgets the places.
+"""Where each key and value of a TOML text stands: the standard library parses TOML but forgets the
+places.
 
-The text is known to be valid (tomllib has read it), so the scanner only has to find boundaries, never to judge.
+The text is known to be valid (tomllib has read it), so the scanner only has to find boundaries,
+never to judge.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The places of a key and of its value. A table's value is its header; an array element's key is its value."""
+    """The places of a key and of its value. A table's value is its header; an array element's key
+    is its value.
+    """
 
     key: Place
     value: Place
@@ -78,7 +82,9 @@ class _Scanner:
         line = bisect_right(self.starts, start)
         stop = self.text.find("\n", start, end)
         last = end if stop < 0 else stop
-        return Place(line, start - self.starts[line - 1] + 1, max(1, len(self.text[start:last].rstrip())))
+        return Place(
+            line, start - self.starts[line - 1] + 1, max(1, len(self.text[start:last].rstrip()))
+        )
 
     def key(self) -> list[tuple[str, Place]]:
         """A dotted key as its parts, each with its place."""

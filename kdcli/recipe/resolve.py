@@ -1,4 +1,5 @@
-"""From a file, overrides and the environment to a recipe that is whole and valid, or to all of its problems at once.
+"""From a file, overrides and the environment to a recipe that is whole and valid, or to all of its
+problems at once.
 
 No torch is imported: what does not fit is refused before anything slow begins.
 """
@@ -33,8 +34,9 @@ QUICKSTART: Mapping[Kind, str] = {"train-teacher": "quickstart-teacher", "distil
 class Resolved:
     """A valid recipe.
 
-    origins: for every dotted key where its value came from: "default", "base.toml:4", "KD_DATA_DIR", "--set", "--epochs",
-    "teacher's file". notes: what was chosen automatically and why, one sentence each. path: the file, None without one.
+    origins: for every dotted key where its value came from: "default", "base.toml:4",
+    "KD_DATA_DIR", "--set", "--epochs", "teacher's file". notes: what was chosen automatically and
+    why, one sentence each. path: the file, None without one.
     """
 
     recipe: Recipe
@@ -53,36 +55,53 @@ def resolve(
     environ: Mapping[str, str] = os.environ,
     spare_teachers: bool = False,
 ) -> Resolved:
-    """A valid recipe from, low to high: defaults, what the file extends, the file, KD_DATA_DIR, `values`, --set, flags.
+    """A valid recipe from, low to high: defaults, what the file extends, the file, KD_DATA_DIR,
+    `values`, --set, flags.
 
     Args:
         kind: whose recipe it is.
-        file: a path, or the name of a shipped recipe. Without one and without a teacher, the shipped quickstart.
-        values: dotted keys with values, for notebooks; or a layer that knows where each came from, for sweeps.
+        file: a path, or the name of a shipped recipe. Without one and without a teacher, the
+            shipped quickstart.
+        values: dotted keys with values, for notebooks; or a layer that knows where each came from,
+            for sweeps.
         sets: KEY=VALUE, as --set takes them.
         flags: named options.
         environ: where KD_DATA_DIR is looked up.
-        spare_teachers: a method that takes no teacher ignores those of the recipe, instead of refusing them.
+        spare_teachers: a method that takes no teacher ignores those of the recipe, instead of
+            refusing them.
 
     Raises:
-        RecipeInvalid: with every problem that can be told without loading data or weights, each at its place.
-        NotFound, BadCheckpoint, Incompatible: the only problem is the file, the teacher's file, or that the teacher does not fit.
+        RecipeInvalid: with every problem that can be told without loading data or weights, each at
+            its place.
+        NotFound, BadCheckpoint, Incompatible: the only problem is the file, the teacher's file, or
+            that the teacher does not fit.
     """
     given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
     above = (overrides.from_environment(environ), given, overrides.from_command_line(sets, flags))
     path = _choose(kind, file, above)
-    layer = reduce(lambda below, over: lay(below, over, kind), above, inherit.from_file(path, kind) if path is not None else Layer())
+    layer = reduce(
+        lambda below, over: lay(below, over, kind),
+        above,
+        inherit.from_file(path, kind) if path is not None else Layer(),
+    )
     if file is None and path is not None:
-        layer.notes.insert(0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top")
+        layer.notes.insert(
+            0, f"no recipe and no teacher given: {shown_as(path)}, with what was set on top"
+        )
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
     shown = None if path is None else shown_as(path)
-    taught = Taught(kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown)
-    taught.fill_in()  # before teachers are spared: a baseline has the data of the students that it is compared with
+    taught = Taught(
+        kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown
+    )
+    # before teachers are spared: a baseline has the data of the students that it is compared with
+    taught.fill_in()
     if spare_teachers or (file is None and path is not None):
         taught.spare()
     recipe = _build(kind, layer, taught, shown)
-    return Resolved(recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None)
+    return Resolved(
+        recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None
+    )
 
 
 def resolve_teacher(
@@ -106,9 +125,14 @@ def resolve_teacher(
     if epochs is None:
         return whole
     changes = shortened(whole.recipe, epochs, schedule or "scaled")
-    found = resolve("train-teacher", file=file, values={**(values or {}), **changes}, environ=environ)
+    found = resolve(
+        "train-teacher", file=file, values={**(values or {}), **changes}, environ=environ
+    )
     told = ", ".join(f"{key} = {value}" for key, value in changes.items())
-    note = f"a teacher of {epochs} epochs instead of {whole.recipe.train.epochs}, {schedule or 'scaled'}: {told}"
+    note = (
+        f"a teacher of {epochs} epochs instead of {whole.recipe.train.epochs}, "
+        f"{schedule or 'scaled'}: {told}"
+    )
     return replace(found, notes=(*found.notes, note))
 
 
@@ -118,7 +142,11 @@ def kind_of(file: Path | str) -> Kind:
     Raises:
         NotFound: no such recipe. RecipeInvalid: it is not TOML.
     """
-    return "train-teacher" if "model" in inherit.from_file(shipped.locate(str(file)), "distill").values else "distill"
+    return (
+        "train-teacher"
+        if "model" in inherit.from_file(shipped.locate(str(file)), "distill").values
+        else "distill"
+    )
 
 
 def _choose(kind: Kind, file: Path | str | None, above: Sequence[Layer]) -> Path | None:
@@ -134,7 +162,10 @@ def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
     ours, theirs = (recipe_class(which).model_fields.keys() for which in (kind, other))
     foreign = sorted((theirs - ours) & layer.values.keys())
     if foreign and not (ours - theirs) & layer.values.keys():
-        problem, hint = f"belongs to a recipe of kd {other}, not of kd {kind}", f"kd {other} {shown_as(path)}"
+        problem, hint = (
+            f"belongs to a recipe of kd {other}, not of kd {kind}",
+            f"kd {other} {shown_as(path)}",
+        )
         told = Explainer(recipe_class(kind), layer, {}).at(foreign[0], problem, hint, on_key=True)
         raise diagnostics.refuse(shown_as(path), [told])
 
@@ -144,11 +175,15 @@ def _build(kind: Kind, layer: Layer, taught: Taught, shown: str | None) -> Recip
     chosen, wrong = sections.choose(kind, layer)
     names = {section: name for section in chosen if (name := default_name(section, kind))}
     explainer = Explainer(recipe_class(kind), layer, chosen, names, shown)
-    taught.problems += [explainer.at(f"{section}.name", error.message, error.hint) for section, error in wrong.items()]
+    taught.problems += [
+        explainer.at(f"{section}.name", error.message, error.hint)
+        for section, error in wrong.items()
+    ]
     taught.check_number()
     found: Recipe | None = None
     try:
-        # through JSON, because there strictness does not ask for Python's tuples: "3" is no number, and 3 is a float
+        # through JSON, because there strictness does not ask for Python's tuples: "3" is no number,
+        # and 3 is a float
         text = json.dumps(sections.complete(kind, layer.values), default=str)
         found = sections.recipe_type(kind, chosen).model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -173,7 +208,13 @@ def _origins(recipe: Recipe, layer: Layer) -> dict[str, str]:
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     if isinstance(value, BaseModel):
-        return [leaf for key in type(value).model_fields for leaf in _leaves(getattr(value, key), (*path, key))]
+        return [
+            leaf
+            for key in type(value).model_fields
+            for leaf in _leaves(getattr(value, key), (*path, key))
+        ]
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
-        return [leaf for number, item in enumerate(value) for leaf in _leaves(item, (*path, number))]
+        return [
+            leaf for number, item in enumerate(value) for leaf in _leaves(item, (*path, number))
+        ]
     return [path]

@@ -1,8 +1,9 @@
 """What a recipe may say; its defaults live here and in `running`. No torch, no typer, no rich.
 
-Two kinds of recipe share a base: train-teacher's names its network under [model], distill's under [student] and
-[teacher]. Options that belong to one method, network family, dataset, optimiser or schedule stand flat in its section and
-are checked by the branch that the section's `name` selects, so that an error names the key and not the union.
+Two kinds of recipe share a base: train-teacher's names its network under [model], distill's under
+[student] and [teacher]. Options that belong to one method, network family, dataset, optimiser or
+schedule stand flat in its section and are checked by the branch that the section's `name` selects,
+so that an error names the key and not the union.
 """
 
 from __future__ import annotations
@@ -15,12 +16,30 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, create_model, model
 from kdcli import catalog
 from kdcli.errors import UsageError
 from kdcli.recipe.base import Positive, Section, rule
-from kdcli.recipe.running import CosineSection, GatesSection, OptimSection, ReportSection, RuntimeSection, ScheduleSection, SgdSection
+from kdcli.recipe.running import (
+    CosineSection,
+    GatesSection,
+    OptimSection,
+    ReportSection,
+    RuntimeSection,
+    ScheduleSection,
+    SgdSection,
+)
 
 
 def _name_or_number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
-        raise rule("", f"must be a class's name in quotes, or its number from 0, got {json.dumps(value, default=str)}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int)
+        or (isinstance(value, int) and value < 0)
+    ):
+        raise rule(
+            "",
+            (
+                "must be a class's name in quotes, or its number from 0, got "
+                f"{json.dumps(value, default=str)}"
+            ),
+        )
     return value
 
 
@@ -28,14 +47,30 @@ ClassKey = Annotated[str | int, BeforeValidator(_name_or_number)]
 
 
 class Augment(Section):
-    """Random changes to training images. A section that is absent means the dataset's own usual ones."""
+    """Random changes to training images. A section that is absent means the dataset's own usual
+    ones.
+    """
 
-    crop: int = Field(0, ge=0, le=32, description="Pad each side by this many pixels, then crop back at random. 0: off.")
-    padding: Literal["zeros", "reflect"] = Field("zeros", description="What the padding of `crop` holds.")
+    crop: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Pad each side by this many pixels, then crop back at random. 0: off.",
+    )
+    padding: Literal["zeros", "reflect"] = Field(
+        "zeros", description="What the padding of `crop` holds."
+    )
     flip: bool = Field(default=False, description="Mirror half of the images left to right.")
-    resized_crop: bool = Field(default=False, description="Crop a random area and aspect ratio and resize it: image folders.")
-    scale: tuple[Positive, Positive] = Field((0.08, 1.0), description="Range of the area that resized_crop takes.")
-    ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="Range of its aspect ratio.")
+    resized_crop: bool = Field(
+        default=False,
+        description="Crop a random area and aspect ratio and resize it: image folders.",
+    )
+    scale: tuple[Positive, Positive] = Field(
+        (0.08, 1.0), description="Range of the area that resized_crop takes."
+    )
+    ratio: tuple[Positive, Positive] = Field(
+        (0.75, 4 / 3), description="Range of its aspect ratio."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -63,7 +98,9 @@ class Named(Section):
     @classmethod
     def common(cls) -> type[Named]:
         """The class with the keys that every such section has."""
-        return next(base for base in cls.__mro__ if "KIND" in base.__dict__ and issubclass(base, Named))
+        return next(
+            base for base in cls.__mro__ if "KIND" in base.__dict__ and issubclass(base, Named)
+        )
 
     @classmethod
     def own_keys(cls) -> frozenset[str]:
@@ -72,36 +109,71 @@ class Named(Section):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a branch is made while kd runs: a process that unpickles one has to make it first
-        return _unfilled, (self.common(), None if type(self) is self.common() else self.name), self.__getstate__()
+        return (
+            _unfilled,
+            (self.common(), None if type(self) is self.common() else self.name),
+            self.__getstate__(),
+        )
 
 
 class DataSection(Named):
     """[data]: which images, which part of them, and how they vary."""
 
     KIND = "dataset"
-    name: str = Field("digits", description="A dataset's name (kd datasets) or path/to/file.py:function.")
-    root: str | None = Field(None, description="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data.")
-    val_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the training set held out for validation, by class.")
-    train_limit: int | None = Field(None, ge=2, description="Train on this many samples, drawn by class; all unless given.")
-    exclude_classes: tuple[ClassKey, ...] = Field(
-        (), description="Classes without a training image, by name or number from 0; held-out part and test set keep them."
+    name: str = Field(
+        "digits", description="A dataset's name (kd datasets) or path/to/file.py:function."
     )
-    per_class: int | None = Field(None, ge=1, description="Train on this many images of each class; all unless given.")
+    root: str | None = Field(
+        None, description="Folder of the datasets; $KD_DATA_DIR, else ~/.cache/kdcli/data."
+    )
+    val_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Share of the training set held out for validation, by class."
+    )
+    train_limit: int | None = Field(
+        None, ge=2, description="Train on this many samples, drawn by class; all unless given."
+    )
+    exclude_classes: tuple[ClassKey, ...] = Field(
+        (),
+        description=(
+            "Classes without a training image, by name or number from 0; held-out part and test "
+            "set keep them."
+        ),
+    )
+    per_class: int | None = Field(
+        None, ge=1, description="Train on this many images of each class; all unless given."
+    )
     select: Literal["random", "entropy", "entropy-ascending", "stratified"] = Field(
         "random",
-        description="Which per_class images: at random, or by the entropy of the teacher's soft labels: highest, lowest, evenly spread.",
+        description=(
+            "Which per_class images: at random, or by the entropy of the teacher's soft labels: "
+            "highest, lowest, evenly spread."
+        ),
     )
     select_temperature: Positive = Field(9.0, description="Temperature of those soft labels.")
-    augment: Augment | None = Field(None, description="Random changes to training images; the dataset's own unless given.")
-    views: int | None = Field(None, ge=1, le=65536, description="Show each image in so many fixed views; in any unless given.")
+    augment: Augment | None = Field(
+        None, description="Random changes to training images; the dataset's own unless given."
+    )
+    views: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Show each image in so many fixed views; in any unless given.",
+    )
     eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if self.per_class is not None and self.train_limit is not None:
-            raise rule("per_class", "per_class and train_limit both say how many images to train on: set one of them")
+            raise rule(
+                "per_class",
+                "per_class and train_limit both say how many images to train on: set one of them",
+            )
         if self.per_class is None and self.select != "random":
-            raise rule("select", "select says which per_class images stay, and per_class is not set", "data.per_class = 100, for example")
+            raise rule(
+                "select",
+                "select says which per_class images stay, and per_class is not set",
+                "data.per_class = 100, for example",
+            )
         return self
 
     @property
@@ -110,14 +182,22 @@ class DataSection(Named):
         return self.select != "random"
 
 
-RESTRICTIONS = ("exclude_classes", "per_class", "select", "select_temperature")  # of [data]: what is taken away from training alone
+# of [data]: what is taken away from training alone
+RESTRICTIONS = (
+    "exclude_classes",
+    "per_class",
+    "select",
+    "select_temperature",
+)
 
 
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 
     KIND = "model"
-    name: str = Field(description="A network's name (kd models), torchvision/NAME, or path/to/file.py:factory.")
+    name: str = Field(
+        description="A network's name (kd models), torchvision/NAME, or path/to/file.py:factory."
+    )
     init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
 
 
@@ -125,33 +205,68 @@ class TeacherSection(Section):
     """[teacher], or one of several [[teacher]]: exactly one of checkpoint, recipe and name."""
 
     checkpoint: str | None = Field(None, description="A run directory or a model.safetensors.")
-    recipe: str | None = Field(None, description="A train-teacher recipe: trained first unless a run with it exists.")
-    name: str | None = Field(None, description="A network that comes with weights: torchvision/NAME.")
+    recipe: str | None = Field(
+        None, description="A train-teacher recipe: trained first unless a run with it exists."
+    )
+    name: str | None = Field(
+        None, description="A network that comes with weights: torchvision/NAME."
+    )
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
-    weight: Positive | None = Field(None, description="Share of this teacher among several; equal unless given.")
-    epochs: int | None = Field(None, ge=1, description="Train its recipe for so many epochs instead: a teacher that stops early.")
+    weight: Positive | None = Field(
+        None, description="Share of this teacher among several; equal unless given."
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Train its recipe for so many epochs instead: a teacher that stops early.",
+    )
     schedule: Literal["scaled", "truncated"] | None = Field(
-        None, description="The rates of that teacher: those of its recipe in proportion (scaled, unless given), or cut off (truncated)."
+        None,
+        description=(
+            "The rates of that teacher: those of its recipe in proportion (scaled, unless "
+            "given), or cut off (truncated)."
+        ),
     )
     cache: Literal["auto", "exact", "off"] = Field(
         "auto",
-        description="Look its logits up once they were computed, for methods that ask for nothing else: where it pays, always, or never.",
+        description=(
+            "Look its logits up once they were computed, for methods that ask for nothing else: "
+            "where it pays, always, or never."
+        ),
     )
-    cache_top: int | None = Field(None, ge=1, description="Store only so many of an image's largest logits; all unless given.")
+    cache_top: int | None = Field(
+        None, ge=1, description="Store only so many of an image's largest logits; all unless given."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [key for key in ("checkpoint", "recipe", "name") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise rule("", f"give exactly one of checkpoint, recipe and name, got {' and '.join(given) or 'none'}")
+            raise rule(
+                "",
+                (
+                    "give exactly one of checkpoint, recipe and name, got "
+                    f"{' and '.join(given) or 'none'}"
+                ),
+            )
         if self.weights is not None and self.name is None:
             raise rule("weights", "weights goes with name: a checkpoint or a recipe has its own")
         if self.epochs is not None and self.recipe is None:
-            raise rule("epochs", "epochs goes with recipe: a checkpoint has been trained", "one of its RUN/checkpoints, or recipe = FILE")
+            raise rule(
+                "epochs",
+                "epochs goes with recipe: a checkpoint has been trained",
+                "one of its RUN/checkpoints, or recipe = FILE",
+            )
         if self.schedule is not None and self.epochs is None:
-            raise rule("schedule", "schedule says how epochs shortens the teacher's training, and epochs is not given")
+            raise rule(
+                "schedule",
+                "schedule says how epochs shortens the teacher's training, and epochs is not given",
+            )
         if self.cache_top is not None and self.cache == "off":
-            raise rule("cache_top", "cache_top says how much of the logits is stored, and cache is off: nothing is")
+            raise rule(
+                "cache_top",
+                "cache_top says how much of the logits is stored, and cache is off: nothing is",
+            )
         return self
 
 
@@ -167,15 +282,25 @@ class TrainSection(Section):
 
     epochs: int = Field(30, ge=1, description="Passes over the training set.")
     batch_size: int = Field(64, ge=1, description="Images an optimiser step takes at a time.")
-    accumulate: int = Field(1, ge=1, description="Minibatches of batch_size whose gradients make one step.")
-    clip_norm: Positive | None = Field(None, description="Largest gradient norm; larger ones are scaled down to it.")
+    accumulate: int = Field(
+        1, ge=1, description="Minibatches of batch_size whose gradients make one step."
+    )
+    clip_norm: Positive | None = Field(
+        None, description="Largest gradient norm; larger ones are scaled down to it."
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of an average of the weights, which is then the result."
     )
-    select: Literal["last", "best"] = Field("last", description="Which epoch is the result; best is chosen on the held-out part.")
-    keep_best: bool = Field(default=False, description="Also keep the epoch with the best validation accuracy.")
+    select: Literal["last", "best"] = Field(
+        "last", description="Which epoch is the result; best is chosen on the held-out part."
+    )
+    keep_best: bool = Field(
+        default=False, description="Also keep the epoch with the best validation accuracy."
+    )
     keep_every: int | None = Field(None, ge=1, description="Keep the weights every so many epochs.")
-    state_seconds: Positive = Field(60.0, description="Save the state for `kd resume` at least this often.")
+    state_seconds: Positive = Field(
+        60.0, description="Save the state for `kd resume` at least this often."
+    )
 
 
 N = TypeVar("N", bound=Named)
@@ -187,7 +312,9 @@ class Recipe(Section):
     KIND: ClassVar[Literal["train-teacher", "distill"]]
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random draw.")
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._+-]+$", description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given."
+        None,
+        pattern=r"^[A-Za-z0-9._+-]+$",
+        description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given.",
     )
     data: SerializeAsAny[DataSection] = Field(default_factory=DataSection)
     method: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
@@ -208,15 +335,24 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _a_part_for_each_device(self) -> Self:
         if self.runtime.devices > 1 and self.train.batch_size < 2 * self.runtime.devices:
-            problem = f"{self.runtime.devices} devices share a minibatch of {self.train.batch_size}: each needs two images or more"
+            problem = (
+                f"{self.runtime.devices} devices share a minibatch of {self.train.batch_size}: "
+                "each needs two images or more"
+            )
             raise rule("train.batch_size", problem)
         return self
 
     @model_validator(mode="after")
     def _ranking_has_a_teacher(self) -> Self:
         if self.data.ranked and not getattr(self, "teacher", ()) and self.report.reference is None:
-            problem = f"{self.data.select} ranks images by a teacher's soft labels, and there is no teacher"
-            hint = 'report.reference = RUN, where the method has no teacher of its own; or data.select = "random"'
+            problem = (
+                f"{self.data.select} ranks images by a teacher's soft labels, and there is no "
+                "teacher"
+            )
+            hint = (
+                "report.reference = RUN, where the method has no teacher of its own; or "
+                'data.select = "random"'
+            )
             raise rule("data.select", problem, hint)
         return self
 
@@ -226,7 +362,9 @@ class TrainTeacherRecipe(Recipe):
 
     KIND = "train-teacher"
     model: SerializeAsAny[NetworkSection]
-    method: SerializeAsAny[MethodSection] = Field(default_factory=lambda: MethodSection(name="none"))
+    method: SerializeAsAny[MethodSection] = Field(
+        default_factory=lambda: MethodSection(name="none")
+    )
 
 
 class DistillRecipe(Recipe):
@@ -244,10 +382,12 @@ def _unfilled(base: type[Named], name: str | None) -> Named:
 
 
 def branch(base: type[N], name: str) -> type[N]:
-    """The section class for one name: `base` with the options of that method, network family or dataset added flat.
+    """The section class for one name: `base` with the options of that method, network family or
+    dataset added flat.
 
     Raises:
-        NotFound: nothing of that name exists. UsageError: the file that a user named cannot be read as one.
+        NotFound: nothing of that name exists. UsageError: the file that a user named cannot be read
+            as one.
     """
     return _branch(base, catalog.entry(base.KIND, name))
 
@@ -261,8 +401,15 @@ def _branch(base: type[N], found: catalog.Entry) -> type[N]:
     if (base, options) not in _BRANCHES:
         taken = sorted(frozenset(options.model_fields) & frozenset(base.model_fields))
         if taken:
-            raise UsageError(f"{found.path}: the option {taken[0]!r} has the name of a key that every {found.kind} has", hint="rename it")
-        # both are parents, so the validators of an options class go with its fields; in this order the common keys come first
+            raise UsageError(
+                f"{found.path}: the option {taken[0]!r} has the name of a key that every "
+                f"{found.kind} has",
+                hint="rename it",
+            )
+        # both are parents, so the validators of an options class go with its fields; in this order
+        # the common keys come first
         bases = cast("tuple[type[N], ...]", (options, base))
-        _BRANCHES[base, options] = create_model(f"{base.__name__}_{found.path.stem}", __base__=bases, __doc__=found.summary)
+        _BRANCHES[base, options] = create_model(
+            f"{base.__name__}_{found.path.stem}", __base__=bases, __doc__=found.summary
+        )
     return cast("type[N]", _BRANCHES[base, options])

@@ -1,4 +1,6 @@
-"""Which class checks each section of a recipe: the branch that its `name` selects, and the recipe type made of them."""
+"""Which class checks each section of a recipe: the branch that its `name` selects, and the recipe
+type made of them.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,17 @@ _WORDS = {"optim": "optimiser", "schedule": "schedule"}
 def choose(kind: Kind, layer: Layer) -> tuple[dict[str, type[BaseModel]], dict[str, UsageError]]:
     """The class of every section, and what is wrong with the names that select none.
 
-    A section whose name selects nothing is still checked, as far as its keys are common to all names.
+    A section whose name selects nothing is still checked, as far as its keys are common to all
+    names.
     """
     chosen: dict[str, type[BaseModel]] = {}
     wrong: dict[str, UsageError] = {}
     for section, found in recipe_class(kind).model_fields.items():
         if section in NAMED or section in TABLES:
             try:
-                chosen[section] = _select(section, layer.get(section, "name") or default_name(section, kind))
+                chosen[section] = _select(
+                    section, layer.get(section, "name") or default_name(section, kind)
+                )
             except UsageError as error:
                 wrong[section] = error
                 chosen[section] = _lenient(_any_branch(section))
@@ -47,7 +52,9 @@ def _select(section: str, name: Any) -> type[BaseModel]:
         return table[name]
     near = catalog.suggest(name, tuple(table))
     hint = f'did you mean "{near}"?  ' if near else ""
-    raise NotFound(f"{name!r} is not {_article(_WORDS[section])}", hint=f"{hint}there are {', '.join(table)}")
+    raise NotFound(
+        f"{name!r} is not {_article(_WORDS[section])}", hint=f"{hint}there are {', '.join(table)}"
+    )
 
 
 def _article(noun: str) -> str:
@@ -61,13 +68,26 @@ def _any_branch(section: str) -> type[BaseModel]:
 @cache
 def _lenient(cls: type[BaseModel]) -> type[BaseModel]:
     """A section class that accepts any name and does not mind keys it does not know."""
-    loose = type(cls.__name__, (cls,), {"model_config": ConfigDict(extra="ignore"), "__module__": cls.__module__})
+    loose = type(
+        cls.__name__,
+        (cls,),
+        {"model_config": ConfigDict(extra="ignore"), "__module__": cls.__module__},
+    )
     return cast("type[BaseModel]", create_model(cls.__name__, __base__=loose, name=(str, ...)))
 
 
 def recipe_type(kind: Kind, chosen: Mapping[str, type[BaseModel]]) -> type[schema.Recipe]:
-    """The recipe class with the sections that have a name narrowed to the chosen ones. All of those are required."""
-    return _narrowed(kind, tuple((section, cls) for section, cls in chosen.items() if section in NAMED or section in TABLES))
+    """The recipe class with the sections that have a name narrowed to the chosen ones. All of those
+    are required.
+    """
+    return _narrowed(
+        kind,
+        tuple(
+            (section, cls)
+            for section, cls in chosen.items()
+            if section in NAMED or section in TABLES
+        ),
+    )
 
 
 @cache
@@ -78,7 +98,9 @@ def _narrowed(kind: Kind, chosen: tuple[tuple[str, type[BaseModel]], ...]) -> ty
 
 
 def complete(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a recipe in the form that is checked: every section with its default name, a single teacher as a list of one."""
+    """Values of a recipe in the form that is checked: every section with its default name, a single
+    teacher as a list of one.
+    """
     named = dict(values)
     if isinstance(named.get("teacher"), dict):
         named["teacher"] = [named["teacher"]]

@@ -1,4 +1,6 @@
-"""The recipes that ship with kd: in the wheel, or in the repository where kd is installed from a checkout."""
+"""The recipes that ship with kd: in the wheel, or in the repository where kd is installed from a
+checkout.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A shipped file. name: what `kd recipes show` takes. kind: "base" files are only there to be extended."""
+    """A shipped file. name: what `kd recipes show` takes. kind: "base" files are only there to be
+    extended.
+    """
 
     name: str
     path: Path
@@ -36,13 +40,20 @@ def ls() -> tuple[Shipped, ...]:
 
 
 def name_of(path: Path) -> str | None:
-    """The name under which a file ships ("cifar100/kd-resnet56-resnet20"), or None where it does not."""
+    """The name under which a file ships ("cifar100/kd-resnet56-resnet20"), or None where it does
+    not.
+    """
     full = path.resolve()
-    return full.relative_to(folder()).with_suffix("").as_posix() if full.is_relative_to(folder()) else None
+    return (
+        full.relative_to(folder()).with_suffix("").as_posix()
+        if full.is_relative_to(folder())
+        else None
+    )
 
 
 def find(name: str) -> Path:
-    """The shipped file of a name: "quickstart", "quickstart.toml", "recipes/quickstart.toml" and "cifar100/skd" alike.
+    """The shipped file of a name: "quickstart", "quickstart.toml", "recipes/quickstart.toml" and
+    "cifar100/skd" alike.
 
     Raises:
         NotFound: nothing of that name ships; the hint names the nearest one.
@@ -54,12 +65,16 @@ def find(name: str) -> Path:
     names = tuple(found for path in folder().rglob("*.toml") if (found := name_of(path)))
     near = catalog.suggest(plain, names)
     raise NotFound(
-        f"no recipe at {name}", hint=f"did you mean {near!r}?  (kd recipes ls)" if near else "kd recipes ls lists what ships with kd"
+        f"no recipe at {name}",
+        hint=f"did you mean {near!r}?  (kd recipes ls)"
+        if near
+        else "kd recipes ls lists what ships with kd",
     )
 
 
 def locate(name: str, *, beside: Path | None = None) -> Path:
-    """The recipe that a user means: beside the file that names it, in the current folder, or shipped, in this order.
+    """The recipe that a user means: beside the file that names it, in the current folder, or
+    shipped, in this order.
 
     Raises:
         NotFound: it is in none of these places.
@@ -72,7 +87,11 @@ def locate(name: str, *, beside: Path | None = None) -> Path:
 
 def _describe(path: Path) -> Shipped:
     text = path.read_text(encoding="utf-8")
-    comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#") and not line.startswith("#:"))
+    comments = (
+        line.removeprefix("#").strip()
+        for line in text.splitlines()
+        if line.startswith("#") and not line.startswith("#:")
+    )
     return Shipped(str(name_of(path)), path, _kind(text), next(comments, ""))
 
 

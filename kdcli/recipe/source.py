@@ -1,4 +1,6 @@
-"""A resolved recipe as text that re-reads to an equal recipe, and as a hash of everything that changes its result."""
+"""A resolved recipe as text that re-reads to an equal recipe, and as a hash of everything that
+changes its result.
+"""
 
 from __future__ import annotations
 
@@ -39,28 +41,43 @@ def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
         origins: `Resolved.origins`; then each line says in a comment where its value came from.
     """
     content = recipe.model_dump(mode="json", exclude_none=True)
-    values = {key: content[key] for key in dict.fromkeys((*_FIRST, *content)) if content.get(key) not in (None, {}, [])}
+    values = {
+        key: content[key]
+        for key in dict.fromkeys((*_FIRST, *content))
+        if content.get(key) not in (None, {}, [])
+    }
     teachers = values.get("teacher")
     if isinstance(teachers, list) and len(teachers) == 1:
         values["teacher"] = teachers[0]
-    lines = [f"# kd {recipe.KIND}: every value of the recipe, and where it came from" if origins else f"# kd {recipe.KIND}", ""]
+    lines = [
+        f"# kd {recipe.KIND}: every value of the recipe, and where it came from"
+        if origins
+        else f"# kd {recipe.KIND}",
+        "",
+    ]
     lines += _table(values, (), origins or {})
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str]) -> Iterator[str]:
-    tables = {key: value for key, value in values.items() if isinstance(value, dict) or _is_tables(value)}
+    tables = {
+        key: value for key, value in values.items() if isinstance(value, dict) or _is_tables(value)
+    }
     for key, value in values.items():
         if key not in tables:
             line = f"{_text_of_key(key)} = {_text_of(value)}"
             origin = origins.get(dotted((*path, key)))
             yield f"{line:<{_COMMENT_COLUMN}}  # {origin}" if origin else line
     for key, value in tables.items():
-        header = ".".join(_text_of_key(str(part)) for part in (*path, key) if not isinstance(part, int))
+        header = ".".join(
+            _text_of_key(str(part)) for part in (*path, key) if not isinstance(part, int)
+        )
         for number, item in enumerate(value if isinstance(value, list) else [value]):
             yield ""
             yield f"[[{header}]]" if isinstance(value, list) else f"[{header}]"
-            yield from _table(item, (*path, key, number) if isinstance(value, list) else (*path, key), origins)
+            yield from _table(
+                item, (*path, key, number) if isinstance(value, list) else (*path, key), origins
+            )
 
 
 def _is_tables(value: Any) -> bool:
@@ -72,7 +89,8 @@ def _text_of(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_text_of(item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_text_of_key(key)} = {_text_of(item)}' for key, item in value.items())}}}"
+        items = (f"{_text_of_key(key)} = {_text_of(item)}" for key, item in value.items())
+        return f"{{{', '.join(items)}}}"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
 
 
@@ -83,15 +101,18 @@ def _text_of_key(key: str) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 of all that changes what a run learns: equal hashes, equal results.
 
-    Device, threads, compilation, gates, report and the run's name are left out. A teacher counts by its weights, or by the content of
-    its recipe, and a user's own file by its content: wherever they lie, and however they are called.
+    Device, threads, compilation, gates, report and the run's name are left out. A teacher counts by
+    its weights, or by the content of its recipe, and a user's own file by its content: wherever
+    they lie, and however they are called.
     """
     content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
     for teacher in content.get("teacher", ()):
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
         if "recipe" in teacher:
-            teacher["recipe"] = _content(teacher["recipe"], teacher.pop("epochs", None), teacher.pop("schedule", None))
+            teacher["recipe"] = _content(
+                teacher["recipe"], teacher.pop("epochs", None), teacher.pop("schedule", None)
+            )
     for section in NAMED:
         table = content.get(section, {})
         if "init" in table:
@@ -103,7 +124,9 @@ def recipe_hash(recipe: Recipe) -> str:
         content["history"] = _history(recipe)
     reference = recipe.report.reference
     if reference is not None:  # the one part of [report] that changes a run's numbers
-        content["reference"] = _content(reference) if reference.endswith(".toml") else _weights(reference)
+        content["reference"] = (
+            _content(reference) if reference.endswith(".toml") else _weights(reference)
+        )
     return sha256_json({"kind": recipe.KIND, **content})
 
 
@@ -115,9 +138,15 @@ def _weights(path: str) -> str:
 
 
 def _history(recipe: Recipe) -> list[str]:
-    """The checkpoints along a teacher's training by their weights: given ones, or those that the run of its checkpoint kept."""
+    """The checkpoints along a teacher's training by their weights: given ones, or those that the
+    run of its checkpoint kept.
+    """
     paths = recipe.method.options.get("checkpoints") or ()
-    source = recipe.teacher[0].checkpoint if isinstance(recipe, DistillRecipe) and recipe.teacher else None
+    source = (
+        recipe.teacher[0].checkpoint
+        if isinstance(recipe, DistillRecipe) and recipe.teacher
+        else None
+    )
     with suppress(KdError):  # one that is not there is refused when it is loaded
         if not paths and source is not None:
             found, header = read_header(source)

@@ -1,4 +1,6 @@
-"""Sweeps: a base recipe and axes along which it varies; each cell is one run, and a table sets ours beside the paper's."""
+"""Sweeps: a base recipe and axes along which it varies; each cell is one run, and a table sets ours
+beside the paper's.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ ID_LENGTH = 12
 class Cell:
     """One run of a sweep.
 
-    kind: which job it is. labels: what stands for it on each axis. sets: the recipe keys that it sets.
+    kind: which job it is. labels: what stands for it on each axis. sets: the recipe keys that it
+    sets.
     """
 
     kind: Kind
@@ -43,7 +46,14 @@ class Cell:
             RecipeInvalid: the cell sets what the recipe cannot be. Others: as resolve().
         """
         sets, flags = self.overrides
-        return resolve(self.kind, file=self.base, values=self.layer, sets=sets, flags=flags, spare_teachers=True)
+        return resolve(
+            self.kind,
+            file=self.base,
+            values=self.layer,
+            sets=sets,
+            flags=flags,
+            spare_teachers=True,
+        )
 
     @cached_property
     def id(self) -> str:
@@ -53,7 +63,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep. cells: all combinations, the last axis varying fastest. table: every axis is in its rows, columns or over."""
+    """A sweep. cells: all combinations, the last axis varying fastest. table: every axis is in its
+    rows, columns or over.
+    """
 
     path: Path
     title: str
@@ -83,7 +95,8 @@ class Sweep:
         """Resolve every cell, so that a sweep does not fail after hours.
 
         Raises:
-            RecipeInvalid: with the problems of all cells, each once. Others: a problem that all failing cells share.
+            RecipeInvalid: with the problems of all cells, each once. Others: a problem that all
+                failing cells share.
         """
         problems: dict[Diagnostic, None] = {}
         refusals: dict[str, KdError] = {}
@@ -95,7 +108,10 @@ class Sweep:
             except KdError as error:
                 refusals.setdefault(error.message, error)
         if problems or len(refusals) > 1:
-            told = [Diagnostic("", error.message, error.hint, error.where) for error in refusals.values()]
+            told = [
+                Diagnostic("", error.message, error.hint, error.where)
+                for error in refusals.values()
+            ]
             raise diagnostics.refuse(str(self.path), [*problems, *told])
         if refusals:
             raise next(iter(refusals.values()))
@@ -118,8 +134,23 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
     """
     read = sweepfile.read(path)
     cells = tuple(
-        Cell(read.kind, read.base, {axis: point.label for axis, point in chosen.items()}, *read.settings(chosen), (sets, flags))
+        Cell(
+            read.kind,
+            read.base,
+            {axis: point.label for axis, point in chosen.items()},
+            *read.settings(chosen),
+            (sets, flags),
+        )
         for chosen in read.combinations()
     )
     labels = {axis: tuple(point.label for point in points) for axis, points in read.points.items()}
-    return Sweep(read.path, read.content.title or read.path.stem, read.base, read.kind, labels, cells, read.table, read.content.paper)
+    return Sweep(
+        read.path,
+        read.content.title or read.path.stem,
+        read.base,
+        read.kind,
+        labels,
+        cells,
+        read.table,
+        read.content.paper,
+    )

@@ -23,16 +23,24 @@ from kdcli.recipe.resolve import kind_of
 
 
 class TableSection(Section):
-    """[table]: how `kd table` shows the sweep. Axes by name; those that are not named become rows, and "seed" goes to `over`."""
+    """[table]: how `kd table` shows the sweep. Axes by name; those that are not named become rows,
+    and "seed" goes to `over`.
+    """
 
     rows: tuple[str, ...] = Field((), description="Axes that make the rows.")
     columns: tuple[str, ...] = Field((), description="Axes that make the columns.")
-    over: tuple[str, ...] = Field((), description="Axes over which mean and standard deviation are taken.")
-    metrics: tuple[str, ...] = Field(("test.accuracy",), min_length=1, description="Numbers of a run's summary.json.")
+    over: tuple[str, ...] = Field(
+        (), description="Axes over which mean and standard deviation are taken."
+    )
+    metrics: tuple[str, ...] = Field(
+        ("test.accuracy",), min_length=1, description="Numbers of a run's summary.json."
+    )
 
 
 class PaperValue(Section):
-    """[[paper]]: a number that was published, to stand beside ours. row, column: labels, several joined by ", "."""
+    """[[paper]]: a number that was published, to stand beside ours. row, column: labels, several
+    joined by ", ".
+    """
 
     row: str = Field("", description="Label of the row.")
     column: str = Field("", description="Label of the column.")
@@ -45,29 +53,48 @@ class PointTable(Section):
     """A value of an axis that sets several keys at once."""
 
     label: str = Field(min_length=1, description="What the table calls it.")
-    set: dict[str, Any] = Field(default_factory=dict, description="Dotted recipe keys and their values.")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="Dotted recipe keys and their values."
+    )
 
 
 class Adjustment(Section):
-    """[[adjust]]: keys that some combinations set besides their axes, such as a method's option that was published pair by pair."""
+    """[[adjust]]: keys that some combinations set besides their axes, such as a method's option
+    that was published pair by pair.
+    """
 
-    cells: dict[str, Any] = Field(min_length=1, description="Which combinations, by value or label, as in [[exclude]].")
-    set: dict[str, Any] = Field(min_length=1, description="Dotted recipe keys and their values, over those of the axes.")
+    cells: dict[str, Any] = Field(
+        min_length=1, description="Which combinations, by value or label, as in [[exclude]]."
+    )
+    set: dict[str, Any] = Field(
+        min_length=1, description="Dotted recipe keys and their values, over those of the axes."
+    )
 
 
 class SweepFile(Section):
-    """A sweep as written. An axis is a recipe key with its values, or any name with values that have a label and a `set`."""
+    """A sweep as written. An axis is a recipe key with its values, or any name with values that
+    have a label and a `set`.
+    """
 
     title: str = Field("", description="Title of the table.")
-    base: str = Field(description="The recipe that every cell starts from; a path beside this file.")
-    axes: dict[str, tuple[Any, ...]] = Field(min_length=1, description="The axes; cells are all combinations.")
-    exclude: tuple[dict[str, Any], ...] = Field((), description="Combinations that are left out, by value or label.")
-    adjust: tuple[Adjustment, ...] = Field((), description="What some combinations set besides; of two the later one counts.")
+    base: str = Field(
+        description="The recipe that every cell starts from; a path beside this file."
+    )
+    axes: dict[str, tuple[Any, ...]] = Field(
+        min_length=1, description="The axes; cells are all combinations."
+    )
+    exclude: tuple[dict[str, Any], ...] = Field(
+        (), description="Combinations that are left out, by value or label."
+    )
+    adjust: tuple[Adjustment, ...] = Field(
+        (), description="What some combinations set besides; of two the later one counts."
+    )
     table: TableSection = Field(default_factory=TableSection, description="How it is shown.")
     paper: tuple[PaperValue, ...] = Field((), description="Published numbers.")
 
 
-Sets = Mapping[str, tuple[Any, Origin]]  # values by dotted recipe key, and where each stands in the file
+# values by dotted recipe key, and where each stands in the file
+Sets = Mapping[str, tuple[Any, Origin]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +139,10 @@ class Read:
 def _matches(cell: Mapping[str, Point], rule: Mapping[str, Any]) -> bool:
     values = {key: value for point in cell.values() for key, (value, _) in point.sets.items()}
     labels = {axis: point.label for axis, point in cell.items()}
-    return all(labels.get(key) == value or (key in values and values[key] == value) for key, value in rule.items())
+    return all(
+        labels.get(key) == value or (key in values and values[key] == value)
+        for key, value in rule.items()
+    )
 
 
 def read(path: Path | str) -> Read:
@@ -126,8 +156,19 @@ def read(path: Path | str) -> Read:
     check = _Check(found, content)
     base, kind = check.base()
     points = check.points(kind)
-    adjusted = tuple(check.flat(kind, rule.set, ("adjust", number, "set")) for number, rule in enumerate(content.adjust))
-    result = Read(found.path, content, base, kind, points, adjusted, _whole_table(content.table, tuple(points)))
+    adjusted = tuple(
+        check.flat(kind, rule.set, ("adjust", number, "set"))
+        for number, rule in enumerate(content.adjust)
+    )
+    result = Read(
+        found.path,
+        content,
+        base,
+        kind,
+        points,
+        adjusted,
+        _whole_table(content.table, tuple(points)),
+    )
     check.names(result)
     check.refuse()
     return result
@@ -142,11 +183,17 @@ def _validate(read: Document) -> SweepFile:
 
 def _explainer(read: Document) -> Explainer:
     layer = Layer(read.values, {path: read.origin(path) for path in read.spans})
-    return Explainer(SweepFile, layer, {"table": TableSection, "paper": PaperValue, "axes": PointTable, "adjust": Adjustment})
+    return Explainer(
+        SweepFile,
+        layer,
+        {"table": TableSection, "paper": PaperValue, "axes": PointTable, "adjust": Adjustment},
+    )
 
 
 def _whole_table(table: TableSection, axes: Sequence[str]) -> TableSection:
-    """The table with every axis somewhere: one that is nowhere would mix different runs in one place."""
+    """The table with every axis somewhere: one that is nowhere would mix different runs in one
+    place.
+    """
     named = {*table.rows, *table.columns, *table.over}
     free = [axis for axis in axes if axis not in named]
     rows = tuple(axis for axis in free if axis != "seed")
@@ -162,7 +209,14 @@ class _Check:
         self.content = content
         self.problems: list[Diagnostic] = []
 
-    def complain(self, path: tuple[str | int, ...], problem: str, hint: str | None = None, *, on_key: bool = False) -> None:
+    def complain(
+        self,
+        path: tuple[str | int, ...],
+        problem: str,
+        hint: str | None = None,
+        *,
+        on_key: bool = False,
+    ) -> None:
         key = ".".join(str(part) for part in path)
         self.problems.append(self.read.origin(path).diagnostic(key, problem, hint, on_key=on_key))
 
@@ -181,7 +235,7 @@ class _Check:
         self.refuse()
         raise AssertionError("unreachable: one of the two complained")
 
-    # ---- axes ----------------------------------------------------------------------------------------------------
+    # ---- axes ------------------------------------------------------------------------------------
 
     def points(self, kind: Kind) -> dict[str, tuple[Point, ...]]:
         found: dict[str, tuple[Point, ...]] = {}
@@ -206,8 +260,14 @@ class _Check:
     def _plain_point(self, kind: Kind, path: tuple[str, str, int], value: Any) -> Point | None:
         axis = path[1]
         if axis.partition(".")[0] not in recipe_class(kind).model_fields:
-            hint = 'write {label = "...", set = {"method.name" = "kd"}}, or name the axis by the key'
-            self.complain(path, f"{axis} is no recipe key, so each of its values needs a label and a set", hint)
+            hint = (
+                'write {label = "...", set = {"method.name" = "kd"}}, or name the axis by the key'
+            )
+            self.complain(
+                path,
+                f"{axis} is no recipe key, so each of its values needs a label and a set",
+                hint,
+            )
             return None
         label = value if isinstance(value, str) else toml_of(value)
         return Point(label, {axis: (self._located(axis, value), self.read.origin(path))})
@@ -219,23 +279,37 @@ class _Check:
             self._check_key(kind, (*path, key), key)
         return sets
 
-    def _flat(self, table: Mapping[str, Any], path: tuple[str | int, ...], prefix: str) -> Iterator[tuple[str, tuple[Any, Origin]]]:
+    def _flat(
+        self, table: Mapping[str, Any], path: tuple[str | int, ...], prefix: str
+    ) -> Iterator[tuple[str, tuple[Any, Origin]]]:
         for key, value in table.items():
             if isinstance(value, dict):
                 yield from self._flat(value, (*path, key), f"{prefix}{key}.")
             else:
-                yield f"{prefix}{key}", (self._located(f"{prefix}{key}", value), self.read.origin((*path, key)))
+                yield (
+                    f"{prefix}{key}",
+                    (self._located(f"{prefix}{key}", value), self.read.origin((*path, key))),
+                )
 
     def _located(self, key: str, value: Any) -> Any:
         """A teacher's recipe stands beside the sweep, as it would beside a recipe."""
-        return inherit.portable(value, self.read.path.parent) if key == "teacher.recipe" and isinstance(value, str) else value
+        return (
+            inherit.portable(value, self.read.path.parent)
+            if key == "teacher.recipe" and isinstance(value, str)
+            else value
+        )
 
     def _check_key(self, kind: Kind, path: tuple[str | int, ...], key: str) -> None:
         sections = tuple(recipe_class(kind).model_fields)
         section = key.partition(".")[0]
         if section not in sections:
             near = catalog.suggest(section, sections)
-            self.complain(path, f"{section} is no section of a recipe", f'did you mean "{near}"?' if near else None, on_key=True)
+            self.complain(
+                path,
+                f"{section} is no section of a recipe",
+                f'did you mean "{near}"?' if near else None,
+                on_key=True,
+            )
 
     def _check_axis(self, axis: str, points: tuple[Point, ...], setters: dict[str, str]) -> None:
         if not self.content.axes[axis]:
@@ -245,9 +319,14 @@ class _Check:
             self.complain(("axes", axis), f"two of its values are called {label!r}")
         for key in {key for point in points for key in point.sets}:
             if setters.setdefault(key, axis) != axis:
-                self.complain(("axes", axis), f"{key} is set by the axis {setters[key]} too", "set it in one of them", on_key=True)
+                self.complain(
+                    ("axes", axis),
+                    f"{key} is set by the axis {setters[key]} too",
+                    "set it in one of them",
+                    on_key=True,
+                )
 
-    # ---- names that must be those of something -------------------------------------------------------------------
+    # ---- names that must be those of something ---------------------------------------------------
 
     def names(self, read: Read) -> None:
         axes = tuple(read.points)
@@ -255,28 +334,58 @@ class _Check:
             for number, axis in enumerate(getattr(self.content.table, place)):
                 self._known(("table", place, number), axis, axes, "an axis")
         for number, metric in enumerate(self.content.table.metrics):
-            self._known(("table", "metrics", number), metric, numbers.paths(), "a number of a run's summary")
+            self._known(
+                ("table", "metrics", number), metric, numbers.paths(), "a number of a run's summary"
+            )
         if not self.problems:
             self._rules(read)
             self._paper(read)
 
-    def _known(self, path: tuple[str | int, ...], name: str, among: Sequence[str], what: str) -> None:
+    def _known(
+        self, path: tuple[str | int, ...], name: str, among: Sequence[str], what: str
+    ) -> None:
         if name not in among:
             near = catalog.suggest(name, tuple(among))
-            self.complain(path, f"{name!r} is not {what}", f'did you mean "{near}"?' if near else f"there are {', '.join(among)}")
+            self.complain(
+                path,
+                f"{name!r} is not {what}",
+                f'did you mean "{near}"?' if near else f"there are {', '.join(among)}",
+            )
 
     def _rules(self, read: Read) -> None:
-        every = [dict(zip(read.points, chosen, strict=True)) for chosen in itertools.product(*read.points.values())]
+        every = [
+            dict(zip(read.points, chosen, strict=True))
+            for chosen in itertools.product(*read.points.values())
+        ]
         for number, rule in enumerate(self.content.exclude):
             self._rule(read, ("exclude", number), rule, every, "leaves out no cell")
         kept = list(read.combinations())
         for number, adjustment in enumerate(self.content.adjust):
-            self._rule(read, ("adjust", number, "cells"), adjustment.cells, kept, "is about no cell")
+            self._rule(
+                read, ("adjust", number, "cells"), adjustment.cells, kept, "is about no cell"
+            )
 
     def _rule(
-        self, read: Read, path: tuple[str | int, ...], rule: Mapping[str, Any], cells: Sequence[Mapping[str, Point]], idle: str
+        self,
+        read: Read,
+        path: tuple[str | int, ...],
+        rule: Mapping[str, Any],
+        cells: Sequence[Mapping[str, Point]],
+        idle: str,
     ) -> None:
-        keys = tuple(dict.fromkeys([*read.points, *(key for points in read.points.values() for point in points for key in point.sets)]))
+        keys = tuple(
+            dict.fromkeys(
+                [
+                    *read.points,
+                    *(
+                        key
+                        for points in read.points.values()
+                        for point in points
+                        for key in point.sets
+                    ),
+                ]
+            )
+        )
         for key in rule:
             self._known((*path, key), key, keys, "an axis, or a key that one sets")
         if rule.keys() <= set(keys) and not any(_matches(cell, rule) for cell in cells):
@@ -286,8 +395,20 @@ class _Check:
         cells = list(read.combinations())
         for place in ("row", "column"):
             axes = getattr(read.table, f"{place}s")
-            labels = tuple(dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells))
+            labels = tuple(
+                dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells)
+            )
             for number, value in enumerate(self.content.paper):
-                self._known(("paper", number, place), getattr(value, place), labels, f"the label of a {place}")
+                self._known(
+                    ("paper", number, place),
+                    getattr(value, place),
+                    labels,
+                    f"the label of a {place}",
+                )
         for number, value in enumerate(self.content.paper):
-            self._known(("paper", number, "metric"), value.metric, read.table.metrics, "one of the table's metrics")
+            self._known(
+                ("paper", number, "metric"),
+                value.metric,
+                read.table.metrics,
+                "one of the table's metrics",
+            )

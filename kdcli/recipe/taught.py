@@ -1,4 +1,6 @@
-"""What its teachers mean for a recipe: data and student that follow from them, how many there may be, and whether they fit."""
+"""What its teachers mean for a recipe: data and student that follow from them, how many there may
+be, and whether they fit.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from kdcli.recipe.document import Origin
 from kdcli.recipe.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
 
-Number = tuple[int, int | None]  # of teachers that a method takes: at least, and at most (None: no limit)
+# of teachers that a method takes: at least, and at most (None: no limit)
+Number = tuple[int, int | None]
 
 
 class Taught:
@@ -22,13 +25,17 @@ class Taught:
 
     Args:
         layer: the recipe's values; what follows from the teachers is put into it.
-        resolve_teacher: the valid train-teacher recipe of a path, with the epochs and the schedule that [teacher] gives beside it.
+        resolve_teacher: the valid train-teacher recipe of a path, with the epochs and the schedule
+            that [teacher] gives beside it.
         shown: the recipe's file, if it has one.
 
-    problems: diagnostics so far, of teachers and of whoever adds to them. refusals: errors that are whole by themselves.
+    problems: diagnostics so far, of teachers and of whoever adds to them. refusals: errors that are
+    whole by themselves.
     """
 
-    def __init__(self, kind: Kind, layer: Layer, resolve_teacher: Callable[..., Recipe], shown: str | None) -> None:
+    def __init__(
+        self, kind: Kind, layer: Layer, resolve_teacher: Callable[..., Recipe], shown: str | None
+    ) -> None:
         self.kind = kind
         self.layer = layer
         self.explainer = Explainer(recipe_class(kind), layer, {}, file=shown)
@@ -36,12 +43,15 @@ class Taught:
         self.refusals: list[tuple[str, KdError]] = []
         self._resolve_teacher = resolve_teacher
         self._known: list[teachers.Known] = []
-        self._names_no_student = False  # because its file is damaged or has no sibling, which is told already
+        # because its file is damaged or has no sibling, which is told already
+        self._names_no_student = False
         if kind == "distill":
             self._meet()
 
     def refuse(self, shown: str) -> None:
-        """Raise what is wrong, if anything is: a lone refusal as itself, else everything as one error."""
+        """Raise what is wrong, if anything is: a lone refusal as itself, else everything as one
+        error.
+        """
         if not self.problems and len(self.refusals) == 1:
             raise self.refusals[0][1]
         told = [self.explainer.at(key, error.message, error.hint) for key, error in self.refusals]
@@ -50,21 +60,31 @@ class Taught:
 
     def excuses(self, problem: Diagnostic) -> bool:
         """Whether a missing student is no problem of its own: the teacher would have named one."""
-        return self._names_no_student and problem.problem == "missing" and problem.key in {"student", "student.name"}
+        return (
+            self._names_no_student
+            and problem.problem == "missing"
+            and problem.key in {"student", "student.name"}
+        )
 
-    # ---- who they are --------------------------------------------------------------------------------------------
+    # ---- who they are ----------------------------------------------------------------------------
 
     def _tables(self) -> list[tuple[str, dict[str, Any]]]:
         """The teachers as given, each with its dotted key."""
         given = self.layer.get("teacher")
         if isinstance(given, list):
-            return [(f"teacher.{number}", table) for number, table in enumerate(given) if isinstance(table, dict)]
+            return [
+                (f"teacher.{number}", table)
+                for number, table in enumerate(given)
+                if isinstance(table, dict)
+            ]
         return [("teacher", given)] if isinstance(given, dict) else []
 
     def _meet(self) -> None:
         for key, table in self._tables():
             if isinstance(table.get("checkpoint"), str):
-                self._meet_one(f"{key}.checkpoint", partial(teachers.from_checkpoint, table["checkpoint"]))
+                self._meet_one(
+                    f"{key}.checkpoint", partial(teachers.from_checkpoint, table["checkpoint"])
+                )
             if isinstance(table.get("recipe"), str):
                 self._meet_one(f"{key}.recipe", partial(self._future, table))
             if isinstance(table.get("name"), str):
@@ -86,20 +106,31 @@ class Taught:
     def _future(self, table: Mapping[str, Any]) -> teachers.Known:
         path, epochs, schedule = (table.get(key) for key in ("recipe", "epochs", "schedule"))
         # nothing is validated yet: a length that is none is told by the validator
-        asked = (epochs, schedule) if type(epochs) is int and epochs > 0 and schedule in {None, "scaled", "truncated"} else ()
+        asked = (
+            (epochs, schedule)
+            if type(epochs) is int and epochs > 0 and schedule in {None, "scaled", "truncated"}
+            else ()
+        )
         recipe = self._resolve_teacher(path, *asked)
         assert isinstance(recipe, TrainTeacherRecipe)
         return teachers.from_recipe(str(path), recipe)
 
-    # ---- how many, and whether they fit --------------------------------------------------------------------------
+    # ---- how many, and whether they fit ----------------------------------------------------------
 
     def spare(self) -> None:
-        """Where the method takes no teacher, an only one becomes what the gap is measured to, and several are forgotten."""
+        """Where the method takes no teacher, an only one becomes what the gap is measured to, and
+        several are forgotten.
+        """
         if self._number() != (0, 0):
             return
         tables = self._tables()
-        sources = [("teacher", key) for key in ("checkpoint", "recipe") if len(tables) == 1 and isinstance(tables[0][1].get(key), str)]
-        shorter = any("epochs" in table for _, table in tables)  # a reference names a recipe, not a length
+        sources = [
+            ("teacher", key)
+            for key in ("checkpoint", "recipe")
+            if len(tables) == 1 and isinstance(tables[0][1].get(key), str)
+        ]
+        # a reference names a recipe, not a length
+        shorter = any("epochs" in table for _, table in tables)
         if sources and not shorter and self.layer.get("report", "reference") is None:
             origin = self.layer.origin(sources[0]) or Origin("the teacher")
             self.layer.put(("report", "reference"), tables[0][1][sources[0][1]], origin)
@@ -123,12 +154,28 @@ class Taught:
         if number is None or (given >= number[0] and (number[1] is None or given <= number[1])):
             return
         if self.kind == "train-teacher":
-            told = ("method.name", f"{name} needs a teacher", "kd distill has one; train-teacher learns from labels")
+            told = (
+                "method.name",
+                f"{name} needs a teacher",
+                "kd distill has one; train-teacher learns from labels",
+            )
         elif given == 0:
-            told = ("teacher", f"missing: {name} needs {catalog.teachers_in_words(*number)}", "--teacher RUN, or [teacher] in the recipe")
+            told = (
+                "teacher",
+                f"missing: {name} needs {catalog.teachers_in_words(*number)}",
+                "--teacher RUN, or [teacher] in the recipe",
+            )
         else:
-            hint = "leave [teacher] out" if number[1] == 0 else "kd methods shows how many each method takes"
-            told = ("teacher", f"{name} takes {catalog.teachers_in_words(*number)}, got {given}", hint)
+            hint = (
+                "leave [teacher] out"
+                if number[1] == 0
+                else "kd methods shows how many each method takes"
+            )
+            told = (
+                "teacher",
+                f"{name} takes {catalog.teachers_in_words(*number)}, got {given}",
+                hint,
+            )
         self.problems.append(self.explainer.at(*told))
 
     def check_fit(self, data: DataSection) -> None:
@@ -140,7 +187,7 @@ class Taught:
             except KdError as error:
                 self.refusals.append(("teacher", error))
 
-    # ---- what follows from them ----------------------------------------------------------------------------------
+    # ---- what follows from them ------------------------------------------------------------------
 
     def fill_in(self) -> None:
         """Take data and student from the first teacher, unless they are set."""
@@ -173,11 +220,19 @@ class Taught:
         except UsageError:
             smaller = None
         if smaller is None:
-            problem = f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"
+            problem = (
+                f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"
+            )
             self.problems.append(
-                self.explainer.at("student.name", problem, f"--student NAME  (kd models --teacher {teacher.path} proposes some)")
+                self.explainer.at(
+                    "student.name",
+                    problem,
+                    f"--student NAME  (kd models --teacher {teacher.path} proposes some)",
+                )
             )
             self._names_no_student = True
             return
         self.layer.put(("student", "name"), smaller, Origin(teacher.told_by, file=teacher.path))
-        self.layer.notes.append(f"student {smaller}: the smaller sibling of the teacher's {teacher.architecture}")
+        self.layer.notes.append(
+            f"student {smaller}: the smaller sibling of the teacher's {teacher.architecture}"
+        )

@@ -1,4 +1,6 @@
-"""What can be known of a teacher before torch is imported, and whether it fits the data: from its file's header, or its recipe."""
+"""What can be known of a teacher before torch is imported, and whether it fits the data: from its
+file's header, or its recipe.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,13 @@ def from_checkpoint(path: str) -> Known:
 def of_header(path: Path, header: CheckpointHeader) -> Known:
     """What a header says."""
     return Known(
-        str(path), "teacher's file", header.architecture, header.data, header.num_classes, tuple(header.input_shape), header.class_names
+        str(path),
+        "teacher's file",
+        header.architecture,
+        header.data,
+        header.num_classes,
+        tuple(header.input_shape),
+        header.class_names,
     )
 
 
@@ -62,24 +70,37 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
     """What a teacher that is yet to be trained will be."""
     images = images_of(recipe.data)
     data = recipe.data.model_dump(exclude_none=True)
-    return Known(path, "teacher's recipe", recipe.model.name, data, images.num_classes, images.input_shape, images.class_names)
+    return Known(
+        path,
+        "teacher's recipe",
+        recipe.model.name,
+        data,
+        images.num_classes,
+        images.input_shape,
+        images.class_names,
+    )
 
 
 def check_pretrained(name: str) -> None:
-    """Refuse a name that brings no weights. What its weights predict is known only once they are loaded.
+    """Refuse a name that brings no weights. What its weights predict is known only once they are
+    loaded.
 
     Raises:
-        NotFound: nothing of that name. Incompatible: a network of kd's own, which starts from fresh weights.
+        NotFound: nothing of that name. Incompatible: a network of kd's own, which starts from fresh
+            weights.
     """
     catalog.entry("model", name)
     if "/" not in name:
         raise Incompatible(
-            f"{name} comes without weights", hint="give checkpoint = RUN or recipe = FILE, or a name such as torchvision/resnet50"
+            f"{name} comes without weights",
+            hint="give checkpoint = RUN or recipe = FILE, or a name such as torchvision/resnet50",
         )
 
 
 def images_of(data: schema.DataSection) -> Images:
-    """What the catalogue knows of a [data] section, and what its own options fix (the number of synthetic classes)."""
+    """What the catalogue knows of a [data] section, and what its own options fix (the number of
+    synthetic classes).
+    """
     facts = catalog.entry("dataset", data.name).facts
     classes, shape, names = (facts.get(key) for key in ("classes", "shape", "class_names"))
     return Images(
@@ -91,10 +112,12 @@ def images_of(data: schema.DataSection) -> Images:
 
 
 def check_fit(teacher: Known, images: Images) -> None:
-    """Refuse a teacher that was not trained for these images: it would answer, and every answer would be wrong.
+    """Refuse a teacher that was not trained for these images: it would answer, and every answer
+    would be wrong.
 
     Raises:
-        Incompatible: another number of classes, other classes or another order of them, another shape of input.
+        Incompatible: another number of classes, other classes or another order of them, another
+            shape of input.
     """
     trained_on = str(teacher.data.get("name", "other data"))
     hint = f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
@@ -105,9 +128,15 @@ def check_fit(teacher: Known, images: Images) -> None:
 
 def _misfit(teacher: Known, images: Images) -> str | None:
     if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
-        return f"teacher predicts {teacher.num_classes} classes, {images.name} has {images.num_classes}"
+        return (
+            f"teacher predicts {teacher.num_classes} classes, {images.name} has "
+            f"{images.num_classes}"
+        )
     if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
-        return f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has {_size(images.input_shape)}"
+        return (
+            f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has "
+            f"{_size(images.input_shape)}"
+        )
     if teacher.class_names and images.class_names and teacher.class_names != images.class_names:
         return _names_differ(teacher.class_names, images)
     return None
@@ -116,9 +145,19 @@ def _misfit(teacher: Known, images: Images) -> str | None:
 def _names_differ(names: tuple[str, ...], images: Images) -> str:
     assert images.class_names is not None
     if sorted(names) == sorted(images.class_names):
-        first = next(index for index, (ours, theirs) in enumerate(zip(images.class_names, names, strict=True)) if ours != theirs)
-        return f"teacher has the classes of {images.name} in another order: class {first} is {names[first]!r} to it and {images.class_names[first]!r} there"
-    return f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has ({', '.join(images.class_names[:3])}, ...)"
+        first = next(
+            index
+            for index, (ours, theirs) in enumerate(zip(images.class_names, names, strict=True))
+            if ours != theirs
+        )
+        return (
+            f"teacher has the classes of {images.name} in another order: class {first} is "
+            f"{names[first]!r} to it and {images.class_names[first]!r} there"
+        )
+    return (
+        f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
+        f"({', '.join(images.class_names[:3])}, ...)"
+    )
 
 
 def _size(shape: Shape) -> str:

@@ -1,7 +1,9 @@
-"""Was the teacher worth it? Finds the run that trained the same network in the same way on labels alone.
+"""Was the teacher worth it? Finds the run that trained the same network in the same way on labels
+alone.
 
-It is looked for among the neighbours of a run: a sweep puts its cells side by side, and so does `runs/`. Only a run whose
-recipe is the same but for method and teacher counts; a network trained longer, or on other data, is no baseline.
+It is looked for among the neighbours of a run: a sweep puts its cells side by side, and so does
+`runs/`. Only a run whose recipe is the same but for method and teacher counts; a network trained
+longer, or on other data, is no baseline.
 """
 
 from __future__ import annotations
@@ -12,15 +14,34 @@ from typing import Any
 
 from kdcli.errors import KdError
 from kdcli.files import read_json
-from kdcli.report.run import ENVIRONMENT_FILE, RECIPE_FILE, SUMMARY_FILE, Run, from_dict, read_recipe, runs_in
+from kdcli.report.run import (
+    ENVIRONMENT_FILE,
+    RECIPE_FILE,
+    SUMMARY_FILE,
+    Run,
+    from_dict,
+    read_recipe,
+    runs_in,
+)
 from kdcli.results import RunResult
 
 LABELS_ONLY = "none"  # the method that has no teacher and no term but cross-entropy
-_FREE = {"name", "method", "teacher", "gates", "report", "runtime", "extends"}  # may differ without changing what labels alone teach
+# may differ without changing what labels alone teach
+_FREE = {
+    "name",
+    "method",
+    "teacher",
+    "gates",
+    "report",
+    "runtime",
+    "extends",
+}
 
 
 def find_baseline(run: Run) -> RunResult | None:
-    """The label-only run beside this one, or None. Neighbours that cannot be read are passed over."""
+    """The label-only run beside this one, or None. Neighbours that cannot be read are passed
+    over.
+    """
     if run.command != "distill" or run.recipe.get("method", {}).get("name") == LABELS_ONLY:
         return None
     wanted = _training(run.recipe)
@@ -29,7 +50,10 @@ def find_baseline(run: Run) -> RunResult | None:
             _, recipe = read_recipe(folder / RECIPE_FILE)
             if recipe.get("method", {}).get("name") != LABELS_ONLY or _training(recipe) != wanted:
                 continue
-            if _images(folder) not in {None, run.environment.get("data", {}).get("positions_sha256")}:
+            if _images(folder) not in {
+                None,
+                run.environment.get("data", {}).get("positions_sha256"),
+            }:
                 continue  # another teacher ranked its training images
             if (folder / SUMMARY_FILE).is_file():
                 return from_dict(RunResult, read_json(folder / SUMMARY_FILE), folder / SUMMARY_FILE)
@@ -45,6 +69,8 @@ def _images(folder: Path) -> str | None:
 
 
 def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result of training on labels: all but method and teacher, the network under one name."""
+    """What decides the result of training on labels: all but method and teacher, the network under
+    one name.
+    """
     kept = {key: value for key, value in recipe.items() if key not in _FREE | {"model", "student"}}
     return {**kept, "network": recipe.get("student", recipe.get("model"))}

@@ -1,4 +1,6 @@
-"""Writes a run's report: once when it finishes, and again whenever somebody asks, from its files alone."""
+"""Writes a run's report: once when it finishes, and again whenever somebody asks, from its files
+alone.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,26 @@ from kdcli.report.run import Run
 from kdcli.report.sections import sections
 from kdcli.report.summary import to_markdown
 
-HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = "report.html", "report.md", "MODEL_CARD.md", "plots"
+HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = (
+    "report.html",
+    "report.md",
+    "MODEL_CARD.md",
+    "plots",
+)
 
 
 def build(run: str | Path, *, html: bool = True) -> Path:
-    """Write report.md, MODEL_CARD.md and, with `html`, report.html and plots/; each file is replaced whole.
+    """Write report.md, MODEL_CARD.md and, with `html`, report.html and plots/; each file is
+    replaced whole.
 
-    The same run gives the same bytes. An unfinished run gets a report that says so, and no model card.
+    The same run gives the same bytes. An unfinished run gets a report that says so, and no model
+    card.
 
     Returns: the page to open.
 
     Raises:
-        NotFound: there is no run. CorruptFile: one of its files is damaged. NotWritable, DiskFull: the folder takes no files.
+        NotFound: there is no run. CorruptFile: one of its files is damaged. NotWritable, DiskFull:
+            the folder takes no files.
     """
     loaded = Run.load(run)
     loaded = replace(loaded, baseline=find_baseline(loaded))

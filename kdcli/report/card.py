@@ -1,6 +1,8 @@
-"""MODEL_CARD.md: what somebody needs who finds the weights without the project; front matter as the Hugging Face hub reads it.
+"""MODEL_CARD.md: what somebody needs who finds the weights without the project; front matter as the
+Hugging Face hub reads it.
 
-Nothing is invented: licence and intended use are left as blanks that one can see, for a person to fill in.
+Nothing is invented: licence and intended use are left as blanks that one can see, for a person to
+fill in.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ def to_card(run: Run, summary: RunResult) -> str:
     blocks = [
         _front_matter(summary),
         f"# {escape(summary.name)}",
-        escape(" ".join(sentence for sentence in dict.fromkeys((verdict(run), beside_teacher(run), on_missing(summary))) if sentence)),
+        escape(
+            " ".join(
+                sentence
+                for sentence in dict.fromkeys(
+                    (verdict(run), beside_teacher(run), on_missing(summary))
+                )
+                if sentence
+            )
+        ),
         *_body(run, summary),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -35,7 +45,11 @@ def to_card(run: Run, summary: RunResult) -> str:
 
 def _front_matter(summary: RunResult) -> str:
     """YAML, written as JSON values, which YAML contains; so no name can break it."""
-    tags = ["knowledge-distillation", summary.method] if summary.command == "distill" else ["teacher", summary.method]
+    tags = (
+        ["knowledge-distillation", summary.method]
+        if summary.command == "distill"
+        else ["teacher", summary.method]
+    )
     values: dict[str, Any] = {
         "library_name": "kdcli",
         "tags": [tag for tag in tags if tag != "none"],
@@ -51,9 +65,16 @@ def _result(summary: RunResult) -> dict[str, Any]:
     test = summary.test
     measured = {"accuracy": test.accuracy, "nll": test.nll, "ece": test.ece}
     basis = f"{test.split}, n = {test.n}, {test.selected} epoch, seed {summary.seed}"
-    metrics = [{"type": name, "value": value, "name": f"{name} ({basis})"} for name, value in measured.items() if math.isfinite(value)]
+    metrics = [
+        {"type": name, "value": value, "name": f"{name} ({basis})"}
+        for name, value in measured.items()
+        if math.isfinite(value)
+    ]
     if (missing := summary.excluded) and missing.accuracy is not None:
-        name = f"accuracy on {missing_names(missing)}, without a training image ({test.split}, n = {missing.n}, seed {summary.seed})"
+        name = (
+            f"accuracy on {missing_names(missing)}, without a training image ({test.split}, n = "
+            f"{missing.n}, seed {summary.seed})"
+        )
         metrics.append({"type": "accuracy", "value": missing.accuracy, "name": name})
     data = {"type": summary.data, "name": summary.data, "split": test.split}
     return {"task": {"type": "image-classification"}, "dataset": data, "metrics": metrics}
@@ -70,14 +91,21 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
             yield from (escape(paragraph) for paragraph in section.text)
             yield from (grid_markdown(grid) for grid in section.grids)
     if summary.gap:
-        gap = f"entropy {words.signed(summary.gap.entropy)} nats, free energy {words.signed(summary.gap.free_energy)}"
-        yield f"Gap to the teacher at τ = {words.temperature(summary.gap.temperature)}, raw logits: {gap} ({provenance(summary)})."
+        gap = (
+            f"entropy {words.signed(summary.gap.entropy)} nats, free energy "
+            f"{words.signed(summary.gap.free_energy)}"
+        )
+        yield (
+            f"Gap to the teacher at τ = {words.temperature(summary.gap.temperature)}, raw "
+            f"logits: {gap} ({provenance(summary)})."
+        )
     yield "## How it was made"
     yield "\n".join(f"- {key}: {cell(value)}" for key, value in _facts(run, summary))
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
     yield (
-        f"Measured on {words.plural(summary.test.n, 'image')} of {escape(summary.data)} with one seed ({summary.seed}); "
+        f"Measured on {words.plural(summary.test.n, 'image')} of {escape(summary.data)} with "
+        f"one seed ({summary.seed}); "
         "nothing is known about other data. Probabilities carry the calibration error given above."
     )
 
@@ -86,16 +114,41 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     yield "network", f"{summary.network}, {words.count(summary.parameters)} parameters"
     yield "method", summary.method
     for teacher in summary.teachers:
-        yield "teacher", f"{teacher.architecture}, {words.count(teacher.parameters)} parameters, sha256 {teacher.sha256[:16]}"
-    yield "data", f"{summary.data}, fingerprint {run.environment.get('data', {}).get('fingerprint', 'unknown')}"
+        yield (
+            "teacher",
+            (
+                f"{teacher.architecture}, {words.count(teacher.parameters)} parameters, sha256 "
+                f"{teacher.sha256[:16]}"
+            ),
+        )
+    yield (
+        "data",
+        (
+            f"{summary.data}, fingerprint "
+            f"{run.environment.get('data', {}).get('fingerprint', 'unknown')}"
+        ),
+    )
     if left := restrictions(run):
         yield "trained on", left
     yield (
         "training",
-        f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on {summary.device}, {words.duration(summary.wall_seconds)}",
+        (
+            f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on "
+            f"{summary.device}, {words.duration(summary.wall_seconds)}"
+        ),
     )
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"
     yield "weights", PurePath(summary.checkpoint).name
     git = run.environment.get("git") or {}
-    commit = f", commit {git['commit'][:12]}{' with uncommitted changes' if git.get('dirty') else ''}" if git.get("commit") else ""
-    yield "software", f"kdcli {run.environment.get('kdcli', '?')}, torch {run.environment.get('torch', '?')}{commit}"
+    commit = (
+        f", commit {git['commit'][:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
+        if git.get("commit")
+        else ""
+    )
+    yield (
+        "software",
+        (
+            f"kdcli {run.environment.get('kdcli', '?')}, torch "
+            f"{run.environment.get('torch', '?')}{commit}"
+        ),
+    )

@@ -1,4 +1,6 @@
-"""`kd compare`: what differed between runs, and what came of it. Rendering on a screen is the command line's business."""
+"""`kd compare`: what differed between runs, and what came of it. Rendering on a screen is the
+command line's business.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of each run; None in a run that does not have it. intervals: 95 %, for accuracy."""
+    """One number of each run; None in a run that does not have it. intervals: 95 %, for
+    accuracy.
+    """
 
     path: str
     values: tuple[float | None, ...]
@@ -54,7 +58,9 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs side by side. Tuples run parallel to `runs`. n: test images; notes: what to beware of when reading."""
+    """Runs side by side. Tuples run parallel to `runs`. n: test images; notes: what to beware of
+    when reading.
+    """
 
     runs: tuple[str, ...]
     n: tuple[int | None, ...]
@@ -75,7 +81,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs=tuple(run.name for run in runs),
         n=tuple(run.summary.test.n if run.summary else None for run in runs),
         differences=tuple(_differences([run.recipe for run in runs])),
-        metrics=tuple(metric for metric in (_metric(path, runs) for path in METRICS) if any(value is not None for value in metric.values)),
+        metrics=tuple(
+            metric
+            for metric in (_metric(path, runs) for path in METRICS)
+            if any(value is not None for value in metric.values)
+        ),
         notes=tuple(_notes(runs)),
     )
 
@@ -89,9 +99,15 @@ def _differences(recipes: Sequence[Mapping[str, Any]]) -> Iterator[Difference]:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; one teacher is `teacher.x`, several are `teacher.1.x`, `teacher.2.x`."""
+    """Dotted keys and values; one teacher is `teacher.x`, several are `teacher.1.x`,
+    `teacher.2.x`.
+    """
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        value = value[0] if len(value) == 1 else {str(number): item for number, item in enumerate(value, 1)}
+        value = (
+            value[0]
+            if len(value) == 1
+            else {str(number): item for number, item in enumerate(value, 1)}
+        )
     if not isinstance(value, Mapping):
         yield prefix, value
         return
@@ -102,7 +118,13 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _metric(path: str, runs: Sequence[Run]) -> Metric:
     values = tuple(metrics.value(run.summary, path) for run in runs)
     known = path == "test.accuracy"
-    return Metric(path, values, tuple(run.summary.test.accuracy_interval if known and run.summary else None for run in runs))
+    return Metric(
+        path,
+        values,
+        tuple(
+            run.summary.test.accuracy_interval if known and run.summary else None for run in runs
+        ),
+    )
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:
@@ -119,26 +141,51 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _basis(summary: RunResult) -> str:
-    return f"{summary.test.split} split of {summary.data}, n = {words.thousands(summary.test.n)}, {summary.test.selected} epoch"
+    return (
+        f"{summary.test.split} split of {summary.data}, n = {words.thousands(summary.test.n)}, "
+        f"{summary.test.selected} epoch"
+    )
 
 
-# ---- showing ---------------------------------------------------------------------------------------------------------
+# ---- showing -------------------------------------------------------------------------------------
 
 
 def grids(comparison: Comparison) -> tuple[Grid, ...]:
-    """The comparison as two tables of text: recipe, then numbers. The first is left out where recipes are the same."""
+    """The comparison as two tables of text: recipe, then numbers. The first is left out where
+    recipes are the same.
+    """
     recipe = tuple(
-        (item.key, *(words.MISSING if value is None else str(value) for value in item.values)) for item in comparison.differences
+        (item.key, *(words.MISSING if value is None else str(value) for value in item.values))
+        for item in comparison.differences
     )
     tables = [Grid(("recipe", *comparison.runs), recipe)] if recipe else []
-    return (*tables, Grid(("result", *comparison.runs), tuple(_result_rows(comparison)), " ".join(comparison.notes)))
+    return (
+        *tables,
+        Grid(
+            ("result", *comparison.runs),
+            tuple(_result_rows(comparison)),
+            " ".join(comparison.notes),
+        ),
+    )
 
 
 def _result_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     for metric in comparison.metrics:
-        yield metrics.label(metric.path), *(_shown(metric.path, value, n) for value, n in zip(metric.values, comparison.n, strict=True))
+        yield (
+            metrics.label(metric.path),
+            *(
+                _shown(metric.path, value, n)
+                for value, n in zip(metric.values, comparison.n, strict=True)
+            ),
+        )
         if any(metric.intervals):
-            yield "95 % interval, %", *(_interval(interval, n) for interval, n in zip(metric.intervals, comparison.n, strict=True))
+            yield (
+                "95 % interval, %",
+                *(
+                    _interval(interval, n)
+                    for interval, n in zip(metric.intervals, comparison.n, strict=True)
+                ),
+            )
     yield "n", *(words.MISSING if n is None else words.thousands(n) for n in comparison.n)
 
 
@@ -164,7 +211,9 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def overlay(runs: Sequence[Run]) -> Plot:
-    """Accuracy per epoch of all runs on one axis: validation where all have it, training otherwise."""
+    """Accuracy per epoch of all runs on one axis: validation where all have it, training
+    otherwise.
+    """
     held_out = all(run.epochs and all(epoch.val for epoch in run.epochs) for run in runs)
     what = "validation" if held_out else "training"
     colours = [colour for pair in zip(STUDENTS, TEACHERS, strict=True) for colour in pair]
@@ -172,12 +221,26 @@ def overlay(runs: Sequence[Run]) -> Plot:
         figure = canvas(5.6, 3.4)
         axes = figure.subplots()
         for number, run in enumerate(runs):
-            values = [epoch.val.accuracy if held_out and epoch.val else epoch.train_accuracy for epoch in run.epochs]
+            values = [
+                epoch.val.accuracy if held_out and epoch.val else epoch.train_accuracy
+                for epoch in run.epochs
+            ]
             colour, dash = colours[number % len(colours)], DASHES[number % len(DASHES)]
-            axes.plot(np.arange(1, len(values) + 1), 100 * np.array(values), linestyle=dash, color=colour, label=run.name)
+            axes.plot(
+                np.arange(1, len(values) + 1),
+                100 * np.array(values),
+                linestyle=dash,
+                color=colour,
+                label=run.name,
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{what} accuracy, %")
         legend(axes, columns=1)
         return Plot(
-            "compare", "curves", f"{what.capitalize()} accuracy per epoch", "One line a run.", "Means over an epoch.", to_svg(figure)
+            "compare",
+            "curves",
+            f"{what.capitalize()} accuracy per epoch",
+            "One line a run.",
+            "Means over an epoch.",
+            to_svg(figure),
         )

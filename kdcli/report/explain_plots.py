@@ -1,4 +1,6 @@
-"""The figures of `kd analyze-gap`: what a teacher has to teach, what its students made of it, and how that goes with size."""
+"""The figures of `kd analyze-gap`: what a teacher has to teach, what its students made of it, and
+how that goes with size.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _WORDLESS = re.compile(r"[^\w.-]+")
 
 
 def draw(report: GapReport) -> Iterator[Picture]:
-    """Every figure that the report has numbers for. With several teachers, what is said of one has its label in its name."""
+    """Every figure that the report has numbers for. With several teachers, what is said of one has
+    its label in its name.
+    """
     palette = Palette.of(report)
     if judged := teacher_plots.hypothesis_map(report, palette):
         yield judged
@@ -40,7 +44,9 @@ def draw(report: GapReport) -> Iterator[Picture]:
 
 
 def _belonging(plot: Picture, label: str, number: int) -> Picture:
-    """A figure of one teacher among several: its label in name and title, its place in the section."""
+    """A figure of one teacher among several: its label in name and title, its place in the
+    section.
+    """
     return replace(
         plot,
         name=f"{plot.name}-{_WORDLESS.sub('-', label)}",
@@ -64,11 +70,13 @@ def _of_one(report: GapReport, palette: Palette) -> Iterator[Picture]:
     yield from heatmaps.cka(report)
 
 
-# ---- pairs -----------------------------------------------------------------------------------------------------------
+# ---- pairs ---------------------------------------------------------------------------------------
 
 
 def rescaling(report: GapReport, palette: Palette) -> Picture:
-    """How distillation rescales the gradient against the teacher's confidence, binned (paper 002, Prop. 2)."""
+    """How distillation rescales the gradient against the teacher's confidence, binned (paper 002,
+    Prop. 2).
+    """
     shown = [pair for pair in report.explanations if pair.rescaling and pair.rescaling[0].curve]
     with house_style("rescaling"):
         figure = canvas(5.0, 3.2)
@@ -80,56 +88,107 @@ def rescaling(report: GapReport, palette: Palette) -> Picture:
             axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
             rho = "" if found.spearman is None else f", ρ = {words.signed(found.spearman.value, 2)}"
             medians = [each.median for each in found.curve]
-            axes.plot(x, medians, "-", marker=look.marker, color=look.colour, markersize=3.5, label=f"{look.called}{rho}")
+            axes.plot(
+                x,
+                medians,
+                "-",
+                marker=look.marker,
+                color=look.colour,
+                markersize=3.5,
+                label=f"{look.called}{rho}",
+            )
         axes.axhline(0, color=INK, linewidth=0.6)
-        if max(abs(end) for pair in shown for each in pair.rescaling[0].curve for end in (each.low, each.high)) > WIDE:
+        if (
+            max(
+                abs(end)
+                for pair in shown
+                for each in pair.rescaling[0].curve
+                for end in (each.low, each.high)
+            )
+            > WIDE
+        ):
             _wide_axis(axes)
         tau = {words.temperature(pair.rescaling[0].temperature) for pair in shown}
-        axes.set_xlabel(f"teacher's confidence in the label{f', τ = {tau.pop()}' if len(tau) == 1 else ''}")
+        axes.set_xlabel(
+            f"teacher's confidence in the label{f', τ = {tau.pop()}' if len(tau) == 1 else ''}"
+        )
         axes.set_ylabel("factor on the gradient")
-        legend(axes, columns=1 if any(len(pair.student) > 12 for pair in shown) and len(shown) > 1 else 2)
-        caption = "A rising line means that distillation trains harder on images of which the teacher is surer."
-        return picture(figure, "rescaling", "pair", _rescaling_title(report), caption, _rescaling_basis(report))
+        legend(
+            axes,
+            columns=1 if any(len(pair.student) > 12 for pair in shown) and len(shown) > 1 else 2,
+        )
+        caption = (
+            "A rising line means that distillation trains harder on images of which the teacher "
+            "is surer."
+        )
+        return picture(
+            figure, "rescaling", "pair", _rescaling_title(report), caption, _rescaling_basis(report)
+        )
 
 
 def _wide_axis(axes: Axes) -> None:
-    """Logarithmic both ways: a student that is nearly sure of a label has hardly a gradient to multiply."""
+    """Logarithmic both ways: a student that is nearly sure of a label has hardly a gradient to
+    multiply.
+    """
     axes.set_yscale("symlog", linthresh=1)
     axes.yaxis.get_major_locator().set_params(numticks=6)  # type: ignore[call-arg]  # the logarithmic one's
-    axes.yaxis.set_major_formatter(lambda x, _: (words.MINUS if x < 0 else "") + words.count(round(abs(x))))
+    axes.yaxis.set_major_formatter(
+        lambda x, _: (words.MINUS if x < 0 else "") + words.count(round(abs(x)))
+    )
 
 
 def _rescaling_title(report: GapReport) -> str:
-    found = report.explanations[0].rescaling[0].spearman if len(report.explanations) == 1 and report.explanations[0].rescaling else None
+    found = (
+        report.explanations[0].rescaling[0].spearman
+        if len(report.explanations) == 1 and report.explanations[0].rescaling
+        else None
+    )
     if found is None:
         return "How distillation rescales the gradient by the teacher's confidence"
     if found.low <= 0 <= found.high:
-        return f"The gradient does not follow the teacher's confidence: ρ = {words.signed(found.value, 2)}, within noise"
-    return f"Distillation trains {'harder' if found.value > 0 else 'less'} where the teacher is surer: ρ = {words.signed(found.value, 2)}"
+        return (
+            "The gradient does not follow the teacher's confidence: ρ = "
+            f"{words.signed(found.value, 2)}, within noise"
+        )
+    return (
+        f"Distillation trains {'harder' if found.value > 0 else 'less'} where the teacher is "
+        f"surer: ρ = {words.signed(found.value, 2)}"
+    )
 
 
 def _rescaling_basis(report: GapReport) -> str:
     shown = [pair.rescaling[0] for pair in report.explanations if pair.rescaling]
     rho = shown[0].spearman if len(shown) == 1 else None
-    reach = f", bootstrap 95 % interval {words.signed(rho.low, 2)} to {words.signed(rho.high, 2)}" if rho else ""
+    reach = (
+        f", bootstrap 95 % interval {words.signed(rho.low, 2)} to {words.signed(rho.high, 2)}"
+        if rho
+        else ""
+    )
     return (
-        f"n = {words.thousands(shown[0].n)} {report.split} images; median and quartiles of equally filled bins; ρ: rank correlation{reach}."
+        f"n = {words.thousands(shown[0].n)} {report.split} images; median and quartiles of "
+        f"equally filled bins; ρ: rank correlation{reach}."
     )
 
 
-# ---- several at once -------------------------------------------------------------------------------------------------
+# ---- several at once -----------------------------------------------------------------------------
 
 
 def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) -> Picture:
-    """Students' accuracy, and the entropy gap, as one side grows (paper 000, Table 7 and Fig. 1; paper 001, Fig. 9)."""
+    """Students' accuracy, and the entropy gap, as one side grows (paper 000, Table 7 and Fig. 1;
+    paper 001, Fig. 9).
+    """
     size = np.array([row.capacity for row in curve.rows])
     with house_style("degradation"):
         figure = canvas(5.0, 4.4)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         _accuracies(top, curve, size, palette)
-        gaps = np.array([[row.entropy.value, row.entropy.low, row.entropy.high] for row in curve.rows])
+        gaps = np.array(
+            [[row.entropy.value, row.entropy.low, row.entropy.high] for row in curve.rows]
+        )
         spread = np.maximum(np.abs(gaps[:, 1:] - gaps[:, :1]).T, 0)
-        bottom.errorbar(size, gaps[:, 0], yerr=spread, fmt="-", color=MUTED, linewidth=1.2, elinewidth=1)
+        bottom.errorbar(
+            size, gaps[:, 0], yerr=spread, fmt="-", color=MUTED, linewidth=1.2, elinewidth=1
+        )
         for row, place, value in zip(curve.rows, size, gaps[:, 0], strict=True):
             look = palette.student(_sides(curve, row)[1])
             bottom.plot(place, value, look.marker, color=look.colour, markersize=6)
@@ -138,11 +197,20 @@ def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) ->
         bottom.set_xlabel(f"{curve.measure} of the {curve.varies}")
         _sizes(bottom, size)
         caption = (
-            "A full line that falls to the right means a teacher too large for its student; dashed are the teachers themselves."
+            (
+                "A full line that falls to the right means a teacher too large for its student; "
+                "dashed are the teachers themselves."
+            )
             if curve.varies == "teacher"
-            else "The nearer a student's point to the dashed line, the more it keeps of its teacher's accuracy."
+            else (
+                "The nearer a student's point to the dashed line, the more it keeps of its "
+                "teacher's accuracy."
+            )
         )
-        basis = f"{gap_plots.images(report)}; bars are 95 % intervals over images: Wilson's of accuracies, bootstrap of gaps."
+        basis = (
+            f"{gap_plots.images(report)}; bars are 95 % intervals over images: Wilson's of "
+            "accuracies, bootstrap of gaps."
+        )
         said = said_of_curve(report)
         return picture(figure, "degradation", "curve", said[0].upper() + said[1:], caption, basis)
 
@@ -155,15 +223,35 @@ def _sides(curve: DegradationCurve, row: DegradationRow) -> tuple[str, str]:
 def _accuracies(axes: Axes, curve: DegradationCurve, size: np.ndarray, palette: Palette) -> None:
     """Each network at its size, students with their intervals on a line, teachers without."""
     accuracy = 100 * np.array([row.accuracy for row in curve.rows])
-    reach = 100 * np.array([[row.accuracy - row.accuracy_interval.low, row.accuracy_interval.high - row.accuracy] for row in curve.rows])
-    axes.errorbar(size, accuracy, yerr=np.maximum(reach.T, 0), fmt="-", color=MUTED, linewidth=1.2, elinewidth=1)
-    axes.plot(size, [100 * row.teacher_accuracy for row in curve.rows], "--", color=MUTED, linewidth=1.2)
+    reach = 100 * np.array(
+        [
+            [row.accuracy - row.accuracy_interval.low, row.accuracy_interval.high - row.accuracy]
+            for row in curve.rows
+        ]
+    )
+    axes.errorbar(
+        size,
+        accuracy,
+        yerr=np.maximum(reach.T, 0),
+        fmt="-",
+        color=MUTED,
+        linewidth=1.2,
+        elinewidth=1,
+    )
+    axes.plot(
+        size, [100 * row.teacher_accuracy for row in curve.rows], "--", color=MUTED, linewidth=1.2
+    )
     drawn: set[Look] = set()
     for place, row in zip(size, curve.rows, strict=True):
         teacher, student = _sides(curve, row)
-        for look, value, width in ((palette.teacher(teacher), row.teacher_accuracy, 5), (palette.student(student), row.accuracy, 6)):
+        for look, value, width in (
+            (palette.teacher(teacher), row.teacher_accuracy, 5),
+            (palette.student(student), row.accuracy, 6),
+        ):
             name = None if look in drawn else look.called
-            axes.plot(place, 100 * value, look.marker, color=look.colour, markersize=width, label=name)
+            axes.plot(
+                place, 100 * value, look.marker, color=look.colour, markersize=width, label=name
+            )
             drawn.add(look)
     axes.set_ylabel("accuracy, %")
     legend(axes, columns=2 if any(len(look.called) > 12 for look in drawn) else 4)

@@ -1,4 +1,6 @@
-"""What explains a gap as rows of text: the same numbers, said alike, for the screen and for the page."""
+"""What explains a gap as rows of text: the same numbers, said alike, for the screen and for the
+page.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.comparisons import PairExplanation, StageCka
-    from kdcli.explanations import ClassMatrix, ClassRelations, Hypothesis, Likeness, SimilarityAt, TeacherExplanation, TemperatureScaling
+    from kdcli.explanations import (
+        ClassMatrix,
+        ClassRelations,
+        Hypothesis,
+        Likeness,
+        SimilarityAt,
+        TeacherExplanation,
+        TemperatureScaling,
+    )
     from kdcli.intervals import Estimate, Interval
     from kdcli.results import GapReport
 
@@ -18,7 +28,11 @@ Row = tuple[str, ...]
 
 def span(value: float | None, interval: Estimate | Interval | None, digits: int = 3) -> str:
     """A number and its interval: 0.867 [0.861, 0.874]."""
-    around = "" if interval is None else f" [{words.number(interval.low, digits)}, {words.number(interval.high, digits)}]"
+    around = (
+        ""
+        if interval is None
+        else f" [{words.number(interval.low, digits)}, {words.number(interval.high, digits)}]"
+    )
     return words.number(value, digits) + around
 
 
@@ -32,7 +46,7 @@ def small(value: float) -> str:
     return f"{value:.2e}".replace("-", words.MINUS)
 
 
-# ---- the teacher alone -----------------------------------------------------------------------------------------------
+# ---- the teacher alone ---------------------------------------------------------------------------
 
 
 def label_rows(at: Sequence[SimilarityAt]) -> list[Row]:
@@ -43,43 +57,77 @@ def label_rows(at: Sequence[SimilarityAt]) -> list[Row]:
         reach = f"{words.number(interval.low)}–{words.number(interval.high)}" if interval else ""
         variances = small(each.row_variance.value), small(each.column_variance)
         shares = words.number(each.column_cv), reach, words.number(each.similarity_entropy.value)
-        rows.append((words.temperature(each.temperature), words.number(each.confidence.value), *variances, *shares))
+        rows.append(
+            (
+                words.temperature(each.temperature),
+                words.number(each.confidence.value),
+                *variances,
+                *shares,
+            )
+        )
     return rows
 
 
 def verdict_rows(found: Hypothesis) -> list[Row]:
-    """What the verdict rests on: quantity, value, how it stands to its limit, what the limit means."""
+    """What the verdict rests on: quantity, value, how it stands to its limit, what the limit
+    means.
+    """
     limits, e, c = found.thresholds, found.relative_entropy, found.column_cv
     soft = "≥" if e.value >= limits.entropy else "<"
-    varied = f"≥ {limits.varied:g}" if c >= limits.varied else f"< {limits.varied:g}" if c >= limits.constant else f"< {limits.constant:g}"
+    varied = (
+        f"≥ {limits.varied:g}"
+        if c >= limits.varied
+        else f"< {limits.varied:g}"
+        if c >= limits.constant
+        else f"< {limits.constant:g}"
+    )
     meant = f"constant below {limits.constant:g}, varied from {limits.varied:g} on"
     return [
-        ("S / log K", estimate(e), f"{soft} {words.number(limits.entropy, 2)}", f"soft from here on ({limits.entropy_from})"),
+        (
+            "S / log K",
+            estimate(e),
+            f"{soft} {words.number(limits.entropy, 2)}",
+            f"soft from here on ({limits.entropy_from})",
+        ),
         ("CV_col", span(c, found.column_cv_interval), varied, meant),
     ]
 
 
 def settled(found: Hypothesis) -> str:
     """Whether the intervals decide the verdict."""
-    return {True: "intervals settle it", False: "intervals do not settle it", None: "no interval"}[found.settled]
+    return {True: "intervals settle it", False: "intervals do not settle it", None: "no interval"}[
+        found.settled
+    ]
 
 
 def class_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
-    """The verdict by class, the most varied first, under a heading; empty where none was reached."""
+    """The verdict by class, the most varied first, under a heading; empty where none was
+    reached.
+    """
     if found.hypothesis is None:
         return []
     at = next(each for each in found.similarity if each.temperature == found.hypothesis.temperature)
-    pairs = sorted(zip(at.by_class, found.hypothesis.by_class, strict=True), key=lambda pair: -pair[0].column_cv)
+    pairs = sorted(
+        zip(at.by_class, found.hypothesis.by_class, strict=True),
+        key=lambda pair: -pair[0].column_cv,
+    )
     rows: list[Row] = [("class", "images", "q_y", "S / log K", "CV_col", "", "most like")]
     for labels, verdict in pairs:
         alike = ", ".join(f"{report.class_names[k]} {words.number(q)}" for k, q in labels.alike[:2])
-        numbers = (words.number(value) for value in (labels.confidence, verdict.relative_entropy, labels.column_cv))
-        rows.append((report.class_names[labels.number], str(labels.n), *numbers, verdict.effect, alike))
+        numbers = (
+            words.number(value)
+            for value in (labels.confidence, verdict.relative_entropy, labels.column_cv)
+        )
+        rows.append(
+            (report.class_names[labels.number], str(labels.n), *numbers, verdict.effect, alike)
+        )
     return rows
 
 
 def relation_rows(found: ClassRelations) -> list[Row]:
-    """How it relates classes, a row a matrix, under a heading; empty where there is nothing to say in numbers."""
+    """How it relates classes, a row a matrix, under a heading; empty where there is nothing to say
+    in numbers.
+    """
     grouped = any(matrix.contrast for matrix in found.matrices)
     if not grouped and not found.likeness:
         return []
@@ -87,7 +135,9 @@ def relation_rows(found: ClassRelations) -> list[Row]:
     like = {each.first: each for each in found.likeness}
     rows: list[Row] = [(*head, "like weights, r")]
     for place, matrix in enumerate(found.matrices):
-        rows.append((_name(matrix), *(_contrast(matrix) if grouped else ()), _likeness(like.get(place))))
+        rows.append(
+            (_name(matrix), *(_contrast(matrix) if grouped else ()), _likeness(like.get(place)))
+        )
     return rows
 
 
@@ -102,7 +152,11 @@ def _contrast(matrix: ClassMatrix) -> Row:
     found = matrix.contrast
     if found is None:
         return ("", "", "")
-    return (words.signed(found.within), words.signed(found.across), span(found.difference, found.interval))
+    return (
+        words.signed(found.within),
+        words.signed(found.across),
+        span(found.difference, found.interval),
+    )
 
 
 def _likeness(found: Likeness | None) -> str:
@@ -114,12 +168,24 @@ def geometry_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
     rows: list[Row] = []
     if found.projection:
         a, b, c = (report.class_names[k] for k in found.projection.classes)
-        rows.append(("spread", estimate(found.projection.spread), f"within over between, classes {a}, {b}, {c}: most alike"))
+        rows.append(
+            (
+                "spread",
+                estimate(found.projection.spread),
+                f"within over between, classes {a}, {b}, {c}: most alike",
+            )
+        )
     if found.silhouette:
         n = words.plural(found.silhouette.n, "image")
         rows.append(("silhouette", estimate(found.silhouette.value), f"from −1 to 1, {n}"))
     if found.calibration:
-        rows.append(("calibration", f"ECE {calibrated(found.calibration)}", f"at its best temperature, {fitted(found.calibration)}"))
+        rows.append(
+            (
+                "calibration",
+                f"ECE {calibrated(found.calibration)}",
+                f"at its best temperature, {fitted(found.calibration)}",
+            )
+        )
     return rows
 
 
@@ -132,10 +198,12 @@ def fitted(found: TemperatureScaling) -> str:
     """The temperature that calibrates best, where there is one."""
     if found.edge == "cold":
         return "none: all right"
-    return "none: no better than chance" if found.edge == "hot" else words.number(found.temperature, 2)
+    return (
+        "none: no better than chance" if found.edge == "hot" else words.number(found.temperature, 2)
+    )
 
 
-# ---- pairs -----------------------------------------------------------------------------------------------------------
+# ---- pairs ---------------------------------------------------------------------------------------
 
 
 def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
@@ -143,16 +211,41 @@ def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
     tau = {words.temperature(each.temperature) for pair in found for each in pair.rescaling}
     at = f", τ = {tau.pop()}" if len(tau) == 1 else ""
     quantities: list[tuple[str, Callable[[PairExplanation], str]]] = [
-        (f"rank correlation of w with q_y{at}", lambda pair: estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else words.MISSING),
-        ("Pearson's", lambda pair: estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else words.MISSING),
+        (
+            f"rank correlation of w with q_y{at}",
+            lambda pair: (
+                estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else words.MISSING
+            ),
+        ),
+        (
+            "Pearson's",
+            lambda pair: (
+                estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else words.MISSING
+            ),
+        ),
         (
             "rank correlation of −‖h−w_k‖² with q_k",
-            lambda pair: estimate(pair.distance_ranks.correlation, 2) if pair.distance_ranks else words.MISSING,
+            lambda pair: (
+                estimate(pair.distance_ranks.correlation, 2)
+                if pair.distance_ranks
+                else words.MISSING
+            ),
         ),
         ("|M(v)−M(z)|, mean; largest", lambda pair: _difference(report, pair)),
-        ("best temperature", lambda pair: fitted(pair.calibration) if pair.calibration else words.MISSING),
-        ("ECE there", lambda pair: calibrated(pair.calibration) if pair.calibration else words.MISSING),
-        ("teacher's parameters", lambda pair: words.times(pair.capacity.parameter_ratio) if pair.capacity else words.MISSING),
+        (
+            "best temperature",
+            lambda pair: fitted(pair.calibration) if pair.calibration else words.MISSING,
+        ),
+        (
+            "ECE there",
+            lambda pair: calibrated(pair.calibration) if pair.calibration else words.MISSING,
+        ),
+        (
+            "teacher's parameters",
+            lambda pair: (
+                words.times(pair.capacity.parameter_ratio) if pair.capacity else words.MISSING
+            ),
+        ),
         ("multiply-accumulates", _operations),
         ("latency of one image", _latency),
         ("CKA by stage", lambda pair: diagonal(pair.cka) if pair.cka else ""),
@@ -185,25 +278,49 @@ def _latency(pair: PairExplanation) -> str:
 
 def diagonal(found: StageCka) -> str:
     """The CKA of the taps that both networks have."""
-    both = [(tap, found.student_taps.index(tap), found.teacher_taps.index(tap)) for tap in found.student_taps if tap in found.teacher_taps]
+    both = [
+        (tap, found.student_taps.index(tap), found.teacher_taps.index(tap))
+        for tap in found.student_taps
+        if tap in found.teacher_taps
+    ]
     return ", ".join(words.number(found.values[row][column], 2) for _, row, column in both)
 
 
-# ---- several teachers or students ------------------------------------------------------------------------------------
+# ---- several teachers or students ----------------------------------------------------------------
 
 
 def curve_rows(report: GapReport) -> list[Row]:
-    """All pairs by capacity, under a heading: both networks, size, accuracies, gaps; empty where there is no curve."""
+    """All pairs by capacity, under a heading: both networks, size, accuracies, gaps; empty where
+    there is no curve.
+    """
     curve = report.curve
     if curve is None:
         return []
     side, other = (curve.varies, "student" if curve.varies == "teacher" else "teacher")
-    rows: list[Row] = [(side, other, "params", "teacher", "student", "95 % interval", "G_S", "G_F", "KL")]
+    rows: list[Row] = [
+        (side, other, "params", "teacher", "student", "95 % interval", "G_S", "G_F", "KL")
+    ]
     for row in curve.rows:
         size = words.count(row.teacher_parameters if side == "teacher" else row.student_parameters)
-        accuracies = (words.percent(row.teacher_accuracy, report.n), words.percent(row.accuracy, report.n))
-        gaps = (words.signed(row.entropy.value), words.signed(row.free_energy.value, 2), words.number(row.kl))
-        rows.append((row.label, row.other, size, *accuracies, words.percent_range(row.accuracy_interval, report.n), *gaps))
+        accuracies = (
+            words.percent(row.teacher_accuracy, report.n),
+            words.percent(row.accuracy, report.n),
+        )
+        gaps = (
+            words.signed(row.entropy.value),
+            words.signed(row.free_energy.value, 2),
+            words.number(row.kl),
+        )
+        rows.append(
+            (
+                row.label,
+                row.other,
+                size,
+                *accuracies,
+                words.percent_range(row.accuracy_interval, report.n),
+                *gaps,
+            )
+        )
     return rows
 
 
@@ -219,7 +336,11 @@ def said_of_curve(report: GapReport) -> str:
         return f"all have one accuracy: the gaps grow and shrink with the {curve.varies}"
     if curve.best == len(curve.rows) - 1:
         level = words.percent(best.accuracy, report.n)
-        clear = all(row.accuracy_interval.high < best.accuracy_interval.low for row in curve.rows if row is not best)
+        clear = all(
+            row.accuracy_interval.high < best.accuracy_interval.low
+            for row in curve.rows
+            if row is not best
+        )
         return f"the largest {curve.varies} gives the best student, {level} ({_NOISE[clear]})"
     kind = _NOISE[curve.degrades]
     return (
@@ -231,11 +352,25 @@ def said_of_curve(report: GapReport) -> str:
 
 def teacher_rows(report: GapReport) -> list[Row]:
     """Several teachers, what each has to teach, smallest first, under a heading."""
-    rows: list[Row] = [("teacher", "params", "accuracy", "ECE", "S / log K", "CV_col", "distilling it is")]
+    rows: list[Row] = [
+        ("teacher", "params", "accuracy", "ECE", "S / log K", "CV_col", "distilling it is")
+    ]
     for one in sorted(report.reports, key=lambda each: each.teacher.parameters):
         found = one.explanation.hypothesis if one.explanation else None
-        said = (words.number(found.relative_entropy.value), words.number(found.column_cv), found.effect) if found else ("", "", "")
+        said = (
+            (
+                words.number(found.relative_entropy.value),
+                words.number(found.column_cv),
+                found.effect,
+            )
+            if found
+            else ("", "", "")
+        )
         measures = one.teacher.measures
-        known = (words.count(one.teacher.parameters), words.percent(measures.accuracy, report.n), words.number(measures.ece))
+        known = (
+            words.count(one.teacher.parameters),
+            words.percent(measures.accuracy, report.n),
+            words.number(measures.ece),
+        )
         rows.append((one.teacher.label, *known, *said))
     return rows

@@ -1,4 +1,6 @@
-"""What explains a gap, in sentences of plain words: first the finding, then the numbers and limits that it rests on."""
+"""What explains a gap, in sentences of plain words: first the finding, then the numbers and limits
+that it rests on.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,19 @@ def headline(report: GapReport) -> str:
         return f"{said[0].upper()}{said[1:]}."
     if report.others:
         judged = [
-            (one.teacher.label, one.explanation.hypothesis.effect)
+            f"{one.teacher.label} amounts to {amount(one.explanation.hypothesis.effect)}"
             for one in report.reports
             if one.explanation and one.explanation.hypothesis
         ]
-        return (
-            f"Distilling {words.listed([f'{label} amounts to {amount(effect)}' for label, effect in judged], most=4)}."
-            if judged
-            else "Several teachers."
-        )
+        return f"Distilling {words.listed(judged, most=4)}." if judged else "Several teachers."
     if report.students:
         return _pairs(report)
     found = report.explanation.hypothesis if report.explanation else None
-    return f"Distilling {report.teacher.label} amounts to {amount(found.effect)}: {answers(found)}." if found else _teacher(report)
+    return (
+        f"Distilling {report.teacher.label} amounts to {amount(found.effect)}: {answers(found)}."
+        if found
+        else _teacher(report)
+    )
 
 
 def lead(report: GapReport) -> Iterator[str]:
@@ -41,33 +43,49 @@ def lead(report: GapReport) -> Iterator[str]:
 
 
 def rests_on(report: GapReport) -> str:
-    """The numbers and limits behind the verdict on the one teacher; nothing where there are several, or no verdict."""
+    """The numbers and limits behind the verdict on the one teacher; nothing where there are
+    several, or no verdict.
+    """
     found = report.explanation.hypothesis if report.explanation else None
     return limits_of(found, report.n) if found and not report.others else ""
 
 
 def _teacher(report: GapReport) -> str:
     teacher = report.teacher
-    return f"{teacher.label} is right on {words.percent(teacher.measures.accuracy, report.n)} of {words.plural(report.n, f'{report.split} image')}."
+    return (
+        f"{teacher.label} is right on {words.percent(teacher.measures.accuracy, report.n)} of "
+        f"{words.plural(report.n, f'{report.split} image')}."
+    )
 
 
 def _pairs(report: GapReport) -> str:
     pair = first_raw_pair(report)
     if pair is None or len({student.label for student in report.students}) > 1:
         return _best_of(report)
-    student = next(each for each in report.students if each.label == pair.student and each.form == "raw")
+    student = next(
+        each for each in report.students if each.label == pair.student and each.form == "raw"
+    )
     size = relative_size(report.teacher.parameters / student.parameters)
-    return f"{pair.student} is {size} and {relative_accuracy(student.measures, report.teacher.measures)} its teacher{certainty(report)}."
+    return (
+        f"{pair.student} is {size} and "
+        f"{relative_accuracy(student.measures, report.teacher.measures)} its "
+        f"teacher{certainty(report)}."
+    )
 
 
 def _best_of(report: GapReport) -> str:
-    """Several students of one size and one teacher: the most accurate, and whether it is so beyond chance."""
+    """Several students of one size and one teacher: the most accurate, and whether it is so beyond
+    chance.
+    """
     students = [student for student in report.students if student.form == "raw"]
     best, second = sorted(students, key=lambda student: -student.measures.accuracy)[:2]
     clear = second.measures.accuracy_interval.high < best.measures.accuracy_interval.low
     how = "beyond chance" if clear else f"within noise of {second.label}: the intervals overlap"
     level = words.percent(best.measures.accuracy, report.n)
-    return f"Of {len(students)} students of {report.teacher.label}, {best.label} is the most accurate: {level}, {how}."
+    return (
+        f"Of {len(students)} students of {report.teacher.label}, {best.label} is the most "
+        f"accurate: {level}, {how}."
+    )
 
 
 def relative_size(ratio: float) -> str:
@@ -81,7 +99,11 @@ def relative_accuracy(one: Measures, other: Measures) -> str:
     """An accuracy beside another: 1.7 points below."""
     difference = 100 * (one.accuracy - other.accuracy)
     shown = f"{abs(difference):.{words.percent_digits(one.n)}f}"
-    return "as accurate as" if float(shown) == 0 else f"{shown} points {'below' if difference < 0 else 'above'}"
+    return (
+        "as accurate as"
+        if float(shown) == 0
+        else f"{shown} points {'below' if difference < 0 else 'above'}"
+    )
 
 
 def certainty(report: GapReport) -> str:
@@ -103,7 +125,7 @@ def certainty_of(gap: float, *, may_be_zero: bool) -> str:
     return f"{said}: it is {'less' if gap > 0 else 'more'} sure than its teacher"
 
 
-# ---- the distillation hypothesis -------------------------------------------------------------------------------------
+# ---- the distillation hypothesis -----------------------------------------------------------------
 
 
 def amount(effect: Effect) -> str:
@@ -125,15 +147,22 @@ def answers(found: Hypothesis) -> str:
 
 def what_there_is_to_learn(found: Hypothesis, whose: str = "teacher") -> str:
     """The verdict in a sentence. whose: what the page calls the network."""
-    return f"What the {whose} has to teach: {answers(found)}, so that distilling it amounts to {amount(found.effect)}."
+    return (
+        f"What the {whose} has to teach: {answers(found)}, so that distilling it amounts to "
+        f"{amount(found.effect)}."
+    )
 
 
 def limits_of(found: Hypothesis, n: int) -> str:
     """The numbers and limits that the verdict rests on, and what to think of it."""
     limits = found.thresholds
     return (
-        f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft from {words.number(limits.entropy, 2)} on "
-        f"({limits.entropy_from}), and on CV_col = {span(found.column_cv, found.column_cv_interval)}, which is how much similarity labels vary "
-        f"in a class, varied from {limits.varied:g} on and constant below {limits.constant:g}; n = {words.thousands(n)}, {settled(found)}. "
+        f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft "
+        f"from {words.number(limits.entropy, 2)} on "
+        f"({limits.entropy_from}), and on CV_col = "
+        f"{span(found.column_cv, found.column_cv_interval)}, which is how much similarity "
+        "labels vary "
+        f"in a class, varied from {limits.varied:g} on and constant below "
+        f"{limits.constant:g}; n = {words.thousands(n)}, {settled(found)}. "
         "The limits are kd's own: look at the numbers and the classes before the word."
     )

@@ -1,4 +1,6 @@
-"""The page of `kd analyze-gap --html`: the same parts as a run's report, for any teachers and students."""
+"""The page of `kd analyze-gap --html`: the same parts as a run's report, for any teachers and
+students.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def to_page(report: GapReport) -> str:
     return page(
         name=_name(report),
         headline=headline(report),
-        subtitle=f"kd analyze-gap · {report.split} split of {report.data}, n = {words.plural(report.n, 'image')}",
+        subtitle=(
+            f"kd analyze-gap · {report.split} split of {report.data}, n = "
+            f"{words.plural(report.n, 'image')}"
+        ),
         tiles=list(_tiles(report)),
         lead=list(lead(report)),
         rests_on=rests_on(report),
@@ -38,26 +43,42 @@ def to_page(report: GapReport) -> str:
 
 def _name(report: GapReport) -> str:
     teachers = words.listed([one.teacher.label for one in report.reports])
-    students = list(dict.fromkeys(student.label for one in report.reports for student in one.students))
+    students = list(
+        dict.fromkeys(student.label for one in report.reports for student in one.students)
+    )
     return f"{teachers} → {words.listed(students)}" if students else teachers
 
 
 def _tiles(report: GapReport) -> Iterator[Tile]:
     palette = Palette.of(report)
-    students = {student.label: student for one in report.reports for student in one.students if student.form == "raw"}
+    students = {
+        student.label: student
+        for one in report.reports
+        for student in one.students
+        if student.form == "raw"
+    }
     for student in list(students.values())[:MOST_TILES]:
         yield accuracy_tile(student.measures, student.label, palette.student(student.label).colour)
     for one in report.reports[:MOST_TILES]:
-        yield accuracy_tile(one.teacher.measures, one.teacher.label, palette.teacher(one.teacher.label).colour)
+        yield accuracy_tile(
+            one.teacher.measures, one.teacher.label, palette.teacher(one.teacher.label).colour
+        )
     pair = first_raw_pair(report)
     if pair and len(students) == 1 and not report.others:
         at = usual_temperature(pair)
-        note = f"{words.signed(at.entropy.low)} to {words.signed(at.entropy.high)}, τ = {words.temperature(at.temperature)}"
+        note = (
+            f"{words.signed(at.entropy.low)} to {words.signed(at.entropy.high)}, τ = "
+            f"{words.temperature(at.temperature)}"
+        )
         yield Tile(words.signed(at.entropy.value), "entropy gap, nats", note)
     found = report.explanation.hypothesis if report.explanation else None
     if found and not students and not report.others:
         e, tau = found.relative_entropy, words.temperature(found.temperature)
-        yield Tile(words.number(e.value), "entropy / log K", f"{words.number(e.low)}–{words.number(e.high)}, τ = {tau}")
+        yield Tile(
+            words.number(e.value),
+            "entropy / log K",
+            f"{words.number(e.low)}–{words.number(e.high)}, τ = {tau}",
+        )
         c = found.column_cv_interval
         reach = f"{words.number(c.low)}–{words.number(c.high)}, " if c else ""
         yield Tile(words.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
@@ -68,9 +89,16 @@ def advised(report: GapReport) -> Iterator[Section]:
     found = report.advice
     if found is None:
         return
-    about = f"{found.score}, {found.about}: how far behind the first's. n = {words.plural(report.n, f'{report.split} image')}."
+    about = (
+        f"{found.score}, {found.about}: how far behind the first's. n = "
+        f"{words.plural(report.n, f'{report.split} image')}."
+    )
     studies = Grid.of(
-        advice.studies(found), "Rank correlation with the accuracy of trained students, 95 % bootstrap interval over combinations."
+        advice.studies(found),
+        (
+            "Rank correlation with the accuracy of trained students, 95 % bootstrap interval "
+            "over combinations."
+        ),
     )
     yield Section(
         "advice",
@@ -82,11 +110,39 @@ def advised(report: GapReport) -> Iterator[Section]:
 
 def reproduce(report: GapReport) -> Section:
     """The command that makes the page again."""
-    students = dict.fromkeys(student.checkpoint for one in report.reports for student in one.students)
-    given = [*(("-t", one.teacher.checkpoint) for one in report.reports), *(("--student", path) for path in students)]
+    students = dict.fromkeys(
+        student.checkpoint for one in report.reports for student in one.students
+    )
+    given = [
+        *(("-t", one.teacher.checkpoint) for one in report.reports),
+        *(("--student", path) for path in students),
+    ]
     temperatures = ",".join(words.temperature(tau) for tau in report.temperatures)
-    deep = ("--deep",) if report.explanation and (report.explanation.tsne or report.explanation.pca) else ()
+    deep = (
+        ("--deep",)
+        if report.explanation and (report.explanation.tsne or report.explanation.pca)
+        else ()
+    )
     asked = (*deep, *(("--advise",) if report.advice else ()))
-    options = ("--temperature", temperatures, "-d", report.data, "--split", report.split, "--bootstrap", str(report.bootstrap), *asked)
-    line = shlex.join(["kd", "analyze-gap", *(part for pair in given for part in pair), *options, "--html", "gap.html"])
+    options = (
+        "--temperature",
+        temperatures,
+        "-d",
+        report.data,
+        "--split",
+        report.split,
+        "--bootstrap",
+        str(report.bootstrap),
+        *asked,
+    )
+    line = shlex.join(
+        [
+            "kd",
+            "analyze-gap",
+            *(part for pair in given for part in pair),
+            *options,
+            "--html",
+            "gap.html",
+        ]
+    )
     return Section("reproduce", "How to reproduce", code=line)

@@ -1,4 +1,6 @@
-"""The figures of the gap between a student and its teacher. They take a GapReport: of a run, or of `kd analyze-gap`."""
+"""The figures of the gap between a student and its teacher. They take a GapReport: of a run, or of
+`kd analyze-gap`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def images(gap: GapReport) -> str:
     return f"n = {words.plural(gap.n, f'{gap.split} image')} of {gap.data}"
 
 
-# ---- levels ----------------------------------------------------------------------------------------------------------
+# ---- levels --------------------------------------------------------------------------------------
 
 
 class Series(NamedTuple):
@@ -55,7 +57,11 @@ def series_of(gap: GapReport, palette: Palette) -> list[Series]:
     found = [Series(teacher.called, teacher, gap.teacher)]
     for response in gap.students:
         look = palette.student(response.label)
-        found.append(Series(look.called + (", aligned" if response.form == "aligned" else ""), look, response))
+        found.append(
+            Series(
+                look.called + (", aligned" if response.form == "aligned" else ""), look, response
+            )
+        )
     return found
 
 
@@ -72,7 +78,10 @@ def _bars(axes: Axes, series: list[Series], quantity: str) -> None:
             drawn = {"facecolor": "none", "edgecolor": look.colour, "hatch": ALIGNED_HATCH}
         axes.bar(position, values, width=0.88 * width, linewidth=0.8, label=label, **drawn)  # type: ignore[arg-type]
         axes.errorbar(position, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=1.1)
-    axes.set_xticks(range(len(series[0].response.at)), [f"τ = {words.temperature(at.temperature)}" for at in series[0].response.at])
+    axes.set_xticks(
+        range(len(series[0].response.at)),
+        [f"τ = {words.temperature(at.temperature)}" for at in series[0].response.at],
+    )
     axes.grid(visible=False, axis="x")
 
 
@@ -88,9 +97,18 @@ def levels(gap: GapReport, palette: Palette) -> Picture:
         energy.set_title("free energy")
         handles, labels = entropy.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3)
-        striped = "; striped is the student as its method's loss sees it" if any(s.form == "aligned" for s in gap.students) else ""
-        caption = f"Bars of equal height at one τ are networks equally sure of their answers{striped}."
-        basis = f"{images(gap)}; thin lines are 95 % bootstrap intervals; F = τ log Σ exp(x/τ) of centred logits."
+        striped = (
+            "; striped is the student as its method's loss sees it"
+            if any(s.form == "aligned" for s in gap.students)
+            else ""
+        )
+        caption = (
+            f"Bars of equal height at one τ are networks equally sure of their answers{striped}."
+        )
+        basis = (
+            f"{images(gap)}; thin lines are 95 % bootstrap intervals; F = τ log Σ exp(x/τ) of "
+            "centred logits."
+        )
         return picture(figure, "gap-levels", "gap", _certainty_title(gap), caption, basis)
 
 
@@ -102,10 +120,13 @@ def _certainty_title(gap: GapReport) -> str:
     said = f"{words.signed(at.entropy.value)} nats at τ = {words.temperature(at.temperature)}"
     if at.entropy.low <= 0 <= at.entropy.high:
         return f"The student is as sure as its teacher, as far as these images can tell: {said}"
-    return f"The student is {'less sure' if at.entropy.value > 0 else 'surer'} than its teacher: {said}"
+    return (
+        f"The student is {'less sure' if at.entropy.value > 0 else 'surer'} than its teacher: "
+        f"{said}"
+    )
 
 
-# ---- by class --------------------------------------------------------------------------------------------------------
+# ---- by class ------------------------------------------------------------------------------------
 
 
 def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
@@ -114,12 +135,20 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
     ranked = ranked_classes(gap, at)[::-1]
     names, values = [name for name, _ in ranked], np.array([value for _, value in ranked])
     few = len(values) <= NAMED_CLASSES
-    student, teacher = palette.student(pair.student).colour, palette.teacher(gap.teacher.label).colour
+    student, teacher = (
+        palette.student(pair.student).colour,
+        palette.teacher(gap.teacher.label).colour,
+    )
     with house_style("gap-classes"):
         figure = canvas(5.0, 0.9 + 0.22 * len(values) if few else 2.8)
         axes = figure.subplots()
         if few:
-            axes.barh(range(len(values)), values, color=[student if value >= 0 else teacher for value in values], height=0.72)
+            axes.barh(
+                range(len(values)),
+                values,
+                color=[student if value >= 0 else teacher for value in values],
+                height=0.72,
+            )
             axes.set_yticks(range(len(values)), [words.short(name) for name in names])
             axes.axvline(0, color=INK, linewidth=0.6)
             axes.grid(visible=False, axis="y")
@@ -132,9 +161,13 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
             axes.set_xlabel(f"{len(values)} classes, sorted")
             axes.set_ylabel("S(student) − S(teacher), nats")
         directions = "to the right" if few else "above the line"
-        caption = f"Bars {directions} are classes of which the student is less sure than its teacher, the others of which it is surer."
+        caption = (
+            f"Bars {directions} are classes of which the student is less sure than its teacher, "
+            "the others of which it is surer."
+        )
         basis = (
-            f"{images(gap)}; raw logits at τ = {words.temperature(at.temperature)}; means over the images of a class, without intervals."
+            f"{images(gap)}; raw logits at τ = {words.temperature(at.temperature)}; means over "
+            "the images of a class, without intervals."
         )
         return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
 
@@ -145,7 +178,10 @@ def _class_title(gap: GapReport, pair: PairReport) -> str:
     if not ranked:
         return "Entropy gap by class"
     name, value = ranked[0]
-    return f"The gap{f' of {pair.student}' if several else ''} is largest on class {name}: {words.signed(value)} nats"
+    return (
+        f"The gap{f' of {pair.student}' if several else ''} is largest on class {name}: "
+        f"{words.signed(value)} nats"
+    )
 
 
 def usual_temperature(pair: PairReport) -> PairAt:
@@ -155,7 +191,11 @@ def usual_temperature(pair: PairReport) -> PairAt:
 
 def ranked_classes(gap: GapReport, at: PairAt) -> list[tuple[str, float]]:
     """Classes that have samples, with their entropy gaps, the largest first."""
-    found = [(name, value) for name, value in zip(gap.class_names, at.entropy_by_class, strict=True) if value is not None]
+    found = [
+        (name, value)
+        for name, value in zip(gap.class_names, at.entropy_by_class, strict=True)
+        if value is not None
+    ]
     return sorted(found, key=lambda entry: (-entry[1], entry[0]))
 
 

@@ -1,4 +1,6 @@
-"""What a page says of a gap and of what explains it, from a GapReport: a run's report and the page of `kd analyze-gap` share these parts."""
+"""What a page says of a gap and of what explains it, from a GapReport: a run's report and the page
+of `kd analyze-gap` share these parts.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,24 @@ from kdcli.results import Estimate, GapReport, PairReport
 
 NUMBERS = "The numbers"
 MOST_CLASSES = 30  # rows of a table by class: more are in the files
-SIGNS = "Entropy gap: S(student) − S(teacher). Free-energy gap: F(teacher) − F(student), F = τ log Σ exp(x/τ) of centred logits."
+SIGNS = (
+    "Entropy gap: S(student) − S(teacher). Free-energy gap: F(teacher) − F(student), F = τ log Σ "
+    "exp(x/τ) of centred logits."
+)
 
 
 def gap_sections(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
-    """Every part that the report has something for. With several teachers: how they compare, then each by itself."""
+    """Every part that the report has something for. With several teachers: how they compare, then
+    each by itself.
+    """
     if report.others:
         yield from _several(report, plots)
         return
-    for section in (gap(report, _of(plots, "gap")), pair(report, _of(plots, "pair")), curve(report, _of(plots, "curve"))):
+    for section in (
+        gap(report, _of(plots, "gap")),
+        pair(report, _of(plots, "pair")),
+        curve(report, _of(plots, "curve")),
+    ):
         if section:
             yield section
     if section := teacher(report, _of(plots, "teacher")):
@@ -38,8 +49,12 @@ def _of(plots: Sequence[Plot], section: str) -> tuple[Plot, ...]:
 def _several(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
     if section := curve(report, _of(plots, "curve")):
         yield section
-    compared = Grid.of(tables.teacher_rows(report), f"{images(report)}; S / log K and CV_col at τ = 9", words=False)
-    yield Section("teacher", "What the teachers have to teach", (), (compared,), _of(plots, "teacher"))
+    compared = Grid.of(
+        tables.teacher_rows(report), f"{images(report)}; S / log K and CV_col at τ = 9", words=False
+    )
+    yield Section(
+        "teacher", "What the teachers have to teach", (), (compared,), _of(plots, "teacher")
+    )
     for number, one in enumerate(report.reports):
         made = [
             gap(one, _of(plots, f"gap-{number}")),
@@ -49,26 +64,38 @@ def _several(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
         for section in made:
             if section:
                 yield replace(
-                    section, key=f"{section.key}-{number}", title=f"{one.teacher.label}: {section.title[0].lower()}{section.title[1:]}"
+                    section,
+                    key=f"{section.key}-{number}",
+                    title=f"{one.teacher.label}: {section.title[0].lower()}{section.title[1:]}",
                 )
 
 
-# ---- the gap ---------------------------------------------------------------------------------------------------------
+# ---- the gap -------------------------------------------------------------------------------------
 
 
 def gap(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     """How far students' responses are from their teacher's, at each temperature."""
     if not report.pairs:
         return None
-    return Section("gap", "Gap to the teacher", tuple(_gap_text(report)), tuple(_gap_grids(report)), plots, folded=NUMBERS)
+    return Section(
+        "gap",
+        "Gap to the teacher",
+        tuple(_gap_text(report)),
+        tuple(_gap_grids(report)),
+        plots,
+        folded=NUMBERS,
+    )
 
 
 def _gap_text(report: GapReport) -> Iterator[str]:
     if found := first_raw_pair(report):
         same = wilson(round(found.agreement * report.n), report.n)
         yield (
-            f"{'Student' if _one_student(report) else found.student} and teacher give the same answer on {words.percent(found.agreement, report.n)} "
-            f"of {words.plural(report.n, 'image')} ({words.percent_range(same, report.n)}{words.NBSP}%). Classes with the largest entropy gap: {largest_classes(report, found)}."
+            f"{'Student' if _one_student(report) else found.student} and teacher give the "
+            f"same answer on {words.percent(found.agreement, report.n)} "
+            f"of {words.plural(report.n, 'image')} "
+            f"({words.percent_range(same, report.n)}{words.NBSP}%). Classes with the largest "
+            f"entropy gap: {largest_classes(report, found)}."
         )
 
 
@@ -77,16 +104,30 @@ def _one_student(report: GapReport) -> bool:
 
 
 def _gap_grids(report: GapReport) -> Iterator[Grid]:
-    intervals = f"{report.split.capitalize()} split of {report.data}, n = {words.thousands(report.n)} images; 95 % bootstrap intervals"
+    intervals = (
+        f"{report.split.capitalize()} split of {report.data}, n = {words.thousands(report.n)} "
+        "images; 95 % bootstrap intervals"
+    )
     aligned = any(pair.form == "aligned" for pair in report.pairs)
-    forms = ". Aligned: logits as the method's loss sees them; accuracy is the same, certainty is not" if aligned else ""
-    yield _quantity_grid(report, "entropy", f"S, mean entropy in nats; gap: S(student) − S(teacher). {intervals}{forms}.", 3)
+    forms = (
+        ". Aligned: logits as the method's loss sees them; accuracy is the same, certainty is not"
+        if aligned
+        else ""
+    )
+    yield _quantity_grid(
+        report,
+        "entropy",
+        f"S, mean entropy in nats; gap: S(student) − S(teacher). {intervals}{forms}.",
+        3,
+    )
     energy = "F = τ log Σ exp(x/τ) of centred logits, mean; gap: F(teacher) − F(student)"
     yield _quantity_grid(report, "free_energy", f"{energy}. {intervals}.", 3)
     yield _second_order(report)
 
 
-def _quantity_grid(report: GapReport, quantity: Literal["entropy", "free_energy"], caption: str, digits: int) -> Grid:
+def _quantity_grid(
+    report: GapReport, quantity: Literal["entropy", "free_energy"], caption: str, digits: int
+) -> Grid:
     """Teacher, student and gap, one row a temperature, student and form of its logits."""
     rows = []
     for number, temperature in enumerate(report.temperatures):
@@ -94,15 +135,25 @@ def _quantity_grid(report: GapReport, quantity: Literal["entropy", "free_energy"
         for student, found in zip(report.students, report.pairs, strict=True):
             own: Estimate = getattr(student.at[number], quantity)
             between: Estimate = getattr(found.at[number], quantity)
-            levels = words.number(known.value, digits), words.number(own.value, digits), words.signed(between.value, digits)
+            levels = (
+                words.number(known.value, digits),
+                words.number(own.value, digits),
+                words.signed(between.value, digits),
+            )
             reach = f"{words.signed(between.low, digits)} to {words.signed(between.high, digits)}"
-            rows.append((f"τ = {words.temperature(temperature)}{_form(report, found)}", *levels, reach))
+            rows.append(
+                (f"τ = {words.temperature(temperature)}{_form(report, found)}", *levels, reach)
+            )
     return Grid(("", "teacher", "student", "gap", "95 % interval"), tuple(rows), caption)
 
 
 def _form(report: GapReport, found: PairReport) -> str:
-    """What tells this row from the others: the student if there are several, and whether its logits are aligned."""
-    return ("" if _one_student(report) else f", {found.student}") + (", aligned" if found.form == "aligned" else "")
+    """What tells this row from the others: the student if there are several, and whether its logits
+    are aligned.
+    """
+    return ("" if _one_student(report) else f", {found.student}") + (
+        ", aligned" if found.form == "aligned" else ""
+    )
 
 
 def _second_order(report: GapReport) -> Grid:
@@ -113,11 +164,14 @@ def _second_order(report: GapReport) -> Grid:
             label = f"τ = {words.temperature(at.temperature)}{_form(report, found)}"
             exact, near = words.signed(at.entropy.value), words.signed(at.entropy_second_order)
             rows.append((label, exact, near, words.number(at.entropy_ratio, 2), where))
-    caption = "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where ‖v‖² is far below 2τ²K."
+    caption = (
+        "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where "
+        "‖v‖² is far below 2τ²K."
+    )
     return Grid(("", "exact", "approximation", "ratio", "in its range"), tuple(rows), caption)
 
 
-# ---- what explains it ------------------------------------------------------------------------------------------------
+# ---- what explains it ----------------------------------------------------------------------------
 
 
 def pair(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
@@ -125,11 +179,24 @@ def pair(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     if not report.explanations:
         return None
     caption = (
-        f"{images(report)}; correlations with 95 % bootstrap intervals. w: factor of distillation on the gradient at the label's logit; "
-        "M: class means of centred logits; the temperature is fitted on four fifths and used on the rest, its ECE has 15 bins."
+        f"{images(report)}; correlations with 95 % bootstrap intervals. w: factor of "
+        "distillation on the gradient at the label's logit; "
+        "M: class means of centred logits; the temperature is fitted on four fifths and used "
+        "on the rest, its ECE has 15 bins."
     )
-    title = "Why the student answers differently" if len(report.explanations) == 1 else "Why students answer differently"
-    return Section("pair", title, (), (Grid.of(tables.pair_rows(report, report.explanations), caption),), plots, folded=NUMBERS)
+    title = (
+        "Why the student answers differently"
+        if len(report.explanations) == 1
+        else "Why students answer differently"
+    )
+    return Section(
+        "pair",
+        title,
+        (),
+        (Grid.of(tables.pair_rows(report, report.explanations), caption),),
+        plots,
+        folded=NUMBERS,
+    )
 
 
 def curve(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
@@ -139,16 +206,31 @@ def curve(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
         return None
     text = "Intervals are over images; another seed would move the accuracies too."
     caption = (
-        f"{images(report)}; Wilson's 95 % intervals of the student's accuracy; gaps at τ = {words.temperature(report.curve.temperature)}"
+        f"{images(report)}; Wilson's 95 % intervals of the student's accuracy; gaps at τ = "
+        f"{words.temperature(report.curve.temperature)}"
     )
-    return Section("curve", f"By size of the {report.curve.varies}", (text,), (Grid.of(rows, caption),), plots, folded=NUMBERS)
+    return Section(
+        "curve",
+        f"By size of the {report.curve.varies}",
+        (text,),
+        (Grid.of(rows, caption),),
+        plots,
+        folded=NUMBERS,
+    )
 
 
 def teacher(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     """What a network has to teach, by itself."""
     if report.explanation is None and not plots:
         return None
-    return Section("teacher", "What the teacher has to teach", (), tuple(_teacher_grids(report)), plots, folded=NUMBERS)
+    return Section(
+        "teacher",
+        "What the teacher has to teach",
+        (),
+        tuple(_teacher_grids(report)),
+        plots,
+        folded=NUMBERS,
+    )
 
 
 def _teacher_grids(report: GapReport) -> Iterator[Grid]:
@@ -158,22 +240,44 @@ def _teacher_grids(report: GapReport) -> Iterator[Grid]:
     if found is None:
         return
     if found.hypothesis:
-        counts = ", ".join(f"{number} {effect}" for effect, number in found.hypothesis.counts.items())
-        caption = (
-            f"Verdict at τ = {words.temperature(found.hypothesis.temperature)}, {images(report)}, normal 95 % intervals. Classes: {counts}."
+        counts = ", ".join(
+            f"{number} {effect}" for effect, number in found.hypothesis.counts.items()
         )
-        yield Grid(("", "value", "", "limit"), tuple(tables.verdict_rows(found.hypothesis)), caption, words=True)
+        caption = (
+            f"Verdict at τ = {words.temperature(found.hypothesis.temperature)}, "
+            f"{images(report)}, normal 95 % intervals. Classes: {counts}."
+        )
+        yield Grid(
+            ("", "value", "", "limit"),
+            tuple(tables.verdict_rows(found.hypothesis)),
+            caption,
+            words=True,
+        )
         rows = tables.class_rows(report, found)
-        left = f"; {len(rows) - 1 - MOST_CLASSES} more in --csv and --json of kd analyze-gap" if len(rows) - 1 > MOST_CLASSES else ""
-        yield Grid.of(rows[: MOST_CLASSES + 1], f"By class, most varied first{left}; without intervals.")
+        left = (
+            f"; {len(rows) - 1 - MOST_CLASSES} more in --csv and --json of kd analyze-gap"
+            if len(rows) - 1 > MOST_CLASSES
+            else ""
+        )
+        yield Grid.of(
+            rows[: MOST_CLASSES + 1], f"By class, most varied first{left}; without intervals."
+        )
     if found.similarity:
         caption = (
-            "q_y: confidence in the label. V_row: variance of q_k over the wrong classes of an image; V_col: over the images of a class. "
-            "Of similarity labels scaled to sum 1: CV_col, spread over mean in a class, normal interval; H_sim, entropy / log(K − 1)."
+            "q_y: confidence in the label. V_row: variance of q_k over the wrong classes of "
+            "an image; V_col: over the images of a class. "
+            "Of similarity labels scaled to sum 1: CV_col, spread over mean in a class, "
+            "normal interval; H_sim, entropy / log(K − 1)."
         )
         yield Grid.of(tables.label_rows(found.similarity), f"{images(report)}. {caption}")
     if found.relations and (rows := tables.relation_rows(found.relations)):
-        yield Grid.of(rows, f"{images(report)}. Means over pairs of different classes; intervals by the jackknife over classes.")
+        yield Grid.of(
+            rows,
+            (
+                f"{images(report)}. Means over pairs of different classes; intervals by the "
+                "jackknife over classes."
+            ),
+        )
     if geometry := tables.geometry_rows(report, found):
         yield Grid(("", "value", ""), tuple(geometry), "", words=True)
 
@@ -188,4 +292,8 @@ def _profile(report: GapReport) -> Grid:
         )
         for at in report.teacher.at
     ]
-    return Grid(("τ", "entropy, nats", "95 % interval", "free energy"), tuple(rows), f"{images(report)}; bootstrap intervals")
+    return Grid(
+        ("τ", "entropy, nats", "95 % interval", "free energy"),
+        tuple(rows),
+        f"{images(report)}; bootstrap intervals",
+    )

@@ -1,4 +1,6 @@
-"""Matrices as pictures: how a network relates classes, how two networks differ in it, and how alike their stages are."""
+"""Matrices as pictures: how a network relates classes, how two networks differ in it, and how alike
+their stages are.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,18 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _paint(*ends: str) -> Colormap:
-    """From a colour over nothing to another, or from nothing to one: zero is the page's own paper, light or dark."""
+    """From a colour over nothing to another, or from nothing to one: zero is the page's own paper,
+    light or dark.
+    """
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
     clear = [to_rgba(end, 0.0) for end in ends]
     full = [to_rgba(end, 1.0) for end in ends]
-    stops = [(0.0, full[0]), (0.5, clear[0]), (0.5, clear[1]), (1.0, full[1])] if len(ends) == 2 else [(0.0, clear[0]), (1.0, full[0])]
+    stops = (
+        [(0.0, full[0]), (0.5, clear[0]), (0.5, clear[1]), (1.0, full[1])]
+        if len(ends) == 2
+        else [(0.0, clear[0]), (1.0, full[0])]
+    )
     return LinearSegmentedColormap.from_list("ink", stops)
 
 
@@ -70,7 +78,8 @@ def _bar(figure: Figure, image: Any, reach: float | None = None) -> None:
 def _bare(axes: Axes) -> None:
     axes.grid(visible=False)
     for side in axes.spines.values():
-        side.set(visible=True, linewidth=0.4)  # cells near zero have no colour: the edge says where the matrix ends
+        # cells near zero have no colour: the edge says where the matrix ends
+        side.set(visible=True, linewidth=0.4)
 
 
 def _classes(axes: Axes, names: Sequence[str], *, left: bool = True) -> None:
@@ -85,19 +94,26 @@ def _classes(axes: Axes, names: Sequence[str], *, left: bool = True) -> None:
         axes.set_xlabel(f"{len(names)} classes")
 
 
-# ---- one network's classes -------------------------------------------------------------------------------------------
+# ---- one network's classes -----------------------------------------------------------------------
 
 
 def class_relations(report: GapReport) -> Iterator[Picture]:
-    """Correlation of the answers at a low and a higher temperature, and beside the cosines of the weights (paper 002, figure 1)."""
+    """Correlation of the answers at a low and a higher temperature, and beside the cosines of the
+    weights (paper 002, figure 1).
+    """
     found = report.explanation.relations if report.explanation else None
     if found is None:
         return
-    answers = [matrix for matrix in found.matrices if matrix.of == "probabilities" and matrix.values]
+    answers = [
+        matrix for matrix in found.matrices if matrix.of == "probabilities" and matrix.values
+    ]
     weights = [matrix for matrix in found.matrices if matrix.of == "weights" and matrix.values]
     framed = ", and superclasses are framed" if found.superclass else ""
     if answers:
-        caption = f"Magenta cells are classes that the teacher finds likely together, which temperature brings out{framed}."
+        caption = (
+            "Magenta cells are classes that the teacher finds likely together, which "
+            f"temperature brings out{framed}."
+        )
         unrelated = words.signed(-1 / (len(found.order) - 1), 2)
         yield _relations(
             report,
@@ -105,24 +121,46 @@ def class_relations(report: GapReport) -> Iterator[Picture]:
             answers,
             "class-correlation",
             caption,
-            f"{images(report)}; correlation of two answers over images, {unrelated} between unrelated classes",
+            (
+                f"{images(report)}; correlation of two answers over images, {unrelated} between "
+                "unrelated classes"
+            ),
         )
     if weights:
         caption = (
-            f"Magenta cells are classes with alike weights in the last layer: blocks that the answers have too come from there{framed}."
+            "Magenta cells are classes with alike weights in the last layer: blocks that the "
+            f"answers have too come from there{framed}."
         )
-        yield _relations(report, found, weights, "weight-cosine", caption, "Cosine of two rows of the last layer's weight")
+        yield _relations(
+            report,
+            found,
+            weights,
+            "weight-cosine",
+            caption,
+            "Cosine of two rows of the last layer's weight",
+        )
 
 
-def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[ClassMatrix], name: str, caption: str, basis: str) -> Picture:
+def _relations(
+    report: GapReport,
+    found: ClassRelations,
+    matrices: Sequence[ClassMatrix],
+    name: str,
+    caption: str,
+    basis: str,
+) -> Picture:
     names = [report.class_names[k] for k in found.order]
     with house_style(name):
         figure = _canvas(len(matrices), names)
         tables = [np.array(matrix.values) for matrix in matrices]
         reach = _reach(tables, matrices)
-        for place, (axes, matrix, values) in enumerate(zip(_panels(figure, len(matrices)), matrices, tables, strict=True)):
+        for place, (axes, matrix, values) in enumerate(
+            zip(_panels(figure, len(matrices)), matrices, tables, strict=True)
+        ):
             np.fill_diagonal(values, np.nan)
-            image = axes.imshow(values, cmap=_paint(_LOW, _HIGH), vmin=-reach, vmax=reach, interpolation="nearest")
+            image = axes.imshow(
+                values, cmap=_paint(_LOW, _HIGH), vmin=-reach, vmax=reach, interpolation="nearest"
+            )
             axes.set_title(_title(matrix))
             _bare(axes)
             _classes(axes, names, left=place % 2 == 0)
@@ -130,17 +168,32 @@ def _relations(report: GapReport, found: ClassRelations, matrices: Sequence[Clas
         _bar(figure, image, reach)
         usual = [matrix for matrix in matrices if matrix.top_k is None] or matrices
         title = _relations_title(names, usual[-1], tables[matrices.index(usual[-1])])
-        interval = "; intervals of contrasts are normal, by the jackknife over classes" if usual[-1].contrast else ""
+        interval = (
+            "; intervals of contrasts are normal, by the jackknife over classes"
+            if usual[-1].contrast
+            else ""
+        )
         return picture(figure, name, "teacher", title, caption, f"{basis}{interval}.")
 
 
 def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -> str:
-    """What stands out: the contrast of superclasses, or else the two classes that are most alike."""
-    what = "cosine of weights" if matrix.of == "weights" else f"r at τ = {words.temperature(matrix.temperature or 1)}"
+    """What stands out: the contrast of superclasses, or else the two classes that are most
+    alike.
+    """
+    what = (
+        "cosine of weights"
+        if matrix.of == "weights"
+        else f"r at τ = {words.temperature(matrix.temperature or 1)}"
+    )
     if found := matrix.contrast:
         known = found.interval is not None and (found.interval.low > 0 or found.interval.high < 0)
-        levels = f"{what} {words.signed(found.within, 2)} within, {words.signed(found.across, 2)} across"
-        return f"Superclasses {'stand out' if known and found.difference > 0 else 'do not stand out'}: {levels}"
+        levels = (
+            f"{what} {words.signed(found.within, 2)} within, {words.signed(found.across, 2)} across"
+        )
+        return (
+            "Superclasses "
+            f"{'stand out' if known and found.difference > 0 else 'do not stand out'}: {levels}"
+        )
     if not np.isfinite(values).any():
         return f"How alike classes are: {what}"
     row, column = divmod(int(np.nanargmax(values)), values.shape[1])
@@ -151,7 +204,9 @@ def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -
 
 
 def _reach(tables: Sequence[Array], matrices: Sequence[ClassMatrix]) -> float:
-    """One scale for all panels. Probabilities sum to 1, so unrelated classes have -1/(K-1): that must not look like much."""
+    """One scale for all panels. Probabilities sum to 1, so unrelated classes have -1/(K-1): that
+    must not look like much.
+    """
     classes = len(tables[0])
     off = np.concatenate([np.abs(table[~np.eye(classes, dtype=bool)]) for table in tables])
     off = off[np.isfinite(off)] if np.isfinite(off).any() else np.ones(1)
@@ -172,37 +227,72 @@ def _frames(axes: Axes, superclass: Sequence[int] | None) -> None:
         return
     from matplotlib.patches import Rectangle
 
-    starts = [0, *(place for place in range(1, len(superclass)) if superclass[place] != superclass[place - 1]), len(superclass)]
+    starts = [
+        0,
+        *(
+            place
+            for place in range(1, len(superclass))
+            if superclass[place] != superclass[place - 1]
+        ),
+        len(superclass),
+    ]
     for start, end in pairwise(starts):
-        axes.add_patch(Rectangle((start - 0.5, start - 0.5), end - start, end - start, fill=False, edgecolor=INK, linewidth=0.7))
+        axes.add_patch(
+            Rectangle(
+                (start - 0.5, start - 0.5),
+                end - start,
+                end - start,
+                fill=False,
+                edgecolor=INK,
+                linewidth=0.7,
+            )
+        )
 
 
-# ---- two networks ----------------------------------------------------------------------------------------------------
+# ---- two networks --------------------------------------------------------------------------------
 
 
 def logit_difference(report: GapReport) -> Iterator[Picture]:
-    """|M(teacher) - M(student)| of class-mean logits, all students on one scale (paper 003, figure 6)."""
-    found = [(pair, np.array(values)) for pair in report.explanations for values in _differences(pair)][:PANELS]
+    """|M(teacher) - M(student)| of class-mean logits, all students on one scale (paper 003, figure
+    6).
+    """
+    found = [
+        (pair, np.array(values)) for pair in report.explanations for values in _differences(pair)
+    ][:PANELS]
     if not found:
         return
     from matplotlib.colors import PowerNorm
 
-    order = list(report.explanation.relations.order) if report.explanation and report.explanation.relations else None
+    order = (
+        list(report.explanation.relations.order)
+        if report.explanation and report.explanation.relations
+        else None
+    )
     tables = [values[np.ix_(order, order)] if order else values for _, values in found]
     names = [report.class_names[k] for k in order or range(len(report.class_names))]
     top = max(float(np.quantile(table, 0.995)) for table in tables) or 1.0
     with house_style("logit-difference"):
         figure = _canvas(len(found), names)
-        for place, (axes, (pair, _), table) in enumerate(zip(_panels(figure, len(found)), found, tables, strict=True)):
-            image = axes.imshow(table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest")
+        for place, (axes, (pair, _), table) in enumerate(
+            zip(_panels(figure, len(found)), found, tables, strict=True)
+        ):
+            image = axes.imshow(
+                table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest"
+            )
             mean = f"mean {words.number(float(table.mean()), 2)}"
             axes.set_title(mean if len(found) == 1 else f"{words.short(pair.student, 20)}\n{mean}")
             _bare(axes)
             _classes(axes, names, left=place % 2 == 0)
             axes.set_ylabel("true class" if place % 2 == 0 else "")
         _bar(figure, image)
-        caption = "Strong cells are classes (column) that the student answers unlike its teacher; a strong diagonal alone is one of scale."
-        basis = f"{images(report)}; |M(v) − M(z)| of logits centred per image, means over the images of a class, without intervals."
+        caption = (
+            "Strong cells are classes (column) that the student answers unlike its teacher; a "
+            "strong diagonal alone is one of scale."
+        )
+        basis = (
+            f"{images(report)}; |M(v) − M(z)| of logits centred per image, means over the images "
+            "of a class, without intervals."
+        )
         yield picture(figure, "logit-difference", "pair", _difference_title(report), caption, basis)
 
 
@@ -212,7 +302,10 @@ def _difference_title(report: GapReport) -> str:
     found = report.explanations[0].differences[0]
     row, column = (report.class_names[k] for k in found.place)
     where = f"class {row}" if row == column else f"{column} on images of {row}"
-    return f"Mean logits differ by {words.number(found.mean, 2)}, most for {where}: {words.number(found.largest, 1)}"
+    return (
+        f"Mean logits differ by {words.number(found.mean, 2)}, most for {where}: "
+        f"{words.number(found.largest, 1)}"
+    )
 
 
 def _differences(pair: PairExplanation) -> Iterator[Any]:
@@ -233,10 +326,22 @@ def cka(report: GapReport) -> Iterator[Picture]:
             if len(found) > 1:
                 axes.set_title(words.short(label, 20))
         _bar(figure, image)
-        caption = "A strong diagonal means that the student represents images as the teacher does at the same depth."
+        caption = (
+            "A strong diagonal means that the student represents images as the teacher does at "
+            "the same depth."
+        )
         batches = found[0][1].batches
-        how = f"unbiased, over {words.plural(batches, 'minibatch')}".replace("minibatchs", "minibatches") if batches else "biased"
-        basis = f"n = {words.plural(found[0][1].n, f'{report.split} image')}; linear CKA, {how}; 1 is equal up to rotation and scale."
+        how = (
+            f"unbiased, over {words.plural(batches, 'minibatch')}".replace(
+                "minibatchs", "minibatches"
+            )
+            if batches
+            else "biased"
+        )
+        basis = (
+            f"n = {words.plural(found[0][1].n, f'{report.split} image')}; linear CKA, {how}; 1 "
+            "is equal up to rotation and scale."
+        )
         yield picture(figure, "cka", "pair", _cka_title(found), caption, basis)
 
 
@@ -264,5 +369,13 @@ def _stages(axes: Axes, found: StageCka) -> Any:
     if values.size <= WRITTEN:
         for row, column in np.ndindex(values.shape):
             value = float(values[row, column])
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=SMALL, color="#ffffff" if value > 0.9 else INK)
+            axes.text(
+                column,
+                row,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=SMALL,
+                color="#ffffff" if value > 0.9 else INK,
+            )
     return image

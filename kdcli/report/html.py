@@ -24,7 +24,9 @@ from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number that the eye should meet first, what it is and what it rests on. colour: of the network whose it is, as in the figures."""
+    """One number that the eye should meet first, what it is and what it rests on. colour: of the
+    network whose it is, as in the figures.
+    """
 
     value: str
     label: str
@@ -44,19 +46,29 @@ def to_html(run: Run, parts: Sequence[Section]) -> str:
         gates=run.summary.gates if run.summary else (),
         warnings=(*run.summary.warnings, *_left_out(run)) if run.summary else (),
         sections=parts,
-        footer=f"Made by kd {run.environment.get('kdcli', __version__)} from the files of this run.",
+        footer=(
+            f"Made by kd {run.environment.get('kdcli', __version__)} from the files of this run."
+        ),
     )
 
 
 def page(*, gates: Sequence[GateResult], **content: Any) -> str:
     """A page that begins with its verdict. content: what page.html.jinja names."""
-    return render("page.html.jinja", gates=[(gate.passed, gate_sentence(gate)) for gate in gates], **content)
+    return render(
+        "page.html.jinja", gates=[(gate.passed, gate_sentence(gate)) for gate in gates], **content
+    )
 
 
 def render(template: str, **content: Any) -> str:
     """A page from one of our templates; everything that is not Markup is escaped."""
     loader = PackageLoader("kdcli.report")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     pages.filters["toml"] = highlighted
     pages.filters["kept"] = words.kept
     return pages.get_template(template).render(**content)
@@ -75,27 +87,54 @@ def _left_out(run: Run) -> tuple[str, ...]:
 
 def accuracy_tile(measures: Measures, label: str, colour: str) -> Tile:
     """An accuracy with its interval and n."""
-    reach = f"{words.percent_range(measures.accuracy_interval, measures.n)}{words.NBSP}%, n = {words.thousands(measures.n)}"
+    reach = (
+        f"{words.percent_range(measures.accuracy_interval, measures.n)}{words.NBSP}%, n = "
+        f"{words.thousands(measures.n)}"
+    )
     return Tile(words.percent(measures.accuracy, measures.n), label, reach, colour)
 
 
 def tiles(run: Run) -> list[Tile]:
-    """Accuracy beside the teacher's and that of labels alone, certainty, calibration and size: what there is of them."""
+    """Accuracy beside the teacher's and that of labels alone, certainty, calibration and size: what
+    there is of them.
+    """
     summary = run.summary
     assert summary is not None
     teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
     found = [accuracy_tile(summary.test, f"{own} {summary.network}", own_colour(run))]
     if teacher and teacher.test:
-        found.append(accuracy_tile(teacher.test, f"teacher {teacher.architecture}", _colour_of(summary, teacher)))
+        found.append(
+            accuracy_tile(
+                teacher.test, f"teacher {teacher.architecture}", _colour_of(summary, teacher)
+            )
+        )
     if run.baseline:
         found.append(accuracy_tile(run.baseline.test, "labels only", MUTED))
     if summary.excluded and summary.excluded.accuracy_interval:
         missing = summary.excluded
-        reach = f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, n = {words.thousands(missing.n)}"
-        found.insert(1, Tile(words.percent(missing.accuracy, missing.n), f"on missing {missing_names(missing)}", reach))
+        reach = (
+            f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, "
+            f"n = {words.thousands(missing.n)}"
+        )
+        found.insert(
+            1,
+            Tile(
+                words.percent(missing.accuracy, missing.n),
+                f"on missing {missing_names(missing)}",
+                reach,
+            ),
+        )
     if summary.gap:
-        found.append(Tile(words.signed(summary.gap.entropy), "entropy gap, nats", _gap_note(run, summary.gap)))
-    found.append(Tile(words.number(summary.test.ece), "ECE", f"15 bins, n = {words.thousands(summary.test.n)}"))
+        found.append(
+            Tile(
+                words.signed(summary.gap.entropy), "entropy gap, nats", _gap_note(run, summary.gap)
+            )
+        )
+    found.append(
+        Tile(
+            words.number(summary.test.ece), "ECE", f"15 bins, n = {words.thousands(summary.test.n)}"
+        )
+    )
     size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
     found.append(Tile(words.count(summary.parameters), "parameters", size_note))
     return found
@@ -111,7 +150,10 @@ def _gap_note(run: Run, gap: GapAt) -> str:
     if pair is None:
         return f"τ = {words.temperature(gap.temperature)}, raw logits"
     reach = usual_temperature(pair).entropy
-    return f"{words.signed(reach.low)} to {words.signed(reach.high)}, τ = {words.temperature(gap.temperature)}"
+    return (
+        f"{words.signed(reach.low)} to {words.signed(reach.high)}, τ = "
+        f"{words.temperature(gap.temperature)}"
+    )
 
 
 def highlighted(toml: str) -> Markup:

@@ -13,7 +13,9 @@ def code_block(text: str, language: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: names with stars, brackets and angle brackets keep them."""
+    """Text that Markdown shows as it is: names with stars, brackets and angle brackets keep
+    them.
+    """
     return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 

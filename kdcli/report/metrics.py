@@ -1,4 +1,6 @@
-"""The numbers of a run by dotted path, `test.accuracy` or `gap.entropy`: what sweeps and comparisons ask for, and how it is shown."""
+"""The numbers of a run by dotted path, `test.accuracy` or `gap.entropy`: what sweeps and
+comparisons ask for, and how it is shown.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from kdcli.report import words
 from kdcli.results import RunResult
 
 _SHARES = ("accuracy", "top5", "train_accuracy", "teacher_accuracy", "low", "high")
-_LOWER_IS_BETTER = ("nll", "ece", "entropy", "free_energy", "wall_seconds", "peak_memory_mib", "parameters")
+_LOWER_IS_BETTER = (
+    "nll",
+    "ece",
+    "entropy",
+    "free_energy",
+    "wall_seconds",
+    "peak_memory_mib",
+    "parameters",
+)
 _LABELS = {
     "test.accuracy": "accuracy, %",
     "test.top5": "top-5 accuracy, %",
@@ -84,10 +94,17 @@ def closeness(path: str) -> Callable[[float], float]:
 def digits(path: str, n: int) -> int:
     """Decimals that a heading's unit and n images justify."""
     if is_share(path):
-        return words.percent_digits(0 if path.startswith("excluded.") else n)  # a missing class is a small part of the n
-    return {"wall_seconds": 1, "images_per_second": 0, "peak_memory_mib": 0, "parameters": 0, "seed": 0, "epochs": 0, "n": 0}.get(
-        path.rpartition(".")[2], 3
-    )
+        # a missing class is a small part of the n
+        return words.percent_digits(0 if path.startswith("excluded.") else n)
+    return {
+        "wall_seconds": 1,
+        "images_per_second": 0,
+        "peak_memory_mib": 0,
+        "parameters": 0,
+        "seed": 0,
+        "epochs": 0,
+        "n": 0,
+    }.get(path.rpartition(".")[2], 3)
 
 
 def scaled(number: float, path: str) -> float:

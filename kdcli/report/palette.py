@@ -1,9 +1,10 @@
 """Which colour stands for what, the same in every figure of a page.
 
-Networks have colours, warm for teachers and cool for students: the first teacher is orange and the first student blue, which stay apart under
-every kind of colour blindness, as both do from the grey of what is neither. A mid-tone that can be seen on white and on black leaves
-no room for more such colours, so further networks have markers of their own too. What is no network, a term of a loss or a class, has
-other hues, and dashes or markers.
+Networks have colours, warm for teachers and cool for students: the first teacher is orange and the
+first student blue, which stay apart under every kind of colour blindness, as both do from the grey
+of what is neither. A mid-tone that can be seen on white and on black leaves no room for more such
+colours, so further networks have markers of their own too. What is no network, a term of a loss or
+a class, has other hues, and dashes or markers.
 """
 
 from __future__ import annotations
@@ -23,14 +24,22 @@ TEACHER, STUDENT = TEACHERS[0], STUDENTS[0]
 MUTED = "#808893"  # labels alone, training images, what is there for comparison
 THINGS = ("#b0589f", "#5f9a3c", MUTED)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)))
+DASHES: tuple[object, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (3, 3)),
+)
 ALIGNED_DASH = (0, (4, 1.2, 1.2, 1.2))
 ALIGNED_HATCH = "////"  # the same network in another form: its own colour, striped
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one network is drawn. called: its name in a legend, short where it is the only one of its kind."""
+    """How one network is drawn. called: its name in a legend, short where it is the only one of its
+    kind.
+    """
 
     called: str
     colour: str
@@ -47,7 +56,10 @@ class Palette:
     @classmethod
     def of(cls, report: GapReport) -> Palette:
         """Of a report with all its teachers and students."""
-        return cls((one.teacher.label for one in report.reports), (student.label for one in report.reports for student in one.students))
+        return cls(
+            (one.teacher.label for one in report.reports),
+            (student.label for one in report.reports for student in one.students),
+        )
 
     def teacher(self, label: str) -> Look:
         return self._teachers[label]
@@ -58,6 +70,10 @@ class Palette:
 
 def _looks(labels: list[str], role: str, colours: tuple[str, ...]) -> dict[str, Look]:
     return {
-        label: Look(role if len(labels) == 1 else words.short(label, 28), colours[place % len(colours)], MARKERS[place % len(MARKERS)])
+        label: Look(
+            role if len(labels) == 1 else words.short(label, 28),
+            colours[place % len(colours)],
+            MARKERS[place % len(MARKERS)],
+        )
         for place, label in enumerate(labels)
     }

@@ -1,4 +1,6 @@
-"""What a page is made of, whether HTML or Markdown shows it: sections of text, figures and small tables."""
+"""What a page is made of, whether HTML or Markdown shows it: sections of text, figures and small
+tables.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of a report. text: paragraphs before its tables and figures; code: a block that is shown as it is. folded: what a
-    page keeps closed under these words until somebody asks; of tables and code, never of figures or text.
+    """One part of a report. text: paragraphs before its tables and figures; code: a block that is
+    shown as it is. folded: what a page keeps closed under these words until somebody asks; of
+    tables and code, never of figures or text.
     """
 
     key: str

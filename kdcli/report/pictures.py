@@ -1,4 +1,6 @@
-"""Figures that can be had as PNG too: for slides and messages, where SVG is not shown. On white paper, whatever the page's."""
+"""Figures that can be had as PNG too: for slides and messages, where SVG is not shown. On white
+paper, whatever the page's.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,13 @@ class Picture(Plot):
     def titled_svg(self) -> str:
         """The SVG with its title and caption inside, for a file that stands alone."""
         start, rest = self.svg.split(">", 1)
-        return f"{start}><title>{html.escape(self.title)}</title><desc>{html.escape(self.caption)}</desc>{rest}"
+        title, caption = html.escape(self.title), html.escape(self.caption)
+        return f"{start}><title>{title}</title><desc>{caption}</desc>{rest}"
 
 
-def picture(figure: Figure, name: str, section: str, title: str, caption: str, basis: str) -> Picture:
+def picture(
+    figure: Figure, name: str, section: str, title: str, caption: str, basis: str
+) -> Picture:
     """A figure that is done. Call it within `house_style`."""
     return Picture(name, section, title, caption, basis, to_svg(figure), figure)
 

@@ -1,6 +1,7 @@
 """The figures of a run: accuracy beside its teacher, curves, calibration and confusion.
 
-Those of the gap and of what explains it are in explain_plots, those of what was probed along training in probe_plots.
+Those of the gap and of what explains it are in explain_plots, those of what was probed along
+training in probe_plots.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def _figures(run: Run) -> Iterator[Plot]:
 
 
 def own_colour(run: Run) -> str:
-    """The run's own network is a student; one that learns from labels alone, and is held against nothing, is a teacher to be."""
+    """The run's own network is a student; one that learns from labels alone, and is held against
+    nothing, is a teacher to be.
+    """
     report = run.analysis.gap if run.analysis else None
     return STUDENT if run.command == "distill" or (report and report.pairs) else TEACHER
 
@@ -62,7 +65,9 @@ class Bar(NamedTuple):
 
 
 def _measured(run: Run) -> list[Bar]:
-    """What stands on the accuracy axis: teachers, the label-only baseline, and the network itself."""
+    """What stands on the accuracy axis: teachers, the label-only baseline, and the network
+    itself.
+    """
     if run.summary is None:
         return []
     taught = [teacher for teacher in run.summary.teachers if teacher.test]
@@ -82,7 +87,7 @@ def _teacher_level(run: Run) -> float | None:
     return best.test.accuracy if best and best.test else None
 
 
-# ---- accuracy --------------------------------------------------------------------------------------------------------
+# ---- accuracy ------------------------------------------------------------------------------------
 
 
 def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
@@ -92,12 +97,24 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
         axes = figure.subplots()
         for row, (_, measures, colour) in enumerate(reversed(measured)):
             interval, level = measures.accuracy_interval, 100 * measures.accuracy
-            axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colour, linewidth=5, alpha=0.4)
+            axes.plot(
+                [100 * interval.low, 100 * interval.high],
+                [row, row],
+                color=colour,
+                linewidth=5,
+                alpha=0.4,
+            )
             axes.plot(level, row, "o", color=colour, markersize=8)
             shown = words.percent(measures.accuracy, measures.n)
-            axes.annotate(shown, (level, row), (0, 7), textcoords="offset points", ha="center", fontsize=9.5)
+            axes.annotate(
+                shown, (level, row), (0, 7), textcoords="offset points", ha="center", fontsize=9.5
+            )
         axes.set_yticks(
-            range(len(measured)), ["\n".join(words.short(line, 24) for line in bar.label.split("\n")) for bar in reversed(measured)]
+            range(len(measured)),
+            [
+                "\n".join(words.short(line, 24) for line in bar.label.split("\n"))
+                for bar in reversed(measured)
+            ],
         )
         axes.set_ylim(-0.6, len(measured) - 0.25)
         axes.margins(x=0.12)
@@ -105,29 +122,44 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("test accuracy, %")
         caption = "The further two bars overlap, the less their difference means."
-        basis = f"n = {words.plural(measured[-1].measures.n, 'test image')}; bars are Wilson's 95 % intervals."
+        basis = (
+            f"n = {words.plural(measured[-1].measures.n, 'test image')}; bars are Wilson's 95 % "
+            "intervals."
+        )
         return Plot("accuracy", "accuracy", title, caption, basis, to_svg(figure))
 
 
-# ---- curves ----------------------------------------------------------------------------------------------------------
+# ---- curves --------------------------------------------------------------------------------------
 
 
 def _starts(epochs: Sequence[Epoch]) -> list[int]:
     """Where a stage begins: positions in `epochs`."""
-    return [position for position, epoch in enumerate(epochs) if position == 0 or epoch.stage != epochs[position - 1].stage]
+    return [
+        position
+        for position, epoch in enumerate(epochs)
+        if position == 0 or epoch.stage != epochs[position - 1].stage
+    ]
 
 
-def _broken(epochs: Sequence[Epoch], values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs from 1 on and their values, with a gap where a stage begins: no line leads from one network to the next."""
+def _broken(
+    epochs: Sequence[Epoch], values: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs from 1 on and their values, with a gap where a stage begins: no line leads from one
+    network to the next.
+    """
     breaks = _starts(epochs)[1:]
     position = np.arange(1.0, len(epochs) + 1)
-    return np.insert(position, breaks, np.nan), np.insert(np.asarray(values, dtype=float), breaks, np.nan)
+    return np.insert(position, breaks, np.nan), np.insert(
+        np.asarray(values, dtype=float), breaks, np.nan
+    )
 
 
 def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> None:
     # an epoch stands at its end, so a stage begins half an epoch before its first
     starts = _starts(epochs)
-    epoch_axis(axes, [(start + 0.5, epochs[start].stage) for start in starts] if len(starts) > 1 else ())
+    epoch_axis(
+        axes, [(start + 0.5, epochs[start].stage) for start in starts] if len(starts) > 1 else ()
+    )
 
 
 def losses(epochs: Sequence[Epoch]) -> Plot:
@@ -137,7 +169,10 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
         figure = canvas()
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
-        values = {term: np.array([epoch.losses.get(term, np.nan) for epoch in epochs], dtype=float) for term in terms}
+        values = {
+            term: np.array([epoch.losses.get(term, np.nan) for epoch in epochs], dtype=float)
+            for term in terms
+        }
         for place, term in enumerate(terms):
             colour, dash = THINGS[place % len(THINGS)], DASHES[place % len(DASHES)]
             axes.plot(*_broken(epochs, values[term]), linestyle=dash, color=colour, label=term)
@@ -147,7 +182,10 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
             axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylabel("loss (log scale)" if logarithmic else "loss")
         legend(axes)
-        caption = "A term that stays high is one that the student cannot meet, and the higher of two pulls harder."
+        caption = (
+            "A term that stays high is one that the student cannot meet, and the higher of two "
+            "pulls harder."
+        )
         basis = "Each term as it is weighted in the sum, mean over an epoch's training images."
         return Plot("losses", "curves", _loss_title(epochs), caption, basis, to_svg(figure))
 
@@ -163,37 +201,56 @@ def _loss_title(epochs: Sequence[Epoch]) -> str:
 
 def _wide_range(values: np.ndarray) -> bool:
     finite = values[np.isfinite(values)]
-    return finite.size > 0 and bool(finite.min() > 0) and bool(finite.max() > LOG_RANGE * finite.min())
+    return (
+        finite.size > 0 and bool(finite.min() > 0) and bool(finite.max() > LOG_RANGE * finite.min())
+    )
 
 
 def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = None) -> Plot:
-    """Accuracy per epoch on training images and on the held-out part, with the teacher's test accuracy as a level."""
+    """Accuracy per epoch on training images and on the held-out part, with the teacher's test
+    accuracy as a level.
+    """
     with house_style("accuracy-curves"):
         figure = canvas()
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
         train = [100 * epoch.train_accuracy for epoch in epochs]
-        axes.plot(*_broken(epochs, train), linestyle=DASHES[2], color=own, linewidth=1.6, label="training")
+        axes.plot(
+            *_broken(epochs, train), linestyle=DASHES[2], color=own, linewidth=1.6, label="training"
+        )
         held_out = [epoch.val for epoch in epochs]
         if any(held_out):
             validation = [100 * val.accuracy if val else np.nan for val in held_out]
             axes.plot(*_broken(epochs, validation), color=own, label="validation")
         if teacher is not None:
-            axes.axhline(100 * teacher, color=TEACHER, linestyle="--", linewidth=1.2, label="teacher, test")
+            axes.axhline(
+                100 * teacher, color=TEACHER, linestyle="--", linewidth=1.2, label="teacher, test"
+            )
         axes.set_ylabel("accuracy, %")
         legend(axes)
         sizes = sorted({val.n for val in held_out if val})
-        held = f"validation: n = {words.plural(sizes[-1], 'image')} held out of the training set" if sizes else "nothing is held out"
-        caption = "A training curve that leaves the validation curve below it is what the network has learned by heart."
+        held = (
+            f"validation: n = {words.plural(sizes[-1], 'image')} held out of the training set"
+            if sizes
+            else "nothing is held out"
+        )
+        caption = (
+            "A training curve that leaves the validation curve below it is what the network has "
+            "learned by heart."
+        )
         if not sizes:
             caption = "A curve that is still rising at the end asks for more epochs."
         basis = f"Training accuracy is a mean over the epoch, while the weights change; {held}."
-        return Plot("accuracy-curves", "curves", _curves_title(epochs[-1]), caption, basis, to_svg(figure))
+        return Plot(
+            "accuracy-curves", "curves", _curves_title(epochs[-1]), caption, basis, to_svg(figure)
+        )
 
 
 def _curves_title(last: Epoch) -> str:
     train = words.percent(last.train_accuracy)
-    held = f", {words.percent(last.val.accuracy, last.val.n)} of held-out images" if last.val else ""
+    held = (
+        f", {words.percent(last.val.accuracy, last.val.n)} of held-out images" if last.val else ""
+    )
     return f"At the end {train} of training images are right{held}"
 
 
@@ -209,14 +266,18 @@ def learning_rate(epochs: Sequence[Epoch]) -> Plot:
         end = "nearly 0" if 0 < epochs[-1].lr < epochs[0].lr / 1000 else f"{epochs[-1].lr:.3g}"
         title = f"The learning rate went from {epochs[0].lr:.3g} to {end}"
         caption = "Where it drops, the curves above should settle."
-        return Plot("learning-rate", "curves", title, caption, "At the end of each epoch.", to_svg(figure))
+        return Plot(
+            "learning-rate", "curves", title, caption, "At the end of each epoch.", to_svg(figure)
+        )
 
 
-# ---- calibration and confusion ---------------------------------------------------------------------------------------
+# ---- calibration and confusion -------------------------------------------------------------------
 
 
 def reliability(analysis: RunAnalysis, own: str) -> Plot:
-    """Reliability diagrams side by side: the share that is right among predictions of like confidence."""
+    """Reliability diagrams side by side: the share that is right among predictions of like
+    confidence.
+    """
     curves = teacher_first(analysis.calibration)
     with house_style("reliability"):
         figure = canvas(5.0, 3.0)
@@ -225,10 +286,25 @@ def reliability(analysis: RunAnalysis, own: str) -> Plot:
             _reliability_panel(axes, label, curve, own)
         panels[0].set_ylabel("share correct")
         figure.supxlabel("confidence", fontsize=10)
-        said = words.listed([f"{words.number(curve.ece)} for the {label}" for label, curve in curves.items()])
-        caption = "Bars below the diagonal are answers that the network is surer of than it should be."
-        basis = f"n = {words.plural(max(sum(curve.count) for curve in curves.values()), 'test image')}; the stronger a bar, the more images fall into it."
-        return Plot("reliability", "calibration", f"Confidence is off by {said}", caption, basis, to_svg(figure))
+        said = words.listed(
+            [f"{words.number(curve.ece)} for the {label}" for label, curve in curves.items()]
+        )
+        caption = (
+            "Bars below the diagonal are answers that the network is surer of than it should be."
+        )
+        basis = (
+            "n = "
+            f"{words.plural(max(sum(curve.count) for curve in curves.values()), 'test image')}; "
+            "the stronger a bar, the more images fall into it."
+        )
+        return Plot(
+            "reliability",
+            "calibration",
+            f"Confidence is off by {said}",
+            caption,
+            basis,
+            to_svg(figure),
+        )
 
 
 def teacher_first(curves: Mapping[str, CalibrationCurve]) -> dict[str, CalibrationCurve]:
@@ -239,10 +315,19 @@ def teacher_first(curves: Mapping[str, CalibrationCurve]) -> dict[str, Calibrati
 def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve, own: str) -> None:
     colour = TEACHER if label.startswith("teacher") else own
     total = max(*curve.count, 1)
-    for low, high, right, amount in zip(curve.edges, curve.edges[1:], curve.accuracy, curve.count, strict=False):
+    for low, high, right, amount in zip(
+        curve.edges, curve.edges[1:], curve.accuracy, curve.count, strict=False
+    ):
         if right is not None and amount:
             strength = 0.25 + 0.75 * (amount / total) ** 0.5
-            axes.bar((low + high) / 2, right, width=0.92 * (high - low), color=colour, alpha=strength, linewidth=0)
+            axes.bar(
+                (low + high) / 2,
+                right,
+                width=0.92 * (high - low),
+                color=colour,
+                alpha=strength,
+                linewidth=0,
+            )
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", yticks=[0, 0.5, 1])
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -250,7 +335,9 @@ def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve, own: str
 
 
 def confusion(analysis: RunAnalysis, own: str) -> Plot:
-    """Counts by true and predicted class; with few classes as numbers, with many as an image of the errors alone."""
+    """Counts by true and predicted class; with few classes as numbers, with many as an image of the
+    errors alone.
+    """
     counts = np.array(analysis.confusion, dtype=float)
     few = len(counts) <= ANNOTATED_CLASSES
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -264,11 +351,27 @@ def confusion(analysis: RunAnalysis, own: str) -> Plot:
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.grid(visible=False)
-        caption = "Cells off the diagonal are errors, and a mirrored pair of them is two classes that look alike."
+        caption = (
+            "Cells off the diagonal are errors, and a mirrored pair of them is two classes that "
+            "look alike."
+        )
         if not few:
-            caption = "Every spot is an error, the strongest the commonest: the diagonal, where answers are right, is left out."
-        basis = f"n = {words.plural(int(counts.sum()), 'test image')}; shade is the share of the true class{'' if few else ', root scale'}."
-        return Plot("confusion", "confusion", _confusion_title(counts, analysis.class_names), caption, basis, to_svg(figure))
+            caption = (
+                "Every spot is an error, the strongest the commonest: the diagonal, where "
+                "answers are right, is left out."
+            )
+        basis = (
+            f"n = {words.plural(int(counts.sum()), 'test image')}; shade is the share of the "
+            f"true class{'' if few else ', root scale'}."
+        )
+        return Plot(
+            "confusion",
+            "confusion",
+            _confusion_title(counts, analysis.class_names),
+            caption,
+            basis,
+            to_svg(figure),
+        )
 
 
 def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> str:
@@ -277,17 +380,24 @@ def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> str:
     if wrong.max(initial=0) < 2:
         return f"{errors}, no confusion more than once" if wrong.sum() else "No errors"
     row, column = divmod(int(wrong.argmax()), wrong.shape[1])
-    return f"{errors}, most often {names[row]} taken for {names[column]}: {int(wrong[row, column])} times"
+    return (
+        f"{errors}, most often {names[row]} taken for {names[column]}: {int(wrong[row, column])} "
+        "times"
+    )
 
 
 def _rgba(strength: np.ndarray, colour: str) -> np.ndarray:
-    """One hue with the given strength as opacity: it reads on light and dark paper. [K,K] -> [K,K,4]."""
+    """One hue with the given strength as opacity: it reads on light and dark paper. [K,K] ->
+    [K,K,4].
+    """
     from matplotlib.colors import to_rgb
 
     return np.dstack([*(np.full_like(strength, part) for part in to_rgb(colour)), strength])
 
 
-def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequence[str], own: str) -> None:
+def _annotated(
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequence[str], own: str
+) -> None:
     from matplotlib.patches import Rectangle
 
     size = len(counts)
@@ -297,13 +407,27 @@ def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequen
             if not amount:
                 continue
             shade = 0.12 + 0.88 * shares[row, column]
-            axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, color=own, alpha=shade, linewidth=0))
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.47, row - 0.47), 0.94, 0.94, color=own, alpha=shade, linewidth=0
+                )
+            )
             ink = "white" if shade > 0.85 else INK
-            axes.text(column, row, str(amount), ha="center", va="center", fontsize=10 if size <= 12 else 7, color=ink)
+            axes.text(
+                column,
+                row,
+                str(amount),
+                ha="center",
+                va="center",
+                fontsize=10 if size <= 12 else 7,
+                color=ink,
+            )
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
     names = [words.short(name, 12) for name in names]
     long = max(len(name) for name in names) > 3
-    axes.set_xticks(range(size), names, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.set_xticks(
+        range(size), names, rotation=45 if long else 0, ha="right" if long else "center"
+    )
     axes.set_yticks(range(size), names)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -311,4 +435,8 @@ def _annotated(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: Sequen
 
 def _errors_image(axes: Axes, shares: np.ndarray, own: str) -> None:
     errors = shares - np.diag(np.diag(shares))
-    axes.imshow(_rgba((errors / max(errors.max(), 1e-12)) ** 0.5, own), interpolation="nearest", aspect="equal")
+    axes.imshow(
+        _rgba((errors / max(errors.max(), 1e-12)) ** 0.5, own),
+        interpolation="nearest",
+        aspect="equal",
+    )

@@ -1,4 +1,6 @@
-"""The figures of what was probed along training: the student beside its teacher, and beside whatever else learns, epoch by epoch."""
+"""The figures of what was probed along training: the student beside its teacher, and beside
+whatever else learns, epoch by epoch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_TEMPERATURES = 3  # more rows of panels than this fill a screen
-LOG_RANGE = 30.0  # an axis whose largest value is more than this factor above where a curve ends is logarithmic
+# an axis whose largest value is more than this factor above where a curve ends is logarithmic
+LOG_RANGE = 30.0
 LINEAR_WITHIN = 0.1  # gaps within this reach of zero are drawn linearly even then
 
 
@@ -37,7 +40,7 @@ def draw(run: Run) -> Iterator[Plot]:
         yield distances(moments)
 
 
-# ---- figures ---------------------------------------------------------------------------------------------------------
+# ---- figures -------------------------------------------------------------------------------------
 
 
 def energies(moments: Sequence[Moment]) -> Plot:
@@ -47,14 +50,29 @@ def energies(moments: Sequence[Moment]) -> Plot:
         figure = canvas(5.0, 0.5 + 1.9 * len(temperatures))
         panels = figure.subplots(len(temperatures), 2, sharex=True, squeeze=False)
         for row, (place, temperature) in enumerate(temperatures):
-            for axes, quantity, title in zip(panels[row], ("entropy", "free_energy"), ("entropy, nats", "free energy"), strict=True):
+            for axes, quantity, title in zip(
+                panels[row],
+                ("entropy", "free_energy"),
+                ("entropy, nats", "free energy"),
+                strict=True,
+            ):
                 _curves(axes, moments, partial(_energy_of, quantity=quantity, place=place))
                 axes.set_title(f"{title} · τ = {words.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
-        caption = "Entropy that falls and free energy that rises are a network growing surer of its answers."
+        caption = (
+            "Entropy that falls and free energy that rises are a network growing surer of its "
+            "answers."
+        )
         if teacher_of(moments[-1].probe):
             caption = "A student that answers as its teacher does meets the dashed lines."
-        return Plot("along-energy", "along", _energy_title(moments), caption, _basis(moments, notes), to_svg(figure))
+        return Plot(
+            "along-energy",
+            "along",
+            _energy_title(moments),
+            caption,
+            _basis(moments, notes),
+            to_svg(figure),
+        )
 
 
 def gaps(moments: Sequence[Moment]) -> Plot:
@@ -69,14 +87,27 @@ def gaps(moments: Sequence[Moment]) -> Plot:
         for row, (_, tau) in enumerate(temperatures):
             for axes, (quantity, title) in zip(panels[row], titles.items(), strict=True):
                 for label, (dash, aligned) in forms.items():
-                    curve = _by_moment(moments, partial(_gap_of, quantity=quantity, temperature=tau, aligned=aligned), broken=True)
+                    curve = _by_moment(
+                        moments,
+                        partial(_gap_of, quantity=quantity, temperature=tau, aligned=aligned),
+                        broken=True,
+                    )
                     if np.isfinite(curve[1]).any():
                         axes.plot(*curve, linestyle=dash, color=own, label=label)
                 axes.axhline(0, color=INK, linewidth=0.6)
                 axes.set_title(f"{title} · τ = {words.temperature(tau)}")
         notes = _finish(figure, panels, moments)
-        caption = "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
-        return Plot("along-gap", "along", _gap_title(moments), caption, _basis(moments, notes), to_svg(figure))
+        caption = (
+            "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
+        )
+        return Plot(
+            "along-gap",
+            "along",
+            _gap_title(moments),
+            caption,
+            _basis(moments, notes),
+            to_svg(figure),
+        )
 
 
 def norms(moments: Sequence[Moment]) -> Plot:
@@ -89,12 +120,24 @@ def norms(moments: Sequence[Moment]) -> Plot:
         panels[0][0].set_title("logit norm")
         panels[0][1].set_title("accuracy, %")
         notes = _finish(figure, panels, moments)
-        caption = "Larger logits are surer answers, right or wrong: a norm that goes on rising when accuracy does not is certainty alone."
-        return Plot("along-norm", "along", _norm_title(moments), caption, _basis(moments, notes), to_svg(figure))
+        caption = (
+            "Larger logits are surer answers, right or wrong: a norm that goes on rising when "
+            "accuracy does not is certainty alone."
+        )
+        return Plot(
+            "along-norm",
+            "along",
+            _norm_title(moments),
+            caption,
+            _basis(moments, notes),
+            to_svg(figure),
+        )
 
 
 def distances(moments: Sequence[Moment]) -> Plot:
-    """KL from the other networks' answers to those of the network in training, a panel a temperature."""
+    """KL from the other networks' answers to those of the network in training, a panel a
+    temperature.
+    """
     temperatures = _temperatures(moments)
     with house_style("along-distance"):
         figure = canvas(5.0, 2.4)
@@ -103,18 +146,36 @@ def distances(moments: Sequence[Moment]) -> Plot:
             for name, (colour, dash) in _looks(moments).items():
                 curve = _by_moment(moments, partial(_kl_from, name=name, place=place), broken=True)
                 if np.isfinite(curve[1]).any():
-                    axes.plot(*curve, linestyle=dash, color=colour, label=f"from the {name}" if name in FIXED else f"from {name}")
+                    axes.plot(
+                        *curve,
+                        linestyle=dash,
+                        color=colour,
+                        label=f"from the {name}" if name in FIXED else f"from {name}",
+                    )
             axes.set_title(f"KL, nats · τ = {words.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
-        caption = "The lowest curve is whose answers are nearest to those of the network in training, and easiest to follow at that time."
-        return Plot("along-distance", "along", _distance_title(moments), caption, _basis(moments, notes), to_svg(figure))
+        caption = (
+            "The lowest curve is whose answers are nearest to those of the network in training, "
+            "and easiest to follow at that time."
+        )
+        return Plot(
+            "along-distance",
+            "along",
+            _distance_title(moments),
+            caption,
+            _basis(moments, notes),
+            to_svg(figure),
+        )
 
 
-# ---- what they find --------------------------------------------------------------------------------------------------
+# ---- what they find ------------------------------------------------------------------------------
 
 
 def _basis(moments: Sequence[Moment], notes: str) -> str:
-    return f"Means over {images(moments[-1].probe)}, before the first step and after each epoch, without intervals.{notes}"
+    return (
+        f"Means over {images(moments[-1].probe)}, before the first step and after each epoch, "
+        f"without intervals.{notes}"
+    )
 
 
 def _ends(moments: Sequence[Moment]) -> tuple[Probe, Probe]:
@@ -127,7 +188,11 @@ def _energy_title(moments: Sequence[Moment]) -> str:
     _, last = _ends(moments)
     end = words.number(last.networks[last.trained].at[0].entropy)
     teacher = teacher_of(last)
-    beside = f", that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}" if teacher else ""
+    beside = (
+        f", that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}"
+        if teacher
+        else ""
+    )
     return f"The {last.trained}'s entropy ended at {end} nats{beside}"
 
 
@@ -142,8 +207,15 @@ def _gap_title(moments: Sequence[Moment]) -> str:
 def _norm_title(moments: Sequence[Moment]) -> str:
     _, last = _ends(moments)
     teacher = teacher_of(last)
-    beside = f", those of the {teacher} are {words.number(last.networks[teacher].logit_norm, 1)}" if teacher else ""
-    return f"The {last.trained}'s logits ended {words.number(last.networks[last.trained].logit_norm, 1)} long{beside}"
+    beside = (
+        f", those of the {teacher} are {words.number(last.networks[teacher].logit_norm, 1)}"
+        if teacher
+        else ""
+    )
+    return (
+        f"The {last.trained}'s logits ended "
+        f"{words.number(last.networks[last.trained].logit_norm, 1)} long{beside}"
+    )
 
 
 def _distance_title(moments: Sequence[Moment]) -> str:
@@ -155,17 +227,21 @@ def _distance_title(moments: Sequence[Moment]) -> str:
     return f"KL to the {teacher}'s answers went from {' to '.join(ends)} nats"
 
 
-# ---- panels ----------------------------------------------------------------------------------------------------------
+# ---- panels --------------------------------------------------------------------------------------
 
 
 def _temperatures(moments: Sequence[Moment]) -> list[tuple[int, float]]:
     """Place and value of the temperatures that are drawn."""
     probe = moments[0].probe
-    return list(enumerate(at.temperature for at in probe.networks[probe.trained].at))[:MOST_TEMPERATURES]
+    return list(enumerate(at.temperature for at in probe.networks[probe.trained].at))[
+        :MOST_TEMPERATURES
+    ]
 
 
 def _looks(moments: Sequence[Moment]) -> dict[str, tuple[str, object]]:
-    """Networks by name, the teacher first, with colour and dashes. One that learns from labels alone is a teacher to be."""
+    """Networks by name, the teacher first, with colour and dashes. One that learns from labels
+    alone is a teacher to be.
+    """
     names = dict.fromkeys(name for moment in moments for name in moment.probe.networks)
     fixed = [name for name in FIXED if name in names]
     known: dict[str, tuple[str, object]] = dict.fromkeys(fixed, (TEACHER, "-"))
@@ -174,15 +250,31 @@ def _looks(moments: Sequence[Moment]) -> dict[str, tuple[str, object]]:
         known["network"] = (TEACHER, "-")
     others = [name for name in names if name not in known]
     return known | {
-        name: (STUDENTS[1 + number % (len(STUDENTS) - 1)], DASHES[(1 + number) % len(DASHES)]) for number, name in enumerate(others)
+        name: (STUDENTS[1 + number % (len(STUDENTS) - 1)], DASHES[(1 + number) % len(DASHES)])
+        for number, name in enumerate(others)
     }
 
 
-def _by_moment(moments: Sequence[Moment], value: Callable[[Probe], float | None], *, broken: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A curve: epochs, and values that are NaN where there is none. broken: where another network takes its turn in training."""
+def _by_moment(
+    moments: Sequence[Moment], value: Callable[[Probe], float | None], *, broken: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """A curve: epochs, and values that are NaN where there is none. broken: where another network
+    takes its turn in training.
+    """
     values = [value(moment.probe) for moment in moments]
-    curve = np.array([moment.epochs for moment in moments], float), np.array([np.nan if each is None else each for each in values], float)
-    turns = [at for at in range(1, len(moments)) if moments[at].probe.trained != moments[at - 1].probe.trained] if broken else []
+    curve = (
+        np.array([moment.epochs for moment in moments], float),
+        np.array([np.nan if each is None else each for each in values], float),
+    )
+    turns = (
+        [
+            at
+            for at in range(1, len(moments))
+            if moments[at].probe.trained != moments[at - 1].probe.trained
+        ]
+        if broken
+        else []
+    )
     return np.insert(curve[0], turns, np.nan), np.insert(curve[1], turns, np.nan)
 
 
@@ -206,7 +298,14 @@ def _energy_of(item: Probed, quantity: str, place: int) -> float:
 
 
 def _gap_of(probe: Probe, quantity: str, temperature: float, *, aligned: bool) -> float | None:
-    return next((getattr(gap, quantity) for gap in probe.gaps if (gap.temperature, gap.aligned) == (temperature, aligned)), None)
+    return next(
+        (
+            getattr(gap, quantity)
+            for gap in probe.gaps
+            if (gap.temperature, gap.aligned) == (temperature, aligned)
+        ),
+        None,
+    )
 
 
 def _kl_from(probe: Probe, name: str, place: int) -> float | None:
@@ -215,7 +314,9 @@ def _kl_from(probe: Probe, name: str, place: int) -> float | None:
 
 
 def _spread_out(axes: Axes) -> str:
-    """Make an axis logarithmic where a linear one would show the first epochs and nothing after them; says so if it did."""
+    """Make an axis logarithmic where a linear one would show the first epochs and nothing after
+    them; says so if it did.
+    """
     drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     finite = [values[np.isfinite(values)] for values in drawn if np.isfinite(values).any()]
     ends = [abs(values[-1]) for values in finite if values[-1]]
@@ -231,7 +332,9 @@ def _spread_out(axes: Axes) -> str:
 
 
 def _finish(figure: Figure, panels: np.ndarray, moments: Sequence[Moment]) -> str:
-    """Epochs below, a dotted line where a stage after the first begins, one legend above all; returns what a caption must explain."""
+    """Epochs below, a dotted line where a stage after the first begins, one legend above all;
+    returns what a caption must explain.
+    """
     firsts = {moment.stage: float(moment.epochs) for moment in reversed(moments)}
     later = sorted(firsts.values())[1:]
     scales = [_spread_out(axes) for axes in panels.flat]

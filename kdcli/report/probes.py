@@ -46,7 +46,9 @@ def teacher_of(probe: Probe) -> str | None:
 
 
 def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
-    """Cells of a table: accuracy, entropy, free energy and logit norm at temperature 1 of each network, at first and at last."""
+    """Cells of a table: accuracy, entropy, free energy and logit norm at temperature 1 of each
+    network, at first and at last.
+    """
     for name, item in sorted(last.networks.items(), key=lambda entry: entry[0] not in FIXED):
         if name in FIXED:
             yield name, *_cells(item)
@@ -58,21 +60,37 @@ def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
 
 def _cells(item: Probed) -> tuple[str, ...]:
     at = item.at[0]
-    return words.percent(item.accuracy), words.number(at.entropy), words.number(at.free_energy, 2), words.number(item.logit_norm, 1)
+    return (
+        words.percent(item.accuracy),
+        words.number(at.entropy),
+        words.number(at.free_energy, 2),
+        words.number(item.logit_norm, 1),
+    )
 
 
 def sentences(first: Probe, last: Probe) -> Iterator[str]:
     """What became of the network in training, and how near it was to the answers of others."""
     teacher = teacher_of(last)
-    start, end = (words.number(probe.networks[last.trained].at[0].entropy) for probe in (first, last))
-    level = f"; that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}" if teacher else ""
+    start, end = (
+        words.number(probe.networks[last.trained].at[0].entropy) for probe in (first, last)
+    )
+    level = (
+        f"; that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}"
+        if teacher
+        else ""
+    )
     yield f"Mean entropy of the {last.trained}: {start} nats at first, {end} at last{level}."
     others = [name for name in last.networks if name in first.networks and name != last.trained]
     if len(others) > 1:
         early, late = (_near(probe, others) for probe in (first, last))
-        yield f"KL to its answers, in nats: at first {early}; at last {late}. What is nearer is easier to follow."
+        yield (
+            f"KL to its answers, in nats: at first {early}; at last {late}. What is nearer is "
+            "easier to follow."
+        )
 
 
 def _near(probe: Probe, others: list[str]) -> str:
     called = {name: f"the {name}" if name in FIXED else name for name in others}
-    return words.listed([f"{words.number(probe.networks[name].at[0].kl)} from {called[name]}" for name in others])
+    return words.listed(
+        [f"{words.number(probe.networks[name].at[0].kl)} from {called[name]}" for name in others]
+    )

@@ -1,8 +1,9 @@
-"""A run directory as one typed value: everything that a report, a comparison or a table needs, read without torch.
+"""A run directory as one typed value: everything that a report, a comparison or a table needs, read
+without torch.
 
-Reading is forgiving about time and strict about content. A job may still be writing (the last line of metrics.jsonl is
-torn, there is no summary yet), or may have been killed and resumed (an epoch is logged twice); but a file that is not what
-kd writes is named as damaged, never half used.
+Reading is forgiving about time and strict about content. A job may still be writing (the last line
+of metrics.jsonl is torn, there is no summary yet), or may have been killed and resumed (an epoch is
+logged twice); but a file that is not what kd writes is named as damaged, never half used.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ ENVIRONMENT_FILE = "environment.json"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage as metrics.jsonl announces it. number counts from 1; trainable: parameters that get gradients. probe: before its first step."""
+    """A stage as metrics.jsonl announces it. number counts from 1; trainable: parameters that get
+    gradients. probe: before its first step.
+    """
 
     stage: str
     number: int
@@ -47,8 +50,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One finished epoch. losses are means over its images, by term; val is None where nothing is held out, probe where nothing was
-    probed.
+    """One finished epoch. losses are means over its images, by term; val is None where nothing is
+    held out, probe where nothing was probed.
     """
 
     stage: str
@@ -68,8 +71,9 @@ class Epoch:
 class Run:
     """A run directory. summary is None while the run is unfinished; analysis where none was made.
 
-    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are left out. baseline: the
-    same network trained on labels alone, where `kdcli.report.baseline` found such a run.
+    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are
+    left out. baseline: the same network trained on labels alone, where `kdcli.report.baseline`
+    found such a run.
     """
 
     path: Path
@@ -116,7 +120,7 @@ class Run:
         )
 
 
-# ---- finding ---------------------------------------------------------------------------------------------------------
+# ---- finding -------------------------------------------------------------------------------------
 
 
 def find_run(path: str | Path) -> Path:
@@ -130,7 +134,9 @@ def find_run(path: str | Path) -> Path:
     if (folder / RECIPE_FILE).is_file():
         return folder
     if given.exists():
-        raise NotFound(f"{given} is not a run directory: it holds no {RECIPE_FILE}", hint=_nearby(folder))
+        raise NotFound(
+            f"{given} is not a run directory: it holds no {RECIPE_FILE}", hint=_nearby(folder)
+        )
     raise NotFound(f"no run at {given}", hint=_nearby(given.parent))
 
 
@@ -141,7 +147,9 @@ def _nearby(folder: Path) -> str:
 
 
 def runs_in(folder: str | Path) -> tuple[Path, ...]:
-    """The run directories directly under a folder, by name; links such as runs/latest are not counted twice."""
+    """The run directories directly under a folder, by name; links such as runs/latest are not
+    counted twice.
+    """
     found = Path(folder).glob(f"*/{RECIPE_FILE}")
     return tuple(sorted(path.parent for path in found if not path.parent.is_symlink()))
 
@@ -153,13 +161,20 @@ def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
         NotFound: there is none yet.
     """
     finished = [path for path in runs_in(runs_dir) if (path / SUMMARY_FILE).is_file()]
-    found = [path for path in finished if command is None or read_json(path / SUMMARY_FILE).get("command") == command]
+    found = [
+        path
+        for path in finished
+        if command is None or read_json(path / SUMMARY_FILE).get("command") == command
+    ]
     if not found:
-        raise NotFound(f"no finished {command or 'kd'} run under {runs_dir}", hint=f"make one: kd {command or 'distill'}")
+        raise NotFound(
+            f"no finished {command or 'kd'} run under {runs_dir}",
+            hint=f"make one: kd {command or 'distill'}",
+        )
     return max(found, key=lambda path: ((path / SUMMARY_FILE).stat().st_mtime_ns, path.name))
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -180,7 +195,10 @@ def from_dict(kind: type[T], data: Any, origin: Path | str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise CorruptFile(f"{origin} is not what kd writes: {place}: {first['msg'].lower()}", hint="run the command again") from error
+        raise CorruptFile(
+            f"{origin} is not what kd writes: {place}: {first['msg'].lower()}",
+            hint="run the command again",
+        ) from error
     return found
 
 
@@ -188,7 +206,11 @@ def _validated(kind: Any, data: Any) -> Any:
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        gaps = [found["loc"] for found in error.errors() if found["type"] == "float_type" and found["input"] is None]
+        gaps = [
+            found["loc"]
+            for found in error.errors()
+            if found["type"] == "float_type" and found["input"] is None
+        ]
         if len(gaps) < error.error_count():
             raise
     for place in gaps:
@@ -223,7 +245,9 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of metrics.jsonl, and how many lines are torn: the last of a live run, or one before a resume."""
+    """The objects of metrics.jsonl, and how many lines are torn: the last of a live run, or one
+    before a resume.
+    """
     if not path.is_file():
         return [], 0
     events: list[dict[str, Any]] = []
@@ -246,6 +270,8 @@ def _stages(events: list[dict[str, Any]], path: Path) -> tuple[Stage, ...]:
 
 
 def _epochs(events: list[dict[str, Any]], path: Path) -> tuple[Epoch, ...]:
-    """By stage and number, the last record: a resumed run repeats what it did after its last save."""
+    """By stage and number, the last record: a resumed run repeats what it did after its last
+    save.
+    """
     found = [from_dict(Epoch, event, path) for event in events if event.get("event") == "epoch"]
     return tuple({(epoch.stage, epoch.epoch): epoch for epoch in found}.values())

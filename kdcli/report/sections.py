@@ -1,8 +1,9 @@
-"""What a report says, in order, before anybody asks how it looks: report.html and report.md are two renderings of this.
+"""What a report says, in order, before anybody asks how it looks: report.html and report.md are two
+renderings of this.
 
-verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the teacher has to teach, calibration,
-confusion, curves, what was probed along training, recipe, environment, how to reproduce.
-A section without data is left out, never shown empty.
+verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the
+teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
+environment, how to reproduce. A section without data is left out, never shown empty.
 """
 
 from __future__ import annotations
@@ -38,39 +39,61 @@ def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
         environment,
         reproduce,
     )
-    made = (make(run, tuple(plot for plot in plots if plot.section == make.__name__)) for make in makers)
+    made = (
+        make(run, tuple(plot for plot in plots if plot.section == make.__name__)) for make in makers
+    )
     return tuple(section for section in made if section is not None)
 
 
-# ---- accuracy --------------------------------------------------------------------------------------------------------
+# ---- accuracy ------------------------------------------------------------------------------------
 
 
 def accuracy(run: Run, plots: tuple[Plot, ...]) -> Section | None:
-    """The network beside its teachers, every measure of the test split, with n, split and which epoch."""
+    """The network beside its teachers, every measure of the test split, with n, split and which
+    epoch.
+    """
     summary = run.summary
     if summary is None:
         return None
-    text = [f"Beside its teacher: {overlap_note(summary.test, best.test)}."] if (best := best_teacher(summary)) and best.test else []
+    text = (
+        [f"Beside its teacher: {overlap_note(summary.test, best.test)}."]
+        if (best := best_teacher(summary)) and best.test
+        else []
+    )
     if run.baseline:
-        text.append(f"Beside {run.baseline.name}, the same recipe without a teacher: {overlap_note(summary.test, run.baseline.test)}.")
+        text.append(
+            f"Beside {run.baseline.name}, the same recipe without a teacher: "
+            f"{overlap_note(summary.test, run.baseline.test)}."
+        )
     if summary.val:
         text.append(_validation(summary.val))
     return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(run, summary),), plots)
 
 
 def _validation(val: Measures) -> str:
-    chosen = "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
-    return f"On {words.plural(val.n, 'image')} held out of the training set: {words.percent(val.accuracy, val.n)}; {chosen}."
+    chosen = (
+        "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
+    )
+    return (
+        f"On {words.plural(val.n, 'image')} held out of the training set: "
+        f"{words.percent(val.accuracy, val.n)}; {chosen}."
+    )
 
 
 def _measures_grid(run: Run, summary: RunResult) -> Grid:
     own = "student" if summary.command == "distill" else "network"
-    networks = [(f"teacher {teacher.architecture}", teacher.parameters, teacher.test) for teacher in summary.teachers]
+    networks = [
+        (f"teacher {teacher.architecture}", teacher.parameters, teacher.test)
+        for teacher in summary.teachers
+    ]
     if run.baseline:
         networks.append(("labels only", run.baseline.parameters, run.baseline.test))
     networks.append((f"{own} {summary.network}", summary.parameters, summary.test))
     rows = [("parameters", *(words.count(size) for _, size, _ in networks))]
-    rows += [(name, *(say(test) if test else words.MISSING for _, _, test in networks)) for name, say in _ROWS]
+    rows += [
+        (name, *(say(test) if test else words.MISSING for _, _, test in networks))
+        for name, say in _ROWS
+    ]
     best = best_teacher(summary)
     columns = ("", *(name for name, _, _ in networks))
     if best and best.test:
@@ -84,7 +107,10 @@ def provenance(summary: RunResult) -> str:
     """What every number of a run rests on: split, n, which epoch, seed."""
     test = summary.test
     epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
-    return f"{test.split} split of {summary.data}, n = {words.thousands(test.n)} images, {epoch} of {summary.epochs}, seed {summary.seed}"
+    return (
+        f"{test.split} split of {summary.data}, n = {words.thousands(test.n)} images, {epoch} of "
+        f"{summary.epochs}, seed {summary.seed}"
+    )
 
 
 _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
@@ -105,7 +131,9 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     top5 = None if student.top5 is None or teacher.top5 is None else student.top5 - teacher.top5
     ratio = teacher_size / summary.parameters
     return {
-        "parameters": f"{words.times(ratio)} smaller" if ratio >= 1 else f"{words.times(1 / ratio)} larger",
+        "parameters": f"{words.times(ratio)} smaller"
+        if ratio >= 1
+        else f"{words.times(1 / ratio)} larger",
         "accuracy": words.points(student.accuracy - teacher.accuracy, student.n),
         "top-5 accuracy": words.points(top5, student.n),
         "NLL, nats": words.signed(student.nll - teacher.nll),
@@ -116,11 +144,13 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     }
 
 
-# ---- missing classes -------------------------------------------------------------------------------------------------
+# ---- missing classes -----------------------------------------------------------------------------
 
 
 def missing(run: Run, plots: tuple[Plot, ...]) -> Section | None:
-    """The classes of which no training image was shown: how well the network knows them, and for what it takes them."""
+    """The classes of which no training image was shown: how well the network knows them, and for
+    what it takes them.
+    """
     excluded = run.summary.excluded if run.summary else None
     if run.summary is None or excluded is None:
         return None
@@ -129,40 +159,78 @@ def missing(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     rows = [(name, *_missing_row(item), mistaken) for name, item, mistaken in every]
     if len(rows) > 1:
         rows.append(("together", *_missing_row(excluded), ""))
-    grid = Grid(("class", "test images", "accuracy", "95 % interval, %", teacher, "else taken for"), tuple(rows), provenance(run.summary))
-    known = (f"It can know of {'it' if len(every) == 1 else 'them'} only what the teacher's answers to other classes say.",)
+    grid = Grid(
+        ("class", "test images", "accuracy", "95 % interval, %", teacher, "else taken for"),
+        tuple(rows),
+        provenance(run.summary),
+    )
+    known = (
+        (
+            f"It can know of {'it' if len(every) == 1 else 'them'} only what the teacher's "
+            "answers to other classes say."
+        ),
+    )
     title = "Missing class" if len(every) == 1 else "Missing classes"
     return Section("missing", title, known if run.summary.teachers else (), (grid,), plots)
 
 
 def _missing_row(item: Excluded | ExcludedClass) -> tuple[str, ...]:
-    interval = words.percent_range(item.accuracy_interval, item.n) if item.accuracy_interval else words.MISSING
-    return words.thousands(item.n), words.percent(item.accuracy, item.n), interval, words.percent(item.teacher_accuracy, item.n)
+    interval = (
+        words.percent_range(item.accuracy_interval, item.n)
+        if item.accuracy_interval
+        else words.MISSING
+    )
+    return (
+        words.thousands(item.n),
+        words.percent(item.accuracy, item.n),
+        interval,
+        words.percent(item.teacher_accuracy, item.n),
+    )
 
 
 def _taken_for(run: Run, number: int) -> str:
     """The three commonest wrong answers to a class, with how often they were given."""
     if run.analysis is None or number >= len(run.analysis.confusion):
         return ""
-    wrong = [(count, other) for other, count in enumerate(run.analysis.confusion[number]) if count and other != number]
+    wrong = [
+        (count, other)
+        for other, count in enumerate(run.analysis.confusion[number])
+        if count and other != number
+    ]
     most = sorted(wrong, key=lambda pair: (-pair[0], pair[1]))[:3]
     return ", ".join(f"{run.analysis.class_names[other]} ({count})" for count, other in most)
 
 
 def restrictions(run: Run) -> str:
-    """What the recipe took away from the training set, in a phrase; nothing where it took nothing."""
+    """What the recipe took away from the training set, in a phrase; nothing where it took
+    nothing.
+    """
     data = run.recipe.get("data", {})
     excluded = run.summary.excluded if run.summary else None
-    names = [item.name for item in excluded.classes] if excluded else [str(item) for item in data.get("exclude_classes", ())]
+    names = (
+        [item.name for item in excluded.classes]
+        if excluded
+        else [str(item) for item in data.get("exclude_classes", ())]
+    )
     said = [f"no image of class {words.listed(names)}"] if names else []
     if data.get("per_class"):
-        way = {"entropy": "highest entropy", "entropy-ascending": "lowest entropy", "stratified": "evenly over the entropy"}
-        rank = f"{way.get(data.get('select'))} of the teacher's soft labels at τ = {words.temperature(data.get('select_temperature', 9.0))}"
-        said.append(f"{words.plural(data['per_class'], 'image')} a class, {rank if data.get('select') in way else 'at random'}")
+        way = {
+            "entropy": "highest entropy",
+            "entropy-ascending": "lowest entropy",
+            "stratified": "evenly over the entropy",
+        }
+        rank = (
+            f"{way.get(data.get('select'))} of the teacher's soft labels at τ = "
+            f"{words.temperature(data.get('select_temperature', 9.0))}"
+        )
+        said.append(
+            f"{words.plural(data['per_class'], 'image')} a class, "
+            f"{rank if data.get('select') in way else 'at random'}"
+        )
     return "; ".join(said)
 
 
-# ---- curves ----------------------------------------------------------------------------------------------------------
+# ---- curves --------------------------------------------------------------------------------------
 
 
 def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -170,18 +238,35 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     if not run.epochs:
         return None
     last = run.epochs[-1]
-    seconds = run.summary.wall_seconds if run.summary else sum(epoch.seconds for epoch in run.epochs)
+    seconds = (
+        run.summary.wall_seconds if run.summary else sum(epoch.seconds for epoch in run.epochs)
+    )
     speed = run.summary.images_per_second if run.summary else last.images_per_second
-    text = [f"{words.plural(len(run.epochs), 'epoch')} in {words.duration(seconds)}, {words.thousands(round(speed))} images a second."]
+    text = [
+        (
+            f"{words.plural(len(run.epochs), 'epoch')} in {words.duration(seconds)}, "
+            f"{words.thousands(round(speed))} images a second."
+        )
+    ]
     if left := restrictions(run):
         text.append(f"The training set was restricted: {left}.")
     if run.torn_lines:
-        text.append(f"{words.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a killed process and left out.")
+        text.append(
+            f"{words.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a "
+            "killed process and left out."
+        )
     terms = tuple((name, words.number(value, 4)) for name, value in last.losses.items())
-    held_out = (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
+    held_out = (
+        (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
+    )
     rows = (*terms, ("training accuracy", words.percent(last.train_accuracy)), *held_out)
     return Section(
-        "curves", "Training", tuple(text), (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),), plots, folded=NUMBERS
+        "curves",
+        "Training",
+        tuple(text),
+        (Grid(("", f"epoch {last.epoch}"), rows, f"stage {last.stage}"),),
+        plots,
+        folded=NUMBERS,
     )
 
 
@@ -193,11 +278,17 @@ def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
     caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
-    grid = Grid(("", "accuracy", "entropy, nats", "free energy", "logit norm"), tuple(rows(first, last)), caption)
-    return Section("along", "Along training", tuple(sentences(first, last)), (grid,), plots, folded=NUMBERS)
+    grid = Grid(
+        ("", "accuracy", "entropy, nats", "free energy", "logit norm"),
+        tuple(rows(first, last)),
+        caption,
+    )
+    return Section(
+        "along", "Along training", tuple(sentences(first, last)), (grid,), plots, folded=NUMBERS
+    )
 
 
-# ---- the gap and what explains it ------------------------------------------------------------------------------------
+# ---- the gap and what explains it ----------------------------------------------------------------
 
 
 def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -206,7 +297,11 @@ def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     if report and report.pairs:
         return gap_sections.gap(report, plots)
     if run.summary and run.summary.gaps:
-        grid = Grid(("τ", "logits", "entropy, nats", "free energy"), tuple(_summary_gaps(run.summary)), provenance(run.summary))
+        grid = Grid(
+            ("τ", "logits", "entropy, nats", "free energy"),
+            tuple(_summary_gaps(run.summary)),
+            provenance(run.summary),
+        )
         return Section("gap", "Gap to the teacher", (gap_sections.SIGNS,), (grid,), plots)
     return None
 
@@ -214,7 +309,12 @@ def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
     for at in summary.gaps:
         form = "aligned" if at.aligned else "raw"
-        yield words.temperature(at.temperature), form, words.signed(at.entropy), words.signed(at.free_energy)
+        yield (
+            words.temperature(at.temperature),
+            form,
+            words.signed(at.entropy),
+            words.signed(at.free_energy),
+        )
 
 
 def pair(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -229,10 +329,15 @@ def teacher(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     found = gap_sections.teacher(report, plots) if report else None
     if found is None or run.summary is None or run.summary.teachers:
         return found
-    return replace(found, title="What the reference has to teach" if run.summary.reference else "What it would have to teach")
+    return replace(
+        found,
+        title="What the reference has to teach"
+        if run.summary.reference
+        else "What it would have to teach",
+    )
 
 
-# ---- calibration, confusion ------------------------------------------------------------------------------------------
+# ---- calibration, confusion ----------------------------------------------------------------------
 
 
 def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -240,9 +345,22 @@ def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     if run.analysis is None or not run.analysis.calibration:
         return None
     curves = teacher_first(run.analysis.calibration)
-    rows = tuple((label, words.number(curve.ece), words.thousands(sum(curve.count))) for label, curve in curves.items())
-    caption = "expected calibration error: 15 equal bins of confidence, mean absolute difference; test split"
-    return Section("calibration", "Calibration", (), (Grid(("", "ECE", "n"), rows, caption),), plots, folded=NUMBERS)
+    rows = tuple(
+        (label, words.number(curve.ece), words.thousands(sum(curve.count)))
+        for label, curve in curves.items()
+    )
+    caption = (
+        "expected calibration error: 15 equal bins of confidence, mean absolute difference; test "
+        "split"
+    )
+    return Section(
+        "calibration",
+        "Calibration",
+        (),
+        (Grid(("", "ECE", "n"), rows, caption),),
+        plots,
+        folded=NUMBERS,
+    )
 
 
 def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
@@ -252,28 +370,56 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
         return None
     names = analysis.class_names
     cells = [
-        (count, row, column) for row, line in enumerate(analysis.confusion) for column, count in enumerate(line) if count and row != column
+        (count, row, column)
+        for row, line in enumerate(analysis.confusion)
+        for column, count in enumerate(line)
+        if count and row != column
     ]
     worst = sorted(cells, key=lambda cell: (-cell[0], cell[1], cell[2]))[:5]
     rows = tuple((names[row], names[column], str(count)) for count, row, column in worst)
-    grids = (Grid(("true class", "predicted", "images"), rows, "the commonest confusions on the test split", words=True),) if rows else ()
+    grids = (
+        (
+            Grid(
+                ("true class", "predicted", "images"),
+                rows,
+                "the commonest confusions on the test split",
+                words=True,
+            ),
+        )
+        if rows
+        else ()
+    )
     return Section("confusion", "Confusion", (), grids, plots, folded="The commonest confusions")
 
 
-# ---- how it came to be -----------------------------------------------------------------------------------------------
+# ---- how it came to be ---------------------------------------------------------------------------
 
 
 def recipe(run: Run, _: tuple[Plot, ...]) -> Section:
     """The resolved recipe, as it is."""
-    return Section("recipe", "Recipe", code=run.recipe_text.strip(), folded="Every value, and where it came from")
+    return Section(
+        "recipe",
+        "Recipe",
+        code=run.recipe_text.strip(),
+        folded="Every value, and where it came from",
+    )
 
 
 def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
     """Versions, device, commit and data."""
     if not run.environment:
         return None
-    rows = tuple((key.replace("_", " "), _say(value)) for key, value in run.environment.items() if value not in (None, "", {}))
-    return Section("environment", "Environment", grids=(Grid(("", ""), rows, words=True),), folded="Versions, device and data")
+    rows = tuple(
+        (key.replace("_", " "), _say(value))
+        for key, value in run.environment.items()
+        if value not in (None, "", {})
+    )
+    return Section(
+        "environment",
+        "Environment",
+        grids=(Grid(("", ""), rows, words=True),),
+        folded="Versions, device and data",
+    )
 
 
 def _say(value: object) -> str:
@@ -281,23 +427,36 @@ def _say(value: object) -> str:
         return ", ".join(f"{key} {_say(item)}" for key, item in value.items())
     if isinstance(value, list):
         return " ".join(map(str, value)) if len(value) <= 20 else f"{len(value)} values"
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return (
+        {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    )
 
 
 def reproduce(run: Run, _: tuple[Plot, ...]) -> Section:
     """One command that makes the run again."""
-    return Section("reproduce", "How to reproduce", (_conditions(run),), code=reproduce_command(run))
+    return Section(
+        "reproduce", "How to reproduce", (_conditions(run),), code=reproduce_command(run)
+    )
 
 
 def _conditions(run: Run) -> str:
-    same = "On the CPU the same versions give the same bytes; on a GPU the numbers agree up to rounding."
+    same = (
+        "On the CPU the same versions give the same bytes; on a GPU the numbers agree up to "
+        "rounding."
+    )
     teachers = run.summary.teachers if run.summary else ()
-    pinned = "; ".join(f"{teacher.checkpoint} (sha256 {teacher.sha256[:12]})" for teacher in teachers)
+    pinned = "; ".join(
+        f"{teacher.checkpoint} (sha256 {teacher.sha256[:12]})" for teacher in teachers
+    )
     return f"{same} Teacher: {pinned}." if pinned else same
 
 
 def reproduce_command(run: Run) -> str:
-    """The command line; a run that was given a name needs another one, since runs are never overwritten."""
+    """The command line; a run that was given a name needs another one, since runs are never
+    overwritten.
+    """
     folder = run.summary.run if run.summary else str(run.path)
-    again = f" --name {shlex.quote(run.recipe['name'] + '-again')}" if run.recipe.get("name") else ""
+    again = (
+        f" --name {shlex.quote(run.recipe['name'] + '-again')}" if run.recipe.get("name") else ""
+    )
     return f"kd {run.command} {shlex.quote(f'{folder}/{RECIPE_FILE}')}{again}"

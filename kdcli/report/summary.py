@@ -1,4 +1,6 @@
-"""report.md: the report as Markdown, for a terminal, a pull request or a CI summary. Same parts, same order, same numbers."""
+"""report.md: the report as Markdown, for a terminal, a pull request or a CI summary. Same parts,
+same order, same numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from kdcli.report.verdict import gate_sentence, lead, verdict, why
 
 
 def to_markdown(run: Run, parts: Sequence[Section]) -> str:
-    """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are links to plots/NAME.svg."""
+    """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are
+    links to plots/NAME.svg.
+    """
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
     blocks += [escape(sentence) for sentence in (*lead(run), why(run)[1]) if sentence]
     if run.summary:
         if run.summary.gates:
-            blocks.append("\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates))
+            blocks.append(
+                "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
+            )
         blocks += [f"> Note: {escape(warning)}" for warning in run.summary.warnings]
     for section in parts:
         blocks += _section(section)
@@ -32,7 +38,9 @@ def _section(section: Section) -> Iterator[str]:
     yield from (escape(paragraph) for paragraph in section.text)
     yield from (grid_markdown(grid) for grid in section.grids)
     if section.plots:
-        yield "Figures: " + ", ".join(f"[{escape(plot.title)}](plots/{plot.name}.svg)" for plot in section.plots)
+        yield "Figures: " + ", ".join(
+            f"[{escape(plot.title)}](plots/{plot.name}.svg)" for plot in section.plots
+        )
     if section.code:
         yield code_block(section.code, "toml" if section.key == "recipe" else "sh")
 
@@ -40,6 +48,10 @@ def _section(section: Section) -> Iterator[str]:
 def grid_markdown(grid: Grid) -> str:
     """A table in pipes, numbers to the right, words to the left; the caption follows it."""
     columns = [cell(column) or " " for column in grid.columns]
-    lines = [columns, [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)], *([cell(text) for text in row] for row in grid.rows)]
+    lines = [
+        columns,
+        [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)],
+        *([cell(text) for text in row] for row in grid.rows),
+    ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table

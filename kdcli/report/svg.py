@@ -1,9 +1,11 @@
-"""The look of every figure, and SVG text that fits a page: themeable, small, and the same bytes each time.
+"""The look of every figure, and SVG text that fits a page: themeable, small, and the same bytes
+each time.
 
-Figures are drawn once and serve light and dark pages: text and axes take the page's own colour (currentColor), the paper
-is transparent, and each series has one mid-tone that keeps a contrast of 3:1 or more on white and on near-black. A colour stands for
-a network, the same one in every figure: kdcli.report.palette. Text stays text, so that it can be searched and read aloud. matplotlib is imported when the first figure is drawn, and its global state
-(pyplot, rcParams) is left as it was.
+Figures are drawn once and serve light and dark pages: text and axes take the page's own colour
+(currentColor), the paper is transparent, and each series has one mid-tone that keeps a contrast of
+3:1 or more on white and on near-black. A colour stands for a network, the same one in every figure:
+kdcli.report.palette. Text stays text, so that it can be searched and read aloud. matplotlib is
+imported when the first figure is drawn, and its global state (pyplot, rcParams) is left as it was.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in somebody's class names is a dollar
-    "font.family": "DejaVu Sans",  # for measuring: it comes with matplotlib, and is wider than what a browser will use
+    # for measuring: it comes with matplotlib, and is wider than what a browser will use
+    "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -68,8 +71,9 @@ _RC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A finished figure. name: its file under plots/, without suffix. title: what was found; caption: one sentence that says what to
-    see; basis: what the numbers rest on, n and kind of interval. svg: a document that stands alone.
+    """A finished figure. name: its file under plots/, without suffix. title: what was found;
+    caption: one sentence that says what to see; basis: what the numbers rest on, n and kind of
+    interval. svg: a document that stands alone.
     """
 
     name: str
@@ -83,12 +87,16 @@ class Plot:
     def inline(self) -> str:
         """The same drawing for the middle of an HTML page, whose colour it takes."""
         label = html.escape(f"{self.title}. {self.caption}", quote=True)
-        return self.svg.replace(_ALONE, "").replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        return self.svg.replace(_ALONE, "").replace(
+            "<svg ", f'<svg role="img" aria-label="{label}" ', 1
+        )
 
 
 @contextmanager
 def house_style(name: str) -> Iterator[None]:
-    """The plotting library in the look of the reports. `name` makes the ids of one figure differ from those of another on a page."""
+    """The plotting library in the look of the reports. `name` makes the ids of one figure differ
+    from those of another on a page.
+    """
     from matplotlib import style
 
     with style.context({**_RC, "svg.hashsalt": name}, after_reset=True):
@@ -96,7 +104,9 @@ def house_style(name: str) -> Iterator[None]:
 
 
 def canvas(width: float = 5.0, height: float = 3.1) -> Figure:
-    """An empty figure, inches, that no global state knows of. Call it, and draw, within `house_style`."""
+    """An empty figure, inches, that no global state knows of. Call it, and draw, within
+    `house_style`.
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=72, layout="constrained")
@@ -106,7 +116,15 @@ def legend(axes: Axes, columns: int = 4) -> None:
     """A legend on one line above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, borderpad=0.2)
+        axes.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=columns,
+            borderaxespad=0.2,
+            borderpad=0.2,
+        )
 
 
 def epoch_axis(axes: Axes, stages: Sequence[tuple[float, str]] = ()) -> None:
@@ -117,7 +135,14 @@ def epoch_axis(axes: Axes, stages: Sequence[tuple[float, str]] = ()) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     for start, name in stages:
         axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.text(start + 0.1, 0.02, name, transform=axes.get_xaxis_transform(), fontsize=SMALL, color=MUTED)
+        axes.text(
+            start + 0.1,
+            0.02,
+            name,
+            transform=axes.get_xaxis_transform(),
+            fontsize=SMALL,
+            color=MUTED,
+        )
 
 
 def apart(svg: str, suffix: str) -> str:
@@ -126,7 +151,9 @@ def apart(svg: str, suffix: str) -> str:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG text: currentColor for ink, no ids but those referred to, no date, no outside address."""
+    """The figure as SVG text: currentColor for ink, no ids but those referred to, no date, no
+    outside address.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
@@ -134,12 +161,18 @@ def to_svg(figure: Figure) -> str:
     FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # type: ignore[no-untyped-call]  # savefig draws twice
     text = buffer.getvalue()
     text = text[text.index("<svg ") :]
-    text = text.replace(INK, "currentColor").replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    text = (
+        text.replace(INK, "currentColor")
+        .replace("xlink:href", "href")
+        .replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    )
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # two figures on a page would share them
     text = re.sub(r"font-family: [^;\"]*", _FONT, text)
-    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)  # 1/100 pt is finer than a screen
+    # 1/100 pt is finer than a screen
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)  # would style the whole page
+    # would style the whole page
+    text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
     return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'

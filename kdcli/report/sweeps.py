@@ -1,4 +1,6 @@
-"""Which cells of a sweep are finished, found by the content hash of their recipes. No torch: tables read only summaries."""
+"""Which cells of a sweep are finished, found by the content hash of their recipes. No torch: tables
+read only summaries.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from kdcli.results import RunResult
 
 
 def finished_runs(out: Path) -> dict[str, Path]:
-    """Finished runs under a folder by the content hash of their recipe; of several, the one finished last."""
+    """Finished runs under a folder by the content hash of their recipe; of several, the one
+    finished last.
+    """
     found: dict[str, Path] = {}
     for summary in sorted(out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
         with suppress(KdError, AttributeError):  # a foreign or damaged file is no run of ours
@@ -31,5 +35,7 @@ def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunR
     for cell in sweep.cells:
         run = runs.get(recipe_hash(cell.resolved.recipe))
         path = run / "summary.json" if run is not None else None
-        results.append((cell.labels, from_dict(RunResult, read_json(path), path) if path is not None else None))
+        results.append(
+            (cell.labels, from_dict(RunResult, read_json(path), path) if path is not None else None)
+        )
     return results

@@ -1,4 +1,6 @@
-"""A table as Markdown, CSV, LaTeX and HTML. The first, third and fourth show the same text; CSV has every digit."""
+"""A table as Markdown, CSV, LaTeX and HTML. The first, third and fourth show the same text; CSV has
+every digit.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +34,33 @@ class Panel:
 
 
 def panels(table: Table) -> Iterator[Panel]:
-    """The grids that a table is shown as: one a metric where it has columns of its own, else one with a column a metric."""
+    """The grids that a table is shown as: one a metric where it has columns of its own, else one
+    with a column a metric.
+    """
     if table.columns == (SOLE_COLUMN,):
         yield _panel(table, "", [(SOLE_COLUMN, metric) for metric in table.metrics])
         return
     for metric in table.metrics:
         title = metrics.label(metric) if len(table.metrics) > 1 else ""
-        yield _panel(table, title[:1].upper() + title[1:], [(column, metric) for column in table.columns])
+        yield _panel(
+            table, title[:1].upper() + title[1:], [(column, metric) for column in table.columns]
+        )
 
 
 def _panel(table: Table, title: str, settings: list[tuple[str, str]]) -> Panel:
-    headings = (table.corner, *(heading for column, metric in settings for heading in _group(table, column, metric)))
+    headings = (
+        table.corner,
+        *(heading for column, metric in settings for heading in _group(table, column, metric)),
+    )
     rows = tuple(
-        (Shown(row), *(shown for column, metric in settings for shown in _shown(table, table.cells[row, column, metric])))
+        (
+            Shown(row),
+            *(
+                shown
+                for column, metric in settings
+                for shown in _shown(table, table.cells[row, column, metric])
+            ),
+        )
         for row in table.rows
     )
     return Panel(title, headings, rows)
@@ -64,7 +80,10 @@ def _shown(table: Table, cell: Cell) -> Iterator[Shown]:
     yield Shown(_ours(table, cell), cell.best)
     if _paper_here(table, cell.column, cell.metric):
         digits = metrics.digits(cell.metric, table.images)
-        paper, difference = (None if number is None else metrics.scaled(number, cell.metric) for number in (cell.paper, cell.difference))
+        paper, difference = (
+            None if number is None else metrics.scaled(number, cell.metric)
+            for number in (cell.paper, cell.difference)
+        )
         yield Shown(words.number(paper, digits))
         yield Shown(words.signed(difference, digits))
 
@@ -89,7 +108,7 @@ def _subject(table: Table) -> str:
     return f"Numbers: {metrics.label(table.metrics[0])}. " if single else ""
 
 
-# ---- formats ---------------------------------------------------------------------------------------------------------
+# ---- formats -------------------------------------------------------------------------------------
 
 
 def to_markdown(table: Table) -> str:
@@ -102,21 +121,48 @@ def to_markdown(table: Table) -> str:
 def _pipes(panel: Panel) -> Iterator[str]:
     if panel.title:
         yield f"### {escape(panel.title)}"
-    lines = [[markdown_cell(heading) for heading in panel.headings], [":--", *["--:"] * (len(panel.headings) - 1)]]
-    lines += [[f"**{markdown_cell(shown.text)}**" if shown.best else markdown_cell(shown.text) for shown in row] for row in panel.rows]
+    lines = [
+        [markdown_cell(heading) for heading in panel.headings],
+        [":--", *["--:"] * (len(panel.headings) - 1)],
+    ]
+    lines += [
+        [
+            f"**{markdown_cell(shown.text)}**" if shown.best else markdown_cell(shown.text)
+            for shown in row
+        ]
+        for row in panel.rows
+    ]
     yield "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def to_csv(table: Table) -> str:
-    """One line a cell, every digit, in the units of files: accuracy as a fraction. A number that is not there is empty."""
+    """One line a cell, every digit, in the units of files: accuracy as a fraction. A number that is
+    not there is empty.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "column", "metric", "n", "missing", "mean", "sd", "paper", "difference", "source", "values"])
+    writer.writerow(
+        [
+            "row",
+            "column",
+            "metric",
+            "n",
+            "missing",
+            "mean",
+            "sd",
+            "paper",
+            "difference",
+            "source",
+            "values",
+        ]
+    )
     for cell in table.cells.values():
         values = " ".join(repr(value) for value in cell.values)
         numbers = [cell.mean, cell.sd, cell.paper, cell.difference]
         said = ["" if number is None else repr(number) for number in numbers]
-        writer.writerow([cell.row, cell.column, cell.metric, cell.n, cell.missing, *said, cell.source, values])
+        writer.writerow(
+            [cell.row, cell.column, cell.metric, cell.n, cell.missing, *said, cell.source, values]
+        )
     return buffer.getvalue()
 
 
@@ -145,13 +191,20 @@ def latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A table environment for the booktabs package; the best in bold."""
-    caption = latex(f"{table.title}. " if table.title else "") + latex(_subject(table) + " ".join(table.notes))
+    caption = latex(f"{table.title}. " if table.title else "") + latex(
+        _subject(table) + " ".join(table.notes)
+    )
     grids = "\n\n\\medskip\n".join(_tabular(panel) for panel in panels(table))
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{grids}\n\\end{{table}}\n"
 
 
 def _tabular(panel: Panel) -> str:
-    rows = [" & ".join(f"\\textbf{{{latex(shown.text)}}}" if shown.best else latex(shown.text) for shown in row) for row in panel.rows]
+    rows = [
+        " & ".join(
+            f"\\textbf{{{latex(shown.text)}}}" if shown.best else latex(shown.text) for shown in row
+        )
+        for row in panel.rows
+    ]
     lines = [
         *([f"{latex(panel.title)}\\\\"] if panel.title else []),
         f"\\begin{{tabular}}{{l{'r' * (len(panel.headings) - 1)}}}",
@@ -167,4 +220,6 @@ def _tabular(panel: Panel) -> str:
 
 def to_html(table: Table) -> str:
     """The table as a page of its own, in the look of the reports: nothing is fetched."""
-    return render("table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table))
+    return render(
+        "table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table)
+    )

@@ -1,7 +1,8 @@
-"""A sweep as the table of a paper: mean ± sd over seeds, the paper's number and the difference beside ours.
+"""A sweep as the table of a paper: mean ± sd over seeds, the paper's number and the difference
+beside ours.
 
-A cell that was not run is a dot, never a zero. n is always there, and the page says which split, how many images, which
-epoch and which command; a number without these is hearsay.
+A cell that was not run is a dot, never a zero. n is always there, and the page says which split,
+how many images, which epoch and which command; a number without these is hearsay.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ Result = tuple[Mapping[str, str], RunResult | None]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which axis of the sweep goes where. over: the axis that is averaged. metrics: paths such as test.accuracy.
+    """Which axis of the sweep goes where. over: the axis that is averaged. metrics: paths such as
+    test.accuracy.
 
-    best: cells of one row, or of one column, compete to be marked as the best; unless given, those that differ in method.
+    best: cells of one row, or of one column, compete to be marked as the best; unless given, those
+    that differ in method.
     """
 
     rows: str
@@ -40,7 +43,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class PaperValue:
-    """A published number, in the units of files: accuracy as a fraction. source: paper and table."""
+    """A published number, in the units of files: accuracy as a fraction. source: paper and
+    table.
+    """
 
     row: str
     column: str
@@ -51,7 +56,9 @@ class PaperValue:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting. values: one per finished run; missing: how many runs were planned but have no result."""
+    """One setting. values: one per finished run; missing: how many runs were planned but have no
+    result.
+    """
 
     row: str
     column: str
@@ -83,7 +90,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A finished table: cells by (row, column, metric). images: test images behind each number, the least."""
+    """A finished table: cells by (row, column, metric). images: test images behind each number, the
+    least.
+    """
 
     title: str
     corner: str
@@ -99,11 +108,18 @@ class Table:
         return any(cell.paper is not None for cell in self.cells.values())
 
 
-def tabulate(results: Sequence[Result], layout: Layout, paper: Sequence[PaperValue] = (), *, command: str = "kd table") -> Table:
+def tabulate(
+    results: Sequence[Result],
+    layout: Layout,
+    paper: Sequence[PaperValue] = (),
+    *,
+    command: str = "kd table",
+) -> Table:
     """Gather the runs of a sweep into its table.
 
     Args:
-        results: for each planned run the labels of its axes, and its summary, or None where it has none.
+        results: for each planned run the labels of its axes, and its summary, or None where it has
+            none.
         layout: which axis goes where.
         paper: published numbers; those of settings that were not run are shown beside a dot.
         command: what makes this table again.
@@ -113,8 +129,15 @@ def tabulate(results: Sequence[Result], layout: Layout, paper: Sequence[PaperVal
     """
     for metric in (*layout.metrics, *(published.metric for published in paper)):
         metrics.check(metric)
-    rows = dict.fromkeys([*(labels.get(layout.rows, words.MISSING) for labels, _ in results), *(entry.row for entry in paper)])
-    columns = dict.fromkeys([*(_column(labels, layout) for labels, _ in results), *(entry.column for entry in paper)])
+    rows = dict.fromkeys(
+        [
+            *(labels.get(layout.rows, words.MISSING) for labels, _ in results),
+            *(entry.row for entry in paper),
+        ]
+    )
+    columns = dict.fromkeys(
+        [*(_column(labels, layout) for labels, _ in results), *(entry.column for entry in paper)]
+    )
     cells = {
         (row, column, metric): _cell(results, layout, paper, row, column, metric)
         for row in rows
@@ -138,11 +161,29 @@ def _column(labels: Mapping[str, str], layout: Layout) -> str:
     return labels.get(layout.columns, words.MISSING) if layout.columns else SOLE_COLUMN
 
 
-def _cell(results: Sequence[Result], layout: Layout, paper: Sequence[PaperValue], row: str, column: str, metric: str) -> Cell:
-    here = [summary for labels, summary in results if labels.get(layout.rows) == row and _column(labels, layout) == column]
+def _cell(
+    results: Sequence[Result],
+    layout: Layout,
+    paper: Sequence[PaperValue],
+    row: str,
+    column: str,
+    metric: str,
+) -> Cell:
+    here = [
+        summary
+        for labels, summary in results
+        if labels.get(layout.rows) == row and _column(labels, layout) == column
+    ]
     found = [metrics.value(summary, metric) for summary in here]
     values = tuple(number for number in found if number is not None)
-    known = next((entry for entry in paper if (entry.row, entry.column, entry.metric) == (row, column, metric)), None)
+    known = next(
+        (
+            entry
+            for entry in paper
+            if (entry.row, entry.column, entry.metric) == (row, column, metric)
+        ),
+        None,
+    )
     return Cell(
         row,
         column,
@@ -154,38 +195,64 @@ def _cell(results: Sequence[Result], layout: Layout, paper: Sequence[PaperValue]
     )
 
 
-def _marked(cells: Mapping[tuple[str, str, str], Cell], along: Literal["row", "column"]) -> dict[tuple[str, str, str], Cell]:
-    """The cells, with the best of each row or column marked; one that competes with nobody is not."""
+def _marked(
+    cells: Mapping[tuple[str, str, str], Cell], along: Literal["row", "column"]
+) -> dict[tuple[str, str, str], Cell]:
+    """The cells, with the best of each row or column marked; one that competes with nobody is
+    not.
+    """
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells.values():
         if cell.mean is not None:
-            groups.setdefault((cell.row if along == "row" else cell.column, cell.metric), []).append(cell)
+            groups.setdefault(
+                (cell.row if along == "row" else cell.column, cell.metric), []
+            ).append(cell)
     best = set()
     for (_, metric), group in groups.items():
         key = metrics.closeness(metric)
         top = max(key(cell.mean) for cell in group if cell.mean is not None)
-        best |= {id(cell) for cell in group if len(group) > 1 and cell.mean is not None and key(cell.mean) == top}
+        best |= {
+            id(cell)
+            for cell in group
+            if len(group) > 1 and cell.mean is not None and key(cell.mean) == top
+        }
     return {place: replace(cell, best=id(cell) in best) for place, cell in cells.items()}
 
 
-# ---- what the page must say ------------------------------------------------------------------------------------------
+# ---- what the page must say ----------------------------------------------------------------------
 
 
-def _notes(results: Sequence[Result], layout: Layout, cells: Mapping[tuple[str, str, str], Cell], command: str) -> Iterator[str]:
+def _notes(
+    results: Sequence[Result],
+    layout: Layout,
+    cells: Mapping[tuple[str, str, str], Cell],
+    command: str,
+) -> Iterator[str]:
     summaries = [summary for _, summary in results if summary]
     held_out = [metric.startswith("val.") for metric in layout.metrics]
     tested = [(summary.data, summary.test) for summary in summaries if not all(held_out)]
     held = [(summary.data, summary.val) for summary in summaries if summary.val and any(held_out)]
-    for measured, where in ((tested, "on the test split"), (held, "on images held out of the training set")):
+    for measured, where in (
+        (tested, "on the test split"),
+        (held, "on images held out of the training set"),
+    ):
         if measured:
             yield f"Measured {where}, {_images(measured)}, {_epochs(measured)}."
-    if any(metric.startswith("excluded.") for metric in layout.metrics) and (sizes := sorted(_missing_images(summaries))):
-        amounts = " to ".join(words.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+    if any(metric.startswith("excluded.") for metric in layout.metrics) and (
+        sizes := sorted(_missing_images(summaries))
+    ):
+        amounts = " to ".join(
+            words.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1]))
+        )
         yield f"The missing class has {amounts} of these images."
     yield f"Mean ± sample standard deviation over {layout.over}s; {_seeds(cells, layout.over)}."
     missing = sum(summary is None for _, summary in results)
     if missing:
-        yield f"{words.plural(missing, 'run')} of {len(results)} {'has' if missing == 1 else 'have'} no result yet ({words.MISSING} where a cell has none)."
+        yield (
+            f"{words.plural(missing, 'run')} of {len(results)} "
+            f"{'has' if missing == 1 else 'have'} no result yet ({words.MISSING} where a cell "
+            "has none)."
+        )
     if sources := sorted({cell.source for cell in cells.values() if cell.source}):
         yield f"Paper: {'; '.join(sources)}. Δ is ours minus the paper's."
     yield f"Made by: {command}"

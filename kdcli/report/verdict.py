@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 
 from kdcli.report import words
-from kdcli.report.explain_verdict import certainty_of, limits_of, relative_accuracy, relative_size, what_there_is_to_learn
+from kdcli.report.explain_verdict import (
+    certainty_of,
+    limits_of,
+    relative_accuracy,
+    relative_size,
+    what_there_is_to_learn,
+)
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.run import Run
 from kdcli.results import Excluded, GateResult, Interval, Measures, RunResult, TeacherSummary
@@ -16,7 +22,9 @@ _COMPARES = {"min": "at least", "max": "at most"}
 
 
 def verdict(run: Run) -> str:
-    """One sentence: whether distillation helped, where a label-only baseline is known; else what the network is beside its teacher, or alone."""
+    """One sentence: whether distillation helped, where a label-only baseline is known; else what
+    the network is beside its teacher, or alone.
+    """
     if run.summary is None:
         return _unfinished(run)
     return against_labels(run) or beside_teacher(run) or _alone(run.summary)
@@ -27,17 +35,27 @@ def lead(run: Run) -> tuple[str, ...]:
     if run.summary is None:
         return ()
     known = run.baseline is not None
-    said = (beside_teacher(run) if known else "", _unknown(run), on_missing(run.summary), why(run)[0])
+    said = (
+        beside_teacher(run) if known else "",
+        _unknown(run),
+        on_missing(run.summary),
+        why(run)[0],
+    )
     return tuple(sentence for sentence in said if sentence)
 
 
 def beside_teacher(run: Run) -> str:
-    """Size, accuracy and certainty beside the best teacher; nothing without one that was measured."""
+    """Size, accuracy and certainty beside the best teacher; nothing without one that was
+    measured.
+    """
     best = best_teacher(run.summary) if run.summary else None
     if run.summary is None or best is None or best.test is None:
         return ""
     size = relative_size(best.parameters / run.summary.parameters)
-    return f"The student is {size} and {relative_accuracy(run.summary.test, best.test)} its teacher{_certainty(run, run.summary)}."
+    return (
+        f"The student is {size} and {relative_accuracy(run.summary.test, best.test)} its "
+        f"teacher{_certainty(run, run.summary)}."
+    )
 
 
 def beside(run: Run) -> str:
@@ -45,11 +63,20 @@ def beside(run: Run) -> str:
     assert run.summary is not None
     test, found = run.summary.test, []
     if run.baseline:
-        found.append(f"{words.points(test.accuracy - run.baseline.test.accuracy, test.n)} against labels alone")
+        found.append(
+            f"{words.points(test.accuracy - run.baseline.test.accuracy, test.n)} against "
+            "labels alone"
+        )
     if (best := best_teacher(run.summary)) and best.test:
-        found.append(f"{words.points(test.accuracy - best.test.accuracy, test.n)} against the teacher")
+        found.append(
+            f"{words.points(test.accuracy - best.test.accuracy, test.n)} against the teacher"
+        )
     own = "student" if run.command == "distill" else "network"
-    return f"The {own} is right on {words.percent(test.accuracy, test.n)}: {', '.join(found)}" if found else "Test accuracy"
+    return (
+        f"The {own} is right on {words.percent(test.accuracy, test.n)}: {', '.join(found)}"
+        if found
+        else "Test accuracy"
+    )
 
 
 def against_labels(run: Run) -> str:
@@ -67,16 +94,19 @@ def against_labels(run: Run) -> str:
         finding = f"Whether {what[0].lower()}{what[1:]} helped here is within noise"
     own = "student" if run.command == "distill" else "network"
     digits = words.percent_digits(test.n)
-    interval = f"{words.signed(100 * reach.low, digits)} to {words.signed(100 * reach.high, digits)}"
+    interval = (
+        f"{words.signed(100 * reach.low, digits)} to {words.signed(100 * reach.high, digits)}"
+    )
     return (
-        f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained on labels alone "
+        f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained "
+        "on labels alone "
         f"(95 % interval {interval} points, n = {words.thousands(test.n)}, one seed)."
     )
 
 
 def difference(one: Measures, other: Measures) -> Interval:
-    """Newcombe's 95 % interval of a difference of accuracies, from Wilson's of both. It takes the images for different ones, and
-    so is wider than it need be where they are the same.
+    """Newcombe's 95 % interval of a difference of accuracies, from Wilson's of both. It takes the
+    images for different ones, and so is wider than it need be where they are the same.
     """
     between = one.accuracy - other.accuracy
     a, b = one.accuracy_interval, other.accuracy_interval
@@ -88,29 +118,48 @@ def difference(one: Measures, other: Measures) -> Interval:
 def _unknown(run: Run) -> str:
     if run.summary is None or run.baseline is not None or not run.summary.teachers:
         return ""
-    return "Whether distillation helped is not known: no run of the same recipe on labels alone (method none, no teacher) lies beside this one."
+    return (
+        "Whether distillation helped is not known: no run of the same recipe on labels alone "
+        "(method none, no teacher) lies beside this one."
+    )
 
 
 def why(run: Run) -> tuple[str, str]:
-    """What there was to learn, by the distillation hypothesis, and what that rests on; nothing where it was not asked."""
+    """What there was to learn, by the distillation hypothesis, and what that rests on; nothing
+    where it was not asked.
+    """
     report = run.analysis.gap if run.analysis else None
     found = report.explanation.hypothesis if report and report.explanation else None
     if report is None or found is None:
         return "", ""
-    return what_there_is_to_learn(found, "teacher" if report.pairs else "network"), limits_of(found, report.n)
+    return what_there_is_to_learn(found, "teacher" if report.pairs else "network"), limits_of(
+        found, report.n
+    )
 
 
 def on_missing(summary: RunResult | None) -> str:
-    """How classes without a training image are answered; nothing where there are none, or none in the test split."""
+    """How classes without a training image are answered; nothing where there are none, or none in
+    the test split.
+    """
     excluded = summary.excluded if summary else None
     if summary is None or excluded is None or excluded.accuracy is None:
         return ""
     own = "student" if summary.command == "distill" else "network"
     share = words.percent(excluded.accuracy, excluded.n)
     known = excluded.teacher_accuracy is not None
-    beside = f" ({'teacher' if summary.teachers else 'reference'}: {words.percent(excluded.teacher_accuracy, excluded.n)})" if known else ""
+    beside = (
+        (
+            f" ({'teacher' if summary.teachers else 'reference'}: "
+            f"{words.percent(excluded.teacher_accuracy, excluded.n)})"
+        )
+        if known
+        else ""
+    )
     images = words.plural(excluded.n, "test image")
-    return f"Of {missing_names(excluded)} the {own} saw no training image; it is right on {share} of {images}{beside}."
+    return (
+        f"Of {missing_names(excluded)} the {own} saw no training image; it is right on {share} "
+        f"of {images}{beside}."
+    )
 
 
 def missing_names(excluded: Excluded) -> str:
@@ -122,20 +171,30 @@ def missing_names(excluded: Excluded) -> str:
 def best_teacher(summary: RunResult) -> TeacherSummary | None:
     """The teacher that the student is held against: the most accurate one that was measured."""
     measured = [teacher for teacher in summary.teachers if teacher.test]
-    return max(measured, key=lambda teacher: teacher.test.accuracy if teacher.test else 0.0, default=None)
+    return max(
+        measured, key=lambda teacher: teacher.test.accuracy if teacher.test else 0.0, default=None
+    )
 
 
 def _unfinished(run: Run) -> str:
     if not run.epochs:
         return "This run is not finished: no epoch is complete yet."
     last = run.epochs[-1]
-    return f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go on with: kd resume {run.path}"
+    return (
+        f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go "
+        f"on with: kd resume {run.path}"
+    )
 
 
 def _alone(summary: RunResult) -> str:
     test = summary.test
-    where = f"{words.percent(test.accuracy, test.n)} of {words.plural(test.n, f'{summary.data} test image')}"
-    return f"{summary.network} with {words.count(summary.parameters)} parameters is right on {where}."
+    where = (
+        f"{words.percent(test.accuracy, test.n)} of "
+        f"{words.plural(test.n, f'{summary.data} test image')}"
+    )
+    return (
+        f"{summary.network} with {words.count(summary.parameters)} parameters is right on {where}."
+    )
 
 
 def _certainty(run: Run, summary: RunResult) -> str:
@@ -145,7 +204,9 @@ def _certainty(run: Run, summary: RunResult) -> str:
 
 
 def _may_be_zero(run: Run, entropy: float) -> bool:
-    """Whether the gap's interval holds zero; where there is none, whether the gap is too small to matter."""
+    """Whether the gap's interval holds zero; where there is none, whether the gap is too small to
+    matter.
+    """
     pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
     if pair is None:
         return abs(entropy) < AS_SURE
@@ -157,7 +218,11 @@ def gate_sentence(gate: GateResult) -> str:
     """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
-    value, limit = (words.percent(gate.value), words.percent(gate.limit)) if share else (words.number(gate.value), words.number(gate.limit))
+    value, limit = (
+        (words.percent(gate.value), words.percent(gate.limit))
+        if share
+        else (words.number(gate.value), words.number(gate.limit))
+    )
     return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
 
@@ -167,4 +232,7 @@ def overlap_note(first: Measures, second: Measures) -> str:
     n = words.thousands(first.n)
     if one.low > other.high or other.low > one.high:
         return f"the 95 % intervals do not overlap at n = {n}: the difference is more than chance"
-    return f"the 95 % intervals overlap at n = {n}: kd evaluate with both checkpoints tests the difference on the same images"
+    return (
+        f"the 95 % intervals overlap at n = {n}: kd evaluate with both checkpoints tests the "
+        "difference on the same images"
+    )

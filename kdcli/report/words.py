@@ -1,7 +1,8 @@
 """How numbers are said: one way for every page, table and figure.
 
-Accuracy is a fraction in files and a percentage here; differences of accuracy are in points; a number that is not there is
-a dot, never a zero. Minus signs are real ones, thousands are kept apart by a space that does not break.
+Accuracy is a fraction in files and a percentage here; differences of accuracy are in points; a
+number that is not there is a dot, never a zero. Minus signs are real ones, thousands are kept apart
+by a space that does not break.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdcli.results import Interval  # listings of the command line need words and start faster without
+    # listings of the command line need words and start faster without
+    from kdcli.results import (
+        Interval,
+    )
 
 MISSING = "·"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -37,7 +41,8 @@ def signed(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+.{digits}f}"
-    return text.replace("-", MINUS) if float(text) else text[1:]  # what rounds to nothing has no sign
+    # what rounds to nothing has no sign
+    return text.replace("-", MINUS) if float(text) else text[1:]
 
 
 def percent_digits(n: int) -> int:

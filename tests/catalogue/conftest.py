@@ -1,4 +1,6 @@
-"""A tiny world that every method of the catalogue can live in: networks with all the usual taps, teachers, a batch."""
+"""A tiny world that every method of the catalogue can live in: networks with all the usual taps,
+teachers, a batch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ EQUAL_CHANNELS = frozenset({"fsp"})
 
 
 class TinyNet(Network):
-    """A convolutional stem, three stages (the last two halve the map), pooling, a head. Channels: width, w, 2w, 4w."""
+    """A convolutional stem, three stages (the last two halve the map), pooling, a head. Channels:
+    width, w, 2w, 4w.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,13 +58,16 @@ class TinyNet(Network):
         return (*self.convs[:depth], *self.norms[:depth])
 
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
-        return self.norms[self.names.index(tap.removesuffix(".pre"))] if tap.endswith(".pre") else None
+        return (
+            self.norms[self.names.index(tap.removesuffix(".pre"))] if tap.endswith(".pre") else None
+        )
 
 
 def tiny(width: int, seed: int) -> TinyNet:
     with random.seeded(seed, "tiny"):
         network = TinyNet(width)
-        for norm in network.norms:  # statistics of a network that was trained, not of one that was just made
+        # statistics of a network that was trained, not of one that was just made
+        for norm in network.norms:
             nn.init.uniform_(norm.running_mean, -0.2, 0.2)
             nn.init.uniform_(norm.running_var, 0.5, 1.5)
         network.head.weight.data *= 4
@@ -80,7 +87,9 @@ def batch() -> Batch:
 def tiny_setup(method: type[Method]) -> Setup:
     """A Setup with as many teachers as the method wants at least, each of other weights."""
     wide = 4 if method.__module__.rpartition(".")[2] in EQUAL_CHANNELS else 8
-    teachers = tuple(Teacher(tiny(wide, 100 + position)) for position in range(method.teachers.least))
+    teachers = tuple(
+        Teacher(tiny(wide, 100 + position)) for position in range(method.teachers.least)
+    )
     built = iter(range(200, 300))
     widths = {"teacher": wide, "between": 6}
     return Setup(
@@ -100,10 +109,14 @@ def tiny_setup(method: type[Method]) -> Setup:
         ),
         build=lambda name: tiny(widths.get(name, 4), next(built)),
         # the same checkpoint is the same teacher, whenever it is loaded
-        load=lambda path: Teacher(tiny(wide, random.integers_int(random.key(0, path), 0, 1000) + 300)),
+        load=lambda path: Teacher(
+            tiny(wide, random.integers_int(random.key(0, path), 0, 1000) + 300)
+        ),
         gather=Ranks.current().gather,
         history=("early", "late"),
-        between=lambda: {"between": sum(parameter.numel() for parameter in tiny(6, 0).parameters())},
+        between=lambda: {
+            "between": sum(parameter.numel() for parameter in tiny(6, 0).parameters())
+        },
     )
 
 

@@ -1,4 +1,6 @@
-"""What one of several processes does in test_training: train every method on its share of each minibatch."""
+"""What one of several processes does in test_training: train every method on its share of each
+minibatch.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ def train_all(rank: int, size: int, folder: str, names: tuple[str, ...]) -> None
     """Train each method and write the digests of what it ends with to FOLDER/RANK.json."""
     torch.set_num_threads(1)
     patience = timedelta(seconds=60)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size, timeout=patience)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size, timeout=patience
+    )
     found: dict[str, dict[str, str]] = {name: {"error": "not reached"} for name in names}
     for name in names:
         try:
             trainer = make_trainer(method_class(name), tiny_setup)
             network = trainer.run()
-            found[name] = {"student": digest(network.state_dict()), "method": digest(trainer.method.state_dict())}
+            found[name] = {
+                "student": digest(network.state_dict()),
+                "method": digest(trainer.method.state_dict()),
+            }
         except Exception:
             found[name] = {"error": traceback.format_exc()}
             break  # the other rank may be waiting inside this method: there is no way on together

@@ -1,7 +1,8 @@
-"""What a CUDA graph does, on the CPU: operations are noted with the very tensors and numbers that they had, and done again as they were noted.
+"""What a CUDA graph does, on the CPU: operations are noted with the very tensors and numbers that
+they had, and done again as they were noted.
 
-Everything that a graph forgets is forgotten here too: Python code between operations, numbers that were read when the tape was made,
-attributes that were given another tensor.
+Everything that a graph forgets is forgotten here too: Python code between operations, numbers that
+were read when the tape was made, attributes that were given another tensor.
 """
 
 from __future__ import annotations
@@ -48,14 +49,21 @@ class _Notes(TorchDispatchMode):
         super().__init__()
         self._calls: list[tuple[Any, Any, Any, list[Tensor], bool]] = []
         self._made: set[int] = set()  # memory that came to be while recording
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}  # memory that was there, by its address: all of it, and what it held
+        self._before: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # memory that was there, by its address: all of it, and what it held
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for tensor in _tensors((args, kwargs)):  # not all that an operation writes to is in its schema: batch norms' statistics
+        # not all that an operation writes to is in its schema: batch norms' statistics
+        for tensor in _tensors((args, kwargs)):
             self._keep(tensor)
         made = func(*args, **kwargs)
-        fresh = [] if any(result.alias_info is not None for result in func._schema.returns) else _tensors(made)
+        fresh = (
+            []
+            if any(result.alias_info is not None for result in func._schema.returns)
+            else _tensors(made)
+        )
         self._made |= {tensor.untyped_storage().data_ptr() for tensor in fresh}
         self._calls.append((func, args, kwargs, fresh, torch.is_grad_enabled()))
         return made

@@ -1,4 +1,6 @@
-"""Every method with its steps captured: through the real trainer, with a tape in the place of CUDA graphs."""
+"""Every method with its steps captured: through the real trainer, with a tape in the place of CUDA
+graphs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tests.catalogue.training import make_trainer
 # their losses depend on the number of the step: random numbers, or a weight that changes with it
 BY_STEP = frozenset({"crd", "dgkd"})
 
-# a tape holds what it has noted, so autograd may not add up gradients in place: their sum lies otherwise in memory, and rounds otherwise
+# a tape holds what it has noted, so autograd may not add up gradients in place: their sum lies
+# otherwise in memory, and rounds otherwise
 ROUNDS = frozenset({"reviewkd"})
 
 
@@ -27,10 +30,22 @@ def train(name, make_setup, recorder):
     events = []
     # as on a GPU, where nothing reads the loss of a step
     with patch.object(Runtime, "synchronous", new_callable=PropertyMock, return_value=False):
-        trainer = make_trainer(method_class(name), make_setup, hooks=Hooks([events.append]), recorder=recorder, batch_size=4)
+        trainer = make_trainer(
+            method_class(name),
+            make_setup,
+            hooks=Hooks([events.append]),
+            recorder=recorder,
+            batch_size=4,
+        )
         trainer.run()
-    epochs = [(event.losses, event.train_accuracy) for event in events if isinstance(event, EpochDone)]
-    return trainer.method.state_dict(), epochs, [event.reason for event in events if isinstance(event, StepsCaptured)]
+    epochs = [
+        (event.losses, event.train_accuracy) for event in events if isinstance(event, EpochDone)
+    ]
+    return (
+        trainer.method.state_dict(),
+        epochs,
+        [event.reason for event in events if isinstance(event, StepsCaptured)],
+    )
 
 
 @pytest.mark.parametrize("name", catalog.names("method"))
@@ -46,5 +61,6 @@ def test_captured_steps_end_where_usual_ones_do(name, make_setup):
     else:
         assert set(told) == {""}
         assert tape.replays
-        assert set(tape.replays) == {3}  # of the five minibatches of an epoch, all but the two that are watched
+        # of the five minibatches of an epoch, all but the two that are watched
+        assert set(tape.replays) == {3}
         assert set(told_there) == {"the device refused: operation not permitted"}

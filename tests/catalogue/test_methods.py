@@ -33,7 +33,11 @@ every_method = pytest.mark.parametrize("name", NAMES)
 def method_class(name: str) -> type[Method]:
     """The one Method subclass that the file of a method defines."""
     module = catalog.load(catalog.entry("method", name))
-    own = (thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__)
+    own = (
+        thing
+        for thing in vars(module).values()
+        if isinstance(thing, type) and thing.__module__ == module.__name__
+    )
     (found,) = (thing for thing in own if issubclass(thing, Method))
     return found
 
@@ -63,7 +67,7 @@ def total(step: Step) -> torch.Tensor:
     return torch.stack(list(step.losses.values())).sum()
 
 
-# ---- what a listing shows --------------------------------------------------------------------------------------------
+# ---- what a listing shows ------------------------------------------------------------------------
 
 
 @every_method
@@ -74,7 +78,9 @@ def test_the_docstring_follows_the_template(name):
     assert not title.endswith(".")
     for heading in ("Paper:", "Reference code:", "Differs from the paper:"):
         assert re.search(rf"^{heading} \S", body, re.MULTILINE), f"{heading} is missing"
-    assert re.search(r"^    \S.* = .*$", body, re.MULTILINE), "the loss is not written as an equation on a line of its own"
+    assert re.search(r"^    \S.* = .*$", body, re.MULTILINE), (
+        "the loss is not written as an equation on a line of its own"
+    )
 
 
 @every_method
@@ -110,7 +116,7 @@ def test_options_survive_json_and_a_recipe(name):
     assert cls.model_validate(tomllib.loads(table)) == options
 
 
-# ---- what the engine relies on ---------------------------------------------------------------------------------------
+# ---- what the engine relies on -------------------------------------------------------------------
 
 
 @every_method
@@ -118,7 +124,10 @@ def test_losses_are_finite_scalars_and_logits_are_rows(method, batch):
     for stage, at in phases(method):
         step = stage.loss(batch, at)
         assert step.losses
-        assert all(value.ndim == 0 and value.dtype == torch.float32 and value.isfinite() for value in step.losses.values())
+        assert all(
+            value.ndim == 0 and value.dtype == torch.float32 and value.isfinite()
+            for value in step.losses.values()
+        )
         assert step.logits.shape == (len(batch.y), method.data.num_classes)
 
 
@@ -145,7 +154,11 @@ def test_gradients_reach_exactly_what_the_stage_trains(method, batch):
         trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
         got = {id(parameter) for parameter in method.parameters() if parameter.grad is not None}
         assert got == trained
-        assert all(parameter.grad is None and not parameter.requires_grad for net in teachers for parameter in net.parameters())
+        assert all(
+            parameter.grad is None and not parameter.requires_grad
+            for net in teachers
+            for parameter in net.parameters()
+        )
 
 
 @every_method
@@ -159,7 +172,11 @@ def test_a_loss_takes_no_random_number_from_the_global_generator(method, batch):
 @every_method
 def test_the_state_holds_all_of_the_method_and_nothing_of_a_teacher(name, make_setup, batch):
     method, other = make(name, make_setup), make(name, make_setup)
-    theirs = {value.data_ptr() for teacher in method.teacher_nets for value in teacher.network.state_dict().values()}
+    theirs = {
+        value.data_ptr()
+        for teacher in method.teacher_nets
+        for value in teacher.network.state_dict().values()
+    }
     state = method.state_dict()
     assert not theirs & {value.data_ptr() for value in state.values()}
     for stage, at in phases(method):
@@ -202,7 +219,9 @@ def test_two_half_batches_accumulate_to_the_gradient_of_one(method, batch):
         method.zero_grad()
         for part in parts:
             (total(stage.loss(part, at)) / len(parts)).backward()
-        return [parameter.grad.clone() for parameter in method.parameters() if parameter.requires_grad]
+        return [
+            parameter.grad.clone() for parameter in method.parameters() if parameter.requires_grad
+        ]
 
     for stage, at in phases(method):
         method.eval()  # batch norm in train mode looks at the whole batch
@@ -212,7 +231,7 @@ def test_two_half_batches_accumulate_to_the_gradient_of_one(method, batch):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-# ---- what a method declares ------------------------------------------------------------------------------------------
+# ---- what a method declares ----------------------------------------------------------------------
 
 
 class Watched(Teacher):
@@ -243,7 +262,9 @@ def test_teachers_are_asked_for_what_is_declared(name, method, batch):
     assert all((teacher.calls == 0) == (name in WEIGHTS_ONLY) for teacher in method.teacher_nets)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if method_class(name).teachers.most is None])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if method_class(name).teachers.most is None]
+)
 def test_a_method_that_takes_any_number_of_teachers_takes_their_mean(name, make_setup, batch):
     method = make(name, make_setup)
     method.teacher_nets = (Ensemble([method.teacher, make_setup(type(method)).load("other")]),)
@@ -253,7 +274,10 @@ def test_a_method_that_takes_any_number_of_teachers_takes_their_mean(name, make_
 
 @every_method
 def test_aligned_logits_classify_like_the_raw_ones(method):
-    z, v = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    z, v = (
+        torch.randn(6, 5, generator=torch.Generator().manual_seed(0)),
+        torch.randn(6, 5, generator=torch.Generator().manual_seed(1)),
+    )
     aligned = method.aligned(z, v)
     assert aligned.shape == z.shape
     assert torch.equal(aligned.argmax(-1), z.argmax(-1))

@@ -1,4 +1,6 @@
-"""Every method trains where a class is missing: its loss stays finite, and nothing it keeps by sample or class is off by one."""
+"""Every method trains where a class is missing: its loss stays finite, and nothing it keeps by
+sample or class is off by one.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,25 @@ IMAGES, MISSING, PER_CLASS = 40, 2, 4
 
 @pytest.fixture(scope="module")
 def feed() -> Feed:
-    """Four images of each class but one, of a training set of eight a class; minibatches of eight."""
+    """Four images of each class but one, of a training set of eight a class; minibatches of
+    eight.
+    """
     counters = torch.arange(2 * IMAGES * 3 * 8 * 8)
-    pixels = random.integers(random.key(0, "pixels"), counters, 256).to(torch.uint8).view(2 * IMAGES, *SHAPE)
+    pixels = (
+        random.integers(random.key(0, "pixels"), counters, 256)
+        .to(torch.uint8)
+        .view(2 * IMAGES, *SHAPE)
+    )
     y = torch.arange(IMAGES) % CLASSES
     source = Pictures(
-        pixels[:IMAGES], y, pixels[IMAGES:], y, tuple("abcde"), (0.5,) * 3, (0.5,) * 3, superclass=torch.tensor([0, 0, 1, 1, 1])
+        pixels[:IMAGES],
+        y,
+        pixels[IMAGES:],
+        y,
+        tuple("abcde"),
+        (0.5,) * 3,
+        (0.5,) * 3,
+        superclass=torch.tensor([0, 0, 1, 1, 1]),
     )
     return make_feed(
         source,
@@ -55,6 +70,8 @@ def test_a_method_does_without_a_class(name, make_setup, feed):
             assert total(step).isfinite()
             assert step.logits.shape == (8, CLASSES)
             total(step).backward()
-        gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad for parameter in method.parameters() if parameter.grad is not None
+        ]
         assert gradients
         assert all(gradient.isfinite().all() for gradient in gradients)

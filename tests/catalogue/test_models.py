@@ -19,8 +19,18 @@ from kdcli.errors import Incompatible
 CLASSES = 10
 OURS = tuple(name for name in catalog.names("model") if not name.endswith("/*"))
 NAMES = (*OURS, "torchvision/resnet18", "torchvision/shufflenet_v2_x0_5")
-# more blocks of resnet20, resnet8x4, wrn_16_1, wrn_16_2, vgg13 and resnet18, or fewer, and nothing else
-DEEPER = {"resnet14", "resnet32", "resnet44", "resnet56", "resnet110", "resnet32x4", "wrn_40_1", "wrn_40_2"}
+# more blocks of resnet20, resnet8x4, wrn_16_1, wrn_16_2, vgg13 and resnet18, or fewer, and nothing
+# else
+DEEPER = {
+    "resnet14",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet32x4",
+    "wrn_40_1",
+    "wrn_40_2",
+}
 DEEPER |= {"vgg11", "vgg16", "vgg19", "resnet34"}
 # no activation follows: the Keras example's last convolution, linear bottlenecks
 LINEAR = {
@@ -35,7 +45,9 @@ STRUCTURES = tuple(name for name in NAMES if name not in DEEPER)
 class Case:
     name: str
     network: Network
-    x: Tensor  # four pictures of the size that the network is for; where that is 32x32 or more, of 16x16 or little more, for speed
+    # four pictures of the size that the network is for; where that is 32x32 or more, of 16x16 or
+    # little more, for speed
+    x: Tensor
 
 
 def shape_for(name: str) -> tuple[int, int, int]:
@@ -46,7 +58,9 @@ def shape_for(name: str) -> tuple[int, int, int]:
 def build(name: str, shape: tuple[int, int, int], seed: int = 0, classes: int = CLASSES) -> Network:
     found = catalog.entry("model", name)
     with random.seeded(seed, "init"):
-        return catalog.load(found).build(name, num_classes=classes, input_shape=shape, arguments=found.facts["arguments"])
+        return catalog.load(found).build(
+            name, num_classes=classes, input_shape=shape, arguments=found.facts["arguments"]
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -74,7 +88,8 @@ def test_it_trains(case):
         logits = case.network.train()(case.x).logits
     assert logits.shape == (4, CLASSES)
     loss = functional.cross_entropy(logits, torch.arange(4))
-    gradients = torch.autograd.grad(loss, list(case.network.parameters()))  # raises where a parameter is not used
+    # raises where a parameter is not used
+    gradients = torch.autograd.grad(loss, list(case.network.parameters()))
     case.network.eval()
     assert loss.isfinite()
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -98,7 +113,9 @@ def test_a_pre_tap_is_the_stage_before_its_activation(case):
             assert torch.equal(after, before), name
         else:
             assert before.min() < 0, name  # what an activation in place would have spoilt
-            assert torch.equal(after, before.relu()) or torch.equal(after, functional.leaky_relu(before, 0.2)), name
+            assert torch.equal(after, before.relu()) or torch.equal(
+                after, functional.leaky_relu(before, 0.2)
+            ), name
 
 
 def test_asking_for_a_tap_changes_nothing(structure):
@@ -115,22 +132,35 @@ def test_the_trunk_of_a_tap_is_what_it_depends_on(structure):
     names = dict(structure.network.named_parameters())
     output = structure.network(structure.x, tuple(structure.network.taps))
     for tap, value in ((tap, value) for tap, value in output.taps.items() if value.requires_grad):
-        gradients = torch.autograd.grad(value.sum(), list(names.values()), allow_unused=True, retain_graph=True)
-        reached = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-        trunk = {id(parameter) for module in structure.network.trunk(tap) for parameter in module.parameters()}
+        gradients = torch.autograd.grad(
+            value.sum(), list(names.values()), allow_unused=True, retain_graph=True
+        )
+        reached = {
+            name for name, gradient in zip(names, gradients, strict=True) if gradient is not None
+        }
+        trunk = {
+            id(parameter)
+            for module in structure.network.trunk(tap)
+            for parameter in module.parameters()
+        }
         assert reached == {name for name, parameter in names.items() if id(parameter) in trunk}, tap
 
 
 def test_the_norm_of_a_pre_tap_gives_it(structure):
     found = {tap: structure.network.norm_at(tap) for tap in structure.network.taps}
     assert all(norm is None or tap.endswith(".pre") for tap, norm in found.items())
-    assert all(norm.num_features == structure.network.taps[tap].channels for tap, norm in found.items() if norm is not None)
+    assert all(
+        norm.num_features == structure.network.taps[tap].channels
+        for tap, norm in found.items()
+        if norm is not None
+    )
 
 
 def test_its_state_is_all_there_is_to_it(structure):
     state = structure.network.state_dict()
     storages = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
-    assert len(set(storages)) == len(storages)  # a checkpoint cannot hold one tensor under two names
+    # a checkpoint cannot hold one tensor under two names
+    assert len(set(storages)) == len(storages)
     other = build(structure.name, shape_for(structure.name), seed=1)
     other.load_state_dict(state)
     assert torch.equal(other.eval()(structure.x).logits, structure.network(structure.x).logits)
@@ -161,5 +191,8 @@ def test_a_smaller_sibling_is_smaller(name):
     sibling = catalog.entry("model", name).facts["smaller"]
     if sibling is not None:
         with torch.device("meta"):
-            large, small = (sum(p.numel() for p in build(which, shape_for(name)).parameters()) for which in (name, sibling))
+            large, small = (
+                sum(p.numel() for p in build(which, shape_for(name)).parameters())
+                for which in (name, sibling)
+            )
         assert small < 0.6 * large  # ResNet-34 teaches ResNet-18 in all tables

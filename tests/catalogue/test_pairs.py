@@ -1,7 +1,8 @@
 """Every pair of networks in the tables of papers 000 and 003, under every method of the catalogue.
 
-A pair builds and takes a step whose losses and gradients are finite and reach what is deployed, or the method refuses it before training.
-Each pair meets one method on logits, one on all maps and the one that cannot compare all; two pairs of different families meet every method; the rest is slow.
+A pair builds and takes a step whose losses and gradients are finite and reach what is deployed, or
+the method refuses it before training. Each pair meets one method on logits, one on all maps and the
+one that cannot compare all; two pairs of different families meet every method; the rest is slow.
 Tables 5 and 6 of paper 003 name their teachers only, so they add no pair.
 """
 
@@ -65,11 +66,23 @@ SLKD_2_7_9 = [
     ("vgg13", "mobilenet_v2"),
     ("wrn_40_2", "shufflenet_v1"),
 ]
-SLKD_3_4 = [("torchvision/resnet34", "torchvision/resnet18"), ("torchvision/resnet50", "mobilenet_v1")]
+SLKD_3_4 = [
+    ("torchvision/resnet34", "torchvision/resnet18"),
+    ("torchvision/resnet50", "mobilenet_v1"),
+]
 
-PAIRS: tuple[Pair, ...] = tuple(dict.fromkeys([*SKD_1_2_7, *SKD_3, *SKD_4, *SKD_5_6, *SLKD_1_8, *SLKD_2_7_9, *SLKD_3_4]))
-EVERYWHERE = ("kd", "reviewkd", "fsp")  # the first reads logits, the second all maps, also before activation, and pooled vectors
-DEEP: tuple[Pair, ...] = tuple((f"torchvision/resnet{depth}", "torchvision/resnet18") for depth in (101, 152))
+PAIRS: tuple[Pair, ...] = tuple(
+    dict.fromkeys([*SKD_1_2_7, *SKD_3, *SKD_4, *SKD_5_6, *SLKD_1_8, *SLKD_2_7_9, *SLKD_3_4])
+)
+# the first reads logits, the second all maps, also before activation, and pooled vectors
+EVERYWHERE = (
+    "kd",
+    "reviewkd",
+    "fsp",
+)
+DEEP: tuple[Pair, ...] = tuple(
+    (f"torchvision/resnet{depth}", "torchvision/resnet18") for depth in (101, 152)
+)
 THOROUGH: tuple[Pair, ...] = (("resnet32x4", "shufflenet_v2"), ("vgg13", "mobilenet_v2"))
 
 # pairs whose maps have the same channels at the stem and at every stage
@@ -79,7 +92,8 @@ EQUAL_CHANNELS = frozenset({
     ("wrn_40_2", "wrn_16_2"), ("vgg13", "vgg8"), ("vgg13", "vgg11"), ("torchvision/resnet34", "torchvision/resnet18"),
 })  # fmt: skip
 
-# pairs without a network of the teacher's family between them in size; of torchvision's, kd knows no sizes without building them all
+# pairs without a network of the teacher's family between them in size; of torchvision's, kd knows
+# no sizes without building them all
 NO_ASSISTANT = frozenset({
     ("resnet20", "resnet14"), ("wrn_40_2", "wrn_16_2"), ("wrn_40_2", "shufflenet_v1"), ("vgg13", "vgg11"),
     *(pair for pair in PAIRS if pair[0].startswith("torchvision/")),
@@ -87,7 +101,8 @@ NO_ASSISTANT = frozenset({
 
 # method: pairs that it refuses with its default options, and the words of the refusal
 REFUSED: dict[str, tuple[frozenset[Pair], str]] = {
-    # a flow matrix is channels by channels: paper 000 prints no FSP for wrn_40_2 and wrn_40_1, nor for different families
+    # a flow matrix is channels by channels: paper 000 prints no FSP for wrn_40_2 and wrn_40_1, nor
+    # for different families
     "fsp": (frozenset(PAIRS) - EQUAL_CHANNELS, "fsp compares the flow channel by channel"),
     # their users name assistants there: method.assistants
     "ta": (NO_ASSISTANT, "ta needs an assistant, and the zoo has none of the teacher's family"),
@@ -116,7 +131,9 @@ def batch_for(pair: Pair) -> Batch:
 
 @functools.lru_cache(maxsize=4)
 def network(name: str, pair: Pair) -> Network:
-    """A network with running statistics of its own, not those of a new batch norm: else deep teachers answer with huge numbers."""
+    """A network with running statistics of its own, not those of a new batch norm: else deep
+    teachers answer with huge numbers.
+    """
     made = build_network(name, num_classes=CLASSES, input_shape=shape_for(pair))
     norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -156,7 +173,9 @@ def setup_for(pair: Pair, method: type[Method]) -> Setup:
 
     def build(name: str) -> Network:
         real = {"teacher": teacher, "student": student}.get(name, name)
-        return build_network(real, num_classes=CLASSES, input_shape=shape_for(pair), copy=next(copies))
+        return build_network(
+            real, num_classes=CLASSES, input_shape=shape_for(pair), copy=next(copies)
+        )
 
     return Setup(
         student=copy.deepcopy(network(student, pair)),
@@ -177,7 +196,9 @@ def make(pair: Pair, name: str) -> Method:
 
 
 def train_a_step(method: Method, batch: Batch) -> set[str]:
-    """One step of each stage, as the engine takes it. Gives the parameters of the deployable network that got a gradient which is not zero."""
+    """One step of each stage, as the engine takes it. Gives the parameters of the deployable
+    network that got a gradient which is not zero.
+    """
     reached: set[str] = set()
     for stage in method.stages():
         method.requires_grad_(False).eval()
@@ -190,12 +211,20 @@ def train_a_step(method: Method, batch: Batch) -> set[str]:
         assert step.losses
         assert all(loss.isfinite() for loss in step.losses.values()), step.losses
         torch.stack(list(step.losses.values())).sum().backward()
-        gradients = {key: parameter.grad for key, parameter in method.named_parameters() if parameter.grad is not None}
+        gradients = {
+            key: parameter.grad
+            for key, parameter in method.named_parameters()
+            if parameter.grad is not None
+        }
         assert all(gradient.isfinite().all() for gradient in gradients.values())
         trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
         torch.optim.SGD(trained, lr=1e-3).step()
         own = {id(parameter): key for key, parameter in method.deployable().named_parameters()}
-        by_id = {id(parameter): parameter.grad for parameter in method.parameters() if parameter.grad is not None}
+        by_id = {
+            id(parameter): parameter.grad
+            for parameter in method.parameters()
+            if parameter.grad is not None
+        }
         reached |= {own[each] for each, gradient in by_id.items() if each in own and gradient.any()}
     return reached
 
@@ -210,7 +239,9 @@ def test_a_pair_of_the_tables_takes_a_step_or_is_refused(pair, name):
         return
     method = make(pair, name)
     reached = train_a_step(method, batch_for(pair))
-    weights = {key for key, parameter in method.deployable().named_parameters() if parameter.ndim > 1}
+    weights = {
+        key for key, parameter in method.deployable().named_parameters() if parameter.ndim > 1
+    }
     assert weights <= reached, sorted(weights - reached)
 
 
@@ -223,8 +254,16 @@ def test_refusals_are_of_methods_and_pairs_that_exist():
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_a_student_is_smaller_than_its_teacher(pair):
     with torch.device("meta"):
-        teacher, student = (build_network(name, num_classes=100, input_shape=(3, 64, 64)) for name in pair)
-    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
+        teacher, student = (
+            build_network(name, num_classes=100, input_shape=(3, 64, 64)) for name in pair
+        )
+    counts = [
+        sum(parameter.numel() for parameter in network.parameters())
+        for network in (teacher, student)
+    ]
     assert counts[1] < counts[0]
-    equal = [[tap.channels for name, tap in net.taps.items() if name != "pooled"] for net in (teacher, student)]
+    equal = [
+        [tap.channels for name, tap in net.taps.items() if name != "pooled"]
+        for net in (teacher, student)
+    ]
     assert (equal[0] == equal[1]) == (pair in EQUAL_CHANNELS)

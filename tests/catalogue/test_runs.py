@@ -1,4 +1,6 @@
-"""Every method as a user runs it: from a recipe to a checkpoint that can be evaluated and explained, on a few digits."""
+"""Every method as a user runs it: from a recipe to a checkpoint that can be evaluated and
+explained, on a few digits.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
 
 NAMES = catalog.names("method")
 GROUPS = [[0, 6, 8, 9], [1, 4, 7], [2, 3, 5]]  # digits that look alike
-SHORT = {"data.train_limit": 100, "train.epochs": 2, "train.batch_size": 32, "report.html": False, "runtime.threads": 1}
+SHORT = {
+    "data.train_limit": 100,
+    "train.epochs": 2,
+    "train.batch_size": 32,
+    "report.html": False,
+    "runtime.threads": 1,
+}
 
 # what a method needs beyond a teacher and a student
 NEEDS: dict[str, dict[str, Any]] = {
@@ -30,7 +38,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(folder) -> str:
     """A teacher with checkpoints from along its training."""
-    run = train_teacher(out=folder, model="cnn-large", data="digits", overrides={**SHORT, "train.keep_every": 1})
+    run = train_teacher(
+        out=folder, model="cnn-large", data="digits", overrides={**SHORT, "train.keep_every": 1}
+    )
     assert run is not None
     return run.run
 
@@ -45,7 +55,12 @@ def shortened(name: str) -> dict[str, Any]:
 def test_it_distils_evaluates_and_explains(name, teacher, folder):
     most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
     aliases = {} if most == 0 else {"teacher": teacher}
-    options = {**SHORT, **shortened(name), **NEEDS.get(name, {}), "report.reference": teacher if most == 0 else None}
+    options = {
+        **SHORT,
+        **shortened(name),
+        **NEEDS.get(name, {}),
+        "report.reference": teacher if most == 0 else None,
+    }
     overrides = {key: value for key, value in options.items() if value is not None}
     overrides.setdefault("student.name", "cnn-small")
     run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)

@@ -1,4 +1,6 @@
-"""What holds of every method under the trainer: it goes on exactly where it stopped, alone and on several ranks."""
+"""What holds of every method under the trainer: it goes on exactly where it stopped, alone and on
+several ranks.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,19 @@ def test_stopped_anywhere_it_goes_on_to_the_very_same_bits(name, make_setup, tmp
     cls = method_class(name)
     steps = []
     straight = make_trainer(
-        cls, make_setup, hooks=Hooks(listeners=[lambda event: steps.append(event) if isinstance(event, StepDone) else None])
+        cls,
+        make_setup,
+        hooks=Hooks(
+            listeners=[lambda event: steps.append(event) if isinstance(event, StepDone) else None]
+        ),
     )
     expected = digest(straight.run().state_dict())
     whole = digest(straight.method.state_dict())
-    ends = [place for place, step in enumerate(steps, 1) if place == len(steps) or step.at.stage != steps[place].at.stage]
+    ends = [
+        place
+        for place, step in enumerate(steps, 1)
+        if place == len(steps) or step.at.stage != steps[place].at.stage
+    ]
     for stage, end in enumerate(ends):
         first = ends[stage - 1] if stage else 0
         stop = first + 1 + random.integers_int(random.key(stage, name), 0, end - first)
@@ -45,15 +55,25 @@ def test_stopped_anywhere_it_goes_on_to_the_very_same_bits(name, make_setup, tmp
                 cls,
                 make_setup,
                 folder=folder,
-                hooks=Hooks(stop=lambda at=stop, asked=asked: Interrupted("stop") if next(asked) == at else None),
+                hooks=Hooks(
+                    stop=lambda at=stop, asked=asked: (
+                        Interrupted("stop") if next(asked) == at else None
+                    )
+                ),
             ).run()
         resumed = make_trainer(cls, make_setup, resume=load_state(folder))
-        assert digest(resumed.run().state_dict()) == expected, f"stopped after step {stop} of {len(steps)}"
-        assert digest(resumed.method.state_dict()) == whole, f"stopped after step {stop} of {len(steps)}: helpers differ"
+        assert digest(resumed.run().state_dict()) == expected, (
+            f"stopped after step {stop} of {len(steps)}"
+        )
+        assert digest(resumed.method.state_dict()) == whole, (
+            f"stopped after step {stop} of {len(steps)}: helpers differ"
+        )
 
 
 class Stored(Teacher):
-    """Answers from a table of logits alone, as a cache on disk does: by sample and view, without a look at the image."""
+    """Answers from a table of logits alone, as a cache on disk does: by sample and view, without a
+    look at the image.
+    """
 
     def __init__(self, teacher: Teacher, feed: NoiseFeed) -> None:
         super().__init__(teacher.network)
@@ -73,14 +93,20 @@ def test_stored_teacher_logits_serve_where_that_is_declared(name, make_setup):
     batch = next(feed.train(1))
     for (stage, at), (other, _) in zip(phases(live), phases(stored), strict=True):
         # half precision has eleven bits
-        assert total(other.loss(batch, at)).item() == pytest.approx(total(stage.loss(batch, at)).item(), rel=2e-3, abs=2e-3)
+        assert total(other.loss(batch, at)).item() == pytest.approx(
+            total(stage.loss(batch, at)).item(), rel=2e-3, abs=2e-3
+        )
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory) -> dict[str, list[dict[str, str]]]:
-    """What two processes ended with, by method: for each rank the digests of student, whole method, and of one process alone."""
+    """What two processes ended with, by method: for each rank the digests of student, whole method,
+    and of one process alone.
+    """
     folder: Path = tmp_path_factory.mktemp("ranks")
-    multiprocessing.start_processes(ranks.train_all, (2, str(folder), NAMES), nprocs=2, start_method="spawn")
+    multiprocessing.start_processes(
+        ranks.train_all, (2, str(folder), NAMES), nprocs=2, start_method="spawn"
+    )
     found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     return {name: [each[name] for each in found] for name in NAMES}
 

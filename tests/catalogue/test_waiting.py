@@ -1,4 +1,6 @@
-"""On a CUDA device nothing in a step waits for the device: counted here on the CPU, for every method, through the real trainer."""
+"""On a CUDA device nothing in a step waits for the device: counted here on the CPU, for every
+method, through the real trainer.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ from tests.catalogue.training import make_trainer
 
 def waits_within_epochs(trainer, steps):
     """Places where the host waited between two steps of one epoch."""
-    with patch.object(Runtime, "synchronous", new_callable=PropertyMock, return_value=False), Waits() as waits:
+    with (
+        patch.object(Runtime, "synchronous", new_callable=PropertyMock, return_value=False),
+        Waits() as waits,
+    ):
         seen = []
         steps.append(lambda event: seen.append((event.at.stage, event.at.epoch, len(waits.places))))
         trainer.run()
@@ -38,11 +43,23 @@ def waits_within_epochs(trainer, steps):
 @pytest.mark.parametrize("name", catalog.names("method"))
 def test_no_step_waits_for_the_device(name, make_setup):
     listeners = []
-    hooks = Hooks(listeners=[lambda event: [listener(event) for listener in listeners] if isinstance(event, StepDone) else None])
-    assert waits_within_epochs(make_trainer(method_class(name), make_setup, hooks=hooks), listeners) == []
+    hooks = Hooks(
+        listeners=[
+            lambda event: (
+                [listener(event) for listener in listeners] if isinstance(event, StepDone) else None
+            )
+        ]
+    )
+    assert (
+        waits_within_epochs(make_trainer(method_class(name), make_setup, hooks=hooks), listeners)
+        == []
+    )
 
 
-@pytest.mark.parametrize("augment", [Augmentation(), Augmentation(crop=2, flip=True), Augmentation(crop=2, padding="reflect")])
+@pytest.mark.parametrize(
+    "augment",
+    [Augmentation(), Augmentation(crop=2, flip=True), Augmentation(crop=2, padding="reflect")],
+)
 def test_no_batch_of_resident_pictures_waits_for_the_device(augment):
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (24, 1, 8, 8), dtype=np.uint8))

@@ -18,7 +18,9 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer
 
-SETTINGS = TrainSettings(epochs=2, optim=OptimSettings("sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}))
+SETTINGS = TrainSettings(
+    epochs=2, optim=OptimSettings("sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4})
+)
 
 MakeSetup = Callable[[type[Method]], Setup]
 
@@ -33,7 +35,13 @@ class NoiseFeed:
 
     def __post_init__(self) -> None:
         shape = (self.info.num_train, *self.info.input_shape)
-        self.x = 2 * random.uniform(random.key(0, "noise"), torch.arange(torch.Size(shape).numel())).view(shape) - 1
+        self.x = (
+            2
+            * random.uniform(random.key(0, "noise"), torch.arange(torch.Size(shape).numel())).view(
+                shape
+            )
+            - 1
+        )
 
     @property
     def train_batches(self) -> int:
@@ -85,6 +93,8 @@ def make_trainer(
     runtime = Runtime("cpu", precision="fp32")
     runtime.recorder = recorder
     feed = NoiseFeed(setup.data, batch_size)
-    trainer = Trainer(method, feed, runtime, SETTINGS, hooks=hooks, state_folder=folder, resume=resume)
+    trainer = Trainer(
+        method, feed, runtime, SETTINGS, hooks=hooks, state_folder=folder, resume=resume
+    )
     trainer.stages = shortened(trainer.stages)
     return trainer

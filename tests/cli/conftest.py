@@ -1,4 +1,6 @@
-"""How these tests run `kd`: in this process, with streams of their own, and with jobs that only pretend."""
+"""How these tests run `kd`: in this process, with streams of their own, and with jobs that only
+pretend.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,16 @@ class Answer:
 
 @pytest.fixture
 def kd(tmp_path, monkeypatch):
-    """Call as kd("distill", "--json", environ={...}, stderr=Terminal()). Runs in a folder of its own."""
+    """Call as kd("distill", "--json", environ={...}, stderr=Terminal()). Runs in a folder of its
+    own.
+    """
     monkeypatch.chdir(tmp_path)
 
     def call(
-        *argv: str, environ: dict[str, str] | None = None, stdout: io.StringIO | None = None, stderr: io.StringIO | None = None
+        *argv: str,
+        environ: dict[str, str] | None = None,
+        stdout: io.StringIO | None = None,
+        stderr: io.StringIO | None = None,
     ) -> Answer:
         out, err = stdout or io.StringIO(), stderr or io.StringIO()
         code = run(argv, Environment(out, err, environ or {}))
@@ -55,16 +62,34 @@ def kd(tmp_path, monkeypatch):
     return call
 
 
-# ---- what jobs give back ---------------------------------------------------------------------------------------------
+# ---- what jobs give back -------------------------------------------------------------------------
 
 
 def measures(accuracy: float = 0.972, **more: Any) -> Measures:
-    facts = {"n": 360, "nll": 0.097, "ece": 0.021, "entropy": 0.112, "free_energy": 11.38, "logit_norm": 12.0, "top5": None}
-    return Measures(accuracy=accuracy, accuracy_interval=Interval(accuracy - 0.02, accuracy + 0.01), **{**facts, **more})
+    facts = {
+        "n": 360,
+        "nll": 0.097,
+        "ece": 0.021,
+        "entropy": 0.112,
+        "free_energy": 11.38,
+        "logit_norm": 12.0,
+        "top5": None,
+    }
+    return Measures(
+        accuracy=accuracy,
+        accuracy_interval=Interval(accuracy - 0.02, accuracy + 0.01),
+        **{**facts, **more},
+    )
 
 
 def result(command: str = "distill", gates: tuple[GateResult, ...] = (), **more: Any) -> RunResult:
-    teacher = TeacherSummary("runs/cnn-large-digits-1", "ab" * 32, "cnn-large", 638_000, measures(0.989, entropy=0.031, free_energy=11.42))
+    teacher = TeacherSummary(
+        "runs/cnn-large-digits-1",
+        "ab" * 32,
+        "cnn-large",
+        638_000,
+        measures(0.989, entropy=0.031, free_energy=11.42),
+    )
     distilled = command == "distill"
     facts: dict[str, Any] = {
         "command": command,
@@ -82,7 +107,9 @@ def result(command: str = "distill", gates: tuple[GateResult, ...] = (), **more:
         "test": measures(),
         "teachers": (teacher,) if distilled else (),
         "gap": GapAt(1.0, 0.081, 0.04) if distilled else None,
-        "gaps": (GapAt(1.0, 0.081, 0.04), GapAt(1.0, 0.02, 0.01, aligned=True)) if distilled else (),
+        "gaps": (GapAt(1.0, 0.081, 0.04), GapAt(1.0, 0.02, 0.01, aligned=True))
+        if distilled
+        else (),
         "gates": gates,
         "wall_seconds": 6.3,
     }
@@ -109,7 +136,9 @@ def prepared(command: str = "distill", **more: Any) -> Prepared:
         "precision": "fp32",
         "precision_reason": "auto: on cpu",
         "method": done.method,
-        "method_options": {"temperature": 4.0, "weight": 0.9, "align": "teacher_std"} if command == "distill" else {},
+        "method_options": {"temperature": 4.0, "weight": 0.9, "align": "teacher_std"}
+        if command == "distill"
+        else {},
         "method_source": "",
         "epochs": 30,
         "batches": 23,
@@ -122,10 +151,17 @@ def prepared(command: str = "distill", **more: Any) -> Prepared:
     return Prepared(**{key: value for key, value in {**facts, **more}.items() if key in names})
 
 
-def training(epochs: int = 30, batches: int = 23, *, val: bool = True, lr=lambda epoch: 0.05) -> list[Any]:
+def training(
+    epochs: int = 30, batches: int = 23, *, val: bool = True, lr=lambda epoch: 0.05
+) -> list[Any]:
     """The events of one stage."""
-    at = [Progress("distill", epoch, epochs, epoch * batches, epochs * batches) for epoch in range(1, epochs + 1)]
-    events: list[Any] = [StageStarted(Progress("distill", 1, epochs, 0, epochs * batches), 1, 1, batches, 20_500)]
+    at = [
+        Progress("distill", epoch, epochs, epoch * batches, epochs * batches)
+        for epoch in range(1, epochs + 1)
+    ]
+    events: list[Any] = [
+        StageStarted(Progress("distill", 1, epochs, 0, epochs * batches), 1, 1, batches, 20_500)
+    ]
     for place in at:
         share = place.epoch / epochs
         events += [
@@ -140,10 +176,14 @@ def training(epochs: int = 30, batches: int = 23, *, val: bool = True, lr=lambda
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Replace a job: it tells `events` to its listeners, then returns the result or raises the error. Notes how it was called."""
+    """Replace a job: it tells `events` to its listeners, then returns the result or raises the
+    error. Notes how it was called.
+    """
     calls: list[dict[str, Any]] = []
 
-    def replace(job: str, outcome: Any, events: tuple[Any, ...] | list[Any] = ()) -> list[dict[str, Any]]:
+    def replace(
+        job: str, outcome: Any, events: tuple[Any, ...] | list[Any] = ()
+    ) -> list[dict[str, Any]]:
         def fake(*arguments: Any, listeners: Any = (), **options: Any) -> Any:
             calls.append({"arguments": arguments, **options})
             for event in events:

@@ -1,4 +1,6 @@
-"""As much of JSON Schema as the envelopes use, so that they can be checked without a further dependency."""
+"""As much of JSON Schema as the envelopes use, so that they can be checked without a further
+dependency.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ KNOWN = {
 }  # fmt: skip
 
 
-def problems(value: Any, schema: dict[str, Any], root: dict[str, Any], place: str = "$") -> list[str]:
+def problems(
+    value: Any, schema: dict[str, Any], root: dict[str, Any], place: str = "$"
+) -> list[str]:
     """What is wrong with a value, one line each."""
     if "$ref" in schema:
         return problems(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
@@ -26,14 +30,21 @@ def problems(value: Any, schema: dict[str, Any], root: dict[str, Any], place: st
         found += _in_object(value, schema, root, place)
     if isinstance(value, list):
         kinds = schema.get("prefixItems", [schema.get("items", {})] * len(value))
-        found += [text for number, item in enumerate(value) for text in problems(item, kinds[number], root, f"{place}[{number}]")]
+        found += [
+            text
+            for number, item in enumerate(value)
+            for text in problems(item, kinds[number], root, f"{place}[{number}]")
+        ]
     return found
 
 
 def _wrong_kind(value: Any, schema: dict[str, Any], place: str) -> list[str]:
     allowed = schema.get("type", [])
     kinds = [allowed] if isinstance(allowed, str) else allowed
-    right = not kinds or any(isinstance(value, TYPES[kind]) and not (isinstance(value, bool) and kind != "boolean") for kind in kinds)
+    right = not kinds or any(
+        isinstance(value, TYPES[kind]) and not (isinstance(value, bool) and kind != "boolean")
+        for kind in kinds
+    )
     found = [] if right else [f"{place}: {value!r} is no {allowed}"]
     if "enum" in schema and value not in schema["enum"]:
         found.append(f"{place}: {value!r} is not in {schema['enum']}")
@@ -42,7 +53,9 @@ def _wrong_kind(value: Any, schema: dict[str, Any], place: str) -> list[str]:
     return found
 
 
-def _in_object(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], place: str) -> list[str]:
+def _in_object(
+    value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], place: str
+) -> list[str]:
     properties = schema.get("properties", {})
     found = [f"{place}: {key} is missing" for key in schema.get("required", ()) if key not in value]
     for key, item in value.items():

@@ -32,7 +32,21 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         assert call("train-teacher", "--model", "cnn-small", "--name", "t", *SMALL).code == 0
         for method in ("kd", "skd"):
-            assert call("distill", "-t", "runs/t", "--student", "cnn-small", "-m", method, "--name", method, *SMALL).code == 0
+            assert (
+                call(
+                    "distill",
+                    "-t",
+                    "runs/t",
+                    "--student",
+                    "cnn-small",
+                    "-m",
+                    method,
+                    "--name",
+                    method,
+                    *SMALL,
+                ).code
+                == 0
+            )
         yield folder
 
 
@@ -48,11 +62,20 @@ def test_distilling_under_a_teacher_takes_its_data(runs):
     data = document("distill", "-t", "runs/t", "--student", "cnn-small", *SMALL)["data"]
     assert data["data"] == "digits"
     assert Path(data["checkpoint"]).is_file()
-    assert data == json.loads(Path(data["run"], "summary.json").read_text()), "summary.json is exactly the data of --json"
+    assert data == json.loads(Path(data["run"], "summary.json").read_text()), (
+        "summary.json is exactly the data of --json"
+    )
 
 
 def test_evaluate(runs):
-    answer = call("evaluate", "runs/kd", "runs/skd/model.safetensors", "--per-class", "--save-logits", "logits.safetensors")
+    answer = call(
+        "evaluate",
+        "runs/kd",
+        "runs/skd/model.safetensors",
+        "--per-class",
+        "--save-logits",
+        "logits.safetensors",
+    )
     assert answer.code == 0
     assert answer.err.startswith("  test split · n = 360 · digits\n")
     assert "runs/kd " in answer.err
@@ -75,7 +98,10 @@ def test_evaluate_counts_a_run_and_the_link_to_it_once(runs):
 def test_evaluate_gates_name_their_checkpoint(runs):
     answer = call("evaluate", "runs/kd", "runs/skd", "--min-accuracy", "1.0")
     assert answer.code == 3
-    assert [line.rpartition("(")[2] for line in answer.err.splitlines() if "gate" in line] == ["kd)", "skd)"]
+    assert [line.rpartition("(")[2] for line in answer.err.splitlines() if "gate" in line] == [
+        "kd)",
+        "skd)",
+    ]
 
 
 def test_analyze_gap_of_the_newest_run(runs):
@@ -95,10 +121,17 @@ def test_analyze_gap_of_pairs_with_files_and_gates(runs):
     )  # fmt: skip
     assert answer.code == 3
     assert answer.err.count("✗ gate max-entropy-gap") == 2
-    assert Path("gap.csv").read_text().startswith("network,form,temperature,class,quantity,value,low,high,teacher\n")
+    assert (
+        Path("gap.csv")
+        .read_text()
+        .startswith("network,form,temperature,class,quantity,value,low,high,teacher\n")
+    )
     assert list(Path("plots").glob("*.svg"))
     assert (
-        document("analyze-gap", "--student", "runs/kd", "--bootstrap", "10")["data"]["teacher"]["checkpoint"] == "runs/t/model.safetensors"
+        document("analyze-gap", "--student", "runs/kd", "--bootstrap", "10")["data"]["teacher"][
+            "checkpoint"
+        ]
+        == "runs/t/model.safetensors"
     )
 
 
@@ -128,8 +161,13 @@ def test_a_finished_run_is_not_resumed(runs):
 
 
 def test_sweep_and_table(runs):
-    Path("base.toml").write_text('[data]\ntrain_limit = 100\n[model]\nname = "cnn-small"\n[train]\nepochs = 1\n[report]\nhtml = false\n')
-    Path("sweep.toml").write_text('base = "base.toml"\n[axes]\nseed = [0, 1]\n[table]\nover = ["seed"]\n')
+    Path("base.toml").write_text(
+        '[data]\ntrain_limit = 100\n[model]\nname = "cnn-small"\n[train]\nepochs = '
+        "1\n[report]\nhtml = false\n"
+    )
+    Path("sweep.toml").write_text(
+        'base = "base.toml"\n[axes]\nseed = [0, 1]\n[table]\nover = ["seed"]\n'
+    )
     first = document("sweep", "sweep.toml", "--limit", "1", "-q")["data"]
     assert [cell["status"] for cell in first["cells"]] == ["done"]
     second = document("sweep", "sweep.toml", "-q")["data"]

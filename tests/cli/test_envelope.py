@@ -1,4 +1,6 @@
-"""`--json`: one document on stdout that its schema admits, on success and on failure; and schemas that are up to date."""
+"""`--json`: one document on stdout that its schema admits, on success and on failure; and schemas
+that are up to date.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,24 @@ def check(answer, command):
 
 def test_success_with_gates(kd, pretend):
     gate = GateResult("min_accuracy", 0.74, 0.972, passed=True)
-    pretend("distill", result(gates=(gate,), warnings=("the teacher is worse than the student",)), [prepared(), *training()])
+    pretend(
+        "distill",
+        result(gates=(gate,), warnings=("the teacher is worse than the student",)),
+        [prepared(), *training()],
+    )
     answer = kd("distill", "--json")
     document = check(answer, "distill")
     assert document["status"] == "ok"
     assert document["data"]["test"]["accuracy"] == 0.972
-    assert document["data"]["gap"] == {"temperature": 1.0, "entropy": 0.081, "free_energy": 0.04, "aligned": False}
-    assert document["gates"] == [{"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True, "subject": ""}]
+    assert document["data"]["gap"] == {
+        "temperature": 1.0,
+        "entropy": 0.081,
+        "free_energy": 0.04,
+        "aligned": False,
+    }
+    assert document["gates"] == [
+        {"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True, "subject": ""}
+    ]
     assert document["warnings"] == ["the teacher is worse than the student"]
     assert "stage=distill" in answer.err, "stderr is what it is without --json"
 
@@ -53,7 +66,9 @@ def test_numbers_that_are_not_finite_are_null(kd, pretend):
 
 
 def test_all_problems_of_a_recipe_with_their_places(kd, tmp_path):
-    (tmp_path / "r.toml").write_text('extends = "quickstart"\n[data]\nname = "digit"\n[train]\nepoch = 3\n')
+    (tmp_path / "r.toml").write_text(
+        'extends = "quickstart"\n[data]\nname = "digit"\n[train]\nepoch = 3\n'
+    )
     document = check(kd("distill", "r.toml", "--json"), "distill")
     assert document["status"] == "usage"
     assert document["data"] is None
@@ -69,7 +84,11 @@ def test_all_problems_of_a_recipe_with_their_places(kd, tmp_path):
     ("error", "status", "code"),
     [
         (NonFiniteLoss("loss ce is NaN", hint="lower optim.lr"), "failed", "NAN_LOSS"),
-        (Interrupted("interrupted; the state is saved", hint="kd resume runs/x"), "interrupted", "INTERRUPTED"),
+        (
+            Interrupted("interrupted; the state is saved", hint="kd resume runs/x"),
+            "interrupted",
+            "INTERRUPTED",
+        ),
         (RuntimeError("a bug"), "failed", "FAILURE"),
     ],
 )
@@ -80,7 +99,9 @@ def test_failures(kd, pretend, error, status, code):
     assert document["errors"][0]["code"] == code
 
 
-@pytest.mark.parametrize("argv", [("distill", "--no-such-flag", "--json"), ("--json", "distill", "--epochs", "x")])
+@pytest.mark.parametrize(
+    "argv", [("distill", "--no-such-flag", "--json"), ("--json", "distill", "--epochs", "x")]
+)
 def test_mistakes_on_the_command_line(kd, argv):
     document = check(kd(*argv), "distill")
     assert document["errors"][0]["code"] == "USAGE"
@@ -119,7 +140,15 @@ def test_every_command(kd, command, argv):
 
 def test_evaluate(kd, pretend, monkeypatch):
     monkeypatch.setattr("kdcli.cli.evaluate._distinct", lambda paths: paths)
-    evaluation = Evaluation("runs/a/model.safetensors", "cnn-small", 20_500, "kd", "digits", measures(), {"0": 1.0, "1": 0.5})
+    evaluation = Evaluation(
+        "runs/a/model.safetensors",
+        "cnn-small",
+        20_500,
+        "kd",
+        "digits",
+        measures(),
+        {"0": 1.0, "1": 0.5},
+    )
     pretend("evaluate", EvaluateResult((evaluation,), (PairTest("a", "b", 0.005, 0.62),)))
     check(kd("evaluate", "a", "--json"), "evaluate")
 

@@ -55,33 +55,50 @@ def test_syntax_errors_are_placed_where_the_parser_stopped(kd, tmp_path):
 
 
 def test_a_runtime_error_has_cause_and_remedy(kd, pretend):
-    remedy = "kd distill r.toml -s train.batch_size=256 -s train.accumulate=2      (same effective batch)"
-    error = OutOfMemory("out of GPU memory at stage distill, epoch 1, step 1 (batch 512, resnet50, bf16)", hint=remedy)
+    remedy = (
+        "kd distill r.toml -s train.batch_size=256 -s train.accumulate=2      (same effective "
+        "batch)"
+    )
+    error = OutOfMemory(
+        "out of GPU memory at stage distill, epoch 1, step 1 (batch 512, resnet50, bf16)",
+        hint=remedy,
+    )
     error.crash_file = Path("runs/x/crash.txt")
     pretend("distill", error)
     assert kd("distill").err == (
         "error: out of GPU memory at stage distill, epoch 1, step 1 (batch 512, resnet50, bf16)\n"
-        "  try:  kd distill r.toml -s train.batch_size=256 -s train.accumulate=2      (same effective batch)\n"
+        "  try:  kd distill r.toml -s train.batch_size=256 -s train.accumulate=2      (same "
+        "effective batch)\n"
         "  traceback  runs/x/crash.txt\n"
     )
 
 
 def test_a_mismatch_says_what_would_fit(kd, pretend):
-    pretend("distill", Incompatible("teacher predicts 100 classes, cifar10 has 10", hint="-d cifar100, or a teacher trained on cifar10"))
+    pretend(
+        "distill",
+        Incompatible(
+            "teacher predicts 100 classes, cifar10 has 10",
+            hint="-d cifar100, or a teacher trained on cifar10",
+        ),
+    )
     assert kd("distill").err == (
-        "error: teacher predicts 100 classes, cifar10 has 10\n  try:  -d cifar100, or a teacher trained on cifar10\n"
+        "error: teacher predicts 100 classes, cifar10 has 10\n  try:  -d cifar100, or a "
+        "teacher trained on cifar10\n"
     )
 
 
 def test_a_hint_that_is_a_sentence_is_not_something_to_try(kd):
-    assert kd("methods", "skdd").err == "error: 'skdd' is not a method\n  did you mean 'skd'?  (kd methods lists all COUNT)\n".replace(
-        "COUNT", str(_count("method"))
-    )
+    assert kd("methods", "skdd").err == (
+        "error: 'skdd' is not a method\n  did you mean 'skd'?  (kd methods lists all COUNT)\n"
+    ).replace("COUNT", str(_count("method")))
 
 
 def test_a_bug_is_one_sentence(kd, pretend):
     pretend("distill", KeyError("student"))
-    assert kd("distill").err == "error: KeyError: 'student'\n  this should not happen; --debug shows the traceback\n"
+    assert (
+        kd("distill").err
+        == "error: KeyError: 'student'\n  this should not happen; --debug shows the traceback\n"
+    )
 
 
 def test_a_flag_and_a_set_that_disagree_are_not_guessed_at(kd):

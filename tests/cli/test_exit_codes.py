@@ -27,7 +27,9 @@ def test_0_when_done_and_all_gates_passed(kd, pretend):
 @pytest.mark.parametrize(
     "error",
     [
-        OutOfMemory("out of GPU memory at stage distill", hint="kd distill r.toml -s train.batch_size=256"),
+        OutOfMemory(
+            "out of GPU memory at stage distill", hint="kd distill r.toml -s train.batch_size=256"
+        ),
         NonFiniteLoss("loss ce is NaN at epoch 3"),
         CorruptFile("model.safetensors is truncated"),
         ZeroDivisionError("division by zero"),
@@ -110,11 +112,17 @@ def test_3_when_a_gate_is_missed_after_everything_was_shown(kd, pretend, job):
 SWEEP = 'base = "quickstart"\n[axes]\nseed = [0, 1]\n'
 
 
-@pytest.mark.parametrize(("statuses", "code"), [(("done", "skipped"), 0), (("done", "failed"), 4), (("failed", "failed"), 1)])
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [(("done", "skipped"), 0), (("done", "failed"), 4), (("failed", "failed"), 1)],
+)
 def test_4_when_some_cells_of_a_sweep_failed(kd, pretend, tmp_path, statuses, code):
     (tmp_path / "sweep.toml").write_text(SWEEP)
     cells = tuple(
-        CellResult(str(n), {"seed": str(n)}, status, error="no memory" if status == "failed" else None) for n, status in enumerate(statuses)
+        CellResult(
+            str(n), {"seed": str(n)}, status, error="no memory" if status == "failed" else None
+        )
+        for n, status in enumerate(statuses)
     )
     pretend("run_sweep", SweepResult("sweep.toml", 2, cells))
     answer = kd("sweep", "sweep.toml")

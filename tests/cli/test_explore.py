@@ -16,7 +16,11 @@ from kdcli.cli import completion, text
 def test_methods_are_listed_by_family_with_their_number(kd):
     lines = kd("methods").out.splitlines()
     assert len(lines) == len(catalog.entries("method")) + 1
-    assert [line.split()[:2] for line in lines[:3]] == [["baseline", "label_smoothing"], ["none", "Cross-entropy"], ["logit", "dist"]]
+    assert [line.split()[:2] for line in lines[:3]] == [
+        ["baseline", "label_smoothing"],
+        ["none", "Cross-entropy"],
+        ["logit", "dist"],
+    ]
     assert lines[-1].startswith(f"  {len(catalog.entries('method'))} methods")
 
 
@@ -31,7 +35,9 @@ def test_a_method_in_full_shows_every_option_with_its_default(kd, name):
 
 
 def test_what_a_method_needs(kd):
-    assert kd("methods", "skd").out.startswith("skd · logit · needs one or more teachers · reads teacher logits · trains student\n")
+    assert kd("methods", "skd").out.startswith(
+        "skd · logit · needs one or more teachers · reads teacher logits · trains student\n"
+    )
     assert "needs no teacher" in kd("methods", "none").out
 
 
@@ -57,7 +63,10 @@ def test_a_model_in_full_shows_its_taps(kd):
 
 def test_datasets_say_whether_they_are_there(kd, tmp_path):
     (tmp_path / "cifar-100-python").mkdir()
-    present = {item["name"]: item["present"] for item in kd("datasets", "--json", "--data-dir", str(tmp_path)).json["data"]}
+    present = {
+        item["name"]: item["present"]
+        for item in kd("datasets", "--json", "--data-dir", str(tmp_path)).json["data"]
+    }
     assert present["digits"] is True
     assert present["cifar100"] is True
     assert present["mnist"] is False
@@ -76,7 +85,7 @@ def test_download_is_the_only_way_to_the_network(kd, pretend):
     assert calls[0]["arguments"] == ("mnist", "here")
 
 
-# ---- recipes ---------------------------------------------------------------------------------------------------------
+# ---- recipes -------------------------------------------------------------------------------------
 
 
 def test_shipped_recipes_can_be_listed_and_shown(kd):
@@ -101,7 +110,7 @@ def test_a_copy_into_a_folder_keeps_its_name(kd, tmp_path):
     assert (tmp_path / "sub" / "quickstart-teacher.toml").is_file()
 
 
-# ---- check and schema ------------------------------------------------------------------------------------------------
+# ---- check and schema ----------------------------------------------------------------------------
 
 
 def test_check_prints_a_recipe_that_can_be_run_again_with_origins(kd, tmp_path):
@@ -110,7 +119,10 @@ def test_check_prints_a_recipe_that_can_be_run_again_with_origins(kd, tmp_path):
     assert line.split("#")[1].strip() == "--set"
     (tmp_path / "again.toml").write_text(answer.out)
     again = kd("check", "again.toml", "--json").json["data"][0]["values"]
-    assert again == kd("check", "quickstart", "-s", "train.epochs=3", "--json").json["data"][0]["values"]
+    assert (
+        again
+        == kd("check", "quickstart", "-s", "train.epochs=3", "--json").json["data"][0]["values"]
+    )
     assert again["train.epochs"] == 3
 
 
@@ -124,7 +136,9 @@ def test_check_goes_through_all_files_and_reports_all_problems(kd, tmp_path):
 
 
 def test_check_lists_the_cells_of_a_sweep(kd, tmp_path):
-    (tmp_path / "s.toml").write_text('base = "quickstart"\n[axes]\nseed = [0, 1, 2]\n"method.name" = ["kd", "skd"]\n')
+    (tmp_path / "s.toml").write_text(
+        'base = "quickstart"\n[axes]\nseed = [0, 1, 2]\n"method.name" = ["kd", "skd"]\n'
+    )
     answer = kd("check", "s.toml")
     assert len(answer.out.splitlines()) == 7
     assert "6 runs" in answer.err
@@ -134,7 +148,7 @@ def test_schema_is_json(kd):
     assert json.loads(kd("schema").out)["title"] == "kd recipe"
 
 
-# ---- table -----------------------------------------------------------------------------------------------------------
+# ---- table ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["md", "csv", "latex", "html"])
@@ -148,7 +162,7 @@ def test_a_table_without_runs_has_dots_and_the_paper(kd, form):
         assert "·" in out or r"\cdot" in out
 
 
-# ---- completion ------------------------------------------------------------------------------------------------------
+# ---- completion ----------------------------------------------------------------------------------
 
 
 def names(found):
@@ -161,7 +175,9 @@ def test_completion_knows_the_catalogue(tmp_path, monkeypatch):
     assert "cnn-small" in names(completion.models("cnn-"))
     assert names(completion.datasets("dig")) == ["digits"]
     (tmp_path / "quick.toml").write_text("")
-    assert {"quickstart", "quickstart-teacher", "quick.toml"} == set(names(completion.recipes("quick")))
+    assert {"quickstart", "quickstart-teacher", "quick.toml"} == set(
+        names(completion.recipes("quick"))
+    )
     assert "quickstart-teacher" in names(completion.shipped("quick"))
     assert all(name.startswith("tables/") for name in names(completion.sweeps("tab")))
 
@@ -186,13 +202,19 @@ def test_the_shell_gets_completions(kd, monkeypatch, capsys):
     assert "skd" in capsys.readouterr().out
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 def test_columns_give_way_at_the_first_column():
     rows = [("a-very-long-name-of-a-run-1", "1.0"), ("short", "22.0")]
-    assert text.columns(rows, "<>") == ["  a-very-long-name-of-a-run-1   1.0", "  short                        22.0"]
-    assert text.columns(rows, "<>", room=24) == ["  …name-of-a-run-1   1.0", "  short             22.0"]
+    assert text.columns(rows, "<>") == [
+        "  a-very-long-name-of-a-run-1   1.0",
+        "  short                        22.0",
+    ]
+    assert text.columns(rows, "<>", room=24) == [
+        "  …name-of-a-run-1   1.0",
+        "  short             22.0",
+    ]
 
 
 def test_sparkline_spans_from_least_to_greatest():

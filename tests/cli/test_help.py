@@ -1,4 +1,6 @@
-"""Help: every command has it, its examples parse, and global options stand before or after the command."""
+"""Help: every command has it, its examples parse, and global options stand before or after the
+command.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from kdcli.cli.envelope import Outcome
 from tests.cli.conftest import result
 
 MODULES = [application.module(name) for name in application.names()]
-NAMES = [name for module in MODULES for name in ([module.NAME] + [f"{module.NAME} {sub}" for sub, *_ in getattr(module, "COMMANDS", ())])]
+NAMES = [
+    name
+    for module in MODULES
+    for name in (
+        [module.NAME] + [f"{module.NAME} {sub}" for sub, *_ in getattr(module, "COMMANDS", ())]
+    )
+]
 EXAMPLES = [line for module in MODULES for line in module.EXAMPLES.strip().splitlines()]
 
 
@@ -41,7 +49,11 @@ def test_the_list_shows_what_each_help_begins_with(capsys, kd):
 def test_the_tree(capsys, kd):
     kd("--help")
     text = capsys.readouterr().out
-    panels = [line.removesuffix(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    panels = [
+        line.removesuffix(":")
+        for line in text.splitlines()
+        if line.endswith(":") and not line.startswith(" ")
+    ]
     assert panels[:5] == ["Train", "Measure", "Explore", "Project", "System"]
     assert all(len(line) <= 80 for line in text.splitlines())
 
@@ -69,7 +81,11 @@ def test_examples_parse(kd, monkeypatch, line):
 
     for module in MODULES:
         if hasattr(module, "COMMANDS"):
-            monkeypatch.setattr(module, "COMMANDS", tuple((name, recorder(function), text) for name, function, text in module.COMMANDS))
+            monkeypatch.setattr(
+                module,
+                "COMMANDS",
+                tuple((name, recorder(function), text) for name, function, text in module.COMMANDS),
+            )
         else:
             monkeypatch.setattr(module, "run", recorder(module.run))
     monkeypatch.setattr(application, "command_tree", application.command_tree.__wrapped__)
@@ -79,7 +95,9 @@ def test_examples_parse(kd, monkeypatch, line):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("argv", [("--json", "-q", "distill"), ("distill", "-q", "--json"), ("-q", "distill", "--json")])
+@pytest.mark.parametrize(
+    "argv", [("--json", "-q", "distill"), ("distill", "-q", "--json"), ("-q", "distill", "--json")]
+)
 def test_global_options_before_and_after(kd, pretend, argv):
     pretend("distill", result())
     answer = kd(*argv)
@@ -99,7 +117,9 @@ def test_version(kd, argv):
     assert (answer.code, answer.out) == (0, f"kd {__version__}\n")
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("distil", "distill"), ("method", "methods"), ("evalute", "evaluate")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("distil", "distill"), ("method", "methods"), ("evalute", "evaluate")]
+)
 def test_a_mistyped_command_is_suggested(kd, typed, meant):
     answer = kd(typed)
     assert answer.code == 2
@@ -128,7 +148,9 @@ def test_what_only_reads_imports_nothing_heavy(argv):
 
 def test_help_is_there_at_once():
     def seconds() -> float:
-        """Of processor time, which other work on the machine stretches less than it does a clock."""
+        """Of processor time, which other work on the machine stretches less than it does a
+        clock.
+        """
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "kdcli", "--help"], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -15,7 +15,11 @@ def test_all_networks_are_listed_without_building_one(kd, monkeypatch):
     monkeypatch.setattr("kdcli.jobs.describe_model", lambda *_: pytest.fail("a network was built"))
     items = kd("models", "--json").json["data"]
     assert {item["name"] for item in items} == set(catalog.entries("model"))
-    assert {key for item in items for key, value in item.items() if value is not None} == {"name", "family", "summary"}
+    assert {key for item in items for key, value in item.items() if value is not None} == {
+        "name",
+        "family",
+        "summary",
+    }
 
 
 def test_a_wildcard_shows_parameters_multiply_adds_pictures_and_taps(kd):
@@ -23,7 +27,11 @@ def test_a_wildcard_shows_parameters_multiply_adds_pictures_and_taps(kd):
     line = next(line for line in out.splitlines() if "resnet8x4" in line)
     for expected in ("1.23 M", "177 M", "3×32×32", "stem, stage1-3 (.pre), pooled"):
         assert expected in line
-    (item,) = (item for item in kd("models", "resnet8*", "-d", "cifar100", "--json").json["data"] if item["name"] == "resnet8x4")
+    (item,) = (
+        item
+        for item in kd("models", "resnet8*", "-d", "cifar100", "--json").json["data"]
+        if item["name"] == "resnet8x4"
+    )
     assert (item["parameters"], item["input_shape"]) == (1_233_540, [3, 32, 32])
     assert item["taps"][0] == "stem"
     assert item["taps"][-1] == "pooled"
@@ -38,7 +46,9 @@ def test_taps_in_short(kd):
 
 
 def test_a_network_that_cannot_take_the_pictures_has_no_sizes(kd):
-    items = {item["name"]: item for item in kd("models", "*e*v*", "-d", "digits", "--json").json["data"]}
+    items = {
+        item["name"]: item for item in kd("models", "*e*v*", "-d", "digits", "--json").json["data"]
+    }
     assert items["mobilenet_v2"]["parameters"] is None
     assert items["shufflenet_v2"]["parameters"] > 1e6
 
@@ -50,13 +60,23 @@ def test_torchvisions_classifiers_are_listed_by_name(kd):
     assert "sizes with a narrower wildcard" in lines[-1]
     (line,) = (line for line in lines if "torchvision/resnet50 " in line)
     assert "80.9 % on ImageNet" in line
-    assert not any(word in answer.out for word in ("squeezenet", "deeplab", "rcnn", "quantized", "r3d"))
+    assert not any(
+        word in answer.out for word in ("squeezenet", "deeplab", "rcnn", "quantized", "r3d")
+    )
 
 
 def test_a_narrower_wildcard_of_torchvision_has_sizes(kd):
     items = kd("models", "torchvision/shufflenet*", "--json").json["data"]
-    assert [item["name"].removeprefix("torchvision/shufflenet_v2_") for item in items] == ["x0_5", "x1_0", "x1_5", "x2_0"]
-    assert all(item["input_shape"] == [3, 224, 224] and item["macs"] and "pooled" in item["taps"] for item in items)
+    assert [item["name"].removeprefix("torchvision/shufflenet_v2_") for item in items] == [
+        "x0_5",
+        "x1_0",
+        "x1_5",
+        "x2_0",
+    ]
+    assert all(
+        item["input_shape"] == [3, 224, 224] and item["macs"] and "pooled" in item["taps"]
+        for item in items
+    )
 
 
 def test_a_wildcard_that_matches_nothing_is_refused(kd):
@@ -66,13 +86,19 @@ def test_a_wildcard_that_matches_nothing_is_refused(kd):
         assert f"no network matches '{pattern}'" in answer.err
 
 
-# ---- students for a teacher ------------------------------------------------------------------------------------------
+# ---- students for a teacher ----------------------------------------------------------------------
 
 
 def test_students_are_proposed_from_the_nearest_that_is_worth_it(kd):
     answer = kd("models", "resnet*", "--teacher", "resnet56", "-d", "cifar100", "--json")
     items = answer.json["data"]
-    assert [item["name"] for item in items] == ["resnet32", "resnet20", "resnet14", "resnet8", "resnet44"]
+    assert [item["name"] for item in items] == [
+        "resnet32",
+        "resnet20",
+        "resnet14",
+        "resnet8",
+        "resnet44",
+    ]
     assert items[1]["parameters_ratio"] == pytest.approx(861_620 / 278_324)
     assert items[1]["macs_ratio"] == pytest.approx(3.1, abs=0.05)
     out = kd("models", "resnet*", "--teacher", "resnet56", "-d", "cifar100").out
@@ -82,9 +108,13 @@ def test_students_are_proposed_from_the_nearest_that_is_worth_it(kd):
 
 
 def test_a_checkpoint_brings_its_own_pictures_and_classes(kd, tmp_path):
-    network: Network = build_network("mlp", num_classes=3, input_shape=(1, 4, 4), options={"hidden": [64, 64]})
+    network: Network = build_network(
+        "mlp", num_classes=3, input_shape=(1, 4, 4), options={"hidden": [64, 64]}
+    )
     arguments = {**catalog.entry("model", "mlp").facts["arguments"], "hidden": [64, 64]}
-    header = CheckpointHeader("mlp", arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {}, "", 0)
+    header = CheckpointHeader(
+        "mlp", arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {}, "", 0
+    )
     (tmp_path / "runs" / "t").mkdir(parents=True)
     save_model(tmp_path / "runs" / "t" / MODEL_FILE, network, header)
     answer = kd("models", "[ml]*", "--teacher", "runs/t", "--json")

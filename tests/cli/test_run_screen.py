@@ -1,4 +1,6 @@
-"""What a run shows: on a terminal, in a log, in GitHub Actions; with and without colour and UTF-8."""
+"""What a run shows: on a terminal, in a log, in GitHub Actions; with and without colour and
+UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,10 @@ def test_no_cursor_control_in_ci_and_on_a_dumb_terminal(kd, digits, environ):
 
 def test_a_terminal_keeps_only_the_epochs_that_matter(kd, pretend):
     pretend("distill", result(), [prepared(epochs=240), *training(240)])
-    text = ESCAPE.sub("", kd("distill", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm-256color"}).err).replace("\r", "\n")
+    text = ESCAPE.sub(
+        "",
+        kd("distill", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm-256color"}).err,
+    ).replace("\r", "\n")
     rows = re.findall(r"^ +(\d+)   0\.0500 .*", text, re.MULTILINE)
     assert rows == ["1", "2", "240"]
     assert "epoch   lr           ce     skd     train       val" in text
@@ -73,20 +78,28 @@ def test_a_terminal_keeps_only_the_epochs_that_matter(kd, pretend):
 
 def test_verbose_keeps_all_epochs(kd, pretend):
     pretend("distill", result(), [prepared(epochs=12), *training(12)])
-    text = ESCAPE.sub("", kd("distill", "-v", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm"}).err).replace("\r", "\n")
+    text = ESCAPE.sub(
+        "", kd("distill", "-v", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm"}).err
+    ).replace("\r", "\n")
     assert len(re.findall(r"^ +\d+   0\.0500 ", text, re.MULTILINE)) == 12
 
 
 def test_a_terminal_of_80_columns_is_enough(kd, digits):
-    text = ESCAPE.sub("", kd("distill", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm"}).err)
+    text = ESCAPE.sub(
+        "", kd("distill", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm"}).err
+    )
     assert max(len(line) for line in re.split(r"[\r\n]", text)) <= 80
 
 
 def test_a_step_of_the_learning_rate_is_an_epoch_that_matters():
     table = EpochTable(everything=False, by_steps=True)
     rates = {1: 0.05, 2: 0.05, 3: 0.005, 4: 0.005, 5: 0.005}
-    events = [event for event in training(5, val=False, lr=rates.get) if isinstance(event, EpochDone)]
-    lines = [line for event in events for line in table.lines(event) if event.at.epoch not in {1, 2, 5}]
+    events = [
+        event for event in training(5, val=False, lr=rates.get) if isinstance(event, EpochDone)
+    ]
+    lines = [
+        line for event in events for line in table.lines(event) if event.at.epoch not in {1, 2, 5}
+    ]
     assert [line.split()[0] for line in lines] == ["3"]
     assert lines[0].endswith("lower lr")
 
@@ -97,16 +110,30 @@ def test_quiet_leaves_the_result_and_very_quiet_leaves_nothing(kd, digits):
 
 
 def test_a_teacher_alone(kd, pretend):
-    pretend("train_teacher", result("train-teacher", run="runs/t", checkpoint="runs/t/model.safetensors"), [prepared("train-teacher")])
+    pretend(
+        "train_teacher",
+        result("train-teacher", run="runs/t", checkpoint="runs/t/model.safetensors"),
+        [prepared("train-teacher")],
+    )
     lines = kd("train-teacher").err.splitlines()
     assert lines[1] == "  model    cnn-large  20.5 k  parameters"
-    assert "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s" in lines
+    assert (
+        "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s" in lines
+    )
     assert lines[-1] == "  next     kd distill --teacher runs/t --student cnn-small"
 
 
 def test_stages_are_named_where_there_are_several(kd, pretend):
     first, *_ = training(1)
-    pretend("distill", result(), [StageStarted(first.at, 1, 2, 23, 10), StageDone(first.at, 1, 2), StageStarted(first.at, 2, 2, 23, 10)])
+    pretend(
+        "distill",
+        result(),
+        [
+            StageStarted(first.at, 1, 2, 23, 10),
+            StageDone(first.at, 1, 2),
+            StageStarted(first.at, 2, 2, 23, 10),
+        ],
+    )
     assert "stage 1/2 distill" in kd("distill").err
 
 
@@ -122,7 +149,11 @@ def test_what_the_job_is_given(kd, pretend, tmp_path):
     calls = pretend("distill", result())
     kd("distill", "--epochs", "3", "-s", "optim.lr=0.1", "--name", "a-b", "--out", "elsewhere")
     (resolved,) = calls[0]["arguments"]
-    assert (resolved.recipe.train.epochs, resolved.recipe.optim.lr, resolved.recipe.name) == (3, 0.1, "a-b")
+    assert (resolved.recipe.train.epochs, resolved.recipe.optim.lr, resolved.recipe.name) == (
+        3,
+        0.1,
+        "a-b",
+    )
     assert resolved.origins["train.epochs"] == "--epochs"
     assert str(calls[0]["out"]) == "elsewhere"
     assert calls[0]["command"] == "kd distill --epochs 3 -s optim.lr=0.1 --name a-b --out elsewhere"
@@ -130,7 +161,7 @@ def test_what_the_job_is_given(kd, pretend, tmp_path):
     assert str(calls[1]["out"]) == "over-there"
 
 
-# ---- colour and encoding ---------------------------------------------------------------------------------------------
+# ---- colour and encoding -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +177,9 @@ def test_what_the_job_is_given(kd, pretend, tmp_path):
 )
 def test_colour(kd, pretend, terminal, environ, argv, coloured):
     pretend("train_teacher", result("train-teacher"))
-    err = kd("train-teacher", "-q", *argv, environ=environ, stderr=Terminal() if terminal else None).err
+    err = kd(
+        "train-teacher", "-q", *argv, environ=environ, stderr=Terminal() if terminal else None
+    ).err
     assert ("\x1b[32m✓" in err) == coloured
     assert "✓ test accuracy" in ESCAPE.sub("", err)
 
@@ -170,7 +203,7 @@ def test_a_reader_who_has_gone_is_no_error(kd):
     assert kd("methods", stdout=Closed()).code == 0
 
 
-# ---- thinning --------------------------------------------------------------------------------------------------------
+# ---- thinning ------------------------------------------------------------------------------------
 
 
 def test_a_log_of_240_slow_epochs_has_at_most_200_lines():
@@ -210,7 +243,7 @@ def test_a_fast_epoch_is_logged_without_lines_in_between(kd, digits):
     assert len(re.findall(r"stage=distill", err)) == 2
 
 
-# ---- GitHub Actions --------------------------------------------------------------------------------------------------
+# ---- GitHub Actions ------------------------------------------------------------------------------
 
 
 def test_github_groups_and_summary(kd, pretend, tmp_path):
@@ -218,7 +251,10 @@ def test_github_groups_and_summary(kd, pretend, tmp_path):
     run.mkdir(parents=True)
     (run / "report.md").write_text("# A report\n")
     pretend("distill", result(run=str(run)), [prepared(), *training(1)])
-    err = kd("distill", environ={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}).err
+    err = kd(
+        "distill",
+        environ={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")},
+    ).err
     assert err.index("::group::distill") < err.index("stage=distill") < err.index("::endgroup::")
     assert "# A report" in (tmp_path / "summary").read_text()
 

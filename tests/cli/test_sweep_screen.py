@@ -1,4 +1,6 @@
-"""What a sweep with several jobs shows: a line for each cell that goes on, on a terminal; whose line it is, in a log."""
+"""What a sweep with several jobs shows: a line for each cell that goes on, on a terminal; whose
+line it is, in a log.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ import re
 
 import pytest
 
-from kdcli.jobs.events import CellDone, CellStarted, FromRun, StepDone, StepRead, SweepStarted, TeacherDone, TeacherStarted
+from kdcli.jobs.events import (
+    CellDone,
+    CellStarted,
+    FromRun,
+    StepDone,
+    StepRead,
+    SweepStarted,
+    TeacherDone,
+    TeacherStarted,
+)
 from kdcli.results import CellResult, SweepResult
 from tests.cli.conftest import Terminal, prepared, training
 
@@ -43,7 +54,15 @@ def said(key: str, number: int, epochs: int = 2):
     """What a worker passes on of a run: steps as they were read."""
     for event in (prepared(notes=("logits are stored",)) if number else None, *training(epochs)):
         if isinstance(event, StepDone):
-            event = StepRead(event.at, event.batch, event.batches, event.lr, {"ce": 0.231}, 0.9, event.images_per_second)  # noqa: PLW2901
+            event = StepRead(  # noqa: PLW2901
+                event.at,
+                event.batch,
+                event.batches,
+                event.lr,
+                {"ce": 0.231},
+                0.9,
+                event.images_per_second,
+            )
         if event is not None:
             yield FromRun(key, number, "teacher big" if not number else "", event)
 
@@ -53,8 +72,15 @@ def sweep(pretend, tmp_path):
     """A sweep of three cells: one done, one that failed, one that had been done before."""
     (tmp_path / "base.toml").write_text('[model]\nname = "mlp"\n')
     (tmp_path / "sweep.toml").write_text('base = "base.toml"\n[axes]\nseed = [0, 1]\n')
-    ended = [("done", "runs/kd-1", None), ("failed", None, "its process was killed by SIGKILL"), ("skipped", "runs/no-1", None)]
-    cells = [CellResult(str(n), labels, *end) for n, (labels, end) in enumerate(zip(LABELS, ended, strict=True), 1)]
+    ended = [
+        ("done", "runs/kd-1", None),
+        ("failed", None, "its process was killed by SIGKILL"),
+        ("skipped", "runs/no-1", None),
+    ]
+    cells = [
+        CellResult(str(n), labels, *end)
+        for n, (labels, end) in enumerate(zip(LABELS, ended, strict=True), 1)
+    ]
     events = [
         SweepStarted(3, 3, 1, 2, 1, "cpu", pinned=True),
         CellStarted(3, 3, "3", LABELS[2]),
@@ -79,11 +105,20 @@ def test_a_log_says_whose_each_line_is(kd, sweep):
 
 
 def test_a_terminal_has_a_line_for_each_cell_and_one_for_all(kd, sweep):
-    err = kd("sweep", "sweep.toml", "--jobs", "auto", stderr=Terminal(), environ={"COLUMNS": "80", "TERM": "xterm-256color"}).err
+    err = kd(
+        "sweep",
+        "sweep.toml",
+        "--jobs",
+        "auto",
+        stderr=Terminal(),
+        environ={"COLUMNS": "80", "TERM": "xterm-256color"},
+    ).err
     lines = re.split(r"[\r\n]+", ESCAPE.sub("", err))
     assert max(len(line) for line in lines) <= 80
     assert any(re.search(r"1/3 cells, 2 running .*left", line) for line in lines)
-    assert '  ✓ done  1/3 method.name=kd pair="resnet56 to resnet20"  97.2 %  runs/kd-1' in (line.rstrip() for line in lines)
+    assert '  ✓ done  1/3 method.name=kd pair="resnet56 to resnet20"  97.2 %  runs/kd-1' in (
+        line.rstrip() for line in lines
+    )
     assert sweep[0]["jobs"] == "auto"
 
 

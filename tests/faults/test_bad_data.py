@@ -1,4 +1,6 @@
-"""Data that cannot be used: one sentence that names the culprit, and a hint; never a traceback, never code from a file."""
+"""Data that cannot be used: one sentence that names the culprit, and a hint; never a traceback,
+never code from a file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ from kdcli.data.feed import make_feed
 from kdcli.errors import BadData, KdError, NotFound
 
 PIXELS = np.zeros((6, 4, 4), np.uint8)
-GOOD: dict[str, Any] = {"x_train": PIXELS, "y_train": np.arange(6) % 3, "x_test": PIXELS[:3], "y_test": np.arange(3)}
+GOOD: dict[str, Any] = {
+    "x_train": PIXELS,
+    "y_train": np.arange(6) % 3,
+    "x_test": PIXELS[:3],
+    "y_test": np.arange(3),
+}
 
 
 def one_sentence(error: KdError) -> None:
@@ -43,19 +50,42 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "scalar": (GOOD | {"x_train": np.uint8(3)}, "x_train is empty"),
     "floats": (GOOD | {"x_train": PIXELS / 255.0}, r"x_train is float64 \[6, 4, 4\], not uint8"),
     "wide": (GOOD | {"x_train": PIXELS.astype(np.int64)}, "x_train is int64"),
-    "shape": (GOOD | {"x_train": np.zeros((6, 4, 4, 2), np.uint8)}, r"x_train has the shape \[6, 4, 4, 2\]"),
-    "unlike": (GOOD | {"x_test": np.zeros((3, 5, 4), np.uint8)}, "x_train has samples of shape 1x4x4, x_test of 1x5x4"),
+    "shape": (
+        GOOD | {"x_train": np.zeros((6, 4, 4, 2), np.uint8)},
+        r"x_train has the shape \[6, 4, 4, 2\]",
+    ),
+    "unlike": (
+        GOOD | {"x_test": np.zeros((3, 5, 4), np.uint8)},
+        "x_train has samples of shape 1x4x4, x_test of 1x5x4",
+    ),
     "length": (GOOD | {"y_train": np.arange(5) % 3}, "x_train has 6 samples, y_train 5 labels"),
     "float labels": (GOOD | {"y_train": np.arange(6) / 2}, r"y_train is float64 \[6\]"),
     "one-hot labels": (GOOD | {"y_train": np.eye(6, 3, dtype=int)}, r"y_train is int64 \[6, 3\]"),
-    "negative label": (GOOD | {"y_train": np.array([0, 1, 2, -1, 0, 1])}, r"y_train\[3\] is -1, outside the classes 0 to 2"),
-    "unknown label": (GOOD | {"y_test": np.array([0, 1, 3])}, r"y_test\[2\] is 3, outside the classes 0 to 2"),
-    "label beyond names": (GOOD | {"classes": np.array(["a", "b"])}, r"y_train\[2\] is 2, outside the classes 0 to 1"),
+    "negative label": (
+        GOOD | {"y_train": np.array([0, 1, 2, -1, 0, 1])},
+        r"y_train\[3\] is -1, outside the classes 0 to 2",
+    ),
+    "unknown label": (
+        GOOD | {"y_test": np.array([0, 1, 3])},
+        r"y_test\[2\] is 3, outside the classes 0 to 2",
+    ),
+    "label beyond names": (
+        GOOD | {"classes": np.array(["a", "b"])},
+        r"y_train\[2\] is 2, outside the classes 0 to 1",
+    ),
     "twins": (GOOD | {"classes": np.array(["a", "b", "b"])}, "3 names, 2 of them different"),
     "superclass": (GOOD | {"superclass": np.array([0, 1])}, r"superclass is int64 \[2\]"),
-    "std": (GOOD | {"mean": np.array([0.5]), "std": np.array([0.0])}, "mean has 1 values and std 1"),
+    "std": (
+        GOOD | {"mean": np.array([0.5]), "std": np.array([0.0])},
+        "mean has 1 values and std 1",
+    ),
     "NaN": (
-        {"x_train": np.array([[1.0, 2.0], [np.nan, 0.0]]), "y_train": [0, 1], "x_test": np.ones((1, 2)), "y_test": [0]},
+        {
+            "x_train": np.array([[1.0, 2.0], [np.nan, 0.0]]),
+            "y_train": [0, 1],
+            "x_test": np.ones((1, 2)),
+            "y_test": [0],
+        },
         "x_train has NaN or infinity in 1 samples, first in number 1",
     ),
 }
@@ -119,7 +149,7 @@ def test_what_a_users_function_returned_is_checked_too() -> None:
         user.from_user((PIXELS, np.arange(6), [], []))
 
 
-# ---- image folders ----------------------------------------------------------------------------------------------------
+# ---- image folders -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -128,18 +158,34 @@ def pictures(tmp_path: Path) -> Path:
         for name in ("cat", "dog"):
             (tmp_path / part / name).mkdir(parents=True)
             for number in range(2):
-                Image.fromarray(np.full((9, 9, 3), 40 * number, np.uint8)).save(tmp_path / part / name / f"{number}.png")
+                Image.fromarray(np.full((9, 9, 3), 40 * number, np.uint8)).save(
+                    tmp_path / part / name / f"{number}.png"
+                )
     return tmp_path
 
 
 def read(path: Path, *, resident: bool = False, workers: int = 0) -> None:
-    source = folder.load("image-folder", options=folder.Options(path=str(path), size=8, resident=resident), root=path)
+    source = folder.load(
+        "image-folder", options=folder.Options(path=str(path), size=8, resident=resident), root=path
+    )
     assert isinstance(source, Folder)
-    settings: dict[str, Any] = {"val_fraction": 0.0, "train_limit": None, "augment": Augmentation(), "seed": 0, "device": "cpu"}
-    list(make_feed(source, name="mine", batch_size=2, eval_batch_size=2, workers=workers, **settings).train(1))
+    settings: dict[str, Any] = {
+        "val_fraction": 0.0,
+        "train_limit": None,
+        "augment": Augmentation(),
+        "seed": 0,
+        "device": "cpu",
+    }
+    list(
+        make_feed(
+            source, name="mine", batch_size=2, eval_batch_size=2, workers=workers, **settings
+        ).train(1)
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no image", b"\x89PNG\r\n\x1a\n and then it was cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"this is no image", b"\x89PNG\r\n\x1a\n and then it was cut off"]
+)
 @pytest.mark.parametrize("how", [{}, {"workers": 2}, {"resident": True}])
 def test_an_undecodable_image_is_named(pictures: Path, content: bytes, how: dict[str, Any]) -> None:
     culprit = pictures / "train" / "dog" / "1.png"
@@ -197,7 +243,7 @@ def test_folders_that_are_missing_or_flat(pictures: Path) -> None:
         read(pictures)
 
 
-# ---- MNIST and CIFAR --------------------------------------------------------------------------------------------------
+# ---- MNIST and CIFAR -----------------------------------------------------------------------------
 
 
 def write_idx(path: Path, magic: int, shape: tuple[int, ...], content: bytes) -> None:
@@ -207,7 +253,12 @@ def write_idx(path: Path, magic: int, shape: tuple[int, ...], content: bytes) ->
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"text", np.array([0x803, 9, 28, 28], ">u4").tobytes() + b"cut off", np.array([0x801, 4, 0, 0], ">u4").tobytes()],
+    [
+        b"",
+        b"text",
+        np.array([0x803, 9, 28, 28], ">u4").tobytes() + b"cut off",
+        np.array([0x801, 4, 0, 0], ">u4").tobytes(),
+    ],
     ids=["empty", "text", "cut off", "other dimensions"],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -281,7 +332,11 @@ def test_superclasses_that_contradict_each_other(tmp_path: Path) -> None:
     top = tmp_path / "cifar-100-python"
     top.mkdir()
     for name in ("train", "test"):
-        (top / name).write_bytes(pickle.dumps({"data": data, "fine_labels": [0, 1, 0, 1], "coarse_labels": [0, 1, 1, 1]}, 2))
+        (top / name).write_bytes(
+            pickle.dumps(
+                {"data": data, "fine_labels": [0, 1, 0, 1], "coarse_labels": [0, 1, 1, 1]}, 2
+            )
+        )
     (top / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a", "b"]}, 2))
     with pytest.raises(BadData, match="different superclasses"):
         cifar.load("cifar100", options=NoOptions(), root=tmp_path)
@@ -310,5 +365,12 @@ def test_labels_of_a_batch_never_leave_the_classes() -> None:
         "device": "cpu",
         "workers": 0,
     }
-    labels = torch.cat([batch.y for batch in make_feed(source, name="mine", batch_size=2, eval_batch_size=2, **settings).train(1)])
+    labels = torch.cat(
+        [
+            batch.y
+            for batch in make_feed(
+                source, name="mine", batch_size=2, eval_batch_size=2, **settings
+            ).train(1)
+        ]
+    )
     assert labels.bincount().tolist() == [2, 2, 2]

@@ -1,4 +1,6 @@
-"""kill -9 at random moments, then `kd resume`: the result has the very bytes of a run that nobody touched."""
+"""kill -9 at random moments, then `kd resume`: the result has the very bytes of a run that nobody
+touched.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ state_seconds = 0.02
 def kd(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "kdcli", *arguments]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -67,20 +71,27 @@ def test_a_killed_run_resumes_to_the_same_bytes(untouched, tmp_path, trial):
     run = tmp_path / "runs" / "run"
     process = kd("train-teacher", "recipe.toml", "--name", "run", "-q", cwd=tmp_path)
     wait_for(lambda: any(run.glob("state/state-*")), process)
-    # anywhere in the half second that training takes from its first state on, in the middle of a write too
+    # anywhere in the half second that training takes from its first state on, in the middle of a
+    # write too
     time.sleep(0.4 * random.uniform_int(random.key(0, "kill"), trial))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     if not (run / "summary.json").exists():
         finish(kd("resume", "runs/run", "-q", cwd=tmp_path))
     assert sha256_file(run / "model.safetensors") == sha256_file(untouched / "model.safetensors")
-    epochs = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"epoch"' in line and '"event": "epoch"' in line]
+    epochs = [
+        line
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        if '"epoch"' in line and '"event": "epoch"' in line
+    ]
     assert len(epochs) == 40
     assert not list(run.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_saves_its_state_says_how_to_go_on_and_does(untouched, tmp_path, number, code):
+def test_a_stopped_run_saves_its_state_says_how_to_go_on_and_does(
+    untouched, tmp_path, number, code
+):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     run = tmp_path / "runs" / "run"
     process = kd("train-teacher", "recipe.toml", "--name", "run", "-q", cwd=tmp_path)

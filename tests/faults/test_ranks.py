@@ -1,4 +1,6 @@
-"""Two processes train together and something happens to one of them, or to both: who says what, what is left, and how it goes on."""
+"""Two processes train together and something happens to one of them, or to both: who says what,
+what is left, and how it goes on.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ import pytest
 
 from kdcli.files import read_json, sha256_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores"),
+]
 
 # batch norms and sums of losses differ between ranks in the middle of an epoch, dropout at any time
 RECIPE = """
@@ -64,7 +69,9 @@ def kd(*arguments: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess
     command = [sys.executable, "-m", *(launcher or ("kdcli",)), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(cwd)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, start_new_session=True
+    )
 
 
 def processes(cwd: Path) -> list[int]:
@@ -82,7 +89,9 @@ def processes(cwd: Path) -> list[int]:
 def ranks(process: subprocess.Popen[bytes]) -> list[int]:
     """The processes of the ranks, in their order."""
     own = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return sorted(int(pid) for pid in own if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(
+        int(pid) for pid in own if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
 
 
 def finish(process: subprocess.Popen[bytes], code: int = 0) -> tuple[str, str]:
@@ -102,7 +111,9 @@ def begin(cwd: Path) -> subprocess.Popen[bytes]:
     """A run of two ranks that has saved a state."""
     (cwd / "recipe.toml").write_text(RECIPE)
     process = kd("train-teacher", "recipe.toml", "--name", "run", "--devices", "2", "-q", cwd=cwd)
-    wait_for(lambda: any(cwd.glob("runs/run/state/state-*.safetensors")) or process.poll() is not None)
+    wait_for(
+        lambda: any(cwd.glob("runs/run/state/state-*.safetensors")) or process.poll() is not None
+    )
     return process
 
 
@@ -129,13 +140,18 @@ def goes_on(cwd: Path, untouched: str) -> None:
     finish(kd("resume", "runs/run", "-q", cwd=cwd))
     run = cwd / "runs" / "run"
     assert sha256_file(run / "model.safetensors") == untouched
-    assert sum('"event": "epoch"' in line for line in (run / "metrics.jsonl").read_text().splitlines()) == 14
+    assert (
+        sum('"event": "epoch"' in line for line in (run / "metrics.jsonl").read_text().splitlines())
+        == 14
+    )
     assert not processes(cwd)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("everyone", [True, False])
-def test_stopped_two_ranks_save_one_state_say_so_once_and_go_on(untouched, tmp_path, number, code, everyone):
+def test_stopped_two_ranks_save_one_state_say_so_once_and_go_on(
+    untouched, tmp_path, number, code, everyone
+):
     process = begin(tmp_path)
     if everyone:  # as a terminal does it, and some schedulers
         os.killpg(process.pid, number)
@@ -153,7 +169,10 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_from_its_last_state(untouche
     process = begin(tmp_path)
     os.kill(ranks(process)[rank], signal.SIGKILL)
     _, errors = finish(process, 1)
-    assert errors.splitlines() == [f"error: rank {rank} of 2 was killed by SIGKILL", "  try:  kd resume runs/run"]
+    assert errors.splitlines() == [
+        f"error: rank {rank} of 2 was killed by SIGKILL",
+        "  try:  kd resume runs/run",
+    ]
     goes_on(tmp_path, untouched)
 
 
@@ -169,12 +188,28 @@ def test_ranks_whose_launcher_is_killed_save_their_state_and_end(untouched, tmp_
     ("raises", "said"),
     [
         ("true", "error: rank 1 of 2: ValueError: something odd"),
-        ("false", "error: loss term 'ce' is not finite on rank 1 at stage train, epoch 1, step 5; no state had been saved"),
+        (
+            "false",
+            (
+                "error: loss term 'ce' is not finite on rank 1 at stage train, epoch 1, step 5; "
+                "no state had been saved"
+            ),
+        ),
     ],
 )
 def test_what_goes_wrong_on_one_rank_ends_all_with_its_name(tmp_path, raises, said):
     (tmp_path / "odd.py").write_text(METHOD)
-    given = ("quickstart", "-s", "teacher=[]", "-m", "./odd.py", "-s", f"method.raises={raises}", "-s", "train.epochs=2")
+    given = (
+        "quickstart",
+        "-s",
+        "teacher=[]",
+        "-m",
+        "./odd.py",
+        "-s",
+        f"method.raises={raises}",
+        "-s",
+        "train.epochs=2",
+    )
     process = kd("distill", *given, "--name", "run", "--devices", "2", "-q", cwd=tmp_path)
     _, errors = finish(process, 1)
     assert errors.splitlines()[0] == said
@@ -187,7 +222,8 @@ def test_torchrun_does_the_same_teacher_first_and_only_the_first_rank_speaks(tmp
     """A student whose teacher is trained on the way, with its logits stored."""
     (tmp_path / "teacher.toml").write_text('[model]\nname = "cnn-small"\n[train]\nepochs = 2\n')
     (tmp_path / "student.toml").write_text(
-        '[data]\nname = "digits"\n[student]\nname = "mlp"\n[teacher]\nrecipe = "teacher.toml"\ncache = "exact"\n'
+        '[data]\nname = "digits"\n[student]\nname = "mlp"\n[teacher]\nrecipe = '
+        '"teacher.toml"\ncache = "exact"\n'
         '[method]\nname = "kd"\n[train]\nepochs = 2\n'
     )
     found = {}
@@ -195,12 +231,24 @@ def test_torchrun_does_the_same_teacher_first_and_only_the_first_rank_speaks(tmp
         ("kd", (), ("--devices", "2")),
         ("torchrun", ("torch.distributed.run", "--nproc-per-node", "2", "-m", "kdcli"), ()),
     ):
-        process = kd("distill", "student.toml", "-o", who, "--name", "student", "--json", *option, cwd=tmp_path, launcher=launcher)
+        process = kd(
+            "distill",
+            "student.toml",
+            "-o",
+            who,
+            "--name",
+            "student",
+            "--json",
+            *option,
+            cwd=tmp_path,
+            launcher=launcher,
+        )
         out, errors = finish(process)
         found[who] = json.loads(out)["data"]
         assert errors.count("kd 0") == 2  # the teacher's first screen and the student's, once
         assert "2 ranks" in errors
-        assert len(list((tmp_path / who).glob("*/summary.json"))) == 3  # of two runs, and of the link to the latest
+        # of two runs, and of the link to the latest
+        assert len(list((tmp_path / who).glob("*/summary.json"))) == 3
         environment = read_json(tmp_path / who / "student" / "environment.json")
         assert (environment["devices"], environment["teacher_logits"][0]["stored"]) == (2, "exact")
         assert not processes(tmp_path)
@@ -213,10 +261,15 @@ def test_torchrun_names_what_one_rank_says_and_is_silent_on_what_all_say(tmp_pat
     (tmp_path / "odd.py").write_text(METHOD)
     launcher = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "kdcli")
     given = ("quickstart", "-s", "teacher=[]", "-m", "./odd.py", "-s", "train.epochs=2", "-q")
-    _, errors = finish(kd("distill", *given, "-s", "method.raises=true", cwd=tmp_path, launcher=launcher), 1)
+    _, errors = finish(
+        kd("distill", *given, "-s", "method.raises=true", cwd=tmp_path, launcher=launcher), 1
+    )
     said = [line for line in errors.splitlines() if line.startswith("error:")]
     assert "error: rank 1: ValueError: something odd" in said
-    assert set(said) <= {"error: rank 1: ValueError: something odd", "error: rank 0 waited for another one that ended"}
+    assert set(said) <= {
+        "error: rank 1: ValueError: something odd",
+        "error: rank 0 waited for another one that ended",
+    }
     _, errors = finish(kd("distill", "nothing.toml", cwd=tmp_path, launcher=launcher), 1)
     assert errors.count("error: no recipe at nothing.toml") == 1
     assert not processes(tmp_path)

@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and kill -9 while several cells of a sweep go on: states are saved, nothing stays behind, and it goes on."""
+"""Ctrl-C, SIGTERM and kill -9 while several cells of a sweep go on: states are saved, nothing stays
+behind, and it goes on.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,16 @@ SWEEP = 'base = "base.toml"\n[axes]\nseed = [0, 1, 2]\n'
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    """A sweep in a process group of its own, as a shell starts it: what a terminal sends reaches the workers too."""
+    """A sweep in a process group of its own, as a shell starts it: what a terminal sends reaches
+    the workers too.
+    """
     (folder / "base.toml").write_text(BASE)
     (folder / "sweep.toml").write_text(SWEEP)
     (folder / "slow.py").write_text(METHOD)
     command = [sys.executable, "-m", "kdcli", "sweep", "sweep.toml", "--jobs", "2", "-q", *more]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def wait_for(condition, process, seconds=300.0):
@@ -112,10 +118,15 @@ def finishes(folder: Path) -> None:
     assert stopped < {Path(cell["run"]).name for cell in cells}
     for cell in cells:
         lines = (folder / cell["run"] / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines if '"event": "epoch"' in line] == list(range(1, EPOCHS + 1))
+        assert [json.loads(line)["epoch"] for line in lines if '"event": "epoch"' in line] == list(
+            range(1, EPOCHS + 1)
+        )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_stopped_sweep_saves_every_state_says_how_to_go_on_once_and_does(at_work, number, code):
     process, folder = at_work
     os.killpg(process.pid, number)

@@ -36,21 +36,42 @@ class GivenLogits(Network):
 
 def _setup(z: Rows, v: Rows | None) -> Setup:
     classes = len(z[0])
-    info = DataInfo("given", classes, len(z), (1, 1, 1), ("a",) * classes, (0.0,), (1.0,), "given", torch.zeros(len(z), dtype=torch.int64))
+    info = DataInfo(
+        "given",
+        classes,
+        len(z),
+        (1, 1, 1),
+        ("a",) * classes,
+        (0.0,),
+        (1.0,),
+        "given",
+        torch.zeros(len(z), dtype=torch.int64),
+    )
     teachers = () if v is None else (Teacher(GivenLogits(v)),)
-    return Setup(GivenLogits(z), teachers, info, build=lambda _: GivenLogits(z), load=lambda _: Teacher(GivenLogits(z)), gather=lambda x: x)
+    return Setup(
+        GivenLogits(z),
+        teachers,
+        info,
+        build=lambda _: GivenLogits(z),
+        load=lambda _: Teacher(GivenLogits(z)),
+        gather=lambda x: x,
+    )
 
 
 @pytest.fixture
 def given() -> Callable[..., Method]:
-    """A method by name, for a student and a teacher with given logits: given("kd", z, v, temperature=2)."""
+    """A method by name, for a student and a teacher with given logits: given("kd", z, v,
+    temperature=2).
+    """
 
     def make(name: str, z: Rows, v: Rows | None, **options: Any) -> Method:
         module = catalog.load(catalog.entry("method", name))
         cls = next(
             thing
             for thing in vars(module).values()
-            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == module.__name__
+            if isinstance(thing, type)
+            and issubclass(thing, Method)
+            and thing.__module__ == module.__name__
         )
         return cls(cls.Options(**options), _setup(z, v))
 
@@ -59,11 +80,21 @@ def given() -> Callable[..., Method]:
 
 @pytest.fixture
 def terms(given: Callable[..., Method]) -> Callable[..., dict[str, float]]:
-    """The loss terms of a method by name, at given logits and labels: terms("kd", z, v, y, temperature=2)."""
+    """The loss terms of a method by name, at given logits and labels: terms("kd", z, v, y,
+    temperature=2).
+    """
 
-    def compute(name: str, z: Rows, v: Rows | None, y: Sequence[int], *, epoch: int = 1, **options: Any) -> dict[str, float]:
+    def compute(
+        name: str, z: Rows, v: Rows | None, y: Sequence[int], *, epoch: int = 1, **options: Any
+    ) -> dict[str, float]:
         positions = torch.arange(len(y))
-        batch, at = Batch(positions, torch.tensor(y), positions, positions), Progress("distill", epoch, 100, epoch - 1, 100)
-        return {key: value.item() for key, value in given(name, z, v, **options).loss(batch, at).losses.items()}
+        batch, at = (
+            Batch(positions, torch.tensor(y), positions, positions),
+            Progress("distill", epoch, 100, epoch - 1, 100),
+        )
+        return {
+            key: value.item()
+            for key, value in given(name, z, v, **options).loss(batch, at).losses.items()
+        }
 
     return compute

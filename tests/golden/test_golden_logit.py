@@ -1,6 +1,7 @@
 """Losses of the logit methods against numbers worked out by hand.
 
-Logits are multiples of log 2, so that softmaxes are fractions: softmax(2 log [1, 2, 1] / 2) = [1, 2, 1] / 4.
+Logits are multiples of log 2, so that softmaxes are fractions: softmax(2 log [1, 2, 1] / 2) = [1,
+2, 1] / 4.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ def test_none(terms):
     ],
 )
 def test_label_smoothing(terms, form, in_log2):
-    assert terms("label_smoothing", [[0, LOG2, 0]], None, [1], smoothing=0.3, form=form) == close(ce=in_log2 * LOG2)
+    assert terms("label_smoothing", [[0, LOG2, 0]], None, [1], smoothing=0.3, form=form) == close(
+        ce=in_log2 * LOG2
+    )
 
 
-# at temperature 2: p = [1 2 1]/4, q = [1 1 2]/4, KL(q||p) = 1/4 log 2; the second row is the same on both sides
+# at temperature 2: p = [1 2 1]/4, q = [1 1 2]/4, KL(q||p) = 1/4 log 2; the second row is the same
+# on both sides
 KD_Z = [[0, 2 * LOG2, 0], [1, 2, 3]]
 KD_V = [[0, 0, 2 * LOG2], [1, 2, 3]]
 KD_CE = (log(6 / 4) - log(1 / (1 + 1 / E + E**-2))) / 2  # labels 1 and 2, at temperature 1
@@ -45,35 +49,51 @@ KD_CE = (log(6 / 4) - log(1 / (1 + 1 / E + E**-2))) / 2  # labels 1 and 2, at te
 
 def test_kd(terms):
     # tau^2 * (1/4 log 2 + 0) / 2 = 1/2 log 2
-    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=0.9) == close(ce=0.1 * KD_CE, kd=0.9 * LOG2 / 2)
+    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=0.9) == close(
+        ce=0.1 * KD_CE, kd=0.9 * LOG2 / 2
+    )
 
 
 def test_kd_under_the_conventions_of_other_code_bases(terms):
-    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, reduction="mean") == close(ce=0, kd=LOG2 / 2 / 3)
-    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, t_squared=False) == close(ce=0, kd=LOG2 / 2 / 4)
-    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=2, ce_weight=3) == close(ce=3 * KD_CE, kd=LOG2)
+    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, reduction="mean") == close(
+        ce=0, kd=LOG2 / 2 / 3
+    )
+    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=1, t_squared=False) == close(
+        ce=0, kd=LOG2 / 2 / 4
+    )
+    assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=2, ce_weight=3) == close(
+        ce=3 * KD_CE, kd=LOG2
+    )
     assert terms("kd", KD_Z, KD_V, [1, 2], temperature=2, weight=2) == close(ce=0, kd=LOG2)
 
 
-# the student's row is 5 + 3 [0 -1 1], the teacher's 2 log 2 [0 1 2]: on the teacher's sphere the student is 2 log 2 [0 -1 1]
+# the student's row is 5 + 3 [0 -1 1], the teacher's 2 log 2 [0 1 2]: on the teacher's sphere the
+# student is 2 log 2 [0 -1 1]
 SKD_Z = [[5.0, 2.0, 8.0]]
 SKD_V = [[0.0, 2 * LOG2, 4 * LOG2]]
 
 
 def test_skd_scales_the_student_in_both_terms(terms):
-    # at temperature 2 p = [2 1 4]/7 and q = [1 2 4]/7: KL = 1/7 log 2. At temperature 1 exp(z-hat) = 1, 1/4, 4: 4/5.25 = 16/21
-    assert terms("skd", SKD_Z, SKD_V, [2], temperature=2) == close(ce=0.1 * log(21 / 16), skd=0.9 * 4 * LOG2 / 7)
+    # at temperature 2 p = [2 1 4]/7 and q = [1 2 4]/7: KL = 1/7 log 2. At temperature 1 exp(z-hat)
+    # = 1, 1/4, 4: 4/5.25 = 16/21
+    assert terms("skd", SKD_Z, SKD_V, [2], temperature=2) == close(
+        ce=0.1 * log(21 / 16), skd=0.9 * 4 * LOG2 / 7
+    )
 
 
 def test_skd_at_a_constant_spread(terms):
-    # biased deviation of [-1 0 1] is sqrt(2/3): with m = 2 log 2 sqrt(2/3) both rows are 2 log 2 times their directions
+    # biased deviation of [-1 0 1] is sqrt(2/3): with m = 2 log 2 sqrt(2/3) both rows are 2 log 2
+    # times their directions
     m = 2 * LOG2 * (2 / 3) ** 0.5
-    got = terms("skd", SKD_Z, [[1.0, 11.0, 21.0]], [2], temperature=2, align="constant", multiplier=m)
+    got = terms(
+        "skd", SKD_Z, [[1.0, 11.0, 21.0]], [2], temperature=2, align="constant", multiplier=m
+    )
     assert got == close(ce=0.1 * log(21 / 16), skd=0.9 * 4 * LOG2 / 7)
 
 
 def test_skd_as_printed(terms):
-    # z / |z| = [0.6 0 0.8], v / |v| = [0 0.6 0.8]: with temperature 0.2 / log 2 exponents are powers of two: 2^3 2^0 2^4
+    # z / |z| = [0.6 0 0.8], v / |v| = [0 0.6 0.8]: with temperature 0.2 / log 2 exponents are
+    # powers of two: 2^3 2^0 2^4
     tau = 0.2 / LOG2
     ce = log(E**0.6 + 1 + E**0.8) - 0.8
     got = terms("skd", [[3.0, 0.0, 4.0]], [[0.0, 3.0, 4.0]], [2], temperature=tau, align="unit")
@@ -88,7 +108,8 @@ def test_skd_weight_schedule_counts_finished_epochs(terms):
 
 
 def test_logit_std(terms):
-    # z-scores are [0 -1 1] and [-1 0 1]; with temperature 1 / log 2, p = [2 1 4]/7 and q = [1 2 4]/7. The cross-entropy is of raw logits
+    # z-scores are [0 -1 1] and [-1 0 1]; with temperature 1 / log 2, p = [2 1 4]/7 and q = [1 2
+    # 4]/7. The cross-entropy is of raw logits
     ce = log(1 + E**-3 + E**-6)
     got = terms("logit_std", SKD_Z, SKD_V, [2], temperature=1 / LOG2)
     assert got == close(ce=0.1 * ce, kd=9 * LOG2**-2 * LOG2 / 7)
@@ -98,7 +119,9 @@ def test_logit_std(terms):
 def test_methods_on_a_sphere_show_the_student_at_the_teachers_spread(given, name):
     z, v = torch.tensor(SKD_Z, dtype=torch.float64), torch.tensor(SKD_V, dtype=torch.float64)
     aligned = given(name, SKD_Z, SKD_V).aligned(z, v)
-    torch.testing.assert_close(aligned, 2 * LOG2 * torch.tensor([[0.0, -1.0, 1.0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        aligned, 2 * LOG2 * torch.tensor([[0.0, -1.0, 1.0]], dtype=torch.float64)
+    )
 
 
 def test_plain_distillation_shows_raw_logits(given):

@@ -1,7 +1,9 @@
-"""The commands in README and docs work: each page is followed from top to bottom in a folder of its own.
+"""The commands in README and docs work: each page is followed from top to bottom in a folder of its
+own.
 
-`sh` blocks are executed, a block under `<!-- file: NAME -->` is written to that file first, and `<!-- exit N -->` says that the
-next block ends with that code. Training is cut to one epoch, in this process, so that torch is imported once.
+`sh` blocks are executed, a block under `<!-- file: NAME -->` is written to that file first, and
+`<!-- exit N -->` says that the next block ends with that code. Training is cut to one epoch, in
+this process, so that torch is imported once.
 """
 
 from __future__ import annotations
@@ -69,7 +71,11 @@ def blocks(page: str) -> list[Block]:
 
 def kd(line: str) -> int:
     argv = shlex.split(line, comments=True)[1:]
-    argv = [name for word in argv for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+    argv = [
+        name
+        for word in argv
+        for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+    ]
     if argv[0] in {"train-teacher", "distill"} and "--epochs" not in argv and "--help" not in argv:
         argv += ["--epochs", "1"]
     return run(argv, Environment.of_process())
@@ -77,7 +83,9 @@ def kd(line: str) -> int:
 
 def shell(line: str) -> int:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(["bash", "-c", line], env={**os.environ, "PATH": path}, check=False).returncode
+    return subprocess.run(
+        ["bash", "-c", line], env={**os.environ, "PATH": path}, check=False
+    ).returncode
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +111,11 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher):
 
 
 def test_every_page_with_commands_is_followed():
-    pages = {path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    pages = {
+        path.relative_to(ROOT).as_posix()
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    }
     generated = {"docs/reference/cli.md"}  # its examples are run by the tests of the command line
-    assert {page for page in pages - generated if any(block.language == "sh" for block in blocks(page))} <= set(PAGES)
+    assert {
+        page for page in pages - generated if any(block.language == "sh" for block in blocks(page))
+    } <= set(PAGES)

@@ -1,4 +1,6 @@
-"""Every file in recipes/ does what its comment says, as far as that can be known without training for days."""
+"""Every file in recipes/ does what its comment says, as far as that can be known without training
+for days.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_first_lines_say_what_it_is_and_how_to_run_it(item):
     text = item.path.read_text(encoding="utf-8")
     head = [line for line in text.split("\n\n")[0].splitlines() if line.startswith("#")]
     assert item.summary.endswith((".", ":"))
-    commands = [match for line in head if (match := re.fullmatch(r"#   kd (\S+) (\S+)( .*)?", line))]
+    commands = [
+        match for line in head if (match := re.fullmatch(r"#   kd (\S+) (\S+)( .*)?", line))
+    ]
     if item.kind == "base":
         assert not commands
     else:

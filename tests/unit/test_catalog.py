@@ -45,7 +45,9 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(METHOD, encoding="utf-8")
     (tmp_path / "broken.py").write_text("def (:", encoding="utf-8")
-    (tmp_path / "nets.py").write_text('"""Nets."""\n\n\ndef tiny(num_classes):\n    pass\n', encoding="utf-8")
+    (tmp_path / "nets.py").write_text(
+        '"""Nets."""\n\n\ndef tiny(num_classes):\n    pass\n', encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("kind", catalog.KINDS)
@@ -63,7 +65,10 @@ def test_names_are_filtered_by_wildcards():
     assert not any(name.startswith("cnn") for name in catalog.names("model", "resnet*"))
 
 
-@pytest.mark.parametrize(("given", "meant"), [("cifar-100", "cifar100"), ("CIFAR_10", "cifar10"), ("fashon-mnist", "fashion-mnist")])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("cifar-100", "cifar100"), ("CIFAR_10", "cifar10"), ("fashon-mnist", "fashion-mnist")],
+)
 def test_misspelt_names_get_the_nearest(given, meant):
     assert catalog.suggest(given, catalog.names("dataset")) == meant
     with pytest.raises(NotFound) as caught:
@@ -121,7 +126,9 @@ def test_loading_names_the_file_that_breaks(mine):
     ],
 )
 def test_options_that_need_more_than_pydantic_are_refused(mine, tmp_path, body, says):
-    (tmp_path / "odd.py").write_text(f'"""Odd."""\n\n\nclass Options:\n    {body}\n', encoding="utf-8")
+    (tmp_path / "odd.py").write_text(
+        f'"""Odd."""\n\n\nclass Options:\n    {body}\n', encoding="utf-8"
+    )
     with pytest.raises(UsageError, match=says):
         catalog.options_class(catalog.entry("method", "odd.py"))
 

@@ -1,4 +1,6 @@
-"""What is imported when: asking what exists, checking a recipe or reading a report must not wait for torch."""
+"""What is imported when: asking what exists, checking a recipe or reading a report must not wait
+for torch.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ print(*[name for name in {HEAVY} if name in sys.modules])
 
 def heavy_after(statement: str) -> list[str]:
     """Names of the heavy packages that a fresh interpreter holds after a statement."""
-    done = subprocess.run([sys.executable, "-c", PROBE.format(statement=statement)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(statement=statement)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.splitlines()[-1].split() if done.stdout.strip() else []
 
 
@@ -25,7 +32,10 @@ def heavy_after(statement: str) -> list[str]:
     "statement",
     [
         "import kdcli, kdcli.errors, kdcli.files, kdcli.header, kdcli.results",
-        "import kdcli.catalog as c; [c.options_class(e) for k in c.KINDS for e in c.entries(k).values()]",
+        (
+            "import kdcli.catalog as c; [c.options_class(e) for k in c.KINDS for e in "
+            "c.entries(k).values()]"
+        ),
         "import kdcli.recipe.resolve, kdcli.recipe.source, kdcli.recipe.sweep",
         "import kdcli.cli.app",
     ],
@@ -35,8 +45,20 @@ def test_light_parts_stay_light(statement):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["methods"], ["models"], ["datasets"], ["recipes", "ls"], ["check", "quickstart"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["methods"],
+        ["models"],
+        ["datasets"],
+        ["recipes", "ls"],
+        ["check", "quickstart"],
+    ],
 )
 def test_commands_that_only_read_do_not_import_torch(arguments):
-    call = f"from kdcli.__main__ import main\nsys.argv = {['kd', *arguments]!r}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
+    call = (
+        f"from kdcli.__main__ import main\nsys.argv = {['kd', *arguments]!r}\ntry:\n    "
+        "main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
+    )
     assert heavy_after(call) == []

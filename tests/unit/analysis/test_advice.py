@@ -1,4 +1,6 @@
-"""Scores of a teacher's answers, against their definitions written out sample by sample in float64."""
+"""Scores of a teacher's answers, against their definitions written out sample by sample in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,38 @@ def by_hand(v: torch.Tensor, y: torch.Tensor, tau: float) -> dict[str, float]:
     n = len(q)
     entropy = sum(-p * math.log(p) for row in q for p in row) / n
     means = {
-        c: [sum(row[k] for row, label in zip(q, labels, strict=True) if label == c) / labels.count(c) for k in range(K)] for c in range(K)
+        c: [
+            sum(row[k] for row, label in zip(q, labels, strict=True) if label == c)
+            / labels.count(c)
+            for k in range(K)
+        ]
+        for c in range(K)
     }
-    beyond = sum(p * math.log(p / m) for row, label in zip(q, labels, strict=True) for p, m in zip(row, means[label], strict=True)) / n
-    brier = sum((p - (k == label)) ** 2 for row, label in zip(q, labels, strict=True) for k, p in enumerate(row)) / n
+    beyond = (
+        sum(
+            p * math.log(p / m)
+            for row, label in zip(q, labels, strict=True)
+            for p, m in zip(row, means[label], strict=True)
+        )
+        / n
+    )
+    brier = (
+        sum(
+            (p - (k == label)) ** 2
+            for row, label in zip(q, labels, strict=True)
+            for k, p in enumerate(row)
+        )
+        / n
+    )
     spread = sum(float(torch.std(row)) for row in v.double()) / n
-    errors = 100 * sum(max(range(K), key=row.__getitem__) != label for row, label in zip(q, labels, strict=True)) / n
+    errors = (
+        100
+        * sum(
+            max(range(K), key=row.__getitem__) != label
+            for row, label in zip(q, labels, strict=True)
+        )
+        / n
+    )
     return {
         "beyond_class": beyond,
         "in_the_loss": tau**2 * beyond,
@@ -61,9 +89,15 @@ def test_each_score_is_what_it_is_said_to_be(tau):
 
 def test_samples_classes_and_a_shift_of_the_logits_may_come_in_any_order():
     v, y = answers()
-    order, classes = torch.randperm(N, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 1, 4, 0, 2])
+    order, classes = (
+        torch.randperm(N, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([3, 1, 4, 0, 2]),
+    )
     moved = (v + torch.linspace(-5, 5, N)[:, None])[order][:, classes]
-    found, expected = answer_scores(moved, classes.argsort()[y[order]], [4.0]), answer_scores(v, y, [4.0])
+    found, expected = (
+        answer_scores(moved, classes.argsort()[y[order]], [4.0]),
+        answer_scores(v, y, [4.0]),
+    )
     for where, scores in expected.items():
         assert found[where] == pytest.approx(scores, rel=1e-5)
 
@@ -71,7 +105,9 @@ def test_samples_classes_and_a_shift_of_the_logits_may_come_in_any_order():
 def test_longer_logits_promise_less_by_kd_and_lose_less_by_skd():
     v, y = answers()
     short, long = (answer_scores(scale * v, y, [9.0]) for scale in (1, 5))
-    loss = {method: short[method, 9.0]["promise"] - long[method, 9.0]["promise"] for method in METHODS}
+    loss = {
+        method: short[method, 9.0]["promise"] - long[method, 9.0]["promise"] for method in METHODS
+    }
     assert loss["kd"] > loss["skd"] > 0
 
 
@@ -88,7 +124,9 @@ def test_what_cannot_be_scored_is_refused():
 
 
 def test_the_numbers_that_advice_quotes_are_those_of_the_studies():
-    found = json.loads((Path(__file__).parents[3] / "docs" / "results" / "advice.json").read_text(encoding="utf-8"))
+    found = json.loads(
+        (Path(__file__).parents[3] / "docs" / "results" / "advice.json").read_text(encoding="utf-8")
+    )
     for quoted in (advice.CHOSEN_ON, advice.TESTED_ON):
         study = found[quoted.recipe]
         assert (quoted.cells, quoted.seeds) == (study["cells"], study["seeds"])

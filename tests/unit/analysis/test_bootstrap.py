@@ -17,7 +17,9 @@ def sample(n, columns=1):
 def test_means_are_those_of_the_samples_drawn():
     values = sample(7, 3)
     drawn = random.integers(random.key(5, "bootstrap"), torch.arange(20 * 7), 7).view(20, 7)
-    torch.testing.assert_close(resampled_means(values, resamples=20, seed=5), values[drawn].mean(dim=1))
+    torch.testing.assert_close(
+        resampled_means(values, resamples=20, seed=5), values[drawn].mean(dim=1)
+    )
 
 
 def test_a_seed_settles_the_means_and_the_number_drawn_at_a_time_does_not(monkeypatch):
@@ -39,4 +41,6 @@ def test_means_spread_by_the_standard_error(n):
     values = sample(n)
     means = resampled_means(values, resamples=2000, seed=0)
     assert means.std().item() == pytest.approx(values.std(correction=0).item() / n**0.5, rel=0.07)
-    assert means.mean().item() == pytest.approx(values.mean().item(), abs=5 * values.std().item() / (2000 * n) ** 0.5)
+    assert means.mean().item() == pytest.approx(
+        values.mean().item(), abs=5 * values.std().item() / (2000 * n) ** 0.5
+    )

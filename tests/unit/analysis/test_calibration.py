@@ -6,7 +6,10 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+)
 
 from kdcli.analysis.calibration import reliability
 from kdcli.analysis.confusion import confusion
@@ -16,7 +19,11 @@ from kdcli.errors import BadData, Incompatible
 def random_answers(n=400, classes=10, scale=2.0):
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(n, classes, generator=generator, dtype=torch.float64) * scale
-    targets = torch.where(torch.rand(n, generator=generator) < 0.5, logits.argmax(1), torch.randint(classes, (n,), generator=generator))
+    targets = torch.where(
+        torch.rand(n, generator=generator) < 0.5,
+        logits.argmax(1),
+        torch.randint(classes, (n,), generator=generator),
+    )
     return logits, targets
 
 
@@ -32,7 +39,9 @@ def test_a_curve_counted_by_hand():
     assert curve.edges == pytest.approx([k / 10 for k in range(11)])
     assert [curve.confidence[k] for k in (5, 6, 9)] == pytest.approx([0.55, 0.65, 0.97])
     assert [curve.accuracy[k] for k in (5, 6, 9)] == pytest.approx([1.0, 0.0, 2 / 3])
-    assert all(curve.confidence[k] is None and curve.accuracy[k] is None for k in (0, 1, 2, 3, 4, 7, 8))
+    assert all(
+        curve.confidence[k] is None and curve.accuracy[k] is None for k in (0, 1, 2, 3, 4, 7, 8)
+    )
     assert curve.ece == pytest.approx((0.45 + 0.65 + 3 * (0.97 - 2 / 3)) / 5, abs=1e-6)
 
 
@@ -40,17 +49,25 @@ def test_a_curve_counted_by_hand():
 def test_the_error_is_torchmetrics_and_the_bins_explain_it(bins):
     logits, targets = random_answers()
     curve = reliability(logits, targets, bins)
-    theirs = float(multiclass_calibration_error(logits.softmax(1), targets, num_classes=10, n_bins=bins, norm="l1"))
+    theirs = float(
+        multiclass_calibration_error(
+            logits.softmax(1), targets, num_classes=10, n_bins=bins, norm="l1"
+        )
+    )
     assert curve.ece == pytest.approx(theirs, abs=1e-6)  # theirs is computed in float32
     parts = zip(curve.accuracy, curve.confidence, curve.count, strict=True)
-    assert curve.ece == pytest.approx(sum(abs(a - c) * m for a, c, m in parts if m) / len(targets), abs=1e-12)
+    assert curve.ece == pytest.approx(
+        sum(abs(a - c) * m for a, c, m in parts if m) / len(targets), abs=1e-12
+    )
     assert sum(curve.count) == len(targets)
 
 
 def test_logits_between_0_and_1_are_not_taken_for_probabilities():
     logits, targets = random_answers()
     small = logits.sigmoid()
-    assert reliability(small, targets).ece == pytest.approx(reliability(small + 10, targets).ece, abs=1e-6)
+    assert reliability(small, targets).ece == pytest.approx(
+        reliability(small + 10, targets).ece, abs=1e-6
+    )
 
 
 def test_certainty_falls_into_the_last_bin():

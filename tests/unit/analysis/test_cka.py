@@ -1,4 +1,6 @@
-"""CKA: against its definitions in loops, its invariances, both ways of computing it, streaming, and what is refused."""
+"""CKA: against its definitions in loops, its invariances, both ways of computing it, streaming, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,21 @@ def related(n=N, first=6, second=9, seed=0):
 
 
 def centred(x):
-    return [[value - sum(column) / len(column) for value in column] for column in zip(*x.tolist(), strict=True)]
+    return [
+        [value - sum(column) / len(column) for value in column]
+        for column in zip(*x.tolist(), strict=True)
+    ]
 
 
 def by_hand(x, y):
     """From inner products of centred columns."""
 
     def square(a, b):
-        return sum(sum(s * t for s, t in zip(c, d, strict=True)) ** 2 for c in centred(a) for d in centred(b))
+        return sum(
+            sum(s * t for s, t in zip(c, d, strict=True)) ** 2
+            for c in centred(a)
+            for d in centred(b)
+        )
 
     return square(x, y) / math.sqrt(square(x, x) * square(y, y))
 
@@ -39,7 +48,10 @@ def by_hand(x, y):
 def hsic(x, y):
     """HSIC_1 as its paper prints it, with loops over samples."""
     n = len(x)
-    k, m = ([[0.0 if i == j else (a[i] @ a[j]).item() for j in range(n)] for i in range(n)] for a in (x, y))
+    k, m = (
+        [[0.0 if i == j else (a[i] @ a[j]).item() for j in range(n)] for i in range(n)]
+        for a in (x, y)
+    )
     trace = sum(k[i][j] * m[j][i] for i in range(n) for j in range(n))
     sums = sum(map(sum, k)) * sum(map(sum, m))
     product = sum(k[i][j] * m[j][q] for i in range(n) for j in range(n) for q in range(n))
@@ -68,15 +80,22 @@ def test_rotations_scales_shifts_and_orders_change_nothing(dimensions):
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     value = linear_cka(x, y)
     assert 0.1 < value < 0.95
-    for other in (linear_cka(3 * x @ turn + 1, -y), linear_cka(x[order], y[order]), linear_cka(y, x)):
+    for other in (
+        linear_cka(3 * x @ turn + 1, -y),
+        linear_cka(x[order], y[order]),
+        linear_cka(y, x),
+    ):
         assert other == pytest.approx(value, abs=1e-12)
     assert linear_cka(x, 2 * x @ turn - 4) == pytest.approx(1.0, abs=1e-12)
     stretched = x.clone()
     stretched[:, 0] *= 100
-    assert linear_cka(stretched, y) != pytest.approx(value, abs=1e-3)  # it does see how variance lies
+    # it does see how variance lies
+    assert linear_cka(stretched, y) != pytest.approx(value, abs=1e-3)
 
 
-@pytest.mark.parametrize("constant", [torch.full((N, 3), 0.1), torch.full((N, 300), 0.1), torch.zeros(N, 3)])
+@pytest.mark.parametrize(
+    "constant", [torch.full((N, 3), 0.1), torch.full((N, 300), 0.1), torch.zeros(N, 3)]
+)
 def test_features_that_do_not_vary_are_like_nothing(constant):
     assert linear_cka(constant, draw(N, 4)) == 0.0
     assert linear_cka(draw(N, 4), constant) == 0.0
@@ -94,11 +113,19 @@ def test_unrelated_features_look_alike_to_the_biased_form_alone():
 def test_minibatches_are_summed_as_their_definition_says():
     x, y = related(26)
     parts = [(x[:10], y[:10]), (x[10:20], y[10:20]), (x[20:], y[20:])]
-    cross, own, other = (sum(len(pair[0]) * hsic(pair[i], pair[j]) for pair in parts) for i, j in ((0, 1), (0, 0), (1, 1)))
+    cross, own, other = (
+        sum(len(pair[0]) * hsic(pair[i], pair[j]) for pair in parts)
+        for i, j in ((0, 1), (0, 0), (1, 1))
+    )
     found = streamed(x, y, 10, 10, 6)
     assert found.values[0][0] == pytest.approx(cross / math.sqrt(own * other), abs=1e-12)
     assert (found.n, found.batches, found.left_out) == (26, 3, 0)
-    assert (found.student_taps, found.teacher_taps, found.student_dimensions, found.teacher_dimensions) == (("a",), ("b",), (6,), (9,))
+    assert (
+        found.student_taps,
+        found.teacher_taps,
+        found.student_dimensions,
+        found.teacher_dimensions,
+    ) == (("a",), ("b",), (6,), (9,))
 
 
 def test_minibatches_see_no_rotation_scale_shift_or_order_inside_a_batch():
@@ -122,23 +149,36 @@ def test_minibatches_estimate_what_all_samples_say():
 def test_the_interval_is_the_jackknifes():
     x, y = related(30)
     found = streamed(x, y, 10, 10, 10)
-    left = [streamed(torch.cat(a), torch.cat(b), 10, 10).values[0][0] for a, b in _without_one(x, y)]
+    left = [
+        streamed(torch.cat(a), torch.cat(b), 10, 10).values[0][0] for a, b in _without_one(x, y)
+    ]
     error = math.sqrt(2 / 3 * sum((value - sum(left) / 3) ** 2 for value in left))
-    assert found.high[0][0] == pytest.approx(min(1.0, found.values[0][0] + 1.959964 * error), abs=1e-6)
+    assert found.high[0][0] == pytest.approx(
+        min(1.0, found.values[0][0] + 1.959964 * error), abs=1e-6
+    )
     assert found.low[0][0] == pytest.approx(found.values[0][0] - 1.959964 * error, abs=1e-6)
     assert streamed(x, y, 30).low is None
 
 
 def _without_one(x, y):
     x, y = x.split(10), y.split(10)
-    return [([x[j] for j in range(3) if j != i], [y[j] for j in range(3) if j != i]) for i in range(3)]
+    return [
+        ([x[j] for j in range(3) if j != i], [y[j] for j in range(3) if j != i]) for i in range(3)
+    ]
 
 
 def test_stages_form_a_matrix_of_pairs_and_maps_are_flattened():
     student = {"stage1": draw(N, 3, 2, 2), "pooled": draw(N, 5, seed=1)}
-    teacher = {"stem": draw(N, 4, seed=2), "stage1": draw(N, 2, 3, 3, seed=3), "pooled": draw(N, 5, seed=1) + 1}
+    teacher = {
+        "stem": draw(N, 4, seed=2),
+        "stage1": draw(N, 2, 3, 3, seed=3),
+        "pooled": draw(N, 5, seed=1) + 1,
+    }
     found = stage_cka(student, teacher)
-    assert (found.student_taps, found.teacher_taps) == (("stage1", "pooled"), ("stem", "stage1", "pooled"))
+    assert (found.student_taps, found.teacher_taps) == (
+        ("stage1", "pooled"),
+        ("stem", "stage1", "pooled"),
+    )
     assert (found.student_dimensions, found.teacher_dimensions) == ((12, 5), (4, 18, 5))
     assert (found.n, found.batches, found.low) == (N, None, None)
     for a, row in zip(student, found.values, strict=True):
@@ -148,7 +188,10 @@ def test_stages_form_a_matrix_of_pairs_and_maps_are_flattened():
     passing = MinibatchCka(student, teacher)
     passing.update({**student, "unasked": draw(N, 2)}, teacher)
     streamed_values = passing.result()
-    assert (streamed_values.student_dimensions, streamed_values.teacher_dimensions) == ((12, 5), (4, 18, 5))
+    assert (streamed_values.student_dimensions, streamed_values.teacher_dimensions) == (
+        (12, 5),
+        (4, 18, 5),
+    )
     for i, a in enumerate(student):
         for j, b in enumerate(teacher):
             alone = streamed(student[a].flatten(1), teacher[b].flatten(1), N).values[0][0]
@@ -179,11 +222,21 @@ def spoiled(x, row):
 @pytest.mark.parametrize(
     ("student", "teacher", "error", "words"),
     [
-        ({"a": draw(9, 2)}, {"b": draw(8, 2)}, Incompatible, "tap a of the student has 9 samples, tap b of the teacher has 8"),
+        (
+            {"a": draw(9, 2)},
+            {"b": draw(8, 2)},
+            Incompatible,
+            "tap a of the student has 9 samples, tap b of the teacher has 8",
+        ),
         ({"a": draw(9, 2)}, {}, UsageError, "no tap of the teacher"),
         ({"a": draw(9)}, {"b": draw(9, 2)}, Incompatible, r"tap a of the student have shape \[9\]"),
         ({"a": draw(1, 2)}, {"b": draw(1, 2)}, Incompatible, "over samples, and there is 1"),
-        ({"a": draw(9, 2)}, {"b": spoiled(draw(9, 2), 4)}, BadData, "tap b of the teacher are not finite for 1 of 9, first for sample 4"),
+        (
+            {"a": draw(9, 2)},
+            {"b": spoiled(draw(9, 2), 4)},
+            BadData,
+            "tap b of the teacher are not finite for 1 of 9, first for sample 4",
+        ),
     ],
 )
 def test_what_all_samples_at_once_refuse(student, teacher, error, words):
@@ -199,7 +252,9 @@ def test_what_minibatches_refuse():
         found.result()
     with pytest.raises(Incompatible, match="the teacher gave no tap b"):
         found.update({"a": draw(8, 2)}, {"c": draw(8, 2)})
-    with pytest.raises(Incompatible, match="tap a of the student has 8 samples, tap b of the teacher has 7"):
+    with pytest.raises(
+        Incompatible, match="tap a of the student has 8 samples, tap b of the teacher has 7"
+    ):
         found.update({"a": draw(8, 2)}, {"b": draw(7, 2)})
     found.update({"a": draw(8, 2)}, {"b": draw(8, 3)})
     with pytest.raises(Incompatible, match="numbers a sample"):

@@ -1,4 +1,6 @@
-"""Class correlations and weight cosines: direct computations, streams, invariances, superclasses, jackknife, refusals."""
+"""Class correlations and weight cosines: direct computations, streams, invariances, superclasses,
+jackknife, refusals.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.analysis.class_relations import CorrelationAccumulator, class_order, class_relations, contrast, likeness, weight_cosines
+from kdcli.analysis.class_relations import (
+    CorrelationAccumulator,
+    class_order,
+    class_relations,
+    contrast,
+    likeness,
+    weight_cosines,
+)
 from kdcli.errors import BadData, Incompatible, UsageError
 
 K = 6
@@ -20,7 +29,10 @@ SUPERCLASS = torch.tensor([1, 0, 1, 0, 2, 0])  # in this order, 1 3 5 | 0 2 | 4
 
 
 def logits_of(n=60, classes=K, seed=0):
-    return torch.randn(n, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+    return (
+        torch.randn(n, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * 3
+    )
 
 
 def correlation(logits, temperature=4.0, **more):
@@ -30,7 +42,13 @@ def correlation(logits, temperature=4.0, **more):
 
 
 def symmetric(seed, classes=K):
-    values = torch.rand(classes, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    values = (
+        torch.rand(
+            classes, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
+        * 2
+        - 1
+    )
     return ((values + values.T) / 2).fill_diagonal_(1.0)
 
 
@@ -38,7 +56,7 @@ def pairs_of(matrix, classes):
     return {(a, b): matrix[a, b].item() for a, b in itertools.combinations(classes, 2)}
 
 
-# ---- correlations ----------------------------------------------------------------------------------------------------
+# ---- correlations --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 4.0, 100.0])
@@ -50,7 +68,9 @@ def test_it_is_the_correlation_of_the_columns_of_the_probabilities(temperature):
     found = correlation(logits, temperature)
     assert np.allclose(found, expected, rtol=0, atol=1e-9)
     columns = list(zip(*q, strict=True))
-    assert found[1, 4].item() == pytest.approx(statistics.correlation(columns[1], columns[4]), abs=1e-9)
+    assert found[1, 4].item() == pytest.approx(
+        statistics.correlation(columns[1], columns[4]), abs=1e-9
+    )
     assert torch.equal(found, found.T)
     assert torch.equal(found.diagonal(), torch.ones(K, dtype=torch.float64))
 
@@ -76,13 +96,17 @@ def test_at_a_very_high_temperature_no_digits_are_lost():
 def test_a_constant_added_to_the_logits_of_a_sample_and_the_order_of_samples_change_nothing():
     logits = logits_of()
     generator = torch.Generator().manual_seed(1)
-    moved = (logits + 40 * torch.randn(60, 1, generator=generator, dtype=torch.float64))[torch.randperm(60, generator=generator)]
+    moved = (logits + 40 * torch.randn(60, 1, generator=generator, dtype=torch.float64))[
+        torch.randperm(60, generator=generator)
+    ]
     assert torch.allclose(correlation(moved), correlation(logits), rtol=0, atol=1e-12)
 
 
 def test_classes_in_another_order_give_the_matrix_in_that_order():
     logits, order = logits_of(), torch.tensor([3, 0, 5, 1, 4, 2])
-    assert torch.allclose(correlation(logits[:, order]), correlation(logits)[order][:, order], rtol=0, atol=1e-12)
+    assert torch.allclose(
+        correlation(logits[:, order]), correlation(logits)[order][:, order], rtol=0, atol=1e-12
+    )
 
 
 def test_only_the_largest_are_kept():
@@ -94,7 +118,9 @@ def test_only_the_largest_are_kept():
         kept = sorted(range(K), key=lambda j: -q[j])[:k]
         rest = (1 - sum(q[j] for j in kept)) / (K - k)
         rows.append([q[j] if j in kept else rest for j in range(K)])
-    assert np.allclose(correlation(logits, top_k=k), np.corrcoef(np.array(rows), rowvar=False), rtol=0, atol=1e-9)
+    assert np.allclose(
+        correlation(logits, top_k=k), np.corrcoef(np.array(rows), rowvar=False), rtol=0, atol=1e-9
+    )
     assert torch.allclose(correlation(logits, top_k=K), correlation(logits), rtol=0, atol=1e-12)
 
 
@@ -107,7 +133,8 @@ def test_a_probability_that_does_not_vary_has_zeros():
     assert torch.equal(found[:, 2], torch.zeros(K, dtype=torch.float64))
     assert found.isfinite().all()
     assert found[0, 0] == 1
-    same = torch.tensor([[1.0, 2.0, 4.0, 0.3]]).expand(1000, 4).clone()  # a network that answers everything alike
+    # a network that answers everything alike
+    same = torch.tensor([[1.0, 2.0, 4.0, 0.3]]).expand(1000, 4).clone()
     assert torch.equal(correlation(same, 3.0), torch.zeros(4, 4, dtype=torch.float64))
 
 
@@ -134,7 +161,7 @@ def test_what_an_accumulator_refuses():
         correlation(torch.arange(5.0)[:, None].expand(5, 4))
 
 
-# ---- weights ---------------------------------------------------------------------------------------------------------
+# ---- weights -------------------------------------------------------------------------------------
 
 
 def test_cosines_of_weights():
@@ -143,10 +170,14 @@ def test_cosines_of_weights():
     for a, b in itertools.product(range(K), repeat=2):
         one, other = weight[a].tolist(), weight[b].tolist()
         dot = sum(x * y for x, y in zip(one, other, strict=True))
-        assert found[a, b].item() == pytest.approx(dot / math.hypot(*one) / math.hypot(*other), abs=1e-9)
+        assert found[a, b].item() == pytest.approx(
+            dot / math.hypot(*one) / math.hypot(*other), abs=1e-9
+        )
     lengths = torch.tensor([1.0, 2.0, 0.5, 1e-20, 1e15, 3.0])[:, None]
     assert torch.allclose(weight_cosines(weight * lengths), found, atol=1e-6)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(
+        torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    ).Q
     assert torch.allclose(weight_cosines(weight.double() @ rotation), found, atol=1e-9)
 
 
@@ -169,7 +200,7 @@ def test_weights_that_are_refused():
         weight_cosines(weight)
 
 
-# ---- contrast and likeness -------------------------------------------------------------------------------------------
+# ---- contrast and likeness -----------------------------------------------------------------------
 
 
 def contrast_by_hand(matrix, superclass, classes):
@@ -181,7 +212,9 @@ def contrast_by_hand(matrix, superclass, classes):
 
 def jackknife_by_hand(value, left):
     mean = statistics.fmean(left)
-    half = 1.959963984540054 * math.sqrt((len(left) - 1) / len(left) * sum((each - mean) ** 2 for each in left))
+    half = 1.959963984540054 * math.sqrt(
+        (len(left) - 1) / len(left) * sum((each - mean) ** 2 for each in left)
+    )
     return value - half, value + half
 
 
@@ -196,7 +229,9 @@ def test_contrast_of_superclasses():
     for c in range(K):
         inside, outside, _ = contrast_by_hand(matrix, SUPERCLASS, [k for k in range(K) if k != c])
         left.append(inside - outside)
-    assert (found.interval.low, found.interval.high) == pytest.approx(jackknife_by_hand(within - across, left))
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        jackknife_by_hand(within - across, left)
+    )
 
 
 def test_contrast_of_blocks_is_their_height():
@@ -209,7 +244,8 @@ def test_contrast_needs_pairs_of_both_kinds():
     matrix = symmetric(5)
     assert contrast(matrix, torch.zeros(K, dtype=torch.int64)) is None
     assert contrast(matrix, torch.arange(K)) is None
-    found = contrast(matrix, torch.tensor([0, 0, 1, 2, 3, 4]))  # one pair within: none without class 0
+    # one pair within: none without class 0
+    found = contrast(matrix, torch.tensor([0, 0, 1, 2, 3, 4]))
     assert found.within == pytest.approx(matrix[0, 1].item())
     assert found.interval is None
 
@@ -219,7 +255,9 @@ def test_likeness_is_the_correlation_of_the_entries_off_the_diagonal():
     value, interval = likeness(one, other)
 
     def over(classes):
-        return statistics.correlation(list(pairs_of(one, classes).values()), list(pairs_of(other, classes).values()))
+        return statistics.correlation(
+            list(pairs_of(one, classes).values()), list(pairs_of(other, classes).values())
+        )
 
     assert value == pytest.approx(over(range(K)))
     left = [over([k for k in range(K) if k != c]) for c in range(K)]
@@ -244,11 +282,13 @@ def test_likeness_of_what_does_not_vary_is_unknown():
 def test_matrices_that_do_not_fit_are_refused():
     with pytest.raises(Incompatible, match="of 6 and of 4 classes"):
         likeness(symmetric(1), symmetric(1, classes=4))
-    with pytest.raises(Incompatible, match=r"superclasses for \[3\] classes, and the network has 6"):
+    with pytest.raises(
+        Incompatible, match=r"superclasses for \[3\] classes, and the network has 6"
+    ):
         contrast(symmetric(1), torch.zeros(3, dtype=torch.int64))
 
 
-# ---- all of it -------------------------------------------------------------------------------------------------------
+# ---- all of it -----------------------------------------------------------------------------------
 
 
 def test_classes_of_a_superclass_stand_side_by_side():
@@ -275,10 +315,16 @@ def test_matrices_come_in_the_order_of_superclasses():
         ("weights", None, None, None),
     ]
     for row, column in itertools.product(range(K), repeat=2):
-        assert found.matrices[0].values[row][column] == low.matrix()[found.order[row], found.order[column]].item()
+        assert (
+            found.matrices[0].values[row][column]
+            == low.matrix()[found.order[row], found.order[column]].item()
+        )
     assert found.matrices[0].contrast == contrast(low.matrix(), SUPERCLASS)
     assert found.matrices[2].zero_classes == (5,)
-    assert [(each.first, each.second, each.pairs) for each in found.likeness] == [(0, 2, 15), (1, 2, 15)]
+    assert [(each.first, each.second, each.pairs) for each in found.likeness] == [
+        (0, 2, 15),
+        (1, 2, 15),
+    ]
     assert found.likeness[1].value == likeness(kept.matrix(), weight_cosines(weight))[0]
     json.dumps(dataclasses.asdict(found))
 
@@ -292,13 +338,17 @@ def test_parts_can_be_left_out():
     only = class_relations((), weight=torch.randn(K, 3))
     assert [each.of for each in only.matrices] == ["weights"]
     with pytest.raises(Incompatible, match=r"teacher big has matrices of \[4, 6\] classes"):
-        class_relations(read(CorrelationAccumulator(K, 4.0)), weight=torch.randn(4, 3), label="teacher big")
+        class_relations(
+            read(CorrelationAccumulator(K, 4.0)), weight=torch.randn(4, 3), label="teacher big"
+        )
     with pytest.raises(Incompatible, match="neither"):
         class_relations((), label="teacher big")
 
 
 def test_superclasses_show_at_a_higher_temperature_only():
-    """Figure 1 of paper 002: a network that is nearly always sure, and whose siblings answer for each other."""
+    """Figure 1 of paper 002: a network that is nearly always sure, and whose siblings answer for
+    each other.
+    """
     classes, n = 12, 600
     superclass = torch.arange(classes) // 3
     generator = torch.Generator().manual_seed(0)
@@ -314,7 +364,9 @@ def test_superclasses_show_at_a_higher_temperature_only():
 
 
 def read_of(logits, temperatures):
-    accumulators = [CorrelationAccumulator(logits.shape[1], temperature) for temperature in temperatures]
+    accumulators = [
+        CorrelationAccumulator(logits.shape[1], temperature) for temperature in temperatures
+    ]
     for each in accumulators:
         each.add(logits)
     return accumulators

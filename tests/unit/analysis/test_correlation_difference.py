@@ -1,4 +1,6 @@
-"""Difference of logit correlation matrices: against loops, what it does not depend on, missing and constant classes, refusals."""
+"""Difference of logit correlation matrices: against loops, what it does not depend on, missing and
+constant classes, refusals.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def prepared(logits, standardised):
     rows = []
     for row in logits.tolist():
         mean = sum(row) / K
-        spread = math.sqrt(sum((value - mean) ** 2 for value in row) / (K - 1)) if standardised else 1.0
+        spread = (
+            math.sqrt(sum((value - mean) ** 2 for value in row) / (K - 1)) if standardised else 1.0
+        )
         rows.append([(value - mean) / spread for value in row])
     return rows
 
@@ -39,7 +43,9 @@ def by_hand(logits, of, standardised):
     if of == "pearson":
         columns = list(zip(*rows, strict=True))
         return [[pearson_by_hand(a, b) for b in columns] for a in columns]
-    members = [[row for row, label in zip(rows, Y.tolist(), strict=True) if label == c] for c in range(K)]
+    members = [
+        [row for row, label in zip(rows, Y.tolist(), strict=True) if label == c] for c in range(K)
+    ]
     return [[sum(row[k] for row in group) / len(group) for k in range(K)] for group in members]
 
 
@@ -64,13 +70,17 @@ def test_shifts_and_orders_change_nothing(pair, of, standardised):
     whole = correlation_difference(z, v, Y, of=of, standardised=standardised)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
     for other in (
-        correlation_difference(z + draw(N, 1, seed=5), v - draw(N, 1, seed=6), Y, of=of, standardised=standardised),
+        correlation_difference(
+            z + draw(N, 1, seed=5), v - draw(N, 1, seed=6), Y, of=of, standardised=standardised
+        ),
         correlation_difference(z[order], v[order], Y[order], of=of, standardised=standardised),
         correlation_difference(v, z, Y, of=of, standardised=standardised),
     ):
         assert flat(other.difference) == pytest.approx(flat(whole.difference), abs=1e-9)
     classes = torch.tensor([3, 0, 4, 2, 1])
-    renamed = correlation_difference(z[:, classes], v[:, classes], classes.argsort()[Y], of=of, standardised=standardised)
+    renamed = correlation_difference(
+        z[:, classes], v[:, classes], classes.argsort()[Y], of=of, standardised=standardised
+    )
     expected = torch.tensor(whole.teacher)[classes][:, classes]
     assert flat(renamed.teacher) == pytest.approx(expected.flatten().tolist(), abs=1e-6)
     assert (renamed.mean, renamed.largest) == pytest.approx((whole.mean, whole.largest))
@@ -86,7 +96,9 @@ def test_scale_is_seen_by_raw_class_means_alone(pair, of, standardised):
     else:
         assert found.largest == pytest.approx(0, abs=1e-12)
     if standardised:
-        assert correlation_difference(z, sample_scales * z, Y, of=of, standardised=True).largest == pytest.approx(0, abs=1e-12)
+        assert correlation_difference(
+            z, sample_scales * z, Y, of=of, standardised=True
+        ).largest == pytest.approx(0, abs=1e-12)
 
 
 def test_a_class_without_samples_is_named_and_left_out_of_the_mean(pair):
@@ -122,15 +134,26 @@ def test_two_classes_have_class_means_and_no_correlations():
     z, v, y = draw(N, 2), draw(N, 2, seed=1), Y % 2
     assert correlation_difference(z, v, y).largest > 0
     for more in ({"of": "pearson"}, {"standardised": True}):
-        with pytest.raises(Incompatible, match="the student has 2 classes, and this comparison of classes needs at least 3"):
+        with pytest.raises(
+            Incompatible,
+            match="the student has 2 classes, and this comparison of classes needs at least 3",
+        ):
             correlation_difference(z, v, y, **more)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"z": draw(N, K + 1)}, Incompatible, r"small has logits of shape \[48, 6\], big of shape \[48, 5\]"),
-        ({"z": spoiled(draw(N, K))}, BadData, "small are not finite for 1 of 48 samples, first for sample 3"),
+        (
+            {"z": draw(N, K + 1)},
+            Incompatible,
+            r"small has logits of shape \[48, 6\], big of shape \[48, 5\]",
+        ),
+        (
+            {"z": spoiled(draw(N, K))},
+            BadData,
+            "small are not finite for 1 of 48 samples, first for sample 3",
+        ),
         ({"v": torch.ones(N, K)}, BadData, "big are constant"),
         ({"of": "cosine"}, UsageError, "must be of"),
     ],

@@ -24,5 +24,6 @@ def test_the_code_of_the_page_prints_what_the_page_says(root):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, names)  # the blocks of a page share their names, as in a notebook
-        assert numbers(printed.getvalue()) == pytest.approx(numbers(output), abs=0.011)  # the last digit may differ between processors
+        # the last digit may differ between processors
+        assert numbers(printed.getvalue()) == pytest.approx(numbers(output), abs=0.011)
         assert NUMBER.sub("", printed.getvalue()).split() == NUMBER.sub("", output).split()

@@ -1,4 +1,6 @@
-"""Penultimate features: the draw, the projection on three classes, t-SNE, PCA, the silhouette; what is refused."""
+"""Penultimate features: the draw, the projection on three classes, t-SNE, PCA, the silhouette; what
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
-from kdcli.analysis.geometry import check_features, choose_classes, draw, pca, project, silhouette, tsne
+from kdcli.analysis.geometry import (
+    check_features,
+    choose_classes,
+    draw,
+    pca,
+    project,
+    silhouette,
+    tsne,
+)
 from kdcli.errors import BadData, Incompatible, UsageError
 
 K, D = 5, 7
@@ -23,7 +33,9 @@ K, D = 5, 7
 def clusters(each=12, classes=K, dimensions=D, spread=1.0, seed=0):
     """(features, targets, class means), the samples in no order."""
     generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(classes).repeat_interleave(each)[torch.randperm(classes * each, generator=generator)]
+    targets = torch.arange(classes).repeat_interleave(each)[
+        torch.randperm(classes * each, generator=generator)
+    ]
     means = torch.randn(classes, dimensions, generator=generator, dtype=torch.float64) * 3
     noise = torch.randn(len(targets), dimensions, generator=generator, dtype=torch.float64)
     return means[targets] + noise * spread, targets, means
@@ -34,11 +46,13 @@ def data():
     return clusters()
 
 
-# ---- the draw --------------------------------------------------------------------------------------------------------
+# ---- the draw ------------------------------------------------------------------------------------
 
 
 def test_every_class_gives_as_many_as_it_has_up_to_the_limit():
-    targets = torch.tensor([0] * 40 + [1] * 3 + [3] * 20)[torch.randperm(63, generator=torch.Generator().manual_seed(1))]
+    targets = torch.tensor([0] * 40 + [1] * 3 + [3] * 20)[
+        torch.randperm(63, generator=torch.Generator().manual_seed(1))
+    ]
     found = draw(targets, 10, seed=0, purpose="test")
     assert torch.bincount(targets[found]).tolist() == [10, 3, 0, 10]
     assert found.tolist() == sorted(set(found.tolist()))
@@ -50,12 +64,15 @@ def test_every_class_gives_as_many_as_it_has_up_to_the_limit():
 
 def test_every_sample_of_a_class_is_drawn_as_often():
     targets = torch.arange(40) % 2
-    times = sum(torch.bincount(draw(targets, 5, seed=seed, purpose="test"), minlength=40) for seed in range(400))
+    times = sum(
+        torch.bincount(draw(targets, 5, seed=seed, purpose="test"), minlength=40)
+        for seed in range(400)
+    )
     assert times.sum() == 400 * 10
     assert (times - 100).abs().max() < 40  # 4.6 standard deviations
 
 
-# ---- three classes ---------------------------------------------------------------------------------------------------
+# ---- three classes -------------------------------------------------------------------------------
 
 
 def test_the_most_confused_pair_and_the_class_nearest_to_it():
@@ -67,7 +84,8 @@ def test_the_most_confused_pair_and_the_class_nearest_to_it():
     classes, why = choose_classes(response, ("cat", "birch", "dog", "willow", "oak"))
     assert classes == (1, 4, 3)
     assert why == (
-        "birch and oak are the pair that is confused most (their mean similarity labels add up to 0.25), "
+        "birch and oak are the pair that is confused most (their mean similarity labels add "
+        "up to 0.25), "
         "willow is the class nearest to both"
     )
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -77,7 +95,9 @@ def test_the_most_confused_pair_and_the_class_nearest_to_it():
 
 
 def test_classes_cannot_be_chosen_from_fewer_than_three():
-    with pytest.raises(Incompatible, match=r"three or more and their names, got \[2, 2\] and 2 names"):
+    with pytest.raises(
+        Incompatible, match=r"three or more and their names, got \[2, 2\] and 2 names"
+    ):
         choose_classes(torch.eye(2), ("a", "b"))
     with pytest.raises(Incompatible, match="and 2 names"):
         choose_classes(torch.eye(3), ("a", "b"))
@@ -93,9 +113,17 @@ def by_hand(features, targets, weight, classes):
     for h, y in zip(features.numpy(), targets.tolist(), strict=True):
         if y in points:
             points[y].append(((h - a) @ e1, (h - a) @ e2))
-    centres = {number: tuple(map(statistics.fmean, zip(*kept, strict=True))) for number, kept in points.items()}
-    within = statistics.fmean(statistics.fmean(math.dist(point, centres[number]) ** 2 for point in kept) for number, kept in points.items())
-    between = statistics.fmean(math.dist(p, q) ** 2 for p, q in itertools.combinations(centres.values(), 2))
+    centres = {
+        number: tuple(map(statistics.fmean, zip(*kept, strict=True)))
+        for number, kept in points.items()
+    }
+    within = statistics.fmean(
+        statistics.fmean(math.dist(point, centres[number]) ** 2 for point in kept)
+        for number, kept in points.items()
+    )
+    between = statistics.fmean(
+        math.dist(p, q) ** 2 for p, q in itertools.combinations(centres.values(), 2)
+    )
     return points, centres, within / between
 
 
@@ -105,7 +133,11 @@ def test_the_projection_is_its_definition(data):
     found = project(features, targets, means, classes, chosen="asked for")
     points, centres, spread = by_hand(features, targets, means, classes)
     for number in classes:
-        mine = [(x, y) for label, x, y in zip(found.points.label, found.points.x, found.points.y, strict=True) if label == number]
+        mine = [
+            (x, y)
+            for label, x, y in zip(found.points.label, found.points.x, found.points.y, strict=True)
+            if label == number
+        ]
         assert np.allclose(mine, points[number], rtol=0, atol=1e-9)
     assert np.allclose(found.centres, [centres[number] for number in classes])
     assert found.spread.value == pytest.approx(spread)
@@ -113,7 +145,10 @@ def test_the_projection_is_its_definition(data):
     assert found.n == (12, 12, 12)
     assert found.classes == classes
     assert found.chosen == "asked for"
-    assert all(targets[sample] == label for sample, label in zip(found.points.sample, found.points.label, strict=True))
+    assert all(
+        targets[sample] == label
+        for sample, label in zip(found.points.sample, found.points.label, strict=True)
+    )
     (x, y), (right, low), (_, high) = found.templates
     assert (x, y) == (0, 0)
     assert right == pytest.approx((means[0] - means[3]).norm().item())
@@ -123,7 +158,9 @@ def test_the_projection_is_its_definition(data):
 
 def test_the_projection_keeps_its_shape_when_features_and_weights_turn_or_grow(data):
     features, targets, means = data
-    rotation = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(
+        torch.randn(D, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ).Q
     before = project(features, targets, means, (0, 1, 2))
     after = project(features @ rotation * 3, targets, means @ rotation * 3, (0, 1, 2))
     assert np.allclose(np.array(after.points.x), 3 * np.array(before.points.x))
@@ -135,12 +172,16 @@ def test_the_spread_does_not_depend_on_the_order_of_samples_or_of_the_three(data
     features, targets, means = data
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(3))
     expected = project(features, targets, means, (0, 1, 2)).spread.value
-    assert project(features[order], targets[order], means, (0, 1, 2)).spread.value == pytest.approx(expected)
+    assert project(features[order], targets[order], means, (0, 1, 2)).spread.value == pytest.approx(
+        expected
+    )
     assert project(features, targets, means, (2, 0, 1)).spread.value == pytest.approx(expected)
 
 
 def test_tighter_clusters_have_less_spread():
-    wide, tight = (project(*clusters(spread=spread), (0, 1, 2)).spread.value for spread in (1.0, 0.25))
+    wide, tight = (
+        project(*clusters(spread=spread), (0, 1, 2)).spread.value for spread in (1.0, 0.25)
+    )
     assert tight < wide / 8
 
 
@@ -148,7 +189,9 @@ def test_the_interval_of_the_spread_is_as_wide_as_repeated_sampling_says():
     found = []
     for seed in range(200):
         features, targets, _ = clusters(each=40, seed=99)
-        noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        noise = torch.randn(
+            features.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         means = clusters(seed=99)[2]
         found.append(project(means[targets] + 2 * noise, targets, means, (0, 1, 2)).spread)
     width = statistics.fmean(each.high - each.low for each in found) / (2 * 1.96)
@@ -160,12 +203,17 @@ def test_a_projection_draws_up_to_so_many_of_each_class(data):
     found = project(features, targets, means, (0, 1, 2), most=5)
     assert found.n == (5, 5, 5)
     assert found.points == project(features, targets, means, (0, 1, 2), most=5).points
-    assert found.points.sample != project(features, targets, means, (0, 1, 2), most=5, seed=1).points.sample
+    assert (
+        found.points.sample
+        != project(features, targets, means, (0, 1, 2), most=5, seed=1).points.sample
+    )
 
 
 def test_projections_that_are_refused(data):
     features, targets, means = data
-    with pytest.raises(Incompatible, match=r"weights of shape \[5, 6\] for features of shape \[60, 7\]"):
+    with pytest.raises(
+        Incompatible, match=r"weights of shape \[5, 6\] for features of shape \[60, 7\]"
+    ):
         project(features, targets, means[:, :6], (0, 1, 2))
     for classes in ((0, 1, 1), (0, 1, 5), (-1, 0, 1)):
         with pytest.raises(UsageError, match="three different classes from 0 to 4, got"):
@@ -184,7 +232,7 @@ def test_projections_that_are_refused(data):
         project(torch.ones(60, D), targets, means, (0, 1, 2))
 
 
-# ---- pictures of all classes -----------------------------------------------------------------------------------------
+# ---- pictures of all classes ---------------------------------------------------------------------
 
 
 def test_principal_directions_are_those_of_sklearn(data):
@@ -202,7 +250,12 @@ def test_principal_directions_are_those_of_sklearn(data):
 def test_with_fewer_samples_than_features_the_other_gram_matrix_says_the_same():
     features, targets, _ = clusters(each=4, dimensions=40)
     found, reference = pca(features, targets), PCA(2, svd_solver="full").fit(features.numpy())
-    assert np.allclose(np.abs(found.points.y), np.abs(reference.transform(features.numpy())[:, 1]), rtol=0, atol=1e-9)
+    assert np.allclose(
+        np.abs(found.points.y),
+        np.abs(reference.transform(features.numpy())[:, 1]),
+        rtol=0,
+        atol=1e-9,
+    )
     assert found.explained == pytest.approx(reference.explained_variance_ratio_.tolist())
 
 
@@ -240,10 +293,13 @@ def test_pictures_have_a_limit_of_points_and_five_of_each_class_at_least():
     assert len(pca(features, targets, most=3).points.x) == 25
     assert silhouette(features, targets, most=40).n == 40
     assert silhouette(features, targets, most=40).of == 60
-    assert pca(features, targets, most=40).points.sample == tsne(features, targets, most=40, perplexity=5).points.sample
+    assert (
+        pca(features, targets, most=40).points.sample
+        == tsne(features, targets, most=40, perplexity=5).points.sample
+    )
 
 
-# ---- the silhouette --------------------------------------------------------------------------------------------------
+# ---- the silhouette ------------------------------------------------------------------------------
 
 
 def silhouette_by_hand(features, targets):
@@ -297,7 +353,7 @@ def test_separate_clusters_have_a_silhouette_near_one_and_mixed_ones_near_zero()
     assert abs(silhouette(clusters(each=40, spread=30.0)[0], shuffled).value.value) < 0.1
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("function", [tsne, pca, silhouette])
@@ -309,7 +365,13 @@ def test_features_that_are_refused(data, function):
         function(features[:3], targets[:3], label="teacher big")
     bad = features.clone()
     bad[17, 2] = math.nan
-    with pytest.raises(BadData, match=r"teacher big are not finite for 1 of 60 samples, first for sample 17 \(counted from 0\)"):
+    with pytest.raises(
+        BadData,
+        match=(
+            r"teacher big are not finite for 1 of 60 samples, first for sample 17 \(counted from "
+            r"0\)"
+        ),
+    ):
         function(bad, targets, label="teacher big")
 
 

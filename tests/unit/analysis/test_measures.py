@@ -86,7 +86,9 @@ def test_the_order_of_samples_and_of_classes_changes_nothing():
     samples, classes = (random.permutation(7, size) for size in (60, 7))
     shuffled = measure(logits[samples][:, classes], classes.argsort()[targets[samples]])
     for name in ("accuracy", "top5", "nll", "ece", "entropy", "free_energy", "logit_norm"):
-        assert getattr(shuffled, name) == pytest.approx(getattr(measure(logits, targets), name), abs=1e-6)
+        assert getattr(shuffled, name) == pytest.approx(
+            getattr(measure(logits, targets), name), abs=1e-6
+        )
 
 
 def test_scaling_each_sample_leaves_accuracy_and_moves_the_rest():
@@ -110,7 +112,13 @@ def test_ties_go_to_the_first_class_as_in_argmax():
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718), (29, 29, 0.8830, 1.0)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
 )
 def test_wilson_against_published_values(hits, n, low, high):
     interval = wilson(hits, n)
@@ -135,12 +143,20 @@ def test_mcnemar_needs_the_same_samples():
 def test_per_class_accuracy_names_classes_and_leaves_out_empty_ones():
     logits = torch.eye(4)[torch.tensor([0, 1, 1, 3])]
     targets = torch.tensor([0, 0, 1, 3])
-    assert per_class_accuracy(logits, targets, ("cat", "dog", "owl", "fox")) == {"cat": 0.5, "dog": 1.0, "fox": 1.0}
+    assert per_class_accuracy(logits, targets, ("cat", "dog", "owl", "fox")) == {
+        "cat": 0.5,
+        "dog": 1.0,
+        "fox": 1.0,
+    }
 
 
 def test_classes_of_one_name_stay_apart():
     logits = torch.eye(3)[torch.tensor([0, 1, 1])]
-    assert per_class_accuracy(logits, torch.tensor([0, 1, 2]), ("crane", "ox", "crane")) == {"crane (0)": 1.0, "ox": 1.0, "crane (2)": 0.0}
+    assert per_class_accuracy(logits, torch.tensor([0, 1, 2]), ("crane", "ox", "crane")) == {
+        "crane (0)": 1.0,
+        "ox": 1.0,
+        "crane (2)": 0.0,
+    }
 
 
 def test_class_names_must_be_one_a_class():
@@ -151,11 +167,21 @@ def test_class_names_must_be_one_a_class():
 @pytest.mark.parametrize(
     ("logits", "targets", "error", "message"),
     [
-        (torch.zeros(3, 4), torch.zeros(2).long(), Incompatible, r"shape \[3, 4\] for targets of shape \[2\]"),
+        (
+            torch.zeros(3, 4),
+            torch.zeros(2).long(),
+            Incompatible,
+            r"shape \[3, 4\] for targets of shape \[2\]",
+        ),
         (torch.zeros(3), torch.zeros(3).long(), Incompatible, r"not \[n, K\]"),
         (torch.zeros(3, 1), torch.zeros(3).long(), Incompatible, "fewer than 2 classes"),
         (torch.zeros(0, 4), torch.zeros(0).long(), BadData, "no samples to measure net on"),
-        (torch.zeros(3, 4), torch.tensor([0, 4, 1]), BadData, "labels run from 0 to 4, but net predicts classes 0 to 3"),
+        (
+            torch.zeros(3, 4),
+            torch.tensor([0, 4, 1]),
+            BadData,
+            "labels run from 0 to 4, but net predicts classes 0 to 3",
+        ),
         (torch.zeros(3, 4), torch.tensor([0, -1, 1]), BadData, "labels run from -1 to 1"),
         (
             torch.tensor([[0.0, 1.0], [math.nan, 0.0], [0.0, math.inf]]),

@@ -1,4 +1,6 @@
-"""Gradient rescaling and distance ranks: against autograd and loops, what they do not depend on, and what is refused."""
+"""Gradient rescaling and distance ranks: against autograd and loops, what they do not depend on,
+and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ Y = torch.arange(N) % K
 
 
 def draw(*shape, seed=0, scale=2.0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+    return (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * scale
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +44,21 @@ def softmax(row, temperature):
 def by_hand(z, v, y, temperature, weight, ce_weight, exponent):
     """w_t and q_t of one sample from the formula."""
     p1, p, q = softmax(z, 1.0), softmax(z, temperature), softmax(v, temperature)
-    return (ce_weight * (p1[y] - 1) + weight * temperature**exponent * (p[y] - q[y])) / (p1[y] - 1), q[y]
+    return (ce_weight * (p1[y] - 1) + weight * temperature**exponent * (p[y] - q[y])) / (
+        p1[y] - 1
+    ), q[y]
 
 
 @pytest.mark.parametrize("t_squared", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_every_number_is_its_definition(pair, temperature, t_squared):
-    found = rescaling(*pair, Y, temperature=temperature, weight=0.7, t_squared=t_squared, bootstrap=50)
+    found = rescaling(
+        *pair, Y, temperature=temperature, weight=0.7, t_squared=t_squared, bootstrap=50
+    )
     rows = zip(*(x.tolist() for x in (*pair, Y)), strict=True)
-    w, q = zip(*(by_hand(*row, temperature, 0.7, 0.3, 1 if t_squared else -1) for row in rows), strict=True)
+    w, q = zip(
+        *(by_hand(*row, temperature, 0.7, 0.3, 1 if t_squared else -1) for row in rows), strict=True
+    )
     assert (found.n, found.dropped, found.ce_weight) == (N, 0, pytest.approx(0.3))
     assert found.mean == pytest.approx(sum(w) / N, abs=1e-9)
     assert found.median == pytest.approx(sum(sorted(w)[N // 2 - 1 : N // 2 + 1]) / 2, abs=1e-9)
@@ -55,7 +66,9 @@ def test_every_number_is_its_definition(pair, temperature, t_squared):
     assert found.pearson.value == pytest.approx(pearson_by_hand(w, q), abs=1e-9)
     assert found.spearman.value == pytest.approx(spearman_by_hand(w, q), abs=1e-9)
     assert found.pearson.low < found.pearson.value < found.pearson.high
-    assert (found.low, found.high) == pytest.approx((min(w) * 0.41 + sorted(w)[1] * 0.59, max(w) * 0.41 + sorted(w)[-2] * 0.59))
+    assert (found.low, found.high) == pytest.approx(
+        (min(w) * 0.41 + sorted(w)[1] * 0.59, max(w) * 0.41 + sorted(w)[-2] * 0.59)
+    )
 
 
 @pytest.mark.parametrize("t_squared", [True, False])
@@ -85,8 +98,12 @@ def test_correlations_depend_neither_on_the_weights_nor_on_the_factor(pair):
         rescaling(*pair, Y, temperature=4.0, weight=2.0, t_squared=False, bootstrap=30),
         rescaling(*pair, Y, temperature=4.0, weight=1.0, ce_weight=1.0, bootstrap=30),
     ):
-        assert dataclasses.astuple(other.pearson) == pytest.approx(dataclasses.astuple(first.pearson), abs=1e-9)
-        assert dataclasses.astuple(other.spearman) == pytest.approx(dataclasses.astuple(first.spearman), abs=1e-9)
+        assert dataclasses.astuple(other.pearson) == pytest.approx(
+            dataclasses.astuple(first.pearson), abs=1e-9
+        )
+        assert dataclasses.astuple(other.spearman) == pytest.approx(
+            dataclasses.astuple(first.spearman), abs=1e-9
+        )
         assert other.mean != pytest.approx(first.mean)
     assert rescaling(*pair, Y, temperature=4.0, weight=3.0, bootstrap=1).ce_weight == 0.0
 
@@ -94,8 +111,13 @@ def test_correlations_depend_neither_on_the_weights_nor_on_the_factor(pair):
 def test_shifts_and_orders_change_nothing(pair, monkeypatch):
     z, v = pair
     whole = rescaling(z, v, Y, temperature=2.0, bootstrap=20)
-    shift, classes = draw(N, 1, seed=5), torch.randperm(K, generator=torch.Generator().manual_seed(0))
-    renamed = rescaling(z[:, classes], v[:, classes], classes.argsort()[Y], temperature=2.0, bootstrap=20)
+    shift, classes = (
+        draw(N, 1, seed=5),
+        torch.randperm(K, generator=torch.Generator().manual_seed(0)),
+    )
+    renamed = rescaling(
+        z[:, classes], v[:, classes], classes.argsort()[Y], temperature=2.0, bootstrap=20
+    )
     shifted = rescaling(z + shift, v - shift, Y, temperature=2.0, bootstrap=20)
     monkeypatch.setattr(module, "_ROWS", 7)
     blocks = rescaling(z, v, Y, temperature=2.0, bootstrap=20)
@@ -103,7 +125,9 @@ def test_shifts_and_orders_change_nothing(pair, monkeypatch):
         assert flat(other) == pytest.approx(flat(whole), abs=1e-9)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
     shuffled = rescaling(z[order], v[order], Y[order], temperature=2.0, bootstrap=20)
-    assert (shuffled.pearson.value, shuffled.spearman.value) == pytest.approx((whole.pearson.value, whole.spearman.value))
+    assert (shuffled.pearson.value, shuffled.spearman.value) == pytest.approx(
+        (whole.pearson.value, whole.spearman.value)
+    )
     assert flat(dataclasses.replace(shuffled, pearson=None, spearman=None)) == pytest.approx(
         flat(dataclasses.replace(whole, pearson=None, spearman=None))
     )
@@ -124,7 +148,10 @@ def test_samples_without_a_gradient_are_dropped_and_counted():
     z, v = draw(N, K), draw(N, K, seed=1)
     z[torch.arange(10), Y[:10]] += 60
     z[torch.arange(10, 12), Y[10:12]] += 12  # 1 - p is small and not too small
-    found, rest = rescaling(z, v, Y, temperature=4.0, bootstrap=20), rescaling(z[10:], v[10:], Y[10:], temperature=4.0, bootstrap=20)
+    found, rest = (
+        rescaling(z, v, Y, temperature=4.0, bootstrap=20),
+        rescaling(z[10:], v[10:], Y[10:], temperature=4.0, bootstrap=20),
+    )
     assert (found.n, found.dropped) == (N - 10, 10)
     assert flat(dataclasses.replace(found, dropped=0)) == flat(rest)
     z[torch.arange(N), Y] += 60
@@ -158,7 +185,9 @@ def test_the_curve_holds_every_sample_once_in_even_bins(pair):
     assert sum(each.mean * each.n for each in found.curve) / N == pytest.approx(found.mean)
     assert all(each.low <= each.median <= each.high for each in found.curve)
     q, order = (pair[1] / 4).softmax(1).gather(1, Y[:, None])[:, 0].sort()
-    assert [each.confidence for each in found.curve] == pytest.approx(q.view(4, 15).mean(1).tolist())
+    assert [each.confidence for each in found.curve] == pytest.approx(
+        q.view(4, 15).mean(1).tolist()
+    )
     w = factors(*pair, Y, temperature=4.0, weight=0.9, ce_weight=0.1).w[order].view(4, 15)
     assert [each.median for each in found.curve] == pytest.approx(w.median(dim=1).values.tolist())
     assert len(rescaling(*pair, Y, temperature=4.0, bins=50, bootstrap=1).curve) == N // 10
@@ -174,7 +203,12 @@ def test_equal_confidences_share_a_bin(pair):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_distance_ranks_are_their_definition(bias):
-    h, w, b, v = draw(N, D), draw(K, D, seed=1), draw(K, seed=2) if bias else None, draw(N, K, seed=3)
+    h, w, b, v = (
+        draw(N, D),
+        draw(K, D, seed=1),
+        draw(K, seed=2) if bias else None,
+        draw(N, K, seed=3),
+    )
     found = distance_ranks(h, w, v, Y, head_bias=b, bootstrap=50)
     each = []
     for i in range(N):
@@ -194,7 +228,9 @@ def test_a_student_at_its_optimum_ranks_distances_as_its_teacher_ranks_classes(m
     """Equal weight norms, and logits that are the teacher's: the proposition's case."""
     monkeypatch.setattr(module, "_ROWS", 13)
     h, w = draw(N, 8), functional.normalize(draw(K, 8, seed=1), dim=1)
-    assert distance_ranks(h, w, 3 * h @ w.T + 5, Y, bootstrap=20).correlation.value == pytest.approx(1.0)
+    assert distance_ranks(
+        h, w, 3 * h @ w.T + 5, Y, bootstrap=20
+    ).correlation.value == pytest.approx(1.0)
     assert distance_ranks(h, w, -h @ w.T, Y, bootstrap=20).correlation.value == pytest.approx(-1.0)
 
 
@@ -205,9 +241,13 @@ def test_distance_ranks_depend_on_no_rotation_order_or_shift():
     classes = torch.randperm(K, generator=torch.Generator().manual_seed(0))
     assert distance_ranks(2 * h @ turn, 2 * w @ turn, v, Y, bootstrap=20) == first
     assert distance_ranks(h + 3, w + 3, 5 * v + draw(N, 1, seed=6), Y, bootstrap=20) == first
-    assert flat(distance_ranks(h, w[classes], v[:, classes], classes.argsort()[Y], bootstrap=20)) == pytest.approx(flat(first))
+    assert flat(
+        distance_ranks(h, w[classes], v[:, classes], classes.argsort()[Y], bootstrap=20)
+    ) == pytest.approx(flat(first))
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    assert distance_ranks(h[order], w, v[order], Y[order], bootstrap=20).correlation.value == pytest.approx(first.correlation.value)
+    assert distance_ranks(
+        h[order], w, v[order], Y[order], bootstrap=20
+    ).correlation.value == pytest.approx(first.correlation.value)
 
 
 def test_samples_without_an_order_are_skipped():
@@ -228,9 +268,21 @@ def spoiled(x, row=3):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"z": draw(N, K + 1)}, Incompatible, r"small has logits of shape \[60, 6\], big of shape \[60, 5\]"),
-        ({"z": spoiled(draw(N, K))}, BadData, "small are not finite for 1 of 60 samples, first for sample 3"),
-        ({"v": spoiled(draw(N, K), 8)}, BadData, "big are not finite for 1 of 60 samples, first for sample 8"),
+        (
+            {"z": draw(N, K + 1)},
+            Incompatible,
+            r"small has logits of shape \[60, 6\], big of shape \[60, 5\]",
+        ),
+        (
+            {"z": spoiled(draw(N, K))},
+            BadData,
+            "small are not finite for 1 of 60 samples, first for sample 3",
+        ),
+        (
+            {"v": spoiled(draw(N, K), 8)},
+            BadData,
+            "big are not finite for 1 of 60 samples, first for sample 8",
+        ),
         ({"v": torch.ones(N, K)}, BadData, "big are constant"),
         ({"z": torch.arange(N)[:, None].expand(N, K).double()}, BadData, "small are constant"),
         ({"targets": Y + 1}, BadData, "classes 0 to 4"),
@@ -244,7 +296,15 @@ def spoiled(x, row=3):
     ],
 )
 def test_what_rescaling_refuses(pair, change, error, words):
-    arguments = {"z": pair[0], "v": pair[1], "targets": Y, "temperature": 4.0, "student": "small", "teacher": "big", **change}
+    arguments = {
+        "z": pair[0],
+        "v": pair[1],
+        "targets": Y,
+        "temperature": 4.0,
+        "student": "small",
+        "teacher": "big",
+        **change,
+    }
     with pytest.raises(error, match=words):
         rescaling(**arguments)
 
@@ -252,19 +312,42 @@ def test_what_rescaling_refuses(pair, change, error, words):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"features": draw(N, D + 1)}, Incompatible, r"features \[60, 5\], weight \[5, 4\] and bias \[5\]"),
+        (
+            {"features": draw(N, D + 1)},
+            Incompatible,
+            r"features \[60, 5\], weight \[5, 4\] and bias \[5\]",
+        ),
         ({"features": draw(N - 1, D)}, Incompatible, "do not fit 60 samples of 5 classes"),
         ({"head_weight": draw(K + 1, D)}, Incompatible, r"weight \[6, 4\]"),
         ({"head_bias": draw(K + 1)}, Incompatible, r"bias \[6\]"),
-        ({"features": spoiled(draw(N, D))}, BadData, "features of small are not finite for 1 of 60, first for sample 3"),
-        ({"head_weight": spoiled(draw(K, D), 2)}, BadData, "last layer weights of small are not finite for 1 of 5, first for class 2"),
+        (
+            {"features": spoiled(draw(N, D))},
+            BadData,
+            "features of small are not finite for 1 of 60, first for sample 3",
+        ),
+        (
+            {"head_weight": spoiled(draw(K, D), 2)},
+            BadData,
+            "last layer weights of small are not finite for 1 of 5, first for class 2",
+        ),
         ({"head_bias": spoiled(draw(K, 1), 1)[:, 0]}, BadData, "first for class 1"),
         ({"v": torch.zeros(N, K)}, BadData, "big are constant"),
-        ({"v": draw(N, 2), "targets": Y % 2, "head_weight": draw(2, D)}, Incompatible, "big has 2 classes"),
+        (
+            {"v": draw(N, 2), "targets": Y % 2, "head_weight": draw(2, D)},
+            Incompatible,
+            "big has 2 classes",
+        ),
         ({"bootstrap": 0}, UsageError, "resamples must be at least 1"),
     ],
 )
 def test_what_distance_ranks_refuse(change, error, words):
-    arguments = {"features": draw(N, D), "head_weight": draw(K, D), "v": draw(N, K), "targets": Y, "student": "small", "teacher": "big"}
+    arguments = {
+        "features": draw(N, D),
+        "head_weight": draw(K, D),
+        "v": draw(N, K),
+        "targets": Y,
+        "student": "small",
+        "teacher": "big",
+    }
     with pytest.raises(error, match=words):
         distance_ranks(**(arguments | change))

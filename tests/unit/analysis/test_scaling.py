@@ -1,4 +1,6 @@
-"""Temperature scaling: the minimum of the likelihood loss, before and after, its edges, folds that have not seen their samples, refusals."""
+"""Temperature scaling: the minimum of the likelihood loss, before and after, its edges, folds that
+have not seen their samples, refusals.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ N, K = 300, 5
 def answers(n=N, seed=0, temperature=3.0, classes=K):
     """Logits whose true temperature is given: labels are drawn from softmax(z / temperature)."""
     z = draw(n, classes, seed=seed, scale=6.0)
-    y = torch.multinomial((z / temperature).softmax(1), 1, generator=torch.Generator().manual_seed(seed + 1000))[:, 0]
+    y = torch.multinomial(
+        (z / temperature).softmax(1), 1, generator=torch.Generator().manual_seed(seed + 1000)
+    )[:, 0]
     return z, y
 
 
@@ -30,7 +34,10 @@ def loss(z, y, temperature):
     total = 0.0
     for row, label in zip(z.tolist(), y.tolist(), strict=True):
         top = max(row)
-        total += math.log(sum(math.exp((x - top) / temperature) for x in row)) - (row[label] - top) / temperature
+        total += (
+            math.log(sum(math.exp((x - top) / temperature) for x in row))
+            - (row[label] - top) / temperature
+        )
     return total / len(y)
 
 
@@ -49,13 +56,18 @@ def test_no_other_temperature_has_a_smaller_loss(start, monkeypatch):
 
 def test_the_temperature_that_made_the_labels_is_found():
     assert fit_temperature(*answers(6000)).temperature == pytest.approx(3.0, rel=0.05)
-    assert fit_temperature(*answers(6000, temperature=0.5)).temperature == pytest.approx(0.5, rel=0.1)
+    assert fit_temperature(*answers(6000, temperature=0.5)).temperature == pytest.approx(
+        0.5, rel=0.1
+    )
 
 
 def test_it_goes_with_the_scale_and_with_nothing_else():
     z, y = answers()
     found = fit_temperature(z, y).temperature
-    order, classes = torch.randperm(N, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 0, 4, 2, 1])
+    order, classes = (
+        torch.randperm(N, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([3, 0, 4, 2, 1]),
+    )
     for scale in (1e-4, 7.0, 1e5):
         assert fit_temperature(scale * z, y).temperature == pytest.approx(scale * found, rel=1e-9)
     for other in (
@@ -71,7 +83,11 @@ def test_two_classes_agree_with_logistic_regression_without_intercept():
 
     z, y = answers(classes=2)
     margin = (z[:, 1] - z[:, 0])[:, None].numpy()
-    theirs = LogisticRegression(C=1e12, fit_intercept=False, tol=1e-12).fit(margin, y.numpy()).coef_.item()
+    theirs = (
+        LogisticRegression(C=1e12, fit_intercept=False, tol=1e-12)
+        .fit(margin, y.numpy())
+        .coef_.item()
+    )
     assert fit_temperature(z, y).temperature == pytest.approx(1 / theirs, rel=1e-6)
 
 
@@ -93,10 +109,18 @@ def test_loss_and_calibration_before_and_after_are_those_of_the_logits():
     fit_z, fit_y = answers(200, seed=5)
     found = held_out(fit_z, fit_y, z, y, bootstrap=100)
     temperature = fit_temperature(fit_z, fit_y).temperature
-    assert (found.temperature, found.edge, found.n, found.fitted_on, found.folds) == (temperature, None, N, 200, ())
+    assert (found.temperature, found.edge, found.n, found.fitted_on, found.folds) == (
+        temperature,
+        None,
+        N,
+        200,
+        (),
+    )
     assert found.nll_before.value == pytest.approx(loss(z, y, 1.0), abs=1e-9)
     assert found.nll_after.value == pytest.approx(loss(z, y, temperature), abs=1e-9)
-    assert found.nll_gain.value == pytest.approx(loss(z, y, 1.0) - loss(z, y, temperature), abs=1e-9)
+    assert found.nll_gain.value == pytest.approx(
+        loss(z, y, 1.0) - loss(z, y, temperature), abs=1e-9
+    )
     assert found.ece_before == pytest.approx(reliability(z, y).ece, abs=1e-9)
     assert found.ece_after == pytest.approx(reliability(z / temperature, y).ece, abs=1e-9)
     assert found.ece_after < found.ece_before / 2
@@ -139,7 +163,11 @@ def test_a_seed_settles_the_folds():
 def test_a_perfect_network_is_told_as_such():
     z = draw(N, K)
     found = cross_fitted(z, z.argmax(1), bootstrap=10)
-    assert (found.edge, found.nll_after.value, found.ece_after) == ("cold", pytest.approx(0, abs=0.02), pytest.approx(0, abs=0.02))
+    assert (found.edge, found.nll_after.value, found.ece_after) == (
+        "cold",
+        pytest.approx(0, abs=0.02),
+        pytest.approx(0, abs=0.02),
+    )
     assert all(math.isfinite(number) for number in flat(found))
     assert dataclasses.replace(found).folds == found.folds
 
@@ -147,14 +175,22 @@ def test_a_perfect_network_is_told_as_such():
 @pytest.mark.parametrize(
     ("z", "y", "error", "words"),
     [
-        (spoiled(draw(9, K), 3), torch.arange(9) % K, BadData, "net are not finite for 1 of 9 samples, first for sample 3"),
+        (
+            spoiled(draw(9, K), 3),
+            torch.arange(9) % K,
+            BadData,
+            "net are not finite for 1 of 9 samples, first for sample 3",
+        ),
         (torch.ones(9, K), torch.arange(9) % K, BadData, "net are constant"),
         (draw(9, 1), torch.zeros(9).long(), Incompatible, "net has 1 class"),
         (draw(9, K), torch.arange(8) % K, Incompatible, "net has logits of shape"),
     ],
 )
 def test_what_every_fit_refuses(z, y, error, words):
-    for call in (lambda: fit_temperature(z, y, label="net"), lambda: cross_fitted(z, y, label="net")):
+    for call in (
+        lambda: fit_temperature(z, y, label="net"),
+        lambda: cross_fitted(z, y, label="net"),
+    ):
         with pytest.raises(error, match=words):
             call()
     other = draw(20, K), torch.arange(20) % K

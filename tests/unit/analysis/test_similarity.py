@@ -1,4 +1,6 @@
-"""Similarity labels and variance in response: the paper's own rows, loops, streams, invariances, intervals, refusals; the verdict."""
+"""Similarity labels and variance in response: the paper's own rows, loops, streams, invariances,
+intervals, refusals; the verdict.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.explanations import Thresholds
 from kdcli.results import Estimate, Interval
 
-# tables 2 and 3 of paper 001: what a small and a large teacher answer to five pictures of digit 6 at temperature 9
+# tables 2 and 3 of paper 001: what a small and a large teacher answer to five pictures of digit 6
+# at temperature 9
 SMALL = (
     (0.087, 0.048, 0.095, 0.093, 0.077, 0.144, 0.206, 0.051, 0.122, 0.078),
     (0.087, 0.048, 0.089, 0.1, 0.090, 0.119, 0.177, 0.056, 0.114, 0.095),
@@ -32,7 +35,14 @@ LARGE = (
     (0.077, 0.067, 0.061, 0.043, 0.068, 0.089, 0.450, 0.031, 0.075, 0.041),
 )
 SMOOTHED = ((0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.46, 0.06, 0.06, 0.06),) * 5  # table 1
-SCALARS = ("confidence", "entropy", "row_variance", "column_variance", "column_cv", "similarity_entropy")
+SCALARS = (
+    "confidence",
+    "entropy",
+    "row_variance",
+    "column_variance",
+    "column_cv",
+    "similarity_entropy",
+)
 K = 6
 
 
@@ -40,7 +50,9 @@ def of_rows(rows, temperature=9.0):
     """A network that answers every class as the paper's rows answer a six, the classes rotated."""
     table = torch.tensor(rows, dtype=torch.float64).log() * temperature
     logits = torch.cat([table.roll(digit - 6, dims=1) for digit in range(10)])
-    return similarity(logits, torch.arange(10).repeat_interleave(len(rows)), temperatures=(temperature,))[0]
+    return similarity(
+        logits, torch.arange(10).repeat_interleave(len(rows)), temperatures=(temperature,)
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +80,30 @@ def by_hand(logits, targets, temperature):
         per_class[y]["s"].append((q[y], entropy, statistics.pvariance(others), relative))
     found = {}
     for c, kept in per_class.items():
-        confidence, entropy, row, relative = (statistics.fmean(column) for column in zip(*kept["s"], strict=True))
-        variance = statistics.fmean(statistics.pvariance(column) for column in zip(*kept["q"], strict=True))
-        cv = statistics.fmean(statistics.pstdev(column) / statistics.fmean(column) for column in zip(*kept["r"], strict=True))
-        found[c] = dict(zip(SCALARS, (confidence, entropy, row, variance, cv, relative), strict=True))
+        confidence, entropy, row, relative = (
+            statistics.fmean(column) for column in zip(*kept["s"], strict=True)
+        )
+        variance = statistics.fmean(
+            statistics.pvariance(column) for column in zip(*kept["q"], strict=True)
+        )
+        cv = statistics.fmean(
+            statistics.pstdev(column) / statistics.fmean(column)
+            for column in zip(*kept["r"], strict=True)
+        )
+        found[c] = dict(
+            zip(SCALARS, (confidence, entropy, row, variance, cv, relative), strict=True)
+        )
     rows = [s for kept in per_class.values() for s in kept["s"]]
-    confidence, entropy, row, relative = (statistics.fmean(column) for column in zip(*rows, strict=True))
-    variance, cv = (statistics.fmean(each[name] for each in found.values()) for name in ("column_variance", "column_cv"))
-    return dict(zip(SCALARS, (confidence, entropy, row, variance, cv, relative), strict=True)), found
+    confidence, entropy, row, relative = (
+        statistics.fmean(column) for column in zip(*rows, strict=True)
+    )
+    variance, cv = (
+        statistics.fmean(each[name] for each in found.values())
+        for name in ("column_variance", "column_cv")
+    )
+    return dict(
+        zip(SCALARS, (confidence, entropy, row, variance, cv, relative), strict=True)
+    ), found
 
 
 def value(at, name):
@@ -90,7 +118,9 @@ def same(one, other, names=SCALARS):
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [  # entropy, row variance, column variance, CV of the scale-free labels, as worked out from the printed rows
+    # entropy, row variance, column variance, CV of the scale-free labels, as worked out from the
+    # printed rows
+    [
         (SMALL, (2.236, 3.95e-4, 1.62e-4, 0.131)),
         (LARGE, (1.938, 3.91e-4, 0.70e-4, 0.063)),
         (SMOOTHED, (1.876, 0.0, 0.0, 0.0)),
@@ -98,7 +128,12 @@ def same(one, other, names=SCALARS):
 )
 def test_the_rows_of_paper_001(rows, expected):
     at = of_rows(rows)
-    assert (at.entropy.value, at.row_variance.value, at.column_variance, at.column_cv) == pytest.approx(expected, rel=7e-3, abs=1e-12)
+    assert (
+        at.entropy.value,
+        at.row_variance.value,
+        at.column_variance,
+        at.column_cv,
+    ) == pytest.approx(expected, rel=7e-3, abs=1e-12)
     mean_confidence = statistics.fmean(row[6] / sum(row) for row in rows)
     assert at.confidence.value == pytest.approx(mean_confidence, rel=1e-9)
 
@@ -110,7 +145,10 @@ def test_every_scalar_is_its_definition(data, temperature):
     for name in SCALARS:
         assert value(at, name) == pytest.approx(overall[name], rel=1e-9), name
         for each in at.by_class:
-            assert getattr(each, name) == pytest.approx(by_class[each.number][name], rel=1e-9), (name, each.number)
+            assert getattr(each, name) == pytest.approx(by_class[each.number][name], rel=1e-9), (
+                name,
+                each.number,
+            )
     assert [each.n for each in at.by_class] == torch.bincount(data[1]).tolist()
     assert at.relative_entropy.value == pytest.approx(overall["entropy"] / math.log(K), rel=1e-9)
 
@@ -143,34 +181,56 @@ def test_without_the_second_pass_only_the_intervals_are_missing(data):
 
 def test_a_constant_added_to_the_logits_of_a_sample_changes_nothing(data):
     logits, targets = data
-    shift = torch.randn(len(targets), 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 50
+    shift = (
+        torch.randn(
+            len(targets), 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        * 50
+    )
     same(similarity(logits, targets)[0], similarity(logits + shift, targets)[0])
 
 
 def test_scaling_logits_and_temperature_together_changes_nothing(data):
     logits, targets = data
-    same(similarity(logits, targets, temperatures=(9.0,))[0], similarity(logits * 3, targets, temperatures=(27.0,))[0])
+    same(
+        similarity(logits, targets, temperatures=(9.0,))[0],
+        similarity(logits * 3, targets, temperatures=(27.0,))[0],
+    )
 
 
 def test_the_order_of_samples_and_of_classes_changes_nothing(data):
     logits, targets = data
     generator = torch.Generator().manual_seed(7)
-    samples, classes = torch.randperm(len(targets), generator=generator), torch.randperm(K, generator=generator)
+    samples, classes = (
+        torch.randperm(len(targets), generator=generator),
+        torch.randperm(K, generator=generator),
+    )
     before = similarity(logits, targets)[0]
     after = similarity(logits[samples][:, classes], classes.argsort()[targets[samples]])[0]
     same(before, after)
     for number, old in enumerate(classes.tolist()):
         same(before.by_class[old], after.by_class[number])
-        assert [(classes[k].item(), pytest.approx(label)) for k, label in after.by_class[number].alike] == list(before.by_class[old].alike)
+        assert [
+            (classes[k].item(), pytest.approx(label)) for k, label in after.by_class[number].alike
+        ] == list(before.by_class[old].alike)
 
 
 def test_scale_free_labels_do_not_see_the_confidence(data):
-    """What is left of a response when only the true class's logit moves: r, and all that is made of it."""
+    """What is left of a response when only the true class's logit moves: r, and all that is made of
+    it.
+    """
     logits, targets = data
     bolder = logits.clone()
     bolder[torch.arange(len(targets)), targets] += 7
-    same(similarity(logits, targets)[0], similarity(bolder, targets)[0], ("column_cv", "similarity_entropy"))
-    assert similarity(bolder, targets)[0].column_variance < similarity(logits, targets)[0].column_variance
+    same(
+        similarity(logits, targets)[0],
+        similarity(bolder, targets)[0],
+        ("column_cv", "similarity_entropy"),
+    )
+    assert (
+        similarity(bolder, targets)[0].column_variance
+        < similarity(logits, targets)[0].column_variance
+    )
 
 
 def test_a_network_that_is_sure_to_the_last_bit_is_still_measured(data):
@@ -180,8 +240,11 @@ def test_a_network_that_is_sure_to_the_last_bit_is_still_measured(data):
     (at,) = similarity(sure, targets, temperatures=(1.0,))
     assert at.confidence.value == 1
     assert at.entropy.value == 0
-    assert at.column_cv == pytest.approx(similarity(logits, targets, temperatures=(1.0,))[0].column_cv)
-    (colder,) = similarity(sure * 1000, targets, temperatures=(0.01,))  # all other labels underflow too
+    assert at.column_cv == pytest.approx(
+        similarity(logits, targets, temperatures=(1.0,))[0].column_cv
+    )
+    # all other labels underflow too
+    (colder,) = similarity(sure * 1000, targets, temperatures=(0.01,))
     assert math.isfinite(colder.column_cv)
     assert math.isfinite(colder.column_cv_interval.high)
 
@@ -204,7 +267,9 @@ def test_the_most_alike_classes_have_the_largest_mean_labels(data):
         expected[c] = -1
         found = accumulator.result()[0].by_class[c].alike
         assert [k for k, _ in found] == expected.argsort(descending=True)[:3].tolist()
-        assert [label for _, label in found] == pytest.approx(expected.sort(descending=True).values[:3].tolist())
+        assert [label for _, label in found] == pytest.approx(
+            expected.sort(descending=True).values[:3].tolist()
+        )
 
 
 def test_with_three_classes_two_are_alike():
@@ -213,19 +278,32 @@ def test_with_three_classes_two_are_alike():
 
 
 def test_intervals_are_as_wide_as_repeated_sampling_says():
-    """Standard errors from the linearisation, beside the spread of the numbers over 300 draws of the samples."""
+    """Standard errors from the linearisation, beside the spread of the numbers over 300 draws of
+    the samples.
+    """
     classes, each = 4, 150
     targets = torch.arange(classes).repeat_interleave(each)
     generator = torch.Generator().manual_seed(5)
     means = torch.randn(classes, classes, generator=generator, dtype=torch.float64) * 2
-    draws = [means[targets] + torch.randn(len(targets), classes, generator=generator, dtype=torch.float64) * 2 for _ in range(300)]
+    draws = [
+        means[targets]
+        + torch.randn(len(targets), classes, generator=generator, dtype=torch.float64) * 2
+        for _ in range(300)
+    ]
     found = [similarity(logits, targets, temperatures=(4.0,))[0] for logits in draws]
-    for name, interval in (("column_cv", "column_cv_interval"), ("column_variance", "column_variance_interval")):
+    for name, interval in (
+        ("column_cv", "column_cv_interval"),
+        ("column_variance", "column_variance_interval"),
+    ):
         spread = statistics.stdev(getattr(at, name) for at in found)
-        width = statistics.fmean(getattr(at, interval).high - getattr(at, interval).low for at in found)
+        width = statistics.fmean(
+            getattr(at, interval).high - getattr(at, interval).low for at in found
+        )
         assert width / (2 * 1.96) == pytest.approx(spread, rel=0.15), name
     spread = statistics.stdev(at.by_class[2].column_cv for at in found)
-    assert statistics.fmean(at.by_class[2].column_error for at in found) == pytest.approx(spread, rel=0.15)
+    assert statistics.fmean(at.by_class[2].column_error for at in found) == pytest.approx(
+        spread, rel=0.15
+    )
 
 
 def test_intervals_of_means_are_normal_ones(data):
@@ -237,7 +315,10 @@ def test_intervals_of_means_are_normal_ones(data):
 
 
 def test_everything_can_be_written_as_json(data):
-    text = json.dumps([dataclasses.asdict(at) for at in similarity(*data)] + [dataclasses.asdict(hypothesis(similarity(*data)[0]))])
+    text = json.dumps(
+        [dataclasses.asdict(at) for at in similarity(*data)]
+        + [dataclasses.asdict(hypothesis(similarity(*data)[0]))]
+    )
     assert "NaN" not in text
     assert "Infinity" not in text
 
@@ -281,7 +362,9 @@ def test_a_bad_sample_is_named_over_all_parts(data):
     logits[23, 2] = math.nan
     accumulator = SimilarityAccumulator(K, label="teacher big")
     accumulator.add(logits[:20], data[1][:20])
-    with pytest.raises(BadData, match=r"teacher big are not finite.*first for sample 23 \(counted from 0\)"):
+    with pytest.raises(
+        BadData, match=r"teacher big are not finite.*first for sample 23 \(counted from 0\)"
+    ):
         accumulator.add(logits[20:], data[1][20:])
 
 
@@ -299,10 +382,13 @@ def test_what_else_is_refused(data):
         accumulator.mean_response(2.0)
 
 
-# ---- the verdict -----------------------------------------------------------------------------------------------------
+# ---- the verdict ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "expected"), [(SMALL, "distillation"), (LARGE, "regularisation"), (SMOOTHED, "label smoothing")])
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [(SMALL, "distillation"), (LARGE, "regularisation"), (SMOOTHED, "label smoothing")],
+)
 def test_the_verdict_on_the_teachers_of_paper_001(rows, expected):
     verdict = hypothesis(of_rows(rows))
     assert verdict.effect == expected
@@ -353,7 +439,13 @@ def test_a_smaller_teacher_sets_the_limit_of_entropy():
 
 
 @pytest.mark.parametrize(
-    ("cv", "settled"), [(Interval(0.12, 0.14), True), (Interval(0.08, 0.18), False), (Interval(0.0, 0.2), False), (None, None)]
+    ("cv", "settled"),
+    [
+        (Interval(0.12, 0.14), True),
+        (Interval(0.08, 0.18), False),
+        (Interval(0.0, 0.2), False),
+        (None, None),
+    ],
 )
 def test_a_verdict_is_settled_where_the_intervals_leave_no_other(cv, settled):
     at = dataclasses.replace(of_rows(SMALL), column_cv_interval=cv)
@@ -361,12 +453,22 @@ def test_a_verdict_is_settled_where_the_intervals_leave_no_other(cv, settled):
 
 
 def test_a_verdict_is_not_settled_where_the_entropy_may_be_lower():
-    at = dataclasses.replace(of_rows(SMALL), relative_entropy=Estimate(0.91, 0.89, 0.93), column_cv_interval=Interval(0.12, 0.14))
+    at = dataclasses.replace(
+        of_rows(SMALL),
+        relative_entropy=Estimate(0.91, 0.89, 0.93),
+        column_cv_interval=Interval(0.12, 0.14),
+    )
     assert hypothesis(at).settled is False
 
 
 @pytest.mark.parametrize(
-    "limits", [Thresholds(constant=0.0), Thresholds(constant=0.2), Thresholds(entropy=1.1), Thresholds(varied=math.nan)]
+    "limits",
+    [
+        Thresholds(constant=0.0),
+        Thresholds(constant=0.2),
+        Thresholds(entropy=1.1),
+        Thresholds(varied=math.nan),
+    ],
 )
 def test_limits_that_make_no_sense_are_refused(limits):
     with pytest.raises(UsageError, match="limits of the distillation hypothesis"):

@@ -27,7 +27,9 @@ def test_rounds_that_do_not_match_are_refused():
         ratio("kd / textbook", [1.0, 2.0], [1.0])
 
 
-@pytest.mark.parametrize(("least", "verdict"), [(None, ""), (3.5, "ok"), (4.0, "ok"), (4.1, "short")])
+@pytest.mark.parametrize(
+    ("least", "verdict"), [(None, ""), (3.5, "ok"), (4.0, "ok"), (4.1, "short")]
+)
 def test_a_verdict_compares_the_median_with_what_is_required(least, verdict):
     found = Ratio("kd / textbook", (3.0, 4.0, 9.0), least)
     assert found.verdict == verdict
@@ -53,7 +55,9 @@ def test_what_was_measured_is_kept_with_the_machine_it_was_measured_on(tmp_path,
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["benchmark"] == "distill"
     assert found["settings"] == {"rounds": 5}
-    assert {"torch", "cpu", "cores", "threads", "gpu", "git", "load_before", "load_after"} <= found["environment"].keys()
+    assert {"torch", "cpu", "cores", "threads", "gpu", "git", "load_before", "load_after"} <= found[
+        "environment"
+    ].keys()
     assert "found.json" in capsys.readouterr().out
 
 

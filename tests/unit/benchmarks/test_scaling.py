@@ -1,4 +1,6 @@
-"""How cost grows, measured on next to nothing: every part has its rows, and fresh processes are what they say."""
+"""How cost grows, measured on next to nothing: every part has its rows, and fresh processes are
+what they say.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from benchmarks.processes import seconds_of, seconds_to_first_step, summary_of
 from benchmarks.scaling import Part, Sizes
 from benchmarks.segments import write_recipe
 
-TINY = Sizes(rounds=1, samples=(2 * BATCH, 4 * BATCH), epochs=8, classes=(10, 20), images=2 * BATCH, students=3, batches=(32, 64))
+TINY = Sizes(
+    rounds=1,
+    samples=(2 * BATCH, 4 * BATCH),
+    epochs=8,
+    classes=(10, 20),
+    images=2 * BATCH,
+    students=3,
+    batches=(32, 64),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +58,12 @@ def test_the_far_end_of_an_axis_stands_over_its_near_end():
 
 
 def test_a_part_shows_what_is_required(capsys):
-    Part("cost against nothing", "images/s", {"a": [1.0, 3.0]}, [scaling.ratio("far / near", [1.0], [2.0], 0.9)]).show()
+    Part(
+        "cost against nothing",
+        "images/s",
+        {"a": [1.0, 3.0]},
+        [scaling.ratio("far / near", [1.0], [2.0], 0.9)],
+    ).show()
     assert "short (>= 0.9)" in capsys.readouterr().out
 
 
@@ -84,13 +99,17 @@ def test_parts_of_whole_runs(name, pair, monkeypatch):
     monkeypatch.setattr(scaling, "seconds_to_first_step", first_step)
     monkeypatch.setattr(scaling, "PAIRS", {"resnet56-resnet20": pair})
     found = scaling.PARTS[name](TINY)
-    assert all(value > 0 for label, values in found.rows.items() for value in values if "more" not in label)
+    assert all(
+        value > 0 for label, values in found.rows.items() for value in values if "more" not in label
+    )
 
 
 @pytest.mark.slow
 def test_a_table_takes_as_many_runs_on_either_side(pair, monkeypatch):
     monkeypatch.setattr("benchmarks.textbook.TRIED_WORKERS", (0,))
     monkeypatch.setattr("benchmarks.textbook.WORKERS", 0)
-    found = json.loads(json.dumps(table.measure(pair, students=2, epochs=1, batches=2, threads=None)))
+    found = json.loads(
+        json.dumps(table.measure(pair, students=2, epochs=1, batches=2, threads=None))
+    )
     assert len(found["kd_cells"]) == len(found["textbook_runs"]) == 2
     assert found["ratio"] == pytest.approx(found["textbook_seconds"] / found["kd_seconds"])

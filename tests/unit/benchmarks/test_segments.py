@@ -21,11 +21,22 @@ def distilling(pair, place, teacher, cache):
     return Engine(distill_recipe(pair, place, "fp32", batches=4, teacher=teacher, cache=cache))
 
 
-def test_all_configurations_train_on_the_images_of_a_textbook_epoch(pair, noise, place, teacher, plain):
+def test_all_configurations_train_on_the_images_of_a_textbook_epoch(
+    pair, noise, place, teacher, plain
+):
     student = build_network(pair.student, num_classes=pair.classes, input_shape=pair.shape)
-    loop = Textbook(pair, student, load_network(teacher)[0], make_loader(pair, noise, 0, train=True), torch.device("cpu"))
+    loop = Textbook(
+        pair,
+        student,
+        load_network(teacher)[0],
+        make_loader(pair, noise, 0, train=True),
+        torch.device("cpu"),
+    )
     engines = [plain, *(distilling(pair, place, teacher, cache) for cache in ("off", "exact"))]
-    counts = [segment().images for segment in (*(engine.segment for engine in engines), Bare(plain).segment)]
+    counts = [
+        segment().images
+        for segment in (*(engine.segment for engine in engines), Bare(plain).segment)
+    ]
     assert counts == [loop.epoch().images] * 4
     assert counts[0] == 4 * BATCH
 
@@ -33,7 +44,11 @@ def test_all_configurations_train_on_the_images_of_a_textbook_epoch(pair, noise,
 def test_each_segment_is_an_epoch_of_its_own_after_some_untimed_steps(plain, monkeypatch):
     asked = []
     feed, whole = plain.job.feed, type(plain.job.feed).train
-    monkeypatch.setattr(type(feed), "train", lambda self, epoch, start=0: (asked.append((epoch, start)), whole(self, epoch, start))[1])
+    monkeypatch.setattr(
+        type(feed),
+        "train",
+        lambda self, epoch, start=0: (asked.append((epoch, start)), whole(self, epoch, start))[1],
+    )
     plain.segment()
     assert len(plain.epochs(2)) == 2
     assert asked == [(1, 2), (2, 0), (3, 2), (4, 0), (5, 0)]
@@ -49,7 +64,9 @@ def test_weights_change_in_every_segment(plain):
     assert not torch.equal(between, network.head.weight)
 
 
-def test_a_table_filled_with_noise_spares_every_pass_of_the_teacher(pair, place, teacher, monkeypatch):
+def test_a_table_filled_with_noise_spares_every_pass_of_the_teacher(
+    pair, place, teacher, monkeypatch
+):
     engine = distilling(pair, place, teacher, "exact")
     fill_with_noise(engine)
     (loaded,) = engine.job.teachers
@@ -70,7 +87,11 @@ def test_the_floor_computes_as_kd_chose_to(pair, place, plain):
     bare.segment()
     assert not torch.equal(before, bare.network.head.weight)
     ours, theirs = bare.job.runtime, plain.job.runtime
-    assert (ours.dtype, ours.channels_last, ours.threads) == (theirs.dtype, theirs.channels_last, theirs.threads)
+    assert (ours.dtype, ours.channels_last, ours.threads) == (
+        theirs.dtype,
+        theirs.channels_last,
+        theirs.threads,
+    )
     assert all(batch.x.is_contiguous(memory_format=torch.channels_last) for batch in bare.batches)
 
 

@@ -17,6 +17,8 @@ def test_the_same_sweep_is_timed_both_ways(pair, monkeypatch, capsys):
     found = json.loads(json.dumps(sweep.measure(jobs=2, cells=2, epochs=1, batches=2, rounds=1)))
     for name in ("one", "several"):
         assert 0 < found["seconds_to_first_step"][name][0] < found["seconds"][name][0]
-    assert found["ratio"]["median"] == pytest.approx(found["seconds"]["one"][0] / found["seconds"]["several"][0])
+    assert found["ratio"]["median"] == pytest.approx(
+        found["seconds"]["one"][0] / found["seconds"]["several"][0]
+    )
     sweep.show(found, 2)
     assert "2 cells at a time" in capsys.readouterr().out

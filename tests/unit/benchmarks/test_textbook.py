@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from benchmarks.pairs import BATCH, Noise
-from benchmarks.textbook import TEMPERATURE, WEIGHT, Textbook, TextbookRuns, accuracies, distillation_loss, make_loader
+from benchmarks.textbook import (
+    TEMPERATURE,
+    WEIGHT,
+    Textbook,
+    TextbookRuns,
+    accuracies,
+    distillation_loss,
+    make_loader,
+)
 from kdcli import losses
 from kdcli.jobs import build_network
 
@@ -15,7 +23,10 @@ CPU = torch.device("cpu")
 
 
 def networks(pair):
-    return [build_network(name, num_classes=pair.classes, input_shape=pair.shape) for name in (pair.student, pair.teacher)]
+    return [
+        build_network(name, num_classes=pair.classes, input_shape=pair.shape)
+        for name in (pair.student, pair.teacher)
+    ]
 
 
 def test_it_learns_what_can_be_learnt(pair, noise):
@@ -44,7 +55,9 @@ def test_its_teacher_answers_in_eval_mode_and_stays_as_it_is(pair, noise):
 
 def test_its_loss_is_that_of_kd():
     z, v, y = torch.randn(6, 5), torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
-    ours = (1 - WEIGHT) * losses.cross_entropy(z, y) + WEIGHT * losses.kd(z, v, temperature=TEMPERATURE)
+    ours = (1 - WEIGHT) * losses.cross_entropy(z, y) + WEIGHT * losses.kd(
+        z, v, temperature=TEMPERATURE
+    )
     assert distillation_loss(z, v, y).item() == pytest.approx(ours.item(), rel=1e-5)
 
 

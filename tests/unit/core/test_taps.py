@@ -16,7 +16,10 @@ class Declared(Network):
 
     def __init__(self, *taps: str, vectors: tuple[str, ...] = ("pooled",)) -> None:
         super().__init__()
-        self.taps = {tap: Tap(channels, None if tap in vectors else 2) for channels, tap in enumerate(taps, 1)}
+        self.taps = {
+            tap: Tap(channels, None if tap in vectors else 2)
+            for channels, tap in enumerate(taps, 1)
+        }
 
     def forward(self, x, taps=()):
         raise NotImplementedError
@@ -56,13 +59,22 @@ def test_stages_come_in_the_order_of_the_network_not_of_the_alphabet():
 
 @pytest.mark.parametrize(
     ("pattern", "missing"),
-    [("stage4", "stage4"), ("stage*.pre", "stage3.pre"), ("last.pre", "stage3.pre"), ("stage1.post", "stage1.post"), ("", "")],
+    [
+        ("stage4", "stage4"),
+        ("stage*.pre", "stage3.pre"),
+        ("last.pre", "stage3.pre"),
+        ("stage1.post", "stage1.post"),
+        ("", ""),
+    ],
 )
 def test_a_tap_that_is_not_there_is_named_with_those_that_are(pattern, missing):
     with pytest.raises(Incompatible) as caught:
         expand(THREE, ("stem", pattern), "fitnet")
     assert caught.value.message == f"fitnet reads '{missing}', which Declared does not have"
-    assert caught.value.hint == "its taps are stem, stage1.pre, stage1, stage2.pre, stage2, stage3, pooled"
+    assert (
+        caught.value.hint
+        == "its taps are stem, stage1.pre, stage1, stage2.pre, stage2, stage3, pooled"
+    )
 
 
 @pytest.mark.parametrize("pattern", ["stage*", "last", "stage*.pre"])

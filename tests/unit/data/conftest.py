@@ -21,7 +21,11 @@ Make = Callable[..., Feed]
 def pixels(purpose: str, *shape: int) -> Tensor:
     """Random uint8 pictures that are the same in every run."""
     count = torch.Size(shape).numel()
-    return random.integers(random.key(0, purpose), torch.arange(count), 256).to(torch.uint8).view(shape)
+    return (
+        random.integers(random.key(0, purpose), torch.arange(count), 256)
+        .to(torch.uint8)
+        .view(shape)
+    )
 
 
 @pytest.fixture
@@ -29,7 +33,9 @@ def pictures() -> Pictures:
     """83 training pictures [3,6,9] of five classes, 16 or 17 each, and 10 to test on."""
     x, y = pixels("train", 83, 3, 6, 9), torch.arange(83) % 5
     mean, std = channel_statistics(x)
-    return Pictures(x, y, pixels("test", 10, 3, 6, 9), torch.arange(10) % 5, tuple("abcde"), mean, std)
+    return Pictures(
+        x, y, pixels("test", 10, 3, 6, 9), torch.arange(10) % 5, tuple("abcde"), mean, std
+    )
 
 
 @pytest.fixture
@@ -44,7 +50,9 @@ def feed() -> Make:
             "device": "cpu",
             "workers": 0,
         }
-        return make_feed(source, name="test", augment=augment or Augmentation(), **(settings | changes))
+        return make_feed(
+            source, name="test", augment=augment or Augmentation(), **(settings | changes)
+        )
 
     return make
 
@@ -65,7 +73,9 @@ def same(ours: list[Batch], others: list[Batch]) -> bool:
     """Whether two lists of batches are equal to the last bit."""
     fields = ("x", "y", "index", "view")
     return len(ours) == len(others) and all(
-        torch.equal(getattr(one, field), getattr(other, field)) for one, other in zip(ours, others, strict=True) for field in fields
+        torch.equal(getattr(one, field), getattr(other, field))
+        for one, other in zip(ours, others, strict=True)
+        for field in fields
     )
 
 

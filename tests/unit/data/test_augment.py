@@ -21,7 +21,9 @@ def test_a_view_is_what_torchvision_does_with_its_corner_and_flip(padding: str) 
     image = picture(3, 6, 9)
     views = torch.arange(augment.views)
     padded = pad(image, [2], padding_mode="constant" if padding == "zeros" else "reflect")
-    for view, made in zip(views.tolist(), augment.apply(image.expand(len(views), -1, -1, -1), views), strict=True):
+    for view, made in zip(
+        views.tolist(), augment.apply(image.expand(len(views), -1, -1, -1), views), strict=True
+    ):
         dy, dx, flip = view // 10, view // 2 % 5, view % 2
         expected = crop(padded, dy, dx, 6, 9)
         assert torch.equal(made, horizontal_flip(expected) if flip else expected), (view, padding)
@@ -37,18 +39,30 @@ def test_the_middle_view_is_the_image_itself() -> None:
 def test_all_162_views_are_drawn_about_equally_often() -> None:
     augment = Augmentation(crop=4, flip=True)
     assert augment.views == 162
-    counts = torch.bincount(augment.draw(random.key(0, "view", 1), torch.arange(162 * 200)), minlength=162)
+    counts = torch.bincount(
+        augment.draw(random.key(0, "view", 1), torch.arange(162 * 200)), minlength=162
+    )
     assert len(counts) == 162
     assert counts.min() > 130
     assert counts.max() < 280
 
 
-@pytest.mark.parametrize(("augment", "drawn"), [(Augmentation(), 1), (Augmentation(crop=1), 9), (Augmentation(flip=True), 2)])
+@pytest.mark.parametrize(
+    ("augment", "drawn"),
+    [(Augmentation(), 1), (Augmentation(crop=1), 9), (Augmentation(flip=True), 2)],
+)
 def test_only_what_is_switched_on_varies(augment: Augmentation, drawn: int) -> None:
     views = augment.draw(random.key(0, "view", 1), torch.arange(500))
     assert len(views.unique()) == drawn == augment.views
     assert views.max() < augment.views
-    assert len(augment.apply(picture(1, 1, 6, 9).expand(drawn, -1, -1, -1), views.unique()).unique(dim=0)) == drawn
+    assert (
+        len(
+            augment.apply(picture(1, 1, 6, 9).expand(drawn, -1, -1, -1), views.unique()).unique(
+                dim=0
+            )
+        )
+        == drawn
+    )
 
 
 def test_a_draw_depends_on_the_sample_not_on_its_company() -> None:
@@ -59,7 +73,10 @@ def test_a_draw_depends_on_the_sample_not_on_its_company() -> None:
 
 def test_floating_point_inputs_are_cropped_too() -> None:
     x = torch.arange(12.0).view(1, 1, 3, 4)
-    assert torch.equal(Augmentation(crop=1, padding="reflect").apply(x, torch.tensor([0]))[0, 0, 0], torch.tensor([5.0, 4.0, 5.0, 6.0]))
+    assert torch.equal(
+        Augmentation(crop=1, padding="reflect").apply(x, torch.tensor([0]))[0, 0, 0],
+        torch.tensor([5.0, 4.0, 5.0, 6.0]),
+    )
 
 
 def test_a_reflection_must_fit_into_the_image() -> None:
@@ -99,14 +116,20 @@ class TestResizedCrop:
         image = picture(3, 20, 30)
         views = self.augment.draw(random.key(0, "view", 1), torch.arange(40)).tolist()
         first = [self.augment.cut(image, view, 8) for view in views]
-        assert all(torch.equal(self.augment.cut(image, view, 8), made) for view, made in zip(views, first, strict=True))
+        assert all(
+            torch.equal(self.augment.cut(image, view, 8), made)
+            for view, made in zip(views, first, strict=True)
+        )
         assert {made.shape for made in first} == {torch.Size([3, 8, 8])}
         assert len({made.numpy().tobytes() for made in first}) == 40
 
     def test_half_of_the_views_are_mirrored(self) -> None:
         ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
         views = self.augment.draw(random.key(0, "view", 1), torch.arange(400)).tolist()
-        mirrored = sum(int(cut[0, 0, 0] > cut[0, 0, -1]) for cut in (self.augment.cut(ramp, view, 8) for view in views))
+        mirrored = sum(
+            int(cut[0, 0, 0] > cut[0, 0, -1])
+            for cut in (self.augment.cut(ramp, view, 8) for view in views)
+        )
         assert 160 < mirrored < 240
 
 
@@ -118,10 +141,14 @@ class TestFixedViews:
         """[samples, views] int64."""
         assert augment.views is not None
         index, views = torch.arange(samples)[:, None], torch.arange(augment.views)[None]
-        return augment.change(*(part.flatten() for part in torch.broadcast_tensors(index, views))).view(samples, -1)
+        return augment.change(
+            *(part.flatten() for part in torch.broadcast_tensors(index, views))
+        ).view(samples, -1)
 
     @pytest.mark.parametrize("augment", [crop, cut])
-    def test_views_of_an_image_differ_and_so_do_those_of_two_images(self, augment: Augmentation) -> None:
+    def test_views_of_an_image_differ_and_so_do_those_of_two_images(
+        self, augment: Augmentation
+    ) -> None:
         changes = self.changes(augment, 500)
         assert all(len(row.unique()) == 8 for row in changes)
         assert len(changes.unique(dim=0)) == 500
@@ -133,7 +160,9 @@ class TestFixedViews:
 
     @pytest.mark.parametrize("count", [1, 2, 8])
     def test_each_view_is_an_equal_draw_from_all_changes(self, count: int) -> None:
-        """No change is more frequent among first, second, ... views: a mean over 10 000 samples lies within 4 deviations of its own."""
+        """No change is more frequent among first, second, ... views: a mean over 10 000 samples
+        lies within 4 deviations of its own.
+        """
         for column in self.changes(replace(self.crop, fixed=count), 162 * 100).T:
             counts = torch.bincount(column, minlength=162)
             assert 60 < counts.min() <= counts.max() < 145  # 100 expected, deviation 10
@@ -146,7 +175,9 @@ class TestFixedViews:
 
     def test_more_views_keep_the_first_ones(self) -> None:
         for augment in (self.crop, self.cut):
-            assert torch.equal(self.changes(replace(augment, fixed=3), 50), self.changes(augment, 50)[:, :3])
+            assert torch.equal(
+                self.changes(replace(augment, fixed=3), 50), self.changes(augment, 50)[:, :3]
+            )
 
     def test_which_changes_they_are_stays_so(self) -> None:
         """Stored answers are looked up by these numbers: if they change, RULE must."""
@@ -165,9 +196,14 @@ class TestFixedViews:
         assert 400 < counts.min() <= counts.max() < 600
 
     def test_more_than_there_are_cannot_be_shown(self) -> None:
-        with pytest.raises(Incompatible, match=r"data\.views is 163, more than the 162 that data.augment makes") as caught:
+        with pytest.raises(
+            Incompatible, match=r"data\.views is 163, more than the 162 that data.augment makes"
+        ) as caught:
             replace(self.crop, fixed=163).check((3, 32, 32))
-        assert caught.value.hint == "set data.views to 162 at most, or leave it out: then all of them come up"
+        assert (
+            caught.value.hint
+            == "set data.views to 162 at most, or leave it out: then all of them come up"
+        )
         with pytest.raises(Incompatible, match="more than the 1 that"):
             Augmentation(fixed=2).check((3, 32, 32))
         Augmentation(fixed=1).check((3, 32, 32))

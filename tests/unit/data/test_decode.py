@@ -1,4 +1,6 @@
-"""JPEG files that the device decodes: the same batches but for a level or two, and the same complaints. The device is the CPU here."""
+"""JPEG files that the device decodes: the same batches but for a level or two, and the same
+complaints. The device is the CPU here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ CUT = Augmentation(resized_crop=True, flip=True)
 
 @pytest.fixture
 def photographs(folder: Path) -> Folder:
-    """The pictures of `folder`, those of one class as JPEG files, one of them grey; of odd sizes."""
+    """The pictures of `folder`, those of one class as JPEG files, one of them grey; of odd
+    sizes.
+    """
     for number, path in enumerate(sorted(folder.glob("*/dog/*.png"))):
         picture = Image.open(path).resize((24 + number, 20)).convert("L" if number == 0 else "RGB")
         picture.save(path.with_suffix(".jpg"), quality=95)
@@ -36,9 +40,14 @@ def photographs(folder: Path) -> Folder:
 
 @pytest.mark.parametrize("augment", [Augmentation(), Augmentation(crop=2, flip=True), CUT])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_device_decodes_what_workers_decode(photographs: Folder, feed: Make, augment: Augmentation, workers: int) -> None:
+def test_a_device_decodes_what_workers_decode(
+    photographs: Folder, feed: Make, augment: Augmentation, workers: int
+) -> None:
     settings = {"batch_size": 5, "val_fraction": 0.2, "seed": 3}
-    theirs, ours = feed(photographs, augment, **settings), feed(photographs, augment, decode="device", workers=workers, **settings)
+    theirs, ours = (
+        feed(photographs, augment, **settings),
+        feed(photographs, augment, decode="device", workers=workers, **settings),
+    )
     level = 1 / (255 * min(theirs.info.std))
     for one, other in zip(theirs.train(2), ours.train(2), strict=True):
         assert torch.equal(one.index, other.index)
@@ -46,14 +55,21 @@ def test_a_device_decodes_what_workers_decode(photographs: Folder, feed: Make, a
         assert (one.x - other.x).abs().max() < 3 * level
 
 
-def test_what_is_measured_is_decoded_by_workers(photographs: Folder, feed: Make, same: Same) -> None:
-    theirs, ours = feed(photographs, CUT, val_fraction=0.2), feed(photographs, CUT, val_fraction=0.2, decode="device")
+def test_what_is_measured_is_decoded_by_workers(
+    photographs: Folder, feed: Make, same: Same
+) -> None:
+    theirs, ours = (
+        feed(photographs, CUT, val_fraction=0.2),
+        feed(photographs, CUT, val_fraction=0.2, decode="device"),
+    )
     with patch.object(stream, "decode_on", side_effect=AssertionError):
         for name in ("val", "test"):
             assert same(list(theirs.split(name)), list(ours.split(name)))
 
 
-def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_cpu(photographs: Folder, feed: Make) -> None:
+def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_cpu(
+    photographs: Folder, feed: Make
+) -> None:
     usual, refused = decode._decode_jpegs, []
 
     def picky(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
@@ -62,15 +78,21 @@ def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_cpu(photographs:
             raise RuntimeError("unsupported colour space")
         return usual(files, device)
 
-    odd = next(file for path in photographs.train if (file := decode.read(photographs, path)).dim() == 1)
+    odd = next(
+        file for path in photographs.train if (file := decode.read(photographs, path)).dim() == 1
+    )
     with patch.object(decode, "_decode_jpegs", picky):
         batches = list(feed(photographs, CUT, decode="device", batch_size=12).train(1))
     assert refused == [6, 1]
     assert sum(len(batch.y) for batch in batches) == 12
 
 
-@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(path.read_bytes()[:40]), lambda path: path.unlink()])
-def test_a_damaged_file_is_named(photographs: Folder, feed: Make, harm: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.write_bytes(path.read_bytes()[:40]), lambda path: path.unlink()]
+)
+def test_a_damaged_file_is_named(
+    photographs: Folder, feed: Make, harm: Callable[[Path], object]
+) -> None:
     harmed = next(path for path in photographs.train if path.endswith(".jpg"))
     made = feed(photographs, CUT, decode="device")
     harm(photographs.root / harmed)
@@ -85,8 +107,14 @@ def test_only_a_gpu_may_be_asked_to_decode(tmp_path: Path) -> None:
 
 def test_a_torchvision_that_cannot_decode_there_says_so() -> None:
     with (
-        patch.object(decode, "_decode_jpegs", side_effect=RuntimeError("not compiled with nvJPEG support\nat line 5")),
-        pytest.raises(UsageError, match=r"does not decode on cuda: not compiled with nvJPEG support$"),
+        patch.object(
+            decode,
+            "_decode_jpegs",
+            side_effect=RuntimeError("not compiled with nvJPEG support\nat line 5"),
+        ),
+        pytest.raises(
+            UsageError, match=r"does not decode on cuda: not compiled with nvJPEG support$"
+        ),
     ):
         decode.check_decoder(torch.device("cuda"))
 
@@ -94,7 +122,10 @@ def test_a_torchvision_that_cannot_decode_there_says_so() -> None:
 @pytest.mark.gpu
 def test_a_gpu_decodes_what_workers_decode(photographs: Folder, feed: Make) -> None:
     decode.check_decoder(torch.device("cuda"))
-    theirs, ours = feed(photographs, CUT, batch_size=12), feed(photographs, CUT, batch_size=12, decode="device", device="cuda")
+    theirs, ours = (
+        feed(photographs, CUT, batch_size=12),
+        feed(photographs, CUT, batch_size=12, decode="device", device="cuda"),
+    )
     level = 1 / (255 * min(theirs.info.std))
     for one, other in zip(theirs.train(1), ours.train(1), strict=True):
         assert (one.x - other.x.cpu()).abs().mean() < 3 * level

@@ -29,7 +29,8 @@ NONE = Options()
 @pytest.mark.parametrize("entry", catalog.entries("dataset").values(), ids=lambda entry: entry.name)
 def test_a_table_says_all_that_kd_datasets_shows(entry: catalog.Entry) -> None:
     shown = {"summary", "classes", "shape", "train", "test", "megabytes", "download", "augment"}
-    # where the files of a dataset lie that has to be fetched: a listing looks there without importing torch
+    # where the files of a dataset lie that has to be fetched: a listing looks there without
+    # importing torch
     assert set(entry.facts) == shown | ({"places"} if entry.facts["download"] else set())
     Augmentation(**entry.facts["augment"])
     module = catalog.load(entry)
@@ -39,7 +40,10 @@ def test_a_table_says_all_that_kd_datasets_shows(entry: catalog.Entry) -> None:
 
 class TestDigits:
     def test_it_is_what_the_table_says(self, tmp_path: Path) -> None:
-        source, facts = digits.load("digits", options=NONE, root=tmp_path), digits.DATASETS["digits"]
+        source, facts = (
+            digits.load("digits", options=NONE, root=tmp_path),
+            digits.DATASETS["digits"],
+        )
         assert list(source.input_shape) == facts["shape"]
         assert (len(source.y_train), len(source.y_test)) == (facts["train"], facts["test"])
         assert source.x_train.min() == 0
@@ -49,13 +53,19 @@ class TestDigits:
     def test_the_test_split_never_moves(self, tmp_path: Path) -> None:
         # a change here makes every number that was ever reported on digits incomparable
         source = digits.load("digits", options=NONE, root=tmp_path)
-        assert source.fingerprint == "511c0df2ba4e4b47e5501bd82b3dd4c89fe10b336b5575a7a835f5c232e2c836"
+        assert (
+            source.fingerprint == "511c0df2ba4e4b47e5501bd82b3dd4c89fe10b336b5575a7a835f5c232e2c836"
+        )
 
 
 class TestMnist:
-    @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+    @pytest.mark.parametrize(
+        ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+    )
     @pytest.mark.parametrize("packed", [False, True])
-    def test_idx_files_packed_or_not(self, tmp_path: Path, name: str, folder: str, packed: bool) -> None:
+    def test_idx_files_packed_or_not(
+        self, tmp_path: Path, name: str, folder: str, packed: bool
+    ) -> None:
         write_mnist(tmp_path, folder, packed=packed)
         source = mnist.load(name, options=NONE, root=tmp_path)
         assert source.x_train.shape == (20, 1, 28, 28)
@@ -101,12 +111,25 @@ class TestCifar:
 class TestArrays:
     def arrays(self, *shape: int) -> dict[str, np.ndarray]:
         x = (np.arange(np.prod((4, *shape))) % 251).reshape(4, *shape).astype(np.uint8)
-        return {"x_train": x, "y_train": np.array([0, 1, 2, 1]), "x_test": x[:2], "y_test": np.array([2, 0])}
+        return {
+            "x_train": x,
+            "y_train": np.array([0, 1, 2, 1]),
+            "x_test": x[:2],
+            "y_test": np.array([2, 0]),
+        }
 
     @pytest.mark.parametrize(
-        ("shape", "read"), [((5, 6), (1, 5, 6)), ((5, 6, 3), (3, 5, 6)), ((3, 5, 6), (3, 5, 6)), ((5, 6, 1), (1, 5, 6))]
+        ("shape", "read"),
+        [
+            ((5, 6), (1, 5, 6)),
+            ((5, 6, 3), (3, 5, 6)),
+            ((3, 5, 6), (3, 5, 6)),
+            ((5, 6, 1), (1, 5, 6)),
+        ],
     )
-    def test_pictures_in_any_usual_layout(self, shape: tuple[int, ...], read: tuple[int, ...]) -> None:
+    def test_pictures_in_any_usual_layout(
+        self, shape: tuple[int, ...], read: tuple[int, ...]
+    ) -> None:
         content = self.arrays(*shape)
         source = arrays.from_arrays(content, origin="it")
         assert source.input_shape == read
@@ -121,14 +144,21 @@ class TestArrays:
 
     def test_vectors_may_be_floats(self) -> None:
         x = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]])
-        source = arrays.from_arrays({"x_train": x, "y_train": [0, 1], "x_test": x, "y_test": [1, 0]}, origin="it")
+        source = arrays.from_arrays(
+            {"x_train": x, "y_train": [0, 1], "x_test": x, "y_test": [1, 0]}, origin="it"
+        )
         assert source.x_train.dtype == torch.float32
         assert source.input_shape == (1, 1, 3)
         assert source.mean == (0.0,)
         assert source.std == (round(float(x.std()), 6),)
 
     def test_names_superclasses_and_statistics_are_taken_as_given(self) -> None:
-        given = {"classes": np.array([b"a", b"b", b"c", b"d"]), "superclass": [0, 0, 1, 1], "mean": [0.5], "std": [0.25]}
+        given = {
+            "classes": np.array([b"a", b"b", b"c", b"d"]),
+            "superclass": [0, 0, 1, 1],
+            "mean": [0.5],
+            "std": [0.25],
+        }
         source = arrays.from_arrays(self.arrays(5, 6) | given, origin="it")
         assert source.class_names == ("a", "b", "c", "d")
         assert source.superclass is not None
@@ -137,15 +167,22 @@ class TestArrays:
 
     def test_an_npz_file(self, tmp_path: Path) -> None:
         np.savez_compressed(tmp_path / "mine.npz", **self.arrays(5, 6, 3))
-        source = npz.load("npz", options=npz.Options(path=str(tmp_path / "mine.npz")), root=tmp_path)
-        assert source.fingerprint == arrays.from_arrays(self.arrays(5, 6, 3), origin="it").fingerprint
+        source = npz.load(
+            "npz", options=npz.Options(path=str(tmp_path / "mine.npz")), root=tmp_path
+        )
+        assert (
+            source.fingerprint == arrays.from_arrays(self.arrays(5, 6, 3), origin="it").fingerprint
+        )
 
     def test_what_a_users_function_may_return(self) -> None:
         content = self.arrays(5, 6)
         source = user.from_user(content)
         assert isinstance(source, Pictures)
         assert user.from_user(source) is source
-        assert user.from_user(tuple(torch.from_numpy(array) for array in content.values())).fingerprint == source.fingerprint
+        assert (
+            user.from_user(tuple(torch.from_numpy(array) for array in content.values())).fingerprint
+            == source.fingerprint
+        )
 
 
 def test_statistics_match_torch_and_a_constant_channel_is_only_shifted() -> None:
@@ -178,14 +215,24 @@ class Silent(SimpleHTTPRequestHandler):
 
 
 class TestDownload:
-    def test_a_set_is_fetched_checked_and_readable(self, tmp_path: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_set_is_fetched_checked_and_readable(
+        self, tmp_path: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder, address = mirror
         write_mnist(folder, packed=True)
         files = sorted((folder / "MNIST" / "raw").iterdir())
-        monkeypatch.setattr(mnist._SETS["mnist"], "resources", [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in files])
-        monkeypatch.setattr(mnist._SETS["mnist"], "mirrors", [f"{address}/nothing/", f"{address}/MNIST/raw/"])
+        monkeypatch.setattr(
+            mnist._SETS["mnist"],
+            "resources",
+            [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in files],
+        )
+        monkeypatch.setattr(
+            mnist._SETS["mnist"], "mirrors", [f"{address}/nothing/", f"{address}/MNIST/raw/"]
+        )
         mnist.download("mnist", root=tmp_path / "data")
-        assert mnist.load("mnist", options=NONE, root=tmp_path / "data").y_test.tolist() == list(range(10))
+        assert mnist.load("mnist", options=NONE, root=tmp_path / "data").y_test.tolist() == list(
+            range(10)
+        )
 
     @pytest.fixture
     def archive(self, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -204,7 +251,9 @@ class TestDownload:
             cifar.download("cifar10", root=tmp_path / "data")
 
     @pytest.mark.parametrize(("number", "kind"), [(28, DiskFull), (13, NotWritable)])
-    def test_a_disk_that_takes_no_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[KdError]) -> None:
+    def test_a_disk_that_takes_no_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[KdError]
+    ) -> None:
         def fail(*_: object, **__: object) -> None:
             raise OSError(number, "no")
 
@@ -213,8 +262,13 @@ class TestDownload:
             cifar.download("cifar10", root=tmp_path)
 
 
-@pytest.mark.parametrize(("family", "name"), [(mnist, "mnist"), (mnist, "fashion-mnist"), (cifar, "cifar10"), (cifar, "cifar100")])
-def test_what_is_not_there_is_said_with_the_command_that_fetches_it(family: ModuleType, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [(mnist, "mnist"), (mnist, "fashion-mnist"), (cifar, "cifar10"), (cifar, "cifar100")],
+)
+def test_what_is_not_there_is_said_with_the_command_that_fetches_it(
+    family: ModuleType, name: str, tmp_path: Path
+) -> None:
     with pytest.raises(NotFound, match=f"{name} is not under {tmp_path}") as caught:
         family.load(name, options=NONE, root=tmp_path)
     assert caught.value.hint == f"kd datasets {name} --download"
@@ -226,14 +280,25 @@ def test_a_function_that_returns_something_else() -> None:
 
 
 @pytest.mark.download
-@pytest.mark.parametrize(("family", "name"), [(mnist, "mnist"), (mnist, "fashion-mnist"), (cifar, "cifar10"), (cifar, "cifar100")])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [(mnist, "mnist"), (mnist, "fashion-mnist"), (cifar, "cifar10"), (cifar, "cifar100")],
+)
 def test_the_real_set_is_what_the_table_says(family: ModuleType, name: str) -> None:
     try:
-        source = family.load(name, options=NONE, root=Path(os.environ.get("KD_DATA_DIR", "~/.cache/kdcli/data")).expanduser())
+        source = family.load(
+            name,
+            options=NONE,
+            root=Path(os.environ.get("KD_DATA_DIR", "~/.cache/kdcli/data")).expanduser(),
+        )
     except NotFound as error:
         pytest.skip(error.message)
     facts = family.DATASETS[name]
-    assert (len(source.y_train), len(source.y_test), len(source.class_names)) == (facts["train"], facts["test"], facts["classes"])
+    assert (len(source.y_train), len(source.y_test), len(source.class_names)) == (
+        facts["train"],
+        facts["test"],
+        facts["classes"],
+    )
     assert list(source.input_shape) == facts["shape"]
     mean, std = channel_statistics(source.x_train)
     assert source.mean == pytest.approx(mean, abs=1e-4)

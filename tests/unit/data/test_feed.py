@@ -17,7 +17,9 @@ Same = Callable[[list[Batch], list[Batch]], bool]
 CROP = Augmentation(crop=2, flip=True)
 
 
-def test_an_epoch_does_not_depend_on_what_was_read_before(pictures: Pictures, feed: Make, same: Same) -> None:
+def test_an_epoch_does_not_depend_on_what_was_read_before(
+    pictures: Pictures, feed: Make, same: Same
+) -> None:
     used = feed(pictures, CROP)
     for epoch in (1, 2, 5):
         list(itertools.islice(used.train(epoch), 3))
@@ -34,7 +36,9 @@ def test_an_epoch_can_begin_at_any_minibatch(pictures: Pictures, feed: Make, sam
 def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Make) -> None:
     def drawn(seed: int, epoch: int) -> tuple[list[int], list[int]]:
         batches = list(feed(pictures, CROP, seed=seed).train(epoch))
-        return torch.cat([batch.index for batch in batches]).tolist(), torch.cat([batch.view for batch in batches]).tolist()
+        return torch.cat([batch.index for batch in batches]).tolist(), torch.cat(
+            [batch.view for batch in batches]
+        ).tolist()
 
     orders, views = zip(drawn(0, 1), drawn(0, 2), drawn(1, 1), strict=True)
     assert len({tuple(order) for order in orders}) == 3
@@ -42,7 +46,9 @@ def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Ma
     assert all(sorted(order) == list(range(83)) for order in orders)
 
 
-def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(pictures: Pictures, feed: Make) -> None:
+def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(
+    pictures: Pictures, feed: Make
+) -> None:
     fixed = replace(CROP, fixed=3)
     seen: dict[tuple[int, int], torch.Tensor] = {}
     for seed in (0, 1):
@@ -50,15 +56,22 @@ def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(pictures: Pi
         for epoch in range(1, 6):
             for batch in made.train(epoch):
                 assert torch.equal(made.view(batch.index, batch.view).x, batch.x)
-                for index, view, x in zip(batch.index.tolist(), batch.view.tolist(), batch.x, strict=True):
+                for index, view, x in zip(
+                    batch.index.tolist(), batch.view.tolist(), batch.x, strict=True
+                ):
                     assert torch.equal(seen.setdefault((index, view), x), x)
     assert {view for _, view in seen} == {0, 1, 2}
     assert len(seen) > 240, "of 83 images in 3 views"
 
 
-def test_fixed_views_are_drawn_anew_each_epoch_wherever_it_begins(pictures: Pictures, feed: Make, same: Same) -> None:
+def test_fixed_views_are_drawn_anew_each_epoch_wherever_it_begins(
+    pictures: Pictures, feed: Make, same: Same
+) -> None:
     made = feed(pictures, replace(CROP, fixed=3))
-    first, second = (torch.cat([batch.view[batch.index.argsort()] for batch in made.train(epoch)]) for epoch in (1, 2))
+    first, second = (
+        torch.cat([batch.view[batch.index.argsort()] for batch in made.train(epoch)])
+        for epoch in (1, 2)
+    )
     assert not torch.equal(first, second)
     assert same(list(made.train(2, 4)), list(made.train(2))[4:])
 
@@ -109,12 +122,16 @@ def test_a_split_that_does_not_exist_yields_nothing(pictures: Pictures, feed: Ma
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
-def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(pictures: Pictures, feed: Make, same: Same, name: str) -> None:
+def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(
+    pictures: Pictures, feed: Make, same: Same, name: str
+) -> None:
     made = feed(pictures, CROP, val_fraction=0.25)
     drawn = list(made.sample(name, 17))
     index = torch.cat([batch.index for batch in drawn])
     assert index.tolist() == sorted(set(index.tolist()))
-    assert sorted(torch.bincount(torch.cat([batch.y for batch in drawn]), minlength=5).tolist()) == [3, 3, 3, 4, 4]
+    assert sorted(
+        torch.bincount(torch.cat([batch.y for batch in drawn]), minlength=5).tolist()
+    ) == [3, 3, 3, 4, 4]
     whole = torch.cat([batch.x for batch in made.split(name)])
     assert torch.equal(torch.cat([batch.x for batch in drawn]), whole[index])
     assert same(drawn, list(made.sample(name, 17)))
@@ -122,7 +139,9 @@ def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(pictures
     assert same(*whole_set)
 
 
-def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(pictures: Pictures, feed: Make) -> None:
+def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(
+    pictures: Pictures, feed: Make
+) -> None:
     made = feed(pictures)
     for count in range(2, 90):
         sizes = [len(batch.y) for batch in made.sample("train", count)]
@@ -132,14 +151,21 @@ def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(pictures: P
     assert list(made.sample("val", 5)) == list(made.sample("train", 0)) == []
 
 
-def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(pictures: Pictures, feed: Make) -> None:
+def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(
+    pictures: Pictures, feed: Make
+) -> None:
     many = replace(pictures, y_train=torch.arange(83) % 41, class_names=tuple(map(str, range(41))))
     labels = torch.cat([batch.y for batch in feed(many).sample("train", 20)])
     assert labels.max() > 30
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(40, [40, 40, 3]), (41, [41, 41]), (82, [82]), (83, [83]), (200, [83])])
-def test_a_last_minibatch_of_one_sample_is_left_out(pictures: Pictures, feed: Make, batch_size: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(40, [40, 40, 3]), (41, [41, 41]), (82, [82]), (83, [83]), (200, [83])],
+)
+def test_a_last_minibatch_of_one_sample_is_left_out(
+    pictures: Pictures, feed: Make, batch_size: int, sizes: list[int]
+) -> None:
     made = feed(pictures, batch_size=batch_size)
     assert [len(batch.y) for batch in made.train(1)] == sizes
     assert made.train_batches == len(sizes)
@@ -159,7 +185,12 @@ def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: Pictures
     x, y = pictures.x_test.clone(), pictures.y_train.clone()
     x[9, 2, 5, 8] ^= 1
     y[0] = 1
-    sources = (pictures, replace(pictures, x_test=x), replace(pictures, y_train=y), replace(pictures, x_train=pictures.x_train.mT))
+    sources = (
+        pictures,
+        replace(pictures, x_test=x),
+        replace(pictures, y_train=y),
+        replace(pictures, x_train=pictures.x_train.mT),
+    )
     assert len({source.fingerprint for source in sources}) == 4
     assert replace(pictures, x_test=pictures.x_test.clone()).fingerprint == pictures.fingerprint
 
@@ -172,7 +203,9 @@ def test_a_resized_crop_needs_files(pictures: Pictures, feed: Make) -> None:
 def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
     with pytest.raises(BadData, match="no training sample"):
         feed(pictures, train_limit=3)
-    lone = replace(pictures, x_train=pictures.x_train[:1], y_train=torch.tensor([0]), class_names=("a",))
+    lone = replace(
+        pictures, x_train=pictures.x_train[:1], y_train=torch.tensor([0]), class_names=("a",)
+    )
     with pytest.raises(UsageError, match="not enough"):
         feed(lone)
 
@@ -180,7 +213,13 @@ def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
 @pytest.mark.gpu
 def test_a_gpu_gets_the_same_batches(pictures: Pictures, feed: Make) -> None:
     for augment in (CROP, replace(CROP, fixed=3)):
-        ours, theirs = feed(pictures, augment, val_fraction=0.2), feed(pictures, augment, val_fraction=0.2, device="cuda")
+        ours, theirs = (
+            feed(pictures, augment, val_fraction=0.2),
+            feed(pictures, augment, val_fraction=0.2, device="cuda"),
+        )
         for one, other in zip(ours.train(2), theirs.train(2), strict=True):
             assert other.x.is_cuda
-            assert all(torch.equal(getattr(one, name), getattr(other, name).cpu()) for name in ("x", "y", "index", "view"))
+            assert all(
+                torch.equal(getattr(one, name), getattr(other, name).cpu())
+                for name in ("x", "y", "index", "view")
+            )

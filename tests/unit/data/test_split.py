@@ -12,8 +12,12 @@ Y = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
 NAMES = ("cat", "dog", "owl")
 
 
-def parts(val_fraction: float = 0.0, train_limit: int | None = None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return partition(Y, val_fraction=val_fraction, train_limit=train_limit, seed=seed, class_names=NAMES)
+def parts(
+    val_fraction: float = 0.0, train_limit: int | None = None, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return partition(
+        Y, val_fraction=val_fraction, train_limit=train_limit, seed=seed, class_names=NAMES
+    )
 
 
 def test_the_held_out_part_is_disjoint_and_has_every_class_in_proportion() -> None:
@@ -35,14 +39,21 @@ def test_the_seed_decides_what_is_held_out() -> None:
     assert not torch.equal(parts(0.2, seed=3)[1], parts(0.2, seed=4)[1])
 
 
-@given(counts=st.lists(st.integers(0, 40), min_size=2, max_size=8).filter(any), share=st.floats(0, 1))
-def test_a_draw_has_the_size_asked_for_and_no_class_is_off_by_one(counts: list[int], share: float) -> None:
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=2, max_size=8).filter(any), share=st.floats(0, 1)
+)
+def test_a_draw_has_the_size_asked_for_and_no_class_is_off_by_one(
+    counts: list[int], share: float
+) -> None:
     y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     count = round(len(y) * share)
     mask = draw(y, count, stream=5)
     assert int(mask.sum()) == count
     drawn = y[mask].bincount(minlength=len(counts))
-    assert all(abs(got - want * count / len(y)) < 1 for got, want in zip(drawn.tolist(), counts, strict=True))
+    assert all(
+        abs(got - want * count / len(y)) < 1
+        for got, want in zip(drawn.tolist(), counts, strict=True)
+    )
 
 
 def test_a_class_without_a_training_sample_is_named() -> None:

@@ -71,7 +71,9 @@ def test_labels_follow_the_formula() -> None:
     scores = []
     for vector in class_vectors(options):
         s = vector @ x / np.sqrt(x @ x)
-        scores.append(s + np.sin(np.sqrt(60) * s + phases[0]) + np.sin(2 * np.sqrt(60) * s + phases[1]))
+        scores.append(
+            s + np.sin(np.sqrt(60) * s + phases[0]) + np.sin(2 * np.sqrt(60) * s + phases[1])
+        )
     assert int(np.argmax(scores)) == source.y_test[0]
 
 

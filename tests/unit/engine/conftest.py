@@ -1,4 +1,6 @@
-"""A tiny network, a tiny method and a feed made of noise: the engine alone, without zoo or datasets."""
+"""A tiny network, a tiny method and a feed made of noise: the engine alone, without zoo or
+datasets.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ CLASSES = 3
 
 
 class Tiny(Network):
-    """Convolution, batch norm, dropout: everything whose state or randomness a resume could forget."""
+    """Convolution, batch norm, dropout: everything whose state or randomness a resume could
+    forget.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +54,10 @@ class TwoStages(CrossEntropyMethod):
     """Trains the trunk for two epochs, then everything."""
 
     def stages(self) -> list[Stage]:
-        return [Stage("hint", self.student.trunk("pooled"), self.loss, epochs=2, optim={"lr": 0.01}), Stage("distill", (self,), self.loss)]
+        return [
+            Stage("hint", self.student.trunk("pooled"), self.loss, epochs=2, optim={"lr": 0.01}),
+            Stage("distill", (self,), self.loss),
+        ]
 
 
 class ThreeStages(TwoStages):
@@ -61,7 +68,10 @@ class ThreeStages(TwoStages):
         self.helper = Tiny()
 
     def stages(self) -> list[Stage]:
-        return [Stage("helper", (self.helper,), self._help, epochs=8, network=self.helper), *super().stages()]
+        return [
+            Stage("helper", (self.helper,), self._help, epochs=8, network=self.helper),
+            *super().stages(),
+        ]
 
     def _help(self, batch: Batch, at: Progress) -> Step:
         z = self.helper(batch.x).logits
@@ -82,7 +92,9 @@ class NoiseFeed:
             self._y = torch.arange(self.n) % CLASSES
             self._x = torch.randn(self.n, 1, 6, 6) + self._y.view(-1, 1, 1, 1)
         names = tuple("abc")
-        self.info = DataInfo("noise", CLASSES, self.n, (1, 6, 6), names, (0.0,), (1.0,), "f", self._y)
+        self.info = DataInfo(
+            "noise", CLASSES, self.n, (1, 6, 6), names, (0.0,), (1.0,), "f", self._y
+        )
 
     def to(self, device: torch.device) -> None:
         self._x, self._y = self._x.to(device), self._y.to(device)
@@ -140,7 +152,10 @@ def make_method(feed: NoiseFeed, runtime: Runtime) -> MakeMethod:
         def no_teacher(_path: str) -> object:
             raise AssertionError
 
-        method = kind(MethodOptions(), Setup(student, (), feed.info, unused, no_teacher, lambda tensor: tensor))  # type: ignore[arg-type]
+        method = kind(
+            MethodOptions(),
+            Setup(student, (), feed.info, unused, no_teacher, lambda tensor: tensor),
+        )  # type: ignore[arg-type]
         runtime.move(method)
         return method
 

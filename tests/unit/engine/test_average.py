@@ -11,16 +11,26 @@ from kdcli.engine.average import MovingAverage
 
 def test_it_is_torchs_own():
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    ours, torchs = MovingAverage(network, 0.9), AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    ours, torchs = (
+        MovingAverage(network, 0.9),
+        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9)),
+    )
     for step in range(4):
         with torch.no_grad():
-            for tensor in (*network.parameters(), *(buffer for buffer in network.buffers() if buffer.is_floating_point())):
-                tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(step)))
+            for tensor in (
+                *network.parameters(),
+                *(buffer for buffer in network.buffers() if buffer.is_floating_point()),
+            ):
+                tensor.copy_(
+                    torch.randn(tensor.shape, generator=torch.Generator().manual_seed(step))
+                )
         network[1].num_batches_tracked += 1
         for average in (ours, torchs):
             average.update_parameters(network)
         assert ours.state_dict().keys() == torchs.state_dict().keys()
-        assert all(torch.equal(ours.state_dict()[key], value) for key, value in torchs.state_dict().items())
+        assert all(
+            torch.equal(ours.state_dict()[key], value) for key, value in torchs.state_dict().items()
+        )
 
 
 def test_the_number_of_updates_stays_on_the_cpu():

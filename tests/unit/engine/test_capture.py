@@ -1,4 +1,6 @@
-"""Steps that are captured and replayed: the same training, and never in silence where they cannot be. Graphs are tapes here."""
+"""Steps that are captured and replayed: the same training, and never in silence where they cannot
+be. Graphs are tapes here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from kdcli.errors import DeviceUnavailable, Interrupted, NonFiniteLoss, OutOfMem
 from tests.catalogue.tape import Tape, Unable
 from tests.unit.engine.conftest import CrossEntropyMethod, NoiseFeed, ThreeStages
 
-BASE = TrainSettings(epochs=3, optim=OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}))
+BASE = TrainSettings(
+    epochs=3, optim=OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4})
+)
 ADAMW = OptimSettings("adamw", {"lr": 0.01, "weight_decay": 0.01})
 
 
@@ -37,11 +41,27 @@ def feed():
 
 @pytest.fixture
 def train(make_method, feed, runtime):
-    def go(recorder, settings=BASE, kind=CrossEntropyMethod, *, stop=lambda: None, folder=None, resume=None):
+    def go(
+        recorder,
+        settings=BASE,
+        kind=CrossEntropyMethod,
+        *,
+        stop=lambda: None,
+        folder=None,
+        resume=None,
+    ):
         events = []
         runtime.recorder = recorder
         hooks = Hooks([events.append], stop=stop)
-        trainer = Trainer(make_method(kind), feed, runtime, settings, hooks=hooks, state_folder=folder, resume=resume)
+        trainer = Trainer(
+            make_method(kind),
+            feed,
+            runtime,
+            settings,
+            hooks=hooks,
+            state_folder=folder,
+            resume=resume,
+        )
         return digest(trainer.run().state_dict()), events
 
     return go
@@ -65,7 +85,8 @@ def test_a_replayed_run_has_the_bits_of_one_that_is_not(train, settings):
     replayed, told = train(tape, settings, ThreeStages)
     assert replayed == train(Unable(), settings, ThreeStages)[0]
     assert reasons(told) == [""] * 3  # once a stage
-    assert tape.replays == [3] * (8 + 2 + 3)  # in each epoch all of the five that are of the usual size, but the first two
+    # in each epoch all of the five that are of the usual size, but the first two
+    assert tape.replays == [3] * (8 + 2 + 3)
 
 
 def test_it_goes_on_from_any_step_to_the_same_bits(train, tmp_path):
@@ -73,7 +94,11 @@ def test_it_goes_on_from_any_step_to_the_same_bits(train, tmp_path):
     for step in (1, 3, 4, 6, 8):
         asked, folder = iter(range(1, 1000)), tmp_path / str(step)
         with pytest.raises(Interrupted):
-            train(Tape(), stop=lambda: Interrupted("stop") if next(asked) == step else None, folder=folder)  # noqa: B023
+            train(
+                Tape(),
+                stop=lambda: Interrupted("stop") if next(asked) == step else None,  # noqa: B023
+                folder=folder,
+            )
         assert train(Tape(), resume=load_state(folder))[0] == straight, f"stopped after step {step}"
 
 
@@ -93,7 +118,9 @@ class ByFraction(CrossEntropyMethod):
 class Reading(CrossEntropyMethod):
     def loss(self, batch, at):
         step = super().loss(batch, at)
-        return Step({"ce": step.losses["ce"] / max(step.logits.abs().max().item(), 1.0)}, step.logits)
+        return Step(
+            {"ce": step.losses["ce"] / max(step.logits.abs().max().item(), 1.0)}, step.logits
+        )
 
 
 class ByEpoch(CrossEntropyMethod):
@@ -102,7 +129,10 @@ class ByEpoch(CrossEntropyMethod):
         return Step({"ce": step.losses["ce"] / at.epoch}, step.logits)
 
 
-@pytest.mark.parametrize(("kind", "reason"), [(ByFraction, "its loss depends on the step"), (Reading, "it makes the host wait: ")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(ByFraction, "its loss depends on the step"), (Reading, "it makes the host wait: ")],
+)
 def test_what_a_graph_would_forget_is_not_captured(train, kind, reason):
     tape = Tape()
     trained, events = train(tape, kind=kind)
@@ -154,7 +184,8 @@ def test_a_loss_that_is_not_finite_is_found_with_its_step(make_method, feed, run
             hit = (batch.index == marked).any()
             return Step({"ce": torch.where(hit, torch.nan, 1.0) * step.losses["ce"]}, step.logits)
 
-    marked = next(iter(draw for place, draw in enumerate(feed.draws(1)) if place == 3)).index[0]  # in a step that is replayed
+    # in a step that is replayed
+    marked = next(iter(draw for place, draw in enumerate(feed.draws(1)) if place == 3)).index[0]
     runtime.recorder = Tape()
     with pytest.raises(NonFiniteLoss, match="epoch 1, step 4"):
         Trainer(make_method(Diverging), feed, runtime, BASE).run()
@@ -179,7 +210,9 @@ def test_runs_that_have_no_graphs_say_why(train, feed, runtime, monkeypatch, cha
 
 
 class Forgetful(CrossEntropyMethod):
-    """Gives an attribute another tensor at each step, which a graph does not see: what tapes are for."""
+    """Gives an attribute another tensor at each step, which a graph does not see: what tapes are
+    for.
+    """
 
     def __init__(self, options, setup):
         super().__init__(options, setup)
@@ -233,7 +266,9 @@ def test_cuda_is_asked_for_graphs_of_the_device_of_the_job():
         patch("torch.cuda.graph_pool_handle") as pool,
         patch("torch.cuda.CUDAGraph") as made,
         patch("torch.cuda.device") as current,
-        patch("torch.cuda.graph", autospec=True) as capture,  # refuses what torch's own does not take
+        patch(
+            "torch.cuda.graph", autospec=True
+        ) as capture,  # refuses what torch's own does not take
     ):
         capture.return_value.__enter__.side_effect = lambda *_: order.append("capture")
         replay = CudaRecorder(device).record(lambda: order.append("work"))
@@ -241,12 +276,20 @@ def test_cuda_is_asked_for_graphs_of_the_device_of_the_job():
     stream.assert_called_once_with(device)
     current.assert_called_once_with(device)
     (graph,), settings = capture.call_args
-    assert (graph, settings["pool"], settings["stream"]) == (made.return_value, pool.return_value, stream.return_value)
+    assert (graph, settings["pool"], settings["stream"]) == (
+        made.return_value,
+        pool.return_value,
+        stream.return_value,
+    )
     assert replay == made.return_value.replay
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("settings", [BASE, replace(BASE, optim=ADAMW, clip_norm=0.5, ema=0.9)], ids=["sgd", "adamw-clip-ema"])
+@pytest.mark.parametrize(
+    "settings",
+    [BASE, replace(BASE, optim=ADAMW, clip_norm=0.5, ema=0.9)],
+    ids=["sgd", "adamw-clip-ema"],
+)
 def test_a_gpu_replays_the_training_that_it_would_do(make_method, settings):
     ends, told = {}, []
     for graphs in ("off", "on"):

@@ -1,4 +1,6 @@
-"""Files that are whole or refused: checkpoints explain themselves, damage is noticed, states survive a bad newest one."""
+"""Files that are whole or refused: checkpoints explain themselves, damage is noticed, states
+survive a bad newest one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from tests.unit.engine.conftest import Tiny
 @pytest.fixture
 def header():
     return CheckpointHeader(
-        "tiny", {}, 3, (1, 6, 6), ("a", "b", "c"), (0.0,), (1.0,), {"name": "noise"}, "f", 55, metrics={"accuracy": 0.5}
+        "tiny",
+        {},
+        3,
+        (1, 6, 6),
+        ("a", "b", "c"),
+        (0.0,),
+        (1.0,),
+        {"name": "noise"},
+        "f",
+        55,
+        metrics={"accuracy": 0.5},
     )
 
 
@@ -84,7 +96,9 @@ def test_other_parameters_than_the_file_has_are_refused(tmp_path, header):
 
 def test_a_state_round_trips_and_only_the_newest_few_are_kept(tmp_path):
     for order in range(5):
-        save_state(tmp_path, State({"x": torch.full((3,), float(order))}, {"position": order}), order)
+        save_state(
+            tmp_path, State({"x": torch.full((3,), float(order))}, {"position": order}), order
+        )
     state = load_state(tmp_path)
     assert state.facts == {"position": 4}
     assert state.tensors["x"].tolist() == [4.0] * 3
@@ -93,7 +107,9 @@ def test_a_state_round_trips_and_only_the_newest_few_are_kept(tmp_path):
 
 def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path):
     for order in range(2):
-        newest = save_state(tmp_path, State({"x": torch.tensor([float(order)])}, {"position": order}), order)
+        newest = save_state(
+            tmp_path, State({"x": torch.tensor([float(order)])}, {"position": order}), order
+        )
     newest.write_bytes(newest.read_bytes()[:-2])
     assert load_state(tmp_path).facts == {"position": 0}
 
@@ -110,7 +126,9 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, header, monkeypatch):
     from kdcli.errors import DiskFull
 
     def full(*_args, **_kwargs):  # the library's own words when a disk was full
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(DiskFull, match="disk is full"):

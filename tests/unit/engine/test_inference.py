@@ -1,4 +1,6 @@
-"""Teachers' copies for training: they answer as the network itself does, to a stated tolerance, and leave the network alone."""
+"""Teachers' copies for training: they answer as the network itself does, to a stated tolerance, and
+leave the network alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from kdcli.engine.inference import InferenceTeacher, fold
 from kdcli.jobs import build_network
 
 SHAPE = (3, 32, 32)
-# teachers of the papers' tables, one a family; how many of their batch norms a convolution feeds alone
+# teachers of the papers' tables, one a family; how many of their batch norms a convolution feeds
+# alone
 FOLDABLE = {
     "resnet32x4": "all",
     "wrn_40_2": 18,  # norms before activations stay, but for the one in the middle of each block
@@ -46,7 +49,10 @@ def trained_looking(name: str) -> Network:
 
 def images(network_name: str, count: int = 4) -> Batch:
     shape = (1, 28, 28) if network_name.startswith("fashion") else SHAPE
-    x = 2 * random.uniform(7, torch.arange(count * torch.Size(shape).numel())).view(count, *shape) - 1
+    x = (
+        2 * random.uniform(7, torch.arange(count * torch.Size(shape).numel())).view(count, *shape)
+        - 1
+    )
     index = torch.arange(count)
     return Batch(x, index % 10, index, torch.zeros_like(index))
 
@@ -79,7 +85,9 @@ def test_the_copy_gives_every_tap(name: str) -> None:
     found = InferenceTeacher(plain, torch.float32, channels_last=True)(images(name), taps).taps
     assert list(found) == list(expected)
     for tap, value in found.items():
-        torch.testing.assert_close(value, expected[tap], rtol=1e-4, atol=1e-4 * float(expected[tap].abs().max()))
+        torch.testing.assert_close(
+            value, expected[tap], rtol=1e-4, atol=1e-4 * float(expected[tap].abs().max())
+        )
 
 
 def test_the_step_s_precision_is_not_the_teacher_s() -> None:
@@ -98,7 +106,10 @@ def test_the_network_itself_stays_as_it_was() -> None:
     after = teacher.network.state_dict()
     assert teacher.network is network
     assert list(after) == list(before)
-    assert all(torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items())
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
+        for name, tensor in before.items()
+    )
 
 
 def test_what_is_measured_is_the_network_itself() -> None:
@@ -113,11 +124,19 @@ def test_other_normalisation_holds_for_the_copy() -> None:
     scale, shift = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.1, 0.0, -0.1])
     plain = Teacher(trained_looking("resnet32x4"), renormalise=(scale, shift))
     batch = images("resnet32x4")
-    assert error(InferenceTeacher(plain, torch.float32, channels_last=False)(batch).logits, plain(batch).logits) < EXACT
+    assert (
+        error(
+            InferenceTeacher(plain, torch.float32, channels_last=False)(batch).logits,
+            plain(batch).logits,
+        )
+        < EXACT
+    )
 
 
 class Shared(Network):
-    """One convolution that two batch norms read, one that is called twice, and a branch that tracing cannot follow."""
+    """One convolution that two batch norms read, one that is called twice, and a branch that
+    tracing cannot follow.
+    """
 
     def __init__(self, *, branch: bool) -> None:
         super().__init__()
@@ -149,7 +168,10 @@ def test_what_cannot_be_folded_is_left_alone(branch: bool) -> None:
     plain = Teacher(network)
     assert fold(network).folded == 0
     batch = images("")
-    assert torch.equal(InferenceTeacher(plain, torch.float32, channels_last=False)(batch).logits, plain(batch).logits)
+    assert torch.equal(
+        InferenceTeacher(plain, torch.float32, channels_last=False)(batch).logits,
+        plain(batch).logits,
+    )
 
 
 class Counted(Network):
@@ -181,31 +203,47 @@ class TestAhead:
     @pytest.fixture
     def minibatches(self) -> list[Batch]:
         whole = images("", 12)
-        return [Batch(whole.x[at : at + 4], whole.y[at : at + 4], whole.index[at : at + 4], whole.view[at : at + 4]) for at in (0, 4, 8)]
+        return [
+            Batch(
+                whole.x[at : at + 4],
+                whole.y[at : at + 4],
+                whole.index[at : at + 4],
+                whole.view[at : at + 4],
+            )
+            for at in (0, 4, 8)
+        ]
 
     def sizes(self, teacher: InferenceTeacher) -> list[int]:
         graph = teacher._graph
         assert isinstance(graph, Counted)
         return graph.sizes
 
-    def test_the_answers_are_the_same(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+    def test_the_answers_are_the_same(
+        self, teacher: InferenceTeacher, minibatches: list[Batch]
+    ) -> None:
         expected = [teacher(batch).logits for batch in minibatches]
         teacher.expect(minibatches)
         for batch, logits in zip(minibatches, expected, strict=True):
             torch.testing.assert_close(teacher(batch).logits, logits)
         assert self.sizes(teacher)[3:] == [12]
 
-    def test_nothing_is_computed_for_who_has_not_asked(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+    def test_nothing_is_computed_for_who_has_not_asked(
+        self, teacher: InferenceTeacher, minibatches: list[Batch]
+    ) -> None:
         teacher.expect(minibatches)
         assert self.sizes(teacher) == []
 
-    def test_maps_are_computed_when_they_are_asked_for(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+    def test_maps_are_computed_when_they_are_asked_for(
+        self, teacher: InferenceTeacher, minibatches: list[Batch]
+    ) -> None:
         teacher(minibatches[0], ("pooled",))
         teacher.expect(minibatches)
         teacher(minibatches[0], ("pooled",))
         assert self.sizes(teacher) == [4, 4]
 
-    def test_it_stops_when_nobody_asks_any_more(self, teacher: InferenceTeacher, minibatches: list[Batch]) -> None:
+    def test_it_stops_when_nobody_asks_any_more(
+        self, teacher: InferenceTeacher, minibatches: list[Batch]
+    ) -> None:
         teacher(minibatches[0])
         teacher.expect(minibatches)
         teacher.expect(minibatches)  # what was held has not been asked for

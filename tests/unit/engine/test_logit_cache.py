@@ -1,4 +1,6 @@
-"""Stored teacher logits: what is found is what the teacher said, and what is damaged or another's is never used."""
+"""Stored teacher logits: what is found is what the teacher said, and what is damaged or another's
+is never used.
+"""
 
 from __future__ import annotations
 
@@ -77,24 +79,32 @@ def test_only_what_is_missing_is_computed(path, teacher):
 
 def test_what_is_missing_of_several_minibatches_is_computed_at_once(path, teacher):
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
-    coming = [batch_of(torch.tensor([sample, sample + 1]), torch.tensor([2, 2])) for sample in (0, 2)]
+    coming = [
+        batch_of(torch.tensor([sample, sample + 1]), torch.tensor([2, 2])) for sample in (0, 2)
+    ]
     cached.expect(coming)
     assert teacher.asked == 0  # nobody has asked for logits yet
     cached(coming[0])
     cached.expect(coming)
     assert teacher.asked == 4
     for batch in coming:
-        assert torch.equal(cached(batch).logits, Teacher(teacher.network)(batch).logits.half().float())
+        assert torch.equal(
+            cached(batch).logits, Teacher(teacher.network)(batch).logits.half().float()
+        )
     assert teacher.asked == 4
 
 
 def test_each_view_has_an_answer_of_its_own(path, teacher):
-    """torchdistill keyed its stored answers by sample alone, so that epoch 2 got what was said of epoch 1's crop; removed in its #539."""
+    """torchdistill keyed its stored answers by sample alone, so that epoch 2 got what was said of
+    epoch 1's crop; removed in its #539.
+    """
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
     sample = torch.tensor([3])
     answers = [cached(batch_of(sample, torch.tensor([view]))).logits for view in range(4)]
     for view, answer in enumerate(answers):
-        assert torch.equal(answer, teacher(batch_of(sample, torch.tensor([view]))).logits.half().float())
+        assert torch.equal(
+            answer, teacher(batch_of(sample, torch.tensor([view]))).logits.half().float()
+        )
     assert len({tuple(answer.flatten().tolist()) for answer in answers}) == 4
 
 
@@ -106,7 +116,9 @@ def test_the_largest_logits_are_the_same_whether_stored_before_or_not(path, teac
     assert torch.equal(cached(batch).logits, first)
     assert teacher.asked == 3
     own = Teacher(teacher.network)(batch).logits
-    torch.testing.assert_close(first.softmax(1).max(1).values, own.softmax(1).max(1).values, rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        first.softmax(1).max(1).values, own.softmax(1).max(1).values, rtol=2e-3, atol=0
+    )
     with safe_open(path, framework="numpy") as handle:
         assert handle.get_slice("top").get_shape() == [6, 4, 3]
 
@@ -147,7 +159,9 @@ def test_a_full_table_is_looked_up_on_the_device_where_it_fits(path, teacher, to
     assert torch.equal(ours(batch_of(some // 4, some % 4)).logits, expected[some])
     assert teacher.asked == 0
     with pytest.raises(AssertionError):
-        CachedTeacher(teacher, Unread(path, KEY, shape), room=lambda: 2 * 24 * shape.words - 1)(everything)
+        CachedTeacher(teacher, Unread(path, KEY, shape), room=lambda: 2 * 24 * shape.words - 1)(
+            everything
+        )
 
 
 def test_a_table_that_fills_up_moves_to_the_device(path, teacher):
@@ -156,7 +170,10 @@ def test_a_table_that_fills_up_moves_to_the_device(path, teacher):
     everything = batch_of(torch.arange(24) // 4, torch.arange(24) % 4)
     for rows in (slice(0, 10), slice(5, 24)):
         part = torch.arange(24)[rows]
-        assert torch.equal(cached(batch_of(part // 4, part % 4)).logits, Teacher(teacher.network)(everything).logits.half().float()[rows])
+        assert torch.equal(
+            cached(batch_of(part // 4, part % 4)).logits,
+            Teacher(teacher.network)(everything).logits.half().float()[rows],
+        )
     assert teacher.asked == 24
     expected = cached(everything).logits
     for _ in range(256):
@@ -189,14 +206,18 @@ def test_a_lookup_on_a_gpu_does_not_wait_for_it(path, teacher):
         again = cached(batch).logits
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(again.cpu(), CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))(host).logits)
+    assert torch.equal(
+        again.cpu(), CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))(host).logits
+    )
     assert torch.equal(again, expected)
 
 
 def test_taps_are_the_live_teachers(path, teacher):
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
     batch = batch_of(torch.tensor([0]), torch.tensor([0]))
-    assert torch.equal(cached(batch, ("pooled",)).taps["pooled"], teacher(batch, ("pooled",)).taps["pooled"])
+    assert torch.equal(
+        cached(batch, ("pooled",)).taps["pooled"], teacher(batch, ("pooled",)).taps["pooled"]
+    )
     assert cached.live is teacher
     assert cached.network is teacher.network
 
@@ -245,12 +266,23 @@ def test_what_storing_costs_is_the_divergence_from_the_teachers_own_answers(path
 
 
 def test_rounding_costs_next_to_nothing(path, teacher):
-    (item,) = divergence(CachedTeacher(teacher, filled(path, teacher)), batch_of, temperatures=(1.0,), most=24, chunk=24)
+    (item,) = divergence(
+        CachedTeacher(teacher, filled(path, teacher)),
+        batch_of,
+        temperatures=(1.0,),
+        most=24,
+        chunk=24,
+    )
     assert 0 <= item.max < 1e-5
 
 
 def test_it_is_a_safetensors_file(path, teacher):
-    fill(CachedTeacher(teacher, LogitTable(path, KEY, SHAPE)), batch_of, chunk=24, done=lambda stored, total: None)
+    fill(
+        CachedTeacher(teacher, LogitTable(path, KEY, SHAPE)),
+        batch_of,
+        chunk=24,
+        done=lambda stored, total: None,
+    )
     with safe_open(path, framework="pt") as handle:
         logits, marks = handle.get_tensor("logits"), handle.get_tensor("marks")
     assert (logits.shape, logits.dtype, marks.shape) == ((6, 4, 3), torch.float16, (6, 4))

@@ -1,4 +1,6 @@
-"""Rows of a table of teacher logits: what comes back is what was put in, and what is left out is what the text says."""
+"""Rows of a table of teacher logits: what comes back is what was put in, and what is left out is
+what the text says.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ from kdcli.engine.logit_rows import Shape, marks
 
 
 def logits(rows: int, classes: int) -> torch.Tensor:
-    return random.uniform(random.key(0, "logits"), torch.arange(rows * classes)).view(rows, classes) * 12 - 6
+    return (
+        random.uniform(random.key(0, "logits"), torch.arange(rows * classes)).view(rows, classes)
+        * 12
+        - 6
+    )
 
 
 def test_all_logits_come_back_rounded() -> None:
@@ -24,16 +30,23 @@ def test_the_largest_keep_their_probabilities_and_the_others_their_sum() -> None
     own, back = (values.double().softmax(1) for values in (given, shape.unpack(shape.pack(given))))
     largest = given.topk(5).indices
     torch.testing.assert_close(back.gather(1, largest), own.gather(1, largest), rtol=4e-3, atol=0)
-    torch.testing.assert_close(1 - back.gather(1, largest).sum(1), 1 - own.gather(1, largest).sum(1), rtol=4e-3, atol=0)
+    torch.testing.assert_close(
+        1 - back.gather(1, largest).sum(1), 1 - own.gather(1, largest).sum(1), rtol=4e-3, atol=0
+    )
     others = back.scatter(1, largest, 0)
-    assert all(len(row.unique()) == 2 for row in others), "zero, where the largest were, and one share for all others"
+    assert all(len(row.unique()) == 2 for row in others), (
+        "zero, where the largest were, and one share for all others"
+    )
     assert (shape.words, shape.bytes) == (11, 8 * 23)
 
 
 def test_another_temperature_moves_the_sum_of_the_others() -> None:
     """The text says so; if this fails, the text is too modest."""
     shape, given = Shape(4, 2, 100, top=5), logits(50, 100)
-    rest = [1 - values.div(4).softmax(1).topk(5).values.sum(1) for values in (given, shape.unpack(shape.pack(given)))]
+    rest = [
+        1 - values.div(4).softmax(1).topk(5).values.sum(1)
+        for values in (given, shape.unpack(shape.pack(given)))
+    ]
     assert (rest[0] - rest[1]).abs().max() > 0.01
 
 
@@ -52,5 +65,8 @@ def test_the_mark_of_a_row_follows_each_word_and_its_place() -> None:
         changed[at, at] ^= 1
     for at in range(8):
         changed[9 + at, [at, at + 1]] = changed[9 + at, [at + 1, at]]
-    assert int((marks(changed) == marks(words)).sum()) <= 1  # of 17, where chance alone would let 1 in 255 pass
-    assert marks(torch.zeros(1, 9, dtype=torch.int16)).tolist() == [1], "an empty row has a mark too, other than that of no row"
+    # of 17, where chance alone would let 1 in 255 pass
+    assert int((marks(changed) == marks(words)).sum()) <= 1
+    assert marks(torch.zeros(1, 9, dtype=torch.int16)).tolist() == [1], (
+        "an empty row has a mark too, other than that of no row"
+    )

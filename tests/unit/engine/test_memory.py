@@ -1,4 +1,6 @@
-"""A training step on a CPU does not have its memory mapped anew; and what does not fit is said in a sentence."""
+"""A training step on a CPU does not have its memory mapped anew; and what does not fit is said in a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ print(min(faults))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_steps_use_memory_again():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
     pages_of_one_tensor = 16 * 2**20 // resource.getpagesize()
     assert int(done.stdout) < pages_of_one_tensor / 4
 
@@ -48,7 +52,9 @@ def full(*_):
 
 def test_a_batch_that_does_not_fit_when_it_is_measured_is_named():
     index = torch.arange(8)
-    with pytest.raises(OutOfMemory, match=r"out of memory on cpu while measuring \(batch 8, fp32\)") as found:
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory on cpu while measuring \(batch 8, fp32\)"
+    ) as found:
         collect(full, [Batch(torch.zeros(8, 1), index, index, index)])
     assert "data.eval_batch_size=4" in found.value.hint
 
@@ -61,6 +67,12 @@ def test_images_that_do_not_fit_are_named(monkeypatch, tmp_path):
 
 def test_what_the_allocator_of_a_cpu_says_is_out_of_memory_and_other_errors_are_not():
     with pytest.raises(OutOfMemory), memory_errors(torch.device("cpu"), "here", "less"):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate")
-    with pytest.raises(RuntimeError, match="shapes"), memory_errors(torch.device("cpu"), "here", "less"):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you "
+            "tried to allocate"
+        )
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        memory_errors(torch.device("cpu"), "here", "less"),
+    ):
         raise RuntimeError("shapes")

@@ -8,13 +8,23 @@ from kdcli.engine.optim import learning_rate
 from kdcli.engine.settings import ScheduleSettings
 
 
-def rates(schedule: ScheduleSettings, *, epochs: int, steps_per_epoch: int, base: float = 1.0) -> list[float]:
+def rates(
+    schedule: ScheduleSettings, *, epochs: int, steps_per_epoch: int, base: float = 1.0
+) -> list[float]:
     steps = epochs * steps_per_epoch
-    return [learning_rate(base, schedule, step=step, steps_per_epoch=steps_per_epoch, steps=steps) for step in range(steps)]
+    return [
+        learning_rate(base, schedule, step=step, steps_per_epoch=steps_per_epoch, steps=steps)
+        for step in range(steps)
+    ]
 
 
 def test_multistep_drops_after_its_milestones_counted_in_whole_epochs():
-    found = rates(ScheduleSettings("multistep", milestones=(2, 3), gamma=0.1), epochs=4, steps_per_epoch=2, base=0.05)
+    found = rates(
+        ScheduleSettings("multistep", milestones=(2, 3), gamma=0.1),
+        epochs=4,
+        steps_per_epoch=2,
+        base=0.05,
+    )
     assert found == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2)
 
 
@@ -38,4 +48,7 @@ def test_constant_is_constant():
 
 def test_a_cosine_that_is_longer_than_the_training_stops_on_its_way():
     whole = rates(ScheduleSettings("cosine", floor=0.1), epochs=10, steps_per_epoch=3)
-    assert rates(ScheduleSettings("cosine", floor=0.1, epochs=10), epochs=4, steps_per_epoch=3) == whole[:12]
+    assert (
+        rates(ScheduleSettings("cosine", floor=0.1, epochs=10), epochs=4, steps_per_epoch=3)
+        == whole[:12]
+    )

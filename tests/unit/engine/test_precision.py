@@ -1,4 +1,6 @@
-"""What precision is chosen where nobody says: by the device, and on CPUs without AMX by the network too."""
+"""What precision is chosen where nobody says: by the device, and on CPUs without AMX by the network
+too.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def test_a_network_that_computes_little_stays_in_float32_without_amx(unit, wante
         assert runtime.precision_choice == before
 
 
-@pytest.mark.parametrize(("name", "shape", "least", "most"), [("mobilenet_v2", (3, 32, 32), 20, 40), ("resnet20", (3, 32, 32), 190, 215)])
+@pytest.mark.parametrize(
+    ("name", "shape", "least", "most"),
+    [("mobilenet_v2", (3, 32, 32), 20, 40), ("resnet20", (3, 32, 32), 190, 215)],
+)
 def test_density_of_known_networks(name, shape, least, most):
     network = build_network(name, num_classes=10, input_shape=shape).train()
     statistics = {key: value.clone() for key, value in network.named_buffers()}
@@ -53,7 +58,9 @@ def test_density_of_known_networks(name, shape, least, most):
 def test_a_job_weighs_its_network(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "cpu_unit", lambda: "AVX512-BF16")
     pictures, labels = np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "grey.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+    np.savez(
+        tmp_path / "grey.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels
+    )
     chosen = {}
     for name in ("mobilenet_v2", "resnet8"):
         values = {"model.name": name, "data.name": "npz", "data.path": str(tmp_path / "grey.npz")}

@@ -1,4 +1,6 @@
-"""Ranks without other processes: which samples are whose, what they weigh, and that one rank alone changes nothing."""
+"""Ranks without other processes: which samples are whose, what they weigh, and that one rank alone
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ def test_one_rank_is_no_ranks():
     assert (alone.weight(batch), alone.counts(batch), alone.first) == (1.0, True, True)
     assert alone.gather(batch.x) is batch.x
     assert alone.total(batch.x) is batch.x
-    assert (alone.most(3), alone.every("item"), alone.from_first(lambda: "made")) == (3, ["item"], "made")
+    assert (alone.most(3), alone.every("item"), alone.from_first(lambda: "made")) == (
+        3,
+        ["item"],
+        "made",
+    )
     assert alone.differing({"a": batch.x}) == {}
     assert alone.own({"a": batch.x}) == {"a": batch.x}
     pace = Pace(alone)

@@ -27,7 +27,14 @@ def trained(tmp_path_factory) -> Trained:
     teacher = train_teacher(model="mlp", data="digits", name="teacher", out=out, overrides=QUICK)
     small = {**QUICK, "student.hidden": [12]}
     students = [
-        distill(teacher=str(out / "teacher"), method=method, student="mlp", name=method, out=out, overrides=small)
+        distill(
+            teacher=str(out / "teacher"),
+            method=method,
+            student="mlp",
+            name=method,
+            out=out,
+            overrides=small,
+        )
         for method in ("kd", "skd")
     ]
     return Trained(out, teacher, *students)

@@ -1,4 +1,6 @@
-"""What the ranks of test_launch do. Functions of a module, because other processes are given them by name."""
+"""What the ranks of test_launch do. Functions of a module, because other processes are given them
+by name.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from kdcli.jobs.events import Listener
 def talk(*, listeners: Sequence[Listener]) -> dict[str, Any]:
     """Everything that ranks say to each other."""
     ranks = Ranks.current()
-    found: dict[str, Any] = {"size": ranks.size, "heard": len(listeners), "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {
+        "size": ranks.size,
+        "heard": len(listeners),
+        "threads": torch.get_num_threads(),
+    }
     own = torch.arange(3 - ranks.rank).float() + 10 * ranks.rank  # parts of five samples
     found["gathered"] = ranks.gather(own.requires_grad_()).tolist()
     found["total"] = float(ranks.total(torch.tensor(1.0 + ranks.rank)))

@@ -1,4 +1,6 @@
-"""Advice on which teacher to distil: the candidates' order, the verdict of the study, and where both are shown."""
+"""Advice on which teacher to distil: the candidates' order, the verdict of the study, and where
+both are shown.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def teachers(tmp_path_factory):
     out = tmp_path_factory.mktemp("teachers")
     common = {"report.html": False, "report.probe": 0, "data.val_fraction": 0.2}
     return [
-        train_teacher(model="cnn-small", data="digits", epochs=epochs, out=out, name=name, overrides=common).run
+        train_teacher(
+            model="cnn-small", data="digits", epochs=epochs, out=out, name=name, overrides=common
+        ).run
         for name, epochs in (("early", 1), ("late", 6))
     ]
 
@@ -29,7 +33,9 @@ def report(teachers):
 
 
 def ordered(monkeypatch, low: float) -> None:
-    monkeypatch.setattr(advice, "TESTED_ON", replace(advice.TESTED_ON, lead=Estimate(0.2, low, 0.4)))
+    monkeypatch.setattr(
+        advice, "TESTED_ON", replace(advice.TESTED_ON, lead=Estimate(0.2, low, 0.4))
+    )
 
 
 def test_every_teacher_method_and_temperature_is_a_candidate_in_order(report):

@@ -1,4 +1,6 @@
-"""When networks are compiled: the rule, what it says, what it remembers, and that compiled training is the same training."""
+"""When networks are compiled: the rule, what it says, what it remembers, and that compiled training
+is the same training.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def test_compiles_where_the_job_repays_it(runtime, tmp_path, monkeypatch, steps,
 @pytest.mark.parametrize("unit", ["AVX512-BF16", None])
 def test_without_amx_nothing_is_compiled_unless_asked_for(runtime, tmp_path, monkeypatch, unit):
     monkeypatch.setattr(compiling, "cpu_unit", lambda: unit)
-    assert compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json").reason == "auto: gains nothing on a CPU without AMX"
+    assert (
+        compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json").reason
+        == "auto: gains nothing on a CPU without AMX"
+    )
     assert compiling.choose("on", runtime, 1, tmp_path / "seen.json").value == "on"
 
 
@@ -53,7 +58,9 @@ def test_only_what_was_compiled_is_remembered(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_compiler_it_is_off_and_asking_for_it_is_a_mistake(runtime, tmp_path, monkeypatch):
+def test_without_a_compiler_it_is_off_and_asking_for_it_is_a_mistake(
+    runtime, tmp_path, monkeypatch
+):
     monkeypatch.setenv("CXX", "no-such-compiler")
     choice = compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json")
     assert (choice.value, choice.reason) == ("off", "auto: no C++ compiler here")
@@ -63,7 +70,11 @@ def test_without_a_compiler_it_is_off_and_asking_for_it_is_a_mistake(runtime, tm
 
 def test_compiled_code_runs_in_steps_of_the_usual_size_alone(runtime, monkeypatch):
     calls = []
-    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *given: calls.append(len(given[0])) or forward(*given))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda forward, **_: lambda *given: calls.append(len(given[0])) or forward(*given),
+    )
     network = build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8))
     holder = torch.nn.ModuleList([network])
     runtime.compile(Choice("on", "asked for"), holder, [], 4)
@@ -76,18 +87,30 @@ def test_compiled_code_runs_in_steps_of_the_usual_size_alone(runtime, monkeypatc
         network(short.x)
     network(batch.x)  # as an evaluation does
     assert calls == [4]
-    assert list(network.state_dict()) == list(build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8)).state_dict())
+    assert list(network.state_dict()) == list(
+        build_network("cnn-small", num_classes=10, input_shape=(1, 8, 8)).state_dict()
+    )
 
 
 def test_a_process_compiles_as_many_networks_as_a_sweep_has(runtime, monkeypatch):
     graphs = []
-    traced = functools.partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward)  # dynamo alone, no code
+    # dynamo alone, no code
+    traced = functools.partial(
+        torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward
+    )
     monkeypatch.setattr(torch, "compile", traced)
     torch._dynamo.reset()
     for side in range(4, 16):
         network = build_network("mlp", num_classes=10, input_shape=(1, side, side))
         runtime.compile(Choice("on", "asked for"), torch.nn.ModuleList([network]), [], 2)
-        with runtime.stepping(Batch(torch.zeros(2, 1, side, side), torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.zeros(2))):
+        with runtime.stepping(
+            Batch(
+                torch.zeros(2, 1, side, side),
+                torch.zeros(2, dtype=torch.int64),
+                torch.arange(2),
+                torch.zeros(2),
+            )
+        ):
             network(torch.rand(2, 1, side, side))
     assert len(graphs) == 12
 
@@ -96,8 +119,15 @@ def test_a_process_compiles_as_many_networks_as_a_sweep_has(runtime, monkeypatch
 @pytest.mark.skipif(sys.platform != "linux", reason="compiles with g++")
 def test_a_compiled_run_learns_what_the_usual_one_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache"))
-    common = {"data.name": "digits", "report.html": False, "runtime.precision": "fp32", "runtime.threads": 1}
-    teacher = train_teacher(model="cnn-large", epochs=2, out=tmp_path, name="teacher", overrides=common)
+    common = {
+        "data.name": "digits",
+        "report.html": False,
+        "runtime.precision": "fp32",
+        "runtime.threads": 1,
+    }
+    teacher = train_teacher(
+        model="cnn-large", epochs=2, out=tmp_path, name="teacher", overrides=common
+    )
     accuracies, precise = {}, {}
     for choice in ("off", "on"):
         result = distill(

@@ -15,13 +15,17 @@ from kdcli.modules.composite import Composite
 
 
 def test_options_count_too():
-    assert describe_model("mlp", 10, (1, 2, 2), {"hidden": [3]}).parameters == 4 * 3 + 3 + 3 * 10 + 10
+    assert (
+        describe_model("mlp", 10, (1, 2, 2), {"hidden": [3]}).parameters == 4 * 3 + 3 + 3 * 10 + 10
+    )
 
 
 def test_members_of_torchvision_are_its_classifiers():
     found = model_members("torchvision/*")
     assert "torchvision/vit_b_16" in found
-    assert {name.removeprefix("torchvision/") for name in found} == set(models.list_models(module=models)) - {
+    assert {name.removeprefix("torchvision/") for name in found} == set(
+        models.list_models(module=models)
+    ) - {
         "squeezenet1_0",
         "squeezenet1_1",
     }
@@ -44,7 +48,8 @@ def test_students_are_smaller_and_the_first_ones_are_worth_it():
     assert worth == sorted(worth, reverse=True)
     assert all(each.macs_ratio >= 1 for each in found if each.worth_it)
     names = [each.card.name for each in found]
-    assert names.index("vgg8") < names.index("resnet20") < names.index("resnet32x4")  # which is smaller and yet slower
+    # which is smaller and yet slower
+    assert names.index("vgg8") < names.index("resnet20") < names.index("resnet32x4")
     sizes = [each.card.parameters for each in found if each.worth_it]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -53,13 +58,17 @@ def test_networks_for_pictures_of_another_size_are_proposed_by_name_only():
     digits = {each.card.name for each in propose_students("cnn-large")[1]}
     assert {"cnn-medium", "cnn-small", "resnet8"} <= digits
     assert not any(name.startswith("mnist-") or name in {"linear", "vgg8"} for name in digits)
-    assert [each.card.name for each in propose_students("cnn-large", ["linear", "cnn-large"])[1]] == ["linear"]
+    assert [
+        each.card.name for each in propose_students("cnn-large", ["linear", "cnn-large"])[1]
+    ] == ["linear"]
 
 
 def test_a_teacher_of_torchvision_has_its_known_siblings():
     names = _candidates(describe_model("torchvision/resnet34", input_shape=(3, 32, 32)))
     assert {"torchvision/resnet18", "torchvision/mobilenet_v2", "resnet18"} <= set(names)
-    assert not any(name.startswith("torchvision/") for name in _candidates(describe_model("resnet34")))
+    assert not any(
+        name.startswith("torchvision/") for name in _candidates(describe_model("resnet34"))
+    )
 
 
 def test_every_network_with_a_sibling_proposes_it():
@@ -78,10 +87,22 @@ def test_a_teacher_is_a_network_or_a_checkpoint(tmp_path):
 
 
 def test_several_networks_in_one_checkpoint_are_a_teacher(tmp_path):
-    members = [build_network("mlp", num_classes=3, input_shape=(1, 4, 4), options={"hidden": [8]}) for _ in range(2)]
+    members = [
+        build_network("mlp", num_classes=3, input_shape=(1, 4, 4), options={"hidden": [8]})
+        for _ in range(2)
+    ]
     together = Composite(members, "sum_logits")
     header = CheckpointHeader(
-        together.blueprint.architecture, together.blueprint.arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {}, "", 0
+        together.blueprint.architecture,
+        together.blueprint.arguments,
+        3,
+        (1, 4, 4),
+        ("a", "b", "c"),
+        (0.5,),
+        (0.5,),
+        {},
+        "",
+        0,
     )
     save_model(tmp_path / "model.safetensors", together, header)
     teacher, found = propose_students(str(tmp_path / "model.safetensors"), ["linear"])

@@ -1,4 +1,6 @@
-"""Several devices, as far as one process can tell: what is refused, what torchrun says, and whose device and threads are whose."""
+"""Several devices, as far as one process can tell: what is refused, what torchrun says, and whose
+device and threads are whose.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from kdcli.recipe.source import dump, recipe_hash
 
 
 def recipe(**values):
-    return resolve("train-teacher", values={f"runtime.{key}": value for key, value in values.items()})
+    return resolve(
+        "train-teacher", values={f"runtime.{key}": value for key, value in values.items()}
+    )
 
 
 @pytest.fixture
@@ -46,8 +50,12 @@ def two_gpus(monkeypatch):
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_more_devices_than_there_are_is_one_sentence_and_exit_2(two_gpus, tmp_path, device, dry_run):
-    with pytest.raises(DeviceUnavailable, match=r"^3 devices were asked for, and this machine has 2 CUDA devices$") as found:
+def test_more_devices_than_there_are_is_one_sentence_and_exit_2(
+    two_gpus, tmp_path, device, dry_run
+):
+    with pytest.raises(
+        DeviceUnavailable, match=r"^3 devices were asked for, and this machine has 2 CUDA devices$"
+    ) as found:
         train_teacher(devices=3, device=device, out=tmp_path, dry_run=dry_run)
     assert found.value.exit_code == Exit.USAGE
     assert found.value.hint == "--devices 2 at most"
@@ -56,7 +64,9 @@ def test_more_devices_than_there_are_is_one_sentence_and_exit_2(two_gpus, tmp_pa
 
 def test_more_ranks_than_cores_only_wait_for_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1}, raising=False)
-    with pytest.raises(DeviceUnavailable, match=r"^3 devices were asked for, and this machine has 2 CPU cores$"):
+    with pytest.raises(
+        DeviceUnavailable, match=r"^3 devices were asked for, and this machine has 2 CPU cores$"
+    ):
         train_teacher(devices=3, device="cpu", out=tmp_path)
 
 
@@ -64,7 +74,10 @@ def test_one_device_and_several_contradict_each_other():
     with pytest.raises(RecipeInvalid) as found:
         recipe(device="cuda:1", devices=2)
     (problem,) = found.value.diagnostics
-    assert (problem.key, problem.problem) == ("runtime.devices", "cuda:1 is one device, and 2 are asked for")
+    assert (problem.key, problem.problem) == (
+        "runtime.devices",
+        "cuda:1 is one device, and 2 are asked for",
+    )
     assert recipe(device="cuda:1", devices=1).recipe.runtime.device == "cuda:1"
 
 
@@ -112,7 +125,9 @@ def test_a_run_goes_on_with_as_many_ranks_as_it_had(torchrun, tmp_path, had, wor
     resolved = recipe(devices=had)
     (tmp_path / "recipe.toml").write_text(dump(resolved.recipe))
     (tmp_path / "environment.json").write_text('{"kind": "train-teacher"}')
-    with pytest.raises(UsageError, match=f"was trained by {words}, and torchrun started 4") as found:
+    with pytest.raises(
+        UsageError, match=f"was trained by {words}, and torchrun started 4"
+    ) as found:
         resume(tmp_path)
     assert "without torchrun" in found.value.hint
 
@@ -133,7 +148,9 @@ def test_each_rank_has_its_device_and_its_part_of_the_threads(torchrun, monkeypa
     assert devices.own_threads(recipe(threads=1, devices=2).recipe.runtime) == 1
 
 
-@pytest.mark.parametrize(("number", "error"), [(0, None), (signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(0, None), (signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)]
+)
 def test_all_ranks_stop_for_the_signal_that_one_has_had(number, error):
     stop = StopRequest("kd resume RUN", agree=lambda own: max(own, number))
     assert stop.received is None

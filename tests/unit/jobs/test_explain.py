@@ -1,4 +1,6 @@
-"""Every explanation of analyze-gap is the pure function's of what the networks answered; what cannot be said is left out with a reason."""
+"""Every explanation of analyze-gap is the pure function's of what the networks answered; what
+cannot be said is left out with a reason.
+"""
 
 from __future__ import annotations
 
@@ -34,20 +36,31 @@ class Answers:
         self.network.eval()
         with torch.no_grad():
             out = self.network(images, ("stage1", "pooled"))
-        self.logits, self.features, self.stage = out.logits, out.taps["pooled"], out.taps["stage1"].flatten(1)
+        self.logits, self.features, self.stage = (
+            out.logits,
+            out.taps["pooled"],
+            out.taps["stage1"].flatten(1),
+        )
         self.weight, self.bias = self.network.head.weight.detach(), self.network.head.bias.detach()
 
 
 @pytest.fixture(scope="module")
 def images(trained):
-    bench = measured.Bench(data=None, root=None, split="test", runtime=measured.Runtime("cpu", precision="fp32"))
+    bench = measured.Bench(
+        data=None, root=None, split="test", runtime=measured.Runtime("cpu", precision="fp32")
+    )
     batches = list(bench.feed(read_header(trained.out / "teacher")[1]).split("test"))
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
 
 
 @pytest.fixture(scope="module")
 def report(trained):
-    return analyze_gap(trained.out / "teacher", [trained.out / "kd", trained.out / "skd"], bootstrap=BOOTSTRAP, deep=True)
+    return analyze_gap(
+        trained.out / "teacher",
+        [trained.out / "kd", trained.out / "skd"],
+        bootstrap=BOOTSTRAP,
+        deep=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +74,9 @@ def student(trained, images):
 
 
 def close(first, second, tolerance=1e-9):
-    """Equal up to the rounding of batches of another size: the same types, and numbers within a tolerance."""
+    """Equal up to the rounding of batches of another size: the same types, and numbers within a
+    tolerance.
+    """
     if hasattr(first, "__dataclass_fields__"):
         assert type(first) is type(second)
         for name in first.__dataclass_fields__:
@@ -81,10 +96,14 @@ def test_labels_and_verdict_are_those_of_the_logits(report, teacher, images):
     for found, one in zip(report.explanation.similarity, expected, strict=True):
         close(replace(found, by_class=()), replace(one, by_class=()), 1e-6)
     assert report.explanation.hypothesis.effect == hypothesis(expected[2]).effect
-    assert [each.effect for each in report.explanation.hypothesis.by_class] == [each.effect for each in hypothesis(expected[2]).by_class]
+    assert [each.effect for each in report.explanation.hypothesis.by_class] == [
+        each.effect for each in hypothesis(expected[2]).by_class
+    ]
 
 
-def test_class_relations_are_correlations_of_the_probabilities_and_cosines_of_the_weights(report, teacher):
+def test_class_relations_are_correlations_of_the_probabilities_and_cosines_of_the_weights(
+    report, teacher
+):
     low, high, weights = report.explanation.relations.matrices
     for found, tau in ((low, 1.0), (high, 4.0)):
         q = (teacher.logits.double() / tau).softmax(1).numpy()
@@ -95,9 +114,17 @@ def test_class_relations_are_correlations_of_the_probabilities_and_cosines_of_th
     assert report.explanation.relations.superclass is None
 
 
-def test_projection_silhouette_and_calibration_are_those_of_features_and_logits(report, teacher, images):
+def test_projection_silhouette_and_calibration_are_those_of_features_and_logits(
+    report, teacher, images
+):
     found = report.explanation
-    expected = project(teacher.features, images[1], teacher.weight, found.projection.classes, chosen=found.projection.chosen)
+    expected = project(
+        teacher.features,
+        images[1],
+        teacher.weight,
+        found.projection.classes,
+        chosen=found.projection.chosen,
+    )
     close(found.projection.spread, expected.spread, 1e-5)
     assert found.projection.points.sample == expected.points.sample
     close(found.silhouette, silhouette(teacher.features, images[1], classes=10), 1e-5)
@@ -109,13 +136,24 @@ def test_a_pair_is_explained_from_the_same_logits_and_features(report, teacher, 
     found, y = report.explanations[0], images[1]
     close(
         found.rescaling[0],
-        rescaling(student.logits, teacher.logits, y, temperature=4.0, weight=0.9, bootstrap=BOOTSTRAP),
+        rescaling(
+            student.logits, teacher.logits, y, temperature=4.0, weight=0.9, bootstrap=BOOTSTRAP
+        ),
         1e-4,
     )
-    ranks = distance_ranks(student.features, student.weight, teacher.logits, y, head_bias=student.bias, bootstrap=BOOTSTRAP)
+    ranks = distance_ranks(
+        student.features,
+        student.weight,
+        teacher.logits,
+        y,
+        head_bias=student.bias,
+        bootstrap=BOOTSTRAP,
+    )
     close(found.distance_ranks, ranks, 1e-4)
     close(found.differences[0], correlation_difference(student.logits, teacher.logits, y), 1e-5)
-    pearson = correlation_difference(student.logits, teacher.logits, y, of="pearson", matrices=False)
+    pearson = correlation_difference(
+        student.logits, teacher.logits, y, of="pearson", matrices=False
+    )
     assert found.differences[2].mean == pytest.approx(pearson.mean, abs=1e-5)
     close(found.calibration, cross_fitted(student.logits, y, bootstrap=BOOTSTRAP), 1e-4)
 
@@ -130,16 +168,22 @@ def test_capacity_is_counted_and_measured(report, teacher, student):
     found = report.explanations[0].capacity
     assert found.teacher.parameters == sum(each.numel() for each in teacher.network.parameters())
     assert found.student.macs == 64 * 12 + 12 * 10
-    assert found.parameter_ratio == pytest.approx(found.teacher.parameters / found.student.parameters)
+    assert found.parameter_ratio == pytest.approx(
+        found.teacher.parameters / found.student.parameters
+    )
     assert found.student.latency.low <= found.student.latency.value <= found.student.latency.high
     assert (found.batch, found.device) == (1, "cpu")
 
 
-def test_cka_is_near_the_biased_one_and_1_between_a_network_and_itself(report, trained, teacher, student):
+def test_cka_is_near_the_biased_one_and_1_between_a_network_and_itself(
+    report, trained, teacher, student
+):
     found = report.explanations[0].cka
     assert found.student_taps == ("stage1", "pooled")
     assert found.values[0][0] == pytest.approx(linear_cka(student.stage, teacher.stage), abs=0.05)
-    itself = analyze_gap(trained.out / "teacher", [trained.out / "teacher"], bootstrap=5, deep=True).explanations[0]
+    itself = analyze_gap(
+        trained.out / "teacher", [trained.out / "teacher"], bootstrap=5, deep=True
+    ).explanations[0]
     assert [itself.cka.values[k][k] for k in range(2)] == pytest.approx([1.0, 1.0])
     assert itself.differences[0].largest == 0.0
     assert itself.capacity.macs_ratio == 1.0
@@ -149,29 +193,47 @@ def test_each_network_answers_once(trained, monkeypatch):
     calls = []
     collect = measured.collect
     monkeypatch.setattr(measured, "collect", lambda *given: calls.append(1) or collect(*given))
-    analyze_gap([trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5, deep=True)
+    analyze_gap(
+        [trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5, deep=True
+    )
     assert len(calls) == 3
 
 
 def test_the_gap_is_the_same_without_explanations(trained, report):
-    plain = analyze_gap(trained.out / "teacher", [trained.out / "kd", trained.out / "skd"], bootstrap=BOOTSTRAP, explain=False)
+    plain = analyze_gap(
+        trained.out / "teacher",
+        [trained.out / "kd", trained.out / "skd"],
+        bootstrap=BOOTSTRAP,
+        explain=False,
+    )
     assert plain.pairs == report.pairs
-    assert (plain.explanation, plain.explanations, plain.curve, plain.warnings) == (None, (), None, ())
+    assert (plain.explanation, plain.explanations, plain.curve, plain.warnings) == (
+        None,
+        (),
+        None,
+        (),
+    )
 
 
 def test_what_is_deep_is_there_only_if_asked_and_timed_apart(trained, report):
     shallow = analyze_gap(trained.out / "teacher", [trained.out / "kd"], bootstrap=5)
-    assert (shallow.explanation.tsne, shallow.explanation.silhouette, shallow.explanations[0].cka) == (None, None, None)
+    assert (
+        shallow.explanation.tsne,
+        shallow.explanation.silhouette,
+        shallow.explanations[0].cka,
+    ) == (None, None, None)
     assert shallow.explanations[0].capacity.teacher.latency is None
     assert not {"t-SNE", "silhouette", "CKA", "latency"} & shallow.seconds.keys()
     assert {"networks", "gap", "t-SNE", "silhouette", "CKA", "latency"} <= report.seconds.keys()
 
 
-# ---- several teachers ------------------------------------------------------------------------------------------------
+# ---- several teachers ----------------------------------------------------------------------------
 
 
 def test_one_student_is_compared_with_every_teacher(trained):
-    report = analyze_gap([trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5)
+    report = analyze_gap(
+        [trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5
+    )
     assert [one.teacher.label for one in report.reports] == ["teacher", "skd"]
     assert [pair.student for one in report.reports for pair in one.pairs] == ["kd", "kd"]
     sizes = [row.capacity for row in report.curve.rows]
@@ -181,7 +243,11 @@ def test_one_student_is_compared_with_every_teacher(trained):
 
 
 def test_several_students_stay_with_the_teachers_that_taught_them(trained):
-    report = analyze_gap([trained.out / "skd", trained.out / "teacher"], [trained.out / "kd", trained.out / "skd"], bootstrap=5)
+    report = analyze_gap(
+        [trained.out / "skd", trained.out / "teacher"],
+        [trained.out / "kd", trained.out / "skd"],
+        bootstrap=5,
+    )
     assert report.pairs == ()
     assert [pair.student for pair in report.others[0].explanations] == ["kd", "skd"]
 
@@ -190,7 +256,7 @@ def test_students_of_one_size_make_no_curve(report):
     assert report.curve is None
 
 
-# ---- what cannot be said ---------------------------------------------------------------------------------------------
+# ---- what cannot be said -------------------------------------------------------------------------
 
 
 def saved(trained, tmp_path: Path, name: str, network, **more) -> Path:
@@ -198,13 +264,22 @@ def saved(trained, tmp_path: Path, name: str, network, **more) -> Path:
     header = read_header(trained.out / "teacher")[1]
     path = tmp_path / f"{name}.safetensors"
     save_model(
-        path, network, replace(header, architecture=network.blueprint.architecture, arguments=dict(network.blueprint.arguments), **more)
+        path,
+        network,
+        replace(
+            header,
+            architecture=network.blueprint.architecture,
+            arguments=dict(network.blueprint.arguments),
+            **more,
+        ),
     )
     return path
 
 
 def fresh(**options):
-    return build_network("mlp", num_classes=10, input_shape=(1, 8, 8), options={"hidden": [12], **options})
+    return build_network(
+        "mlp", num_classes=10, input_shape=(1, 8, 8), options={"hidden": [12], **options}
+    )
 
 
 def test_networks_without_a_vector_before_the_head_keep_the_rest(trained, tmp_path):
@@ -214,14 +289,24 @@ def test_networks_without_a_vector_before_the_head_keep_the_rest(trained, tmp_pa
     assert found.distance_ranks is None
     assert found.rescaling
     assert found.cka is None
-    assert any("nearness of wrong classes of both left out" in warning and "pooled" in warning for warning in report.warnings)
+    assert any(
+        "nearness of wrong classes of both left out" in warning and "pooled" in warning
+        for warning in report.warnings
+    )
     alone = analyze_gap(path, bootstrap=5)
     assert alone.explanation.projection is None
-    assert [matrix.of for matrix in alone.explanation.relations.matrices] == ["probabilities", "probabilities"]
+    assert [matrix.of for matrix in alone.explanation.relations.matrices] == [
+        "probabilities",
+        "probabilities",
+    ]
 
 
 def test_a_head_that_is_no_product_is_not_taken_for_one(trained, tmp_path):
-    report = analyze_gap(trained.out / "teacher", [saved(trained, tmp_path, "cosine", fresh(normalised=True))], bootstrap=5)
+    report = analyze_gap(
+        trained.out / "teacher",
+        [saved(trained, tmp_path, "cosine", fresh(normalised=True))],
+        bootstrap=5,
+    )
     assert report.explanations[0].distance_ranks is None
     assert any("features times the weights" in warning for warning in report.warnings)
 
@@ -250,7 +335,10 @@ def arrays(tmp_path: Path, classes: int, tested: list[int]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("classes", "tested", "reason"), [(3, [0, 1], "class 2 (2) has no samples"), (2, [0, 1], "2 classes")])
+@pytest.mark.parametrize(
+    ("classes", "tested", "reason"),
+    [(3, [0, 1], "class 2 (2) has no samples"), (2, [0, 1], "2 classes")],
+)
 def test_too_few_samples_or_classes_leave_out_what_needs_them(tmp_path, classes, tested, reason):
     small = {**QUICK, "data.path": arrays(tmp_path, classes, tested), "train.batch_size": 20}
     run = train_teacher(model="mlp", data="npz", name="t", out=tmp_path, overrides=small)

@@ -1,4 +1,6 @@
-"""What a run's page explains is what analyze-gap says of its checkpoints; it changes no number of the run and never costs one."""
+"""What a run's page explains is what analyze-gap says of its checkpoints; it changes no number of
+the run and never costs one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _without_figures():
 
 
 def train(out: Path, **overrides) -> Run:
-    run = train_teacher(model="mlp", data="digits", name="t", out=out, overrides={**EXPLAINED, **overrides})
+    run = train_teacher(
+        model="mlp", data="digits", name="t", out=out, overrides={**EXPLAINED, **overrides}
+    )
     return Run.load(run.run)
 
 
@@ -31,7 +35,14 @@ def learn(out: Path, *teachers: Path, method: str = "kd", **overrides) -> Run:
     names = [str(teacher) for teacher in teachers]
     given = {**EXPLAINED, "student.hidden": [12], **overrides}
     return Run.load(
-        distill(teacher=names[0] if len(names) == 1 else names, method=method, student="mlp", name=method, out=out, overrides=given).run
+        distill(
+            teacher=names[0] if len(names) == 1 else names,
+            method=method,
+            student="mlp",
+            name=method,
+            out=out,
+            overrides=given,
+        ).run
     )
 
 
@@ -48,10 +59,16 @@ def test_a_student_s_page_says_what_analyze_gap_says(student, trained):
     assert mine.hypothesis.column_cv == pytest.approx(theirs.hypothesis.column_cv, rel=1e-4)
     assert mine.projection.spread.value == pytest.approx(theirs.projection.spread.value, rel=1e-3)
     assert mine.relations.matrices[-1].of == "weights"
-    assert mine.relations.matrices[1].values[0] == pytest.approx(theirs.relations.matrices[1].values[0], abs=1e-4)
+    assert mine.relations.matrices[1].values[0] == pytest.approx(
+        theirs.relations.matrices[1].values[0], abs=1e-4
+    )
     (pair,), (other,) = found.explanations, expected.explanations
-    assert pair.rescaling[0].spearman.value == pytest.approx(other.rescaling[0].spearman.value, abs=1e-3)
-    assert pair.distance_ranks.correlation.value == pytest.approx(other.distance_ranks.correlation.value, abs=1e-3)
+    assert pair.rescaling[0].spearman.value == pytest.approx(
+        other.rescaling[0].spearman.value, abs=1e-3
+    )
+    assert pair.distance_ranks.correlation.value == pytest.approx(
+        other.distance_ranks.correlation.value, abs=1e-3
+    )
     assert pair.differences[0].mean == pytest.approx(other.differences[0].mean, rel=1e-3)
     assert pair.capacity == other.capacity
     page = (student.path / "report.html").read_text()
@@ -65,7 +82,11 @@ def test_a_network_trained_on_labels_says_what_it_would_have_to_teach(tmp_path):
     assert (report.students, report.pairs, report.explanations) == ((), (), ())
     assert report.teacher.measures == run.summary.test
     assert report.temperatures == explain.PROFILE
-    assert report.explanation.hypothesis.effect in {"distillation", "regularisation", "label smoothing"}
+    assert report.explanation.hypothesis.effect in {
+        "distillation",
+        "regularisation",
+        "label smoothing",
+    }
     assert run.summary.gap is None
     assert "What it would have to teach" in (run.path / "report.html").read_text()
 
@@ -85,7 +106,9 @@ def test_teachers_that_answer_as_one_have_no_features(trained, tmp_path):
     assert report.explanation.hypothesis
     assert report.explanation.projection is None
     assert {matrix.of for matrix in report.explanation.relations.matrices} == {"probabilities"}
-    assert report.warnings[0].startswith("mean of 2 teachers: no features and no last layer in common")
+    assert report.warnings[0].startswith(
+        "mean of 2 teachers: no features and no last layer in common"
+    )
     assert report.warnings[0] in (run.path / "report.html").read_text()
 
 
@@ -97,7 +120,10 @@ def test_an_explanation_that_breaks_does_not_break_the_run(trained, tmp_path, mo
     run = learn(tmp_path, trained.out / "teacher")
     assert run.summary.gap is not None
     assert run.analysis.gap.explanation is None
-    assert "the explanations are left out: RuntimeError: somebody&#39;s own network" in (run.path / "report.html").read_text()
+    assert (
+        "the explanations are left out: RuntimeError: somebody&#39;s own network"
+        in (run.path / "report.html").read_text()
+    )
 
 
 def test_what_is_only_drawn_takes_little_room(student):

@@ -1,4 +1,6 @@
-"""Every figure of analyze-gap agrees with a direct computation in float64 from the logits that it saves."""
+"""Every figure of analyze-gap agrees with a direct computation in float64 from the logits that it
+saves.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def free_energy(row: np.ndarray, tau: float) -> float:
 def report_and_logits(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("logits") / "logits.safetensors"
     report = analyze_gap(
-        trained.out / "teacher", [trained.out / "kd", trained.out / "skd"], temperatures=TEMPERATURES, save_logits_to=path, bootstrap=50
+        trained.out / "teacher",
+        [trained.out / "kd", trained.out / "skd"],
+        temperatures=TEMPERATURES,
+        save_logits_to=path,
+        bootstrap=50,
     )
     return report, {name: array.astype(np.float64) for name, array in load_file(path).items()}
 
@@ -39,7 +45,11 @@ def report_and_logits(trained, tmp_path_factory):
 def test_every_number_agrees_with_float64_from_the_saved_logits(report_and_logits):
     report, saved = report_and_logits
     v = saved["teacher"]
-    assert {(pair.student, pair.form) for pair in report.pairs} == {("kd", "raw"), ("skd", "raw"), ("skd", "aligned")}
+    assert {(pair.student, pair.form) for pair in report.pairs} == {
+        ("kd", "raw"),
+        ("skd", "raw"),
+        ("skd", "aligned"),
+    }
     for pair in report.pairs:
         z = saved[f"{'aligned' if pair.form == 'aligned' else 'student'}.{pair.student}"]
         k = z.shape[1]
@@ -48,11 +58,17 @@ def test_every_number_agrees_with_float64_from_the_saved_logits(report_and_logit
         for at in pair.at:
             tau = at.temperature
             gap = np.mean([entropy(a, tau) - entropy(b, tau) for a, b in zip(z, v, strict=True)])
-            energy = np.mean([free_energy(b, tau) - free_energy(a, tau) for a, b in zip(z, v, strict=True)])
+            energy = np.mean(
+                [free_energy(b, tau) - free_energy(a, tau) for a, b in zip(z, v, strict=True)]
+            )
             assert at.entropy.value == pytest.approx(gap, abs=1e-6)
             assert at.free_energy.value == pytest.approx(energy, abs=1e-6)
-            assert at.entropy_second_order == pytest.approx((norms[0] - norms[1]) / (2 * k * tau**2), rel=1e-6, abs=1e-9)
-            assert at.free_energy_second_order == pytest.approx((norms[0] - norms[1]) / (2 * k * tau), rel=1e-6, abs=1e-9)
+            assert at.entropy_second_order == pytest.approx(
+                (norms[0] - norms[1]) / (2 * k * tau**2), rel=1e-6, abs=1e-9
+            )
+            assert at.free_energy_second_order == pytest.approx(
+                (norms[0] - norms[1]) / (2 * k * tau), rel=1e-6, abs=1e-9
+            )
             assert at.entropy.low <= at.entropy.value <= at.entropy.high
 
 
@@ -80,13 +96,25 @@ def test_a_teacher_alone_has_a_profile_that_rises_with_temperature(trained):
 
 def test_gates_hold_for_each_student_at_temperature_one(trained):
     gates = GatesSection(max_entropy_gap=99.0, min_accuracy=1.0)
-    report = analyze_gap(trained.out / "teacher", [trained.out / "kd"], temperatures=(4.0,), gates=gates, bootstrap=20)
-    assert {gate.name: gate.passed for gate in report.gates} == {"max_entropy_gap": True, "min_accuracy": False}
+    report = analyze_gap(
+        trained.out / "teacher",
+        [trained.out / "kd"],
+        temperatures=(4.0,),
+        gates=gates,
+        bootstrap=20,
+    )
+    assert {gate.name: gate.passed for gate in report.gates} == {
+        "max_entropy_gap": True,
+        "min_accuracy": False,
+    }
 
 
 def test_networks_of_other_data_cannot_be_compared(trained, tmp_path):
     other = train_teacher(
-        model="mlp", data="synthetic", out=tmp_path, overrides={**QUICK, "data.train": 200, "data.test": 50, "data.classes": 10}
+        model="mlp",
+        data="synthetic",
+        out=tmp_path,
+        overrides={**QUICK, "data.train": 200, "data.test": 50, "data.classes": 10},
     )
     with pytest.raises(Incompatible):
         analyze_gap(trained.out / "teacher", [other.run])
@@ -116,7 +144,12 @@ def test_a_checkpoint_sees_pixels_as_it_was_trained_whatever_data_it_is_measured
     """The same test images, normalised by the statistics of another training set."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (60, 6, 6), dtype=np.uint8)
-    arrays = {"x_train": images[:40], "y_train": np.arange(40) % 3, "x_test": images[40:], "y_test": np.arange(20) % 3}
+    arrays = {
+        "x_train": images[:40],
+        "y_train": np.arange(40) % 3,
+        "x_test": images[40:],
+        "y_test": np.arange(20) % 3,
+    }
     path = tmp_path / "arrays.npz"
     np.savez(path, **arrays, mean=[0.2], std=[0.1])
     small = {"data.path": str(path), "train.epochs": 1, "train.batch_size": 8, "report.html": False}

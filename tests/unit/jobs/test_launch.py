@@ -1,4 +1,6 @@
-"""Ranks as processes: what they say to each other, what the launcher makes of one that fails, and that the numbers are those of one."""
+"""Ranks as processes: what they say to each other, what the launcher makes of one that fails, and
+that the numbers are those of one.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cor
 
 
 def children() -> set[str]:
-    """Processes that this one has started and that are still there, but for Python's own tracker of shared memory."""
+    """Processes that this one has started and that are still there, but for Python's own tracker of
+    shared memory.
+    """
     found = set()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid:")).split()[1]
+            parent = next(
+                line for line in status.read_text().splitlines() if line.startswith("PPid:")
+            ).split()[1]
             command = (status.parent / "cmdline").read_text()
         except OSError:
             continue
@@ -85,29 +91,48 @@ def test_a_rank_that_hangs_when_another_has_died_is_killed(monkeypatch):
     assert not children()
 
 
-# ---- whole runs ------------------------------------------------------------------------------------------------------
+# ---- whole runs ----------------------------------------------------------------------------------
 
-PLAIN = {"train.epochs": 1, "runtime.precision": "fp32", "report.html": False, "data.val_fraction": 0.1, "runtime.compile": "off"}
+PLAIN = {
+    "train.epochs": 1,
+    "runtime.precision": "fp32",
+    "report.html": False,
+    "data.val_fraction": 0.1,
+    "runtime.compile": "off",
+}
 
 
 def difference(one: Path, other: Path) -> float:
     """The largest difference between two checkpoints, beside the largest weight of each tensor."""
     a, b = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    return max(float((a[name] - b[name]).abs().max() / a[name].abs().max().clamp_min(1e-3)) for name in a)
+    return max(
+        float((a[name] - b[name]).abs().max() / a[name].abs().max().clamp_min(1e-3)) for name in a
+    )
 
 
 def test_two_ranks_of_half_a_minibatch_are_one_of_a_whole(tmp_path):
     """1293 images: the last minibatch has 13, which two ranks cannot share evenly."""
     heard = []
-    one = train_teacher(model="mlp", data="digits", device="cpu", name="one", out=tmp_path, overrides=PLAIN)
+    one = train_teacher(
+        model="mlp", data="digits", device="cpu", name="one", out=tmp_path, overrides=PLAIN
+    )
     two = train_teacher(
-        model="mlp", data="digits", device="cpu", devices=2, name="two", out=tmp_path, listeners=[heard.append], overrides=PLAIN
+        model="mlp",
+        data="digits",
+        device="cpu",
+        devices=2,
+        name="two",
+        out=tmp_path,
+        listeners=[heard.append],
+        overrides=PLAIN,
     )
     assert difference(tmp_path / "one", tmp_path / "two") < 1e-5
     assert two.train_accuracy == one.train_accuracy  # every image was counted, and once
     assert two.test.accuracy == one.test.accuracy
     assert two.recipe_sha256 == one.recipe_sha256
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and not path.is_symlink()) == ["one", "two"]
+    assert sorted(
+        path.name for path in tmp_path.iterdir() if path.is_dir() and not path.is_symlink()
+    ) == ["one", "two"]
     assert read_json(tmp_path / "two" / "environment.json")["devices"] == 2
     assert "devices = 2" in (tmp_path / "two" / "recipe.toml").read_text()
     (prepared,) = [event for event in heard if isinstance(event, Prepared)]

@@ -1,4 +1,6 @@
-"""What is followed along training: right numbers, the same images each time, and nothing trained otherwise for being watched."""
+"""What is followed along training: right numbers, the same images each time, and nothing trained
+otherwise for being watched.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ def events_of(run: Path, *kinds: str) -> list[dict]:
     """Lines of metrics.jsonl, without what a clock says."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clock = ("time", "seconds", "images_per_second")
-    return [{key: value for key, value in line.items() if key not in clock} for line in lines if line["event"] in kinds]
+    return [
+        {key: value for key, value in line.items() if key not in clock}
+        for line in lines
+        if line["event"] in kinds
+    ]
 
 
 def probes_of(run: Path) -> list[Probe]:
@@ -37,7 +43,7 @@ def probes_of(run: Path) -> list[Probe]:
     return [*(stage.probe for stage in loaded.stages), *(epoch.probe for epoch in loaded.epochs)]
 
 
-# ---- the numbers -----------------------------------------------------------------------------------------------------
+# ---- the numbers ---------------------------------------------------------------------------------
 
 
 def logits(purpose: str, scale: float = 3.0) -> torch.Tensor:
@@ -68,17 +74,40 @@ def test_measures_are_those_of_a_calculation_by_loops():
     z, v, a = logits("z"), logits("v", 6.0), logits("a", 1.0)
     y = [0, 1, 2, 3, 0, 1, 2]
     given = {"student": z, "teacher": v, "slt1": a}
-    probe = summarise(given, torch.tensor(y), (1.0, 4.0), split="val", teacher="teacher", align=SphericalDistillation.aligned)
-    assert (probe.trained, probe.n, probe.split, list(probe.networks)) == ("student", 7, "val", list(given))
+    probe = summarise(
+        given,
+        torch.tensor(y),
+        (1.0, 4.0),
+        split="val",
+        teacher="teacher",
+        align=SphericalDistillation.aligned,
+    )
+    assert (probe.trained, probe.n, probe.split, list(probe.networks)) == (
+        "student",
+        7,
+        "val",
+        list(given),
+    )
     for name, x in given.items():
         for at, tau in zip(probe.networks[name].at, (1.0, 4.0), strict=True):
             expected = by_hand(x, z, y, tau)
-            assert (probe.networks[name].accuracy, at.temperature) == (pytest.approx(expected["accuracy"]), tau)
+            assert (probe.networks[name].accuracy, at.temperature) == (
+                pytest.approx(expected["accuracy"]),
+                tau,
+            )
             assert probe.networks[name].logit_norm == pytest.approx(expected["norm"], rel=1e-9)
-            assert (at.entropy, at.free_energy) == (pytest.approx(expected["entropy"]), pytest.approx(expected["free_energy"]))
+            assert (at.entropy, at.free_energy) == (
+                pytest.approx(expected["entropy"]),
+                pytest.approx(expected["free_energy"]),
+            )
             assert at.kl == (None if name == "student" else pytest.approx(expected["kl"]))
     forms = {False: z, True: SphericalDistillation.aligned(z, v)}
-    assert [(gap.temperature, gap.aligned) for gap in probe.gaps] == [(1.0, False), (4.0, False), (1.0, True), (4.0, True)]
+    assert [(gap.temperature, gap.aligned) for gap in probe.gaps] == [
+        (1.0, False),
+        (4.0, False),
+        (1.0, True),
+        (4.0, True),
+    ]
     for gap in probe.gaps:
         ours, theirs = (by_hand(x, z, y, gap.temperature) for x in (forms[gap.aligned], v))
         assert gap.entropy == pytest.approx(ours["entropy"] - theirs["entropy"])
@@ -87,7 +116,12 @@ def test_measures_are_those_of_a_calculation_by_loops():
 
 def test_without_a_teacher_there_are_no_gaps():
     probe = summarise(
-        {"network": logits("z")}, torch.zeros(7, dtype=torch.int64), (1.0,), split="train", teacher=None, align=lambda z, _: -z
+        {"network": logits("z")},
+        torch.zeros(7, dtype=torch.int64),
+        (1.0,),
+        split="train",
+        teacher=None,
+        align=lambda z, _: -z,
     )
     assert (list(probe.networks), probe.gaps) == (["network"], ())
 
@@ -102,17 +136,43 @@ def test_the_last_probe_agrees_with_what_the_run_measured_at_its_end(trained):
         assert {gap.aligned for gap in last.gaps} == ({False, True} if name == "skd" else {False})
 
 
-# ---- which images, which networks ------------------------------------------------------------------------------------
+# ---- which images, which networks ----------------------------------------------------------------
 
 
-def test_where_nothing_is_held_out_training_images_serve_and_the_teacher_stays_level(trained, tmp_path):
-    overrides = {"train.epochs": 2, "student.hidden": [12], "report.html": False, "data.val_fraction": 0.0, "report.temperatures": [2.0]}
-    distill(teacher=str(trained.out / "teacher"), method="kd", student="mlp", out=tmp_path, name="run", overrides=overrides)
+def test_where_nothing_is_held_out_training_images_serve_and_the_teacher_stays_level(
+    trained, tmp_path
+):
+    overrides = {
+        "train.epochs": 2,
+        "student.hidden": [12],
+        "report.html": False,
+        "data.val_fraction": 0.0,
+        "report.temperatures": [2.0],
+    }
+    distill(
+        teacher=str(trained.out / "teacher"),
+        method="kd",
+        student="mlp",
+        out=tmp_path,
+        name="run",
+        overrides=overrides,
+    )
     probes = probes_of(tmp_path / "run")
-    assert [(probe.split, probe.n, probe.trained) for probe in probes] == [("train", 512, "student")] * 3
-    assert len({(probe.networks["teacher"].accuracy, probe.networks["teacher"].logit_norm) for probe in probes}) == 1
+    assert [(probe.split, probe.n, probe.trained) for probe in probes] == [
+        ("train", 512, "student")
+    ] * 3
+    assert (
+        len(
+            {
+                (probe.networks["teacher"].accuracy, probe.networks["teacher"].logit_norm)
+                for probe in probes
+            }
+        )
+        == 1
+    )
     assert [at.temperature for at in probes[0].networks["student"].at] == [1.0, 2.0]
-    assert probes[0].networks["student"].at[0].entropy > 2.0  # log 10 = 2.303: nothing is learnt yet
+    # log 10 = 2.303: nothing is learnt yet
+    assert probes[0].networks["student"].at[0].entropy > 2.0
 
 
 def test_a_network_alone_and_one_with_a_reference(trained, tmp_path):
@@ -127,21 +187,36 @@ def test_a_network_alone_and_one_with_a_reference(trained, tmp_path):
 def test_the_other_networks_of_a_method_are_followed_too(trained, tmp_path):
     def names(method: str, **options) -> list[tuple[str, list[str]]]:
         run, teacher = tmp_path / "-".join((method, *options)), str(trained.out / "teacher")
-        given = {"report.reference": teacher} if method == "dml" else {"teacher.checkpoint": teacher}
+        given = (
+            {"report.reference": teacher} if method == "dml" else {"teacher.checkpoint": teacher}
+        )
         own = {f"method.{key}": value for key, value in options.items()}
         overrides = {**QUICK, **given, **own, "train.epochs": 1, "student.hidden": [8]}
         distill(method=method, student="mlp", out=tmp_path, name=run.name, overrides=overrides)
-        return list(dict.fromkeys((probe.trained, tuple(probe.networks)) for probe in probes_of(run)))
+        return list(
+            dict.fromkeys((probe.trained, tuple(probe.networks)) for probe in probes_of(run))
+        )
 
     assert names("slkd") == [("student", ("student", "slt1", "slt2", "teacher"))]
     # the first stage is about a self-learning teacher; there is no student to speak of yet
-    assert names("slkd", sequential=True) == [("slt1", ("slt1", "slt2", "teacher")), ("student", ("student", "slt1", "slt2", "teacher"))]
+    assert names("slkd", sequential=True) == [
+        ("slt1", ("slt1", "slt2", "teacher")),
+        ("student", ("student", "slt1", "slt2", "teacher")),
+    ]
     assert names("dml") == [("student", ("student", "peer1", "reference"))]
-    assert names("born_again", generations=2) == [("generation1", ("generation1", "teacher")), ("student", ("student", "teacher"))]
+    assert names("born_again", generations=2) == [
+        ("generation1", ("generation1", "teacher")),
+        ("student", ("student", "teacher")),
+    ]
 
 
 def test_nothing_is_probed_where_nobody_wants_it(tmp_path):
-    train_teacher(model="mlp", out=tmp_path, name="run", overrides={**QUICK, "train.epochs": 1, "report.probe": 0})
+    train_teacher(
+        model="mlp",
+        out=tmp_path,
+        name="run",
+        overrides={**QUICK, "train.epochs": 1, "report.probe": 0},
+    )
     assert [line["probe"] for line in events_of(tmp_path / "run", "stage", "epoch")] == [None, None]
 
 
@@ -149,32 +224,49 @@ def test_large_images_are_read_again_each_time_and_are_the_same(monkeypatch, tmp
     for name, limit in (("held", 2**26), ("read", 0)):
         monkeypatch.setattr("kdcli.jobs.probe.HELD_BYTES", limit)
         train_teacher(model="mlp", out=tmp_path, name=name, overrides={**QUICK, "train.epochs": 1})
-    assert events_of(tmp_path / "held", "stage", "epoch") == events_of(tmp_path / "read", "stage", "epoch")
+    assert events_of(tmp_path / "held", "stage", "epoch") == events_of(
+        tmp_path / "read", "stage", "epoch"
+    )
 
 
-# ---- measuring changes nothing ---------------------------------------------------------------------------------------
+# ---- measuring changes nothing -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["kd", "slkd"])
 def test_the_weights_are_the_same_with_and_without_a_probe(trained, tmp_path, method):
-    overrides = {**WITH_NORMS, "train.epochs": 2, "train.ema": 0.9, "teacher.checkpoint": str(trained.out / "teacher")}
+    overrides = {
+        **WITH_NORMS,
+        "train.epochs": 2,
+        "train.ema": 0.9,
+        "teacher.checkpoint": str(trained.out / "teacher"),
+    }
     for name, count in (("with", 512), ("without", 0)):
-        distill(out=tmp_path, name=name, method=method, overrides={**overrides, "report.probe": count})
-    assert sha256_file(tmp_path / "with" / "model.safetensors") == sha256_file(tmp_path / "without" / "model.safetensors")
-    ours, theirs = ([{**line, "probe": None} for line in events_of(tmp_path / name, "stage", "epoch")] for name in ("with", "without"))
+        distill(
+            out=tmp_path, name=name, method=method, overrides={**overrides, "report.probe": count}
+        )
+    assert sha256_file(tmp_path / "with" / "model.safetensors") == sha256_file(
+        tmp_path / "without" / "model.safetensors"
+    )
+    ours, theirs = (
+        [{**line, "probe": None} for line in events_of(tmp_path / name, "stage", "epoch")]
+        for name in ("with", "without")
+    )
     assert ours == theirs
 
 
 @pytest.mark.parametrize(
     ("method", "options", "stop"),
     [
-        ("kd", {}, (1, 2)),  # in the middle of the first epoch: what was probed before it cannot be had again
+        # in the middle of the first epoch: what was probed before it cannot be had again
+        ("kd", {}, (1, 2)),
         ("kd", {}, (1, 9)),
         ("born_again", {"method.generations": 2}, (1, 4)),
         ("born_again", {"method.generations": 2}, (2, 1)),  # the last state is the first stage's
     ],
 )
-def test_a_resumed_run_tells_what_one_that_never_stopped_tells(trained, tmp_path, method, options, stop):
+def test_a_resumed_run_tells_what_one_that_never_stopped_tells(
+    trained, tmp_path, method, options, stop
+):
     overrides = {
         **WITH_NORMS,
         "train.epochs": 2,
@@ -186,16 +278,26 @@ def test_a_resumed_run_tells_what_one_that_never_stopped_tells(trained, tmp_path
 
     def listen(event):
         nonlocal number, steps
-        number, steps = (event.number, 0) if isinstance(event, StageStarted) else (number, steps + isinstance(event, StepDone))
+        number, steps = (
+            (event.number, 0)
+            if isinstance(event, StageStarted)
+            else (number, steps + isinstance(event, StepDone))
+        )
         if (number, steps) == stop and isinstance(event, StepDone):
             raise Interrupted("stop")
 
     distill(out=tmp_path, name="straight", method=method, overrides=overrides)
     with pytest.raises(Interrupted):
-        distill(out=tmp_path, name="stopped", method=method, overrides=overrides, listeners=[listen])
+        distill(
+            out=tmp_path, name="stopped", method=method, overrides=overrides, listeners=[listen]
+        )
     resume(tmp_path / "stopped")
-    straight, resumed = (events_of(tmp_path / name, "stage", "epoch", "done") for name in ("straight", "stopped"))
-    assert [{**line, "wall_seconds": 0} for line in resumed] == [{**line, "wall_seconds": 0} for line in straight]
+    straight, resumed = (
+        events_of(tmp_path / name, "stage", "epoch", "done") for name in ("straight", "stopped")
+    )
+    assert [{**line, "wall_seconds": 0} for line in resumed] == [
+        {**line, "wall_seconds": 0} for line in straight
+    ]
     assert all(line["probe"] for line in straight if line["event"] != "done")
 
 
@@ -208,14 +310,18 @@ def test_a_run_that_stopped_before_its_first_state_begins_anew(trained, tmp_path
         overrides = {**QUICK, "train.epochs": 1}
         if listeners:
             with pytest.raises(Interrupted):
-                train_teacher(model="mlp", out=tmp_path, name=name, overrides=overrides, listeners=listeners)
+                train_teacher(
+                    model="mlp", out=tmp_path, name=name, overrides=overrides, listeners=listeners
+                )
             resume(tmp_path / name)
         else:
             train_teacher(model="mlp", out=tmp_path, name=name, overrides=overrides)
-    assert events_of(tmp_path / "stopped", "stage", "epoch") == events_of(tmp_path / "straight", "stage", "epoch")
+    assert events_of(tmp_path / "stopped", "stage", "epoch") == events_of(
+        tmp_path / "straight", "stage", "epoch"
+    )
 
 
-# ---- before anything is trained --------------------------------------------------------------------------------------
+# ---- before anything is trained ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -228,9 +334,13 @@ def test_an_untrained_network_is_measured_on_the_statistics_of_the_images(deep):
     state = {name: tensor.clone() for name, tensor in deep.state_dict().items()}
     with torch.inference_mode(), answering(deep, untrained=True):
         z = deep(x).logits
-    assert z.norm(dim=1).mean() < 10  # 10^4 with the mean of 0 and variance of 1 that batch norms begin with
+    # 10^4 with the mean of 0 and variance of 1 that batch norms begin with
+    assert z.norm(dim=1).mean() < 10
     assert all(torch.equal(tensor, state[name]) for name, tensor in deep.state_dict().items())
-    assert all(module.training and getattr(module, "track_running_stats", True) for module in deep.modules())
+    assert all(
+        module.training and getattr(module, "track_running_stats", True)
+        for module in deep.modules()
+    )
 
 
 def test_statistics_that_were_learnt_are_used(deep):

@@ -27,7 +27,9 @@ def test_a_run_that_another_process_is_at_work_on_is_neither_taken_nor_gone_on_w
     (run / "state" / "state-1.safetensors").touch()
     (run / "environment.json").write_text(json.dumps({"recipe_sha256": "abc"}))
     assert rundir.unfinished_run(tmp_path, "abc") == run
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout.readline() == b"held\n"
         assert rundir.unfinished_run(tmp_path, "abc") is None
         with pytest.raises(UsageError, match="another process is at work"), rundir.claimed(run):

@@ -1,4 +1,6 @@
-"""What a run leaves, that it can be repeated from it, and what is refused before anything is written."""
+"""What a run leaves, that it can be repeated from it, and what is refused before anything is
+written.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdcli.errors import DeviceUnavailable, Exit, Incompatible, NonFiniteLoss, NotFound, NotWritable, RunExists, UsageError
+from kdcli.errors import (
+    DeviceUnavailable,
+    Exit,
+    Incompatible,
+    NonFiniteLoss,
+    NotFound,
+    NotWritable,
+    RunExists,
+    UsageError,
+)
 from kdcli.files import finite, read_json, sha256_file
 from kdcli.header import read_header
 from kdcli.jobs import distill, evaluate, resume, train_teacher
@@ -28,18 +39,27 @@ def test_a_run_leaves_what_the_documentation_lists(trained):
 
 
 def test_the_summary_is_the_result(trained):
-    assert read_json(trained.out / "skd" / "summary.json") == json.loads(json.dumps(finite(asdict(trained.skd))))
+    assert read_json(trained.out / "skd" / "summary.json") == json.loads(
+        json.dumps(finite(asdict(trained.skd)))
+    )
 
 
 def test_the_recipe_of_a_run_repeats_it_to_the_byte(trained, tmp_path):
     again = distill(trained.out / "skd" / "recipe.toml", out=tmp_path, name="again")
-    assert sha256_file(tmp_path / "again" / "model.safetensors") == sha256_file(trained.out / "skd" / "model.safetensors")
+    assert sha256_file(tmp_path / "again" / "model.safetensors") == sha256_file(
+        trained.out / "skd" / "model.safetensors"
+    )
     assert again.recipe_sha256 == trained.skd.recipe_sha256
 
 
 def test_a_checkpoint_knows_its_classes_data_method_and_measures(trained):
     header = read_header(trained.out / "skd")[1]
-    assert (header.architecture, header.num_classes, header.data["name"], header.method) == ("mlp", 10, "digits", "skd")
+    assert (header.architecture, header.num_classes, header.data["name"], header.method) == (
+        "mlp",
+        10,
+        "digits",
+        "skd",
+    )
     assert header.metrics["accuracy"] == trained.skd.test.accuracy
     assert header.teachers == (read_header(trained.out / "teacher")[1].tensors_sha256,)
 
@@ -47,7 +67,9 @@ def test_a_checkpoint_knows_its_classes_data_method_and_measures(trained):
 def test_no_teacher_weights_are_in_the_students_file(trained):
     ours = load_file(trained.out / "skd" / "model.safetensors")
     theirs = load_file(trained.out / "teacher" / "model.safetensors")
-    assert sum(tensor.numel() for tensor in ours.values()) < sum(tensor.numel() for tensor in theirs.values())
+    assert sum(tensor.numel() for tensor in ours.values()) < sum(
+        tensor.numel() for tensor in theirs.values()
+    )
 
 
 def test_measures_can_be_had_again_from_the_checkpoint_alone(trained):
@@ -56,34 +78,59 @@ def test_measures_can_be_had_again_from_the_checkpoint_alone(trained):
 
 
 def test_a_teachers_recipe_is_trained_once_and_found_again(tmp_path):
-    (tmp_path / "teacher.toml").write_text('[model]\nname = "mlp"\n[train]\nepochs = 1\n[report]\nhtml = false\n')
+    (tmp_path / "teacher.toml").write_text(
+        '[model]\nname = "mlp"\n[train]\nepochs = 1\n[report]\nhtml = false\n'
+    )
     prepared = []
 
     def note(event):
         if isinstance(event, Prepared):
             prepared.append(event.command)
 
-    base = {"teacher.recipe": str(tmp_path / "teacher.toml"), "train.epochs": 1, "report.html": False}
+    base = {
+        "teacher.recipe": str(tmp_path / "teacher.toml"),
+        "train.epochs": 1,
+        "report.html": False,
+    }
     for method in ("kd", "skd"):
-        distill(student="mlp", out=tmp_path / "runs", listeners=[note], method=method, overrides=base)
+        distill(
+            student="mlp", out=tmp_path / "runs", listeners=[note], method=method, overrides=base
+        )
     assert prepared == ["train-teacher", "distill", "distill"]
 
 
 def test_a_baseline_is_measured_against_a_reference(trained, tmp_path):
-    result = train_teacher(model="mlp", out=tmp_path, overrides={**QUICK, "report.reference": str(trained.out / "teacher")})
+    result = train_teacher(
+        model="mlp",
+        out=tmp_path,
+        overrides={**QUICK, "report.reference": str(trained.out / "teacher")},
+    )
     assert result.teachers == ()
     assert result.reference.architecture == "mlp"
-    assert result.gap.entropy == pytest.approx(result.test.entropy - result.reference.test.entropy, abs=1e-6)
+    assert result.gap.entropy == pytest.approx(
+        result.test.entropy - result.reference.test.entropy, abs=1e-6
+    )
 
 
 def test_the_best_epoch_is_kept_and_shipped_when_asked_for(tmp_path):
     epochs = []
-    overrides = {**QUICK, "train.epochs": 4, "train.select": "best", "train.keep_best": True, "train.keep_every": 2}
-    result = train_teacher(model="mlp", out=tmp_path, name="run", overrides=overrides, listeners=[epochs.append])
+    overrides = {
+        **QUICK,
+        "train.epochs": 4,
+        "train.select": "best",
+        "train.keep_best": True,
+        "train.keep_every": 2,
+    }
+    result = train_teacher(
+        model="mlp", out=tmp_path, name="run", overrides=overrides, listeners=[epochs.append]
+    )
     best = max(event.val.accuracy for event in epochs if isinstance(event, EpochDone))
     assert result.val.accuracy == best
     assert result.test.selected == "best"
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["epoch-002.safetensors", "epoch-004.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "epoch-002.safetensors",
+        "epoch-004.safetensors",
+    ]
     kept = load_file(tmp_path / "run" / "best.safetensors")
     shipped = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(kept[name], shipped[name]) for name in kept)
@@ -96,7 +143,12 @@ def test_several_teachers_answer_as_one(trained, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(trained, tmp_path):
-    assert distill(teacher=str(trained.out / "teacher"), student="mlp", out=tmp_path / "runs", dry_run=True) is None
+    assert (
+        distill(
+            teacher=str(trained.out / "teacher"), student="mlp", out=tmp_path / "runs", dry_run=True
+        )
+        is None
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -108,7 +160,14 @@ def test_gates_are_checked_and_everything_is_written_all_the_same(trained, tmp_p
         "gates.max_entropy_gap": 99.0,
         "gates.max_free_energy_gap": -99.0,
     }
-    result = distill(teacher=str(trained.out / "teacher"), method="kd", student="mlp", out=tmp_path, name="run", overrides=overrides)
+    result = distill(
+        teacher=str(trained.out / "teacher"),
+        method="kd",
+        student="mlp",
+        out=tmp_path,
+        name="run",
+        overrides=overrides,
+    )
     assert {gate.name: gate.passed for gate in result.gates} == {
         "min_accuracy": result.test.accuracy == 1.0, "max_ece": True, "max_entropy_gap": True, "max_free_energy_gap": False,
     }  # fmt: skip
@@ -116,7 +175,7 @@ def test_gates_are_checked_and_everything_is_written_all_the_same(trained, tmp_p
     assert (tmp_path / "run" / "report.md").exists()
 
 
-# ---- bad input -------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def refused(kind: type[UsageError], match: str):
@@ -131,7 +190,11 @@ def test_a_run_name_that_exists_is_refused(trained):
 def test_a_teacher_of_other_data_is_refused_before_anything_is_written(trained, tmp_path):
     with refused(Incompatible, "teacher predicts 10 classes, synthetic has 20"):
         distill(
-            teacher=str(trained.out / "teacher"), data="synthetic", student="mlp", out=tmp_path / "runs", overrides={"data.classes": 20}
+            teacher=str(trained.out / "teacher"),
+            data="synthetic",
+            student="mlp",
+            out=tmp_path / "runs",
+            overrides={"data.classes": 20},
         )
     assert not (tmp_path / "runs").exists()
 
@@ -152,13 +215,17 @@ def test_a_device_that_is_not_there_is_refused(tmp_path):
 
 def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
     with refused(NotFound, "mnist") as caught:
-        train_teacher(model="mlp", data="mnist", out=tmp_path / "runs", overrides={"data.root": str(tmp_path)})
+        train_teacher(
+            model="mlp", data="mnist", out=tmp_path / "runs", overrides={"data.root": str(tmp_path)}
+        )
     assert "kd datasets mnist --download" in caught.value.hint
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_explodes_names_step_and_term_and_leaves_a_crash_file(tmp_path):
-    with pytest.raises(NonFiniteLoss, match=r"'ce' is not finite at stage train, epoch \d+, step \d+") as caught:
+    with pytest.raises(
+        NonFiniteLoss, match=r"'ce' is not finite at stage train, epoch \d+, step \d+"
+    ) as caught:
         train_teacher(model="mlp", out=tmp_path, name="run", overrides={**QUICK, "optim.lr": 1e30})
     assert caught.value.exit_code == Exit.FAILURE
     assert caught.value.crash_file == tmp_path / "run" / "crash.txt"

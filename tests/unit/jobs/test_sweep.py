@@ -56,7 +56,10 @@ def test_all_runs_of_a_sweep_read_their_dataset_once(sweep_file, tmp_path):
 
 
 def test_of_the_datasets_only_the_last_is_kept_and_outside_none(sweep_file):
-    plain, square = branch(DataSection, "digits")(name="digits"), branch(DataSection, "synthetic")(name="synthetic")
+    plain, square = (
+        branch(DataSection, "digits")(name="digits"),
+        branch(DataSection, "synthetic")(name="synthetic"),
+    )
     assert open_source(plain) is not open_source(plain)
     with kept_sources():
         kept = open_source(plain)
@@ -69,7 +72,11 @@ def test_of_the_datasets_only_the_last_is_kept_and_outside_none(sweep_file):
 def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
     out = tmp_path / "runs"
     done = []
-    first = run_sweep(sweep_file, out=out, listeners=[lambda event: done.append(event) if isinstance(event, CellDone) else None])
+    first = run_sweep(
+        sweep_file,
+        out=out,
+        listeners=[lambda event: done.append(event) if isinstance(event, CellDone) else None],
+    )
     assert [cell.status for cell in first.cells] == ["done"] * 4
     assert first.complete
     assert [event.number for event in done] == [1, 2, 3, 4]
@@ -82,7 +89,9 @@ def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
 
 def test_a_limit_leaves_the_rest_for_later(sweep_file, tmp_path):
     assert len(run_sweep(sweep_file, out=tmp_path / "runs", limit=1).cells) == 1
-    assert [cell.status for cell in run_sweep(sweep_file, out=tmp_path / "runs", limit=1).cells] == ["skipped", "done"]
+    assert [
+        cell.status for cell in run_sweep(sweep_file, out=tmp_path / "runs", limit=1).cells
+    ] == ["skipped", "done"]
 
 
 def test_a_failing_cell_does_not_stop_the_others(sweep_file, tmp_path):

@@ -1,4 +1,6 @@
-"""Several cells of a sweep at once: the same runs as one after another, teachers once, and no cell harms another."""
+"""Several cells of a sweep at once: the same runs as one after another, teachers once, and no cell
+harms another.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ import pytest
 from kdcli.errors import UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.jobs import run_sweep
-from kdcli.jobs.events import CellDone, CellStarted, EpochDone, FromRun, StepRead, SweepStarted, TeacherDone, TeacherStarted
+from kdcli.jobs.events import (
+    CellDone,
+    CellStarted,
+    EpochDone,
+    FromRun,
+    StepRead,
+    SweepStarted,
+    TeacherDone,
+    TeacherStarted,
+)
 from kdcli.jobs.plan import cell_tasks, with_teachers
 from kdcli.jobs.sweep import count_jobs
 from kdcli.jobs.workers import Crew, machine_cores
@@ -51,7 +62,9 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(trained, tmp_path_factory) -> Both:
-    """One sweep twice: two cells at once, and one after another. Half of its cells need a teacher that is not there yet."""
+    """One sweep twice: two cells at once, and one after another. Half of its cells need a teacher
+    that is not there yet.
+    """
     folder = tmp_path_factory.mktemp("both")
     sweep = write(folder, SWEEP.format(there=trained.out / "teacher"), base=BASE, one=TEACHER)
     events: list = []
@@ -70,16 +83,30 @@ def test_cells_at_once_give_the_same_results_in_the_same_order(both):
         assert (ours.id, ours.labels, ours.metrics) == (theirs.id, theirs.labels, theirs.metrics)
         for name in ("model.safetensors", "recipe.toml"):
             assert sha256_file(Path(ours.run) / name) == sha256_file(Path(theirs.run) / name)
-        assert {path.name for path in Path(ours.run).iterdir()} == {path.name for path in Path(theirs.run).iterdir()}
+        assert {path.name for path in Path(ours.run).iterdir()} == {
+            path.name for path in Path(theirs.run).iterdir()
+        }
     assert multiprocessing.active_children() == []
 
 
 @several
 def test_a_shared_teacher_is_trained_once_and_only_those_that_need_it_wait(both):
-    teachers = [path for path in (both.out / "together").iterdir() if not path.is_symlink() and "kd-" not in path.name]
+    teachers = [
+        path
+        for path in (both.out / "together").iterdir()
+        if not path.is_symlink() and "kd-" not in path.name
+    ]
     assert len(teachers) == 1
-    at = {type(event).__name__: place for place, event in enumerate(both.events) if isinstance(event, TeacherStarted | TeacherDone)}
-    started = {event.number: place for place, event in enumerate(both.events) if isinstance(event, CellStarted)}
+    at = {
+        type(event).__name__: place
+        for place, event in enumerate(both.events)
+        if isinstance(event, TeacherStarted | TeacherDone)
+    }
+    started = {
+        event.number: place
+        for place, event in enumerate(both.events)
+        if isinstance(event, CellStarted)
+    }
     assert at["TeacherStarted"] < started[3] < at["TeacherDone"] < min(started[1], started[2])
     assert next(event for event in both.events if isinstance(event, TeacherDone)).status == "done"
 
@@ -98,7 +125,12 @@ def test_listeners_hear_what_each_run_says_with_numbers_they_can_use(both):
         read = next(event for event in events if isinstance(event, StepRead))
         assert all(isinstance(value, float) for value in read.losses.values())
         assert 0 <= read.train_accuracy <= 1
-    assert sorted(event.number for event in both.events if isinstance(event, CellDone)) == [1, 2, 3, 4]
+    assert sorted(event.number for event in both.events if isinstance(event, CellDone)) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 @several
@@ -163,7 +195,10 @@ set = { seed = 2 }
 @several
 def test_what_fails_is_killed_or_lacks_its_teacher_leaves_the_others_alone(tmp_path):
     (tmp_path / "mine.py").write_text(OWN_METHOD)
-    base = f'[student]\nname = "mlp"\nhidden = [8]\n[method]\nname = "{tmp_path / "mine.py"}"\n{COMMON}'
+    base = (
+        '[student]\nname = "mlp"\nhidden = [8]\n[method]\nname = '
+        f'"{tmp_path / "mine.py"}"\n{COMMON}'
+    )
     events = []
     sweep = write(tmp_path, CASES, base=base, broken=TEACHER + "[optim]\nlr = 1e30\n")
     result = run_sweep(sweep, out=tmp_path / "runs", jobs=2, listeners=[events.append])
@@ -178,11 +213,12 @@ def test_what_fails_is_killed_or_lacks_its_teacher_leaves_the_others_alone(tmp_p
     assert multiprocessing.active_children() == []
 
 
-# ---- planning --------------------------------------------------------------------------------------------------------
+# ---- planning ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("jobs", "cells", "cores", "expected"), [(2, 9, 4, 2), (4, 3, 4, 3), ("auto", 9, 4, 4), ("auto", 2, 4, 2), (3, 0, 4, 1)]
+    ("jobs", "cells", "cores", "expected"),
+    [(2, 9, 4, 2), (4, 3, 4, 3), ("auto", 9, 4, 4), ("auto", 2, 4, 2), (3, 0, 4, 1)],
 )
 def test_there_are_no_more_processes_than_cells(jobs, cells, cores, expected):
     assert count_jobs(jobs, cells, cores, "cpu") == expected
@@ -209,7 +245,10 @@ def plan(folder: Path, sweep: str, **recipes: str):
 
 
 def test_each_teacher_comes_once_and_before_its_cells(tmp_path):
-    sweep = 'base = "base.toml"\n[axes]\n"teacher.recipe" = ["one.toml", "two.toml"]\n"method.name" = ["none", "kd"]\nseed = [0, 1]\n'
+    sweep = (
+        'base = "base.toml"\n[axes]\n"teacher.recipe" = ["one.toml", "two.toml"]\n"method.name" '
+        '= ["none", "kd"]\nseed = [0, 1]\n'
+    )
     base = BASE.replace("[method]", '[teacher]\nrecipe = "one.toml"\n[method]')
     cells = plan(tmp_path, sweep, base=base, one=TEACHER, two="seed = 7\n" + TEACHER)
     tasks = with_teachers(cells, {})
@@ -226,7 +265,15 @@ def test_each_teacher_comes_once_and_before_its_cells(tmp_path):
 
 def test_teachers_of_another_length_are_another_teacher(tmp_path):
     base = BASE.replace("[method]", '[teacher]\nrecipe = "one.toml"\n[method]')
-    tasks = with_teachers(plan(tmp_path, 'base = "base.toml"\n[axes]\n"teacher.epochs" = [1, 2]\n', base=base, one=TEACHER), {})
+    tasks = with_teachers(
+        plan(
+            tmp_path,
+            'base = "base.toml"\n[axes]\n"teacher.epochs" = [1, 2]\n',
+            base=base,
+            one=TEACHER,
+        ),
+        {},
+    )
     assert [task.name for task in tasks if task.cell is None] == [
         "teacher one, 1\N{NO-BREAK SPACE}epoch",
         "teacher one, 2\N{NO-BREAK SPACE}epochs",
@@ -235,15 +282,26 @@ def test_teachers_of_another_length_are_another_teacher(tmp_path):
 
 def test_cells_know_how_many_ask_their_teacher_the_same(tmp_path):
     base = BASE.replace("[method]", '[teacher]\nrecipe = "one.toml"\n[method]')
-    axes = '"method.name" = ["none", "kd", "skd", "fitnet"]\nseed = [0, 1]\n"data.augment.crop" = [0, 1]\n'
+    axes = (
+        '"method.name" = ["none", "kd", "skd", "fitnet"]\nseed = [0, 1]\n"data.augment.crop" = '
+        "[0, 1]\n"
+    )
     runs = {
         tuple(task.cell.labels.values()): task.runs
         for task in plan(tmp_path, f'base = "base.toml"\n[axes]\n{axes}', base=base, one=TEACHER)
     }
-    assert runs["kd", "0", "0"] == runs["skd", "1", "1"] == 4  # two methods and two seeds on each kind of image
-    assert runs["none", "0", "0"] == runs["fitnet", "0", "0"] == 1  # no teacher, and one that is asked for more than logits
-    held_out = plan(tmp_path, f'base = "base.toml"\n[axes]\n{axes}', base=base + "[data]\nval_fraction = 0.1\n", one=TEACHER)
-    assert {task.runs for task in held_out if task.cell.labels["method.name"] == "kd"} == {2}  # each seed holds out others
+    # two methods and two seeds on each kind of image
+    assert runs["kd", "0", "0"] == runs["skd", "1", "1"] == 4
+    # no teacher, and one that is asked for more than logits
+    assert runs["none", "0", "0"] == runs["fitnet", "0", "0"] == 1
+    held_out = plan(
+        tmp_path,
+        f'base = "base.toml"\n[axes]\n{axes}',
+        base=base + "[data]\nval_fraction = 0.1\n",
+        one=TEACHER,
+    )
+    # each seed holds out others
+    assert {task.runs for task in held_out if task.cell.labels["method.name"] == "kd"} == {2}
 
 
 def test_the_machine_is_shared_out_by_cores(tmp_path):
@@ -251,4 +309,9 @@ def test_the_machine_is_shared_out_by_cores(tmp_path):
     alone, *none = crew.shares(1)  # a teacher that everybody waits for
     assert (alone.cores, alone.threads, none) == ((0, 1, 2, 3, 4), 5, [])
     assert [(share.cores, share.threads) for share in crew.shares(7)] == [((0, 1), 2), ((2, 3), 2)]
-    assert [share.threads for share in Crew(2, (0, 1, 2, 3), pin=True, most_threads=1, out=tmp_path, tell=False).shares(2)] == [1, 1]
+    assert [
+        share.threads
+        for share in Crew(
+            2, (0, 1, 2, 3), pin=True, most_threads=1, out=tmp_path, tell=False
+        ).shares(2)
+    ] == [1, 1]

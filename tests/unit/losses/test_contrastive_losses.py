@@ -12,7 +12,15 @@ from kdcli.errors import Incompatible, UsageError
 
 
 def ratios(seed, images=3, negatives=6):
-    return torch.rand(images, 1 + negatives, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.01
+    return (
+        torch.rand(
+            images,
+            1 + negatives,
+            dtype=torch.float64,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        + 0.01
+    )
 
 
 def test_crd_is_the_noise_contrastive_estimate():
@@ -20,7 +28,9 @@ def test_crd_is_the_noise_contrastive_estimate():
     c = 6 / num_train
     total = 0.0
     for positive, *negatives in o.tolist():
-        total += math.log(positive / (positive + c + 1e-7)) + sum(math.log(c / (x + c + 1e-7)) for x in negatives)
+        total += math.log(positive / (positive + c + 1e-7)) + sum(
+            math.log(c / (x + c + 1e-7)) for x in negatives
+        )
     assert losses.crd(o, num_train=num_train).item() == pytest.approx(-total / 3, rel=1e-9)
 
 
@@ -38,7 +48,9 @@ def test_a_larger_positive_and_smaller_negatives_cost_less():
 
 
 def test_gradients_are_those_of_the_value():
-    assert torch.autograd.gradcheck(lambda o: losses.crd(o, num_train=20), ratios(0).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda o: losses.crd(o, num_train=20), ratios(0).requires_grad_()
+    )
 
 
 def test_float32_keeps_its_digits_with_thousands_of_negatives():

@@ -1,4 +1,6 @@
-"""Decoupled distillation and the correlations of DIST, against plain loops over `math`, and the identities that they must keep."""
+"""Decoupled distillation and the correlations of DIST, against plain loops over `math`, and the
+identities that they must keep.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def without(row, label):
     return [x for k, x in enumerate(row) if k != label]
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tau", [0.5, 1, 4])
@@ -49,7 +51,9 @@ def test_decoupled_is_two_divergences_by_the_definition(logits, tau):
     assert tckd.item() == pytest.approx(tau**2 * statistics.fmean(target), rel=1e-9)
     assert nckd.item() == pytest.approx(tau**2 * statistics.fmean(rest), rel=1e-9)
     got = losses.dkd(logits(0), logits(1), Y, alpha=0.7, beta=6, temperature=tau)
-    assert got.item() == pytest.approx(tau**2 * (0.7 * statistics.fmean(target) + 6 * statistics.fmean(rest)), rel=1e-9)
+    assert got.item() == pytest.approx(
+        tau**2 * (0.7 * statistics.fmean(target) + 6 * statistics.fmean(rest)), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("tau", [1, 4])
@@ -59,7 +63,8 @@ def test_correlations_are_those_of_statistics(logits, tau):
     columns = zip(zip(*p, strict=True), zip(*q, strict=True), strict=True)
     intra = 1 - statistics.fmean(statistics.correlation(a, b) for a, b in columns)
     found = losses.correlations(logits(0), logits(1), temperature=tau)
-    assert [x.item() for x in found] == pytest.approx([tau**2 * inter, tau**2 * intra], rel=1e-5)  # 1e-8 stands beside the norms
+    # 1e-8 stands beside the norms
+    assert [x.item() for x in found] == pytest.approx([tau**2 * inter, tau**2 * intra], rel=1e-5)
     got = losses.dist(logits(0), logits(1), beta=2, gamma=3, temperature=tau)
     assert got.item() == pytest.approx(tau**2 * (2 * inter + 3 * intra), rel=1e-5)
 
@@ -74,10 +79,12 @@ def test_correlations_with_the_published_constant_beside_the_norms(logits):
         return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)).mean()
 
     expected = tau**2 * (2 * (1 - mean_correlation(p, q)) + 3 * (1 - mean_correlation(p.T, q.T)))
-    assert losses.dist(z, v, beta=2, gamma=3, temperature=tau).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert losses.dist(z, v, beta=2, gamma=3, temperature=tau).item() == pytest.approx(
+        expected.item(), rel=1e-9
+    )
 
 
-# ---- identities ------------------------------------------------------------------------------------------------------
+# ---- identities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tau", [1, 4])
@@ -89,7 +96,9 @@ def test_with_a_beta_of_the_teachers_doubt_decoupled_is_kd_row_by_row(logits, ta
         halves = losses.dkd(z[one], v[one], Y[one], alpha=1, beta=beta, temperature=tau)
         whole = losses.kd(z[one], v[one], temperature=tau)
         torch.testing.assert_close(halves, whole)
-        torch.testing.assert_close(torch.autograd.grad(halves, z)[0], torch.autograd.grad(whole, z)[0])
+        torch.testing.assert_close(
+            torch.autograd.grad(halves, z)[0], torch.autograd.grad(whole, z)[0]
+        )
 
 
 def test_with_two_classes_nothing_is_left_to_share_out(logits):
@@ -122,11 +131,14 @@ def test_a_student_that_equals_its_teacher_has_next_to_no_loss(loss, logits):
 def test_a_constant_added_to_all_logits_changes_nothing(name, shift, other):
     generator = torch.Generator().manual_seed(0)
     z, v = (3 * torch.randn(4, 5, dtype=torch.float64, generator=generator) for _ in range(2))
-    torch.testing.assert_close(LOSSES[name](z + shift, v + other), LOSSES[name](z, v), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        LOSSES[name](z + shift, v + other), LOSSES[name](z, v), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_dist_asks_for_a_linear_relation_of_probabilities_only():
-    # q = (1 + 3 p) / 4 row by row: another confidence, the same relation between the classes of each image
+    # q = (1 + 3 p) / 4 row by row: another confidence, the same relation between the classes of
+    # each image
     p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64)
     q = (p + 1 / 9) * 0.75
     inter, intra = losses.correlations(p.log(), q.log(), temperature=1)
@@ -135,7 +147,7 @@ def test_dist_asks_for_a_linear_relation_of_probabilities_only():
     assert losses.kd(p.log(), q.log(), temperature=1) > 0.01
 
 
-# ---- gradients -------------------------------------------------------------------------------------------------------
+# ---- gradients -----------------------------------------------------------------------------------
 
 
 @every_loss
@@ -175,8 +187,13 @@ def test_equal_images_have_columns_that_do_not_vary_and_a_finite_gradient(loss, 
 
 def test_a_batch_of_one_class_is_the_mean_of_its_images(logits):
     z, v, y = logits(0), logits(1), torch.full((6,), 3)
-    alone = [losses.dkd(z[i : i + 1], v[i : i + 1], y[:1], alpha=1, beta=8, temperature=4) for i in range(6)]
-    torch.testing.assert_close(losses.dkd(z, v, y, alpha=1, beta=8, temperature=4), torch.stack(alone).mean())
+    alone = [
+        losses.dkd(z[i : i + 1], v[i : i + 1], y[:1], alpha=1, beta=8, temperature=4)
+        for i in range(6)
+    ]
+    torch.testing.assert_close(
+        losses.dkd(z, v, y, alpha=1, beta=8, temperature=4), torch.stack(alone).mean()
+    )
 
 
 @every_loss
@@ -192,7 +209,9 @@ def test_networks_that_are_sure_beyond_float32_stay_finite(loss, scale, logits):
 
 def test_dkd_of_a_sure_student_is_that_of_float64(logits):
     z, v = 40 * logits(0), 40 * logits(1)
-    assert LOSSES["dkd"](z.float(), v.float()).item() == pytest.approx(LOSSES["dkd"](z, v).item(), rel=1e-5)
+    assert LOSSES["dkd"](z.float(), v.float()).item() == pytest.approx(
+        LOSSES["dkd"](z, v).item(), rel=1e-5
+    )
 
 
 @every_loss
@@ -204,18 +223,24 @@ def test_half_precision_is_computed_in_float32(loss, dtype, logits):
     assert loss(logits(0), logits(1)).dtype == torch.float64
 
 
-# ---- arguments that make no sense ------------------------------------------------------------------------------------
+# ---- arguments that make no sense ----------------------------------------------------------------
 
 
 def test_a_batch_of_one_has_no_relations_between_images(logits):
-    with pytest.raises(Incompatible, match=r"losses\.dist compares the images of a batch and needs at least two, got one"):
+    with pytest.raises(
+        Incompatible,
+        match=r"losses\.dist compares the images of a batch and needs at least two, got one",
+    ):
         LOSSES["dist"](logits(0, rows=1), logits(1, rows=1))
     assert LOSSES["dkd"](logits(0, rows=1), logits(1, rows=1)).isfinite()
 
 
 @every_loss
 def test_shapes_and_classes_are_checked(loss, logits):
-    with pytest.raises(Incompatible, match=r"losses\.(dkd|dist) needs student and teacher logits of one shape \[N, K\]"):
+    with pytest.raises(
+        Incompatible,
+        match=r"losses\.(dkd|dist) needs student and teacher logits of one shape \[N, K\]",
+    ):
         loss(logits(0), logits(1, classes=4))
     with pytest.raises(Incompatible, match="at least two classes"):
         loss(torch.zeros(3, 1), torch.zeros(3, 1))
@@ -223,7 +248,9 @@ def test_shapes_and_classes_are_checked(loss, logits):
 
 def test_labels_and_temperatures_are_checked(logits):
     z, v = logits(0), logits(1)
-    with pytest.raises(Incompatible, match=r"losses\.dkd needs logits \[N, K\] and integer labels \[N\]"):
+    with pytest.raises(
+        Incompatible, match=r"losses\.dkd needs logits \[N, K\] and integer labels \[N\]"
+    ):
         losses.dkd(z, v, Y[:3], alpha=1, beta=1, temperature=1)
     with pytest.raises(UsageError, match=r"losses\.dkd: temperature must be a number above 0"):
         losses.dkd(z, v, Y, alpha=1, beta=1, temperature=0)
@@ -238,7 +265,9 @@ def test_no_loss_waits_for_the_device(logits):
     z, v, y = logits(0).float().cuda().requires_grad_(), logits(1).float().cuda(), Y.cuda()
 
     def both():
-        return losses.dkd(z, v, y, alpha=1, beta=1, temperature=1) + losses.dist(z, v, beta=1, gamma=1, temperature=1)
+        return losses.dkd(z, v, y, alpha=1, beta=1, temperature=1) + losses.dist(
+            z, v, beta=1, gamma=1, temperature=1
+        )
 
     both().backward()  # the first call sets libraries up
     torch.cuda.set_sync_debug_mode("error")

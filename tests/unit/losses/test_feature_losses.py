@@ -14,7 +14,14 @@ from kdcli.errors import Incompatible, UsageError
 
 
 def feature_map(seed, channels=3, height=4, width=6, images=2):
-    return torch.randn(images, channels, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        images,
+        channels,
+        height,
+        width,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 SCALES = torch.tensor([-1.0, 0.5, 30.0], dtype=torch.float64)  # before softplus
@@ -34,7 +41,7 @@ every_distance = pytest.mark.parametrize("loss", DISTANCES.values(), ids=DISTANC
 ANY_CHANNELS = ("at", "nst")
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 def test_fitnet_is_the_mean_square_difference():
@@ -46,26 +53,46 @@ def test_fitnet_is_the_mean_square_difference():
 def attention(image, p):
     """The attention of one image [C,H,W], a flat list of norm 1."""
     channels, height, width = image.shape
-    sums = [sum(abs(image[c, y, x].item()) ** p for c in range(channels)) for y in range(height) for x in range(width)]
+    sums = [
+        sum(abs(image[c, y, x].item()) ** p for c in range(channels))
+        for y in range(height)
+        for x in range(width)
+    ]
     return [value / math.hypot(*sums) for value in sums]
 
 
 @pytest.mark.parametrize("p", [1, 2, 3.5])
 def test_at_is_the_mean_square_difference_of_attentions(p):
     s, t = feature_map(0, channels=2), feature_map(1, channels=5)
-    squares = [(a - b) ** 2 for i in range(2) for a, b in zip(attention(s[i], p), attention(t[i], p), strict=True)]
+    squares = [
+        (a - b) ** 2
+        for i in range(2)
+        for a, b in zip(attention(s[i], p), attention(t[i], p), strict=True)
+    ]
     assert losses.at([s], [t], p=p).item() == pytest.approx(sum(squares) / (2 * 24), rel=1e-9)
 
 
 def test_nst_is_the_discrepancy_of_channels_under_the_squared_kernel():
-    s, t = feature_map(0, channels=2, height=2, width=3), feature_map(1, channels=4, height=2, width=3)
+    s, t = (
+        feature_map(0, channels=2, height=2, width=3),
+        feature_map(1, channels=4, height=2, width=3),
+    )
 
     def kernel(a, b):
         flat, other = a.flatten().tolist(), b.flatten().tolist()
-        return (sum(x * y for x, y in zip(flat, other, strict=True)) / math.hypot(*flat) / math.hypot(*other)) ** 2
+        return (
+            sum(x * y for x, y in zip(flat, other, strict=True))
+            / math.hypot(*flat)
+            / math.hypot(*other)
+        ) ** 2
 
     def similarity(a, b):
-        values = [kernel(a[i, c], b[i, d]) for i in range(2) for c in range(a.shape[1]) for d in range(b.shape[1])]
+        values = [
+            kernel(a[i, c], b[i, d])
+            for i in range(2)
+            for c in range(a.shape[1])
+            for d in range(b.shape[1])
+        ]
         return sum(values) / len(values)
 
     expected = similarity(t, t) + similarity(s, s) - 2 * similarity(s, t)
@@ -73,13 +100,16 @@ def test_nst_is_the_discrepancy_of_channels_under_the_squared_kernel():
 
 
 def test_nst_is_the_distance_of_the_places_gram_matrices():
-    # <A B', A B'> = <A'A, B'B>: the same discrepancy from matrices over places, and so never below 0
+    # <A B', A B'> = <A'A, B'B>: the same discrepancy from matrices over places, and so never below
+    # 0
     s, t = feature_map(0, channels=7), feature_map(1, channels=4)
     grams = []
     for maps in (s, t):
         unit = maps.flatten(2) / maps.flatten(2).norm(dim=2, keepdim=True)
         grams.append(torch.einsum("nci,ncj->nij", unit, unit) / maps.shape[1])
-    torch.testing.assert_close(losses.nst([s], [t]), (grams[0] - grams[1]).square().sum((1, 2)).mean())
+    torch.testing.assert_close(
+        losses.nst([s], [t]), (grams[0] - grams[1]).square().sum((1, 2)).mean()
+    )
 
 
 def test_vid_is_the_likelihood_of_a_normal_distribution():
@@ -95,7 +125,9 @@ def test_vid_is_least_at_the_true_variance():
     square = (mean - target).square().mean((0, 2, 3))
     log_scale = (square - 1e-5).expm1().log().requires_grad_()
     losses.vid(mean, log_scale, target).backward()
-    torch.testing.assert_close(log_scale.grad, torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        log_scale.grad, torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0
+    )
 
 
 def test_several_maps_add_up():
@@ -105,7 +137,7 @@ def test_several_maps_add_up():
         torch.testing.assert_close(together, sum(loss([s], [t]) for s, t in pairs))
 
 
-# ---- sizes -----------------------------------------------------------------------------------------------------------
+# ---- sizes ---------------------------------------------------------------------------------------
 
 
 def halved(maps):
@@ -113,7 +145,9 @@ def halved(maps):
     images, channels, height, width = maps.shape
     small = torch.zeros(images, channels, height // 2, width // 2, dtype=maps.dtype)
     for i, c, y, x in product(*map(range, small.shape)):
-        small[i, c, y, x] = sum(maps[i, c, 2 * y + dy, 2 * x + dx] for dy in (0, 1) for dx in (0, 1)) / 4
+        small[i, c, y, x] = (
+            sum(maps[i, c, 2 * y + dy, 2 * x + dx] for dy in (0, 1) for dx in (0, 1)) / 4
+        )
     return small
 
 
@@ -142,7 +176,7 @@ def test_channels_may_differ(name):
     assert PAIRWISE[name](feature_map(0, 2), feature_map(1, 7)) > 0
 
 
-# ---- identities ------------------------------------------------------------------------------------------------------
+# ---- identities ----------------------------------------------------------------------------------
 
 
 @every_distance
@@ -157,24 +191,32 @@ def test_attention_sees_no_sign_and_no_scale_of_an_image(name):
     s, t = feature_map(0), feature_map(1)
     signs = feature_map(2).sign()
     scale = torch.tensor([1e-3, 40.0], dtype=torch.float64).view(2, 1, 1, 1)
-    torch.testing.assert_close(PAIRWISE[name](signs * s * scale, t), PAIRWISE[name](s, t), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        PAIRWISE[name](signs * s * scale, t), PAIRWISE[name](s, t), rtol=1e-9, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", ["at", "at p=3", "nst"])
 def test_the_order_of_channels_does_not_matter(name):
     s, t = feature_map(0, 5), feature_map(1, 5)
     order = torch.tensor([3, 0, 4, 2, 1])
-    torch.testing.assert_close(PAIRWISE[name](s[:, order], t), PAIRWISE[name](s, t), rtol=1e-12, atol=0)
-    torch.testing.assert_close(PAIRWISE[name](s, t[:, order]), PAIRWISE[name](s, t), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        PAIRWISE[name](s[:, order], t), PAIRWISE[name](s, t), rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(
+        PAIRWISE[name](s, t[:, order]), PAIRWISE[name](s, t), rtol=1e-12, atol=0
+    )
 
 
 def test_nst_sees_no_scale_of_a_channel():
     s, t = feature_map(0), feature_map(1)
     scale = torch.tensor([-1.0, 1e-3, 1e4], dtype=torch.float64).view(1, 3, 1, 1)
-    torch.testing.assert_close(losses.nst([s * scale], [t]), losses.nst([s], [t]), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        losses.nst([s * scale], [t]), losses.nst([s], [t]), rtol=1e-9, atol=0
+    )
 
 
-# ---- gradients and numbers at the edge -------------------------------------------------------------------------------
+# ---- gradients and numbers at the edge -----------------------------------------------------------
 
 
 @every_pair
@@ -186,7 +228,9 @@ def test_gradients_are_those_of_the_value(loss, shape):
 
 def test_the_variances_of_vid_are_learnt():
     mean, target = feature_map(0), feature_map(1)
-    assert torch.autograd.gradcheck(lambda scale: losses.vid(mean, scale, target), SCALES.clone().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda scale: losses.vid(mean, scale, target), SCALES.clone().requires_grad_()
+    )
 
 
 @every_pair
@@ -247,12 +291,18 @@ def test_float32_is_near_float64_at_any_scale(loss, scale):
     assert loss(s.float(), t.float()).item() == pytest.approx(loss(s, t).item(), rel=1e-4)
 
 
-# ---- arguments that make no sense ------------------------------------------------------------------------------------
+# ---- arguments that make no sense ----------------------------------------------------------------
 
 
 @every_pair
 def test_maps_must_be_of_the_same_images(loss):
-    with pytest.raises(Incompatible, match=r"needs student and teacher maps \[B, C, H, W\] of the same images, got \[2, 3, 4, 6\] and \[1"):
+    with pytest.raises(
+        Incompatible,
+        match=(
+            r"needs student and teacher maps \[B, C, H, W\] of the same images, got \[2, 3, 4, "
+            r"6\] and \[1"
+        ),
+    ):
         loss(feature_map(0), feature_map(1, images=1))
     with pytest.raises(Incompatible, match="needs student and teacher maps"):
         loss(feature_map(0), feature_map(1).flatten(1))
@@ -260,18 +310,25 @@ def test_maps_must_be_of_the_same_images(loss):
 
 @pytest.mark.parametrize("name", ["fitnet", "vid"])
 def test_channels_must_agree_where_they_are_compared(name):
-    with pytest.raises(Incompatible, match=rf"losses\.{name} compares channel by channel, got 3 and 2 channels"):
+    with pytest.raises(
+        Incompatible, match=rf"losses\.{name} compares channel by channel, got 3 and 2 channels"
+    ):
         PAIRWISE[name](feature_map(0), feature_map(1, 2))
 
 
 def test_vid_needs_a_scale_for_each_channel():
-    with pytest.raises(Incompatible, match=r"losses\.vid needs one log_scale a channel, \[3\], got \[2\]"):
+    with pytest.raises(
+        Incompatible, match=r"losses\.vid needs one log_scale a channel, \[3\], got \[2\]"
+    ):
         losses.vid(feature_map(0), torch.zeros(2), feature_map(1))
 
 
 @pytest.mark.parametrize("loss", [losses.at, losses.nst])
 def test_as_many_student_maps_as_teacher_maps(loss):
-    with pytest.raises(Incompatible, match=f"losses.{loss.__name__} needs as many student maps as teacher maps, got 1 and 2"):
+    with pytest.raises(
+        Incompatible,
+        match=f"losses.{loss.__name__} needs as many student maps as teacher maps, got 1 and 2",
+    ):
         loss([feature_map(0)], [feature_map(1)] * 2)
     with pytest.raises(Incompatible, match="got 0 and 0"):
         loss([], [])

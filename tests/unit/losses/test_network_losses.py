@@ -1,4 +1,6 @@
-"""Losses between networks that learn together or one after another, against loops and identities."""
+"""Losses between networks that learn together or one after another, against loops and
+identities.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def softmax(row, tau=1.0):
     return [power / sum(powers) for power in powers]
 
 
-# ---- both sides learn ------------------------------------------------------------------------------------------------
+# ---- both sides learn ----------------------------------------------------------------------------
 
 
 def test_kd_both_is_kd(logits):
@@ -29,7 +31,9 @@ def test_kd_both_is_kd(logits):
 
 def test_kd_both_reaches_both_sides(logits):
     z, v = logits(1), logits(2)
-    assert torch.autograd.gradcheck(lambda z, v: losses.kd_both(z, v, temperature=3), (z.requires_grad_(), v.requires_grad_()))
+    assert torch.autograd.gradcheck(
+        lambda z, v: losses.kd_both(z, v, temperature=3), (z.requires_grad_(), v.requires_grad_())
+    )
     losses.kd_both(z, v, temperature=3).backward()
     of_student, of_teacher = z.grad.clone(), v.grad.clone()
     z.grad = v.grad = None
@@ -39,27 +43,37 @@ def test_kd_both_reaches_both_sides(logits):
     assert of_teacher.abs().sum() > 0
 
 
-# ---- mean squares ----------------------------------------------------------------------------------------------------
+# ---- mean squares --------------------------------------------------------------------------------
 
 
 def test_logit_mse_is_the_mean_of_all_squares(logits):
     z, v = logits(1), logits(2)
-    squares = [(a - 0.3 * b) ** 2 for row, other in zip(z.tolist(), v.tolist(), strict=True) for a, b in zip(row, other, strict=True)]
-    assert losses.logit_mse(z, v, share=0.3).item() == pytest.approx(sum(squares) / len(squares), rel=1e-9)
+    squares = [
+        (a - 0.3 * b) ** 2
+        for row, other in zip(z.tolist(), v.tolist(), strict=True)
+        for a, b in zip(row, other, strict=True)
+    ]
+    assert losses.logit_mse(z, v, share=0.3).item() == pytest.approx(
+        sum(squares) / len(squares), rel=1e-9
+    )
     assert losses.logit_mse(v, v) == 0
 
 
 def test_logit_mse_gradient(logits):
-    assert torch.autograd.gradcheck(lambda z: losses.logit_mse(z, logits(2), share=0.5), logits(1).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda z: losses.logit_mse(z, logits(2), share=0.5), logits(1).requires_grad_()
+    )
 
 
-# ---- confidence ------------------------------------------------------------------------------------------------------
+# ---- confidence ----------------------------------------------------------------------------------
 
 
 def test_images_count_as_much_as_the_teacher_is_sure(logits):
     z, v = logits(1), logits(2)
     weights = [max(softmax(row)) for row in v.tolist()]
-    each = [-math.log(softmax(row)[label]) for row, label in zip(z.tolist(), Y.tolist(), strict=True)]
+    each = [
+        -math.log(softmax(row)[label]) for row, label in zip(z.tolist(), Y.tolist(), strict=True)
+    ]
     expected = sum(w / (sum(weights) / 6) * ce for w, ce in zip(weights, each, strict=True)) / 6
     assert losses.confidence_weighted(z, v, Y).item() == pytest.approx(expected, rel=1e-9)
 
@@ -77,7 +91,7 @@ def test_confidence_weighted_gradient(logits):
     assert v.grad is None
 
 
-# ---- permuted classes ------------------------------------------------------------------------------------------------
+# ---- permuted classes ----------------------------------------------------------------------------
 
 
 def test_the_first_class_stays_and_the_others_keep_their_values(logits):
@@ -91,7 +105,9 @@ def test_the_first_class_stays_and_the_others_keep_their_values(logits):
 def test_the_order_decides_who_goes_where():
     v = torch.tensor([[1.0, 9.0, 2.0, 3.0]])
     # of the others, at 0, 2 and 3, the smallest number goes first: values 3, 1, 2
-    assert losses.permute_others(v, torch.tensor([[0.5, 0.0, 0.9, 0.1]])).tolist() == [[3.0, 9.0, 1.0, 2.0]]
+    assert losses.permute_others(v, torch.tensor([[0.5, 0.0, 0.9, 0.1]])).tolist() == [
+        [3.0, 9.0, 1.0, 2.0]
+    ]
     assert torch.equal(losses.permute_others(v, torch.tensor([[0.0, 7.0, 1.0, 2.0]])), v)
 
 
@@ -103,7 +119,7 @@ def test_random_orders_reach_all_permutations_alike():
     assert (counts - 1000).abs().max() < 120  # four standard deviations
 
 
-# ---- refusals and precision ------------------------------------------------------------------------------------------
+# ---- refusals and precision ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["kd_both", "logit_mse"])
@@ -131,5 +147,10 @@ def test_other_shapes_are_refused(logits):
 
 def test_half_precision_is_computed_in_float32(logits):
     z, v = logits(1).bfloat16(), logits(2).bfloat16()
-    found = (losses.kd_both(z, v, temperature=1), losses.logit_mse(z, v), losses.confidence_weighted(z, v, Y), losses.permute_others(v, v))
+    found = (
+        losses.kd_both(z, v, temperature=1),
+        losses.logit_mse(z, v),
+        losses.confidence_weighted(z, v, Y),
+        losses.permute_others(v, v),
+    )
     assert {value.dtype for value in found} == {torch.float32}

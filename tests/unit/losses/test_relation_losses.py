@@ -13,7 +13,9 @@ from kdcli.errors import Incompatible, UsageError
 
 
 def features(seed, rows=5, width=4):
-    return torch.randn(rows, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        rows, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 # student first, teacher second, any widths
@@ -43,7 +45,7 @@ def smooth_l1(x, y):
     return difference**2 / 2 if difference < 1 else difference - 0.5
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 def test_sp_compares_rows_of_products():
@@ -74,15 +76,22 @@ def test_cc_as_printed_compares_expanded_kernels():
         return math.exp(-0.8) * (1 + 0.8 * c + 0.8**2 / 2 * c**2)
 
     s, t = features(0).tolist(), features(1, width=7).tolist()
-    expected = sum((kernel(s[i], s[j]) - kernel(t[i], t[j])) ** 2 for i, j in product(range(5), range(5))) / 25
-    assert losses.cc(features(0), features(1, width=7), form="paper").item() == pytest.approx(expected, rel=1e-9)
+    expected = (
+        sum((kernel(s[i], s[j]) - kernel(t[i], t[j])) ** 2 for i, j in product(range(5), range(5)))
+        / 25
+    )
+    assert losses.cc(features(0), features(1, width=7), form="paper").item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_the_kernel_of_cc_becomes_gaussian():
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (features(0), features(1))]
     gaussian = [torch.exp(-0.7 * torch.cdist(x, x).square()) for x in unit]
     expected = (gaussian[0] - gaussian[1]).square().mean()
-    torch.testing.assert_close(losses.cc(features(0), features(1), form="paper", gamma=0.7, order=20), expected)
+    torch.testing.assert_close(
+        losses.cc(features(0), features(1), form="paper", gamma=0.7, order=20), expected
+    )
 
 
 def distances(rows):
@@ -94,19 +103,25 @@ def distances(rows):
 def test_rkd_compares_distances_over_their_mean():
     s, t = distances(features(0).tolist()), distances((9 * features(1, width=7)).tolist())
     expected = sum(smooth_l1(s[i][j], t[i][j]) for i, j in product(range(5), range(5))) / 25
-    assert losses.rkd_distance(features(0), 9 * features(1, width=7)).item() == pytest.approx(expected, rel=1e-9)
+    assert losses.rkd_distance(features(0), 9 * features(1, width=7)).item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_rkd_compares_the_angles_of_triangles():
     def angle(rows, i, j, k):
         if i in {j, k}:
             return 0.0
-        return cosine(*([x - y for x, y in zip(rows[corner], rows[i], strict=True)] for corner in (j, k)))
+        return cosine(
+            *([x - y for x, y in zip(rows[corner], rows[i], strict=True)] for corner in (j, k))
+        )
 
     s, t = features(0).tolist(), features(1, width=7).tolist()
     triples = list(product(range(5), repeat=3))
     expected = sum(smooth_l1(angle(s, *triple), angle(t, *triple)) for triple in triples) / 125
-    assert losses.rkd_angle(features(0), features(1, width=7)).item() == pytest.approx(expected, rel=1e-9)
+    assert losses.rkd_angle(features(0), features(1, width=7)).item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_rkd_weighs_distances_and_angles():
@@ -119,15 +134,23 @@ def test_rkd_weighs_distances_and_angles():
 
 def test_pkt_compares_the_chances_of_neighbours():
     def chances(rows):
-        shares = [[(dot(a, b) / (math.hypot(*a) + 1e-7) / (math.hypot(*b) + 1e-7) + 1) / 2 for b in rows] for a in rows]
+        shares = [
+            [(dot(a, b) / (math.hypot(*a) + 1e-7) / (math.hypot(*b) + 1e-7) + 1) / 2 for b in rows]
+            for a in rows
+        ]
         return [[share / sum(row) for share in row] for row in shares]
 
     p, q = chances(features(0).tolist()), chances(features(1, width=7).tolist())
-    terms = [q[i][j] * math.log((q[i][j] + 1e-7) / (p[i][j] + 1e-7)) for i, j in product(range(5), range(5))]
-    assert losses.pkt(features(0), features(1, width=7)).item() == pytest.approx(sum(terms) / 25, rel=1e-9)
+    terms = [
+        q[i][j] * math.log((q[i][j] + 1e-7) / (p[i][j] + 1e-7))
+        for i, j in product(range(5), range(5))
+    ]
+    assert losses.pkt(features(0), features(1, width=7)).item() == pytest.approx(
+        sum(terms) / 25, rel=1e-9
+    )
 
 
-# ---- identities ------------------------------------------------------------------------------------------------------
+# ---- identities ----------------------------------------------------------------------------------
 
 
 @every_loss
@@ -140,28 +163,38 @@ def test_equal_features_are_at_no_distance(loss):
 @every_relation
 def test_a_rotation_or_reflection_changes_nothing(loss):
     s, t = features(0), features(1, width=7)
-    turn, other = (torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d)))[0] for d in (4, 7))
+    turn, other = (
+        torch.linalg.qr(
+            torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d))
+        )[0]
+        for d in (4, 7)
+    )
     torch.testing.assert_close(loss(s @ turn, t @ other), loss(s, t), rtol=1e-9, atol=0)
 
 
 @every_relation
 def test_more_dimensions_of_zeros_change_nothing(loss):
     s, t = features(0), features(1)
-    torch.testing.assert_close(loss(torch.nn.functional.pad(s, (0, 3)), t), loss(s, t), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        loss(torch.nn.functional.pad(s, (0, 3)), t), loss(s, t), rtol=1e-9, atol=0
+    )
 
 
 @every_relation
 @pytest.mark.parametrize("scale", [0.01, 300.0])
 def test_the_scale_of_the_features_does_not_matter(loss, scale):
     s, t = features(0), features(1)
-    tolerance = 1e-3 if loss is losses.pkt and scale < 1 else 1e-5  # its eps of 1e-7 beside norms of 0.01
+    # its eps of 1e-7 beside norms of 0.01
+    tolerance = 1e-3 if loss is losses.pkt and scale < 1 else 1e-5
     torch.testing.assert_close(loss(scale * s, t), loss(s, t), rtol=tolerance, atol=0)
 
 
 @pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle", "rkd"])
 def test_a_shift_changes_no_distance_and_no_angle(name):
     s, t = features(0), features(1)
-    torch.testing.assert_close(RELATIONS[name](s + features(2, rows=1), t), RELATIONS[name](s, t), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        RELATIONS[name](s + features(2, rows=1), t), RELATIONS[name](s, t), rtol=1e-9, atol=0
+    )
 
 
 @every_relation
@@ -175,7 +208,7 @@ def test_the_order_of_the_samples_matters_to_the_code_of_cc():
     assert not torch.isclose(losses.cc(s[order], t[order]), losses.cc(s, t), rtol=0.01)
 
 
-# ---- gradients and numbers at the edge -------------------------------------------------------------------------------
+# ---- gradients and numbers at the edge -----------------------------------------------------------
 
 
 @every_loss
@@ -201,7 +234,12 @@ def test_both_embeddings_of_cc_are_trained(form):
 @every_loss
 @pytest.mark.parametrize(
     "spoil",
-    [torch.zeros_like, torch.ones_like, lambda x: x.index_fill(0, torch.tensor([1]), 0.0), lambda x: x[torch.tensor([0, 0, 2, 3, 3])]],
+    [
+        torch.zeros_like,
+        torch.ones_like,
+        lambda x: x.index_fill(0, torch.tensor([1]), 0.0),
+        lambda x: x[torch.tensor([0, 0, 2, 3, 3])],
+    ],
     ids=["zeros", "all equal", "one zero row", "twins"],
 )
 def test_samples_without_relations_have_small_gradients(loss, spoil):
@@ -247,23 +285,35 @@ def test_float32_is_near_float64(loss, shift):
     assert loss(s, t).item() == pytest.approx(loss(s.double(), t.double()).item(), rel=1e-4)
 
 
-# ---- arguments that make no sense ------------------------------------------------------------------------------------
+# ---- arguments that make no sense ----------------------------------------------------------------
 
 
 @every_loss
 def test_a_batch_of_one_is_refused(loss):
-    with pytest.raises(Incompatible, match=r"losses\.\w+ compares images with each other and needs at least 2, got 1"):
+    with pytest.raises(
+        Incompatible,
+        match=r"losses\.\w+ compares images with each other and needs at least 2, got 1",
+    ):
         loss(features(0, rows=1), features(1, rows=1))
 
 
 @every_loss
 def test_both_sides_must_be_of_the_same_images(loss):
-    with pytest.raises(Incompatible, match=r"needs student and teacher features \[B, D\] of the same images, got \[5, 4\] and \[3, 4\]"):
+    with pytest.raises(
+        Incompatible,
+        match=(
+            r"needs student and teacher features \[B, D\] of the same images, got \[5, 4\] and "
+            r"\[3, 4\]"
+        ),
+    ):
         loss(features(0), features(1, rows=3))
 
 
 def test_the_code_of_cc_needs_embeddings_of_one_width():
-    with pytest.raises(Incompatible, match=r"losses\.cc needs embeddings of one shape \[N, D\], got \[5, 4\] and \[5, 7\]"):
+    with pytest.raises(
+        Incompatible,
+        match=r"losses\.cc needs embeddings of one shape \[N, D\], got \[5, 4\] and \[5, 7\]",
+    ):
         losses.cc(features(0), features(1, width=7))
 
 
@@ -276,7 +326,9 @@ def test_unknown_words_and_ranges_are_refused():
     with pytest.raises(UsageError, match=r"losses\.cc: order must be at least 1"):
         losses.cc(s, t, form="paper", order=0)
     for weights in ({"distance": -1, "angle": 2}, {"distance": 0, "angle": 0}):
-        with pytest.raises(UsageError, match=r"losses\.rkd: distance and angle must be at least 0 and not both 0"):
+        with pytest.raises(
+            UsageError, match=r"losses\.rkd: distance and angle must be at least 0 and not both 0"
+        ):
             losses.rkd(s, t, **weights)
 
 

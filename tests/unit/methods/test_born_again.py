@@ -1,4 +1,6 @@
-"""Born-again networks: what a generation inherits in each variant, from whom, and what is shipped."""
+"""Born-again networks: what a generation inherits in each variant, from whom, and what is
+shipped.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def test_each_generation_learns_from_the_one_before_it():
 def test_a_stage_trains_one_generation_and_the_last_is_the_student():
     method = make()
     first, last = method.stages()
-    assert (first.name, first.trains, first.network) == ("generation1", (method.earlier[0],), method.earlier[0])
+    assert (first.name, first.trains, first.network) == (
+        "generation1",
+        (method.earlier[0],),
+        method.earlier[0],
+    )
     assert (last.name, last.trains, last.network) == ("generation2", (method.student,), None)
     assert method.deployable() is method.student
     assert [stage.name for stage in make(generations=1).stages()] == ["generation1"]
@@ -44,7 +50,10 @@ def test_a_stage_trains_one_generation_and_the_last_is_the_student():
 
 def test_generations_start_apart():
     method = BornAgain(Options(), tiny_setup(BornAgain))
-    first, second, third = (torch.cat([p.flatten() for p in network.parameters()]) for network in (*method.earlier, method.student))
+    first, second, third = (
+        torch.cat([p.flatten() for p in network.parameters()])
+        for network in (*method.earlier, method.student)
+    )
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
 
@@ -66,7 +75,9 @@ def test_confidence_alone():
 
 
 def permuted(z, v, **at):
-    method = BornAgain(Options(generations=1, variant="dkpp", ce_weight=0, weight=1), fixed_setup(z, v))
+    method = BornAgain(
+        Options(generations=1, variant="dkpp", ce_weight=0, weight=1), fixed_setup(z, v)
+    )
     return values(run_stage(method, 0, [0] * len(z), **at))["dkpp"]
 
 

@@ -20,7 +20,9 @@ CLASSES = torch.arange(20) % 5  # of the tiny world
 
 
 def pictures(count):
-    """Pictures of four squares in colours of their own, so that a small network tells them apart."""
+    """Pictures of four squares in colours of their own, so that a small network tells them
+    apart.
+    """
     colours = torch.randn(count, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     x = 3 * colours.repeat_interleave(4, 2).repeat_interleave(4, 3)
     index = torch.arange(count)
@@ -50,7 +52,10 @@ def remembered(method):
 def embedded(method, batch):
     """Unit vectors of both networks by plain arithmetic, as lists of rows."""
     found = []
-    for network, layer in ((method.student, method.embed_student), (method.teacher.network, method.embed_teacher)):
+    for network, layer in (
+        (method.student, method.embed_student),
+        (method.teacher.network, method.embed_teacher),
+    ):
         h = network(batch.x, ("pooled",)).taps["pooled"].detach()
         rows = [
             [
@@ -77,8 +82,12 @@ def test_each_side_is_scored_against_the_others_memory():
         ]
         z, c = sum(map(sum, scores)) / (4 * 7) * 20, 6 / 20
         for first, *others in scores:
-            total -= math.log(first / z / (first / z + c)) + sum(math.log(c / (o / z + c)) for o in others)
-    assert method.loss(batch, at(0)).losses["crd"].item() == pytest.approx(0.5 * total / 4, rel=1e-4)
+            total -= math.log(first / z / (first / z + c)) + sum(
+                math.log(c / (o / z + c)) for o in others
+            )
+    assert method.loss(batch, at(0)).losses["crd"].item() == pytest.approx(
+        0.5 * total / 4, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("mode", ["exact", "relax"])
@@ -108,7 +117,8 @@ def test_a_step_moves_the_rows_of_its_images_and_sets_z_once():
     before = remembered(method)
     vectors = [torch.tensor(rows) for rows in embedded(method.eval(), batch)]
     method.loss(batch, at(0))
-    assert all(torch.equal(a, b) for a, b in zip(remembered(method), before, strict=True))  # in eval mode nothing moves
+    # in eval mode nothing moves
+    assert all(torch.equal(a, b) for a, b in zip(remembered(method), before, strict=True))
     method.train()
     method.student.eval()  # so that its vectors are those above
     method.loss(batch, at(0))
@@ -127,10 +137,17 @@ def test_memories_and_z_are_resumed():
     for step in range(2):
         method.loss(pictures(8), at(step))
     state = {name: value.clone() for name, value in method.state_dict().items()}
-    assert {f"{side}_memory.{what}" for side in ("student", "teacher") for what in ("memory", "normaliser")} <= set(state)
+    assert {
+        f"{side}_memory.{what}"
+        for side in ("student", "teacher")
+        for what in ("memory", "normaliser")
+    } <= set(state)
     other.load_state_dict(state)
     for step in range(2, 5):
-        assert torch.equal(method.loss(pictures(8), at(step)).losses["crd"], other.loss(pictures(8), at(step)).losses["crd"])
+        assert torch.equal(
+            method.loss(pictures(8), at(step)).losses["crd"],
+            other.loss(pictures(8), at(step)).losses["crd"],
+        )
 
 
 def test_the_vectors_of_all_ranks_are_remembered():
@@ -149,13 +166,18 @@ def test_the_vectors_of_all_ranks_are_remembered():
 
 def test_what_it_rewards_is_that_vectors_of_one_image_are_near_and_of_other_classes_are_not():
     method, batch = crd(negatives=8, width=8), pictures(20)
-    free = torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()  # instead of what networks would give
+    free = torch.randn(
+        2, 20, 8, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()  # instead of what networks would give
     optimiser = torch.optim.Adam([free], lr=0.05)
     for step in range(60):
         e_s, e_t = functional.normalize(free, dim=-1)
         drawn = method._drawn(batch, at(step))
         optimiser.zero_grad()
-        (method._side(method.teacher_memory, e_s, drawn) + method._side(method.student_memory, e_t, drawn)).backward()
+        (
+            method._side(method.teacher_memory, e_s, drawn)
+            + method._side(method.student_memory, e_t, drawn)
+        ).backward()
         optimiser.step()
         method.student_memory.update(batch.index, e_s, 0.5)
         method.teacher_memory.update(batch.index, e_t, 0.5)
@@ -167,18 +189,25 @@ def test_what_it_rewards_is_that_vectors_of_one_image_are_near_and_of_other_clas
 def test_negatives_are_all_that_there_are_or_16384():
     assert crd().negatives == 16
     assert crd(targets=torch.arange(40_000) % 10).negatives == 16_384
-    assert crd(targets=torch.tensor([0, 0, 0, 1])).negatives == 1  # an image of the large class has one image of another
+    # an image of the large class has one image of another
+    assert crd(targets=torch.tensor([0, 0, 0, 1])).negatives == 1
 
 
 def test_more_negatives_than_there_are_images_of_other_classes_are_refused_by_name():
     assert crd(negatives=16).negatives == 16
     with pytest.raises(
-        Incompatible, match="crd is to draw 17 negatives, and images of the largest class of tiny have 16 of other"
+        Incompatible,
+        match=(
+            "crd is to draw 17 negatives, and images of the largest class of tiny have 16 of other"
+        ),
     ) as caught:
         crd(negatives=17)
     assert caught.value.hint == "method.negatives = 16 or less"
 
 
 def test_one_class_is_refused():
-    with pytest.raises(Incompatible, match="crd needs images of other classes, and all that tiny trains on are of one"):
+    with pytest.raises(
+        Incompatible,
+        match="crd needs images of other classes, and all that tiny trains on are of one",
+    ):
         crd(targets=torch.zeros(6, dtype=torch.int64))

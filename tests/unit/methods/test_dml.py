@@ -1,4 +1,6 @@
-"""Mutual learning: its terms by hand, how many peers there are, and that nobody pulls at the others."""
+"""Mutual learning: its terms by hand, how many peers there are, and that nobody pulls at the
+others.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def close(**expected):
 
 def test_with_one_peer_each_learns_from_the_other():
     method = MutualLearning(Options(), fixed_setup(Z, None, {"student": [P1]}))
-    assert values(run_stage(method, 0, [1])) == close(ce=LOG2, mutual=KL_SWAPPED, peer1_ce=2 * LOG2, peer1_mutual=KL_SWAPPED)
+    assert values(run_stage(method, 0, [1])) == close(
+        ce=LOG2, mutual=KL_SWAPPED, peer1_ce=2 * LOG2, peer1_mutual=KL_SWAPPED
+    )
 
 
 def test_with_two_peers_each_learns_from_the_mean_of_the_others():
@@ -64,5 +68,7 @@ def test_no_peers_are_refused():
 
 
 def test_its_peers_are_watched_by_the_names_of_their_terms():
-    method = MutualLearning(Options(peers=("student", "mlp")), fixed_setup(Z, None, {"student": [P1], "mlp": [P2]}))
+    method = MutualLearning(
+        Options(peers=("student", "mlp")), fixed_setup(Z, None, {"student": [P1], "mlp": [P2]})
+    )
     assert dict(method.watched()) == {"peer1": method.peers[0], "peer2": method.peers[1]}

@@ -1,4 +1,6 @@
-"""Methods on features and relations: which taps they compare, in which networks, with what weights, and what else they train."""
+"""Methods on features and relations: which taps they compare, in which networks, with what weights,
+and what else they train.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,24 @@ class Shown(Network):
     def __init__(self, seed: int, **shapes: tuple[int, int]) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        self.shown = nn.ParameterDict({tap: torch.randn(2, c, side, side, generator=draw) for tap, (c, side) in shapes.items()})
+        self.shown = nn.ParameterDict(
+            {
+                tap: torch.randn(2, c, side, side, generator=draw)
+                for tap, (c, side) in shapes.items()
+            }
+        )
         self.last = list(shapes)[-1]
         channels = shapes[self.last][0]
         self.head = nn.Linear(channels, 5)
-        self.taps = {tap: Tap(c, 32 // side) for tap, (c, side) in shapes.items()} | {"pooled": Tap(channels, None)}
+        self.taps = {tap: Tap(c, 32 // side) for tap, (c, side) in shapes.items()} | {
+            "pooled": Tap(channels, None)
+        }
 
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         pooled = self.shown[self.last].mean((2, 3))
-        return Output(self.head(pooled), {tap: pooled if tap == "pooled" else self.shown[tap] for tap in taps})
+        return Output(
+            self.head(pooled), {tap: pooled if tap == "pooled" else self.shown[tap] for tap in taps}
+        )
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         return ()
@@ -47,13 +58,20 @@ def make(name, student: Network | None = None, teacher: Network | None = None, *
     """A method by name; its networks are the tiny ones of the catalogue tests unless given."""
     cls = method_class(name)
     setup = tiny_setup(cls)
-    setup = replace(setup, student=student or setup.student, teachers=(Teacher(teacher),) if teacher else setup.teachers)
+    setup = replace(
+        setup,
+        student=student or setup.student,
+        teachers=(Teacher(teacher),) if teacher else setup.teachers,
+    )
     with random.seeded(0, "method"):
         return cls(cls.Options(**options), setup)
 
 
 def pictures(count: int, shape: tuple[int, ...] = (3, 8, 8)) -> Batch:
-    x = random.uniform(1, torch.arange(count * torch.Size(shape).numel())).view(count, *shape) * 2 - 1
+    x = (
+        random.uniform(1, torch.arange(count * torch.Size(shape).numel())).view(count, *shape) * 2
+        - 1
+    )
     index = torch.arange(count)
     return Batch(x, index % 5, index, torch.zeros_like(index))
 
@@ -61,16 +79,21 @@ def pictures(count: int, shape: tuple[int, ...] = (3, 8, 8)) -> Batch:
 def zoo(name: str, shape: tuple[int, int, int], seed: int = 0, **arguments) -> Network:
     found = catalog.entry("model", name)
     with random.seeded(seed, "init"):
-        return catalog.load(found).build(name, num_classes=5, input_shape=shape, arguments=found.facts["arguments"] | arguments)
+        return catalog.load(found).build(
+            name, num_classes=5, input_shape=shape, arguments=found.facts["arguments"] | arguments
+        )
 
 
-# ---- what is compared ------------------------------------------------------------------------------------------------
+# ---- what is compared ----------------------------------------------------------------------------
 
 
 def test_where_depths_differ_the_last_stages_are_paired():
     student = Shown(0, stem=(3, 32), stage1=(4, 16), stage2=(6, 8))
     teacher = Shown(1, stage1=(5, 32), stage2=(8, 16), stage3=(9, 8), stage4=(10, 4))
-    expected = losses.at([student.shown["stage1"], student.shown["stage2"]], [teacher.shown["stage3"], teacher.shown["stage4"]])
+    expected = losses.at(
+        [student.shown["stage1"], student.shown["stage2"]],
+        [teacher.shown["stage3"], teacher.shown["stage4"]],
+    )
     method = make("at", student, teacher, weight=2)
     assert method.taps == (("stage1", "stage2"), ("stage3", "stage4"))
     torch.testing.assert_close(method.loss(pictures(2), AT).losses["at"], 2 * expected)
@@ -96,15 +119,23 @@ def test_networks_of_two_families_teach_each_other(name, student, teacher, shape
 
 @pytest.mark.parametrize("name", ON_MAPS)
 def test_vectors_are_refused_by_methods_on_maps(name):
-    mlp, tiny = (lambda: zoo("mlp", (3, 8, 8), hidden=[16, 12])), (lambda: tiny_setup(method_class(name)).student)
+    mlp, tiny = (
+        (lambda: zoo("mlp", (3, 8, 8), hidden=[16, 12])),
+        (lambda: tiny_setup(method_class(name)).student),
+    )
     for student, teacher in ((mlp(), tiny()), (tiny(), mlp())):
-        with pytest.raises(Incompatible, match=rf"{name} compares feature maps, and 'stage[12]' of mlp is a vector"):
+        with pytest.raises(
+            Incompatible, match=rf"{name} compares feature maps, and 'stage[12]' of mlp is a vector"
+        ):
             make(name, student, teacher)
 
 
 @pytest.mark.parametrize("name", ON_ANYTHING)
 def test_vectors_serve_methods_on_relations(name):
-    small, large = zoo("mlp", (3, 8, 8), hidden=[12]), zoo("mlp", (3, 8, 8), seed=1, hidden=[20, 16])
+    small, large = (
+        zoo("mlp", (3, 8, 8), hidden=[12]),
+        zoo("mlp", (3, 8, 8), seed=1, hidden=[20, 16]),
+    )
     assert total(make(name, small, large).loss(pictures(4), AT)).isfinite()
 
 
@@ -118,11 +149,14 @@ def test_a_network_with_nothing_but_a_pooled_vector_is_refused(name):
 
 @pytest.mark.parametrize("name", ON_ANYTHING)
 def test_a_batch_of_one_has_no_relations(name):
-    with pytest.raises(Incompatible, match=rf"losses\.{name} compares images with each other and needs at least 2, got 1"):
+    with pytest.raises(
+        Incompatible,
+        match=rf"losses\.{name} compares images with each other and needs at least 2, got 1",
+    ):
         make(name).eval().loss(pictures(1), AT)
 
 
-# ---- weights ---------------------------------------------------------------------------------------------------------
+# ---- weights -------------------------------------------------------------------------------------
 
 PUBLISHED = {
     "fitnet": {"hint": 100},
@@ -157,13 +191,15 @@ def test_hintons_term_can_stand_beside_them(name):
     torch.testing.assert_close(step.losses["kd"], 0.5 * losses.kd(step.logits, v, temperature=2))
 
 
-# ---- what single methods have of their own ---------------------------------------------------------------------------
+# ---- what single methods have of their own -------------------------------------------------------
 
 
 def test_the_power_of_attention_is_an_option():
     student, teacher = Shown(0, stage1=(4, 16)), Shown(1, stage1=(4, 16))
     got = make("at", student, teacher, weight=1, p=3).loss(pictures(2), AT).losses["at"]
-    torch.testing.assert_close(got, losses.at([student.shown["stage1"]], [teacher.shown["stage1"]], p=3))
+    torch.testing.assert_close(
+        got, losses.at([student.shown["stage1"]], [teacher.shown["stage1"]], p=3)
+    )
 
 
 def test_vid_starts_at_a_variance_of_five_and_learns_it():
@@ -184,7 +220,11 @@ def test_vid_pools_the_student_before_its_regressor():
     student, teacher = Shown(0, stage1=(4, 16)), Shown(1, stage1=(6, 8))
     method = make("vid", student, teacher)
     (regressor,), (scale,) = method.regressors, method.log_scales
-    expected = losses.vid(regressor(nn.functional.avg_pool2d(student.shown["stage1"], 2)), scale, teacher.shown["stage1"])
+    expected = losses.vid(
+        regressor(nn.functional.avg_pool2d(student.shown["stage1"], 2)),
+        scale,
+        teacher.shown["stage1"],
+    )
     torch.testing.assert_close(method.loss(pictures(2), AT).losses["vid"], expected)
 
 
@@ -198,21 +238,31 @@ def test_both_embeddings_of_cc_are_trained(form):
     assert method.embed_student.weight.grad.norm() > 0
     assert method.embed_teacher.weight.grad.norm() > 0
     student, teacher = method.read(batch)
-    e_s, e_t = method.embed_student(student.taps["pooled"]), method.embed_teacher(teacher.taps["pooled"])
+    e_s, e_t = (
+        method.embed_student(student.taps["pooled"]),
+        method.embed_teacher(teacher.taps["pooled"]),
+    )
     torch.testing.assert_close(step.losses["cc"], 0.02 * losses.cc(e_s, e_t, form=form))
 
 
 def test_the_kernel_of_cc_is_an_option():
     method, batch = make("cc", form="paper", weight=1, gamma=1.5, order=4).eval(), pictures(8)
     student, teacher = method.read(batch)
-    e_s, e_t = method.embed_student(student.taps["pooled"]), method.embed_teacher(teacher.taps["pooled"])
+    e_s, e_t = (
+        method.embed_student(student.taps["pooled"]),
+        method.embed_teacher(teacher.taps["pooled"]),
+    )
     got = method.loss(batch, AT).losses["cc"]
-    assert got.item() == pytest.approx(losses.cc(e_s, e_t, form="paper", gamma=1.5, order=4).item(), rel=1e-6)
+    assert got.item() == pytest.approx(
+        losses.cc(e_s, e_t, form="paper", gamma=1.5, order=4).item(), rel=1e-6
+    )
     assert got.item() != pytest.approx(losses.cc(e_s, e_t, form="paper").item(), rel=1e-2)
 
 
 def test_rkd_leaves_out_what_weighs_nothing():
     assert set(make("rkd", angle=0).loss(pictures(4), AT).losses) == {"ce", "rkd_distance"}
     assert set(make("rkd", distance=0).loss(pictures(4), AT).losses) == {"ce", "rkd_angle"}
-    with pytest.raises(UsageError, match="rkd with distance = 0 and angle = 0 has no term of its own"):
+    with pytest.raises(
+        UsageError, match="rkd with distance = 0 and angle = 0 has no term of its own"
+    ):
         make("rkd", distance=0, angle=0)

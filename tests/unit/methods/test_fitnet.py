@@ -38,7 +38,7 @@ def ends_with_relu(module: nn.Module) -> bool:
     return isinstance(list(module.modules())[-1], nn.ReLU)
 
 
-# ---- the hint --------------------------------------------------------------------------------------------------------
+# ---- the hint ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,9 @@ def test_the_hint_can_be_anywhere(options, taps, batch):  # noqa: F811
     method = make(**options).eval()
     assert method.taps == ((taps[0],), (taps[1],))
     s, t = (output.taps[tap] for output, tap in zip(method.read(batch), taps, strict=True))
-    torch.testing.assert_close(method.loss(batch, JOINT).losses["hint"], 100 * losses.fitnet(method.regressor(s), t))
+    torch.testing.assert_close(
+        method.loss(batch, JOINT).losses["hint"], 100 * losses.fitnet(method.regressor(s), t)
+    )
 
 
 def test_maps_before_an_activation_are_met_without_one():
@@ -66,7 +68,9 @@ def test_maps_before_an_activation_are_met_without_one():
 
 
 def test_a_hint_that_is_not_there_is_named():
-    with pytest.raises(Incompatible, match="fitnet reads 'stage9', which TinyNet does not have") as caught:
+    with pytest.raises(
+        Incompatible, match="fitnet reads 'stage9', which TinyNet does not have"
+    ) as caught:
         make(hint="stage9")
     assert "stage3" in caught.value.hint
     with pytest.raises(Incompatible, match="fitnet reads 'stage7'"):
@@ -81,13 +85,15 @@ def test_a_hint_is_one_map(tap):
 
 def test_a_network_without_the_usual_stage_can_be_guided_elsewhere():
     setup = tiny_setup(FitNet)
-    setup.student.taps = {name: tap for name, tap in setup.student.taps.items() if not name.startswith("stage2")}
+    setup.student.taps = {
+        name: tap for name, tap in setup.student.taps.items() if not name.startswith("stage2")
+    }
     with pytest.raises(Incompatible, match="fitnet reads 'stage2'"):
         FitNet(Options(), setup)
     assert FitNet(Options(hint="stage1"), setup).taps.student == ("stage1",)
 
 
-# ---- one stage, or two -----------------------------------------------------------------------------------------------
+# ---- one stage, or two ---------------------------------------------------------------------------
 
 
 def test_the_usual_form_trains_everything_at_once():
@@ -102,10 +108,16 @@ def test_two_stages_train_what_they_say(batch):  # noqa: F811
     hint, distill = method.stages()
     assert (hint.name, hint.epochs, distill.name, distill.epochs) == ("hint", 7, "distill", None)
     assert batch_norms(method.regressor) == 0
-    guided = {f"student.{part}.{number}" for part in ("convs", "norms") for number in range(3)}  # stem, stage1, stage2
-    trained = [{name for name, parameter in method.named_parameters() if parameter.requires_grad} for _ in phases(method)]
+    # stem, stage1, stage2
+    guided = {f"student.{part}.{number}" for part in ("convs", "norms") for number in range(3)}
+    trained = [
+        {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+        for _ in phases(method)
+    ]
     assert {name.rpartition(".")[0] for name in trained[0]} == guided | {"regressor.conv"}
-    assert trained[1] == {name for name, _ in method.named_parameters() if name.startswith("student.")}
+    assert trained[1] == {
+        name for name, _ in method.named_parameters() if name.startswith("student.")
+    }
 
 
 def test_the_first_stage_is_the_hint_alone(batch):  # noqa: F811
@@ -123,7 +135,9 @@ def test_the_second_stage_anneals_the_logits(batch):  # noqa: F811
     soft = losses.kd(z, v, temperature=3)
     for step, weight in ((0, 4.0), (5, 2.5), (10, 1.0)):
         got = method.stages()[1].loss(batch, Progress("distill", 1, 1, step, 11)).losses
-        torch.testing.assert_close(got, {"ce": losses.cross_entropy(z, batch.y), "kd": weight * soft})
+        torch.testing.assert_close(
+            got, {"ce": losses.cross_entropy(z, batch.y), "kd": weight * soft}
+        )
     other = make(two_stage=True, kd_anneal=[0.5, 0.5], ce_weight=2, temperature=3).eval()
     got = other.stages()[1].loss(batch, Progress("distill", 1, 1, 0, 1)).losses
     torch.testing.assert_close(got, {"ce": 2 * losses.cross_entropy(z, batch.y), "kd": 0.5 * soft})
@@ -138,12 +152,22 @@ def test_under_the_trainer_each_stage_moves_its_own_part_and_nothing_else():
             states.append(copy.deepcopy(method.state_dict()))
 
     settings = replace(SETTINGS, epochs=1)
-    Trainer(method, NoiseFeed(tiny_setup(FitNet).data), Runtime("cpu", precision="fp32"), settings, hooks=Hooks(listeners=[remember])).run()
+    Trainer(
+        method,
+        NoiseFeed(tiny_setup(FitNet).data),
+        Runtime("cpu", precision="fp32"),
+        settings,
+        hooks=Hooks(listeners=[remember]),
+    ).run()
     moved = [
         {name for name in start if not torch.equal(before[name], after[name])}
         for before, after in zip([start, states[0]], states, strict=True)
     ]
-    deep = {name for name in start if name.startswith(("student.head", "student.convs.3", "student.norms.3"))}
+    deep = {
+        name
+        for name in start
+        if name.startswith(("student.head", "student.convs.3", "student.norms.3"))
+    }
     assert moved[0] == {name for name in start if name not in deep}
     assert moved[1] == {name for name in start if name.startswith("student.")}
 

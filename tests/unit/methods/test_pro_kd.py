@@ -1,4 +1,6 @@
-"""Progressive distillation: which checkpoint teaches when, what is loaded when, the two losses, and orders that are refused."""
+"""Progressive distillation: which checkpoint teaches when, what is loaded when, the two losses, and
+orders that are refused.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,19 @@ def at(epoch, epochs, stage="follow"):
     return Progress(stage, epoch, epochs, 0, 1)
 
 
-# ---- who teaches when ------------------------------------------------------------------------------------------------
+# ---- who teaches when ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("epochs", "places"),
-    [(3, [0, 1, 2]), (6, [0, 0, 1, 1, 2, 2]), (4, [0, 1, 2, 2]), (7, [0, 0, 1, 1, 2, 2, 2]), (2, [1, 2]), (1, [2])],
+    [
+        (3, [0, 1, 2]),
+        (6, [0, 0, 1, 1, 2, 2]),
+        (4, [0, 1, 2, 2]),
+        (7, [0, 0, 1, 1, 2, 2, 2]),
+        (2, [1, 2]),
+        (1, [2]),
+    ],
 )
 def test_checkpoints_share_the_epochs_and_the_last_epoch_is_the_teachers(epochs, places):
     method = World().method()
@@ -58,7 +67,12 @@ def test_epochs_for_each_checkpoint_make_the_length_of_the_stage():
     method = World().method(epochs_per_checkpoint=4, final_ce_epochs=5, final_lr=0.01)
     follow, labels = method.stages()
     assert (follow.name, follow.epochs, follow.trains) == ("follow", 12, (method.student,))
-    assert (labels.name, labels.epochs, labels.trains, labels.optim) == ("labels", 5, (method.student,), {"lr": 0.01})
+    assert (labels.name, labels.epochs, labels.trains, labels.optim) == (
+        "labels",
+        5,
+        (method.student,),
+        {"lr": 0.01},
+    )
     assert [method.place(at(epoch, 12)) for epoch in range(1, 13)] == [0] * 4 + [1] * 4 + [2] * 4
     assert World().method().stages()[0].epochs is None
 
@@ -85,7 +99,9 @@ def test_resuming_in_the_middle_loads_the_right_one():
     world.loaded.clear()
     method.on_epoch(at(4, 6))
     assert world.loaded == ["c2"]
-    assert torch.equal(method._loaded[1].network.logits, torch.tensor(ROWS["c2"], dtype=torch.float64))
+    assert torch.equal(
+        method._loaded[1].network.logits, torch.tensor(ROWS["c2"], dtype=torch.float64)
+    )
 
 
 def test_named_checkpoints_come_before_the_teacher():
@@ -95,7 +111,7 @@ def test_named_checkpoints_come_before_the_teacher():
     assert world.loaded == ["c2"]
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def test_the_share_of_the_logits_grows_to_the_whole():
@@ -111,7 +127,10 @@ def test_the_temperature_falls_to_one():
     found = [values(run_stage(method, 0, [1], epoch=epoch, epochs=3)) for epoch in (1, 2, 3)]
 
     def kl(v, tau):
-        p, q = (torch.tensor(row, dtype=torch.float64).div(tau).softmax(0) for row in ([0.0, LOG2, 0.0], v))
+        p, q = (
+            torch.tensor(row, dtype=torch.float64).div(tau).softmax(0)
+            for row in ([0.0, LOG2, 0.0], v)
+        )
         return tau**2 * (q * (q / p).log()).sum().item()
 
     for terms, name, tau in zip(found, ("c1", "c2", "teacher"), (3, 2, 1), strict=True):
@@ -124,20 +143,27 @@ def test_the_last_phase_is_cross_entropy_and_asks_no_teacher():
     assert values(run_stage(method, 1, [1])) == pytest.approx({"ce": LOG2})
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("history", [(), ("teacher",)])
 def test_a_teacher_that_kept_nothing_is_refused(history):
-    with pytest.raises(Incompatible, match="pro_kd follows the checkpoints along its teacher's training") as caught:
+    with pytest.raises(
+        Incompatible, match="pro_kd follows the checkpoints along its teacher's training"
+    ) as caught:
         World(history=history).method()
     assert "-s train.keep_every" in caught.value.hint
 
 
 def test_an_order_that_goes_back_is_refused_by_name():
-    with pytest.raises(Incompatible, match=r"c2 had 20 epochs of training, and c1, which comes after it, had 10"):
+    with pytest.raises(
+        Incompatible, match=r"c2 had 20 epochs of training, and c1, which comes after it, had 10"
+    ):
         World().method(checkpoints=("c2", "c1"))
-    with pytest.raises(Incompatible, match=r"c2 had 50 epochs of training, and the teacher itself, which comes after it, had 30"):
+    with pytest.raises(
+        Incompatible,
+        match=r"c2 had 50 epochs of training, and the teacher itself, which comes after it, had 30",
+    ):
         World(epochs={**EPOCHS, "c2": 50}).method()
 
 

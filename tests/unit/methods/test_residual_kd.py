@@ -1,4 +1,6 @@
-"""Residual distillation: two stages, the second on the sum of both networks, and what is shipped."""
+"""Residual distillation: two stages, the second on the sum of both networks, and what is
+shipped.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,28 @@ LOG2 = log(2)
 
 # softmaxes at temperature 1: teacher [1 1 2]/4, student [1 2 1]/4, student + assistant [2 2 1]/5
 V, Z, A = [[0.0, 0.0, LOG2]], [[0.0, LOG2, 0.0]], [[LOG2, 0.0, 0.0]]
-KL_SUM = sum(q * log(q / p) for q, p in zip((1 / 4, 1 / 4, 1 / 2), (2 / 5, 2 / 5, 1 / 5), strict=True))
+KL_SUM = sum(
+    q * log(q / p) for q, p in zip((1 / 4, 1 / 4, 1 / 2), (2 / 5, 2 / 5, 1 / 5), strict=True)
+)
 
 
 def make(**options) -> ResidualDistillation:
-    return ResidualDistillation(Options(**{"temperature": 1, **options}), fixed_setup(Z, V, {"student": [A]}))
+    return ResidualDistillation(
+        Options(**{"temperature": 1, **options}), fixed_setup(Z, V, {"student": [A]})
+    )
 
 
 def test_the_student_learns_by_plain_distillation():
-    assert values(run_stage(make(weight=0.7), 0, [1])) == pytest.approx({"ce": 0.3 * LOG2, "kd": 0.7 * LOG2 / 4})
+    assert values(run_stage(make(weight=0.7), 0, [1])) == pytest.approx(
+        {"ce": 0.3 * LOG2, "kd": 0.7 * LOG2 / 4}
+    )
 
 
 def test_the_assistant_learns_what_the_sum_still_lacks():
     assert values(run_stage(make(), 1, [1])) == pytest.approx({"rest": KL_SUM})
-    assert values(run_stage(make(assistant_ce_weight=2), 1, [1])) == pytest.approx({"rest": KL_SUM, "ce": 2 * log(5 / 2)})
+    assert values(run_stage(make(assistant_ce_weight=2), 1, [1])) == pytest.approx(
+        {"rest": KL_SUM, "ce": 2 * log(5 / 2)}
+    )
 
 
 def test_an_assistant_that_is_the_difference_leaves_nothing():
@@ -51,5 +61,7 @@ def test_both_are_shipped_as_the_sum():
     method = make()
     shipped = method.deployable()
     assert isinstance(shipped, Composite)
-    torch.testing.assert_close(shipped(torch.zeros(1)).logits, torch.tensor([[LOG2, LOG2, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        shipped(torch.zeros(1)).logits, torch.tensor([[LOG2, LOG2, 0.0]], dtype=torch.float64)
+    )
     assert torch.equal(run_stage(method, 1, [1]).logits, shipped(torch.zeros(1)).logits)

@@ -1,4 +1,6 @@
-"""FSP, AB, FT, SRRL, OFD and ReviewKD: their stages, what each of them trains, their helpers, and the pairs that they refuse."""
+"""FSP, AB, FT, SRRL, OFD and ReviewKD: their stages, what each of them trains, their helpers, and
+the pairs that they refuse.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def counted(method):
     return method
 
 
-# ---- two stages ------------------------------------------------------------------------------------------------------
+# ---- two stages ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "helpers"), [("fsp", ()), ("ab", ("connectors",))])
@@ -95,14 +97,16 @@ def test_a_second_stage_without_any_weight_is_refused(name):
     make("fsp", ce_weight=0, weight=1)
 
 
-# ---- FSP -------------------------------------------------------------------------------------------------------------
+# ---- FSP -----------------------------------------------------------------------------------------
 
 
 def test_fsp_reads_the_flow_from_the_stem_on():
     shapes = {"stem": (3, 8), "stage1": (3, 8), "stage2": (5, 4)}
     student, teacher = Shown(0, **shapes), Shown(1, **shapes)
     method = make("fsp", student, teacher, weight=2.0)
-    expected = losses.fsp([student.shown[tap] for tap in shapes], [teacher.shown[tap] for tap in shapes])
+    expected = losses.fsp(
+        [student.shown[tap] for tap in shapes], [teacher.shown[tap] for tap in shapes]
+    )
     hint, second = (stage.loss(pictures(2), AT).losses for stage in method.stages())
     assert list(hint) == ["fsp"]
     assert list(second) == ["ce", "fsp"]
@@ -111,7 +115,13 @@ def test_fsp_reads_the_flow_from_the_stem_on():
 
 
 def test_fsp_refuses_other_channels_before_training():
-    with pytest.raises(Incompatible, match="channel by channel: TinyNet has 4 channels at 'stem', its teacher TinyNet has 8 at 'stem'"):
+    with pytest.raises(
+        Incompatible,
+        match=(
+            "channel by channel: TinyNet has 4 channels at 'stem', its teacher TinyNet has 8 at "
+            "'stem'"
+        ),
+    ):
         make("fsp", teacher=tiny(8, 0))
 
 
@@ -121,7 +131,7 @@ def test_fsp_refuses_a_network_that_has_one_map():
         make("fsp", Shown(0, **alone), Shown(1, **alone))
 
 
-# ---- AB --------------------------------------------------------------------------------------------------------------
+# ---- AB ------------------------------------------------------------------------------------------
 
 
 def test_ab_connects_only_what_differs():
@@ -138,8 +148,12 @@ def test_ab_compares_maps_before_their_activations():
     student, teacher = Before(0, **shapes), Before(1, **shapes)
     method = make("ab", student, teacher, weight=0.5, margin=2)
     assert method.taps == (("stage1.pre", "stage2.pre"),) * 2
-    expected = losses.ab([student.shown[tap] for tap in shapes], [teacher.shown[tap] for tap in shapes], margin=2)
-    torch.testing.assert_close(method.stages()[0].loss(pictures(2), AT).losses["ab"], 0.5 * expected)
+    expected = losses.ab(
+        [student.shown[tap] for tap in shapes], [teacher.shown[tap] for tap in shapes], margin=2
+    )
+    torch.testing.assert_close(
+        method.stages()[0].loss(pictures(2), AT).losses["ab"], 0.5 * expected
+    )
 
 
 def test_ab_leaves_its_connectors_alone_in_the_second_stage():
@@ -148,11 +162,13 @@ def test_ab_leaves_its_connectors_alone_in_the_second_stage():
     set_modes(method, second)
     before = {name: value.clone() for name, value in method.connectors.state_dict().items()}
     total(second.loss(pictures(4), AT)).backward()
-    assert all(torch.equal(value, before[name]) for name, value in method.connectors.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in method.connectors.state_dict().items()
+    )
     assert not any(module.training for module in method.connectors.modules())
 
 
-# ---- FT --------------------------------------------------------------------------------------------------------------
+# ---- FT ------------------------------------------------------------------------------------------
 
 
 def test_ft_trains_its_paraphraser_then_freezes_it():
@@ -179,10 +195,15 @@ def test_ft_pretrains_on_the_teachers_map_without_the_student():
 def test_ft_compares_the_translation_with_the_paraphrase(options):
     student, teacher = Shown(0, stage1=(4, 8)), Shown(1, stage1=(6, 4))
     method = make("ft", student, teacher, weight=3.0, **options).eval()
-    s, t = method.translator(student.shown["stage1"]), method.paraphraser.encode(teacher.shown["stage1"])
+    s, t = (
+        method.translator(student.shown["stage1"]),
+        method.paraphraser.encode(teacher.shown["stage1"]),
+    )
     assert t.shape == (2, 3, 4, 4)
     assert s.shape == (2, 3, 8, 8)
-    torch.testing.assert_close(method.loss(pictures(2), AT).losses["ft"], 3 * losses.ft(s, t, **options))
+    torch.testing.assert_close(
+        method.loss(pictures(2), AT).losses["ft"], 3 * losses.ft(s, t, **options)
+    )
 
 
 def test_the_factor_has_a_share_of_the_teachers_channels():
@@ -190,16 +211,21 @@ def test_the_factor_has_a_share_of_the_teachers_channels():
         assert make("ft", rate=rate).translator.body[-3].out_channels == channels
 
 
-# ---- SRRL ------------------------------------------------------------------------------------------------------------
+# ---- SRRL ----------------------------------------------------------------------------------------
 
 
 def test_srrl_reads_the_students_features_with_the_teachers_head():
     student, teacher = Shown(0, stage1=(4, 8)), Shown(1, stage1=(6, 4))
     method = make("srrl", student, teacher, weight=2.0, feature_weight=3.0).eval()
-    h_s, h_t = method.connector(student.shown["stage1"]).mean((2, 3)), teacher.shown["stage1"].mean((2, 3))
+    h_s, h_t = (
+        method.connector(student.shown["stage1"]).mean((2, 3)),
+        teacher.shown["stage1"].mean((2, 3)),
+    )
     got = method.loss(pictures(2), AT).losses
     torch.testing.assert_close(got["fm"], 3 * (h_s - h_t).square().mean())
-    torch.testing.assert_close(got["sr"], 2 * (teacher.head(h_s) - teacher.head(h_t)).square().mean())
+    torch.testing.assert_close(
+        got["sr"], 2 * (teacher.head(h_s) - teacher.head(h_t)).square().mean()
+    )
 
 
 def test_srrl_takes_a_teacher_whose_head_reads_more_than_its_last_map_has():
@@ -209,7 +235,7 @@ def test_srrl_takes_a_teacher_whose_head_reads_more_than_its_last_map_has():
     assert total(method.loss(pictures(4, (3, 16, 16)), AT)).isfinite()
 
 
-# ---- OFD -------------------------------------------------------------------------------------------------------------
+# ---- OFD -----------------------------------------------------------------------------------------
 
 
 def test_ofd_takes_the_margins_of_the_norms_before_the_activations():
@@ -220,8 +246,14 @@ def test_ofd_takes_the_margins_of_the_norms_before_the_activations():
     method = make("ofd", teacher=teacher).eval()
     margins = [losses.ofd_margins(norm.weight, norm.bias) for norm in teacher.norms[1:]]
     batch = pictures(4)
-    student, answer = method.student(batch.x, method.taps.student), method.teacher(batch, method.taps.teacher)
-    connected = [connector(student.taps[tap]) for connector, tap in zip(method.connectors, method.taps.student, strict=True)]
+    student, answer = (
+        method.student(batch.x, method.taps.student),
+        method.teacher(batch, method.taps.teacher),
+    )
+    connected = [
+        connector(student.taps[tap])
+        for connector, tap in zip(method.connectors, method.taps.student, strict=True)
+    ]
     expected = losses.ofd(connected, [answer.taps[tap] for tap in method.taps.teacher], margins)
     torch.testing.assert_close(method.loss(batch, AT).losses["ofd"], 0.001 * expected)
 
@@ -230,33 +262,47 @@ def test_ofd_lets_the_teachers_statistics_be():
     method = make("ofd").train()
     before = [norm.running_mean.clone() for norm in method.teacher.network.norms]
     total(method.loss(pictures(4), AT)).backward()
-    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(method.teacher.network.norms, before, strict=True))
+    assert all(
+        torch.equal(norm.running_mean, mean)
+        for norm, mean in zip(method.teacher.network.norms, before, strict=True)
+    )
 
 
 def test_ofd_refuses_a_teacher_without_batch_norms():
     teacher = Before(0, stage1=(4, 8))
     teacher.name = "plain"
-    with pytest.raises(Incompatible, match=r"ofd computes margins .* and plain has none at 'stage1\.pre'"):
+    with pytest.raises(
+        Incompatible, match=r"ofd computes margins .* and plain has none at 'stage1\.pre'"
+    ):
         make("ofd", teacher=teacher)
 
 
-# ---- ReviewKD --------------------------------------------------------------------------------------------------------
+# ---- ReviewKD ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "factors"),
-    [({}, {1: 0.05, 10: 0.5, 20: 1.0, 40: 1.0}), ({"warmup_epochs": 0}, {1: 1.0, 40: 1.0}), ({"warmup_epochs": 1}, {1: 1.0})],
+    [
+        ({}, {1: 0.05, 10: 0.5, 20: 1.0, 40: 1.0}),
+        ({"warmup_epochs": 0}, {1: 1.0, 40: 1.0}),
+        ({"warmup_epochs": 1}, {1: 1.0}),
+    ],
 )
 def test_reviewkd_grows_to_its_weight(options, factors):
     method = make("reviewkd", weight=3.0, **options).eval()
-    full = make("reviewkd", weight=3.0, warmup_epochs=0).eval().loss(pictures(4), AT).losses["review"]
+    full = (
+        make("reviewkd", weight=3.0, warmup_epochs=0).eval().loss(pictures(4), AT).losses["review"]
+    )
     for epoch, factor in factors.items():
         at = Progress("distill", epoch=epoch, epochs=40, step=0, steps=40)
         torch.testing.assert_close(method.loss(pictures(4), at).losses["review"], factor * full)
 
 
 def test_reviewkd_fuses_from_the_deepest_level_on():
-    student, teacher = Before(0, stage1=(4, 8), stage2=(6, 4)), Before(1, stage1=(5, 4), stage2=(7, 8))
+    student, teacher = (
+        Before(0, stage1=(4, 8), stage2=(6, 4)),
+        Before(1, stage1=(5, 4), stage2=(7, 8)),
+    )
     method = make("reviewkd", student, teacher, warmup_epochs=0).eval()
     one, two, three = method.fusions
     assert [fusion.attention is None for fusion in (one, two, three)] == [False, False, True]
@@ -284,7 +330,7 @@ def test_reviewkd_can_be_trained_on_an_only_image():
     assert total(make("reviewkd").train().loss(pictures(1), AT)).isfinite()
 
 
-# ---- pairs -----------------------------------------------------------------------------------------------------------
+# ---- pairs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ON_MAPS)
@@ -302,11 +348,18 @@ def test_networks_of_two_families_teach_each_other(name, student, teacher, shape
         set_modes(method, stage)
         method.zero_grad()
         total(stage.loss(pictures(4, shape), AT)).backward()
-        assert all(parameter.grad.isfinite().all() for parameter in method.parameters() if parameter.requires_grad)
+        assert all(
+            parameter.grad.isfinite().all()
+            for parameter in method.parameters()
+            if parameter.requires_grad
+        )
 
 
 @pytest.mark.parametrize("name", ON_MAPS)
 def test_vectors_are_refused(name):
     # an MLP's stages are vectors
-    with pytest.raises(Incompatible, match=rf"{name} compares feature maps, and 'stage[12](\.pre)?' of mlp is a vector"):
+    with pytest.raises(
+        Incompatible,
+        match=rf"{name} compares feature maps, and 'stage[12](\.pre)?' of mlp is a vector",
+    ):
         make(name, zoo("mlp", (3, 8, 8), hidden=[16, 12]))

@@ -19,7 +19,12 @@ from kdcli.models.paper001 import SamePool
 def build(name: str, shape: tuple[int, int, int] = (3, 16, 16), **options) -> Network:
     found = catalog.entry("model", name)
     with random.seeded(0, "init"):
-        return catalog.load(found).build(name, num_classes=10, input_shape=shape, arguments={**found.facts["arguments"], **options})
+        return catalog.load(found).build(
+            name,
+            num_classes=10,
+            input_shape=shape,
+            arguments={**found.facts["arguments"], **options},
+        )
 
 
 def test_a_residual_stage_is_the_textbooks():
@@ -36,7 +41,9 @@ def test_a_residual_stage_is_the_textbooks():
 def test_initial_weights_are_he_normal_over_the_fan_out():
     convs = [module for module in build("resnet32x4").modules() if isinstance(module, nn.Conv2d)]
     for conv in (conv for conv in convs if conv.weight.numel() > 50_000):
-        assert conv.weight.std().item() == pytest.approx((2 / (conv.out_channels * 9)) ** 0.5, rel=0.02)
+        assert conv.weight.std().item() == pytest.approx(
+            (2 / (conv.out_channels * 9)) ** 0.5, rel=0.02
+        )
 
 
 def test_a_tap_that_is_not_asked_for_costs_no_memory():
@@ -45,7 +52,9 @@ def test_a_tap_that_is_not_asked_for_costs_no_memory():
 
     def saved(taps: tuple[str, ...]) -> set[int]:
         kept = set()
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.data_ptr()) or tensor, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.add(tensor.data_ptr()) or tensor, lambda tensor: tensor
+        ):
             output = network(x, taps)
         pointers = kept | {tensor.data_ptr() for tensor in output.taps.values()}
         del output
@@ -61,12 +70,17 @@ def test_same_pool_is_the_keras_one():
 
 
 def test_the_keras_student_has_no_last_activation():
-    taps = build("mnist-student", (1, 28, 28))(torch.ones(1, 1, 28, 28), ("stage1", "stage2", "stage2.pre", "pooled")).taps
+    taps = build("mnist-student", (1, 28, 28))(
+        torch.ones(1, 1, 28, 28), ("stage1", "stage2", "stage2.pre", "pooled")
+    ).taps
     assert torch.equal(taps["stage2"], taps["stage2.pre"])
     assert torch.equal(taps["pooled"], taps["stage2"].flatten(1))
 
 
-@pytest.mark.parametrize(("name", "rates"), [("mnist-large", {0.25, 0.5}), ("mnist-small", set()), ("cifar10-student", set())])
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [("mnist-large", {0.25, 0.5}), ("mnist-small", set()), ("cifar10-student", set())],
+)
 def test_only_the_large_nets_drop_out(name, rates):
     with torch.device("meta"):
         network = build(name, (3, 32, 32))
@@ -81,12 +95,20 @@ def test_dropout_is_an_option():
 
 @pytest.mark.parametrize(
     ("name", "too_small", "least"),
-    [("resnet20", 2, 3), ("mnist-large", 4, 5), ("fashion-mnist-large", 8, 9), ("cnn-small", 2, 3), ("linear", 0, 1)],
+    [
+        ("resnet20", 2, 3),
+        ("mnist-large", 4, 5),
+        ("fashion-mnist-large", 8, 9),
+        ("cnn-small", 2, 3),
+        ("linear", 0, 1),
+    ],
 )
 def test_pictures_too_small_for_the_strides_are_refused(name, too_small, least):
     build(name, (1, least, least))
     if too_small:
-        with pytest.raises(Incompatible, match=f"{name} halves its input .* {too_small}x{least}") as caught:
+        with pytest.raises(
+            Incompatible, match=f"{name} halves its input .* {too_small}x{least}"
+        ) as caught:
             build(name, (1, too_small, least))
         assert f"{least}x{least}" in caught.value.hint
 
@@ -97,7 +119,16 @@ def test_pictures_need_not_be_square():
 
 
 def test_a_perceptron_with_everything_matches_its_formula():
-    network = build("mlp", (1, 1, 6), hidden=(8, 8), activation="tanh", norm="batch", residual=True, dropout=0.5, normalised=True).eval()
+    network = build(
+        "mlp",
+        (1, 1, 6),
+        hidden=(8, 8),
+        activation="tanh",
+        norm="batch",
+        residual=True,
+        dropout=0.5,
+        normalised=True,
+    ).eval()
     x = torch.linspace(-1, 1, 18).view(3, 1, 1, 6)
     first, second = (network.body[name][1] for name in ("stage1", "stage2"))
     h1 = torch.tanh(first.norm(first.linear(x.flatten(1))))
@@ -126,7 +157,9 @@ def test_hidden_widths_that_are_none_are_refused(hidden):
         catalog.options_class(catalog.entry("model", "mlp"))(hidden=hidden)
 
 
-@pytest.mark.parametrize("name", ["cnn-small", pytest.param("torchvision/resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["cnn-small", pytest.param("torchvision/resnet18", marks=pytest.mark.slow)]
+)
 def test_the_whole_forward_is_one_graph(name):
     network = build(name).eval()
     x = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)

@@ -1,4 +1,6 @@
-"""Parameter counts, against the published ones: of RepDistiller's code, and of Table 7 of paper 001."""
+"""Parameter counts, against the published ones: of RepDistiller's code, and of Table 7 of paper
+001.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
 def build(name: str, shape: tuple[int, int, int], classes: int = 10, **options) -> Network:
     found = catalog.entry("model", name)
     with torch.device("meta"):
-        return catalog.load(found).build(name, num_classes=classes, input_shape=shape, arguments={**found.facts["arguments"], **options})
+        return catalog.load(found).build(
+            name,
+            num_classes=classes,
+            input_shape=shape,
+            arguments={**found.facts["arguments"], **options},
+        )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,12 @@ def test_mobilenet_is_the_papers():
     assert parameter_count(network) == 4_231_976  # mdistiller's; the paper says 4.2 million
     assert macs(network, (3, 224, 224)) == 568_740_352  # 569 million
     stages = [network.taps[f"stage{number}"] for number in range(1, 5)]
-    assert [(tap.channels, tap.stride) for tap in stages] == [(128, 4), (256, 8), (512, 16), (1024, 32)]
+    assert [(tap.channels, tap.stride) for tap in stages] == [
+        (128, 4),
+        (256, 8),
+        (512, 16),
+        (1024, 32),
+    ]
 
 
 RESNET, WRN, VGG, BIG = (32, 32, 16, 8), (32, 32, 16, 8), (32, 16, 8, 4, 4), (32, 32, 16, 8, 4)
@@ -103,7 +115,10 @@ RESNET, WRN, VGG, BIG = (32, 32, 16, 8), (32, 32, 16, 8), (32, 16, 8, 4, 4), (32
         ("wrn_16_2", (16, 32, 64, 128, 128), WRN),
         ("wrn_40_1", (16, 16, 32, 64, 64), WRN),
         ("wrn_40_2", (16, 32, 64, 128, 128), WRN),
-        *((name, (64, 128, 256, 512, 512, 512), VGG) for name in ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19")),
+        *(
+            (name, (64, 128, 256, 512, 512, 512), VGG)
+            for name in ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19")
+        ),
         ("mobilenet_v2", (16, 12, 16, 48, 160, 1280), (16, 16, 8, 4, 2)),
         ("shufflenet_v1", (24, 240, 480, 960, 960), (32, 16, 8, 4)),
         ("shufflenet_v2", (24, 116, 232, 464, 1024), (32, 16, 8, 4)),
@@ -123,10 +138,16 @@ def test_maps_of_a_picture_are_as_wide_and_high_as_repdistillers(name, channels,
 
 
 def test_an_assistant_for_digits_lies_between_teacher_and_student():
-    sizes = [parameter_count(build(name, DIGITS)) for name in ("cnn-small", "cnn-medium", "cnn-large")]
+    sizes = [
+        parameter_count(build(name, DIGITS)) for name in ("cnn-small", "cnn-medium", "cnn-large")
+    ]
     assert sizes[1] / sizes[0] > 5
     assert sizes[2] / sizes[1] > 5
-    assert build("cnn-small", DIGITS).taps.keys() == build("cnn-medium", DIGITS).taps.keys() == build("cnn-large", DIGITS).taps.keys()
+    assert (
+        build("cnn-small", DIGITS).taps.keys()
+        == build("cnn-medium", DIGITS).taps.keys()
+        == build("cnn-large", DIGITS).taps.keys()
+    )
 
 
 def test_the_cifar_resnets_take_digits_and_grey_pictures():
@@ -138,12 +159,15 @@ def test_macs_of_one_image():
     assert macs(build("linear", MNIST), MNIST) == 7840
     student = 14 * 14 * 9 * 16 + 7 * 7 * 9 * 16 * 32 + 1568 * 10
     assert macs(build("mnist-student", MNIST), MNIST) == student
-    assert macs(build("torchvision/resnet18", (3, 224, 224), 1000), (3, 224, 224)) == 1_814_073_344  # torchvision says 1.81 G
+    # torchvision says 1.81 G
+    assert macs(build("torchvision/resnet18", (3, 224, 224), 1000), (3, 224, 224)) == 1_814_073_344
 
 
 def test_counting_leaves_a_network_as_it_was():
     found = catalog.entry("model", "cnn-small")
-    network = catalog.load(found).build("cnn-small", num_classes=10, input_shape=DIGITS, arguments=found.facts["arguments"])
+    network = catalog.load(found).build(
+        "cnn-small", num_classes=10, input_shape=DIGITS, arguments=found.facts["arguments"]
+    )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert macs(network, DIGITS) > 0
     assert network.training

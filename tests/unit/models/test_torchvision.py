@@ -1,4 +1,6 @@
-"""torchvision's networks inside kd: the same function as torchvision's own, with taps, and refusals before anything is downloaded."""
+"""torchvision's networks inside kd: the same function as torchvision's own, with taps, and refusals
+before anything is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,15 @@ SHAPE = (3, 64, 64)
 def build(name: str, shape: tuple[int, int, int] = SHAPE, classes: int = 10, **options) -> Network:
     found = catalog.entry("model", f"torchvision/{name}")
     with random.seeded(0, "init"):
-        return catalog.load(found).build(f"torchvision/{name}", num_classes=classes, input_shape=shape, arguments=options)
+        return catalog.load(found).build(
+            f"torchvision/{name}", num_classes=classes, input_shape=shape, arguments=options
+        )
 
 
 def small_vgg() -> nn.Module:
     with torch.device("meta"):
-        net = models.VGG(nn.Sequential(), init_weights=False)  # its dense layers alone have 120 M weights
+        # its dense layers alone have 120 M weights
+        net = models.VGG(nn.Sequential(), init_weights=False)
     net.features = make_layers([8, "M", 8, "M", 16, 16, "M", 16, "M", 16, "M"], batch_norm=True)
     net.classifier = nn.Sequential(nn.Dropout(), nn.Linear(16 * 49, 10))
     return net
@@ -51,10 +56,14 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
     "efficientnet": (models.efficientnet_b0, [2, 4, 8, 16, 32]),
     "efficientnet_v2": (models.efficientnet_v2_s, [2, 4, 8, 16, 32]),
     "regnet": (models.regnet_x_400mf, [2, 4, 8, 16, 32]),
-    "convnext": (lambda: models.ConvNeXt([CNBlockConfig(8, 8, 1)] * 3 + [CNBlockConfig(8, None, 1)]), [4, 4, 8, 16, 32]),
+    "convnext": (
+        lambda: models.ConvNeXt([CNBlockConfig(8, 8, 1)] * 3 + [CNBlockConfig(8, None, 1)]),
+        [4, 4, 8, 16, 32],
+    ),
 }
 
 
+# stages end without activation
 LINEAR = {
     "mobilenet_v2",
     "mobilenet_v3_small",
@@ -62,7 +71,7 @@ LINEAR = {
     "efficientnet",
     "efficientnet_v2",
     "convnext",
-}  # stages end without activation
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,7 +85,9 @@ def test_the_way_through_the_stages_is_torchvisions_own(family):
     with torch.no_grad():
         pooled, taps = plan.walk(net, x, tuple(plan.parts))
         torch.testing.assert_close(pooled, net(x))
-    assert [64 // taps[name].shape[2] for name in plan.parts if not name.endswith(".pre")] == strides
+    assert [
+        64 // taps[name].shape[2] for name in plan.parts if not name.endswith(".pre")
+    ] == strides
     for name in (name for name in taps if name.endswith(".pre")):
         after = taps[name.removesuffix(".pre")]
         assert taps[name].min() < 0
@@ -86,8 +97,12 @@ def test_the_way_through_the_stages_is_torchvisions_own(family):
 def test_vgg_has_its_blocks_as_stages():
     with torch.device("meta"):
         network = build("vgg11_bn")
-    assert [network.taps[tap].channels for tap in ("stem", "stage1", "stage2", "stage3", "stage4")] == [64, 128, 256, 512, 512]
-    assert [network.taps[tap].stride for tap in ("stem", "stage1", "stage2", "stage3", "stage4")] == [1, 2, 4, 8, 16]
+    assert [
+        network.taps[tap].channels for tap in ("stem", "stage1", "stage2", "stage3", "stage4")
+    ] == [64, 128, 256, 512, 512]
+    assert [
+        network.taps[tap].stride for tap in ("stem", "stage1", "stage2", "stage3", "stage4")
+    ] == [1, 2, 4, 8, 16]
     assert network.norm_at("stage4.pre") is network.net.features[26]
     assert network.norm_at("stage4") is None
     assert isinstance(network.trunk("stage1")[-1], nn.ReLU)
@@ -116,7 +131,11 @@ def test_odd_sizes_are_declared_as_they_come_out():
         for name, size in (("resnet18", 28), ("vgg11", 36)):
             network = build(name, (3, size, size))
             taps = network(torch.empty(2, 3, size, size), tuple(network.taps)).taps
-            assert all(-(-size // tap.stride) == taps[key].shape[2] for key, tap in network.taps.items() if tap.stride)
+            assert all(
+                -(-size // tap.stride) == taps[key].shape[2]
+                for key, tap in network.taps.items()
+                if tap.stride
+            )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +161,11 @@ def test_a_misspelt_name_gets_a_suggestion():
 
 
 def test_weights_are_checked_before_they_are_fetched(monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_args, **_kwargs: pytest.fail("nothing may be downloaded"))
+    monkeypatch.setattr(
+        urllib.request,
+        "urlopen",
+        lambda *_args, **_kwargs: pytest.fail("nothing may be downloaded"),
+    )
     with pytest.raises(Incompatible, match="predicts 1000 classes, the data has 10"):
         build("resnet18", weights="DEFAULT")
     with pytest.raises(NotFound, match="no weights 'IMAGENET'") as caught:

@@ -15,7 +15,9 @@ SHAPE = (1, 8, 8)
 
 
 def dense(num_classes: int = 10, width: int = 16) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes)
+    )
 
 
 class Own(Network):
@@ -94,8 +96,14 @@ def broken(num_classes):
         (lambda: nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten()), "has no torch.nn.Linear"),
         (lambda: dense(7), r"a tensor of \[2, 7\], not \[2, 10\]"),
         (lambda: Own(7), r"a tensor of \[2, 7\], not \[2, 10\]"),
-        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(99, 10)), "fails on pictures of 1x8x8: RuntimeError"),
-        (lambda: nn.Sequential(dense(), nn.LogSoftmax(1)), "does something after its last linear layer, 0.3"),
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(99, 10)),
+            "fails on pictures of 1x8x8: RuntimeError",
+        ),
+        (
+            lambda: nn.Sequential(dense(), nn.LogSoftmax(1)),
+            "does something after its last linear layer, 0.3",
+        ),
         (Pair, "answers with a tuple, not with logits"),
     ],
 )
@@ -106,7 +114,9 @@ def test_what_cannot_be_distilled_is_refused_with_the_reason(factory, words):
 
 
 def test_looking_at_a_module_does_not_change_it():
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 10))
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 10)
+    )
     module[2].eval()
     network = wrap(lambda: module)
     assert int(module[1].num_batches_tracked) == 0

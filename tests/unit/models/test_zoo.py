@@ -1,4 +1,6 @@
-"""The networks of the field's tables, layer by layer against their papers: what a parameter count cannot tell."""
+"""The networks of the field's tables, layer by layer against their papers: what a parameter count
+cannot tell.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,32 @@ from kdcli.core.network import Network
 from kdcli.errors import Incompatible
 
 relu = functional.relu
-FAMILIES = ("wrn_16_1", "vgg8", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18", "resnet50")
+FAMILIES = (
+    "wrn_16_1",
+    "vgg8",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "resnet18",
+    "resnet50",
+)
 
 
 def build(name: str, shape: tuple[int, int, int] = (3, 16, 16)) -> Network:
     """In eval mode, with statistics that are not a new batch norm's."""
     found = catalog.entry("model", name)
     with random.seeded(0, "init"):
-        network = catalog.load(found).build(name, num_classes=10, input_shape=shape, arguments=found.facts["arguments"])
+        network = catalog.load(found).build(
+            name, num_classes=10, input_shape=shape, arguments=found.facts["arguments"]
+        )
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for values, low, high in ((module.running_mean, -0.3, 0.3), (module.running_var, 0.5, 2), (module.weight, 0.5, 2)):
+                for values, low, high in (
+                    (module.running_mean, -0.3, 0.3),
+                    (module.running_var, 0.5, 2),
+                    (module.weight, 0.5, 2),
+                ):
                     nn.init.uniform_(values, low, high)
                 nn.init.uniform_(module.bias, -0.3, 0.3)
     return network.eval()
@@ -38,7 +55,7 @@ def taps_of(network: Network) -> dict[str, Tensor]:
         return dict(network(pictures(2, 3, 16, 16), tuple(network.taps)).taps)
 
 
-# ---- pictures that they take -----------------------------------------------------------------------------------------
+# ---- pictures that they take ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -49,28 +66,45 @@ def test_other_sizes_and_channels_are_taken(name, shape):
         output = network(torch.empty(2, *shape), tuple(network.taps))
     assert output.logits.shape == (2, 10)
     for tap, declared in network.taps.items():
-        size = () if declared.stride is None else tuple(-(-side // declared.stride) for side in shape[1:])
+        size = (
+            ()
+            if declared.stride is None
+            else tuple(-(-side // declared.stride) for side in shape[1:])
+        )
         assert output.taps[tap].shape == (2, declared.channels, *size), tap
 
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("wrn_40_2", 3), ("vgg13", 5), ("mobilenet_v2", 9), ("mobilenet_v1", 17), ("shufflenet_v1", 5), ("shufflenet_v2", 5), ("resnet50", 5)],
+    [
+        ("wrn_40_2", 3),
+        ("vgg13", 5),
+        ("mobilenet_v2", 9),
+        ("mobilenet_v1", 17),
+        ("shufflenet_v1", 5),
+        ("shufflenet_v2", 5),
+        ("resnet50", 5),
+    ],
 )
 def test_pictures_that_are_too_small_are_refused_in_a_sentence(name, least):
     with torch.device("meta"):
         build(name, (3, least, least))
-        with pytest.raises(Incompatible, match=f"{name} halves its input . times: .* {least - 1}x{least} are too small") as caught:
+        with pytest.raises(
+            Incompatible,
+            match=f"{name} halves its input . times: .* {least - 1}x{least} are too small",
+        ) as caught:
             build(name, (3, least - 1, least))
     assert f"at least {least}x{least}" in caught.value.hint
 
 
 def test_large_pictures_give_vgg_a_fourth_pool():
     with torch.device("meta"):
-        assert [build("vgg13", (3, side, side)).taps["stage4"].stride for side in (32, 63, 64, 224)] == [8, 8, 16, 16]
+        assert [
+            build("vgg13", (3, side, side)).taps["stage4"].stride for side in (32, 63, 64, 224)
+        ] == [8, 8, 16, 16]
 
 
-# ---- Wide ResNet -----------------------------------------------------------------------------------------------------
+# ---- Wide ResNet ---------------------------------------------------------------------------------
 
 
 def test_a_wide_stage_is_a_bare_sum_that_the_next_norm_reads():
@@ -79,7 +113,8 @@ def test_a_wide_stage_is_a_bare_sum_that_the_next_norm_reads():
     previous = taps["stem"]
     for number in (1, 2, 3):
         first, second, norm = network.trunk(f"stage{number}")[-1]
-        if number == 1:  # equal width: the norm and ReLU stand inside, the shortcut goes around them
+        # equal width: the norm and ReLU stand inside, the shortcut goes around them
+        if number == 1:
             inner = relu(first.before[0](previous))
             total = first.conv2(relu(first.bn(first.conv1(inner)))) + previous
         else:
@@ -93,7 +128,11 @@ def test_a_wide_stage_is_a_bare_sum_that_the_next_norm_reads():
 
 def test_a_wide_net_has_norms_for_every_convolution_but_the_first():
     network = build("wrn_40_2")
-    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    convs = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(convs) == 40 - 3  # the paper's 40 counts the three shortcuts' convolutions
     assert len(norms) == len(convs)  # one before each but the stem, and one before the pool
@@ -112,10 +151,12 @@ def test_statistics_before_an_activation_are_the_norms_where_nothing_is_added(na
     for tap in stages:
         norm = network.norm_at(tap)
         torch.testing.assert_close(taps[tap].mean((0, 2, 3)), norm.bias, rtol=0, atol=1e-4)
-        torch.testing.assert_close(taps[tap].std((0, 2, 3), correction=0), norm.weight.abs(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            taps[tap].std((0, 2, 3), correction=0), norm.weight.abs(), rtol=1e-3, atol=1e-3
+        )
 
 
-# ---- VGG -------------------------------------------------------------------------------------------------------------
+# ---- VGG -----------------------------------------------------------------------------------------
 
 
 def test_vgg_is_convolutions_and_pools():
@@ -126,7 +167,9 @@ def test_vgg_is_convolutions_and_pools():
         if number in (1, 2, 3):
             x = functional.max_pool2d(x, 2)
         modules = list(network.trunk(tap)[-1].modules())
-        convs, norms = ([m for m in modules if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
+        convs, norms = (
+            [m for m in modules if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d)
+        )
         assert len(convs) == len(norms) == 2
         for conv, norm in zip(convs, norms, strict=True):
             assert conv.bias is not None
@@ -135,7 +178,7 @@ def test_vgg_is_convolutions_and_pools():
     torch.testing.assert_close(taps["pooled"], x.mean((2, 3)))
 
 
-# ---- MobileNets ------------------------------------------------------------------------------------------------------
+# ---- MobileNets ----------------------------------------------------------------------------------
 
 
 def test_mobilenet_separates_depth_from_breadth():
@@ -146,7 +189,9 @@ def test_mobilenet_separates_depth_from_breadth():
     x = taps["stem"]
     for number, widths in enumerate(([64, 128, 128], [256, 256], [512] * 6, [1024] * 2), 1):
         modules = list(network.trunk(f"stage{number}")[-1].modules())
-        convs, norms = ([m for m in modules if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
+        convs, norms = (
+            [m for m in modules if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d)
+        )
         assert [conv.out_channels for conv in convs[1::2]] == widths
         assert all(conv.groups == conv.in_channels == conv.out_channels for conv in convs[::2])
         for conv, norm in zip(convs, norms, strict=True):
@@ -158,31 +203,56 @@ def test_mobilenet_separates_depth_from_breadth():
 def test_an_inverted_residual_adds_only_where_the_shape_stays():
     network = build("mobilenet_v2")
     taps = taps_of(network)
-    for number, adds in ((1, [False, False, True]), (2, [False, True, True]), (3, [False, *[True] * 3, False, *[True] * 2])):
+    for number, adds in (
+        (1, [False, False, True]),
+        (2, [False, True, True]),
+        (3, [False, *[True] * 3, False, *[True] * 2]),
+    ):
         x = taps["stem"] if number == 1 else taps[f"stage{number - 1}"]
         blocks = list(network.trunk(f"stage{number}")[-1])
         assert len(blocks) == len(adds)
         for block, add in zip(blocks, adds, strict=True):
             assert block.conv2.groups == block.conv2.in_channels == block.conv1.out_channels
-            inner = block.bn3(block.conv3(relu(block.bn2(block.conv2(relu(block.bn1(block.conv1(x))))))))
+            inner = block.bn3(
+                block.conv3(relu(block.bn2(block.conv2(relu(block.bn1(block.conv1(x)))))))
+            )
             x = inner + x if add else inner
         torch.testing.assert_close(taps[f"stage{number}"], x)
         assert network.norm_at(f"stage{number}.pre") is blocks[-1].bn3
 
 
 def test_half_width_expands_by_six_but_for_the_first_block():
-    blocks = [module for module in build("mobilenet_v2").modules() if type(module).__name__ == "InvertedResidual"]
-    assert [(block.conv1.in_channels, block.conv1.out_channels) for block in blocks[:3]] == [(16, 16), (8, 48), (12, 72)]
-    assert [block.conv3.out_channels for block in blocks] == [8, 12, 12, *[16] * 3, *[32] * 4, *[48] * 3, *[80] * 3, 160]
+    blocks = [
+        module
+        for module in build("mobilenet_v2").modules()
+        if type(module).__name__ == "InvertedResidual"
+    ]
+    assert [(block.conv1.in_channels, block.conv1.out_channels) for block in blocks[:3]] == [
+        (16, 16),
+        (8, 48),
+        (12, 72),
+    ]
+    assert [block.conv3.out_channels for block in blocks] == [
+        8,
+        12,
+        12,
+        *[16] * 3,
+        *[32] * 4,
+        *[48] * 3,
+        *[80] * 3,
+        160,
+    ]
 
 
-# ---- ShuffleNets -----------------------------------------------------------------------------------------------------
+# ---- ShuffleNets ---------------------------------------------------------------------------------
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
     """Channel shuffle as the paper draws it: write channels as rows of groups, read columns."""
     count = x.shape[1] // groups
-    return torch.stack([x[:, group * count + place] for place in range(count) for group in range(groups)], dim=1)
+    return torch.stack(
+        [x[:, group * count + place] for place in range(count) for group in range(groups)], dim=1
+    )
 
 
 def test_a_unit_of_the_first_shufflenet():
@@ -190,14 +260,20 @@ def test_a_unit_of_the_first_shufflenet():
     taps = taps_of(network)
     for number, before in ((1, "stem"), (2, "stage1"), (3, "stage2")):
         x = taps[before]
-        units = [module for module in network.trunk(f"stage{number}")[-1] if not isinstance(module, nn.ReLU)]
+        units = [
+            module
+            for module in network.trunk(f"stage{number}")[-1]
+            if not isinstance(module, nn.ReLU)
+        ]
         assert len(units) == (4, 8, 4)[number - 1]
         for place, unit in enumerate(units):
             groups = 1 if number == 1 and place == 0 else 3
             assert (unit.conv1.groups, unit.conv3.groups) == (groups, 3)
             inner = relu(unit.bn2(unit.conv2(shuffled(relu(unit.bn1(unit.conv1(x))), groups))))
             inner = unit.bn3(unit.conv3(inner))
-            x = relu(inner + x if place else torch.cat([inner, functional.avg_pool2d(x, 3, 2, 1)], dim=1))
+            x = relu(
+                inner + x if place else torch.cat([inner, functional.avg_pool2d(x, 3, 2, 1)], dim=1)
+            )
         torch.testing.assert_close(taps[f"stage{number}"], x)
         assert network.norm_at(f"stage{number}.pre") is units[-1].bn3
 
@@ -207,7 +283,9 @@ def test_a_unit_of_the_second_shufflenet_leaves_half_of_the_channels_alone():
     taps = taps_of(network)
 
     def through(branch: nn.Sequential, x: Tensor) -> Tensor:
-        convs, norms = ([m for m in branch if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
+        convs, norms = (
+            [m for m in branch if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d)
+        )
         for place, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
             x = norm(conv(x))
             x = x if place == len(convs) - 2 else relu(x)  # none after the depthwise convolution
@@ -215,7 +293,11 @@ def test_a_unit_of_the_second_shufflenet_leaves_half_of_the_channels_alone():
 
     for number, before in ((1, "stem"), (2, "stage1"), (3, "stage2")):
         x = taps[before]
-        down, *units = (module for module in network.trunk(f"stage{number}")[-1] if not isinstance(module, nn.ReLU))
+        down, *units = (
+            module
+            for module in network.trunk(f"stage{number}")[-1]
+            if not isinstance(module, nn.ReLU)
+        )
         assert len(units) == (3, 7, 3)[number - 1]
         x = shuffled(torch.cat([through(down.left, x), through(down.right, x)], dim=1), 2)
         for unit in units:
@@ -225,7 +307,7 @@ def test_a_unit_of_the_second_shufflenet_leaves_half_of_the_channels_alone():
         assert network.norm_at(f"stage{number}.pre") is None
 
 
-# ---- ResNet with bottlenecks -----------------------------------------------------------------------------------------
+# ---- ResNet with bottlenecks ---------------------------------------------------------------------
 
 
 def test_a_bottleneck_is_the_textbooks():
@@ -243,14 +325,23 @@ def test_a_bottleneck_is_the_textbooks():
     assert blocks[0].conv2.stride == (2, 2)  # as torchvision has it, not the 1x1 before
 
 
-# ---- fresh weights ---------------------------------------------------------------------------------------------------
+# ---- fresh weights -------------------------------------------------------------------------------
 
 
 def test_heads_start_as_repdistillers():
     for name in ("vgg8", "mobilenet_v2"):
         with random.seeded(1, "init"):
             found = catalog.entry("model", name)
-            head = catalog.load(found).build(name, num_classes=100, input_shape=(3, 32, 32), arguments=found.facts["arguments"]).head
+            head = (
+                catalog.load(found)
+                .build(
+                    name,
+                    num_classes=100,
+                    input_shape=(3, 32, 32),
+                    arguments=found.facts["arguments"],
+                )
+                .head
+            )
         assert head.weight.std().item() == pytest.approx(0.01, rel=0.02)
         assert head.bias.eq(0).all()
 
@@ -259,8 +350,14 @@ def test_heads_start_as_repdistillers():
 def test_convolutions_start_he_normal_over_the_fan_out(name):
     with random.seeded(1, "init"):
         found = catalog.entry("model", name)
-        network = catalog.load(found).build(name, num_classes=10, input_shape=(3, 32, 32), arguments=found.facts["arguments"])
-    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.weight.numel() > 20_000]
+        network = catalog.load(found).build(
+            name, num_classes=10, input_shape=(3, 32, 32), arguments=found.facts["arguments"]
+        )
+    convs = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 20_000
+    ]
     assert convs
     for conv in convs:
         fan_out = conv.out_channels * conv.kernel_size[0] ** 2

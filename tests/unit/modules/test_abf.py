@@ -10,7 +10,14 @@ from kdcli.modules.abf import ABF
 
 
 def maps(seed, channels, height, width, images=2):
-    return torch.randn(images, channels, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        images,
+        channels,
+        height,
+        width,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def unit_norms(module):
@@ -30,23 +37,37 @@ def test_a_level_is_mixed_with_the_deeper_ones_position_by_position():
     below = deeper.repeat_interleave(2, 2).repeat_interleave(2, 3)
     gate = fusion.attention[0]
     both = torch.cat([reduced, below], 1)
-    a = 1 / (1 + torch.exp(-torch.einsum("ac,bchw->bahw", gate.weight[:, :, 0, 0], both) - gate.bias.view(1, 2, 1, 1)))
+    a = 1 / (
+        1
+        + torch.exp(
+            -torch.einsum("ac,bchw->bahw", gate.weight[:, :, 0, 0], both)
+            - gate.bias.view(1, 2, 1, 1)
+        )
+    )
     expected = a[:, :1] * reduced + a[:, 1:] * below
     torch.testing.assert_close(passed, expected)
-    torch.testing.assert_close(out, functional.conv2d(expected, fusion.expand[0].weight, padding=1) * SHRINK)
+    torch.testing.assert_close(
+        out, functional.conv2d(expected, fusion.expand[0].weight, padding=1) * SHRINK
+    )
 
 
 def test_the_deepest_level_has_nothing_to_mix():
     fusion = unit_norms(ABF(3, 4, 5, fuses=False))
     passed, out = fusion(maps(0, 3, 1, 1), None, torch.Size((1, 1)))
     assert fusion.attention is None
-    torch.testing.assert_close(passed, torch.einsum("mc,bchw->bmhw", fusion.reduce[0].weight[:, :, 0, 0], maps(0, 3, 1, 1)) * SHRINK)
+    torch.testing.assert_close(
+        passed,
+        torch.einsum("mc,bchw->bmhw", fusion.reduce[0].weight[:, :, 0, 0], maps(0, 3, 1, 1))
+        * SHRINK,
+    )
     assert out.shape == (2, 5, 1, 1)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (2, 2), (3, 5)])
 def test_it_comes_out_in_the_teachers_size(size):
-    passed, out = ABF(3, 4, 5, fuses=True).double()(maps(0, 3, 4, 4), maps(1, 4, 7, 1), torch.Size(size))
+    passed, out = ABF(3, 4, 5, fuses=True).double()(
+        maps(0, 3, 4, 4), maps(1, 4, 7, 1), torch.Size(size)
+    )
     assert passed.shape == (2, 4, *size)
     assert out.shape == (2, 5, *size)
 

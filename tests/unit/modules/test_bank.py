@@ -10,7 +10,8 @@ import torch
 from kdcli.core import random
 from kdcli.modules.bank import ClassSampler, MemoryBank
 
-TARGETS = torch.tensor([2, 0, 1, 0, 0, 2, 1, 0, 0, 1, 2, 0])  # classes of 6, 3 and 3 samples, in no order
+# classes of 6, 3 and 3 samples, in no order
+TARGETS = torch.tensor([2, 0, 1, 0, 0, 2, 1, 0, 0, 1, 2, 0])
 
 
 def bank(samples=7, width=4):
@@ -19,7 +20,9 @@ def bank(samples=7, width=4):
 
 
 def vectors(seed, rows=3, width=4):
-    drawn = torch.randn(rows, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(
+        rows, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
@@ -30,12 +33,15 @@ def alone(tensor):
 INDEX = torch.tensor([[0, 3, 6, 2], [1, 0, 5, 4], [2, 6, 1, 3]])
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- the bank ------------------------------------------------------------------------------------
 
 
 def scores(memory, e, tau):
     return [
-        [math.exp(sum(m * x for m, x in zip(memory[j].tolist(), row, strict=True)) / tau) for j in line]
+        [
+            math.exp(sum(m * x for m, x in zip(memory[j].tolist(), row, strict=True)) / tau)
+            for j in line
+        ]
         for row, line in zip(e.tolist(), INDEX.tolist(), strict=True)
     ]
 
@@ -44,10 +50,14 @@ def test_ratios_are_scores_over_a_constant_that_the_first_minibatch_sets():
     memory, e = bank(), vectors(0)
     expected = scores(memory.memory, e, 0.5)
     z = sum(map(sum, expected)) / 12 * 7
-    torch.testing.assert_close(memory.ratios(e, INDEX, 0.5, alone), torch.tensor(expected, dtype=torch.float64) / z)
+    torch.testing.assert_close(
+        memory.ratios(e, INDEX, 0.5, alone), torch.tensor(expected, dtype=torch.float64) / z
+    )
     assert memory.normaliser.item() == pytest.approx(z)
     later = scores(memory.memory, vectors(1), 0.5)
-    torch.testing.assert_close(memory.ratios(vectors(1), INDEX, 0.5, alone), torch.tensor(later, dtype=torch.float64) / z)
+    torch.testing.assert_close(
+        memory.ratios(vectors(1), INDEX, 0.5, alone), torch.tensor(later, dtype=torch.float64) / z
+    )
     assert memory.normaliser.item() == pytest.approx(z)
 
 
@@ -109,7 +119,9 @@ def test_memory_and_constant_are_saved():
     memory.update(torch.tensor([4, 0, 5]), vectors(0), 0.5)
     other.load_state_dict(memory.state_dict())
     assert set(memory.state_dict()) == {"memory", "normaliser"}
-    assert torch.equal(other.ratios(vectors(1), INDEX, 0.5, alone), memory.ratios(vectors(1), INDEX, 0.5, alone))
+    assert torch.equal(
+        other.ratios(vectors(1), INDEX, 0.5, alone), memory.ratios(vectors(1), INDEX, 0.5, alone)
+    )
 
 
 def test_rows_begin_with_a_norm_of_about_one():
@@ -125,7 +137,7 @@ def test_autocast_changes_nothing():
         assert torch.equal(memory.ratios(e, INDEX, 0.07, alone), expected)
 
 
-# ---- the draws -------------------------------------------------------------------------------------------------------
+# ---- the draws -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
@@ -151,7 +163,9 @@ def test_a_draw_is_a_function_of_the_key_and_of_the_sample():
 def test_every_sample_of_another_class_is_as_likely():
     sampler, steps, count = ClassSampler(TARGETS), 1500, 2
     index = torch.tensor([1, 2])  # of the classes of six and of three
-    drawn = torch.stack([sampler.draw_others(index, count, random.key(1, "test", step)) for step in range(steps)])
+    drawn = torch.stack(
+        [sampler.draw_others(index, count, random.key(1, "test", step)) for step in range(steps)]
+    )
     for line, others in ((0, 6), (1, 9)):
         counts = torch.bincount(drawn[:, line].flatten(), minlength=12)
         possible = counts[TARGETS[index[line]] != TARGETS]
@@ -163,7 +177,14 @@ def test_every_sample_of_another_class_is_as_likely():
 def test_pairs_of_others_are_as_likely_as_each_other():
     # without replacement, two of six: each of the 15 pairs once in 15
     sampler, steps = ClassSampler(TARGETS), 1500
-    pairs = [tuple(sorted(sampler.draw_others(torch.tensor([1]), 2, random.key(2, "test", step))[0].tolist())) for step in range(steps)]
+    pairs = [
+        tuple(
+            sorted(
+                sampler.draw_others(torch.tensor([1]), 2, random.key(2, "test", step))[0].tolist()
+            )
+        )
+        for step in range(steps)
+    ]
     counts = [pairs.count(pair) for pair in set(pairs)]
     assert len(counts) == 15
     assert max(abs(count - steps / 15) for count in counts) < 5 * (steps / 15) ** 0.5
@@ -171,10 +192,14 @@ def test_pairs_of_others_are_as_likely_as_each_other():
 
 def test_a_positive_is_of_the_same_class_and_any_of_it():
     sampler, everyone = ClassSampler(TARGETS), torch.arange(12)
-    drawn = torch.stack([sampler.draw_same(everyone, random.key(0, "test", step)) for step in range(300)])
+    drawn = torch.stack(
+        [sampler.draw_same(everyone, random.key(0, "test", step)) for step in range(300)]
+    )
     assert (TARGETS[drawn] == TARGETS).all()
     for sample in range(12):
-        assert set(drawn[:, sample].tolist()) == set(torch.nonzero(TARGETS[sample] == TARGETS).flatten().tolist())
+        assert set(drawn[:, sample].tolist()) == set(
+            torch.nonzero(TARGETS[sample] == TARGETS).flatten().tolist()
+        )
 
 
 def test_what_follows_from_the_data_is_not_saved():
@@ -187,7 +212,9 @@ def test_nothing_waits_for_the_device():
     e, index = vectors(0).float().cuda().requires_grad_(), torch.tensor([4, 0, 4]).cuda()
 
     def step():
-        drawn = torch.cat([sampler.draw_same(index, 1).unsqueeze(1), sampler.draw_others(index, 5, 1)], 1)
+        drawn = torch.cat(
+            [sampler.draw_same(index, 1).unsqueeze(1), sampler.draw_others(index, 5, 1)], 1
+        )
         memory.ratios(e, drawn, 0.07, alone).sum().backward()
         memory.update(index, e, 0.5)
 

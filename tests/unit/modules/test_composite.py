@@ -1,4 +1,6 @@
-"""Several networks as one: what they answer together, whose the parameters are, and that a checkpoint rebuilds them."""
+"""Several networks as one: what they answer together, whose the parameters are, and that a
+checkpoint rebuilds them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SHAPE = (1, 8, 8)
 
 
 def network(name="mlp", copy=0, classes=5, **options):
-    return build_network(name, num_classes=classes, input_shape=SHAPE, options=options or None, copy=copy)
+    return build_network(
+        name, num_classes=classes, input_shape=SHAPE, options=options or None, copy=copy
+    )
 
 
 @pytest.fixture
@@ -39,24 +43,32 @@ def test_the_mean_of_the_softmaxes(pair, x):
 
 
 def test_the_sum_of_the_logits(pair, x):
-    torch.testing.assert_close(Composite(pair, "sum_logits")(x).logits, pair[0](x).logits + pair[1](x).logits)
+    torch.testing.assert_close(
+        Composite(pair, "sum_logits")(x).logits, pair[0](x).logits + pair[1](x).logits
+    )
 
 
 def test_one_member_alone_predicts_as_it_is(pair, x):
     alone = pair[0](x).logits
-    torch.testing.assert_close(Composite(pair[:1], "mean_probabilities")(x).logits, alone.log_softmax(1))
+    torch.testing.assert_close(
+        Composite(pair[:1], "mean_probabilities")(x).logits, alone.log_softmax(1)
+    )
     assert torch.equal(Composite(pair[:1], "sum_logits")(x).logits, alone)
 
 
 def test_extreme_logits_stay_finite_and_half_precision_is_upcast():
     z = [torch.tensor([[0.0, 1e4]]), torch.tensor([[1e4, 0.0]])]
-    torch.testing.assert_close(combined(z, "mean_probabilities").softmax(1), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(
+        combined(z, "mean_probabilities").softmax(1), torch.tensor([[0.5, 0.5]])
+    )
     assert combined([part.bfloat16() for part in z], "sum_logits").dtype == torch.float32
 
 
 def test_members_are_not_copied_and_stand_in_the_state_once(pair):
     whole = Composite(pair, "sum_logits")
-    assert {id(parameter) for parameter in whole.parameters()} == {id(parameter) for member in pair for parameter in member.parameters()}
+    assert {id(parameter) for parameter in whole.parameters()} == {
+        id(parameter) for member in pair for parameter in member.parameters()
+    }
     assert len(whole.state_dict()) == sum(len(member.state_dict()) for member in pair)
     assert whole.head is pair[0].head
     assert Teacher(whole).num_classes == 5
@@ -66,7 +78,15 @@ def test_a_checkpoint_rebuilds_it(pair, x, tmp_path):
     whole = Composite([pair[0], Composite(pair, "sum_logits")], "mean_probabilities")
     assert whole.blueprint is not None
     header = CheckpointHeader(
-        *whole.blueprint, 5, SHAPE, tuple("abcde"), (0.0,), (1.0,), {"name": "d"}, "f", sum(p.numel() for p in whole.parameters())
+        *whole.blueprint,
+        5,
+        SHAPE,
+        tuple("abcde"),
+        (0.0,),
+        (1.0,),
+        {"name": "d"},
+        "f",
+        sum(p.numel() for p in whole.parameters()),
     )
     save_model(tmp_path / "model.safetensors", whole, header)
     found, read, _ = load_network(tmp_path / "model.safetensors")
@@ -77,7 +97,13 @@ def test_a_checkpoint_rebuilds_it(pair, x, tmp_path):
 
 def test_fresh_weights_of_it_differ_from_its_own(pair, x):
     whole = Composite(pair, "sum_logits")
-    fresh = build_network(whole.blueprint.architecture, num_classes=5, input_shape=SHAPE, options=whole.blueprint.arguments, copy=7)
+    fresh = build_network(
+        whole.blueprint.architecture,
+        num_classes=5,
+        input_shape=SHAPE,
+        options=whole.blueprint.arguments,
+        copy=7,
+    )
     assert fresh.blueprint == whole.blueprint
     assert not torch.equal(fresh.eval()(x).logits, whole(x).logits)
 
@@ -85,13 +111,15 @@ def test_fresh_weights_of_it_differ_from_its_own(pair, x):
 def test_weights_to_fetch_are_not_part_of_it():
     blueprint = {
         "combine": "sum_logits",
-        "members": [{"architecture": "mlp", "arguments": {**network().blueprint.arguments, "weights": "X"}}],
+        "members": [
+            {"architecture": "mlp", "arguments": {**network().blueprint.arguments, "weights": "X"}}
+        ],
     }
     found = build_network("composite", num_classes=5, input_shape=SHAPE, options=blueprint)
     assert "weights" not in found.blueprint.arguments["members"][0]["arguments"]
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 def test_it_has_no_taps(pair, x):

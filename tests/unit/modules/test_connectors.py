@@ -1,4 +1,6 @@
-"""Connector, paraphraser and translator: what goes in comes out in the shape that the losses compare."""
+"""Connector, paraphraser and translator: what goes in comes out in the shape that the losses
+compare.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def test_a_paraphraser_learns_to_say_a_map_in_other_words():
     with random.seeded(0, "test"):
         paraphraser = Paraphraser(4, 2)
         optimiser = torch.optim.Adam(paraphraser.parameters(), lr=1e-2)
-    target = maps(1).relu() * torch.tensor([1.0, 0.5, -0.1, 2.0]).view(1, 4, 1, 1)  # one pattern in all four channels
+    # one pattern in all four channels
+    target = maps(1).relu() * torch.tensor([1.0, 0.5, -0.1, 2.0]).view(1, 4, 1, 1)
     errors = []
     for _ in range(60):
         optimiser.zero_grad()
@@ -51,4 +54,8 @@ def test_a_paraphraser_learns_to_say_a_map_in_other_words():
 def test_a_translator_gives_the_factors_channels():
     translator = Translator(5, 3)
     assert translator(maps(5)).shape == (4, 3, 6, 6)
-    assert [type(layer) for layer in translator.body] == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 3
+    assert [type(layer) for layer in translator.body] == [
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.LeakyReLU,
+    ] * 3

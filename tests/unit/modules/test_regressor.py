@@ -1,4 +1,6 @@
-"""The regressor: the teacher's channels and, but for a pixel, its size, for every ratio of strides."""
+"""The regressor: the teacher's channels and, but for a pixel, its size, for every ratio of
+strides.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,18 @@ def test_a_student_map_comes_out_in_the_teachers_shape(ours, theirs, kind, kerne
 def test_sides_that_do_not_divide_come_out_as_a_network_rounds_them(ours, theirs):
     # 28 pixels: 28, 14, 7, 4, 2 where every stage halves and rounds up
     side = {1: 28, 2: 14, 4: 7, 8: 4, 16: 2}
-    assert Regressor(Tap(3, ours), Tap(5, theirs))(maps(side[ours])).shape[2:] == (side[theirs],) * 2
+    assert (
+        Regressor(Tap(3, ours), Tap(5, theirs))(maps(side[ours])).shape[2:] == (side[theirs],) * 2
+    )
 
 
 def test_what_the_strides_cannot_settle_is_left_to_the_loss():
     assert Regressor(Tap(3, 8), Tap(5, 4))(maps(4)).shape[2:] == (8, 8)  # the teacher's is 7
-    assert Regressor(Tap(3, 8), Tap(5, 2))(maps(4)).shape[2:] == (4, 4)  # a teacher four times as large stays for the loss to pool
+    # a teacher four times as large stays for the loss to pool
+    assert Regressor(Tap(3, 8), Tap(5, 2))(maps(4)).shape[2:] == (
+        4,
+        4,
+    )
 
 
 def test_other_ratios_pool_the_larger_student_map_first():
@@ -69,5 +77,7 @@ def test_the_batch_norm_is_a_choice(norm):
 
 @pytest.mark.parametrize(("ours", "theirs"), [(None, 4), (4, None), (None, None)])
 def test_vectors_are_refused(ours, theirs):
-    with pytest.raises(Incompatible, match="connects two feature maps, and one of these taps is a vector"):
+    with pytest.raises(
+        Incompatible, match="connects two feature maps, and one of these taps is a vector"
+    ):
         Regressor(Tap(3, ours), Tap(5, theirs))

@@ -1,4 +1,6 @@
-"""A folder of its own for every test, recipes written into it, and checkpoints that are headers without a network."""
+"""A folder of its own for every test, recipes written into it, and checkpoints that are headers
+without a network.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def checkpoint(here):
             "tensors_sha256": "5a",
             **changes,
         }
-        tensors = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": CheckpointHeader(**header).to_metadata()}
+        tensors = {
+            "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            "__metadata__": CheckpointHeader(**header).to_metadata(),
+        }
         text = json.dumps(tensors).encode()
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)

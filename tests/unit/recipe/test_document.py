@@ -18,7 +18,10 @@ def syntax_error(path):
 def test_syntax_error_has_the_parsers_place(write):
     problem = syntax_error(write("r.toml", "[data]\nname = cifar100\n"))
     assert (problem.where.file, problem.where.line, problem.where.column) == ("r.toml", 2, 8)
-    assert (problem.source_line, problem.hint) == ("name = cifar100", "strings need quotes, and a list its closing bracket")
+    assert (problem.source_line, problem.hint) == (
+        "name = cifar100",
+        "strings need quotes, and a list its closing bracket",
+    )
 
 
 def test_syntax_error_at_the_end_of_the_file(write):

@@ -12,11 +12,20 @@ from kdcli.recipe import shipped
 from kdcli.recipe.jsonschema import schema
 
 SCHEMA = schema()
-TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": (int, float)}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+    "number": (int, float),
+}
 
 
 def accepts(rule, value) -> bool:
-    """Whether a value conforms, for the keywords that our schema uses about names, keys and types."""
+    """Whether a value conforms, for the keywords that our schema uses about names, keys and
+    types.
+    """
     if "$ref" in rule:
         return accepts(SCHEMA["$defs"][rule["$ref"].removeprefix("#/$defs/")], value)
     if "anyOf" in rule and not any(accepts(choice, value) for choice in rule["anyOf"]):
@@ -33,9 +42,15 @@ def accepts(rule, value) -> bool:
     if isinstance(value, dict):
         properties = rule.get("properties", {})
         known = rule.get("additionalProperties", True) or value.keys() <= properties.keys()
-        inner = all(accepts(properties[key], item) for key, item in value.items() if key in properties)
+        inner = all(
+            accepts(properties[key], item) for key, item in value.items() if key in properties
+        )
         return known and inner and set(rule.get("required", ())) <= value.keys()
-    return all(accepts(rule.get("items", {}), item) for item in value) if isinstance(value, list) else True
+    return (
+        all(accepts(rule.get("items", {}), item) for item in value)
+        if isinstance(value, list)
+        else True
+    )
 
 
 RECIPES = [item for item in shipped.ls() if item.kind != "sweep"]
@@ -77,7 +92,10 @@ def test_every_key_is_described():
     for kind in ("distill", "train-teacher"):
         for section in ("data", "method", "optim", "schedule"):
             for branch in SCHEMA["$defs"][section]["anyOf"]:
-                assert all("description" in found for found in branch["properties"].values()), (kind, section)
+                assert all("description" in found for found in branch["properties"].values()), (
+                    kind,
+                    section,
+                )
 
 
 def test_the_copy_in_docs_is_fresh(root):

@@ -10,8 +10,17 @@ TF_KD = Flag("--method", "method.name", "tf_kd")
 
 def test_with_a_teacher_it_can_listen_to_it(checkpoint):
     teacher = Flag("--teacher", "teacher.checkpoint", str(checkpoint()))
-    recipe = resolve("distill", flags=[TF_KD, teacher], sets=["method.mode=self", "student.name=cnn-large"], environ={}).recipe
-    assert (recipe.method.mode, len(recipe.teacher), recipe.student.name) == ("self", 1, "cnn-large")
+    recipe = resolve(
+        "distill",
+        flags=[TF_KD, teacher],
+        sets=["method.mode=self", "student.name=cnn-large"],
+        environ={},
+    ).recipe
+    assert (recipe.method.mode, len(recipe.teacher), recipe.student.name) == (
+        "self",
+        1,
+        "cnn-large",
+    )
 
 
 def test_without_a_teacher_it_needs_none(here, write):
@@ -31,8 +40,14 @@ def test_two_teachers_are_one_too_many(write, checkpoint):
 
 def test_a_hierarchy_of_classes_is_no_pupil(write, checkpoint):
     checkpoint()
-    text = '[teacher]\ncheckpoint = "runs/t"\n[method]\nname = "kd_rel"\nsuperclasses = [[0, 1], [2, 3, 4, 5, 6, 7, 8, 9]]\n[student]\nname = "cnn-small"\n'
+    text = (
+        '[teacher]\ncheckpoint = "runs/t"\n[method]\nname = "kd_rel"\nsuperclasses = [[0, 1], '
+        '[2, 3, 4, 5, 6, 7, 8, 9]]\n[student]\nname = "cnn-small"\n'
+    )
     problem, hint, _ = told(refused(file=write("r.toml", text)))["teacher"]
     assert (problem, hint) == ("kd_rel takes no teacher, got 1", "leave [teacher] out")
     alone = write("alone.toml", text.partition("\n")[2].partition("\n")[2])
-    assert resolve("distill", file=alone, environ={}).recipe.method.superclasses == ((0, 1), (2, 3, 4, 5, 6, 7, 8, 9))
+    assert resolve("distill", file=alone, environ={}).recipe.method.superclasses == (
+        (0, 1),
+        (2, 3, 4, 5, 6, 7, 8, 9),
+    )

@@ -1,4 +1,6 @@
-"""--set and flags: what they mean, and that two that disagree are refused instead of guessed between."""
+"""--set and flags: what they mean, and that two that disagree are refused instead of guessed
+between.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def test_values_are_toml_and_else_text(text, path, value):
 
 def test_malformed_sets_are_all_told(here):
     error = refused(sets=["foo", "=3", "a b=2"])
-    assert [str(item.where) for item in error.diagnostics] == ["--set foo", "--set =3", "--set a b=2"]
+    assert [str(item.where) for item in error.diagnostics] == [
+        "--set foo",
+        "--set =3",
+        "--set a b=2",
+    ]
     assert error.message == "3 problems in the overrides"
 
 
@@ -53,7 +59,9 @@ def test_two_that_disagree_are_refused(here, sets, flags):
 
 
 def test_two_that_agree_are_fine(here):
-    found = resolve("distill", sets=["train.epochs=3"], flags=[Flag("--epochs", "train.epochs", 3)], environ={})
+    found = resolve(
+        "distill", sets=["train.epochs=3"], flags=[Flag("--epochs", "train.epochs", 3)], environ={}
+    )
     assert (found.recipe.train.epochs, found.origins["train.epochs"]) == (3, "--epochs")
 
 
@@ -64,7 +72,11 @@ def test_a_table_and_a_plain_value_for_one_section(here):
 def test_several_teachers_come_as_one_list_or_as_several_flags(checkpoint):
     paths = [Path(checkpoint("a/model.safetensors")), Path("a")]
     one = resolve("distill", flags=[Flag("--teacher", "teacher.checkpoint", paths)], environ={})
-    two = resolve("distill", flags=[Flag("--teacher", "teacher.checkpoint", path) for path in paths], environ={})
+    two = resolve(
+        "distill",
+        flags=[Flag("--teacher", "teacher.checkpoint", path) for path in paths],
+        environ={},
+    )
     assert [item.checkpoint for item in one.recipe.teacher] == ["a/model.safetensors", "a"]
     assert one.recipe == two.recipe
     assert one.origins["teacher.1.checkpoint"] == "--teacher"

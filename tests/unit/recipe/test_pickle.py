@@ -1,4 +1,6 @@
-"""Recipes go to other processes whole: classes that were made for their names are made again there."""
+"""Recipes go to other processes whole: classes that were made for their names are made again
+there.
+"""
 
 from __future__ import annotations
 

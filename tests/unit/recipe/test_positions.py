@@ -83,16 +83,33 @@ def test_finds_keys_and_values_in_a_nasty_file(path, key, value):
 
 
 def paths(value, path=()):
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*path, key)
         yield from paths(item, (*path, key))
 
 
-scalars = st.one_of(st.integers(-9, 9), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8))
+scalars = st.one_of(
+    st.integers(-9, 9),
+    st.booleans(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+)
 tables = st.dictionaries(
     st.text(min_size=1, max_size=6),
-    st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=4), inner, max_size=3)),
+    st.recursive(
+        scalars,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text(min_size=1, max_size=4), inner, max_size=3)
+        ),
+    ),
     max_size=4,
 )
 

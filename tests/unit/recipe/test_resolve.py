@@ -10,19 +10,31 @@ from tests.unit.recipe.conftest import refused, told
 
 
 def taught(path, *more, **arguments):
-    return resolve("distill", flags=[Flag("--teacher", "teacher.checkpoint", str(path)), *more], environ={}, **arguments)
+    return resolve(
+        "distill",
+        flags=[Flag("--teacher", "teacher.checkpoint", str(path)), *more],
+        environ={},
+        **arguments,
+    )
 
 
 def data(name):
     return Flag("--data", "data.name", name)
 
 
-# ---- without a file --------------------------------------------------------------------------------------------------
+# ---- without a file ------------------------------------------------------------------------------
 
 
 def test_nothing_at_all_is_the_quickstart(here):
-    teacher, student = resolve("train-teacher", environ={}), resolve("distill", sets=["train.epochs=2"], environ={})
-    assert (teacher.recipe.model.name, student.recipe.student.name, student.recipe.train.epochs) == ("cnn-large", "cnn-small", 2)
+    teacher, student = (
+        resolve("train-teacher", environ={}),
+        resolve("distill", sets=["train.epochs=2"], environ={}),
+    )
+    assert (
+        teacher.recipe.model.name,
+        student.recipe.student.name,
+        student.recipe.train.epochs,
+    ) == ("cnn-large", "cnn-small", 2)
     assert student.path is None
     assert any("recipes/quickstart.toml" in note for note in student.notes)
 
@@ -34,22 +46,39 @@ def test_the_quickstart_without_a_teacher_is_its_baseline(here):
 
 def test_data_and_student_follow_from_the_teachers_file(checkpoint):
     found = taught(
-        checkpoint(data={"name": "synthetic", "classes": 20, "dim": 64, "val_fraction": 0.2}, num_classes=20, input_shape=(1, 1, 64))
+        checkpoint(
+            data={"name": "synthetic", "classes": 20, "dim": 64, "val_fraction": 0.2},
+            num_classes=20,
+            input_shape=(1, 1, 64),
+        )
     )
     recipe = found.recipe
-    assert (recipe.data.name, recipe.data.classes, recipe.data.dim, recipe.data.val_fraction) == ("synthetic", 20, 64, 0.0)
+    assert (recipe.data.name, recipe.data.classes, recipe.data.dim, recipe.data.val_fraction) == (
+        "synthetic",
+        20,
+        64,
+        0.0,
+    )
     assert recipe.student.name == "cnn-small"
-    assert {found.origins[key] for key in ("data.name", "data.classes", "student.name")} == {"teacher's file"}
+    assert {found.origins[key] for key in ("data.name", "data.classes", "student.name")} == {
+        "teacher's file"
+    }
     assert "student cnn-small: the smaller sibling of the teacher's cnn-large" in found.notes
 
 
 def test_what_is_set_is_not_filled_in(checkpoint):
     found = taught(checkpoint(), Flag("--student", "student.name", "cnn-large"), data("digits"))
-    assert (found.recipe.student.name, found.origins["data.name"], found.notes) == ("cnn-large", "--data", ())
+    assert (found.recipe.student.name, found.origins["data.name"], found.notes) == (
+        "cnn-large",
+        "--data",
+        (),
+    )
 
 
 def test_no_sibling_asks_for_a_student(checkpoint):
-    error = refused(flags=[Flag("--teacher", "teacher.checkpoint", str(checkpoint(architecture="mine.py:net")))])
+    error = refused(
+        flags=[Flag("--teacher", "teacher.checkpoint", str(checkpoint(architecture="mine.py:net")))]
+    )
     ((problem, hint, _),) = told(error).values()
     assert "no smaller sibling of the teacher's mine.py:net" in problem
     assert "--student NAME" in hint
@@ -59,7 +88,7 @@ def test_a_run_directory_is_a_checkpoint(checkpoint):
     assert taught(checkpoint().parent).recipe.data.name == "digits"
 
 
-# ---- teachers that do not fit ----------------------------------------------------------------------------------------
+# ---- teachers that do not fit --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,15 +103,21 @@ def test_classes_and_shape_must_fit_the_data(checkpoint, name, changes, says):
     with pytest.raises(Incompatible) as caught:
         taught(checkpoint(**changes), data(name))
     assert (caught.value.message, caught.value.where.file) == (says, "runs/t/model.safetensors")
-    assert caught.value.hint == f"-d digits, which it was trained on, or a teacher trained on {name}"
+    assert (
+        caught.value.hint == f"-d digits, which it was trained on, or a teacher trained on {name}"
+    )
     assert caught.value.exit_code == Exit.USAGE
 
 
 def test_classes_in_another_order_are_refused():
     from kdcli.recipe.teachers import Images, Known, check_fit
 
-    known = Known("t", "teacher's file", "cnn-large", {"name": "pets"}, 2, (3, 8, 8), ("dog", "cat"))
-    with pytest.raises(Incompatible, match="in another order: class 0 is 'dog' to it and 'cat' there"):
+    known = Known(
+        "t", "teacher's file", "cnn-large", {"name": "pets"}, 2, (3, 8, 8), ("dog", "cat")
+    )
+    with pytest.raises(
+        Incompatible, match="in another order: class 0 is 'dog' to it and 'cat' there"
+    ):
         check_fit(known, Images("animals", 2, (3, 8, 8), ("cat", "dog")))
     with pytest.raises(Incompatible, match="other classes"):
         check_fit(known, Images("animals", 2, (3, 8, 8), ("cat", "cow")))
@@ -90,7 +125,13 @@ def test_classes_in_another_order_are_refused():
 
 
 def test_a_future_teacher_must_fit_too(write):
-    path = write("r.toml", '[data]\nname = "mnist"\n[student]\nname = "cnn-small"\n[teacher]\nrecipe = "quickstart-teacher"\n')
+    path = write(
+        "r.toml",
+        (
+            '[data]\nname = "mnist"\n[student]\nname = "cnn-small"\n[teacher]\nrecipe = '
+            '"quickstart-teacher"\n'
+        ),
+    )
     with pytest.raises(Incompatible, match="1×8×8, mnist has 1×28×28"):
         resolve("distill", file=path, environ={})
 
@@ -119,22 +160,31 @@ def test_a_bad_checkpoint_is_told_with_the_recipes_other_problems(write):
 
 def test_problems_of_the_teachers_recipe_are_told_with_its_name(write):
     write("sub/teacher.toml", '[model]\nname = "cnn-lrage"\n[train]\nepoch = 3\n')
-    error = refused(file=write("sub/r.toml", '[teacher]\nrecipe = "teacher.toml"\n[optim]\nlr = 0\n'))
+    error = refused(
+        file=write("sub/r.toml", '[teacher]\nrecipe = "teacher.toml"\n[optim]\nlr = 0\n')
+    )
     assert error.message == "3 problems in sub/r.toml and sub/teacher.toml"
     assert told(error)["model.name"][1].startswith("did you mean 'cnn-large'?")
 
 
 def test_a_network_without_weights_is_no_teacher(write):
     with pytest.raises(Incompatible, match="comes without weights"):
-        resolve("distill", file=write("r.toml", '[teacher]\nname = "cnn-large"\n[student]\nname = "cnn-small"\n'), environ={})
+        resolve(
+            "distill",
+            file=write("r.toml", '[teacher]\nname = "cnn-large"\n[student]\nname = "cnn-small"\n'),
+            environ={},
+        )
 
 
-# ---- how many teachers -----------------------------------------------------------------------------------------------
+# ---- how many teachers ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("method", "count", "says"),
-    [("none", 1, "none takes no teacher, got 1"), ("kd", 0, "missing: kd needs one or more teachers")],
+    [
+        ("none", 1, "none takes no teacher, got 1"),
+        ("kd", 0, "missing: kd needs one or more teachers"),
+    ],
 )
 def test_the_number_of_teachers_must_fit_the_method(write, checkpoint, method, count, says):
     checkpoint()
@@ -144,16 +194,27 @@ def test_the_number_of_teachers_must_fit_the_method(write, checkpoint, method, c
 
 
 def test_a_method_of_ones_own_says_how_many_it_takes(write, checkpoint):
-    body = "class Options:\n    strength: float = 1.0\n\n\nclass Mine(Method):\n    teachers = Arity(2, 2)\n"
+    body = (
+        "class Options:\n    strength: float = 1.0\n\n\nclass Mine(Method):\n    teachers = "
+        "Arity(2, 2)\n"
+    )
     write("mine.py", f'"""Mine."""\n{body}')
-    error = refused(flags=[Flag("-t", "teacher.checkpoint", str(checkpoint())), Flag("-m", "method.name", "./mine.py")])
+    error = refused(
+        flags=[
+            Flag("-t", "teacher.checkpoint", str(checkpoint())),
+            Flag("-m", "method.name", "./mine.py"),
+        ]
+    )
     assert told(error)["teacher"][0] == "./mine.py takes 2 teachers, got 1"
 
 
 def test_an_option_may_not_have_the_name_of_a_common_key(write):
     write("mine.py", '"""Mine."""\n\n\nclass Options:\n    name: str = "x"\n')
     error = refused(flags=[Flag("-m", "method.name", "./mine.py")])
-    assert "the option 'name' has the name of a key that every method has" in told(error)["method.name"][0]
+    assert (
+        "the option 'name' has the name of a key that every method has"
+        in told(error)["method.name"][0]
+    )
 
 
 def test_train_teacher_takes_only_methods_without_teachers(write):

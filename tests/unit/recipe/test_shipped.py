@@ -1,4 +1,6 @@
-"""Shipped recipes are found by every name that people use for them, and a file of one's own wins."""
+"""Shipped recipes are found by every name that people use for them, and a file of one's own
+wins.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from kdcli.errors import NotFound
 from kdcli.recipe import shipped
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart.toml", "recipes/quickstart.toml", "recipes/quickstart"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "quickstart.toml", "recipes/quickstart.toml", "recipes/quickstart"]
+)
 def test_found_by_any_of_its_names(here, name):
     assert shipped.name_of(shipped.find(name)) == "quickstart"
     assert shipped.locate(name) == shipped.find(name)
@@ -40,6 +44,9 @@ def test_nothing_outside_of_the_folder_ships():
 
 def test_listing_says_what_each_is():
     listed = {item.name: item for item in shipped.ls()}
-    assert (listed["quickstart"].kind, listed["quickstart-teacher"].kind) == ("distill", "train-teacher")
+    assert (listed["quickstart"].kind, listed["quickstart-teacher"].kind) == (
+        "distill",
+        "train-teacher",
+    )
     assert list(listed)[:2] == ["quickstart-teacher", "quickstart"]
     assert all(item.summary for item in listed.values())

@@ -37,12 +37,16 @@ VALUES = {
     "schedule.floor": st.floats(0, 1),
     "method.weight": st.floats(0, 1),
     "gates.max_entropy_gap": st.floats(allow_nan=False, allow_infinity=False),
-    "report.temperatures": st.lists(st.floats(0, exclude_min=True, allow_infinity=False), min_size=1, max_size=4),
+    "report.temperatures": st.lists(
+        st.floats(0, exclude_min=True, allow_infinity=False), min_size=1, max_size=4
+    ),
     "student.init": ODD_TEXT,
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_any_recipe_re_reads_to_itself(tmp_path, values):
     recipe = resolve("distill", values=values, environ={}).recipe
@@ -55,7 +59,12 @@ def test_any_recipe_re_reads_to_itself(tmp_path, values):
     "sets",
     [
         ["data.name=synthetic", "data.classes=20", "teacher=[]", "method.name=none"],
-        ["optim.name=adamw", "schedule.name=multistep", "schedule.milestones=[3, 5]", "method.weight_schedule=[[60, 0.5]]"],
+        [
+            "optim.name=adamw",
+            "schedule.name=multistep",
+            "schedule.milestones=[3, 5]",
+            "method.weight_schedule=[[60, 0.5]]",
+        ],
     ],
 )
 def test_branches_re_read_to_themselves(tmp_path, sets):
@@ -72,8 +81,16 @@ def test_several_teachers_re_read_to_themselves(tmp_path, checkpoint):
 def test_every_line_says_where_its_value_came_from():
     found = solve("train.epochs=3", flags=[Flag("--seed", "seed", 4)])
     text = dump(found.recipe, found.origins)
-    comments = {line.split(" = ")[0]: line.partition("  # ")[2] for line in text.splitlines() if " = " in line}
-    assert (comments["epochs"], comments["seed"], comments["batch_size"]) == ("--set", "--seed", "default")
+    comments = {
+        line.split(" = ")[0]: line.partition("  # ")[2]
+        for line in text.splitlines()
+        if " = " in line
+    }
+    assert (comments["epochs"], comments["seed"], comments["batch_size"]) == (
+        "--set",
+        "--seed",
+        "default",
+    )
     assert comments["recipe"].startswith("recipes/quickstart.toml:")
     assert all(comments.values())
     assert tomllib.loads(text) == tomllib.loads(dump(found.recipe))
@@ -96,7 +113,15 @@ def test_what_changes_no_result_changes_no_hash(change):
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=1", "train.epochs=2", "method.weight=0.5", "optim.lr=0.1", "runtime.precision=fp32", "data.val_fraction=0.1"]
+    "change",
+    [
+        "seed=1",
+        "train.epochs=2",
+        "method.weight=0.5",
+        "optim.lr=0.1",
+        "runtime.precision=fp32",
+        "data.val_fraction=0.1",
+    ],
 )
 def test_what_changes_the_result_changes_the_hash(change):
     assert recipe_hash(solve(change).recipe) != recipe_hash(solve().recipe)
@@ -120,7 +145,9 @@ def test_a_teachers_recipe_counts_by_its_content(write):
         return recipe_hash(solve(file=path).recipe)
 
     first = digest('[model]\nname = "cnn-large"\n')
-    assert digest('# a comment\n[model]\nname = "cnn-large"\n[gates]\nmin_accuracy = 0.5\n') == first
+    assert (
+        digest('# a comment\n[model]\nname = "cnn-large"\n[gates]\nmin_accuracy = 0.5\n') == first
+    )
     assert digest('seed = 1\n[model]\nname = "cnn-large"\n') != first
 
 

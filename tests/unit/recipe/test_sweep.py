@@ -52,7 +52,11 @@ def test_cells_are_all_combinations_in_order(sweep):
     first, second, last = found.cells[0], found.cells[1], found.cells[-1]
     assert first.labels == {"method.name": "none", "seed": "0", "pair": "large->small"}
     assert (second.labels["pair"], last.labels["method.name"]) == ("large->large", "skd")
-    assert (found.row(first), found.column(first), found.table.over) == ("large->small", "none", ("seed",))
+    assert (found.row(first), found.column(first), found.table.over) == (
+        "large->small",
+        "none",
+        ("seed",),
+    )
 
 
 def test_cells_resolve_to_what_they_set(sweep):
@@ -63,11 +67,18 @@ def test_cells_resolve_to_what_they_set(sweep):
 
 
 def test_a_method_without_teachers_goes_without_the_bases(sweep, write):
-    write("s/teacher.toml", 'extends = "quickstart-teacher"\n[data]\nname = "synthetic"\nclasses = 20\n')
-    none, kd = sweep('base = "student.toml"\n[axes]\n"method.name" = ["none", "kd"]\n"teacher.recipe" = ["teacher.toml"]\n').cells
+    write(
+        "s/teacher.toml",
+        'extends = "quickstart-teacher"\n[data]\nname = "synthetic"\nclasses = 20\n',
+    )
+    none, kd = sweep(
+        'base = "student.toml"\n[axes]\n"method.name" = ["none", "kd"]\n"teacher.recipe" = '
+        '["teacher.toml"]\n'
+    ).cells
     assert (none.resolved.recipe.teacher, len(kd.resolved.recipe.teacher)) == ((), 1)
     assert none.resolved.recipe.report.reference == kd.resolved.recipe.teacher[0].recipe
-    assert none.resolved.recipe.data == kd.resolved.recipe.data  # a baseline on other data would be none
+    # a baseline on other data would be none
+    assert none.resolved.recipe.data == kd.resolved.recipe.data
     assert none.resolved.recipe.data.classes == 20
 
 
@@ -82,7 +93,10 @@ def test_cells_of_equal_content_are_one_run(sweep):
 
 def test_ids_depend_on_content_alone(sweep, write):
     ids = [cell.id for cell in sweep(SWEEP).cells]
-    assert [cell.id for cell in sweep("# moved\n\n" + SWEEP.replace("large->small", "l->s") + TABLE).cells] == ids
+    assert [
+        cell.id
+        for cell in sweep("# moved\n\n" + SWEEP.replace("large->small", "l->s") + TABLE).cells
+    ] == ids
     write("s/teacher.toml", 'extends = "quickstart-teacher"\nseed = 5\n')
     changed = [cell.id for cell in sweep(SWEEP).cells]
     # a baseline's too: its gap is measured to that teacher
@@ -91,11 +105,18 @@ def test_ids_depend_on_content_alone(sweep, write):
 
 def test_exclusion_by_value_and_by_label(sweep):
     text = SWEEP.replace(
-        "[axes]", 'exclude = [{"method.name" = "none", pair = "large->large"}, {seed = 1, "student.name" = "cnn-large"}]\n[axes]'
+        "[axes]",
+        (
+            'exclude = [{"method.name" = "none", pair = "large->large"}, {seed = 1, '
+            '"student.name" = "cnn-large"}]\n[axes]'
+        ),
     )
     cells = sweep(text).cells
     assert len(cells) == 12 - 2 - 2
-    assert not any(cell.labels["method.name"] == "none" and cell.labels["pair"] == "large->large" for cell in cells)
+    assert not any(
+        cell.labels["method.name"] == "none" and cell.labels["pair"] == "large->large"
+        for cell in cells
+    )
 
 
 def test_options_of_one_method_only(sweep):
@@ -137,7 +158,10 @@ def test_adjustments_set_keys_of_the_cells_that_they_name_over_the_axes_and_over
     found = sweep(ADJUSTED)
     found.check()  # beta is no option of kd
     recipes = {tuple(cell.labels.values()): cell.resolved.recipe for cell in found.cells}
-    assert {cell: recipe.method.beta for cell, recipe in recipes.items() if cell[0] == "dkd"} == {("dkd", "small"): 6, ("dkd", "large"): 2}
+    assert {cell: recipe.method.beta for cell, recipe in recipes.items() if cell[0] == "dkd"} == {
+        ("dkd", "small"): 6,
+        ("dkd", "large"): 2,
+    }
     assert recipes["dkd", "large"].method.warmup_epochs == 5
     assert [recipes["kd", pair].optim.lr for pair in ("small", "large")] == [0.02, 0.01]
     assert found.cells[3].resolved.origins["method.beta"] == "s/sweep.toml:14"
@@ -145,14 +169,22 @@ def test_adjustments_set_keys_of_the_cells_that_they_name_over_the_axes_and_over
 
 def test_an_adjusted_cell_is_the_run_of_the_recipe_that_it_comes_to(sweep):
     plain = 'base = "student.toml"\n[axes]\n"method.name" = ["skd"]\n"method.weight" = [0.5]\n'
-    adjusted = 'base = "student.toml"\n[axes]\n"method.name" = ["skd"]\n[[adjust]]\ncells = {"method.name" = "skd"}\nset = {"method.weight" = 0.5}\n'
+    adjusted = (
+        'base = "student.toml"\n[axes]\n"method.name" = ["skd"]\n[[adjust]]\ncells = '
+        '{"method.name" = "skd"}\nset = {"method.weight" = 0.5}\n'
+    )
     assert sweep(plain).cells[0].id == sweep(adjusted).cells[0].id
 
 
 def test_an_adjustment_may_name_a_teacher_beside_the_sweep(sweep, write):
     write("s/other.toml", 'extends = "teacher.toml"\nseed = 7\n')
-    text = 'base = "student.toml"\n[axes]\nseed = [0, 1]\n[[adjust]]\ncells = {seed = 1}\nset = {"teacher.recipe" = "other.toml"}\n'
-    assert [cell.resolved.recipe.teacher[0].recipe for cell in sweep(text).cells][1] == "s/other.toml"
+    text = (
+        'base = "student.toml"\n[axes]\nseed = [0, 1]\n[[adjust]]\ncells = {seed = 1}\nset = '
+        '{"teacher.recipe" = "other.toml"}\n'
+    )
+    assert [cell.resolved.recipe.teacher[0].recipe for cell in sweep(text).cells][
+        1
+    ] == "s/other.toml"
 
 
 def test_overrides_reach_every_cell(sweep):
@@ -161,7 +193,9 @@ def test_overrides_reach_every_cell(sweep):
 
 
 def test_teachers_can_be_swept(sweep):
-    found = sweep('base = "teacher.toml"\n[axes]\nseed = [0, 1]\n"model.name" = ["cnn-large", "cnn-small"]\n')
+    found = sweep(
+        'base = "teacher.toml"\n[axes]\nseed = [0, 1]\n"model.name" = ["cnn-large", "cnn-small"]\n'
+    )
     assert {cell.resolved.recipe.KIND for cell in found.cells} == {"train-teacher"}
 
 
@@ -181,13 +215,49 @@ def test_teachers_can_be_swept(sweep):
             '"optim"',
             "3:27",
         ),
-        ("[axes]\nseed = [1]\nx = [{label = 'x', set = {seed = 1}}]", "axes.x", "set by the axis seed too", "", "4:1"),
-        ("[axes]\nseed = [1]\n[table]\nrows = ['sede']", "table.rows.0", "'sede' is not an axis", '"seed"', "5:9"),
-        ("[axes]\nseed = [1]\n[table]\nmetrics = ['test.acuracy']", "table.metrics.0", "is not a number", '"test.accuracy"', "5:12"),
-        ("exclude=[{sed=1}]\n[axes]\nseed = [1,2]", "exclude.0.sed", "'sed' is not an axis", '"seed"', "2:15"),
+        (
+            "[axes]\nseed = [1]\nx = [{label = 'x', set = {seed = 1}}]",
+            "axes.x",
+            "set by the axis seed too",
+            "",
+            "4:1",
+        ),
+        (
+            "[axes]\nseed = [1]\n[table]\nrows = ['sede']",
+            "table.rows.0",
+            "'sede' is not an axis",
+            '"seed"',
+            "5:9",
+        ),
+        (
+            "[axes]\nseed = [1]\n[table]\nmetrics = ['test.acuracy']",
+            "table.metrics.0",
+            "is not a number",
+            '"test.accuracy"',
+            "5:12",
+        ),
+        (
+            "exclude=[{sed=1}]\n[axes]\nseed = [1,2]",
+            "exclude.0.sed",
+            "'sed' is not an axis",
+            '"seed"',
+            "2:15",
+        ),
         ("exclude=[{seed=3}]\n[axes]\nseed = [1,2]", "exclude.0", "leaves out no cell", "", "2:10"),
-        ("[axes]\nseed = [1]\n[[adjust]]\ncells={seed=2}\nset={name='x'}", "adjust.0.cells", "is about no cell", "", "5:1"),
-        ("[axes]\nseed = [1]\n[[adjust]]\ncells={sed=1}\nset={name='x'}", "adjust.0.cells.sed", "'sed' is not an axis", '"seed"', "5:12"),
+        (
+            "[axes]\nseed = [1]\n[[adjust]]\ncells={seed=2}\nset={name='x'}",
+            "adjust.0.cells",
+            "is about no cell",
+            "",
+            "5:1",
+        ),
+        (
+            "[axes]\nseed = [1]\n[[adjust]]\ncells={sed=1}\nset={name='x'}",
+            "adjust.0.cells.sed",
+            "'sed' is not an axis",
+            '"seed"',
+            "5:12",
+        ),
         (
             "[axes]\nseed = [1]\n[[adjust]]\ncells={seed=1}\nset={'trian.epochs'=3}",
             "adjust.0.set.trian.epochs",
@@ -196,9 +266,27 @@ def test_teachers_can_be_swept(sweep):
             "6:6",
         ),
         ("[axes]\nseed = [1]\n[[adjust]]\ncells={seed=1}", "adjust.0.set", "missing", "", "4:3"),
-        ("[axes]\nseed = [1]\n[[adjust]]\ncells={}\nset={}", "adjust.0.cells", "at least 1", "", "5:7"),
-        ("[axes]\nseed = [1]\n[[paper]]\nvalue = 1\nmetric='test.nll'", "paper.0.metric", "not one of the table's metrics", "", "6:8"),
-        ("[axes]\ntrain = [{label='a'}]\n[[paper]]\nvalue = 1\nrow='b'", "paper.0.row", "not the label of a row", "there are a", "6:5"),
+        (
+            "[axes]\nseed = [1]\n[[adjust]]\ncells={}\nset={}",
+            "adjust.0.cells",
+            "at least 1",
+            "",
+            "5:7",
+        ),
+        (
+            "[axes]\nseed = [1]\n[[paper]]\nvalue = 1\nmetric='test.nll'",
+            "paper.0.metric",
+            "not one of the table's metrics",
+            "",
+            "6:8",
+        ),
+        (
+            "[axes]\ntrain = [{label='a'}]\n[[paper]]\nvalue = 1\nrow='b'",
+            "paper.0.row",
+            "not the label of a row",
+            "there are a",
+            "6:5",
+        ),
     ],
 )
 def test_problems_of_a_sweep_are_placed_too(sweep, text, key, says, suggests, place):
@@ -209,7 +297,10 @@ def test_problems_of_a_sweep_are_placed_too(sweep, text, key, says, suggests, pl
 
 
 def test_a_base_that_is_not_there(sweep):
-    assert problems(sweep, 'base = "studnet.toml"\n[axes]\nseed = [1]')["base"][2] == "s/sweep.toml:1:8"
+    assert (
+        problems(sweep, 'base = "studnet.toml"\n[axes]\nseed = [1]')["base"][2]
+        == "s/sweep.toml:1:8"
+    )
 
 
 def test_check_tells_the_problems_of_all_cells_where_the_sweep_sets_them(sweep):

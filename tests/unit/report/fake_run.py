@@ -68,18 +68,36 @@ ENVIRONMENT = {
 }
 
 
-def measures(accuracy: float, *, n: int = 360, nll: float = 0.097, ece: float = 0.021, entropy: float = 0.112, **other) -> Measures:
+def measures(
+    accuracy: float,
+    *,
+    n: int = 360,
+    nll: float = 0.097,
+    ece: float = 0.021,
+    entropy: float = 0.112,
+    **other,
+) -> Measures:
     reach = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
     defaults = {"top5": 1.0, "free_energy": 11.38, "logit_norm": 17.2}
     interval = Interval(accuracy - reach, min(accuracy + reach, 1.0))
-    return Measures(n=n, accuracy=accuracy, accuracy_interval=interval, nll=nll, ece=ece, entropy=entropy, **(defaults | other))
+    return Measures(
+        n=n,
+        accuracy=accuracy,
+        accuracy_interval=interval,
+        nll=nll,
+        ece=ece,
+        entropy=entropy,
+        **(defaults | other),
+    )
 
 
 MEASURED = measures(0.9889, nll=0.041, ece=0.012, entropy=0.031, free_energy=11.42)
 
 
 def teacher(test: Measures | None = MEASURED) -> TeacherSummary:
-    return TeacherSummary("runs/cnn-large-digits-1/model.safetensors", "ab" * 32, "cnn-large", 1_430_000, test)
+    return TeacherSummary(
+        "runs/cnn-large-digits-1/model.safetensors", "ab" * 32, "cnn-large", 1_430_000, test
+    )
 
 
 def summary(**changes) -> RunResult:
@@ -101,7 +119,11 @@ def summary(**changes) -> RunResult:
         "train_accuracy": 0.988,
         "teachers": (teacher(),),
         "gap": GapAt(1.0, 0.081, 0.04),
-        "gaps": (GapAt(1.0, 0.081, 0.04), GapAt(1.0, 0.02, 0.01, aligned=True), GapAt(4.0, 0.31, 0.02)),
+        "gaps": (
+            GapAt(1.0, 0.081, 0.04),
+            GapAt(1.0, 0.02, 0.01, aligned=True),
+            GapAt(4.0, 0.31, 0.02),
+        ),
         "gates": (GateResult("min_accuracy", 0.96, 0.9722, passed=True),),
         "recipe_sha256": "cd" * 32,
         "wall_seconds": 6.3,
@@ -123,7 +145,13 @@ def response(label: str, form: str, sharpness: float, temperatures, classes: int
     def at(tau: float) -> ResponseAt:
         entropy = math.log(classes) * (1 - math.exp(-((tau / sharpness) ** 2)))
         energy = tau * (math.log(classes) - entropy) + 11.4 / tau
-        return ResponseAt(tau, estimate(entropy), estimate(energy), spread(entropy, classes, 1), spread(energy, classes, 2))
+        return ResponseAt(
+            tau,
+            estimate(entropy),
+            estimate(energy),
+            spread(entropy, classes, 1),
+            spread(energy, classes, 2),
+        )
 
     points = tuple(at(tau) for tau in temperatures)
     return Response(label, f"runs/{label}", label, 20_500, "skd", form, measures(0.97), points)
@@ -131,10 +159,21 @@ def response(label: str, form: str, sharpness: float, temperatures, classes: int
 
 def pair(teacher: Response, student: Response, classes: int) -> PairReport:
     def at(of: ResponseAt, mine: ResponseAt) -> PairAt:
-        entropy, energy = mine.entropy.value - of.entropy.value, of.free_energy.value - mine.free_energy.value
+        entropy, energy = (
+            mine.entropy.value - of.entropy.value,
+            of.free_energy.value - mine.free_energy.value,
+        )
         near = (entropy * 1.3, energy * 1.3, 1 / 1.3, 1 / 1.3)
         by_class = spread(entropy, classes, 3), spread(energy, classes, 4)
-        return PairAt(of.temperature, estimate(entropy), estimate(energy), *near, of.temperature > 2, 0.03, *by_class)
+        return PairAt(
+            of.temperature,
+            estimate(entropy),
+            estimate(energy),
+            *near,
+            of.temperature > 2,
+            0.03,
+            *by_class,
+        )
 
     return PairReport(student.label, student.form, 0.981, tuple(map(at, teacher.at, student.at)))
 
@@ -148,11 +187,23 @@ def analysis(classes: int = 10, temperatures=(1.0, 2.0, 4.0), **changes) -> RunA
 
     def curve(ece: float, shift: float) -> CalibrationCurve:
         middle = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
-        right = tuple(min(1.0, max(0.0, m + shift)) if c else None for m, c in zip(middle, filled, strict=True))
-        return CalibrationCurve(ece, edges, tuple(m if c else None for m, c in zip(middle, filled, strict=True)), right, tuple(filled))
+        right = tuple(
+            min(1.0, max(0.0, m + shift)) if c else None
+            for m, c in zip(middle, filled, strict=True)
+        )
+        return CalibrationCurve(
+            ece,
+            edges,
+            tuple(m if c else None for m, c in zip(middle, filled, strict=True)),
+            right,
+            tuple(filled),
+        )
 
     label = "skd-cnn-small-digits-1"
-    students = (response(label, "raw", 7.0, temperatures, classes), response(label, "aligned", 8.2, temperatures, classes))
+    students = (
+        response(label, "raw", 7.0, temperatures, classes),
+        response(label, "aligned", 8.2, temperatures, classes),
+    )
     known = response("cnn-large", "raw", 9.0, temperatures, classes)
     gap = GapReport(
         data="digits",
@@ -164,12 +215,27 @@ def analysis(classes: int = 10, temperatures=(1.0, 2.0, 4.0), **changes) -> RunA
         students=students,
         pairs=tuple(pair(known, student, classes) for student in students),
     )
-    values = {"calibration": {"teacher": curve(0.012, -0.02), "student": curve(0.021, 0.04)}, "gap": gap}
+    values = {
+        "calibration": {"teacher": curve(0.012, -0.02), "student": curve(0.021, 0.04)},
+        "gap": gap,
+    }
     return RunAnalysis(names, tuple(map(tuple, counts.tolist())), **(values | changes))
 
 
-def epoch_lines(epochs: int = 30, *, val: bool = True, stage: str = "distill", terms=(("ce", 0.4), ("skd", 2.1))) -> list[dict]:
-    lines = [{"event": "stage", "stage": stage, "number": 1, "count": 1, "trainable": 20500, "batches": 23, "time": "2026-11-21T00:12:03Z"}]
+def epoch_lines(
+    epochs: int = 30, *, val: bool = True, stage: str = "distill", terms=(("ce", 0.4), ("skd", 2.1))
+) -> list[dict]:
+    lines = [
+        {
+            "event": "stage",
+            "stage": stage,
+            "number": 1,
+            "count": 1,
+            "trainable": 20500,
+            "batches": 23,
+            "time": "2026-11-21T00:12:03Z",
+        }
+    ]
     for epoch in range(1, epochs + 1):
         rise = 1 - math.exp(-epoch / 5)
         held_out = asdict(measures(0.5 + 0.479 * rise, n=143, split="val")) if val else None
@@ -194,36 +260,66 @@ def epoch_lines(epochs: int = 30, *, val: bool = True, stage: str = "distill", t
     return lines
 
 
-def probe(progress: float, *, trained: str = "student", others: tuple[str, ...] = (), teacher: str | None = "teacher", **other) -> Probe:
-    """What is seen when a share of training is done: networks that come from knowing nothing to where their teacher is."""
+def probe(
+    progress: float,
+    *,
+    trained: str = "student",
+    others: tuple[str, ...] = (),
+    teacher: str | None = "teacher",
+    **other,
+) -> Probe:
+    """What is seen when a share of training is done: networks that come from knowing nothing to
+    where their teacher is.
+    """
 
     def network(share: float, *, own: bool = False) -> Probed:
         at = tuple(
-            ProbedAt(tau, 2.3 - 2.29 * share / tau, 2.3 * tau + 10 * share, None if own else 2.4 - 2.35 * share) for tau in (1.0, 4.0)
+            ProbedAt(
+                tau,
+                2.3 - 2.29 * share / tau,
+                2.3 * tau + 10 * share,
+                None if own else 2.4 - 2.35 * share,
+            )
+            for tau in (1.0, 4.0)
         )
         return Probed(0.1 + 0.89 * share, 1 + 17 * share, at)
 
-    networks = {trained: network(0.9 * progress, own=True)} | {name: network(0.95 * progress) for name in others}
+    networks = {trained: network(0.9 * progress, own=True)} | {
+        name: network(0.95 * progress) for name in others
+    }
     gaps: tuple[GapAt, ...] = ()
     if teacher:
         networks[teacher] = network(1.0)
         pairs = list(zip(networks[trained].at, networks[teacher].at, strict=True))
         forms = [(aligned, z, v) for aligned in (False, True) for z, v in pairs]
-        gaps = tuple(GapAt(z.temperature, z.entropy - v.entropy, v.free_energy - z.free_energy, aligned) for aligned, z, v in forms)
-    return Probe(**({"split": "val", "n": 143, "trained": trained, "networks": networks, "gaps": gaps} | other))
+        gaps = tuple(
+            GapAt(z.temperature, z.entropy - v.entropy, v.free_energy - z.free_energy, aligned)
+            for aligned, z, v in forms
+        )
+    return Probe(
+        **(
+            {"split": "val", "n": 143, "trained": trained, "networks": networks, "gaps": gaps}
+            | other
+        )
+    )
 
 
 def probed(lines: list[dict], **facts) -> list[dict]:
     """Lines of `epoch_lines` with a probe in each."""
     count = len(lines) - 1
-    return [{**line, "probe": asdict(probe(number / count, **facts))} for number, line in enumerate(lines)]
+    return [
+        {**line, "probe": asdict(probe(number / count, **facts))}
+        for number, line in enumerate(lines)
+    ]
 
 
 def write_run(folder: Path, *, result=None, details=None, lines=None, recipe: str = RECIPE) -> Path:
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(recipe)
     (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(finite(line)) + "\n" for line in lines or []))
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(finite(line)) + "\n" for line in lines or [])
+    )
     if result:
         (folder / "summary.json").write_text(json.dumps(finite(asdict(result))))
     if details:
@@ -247,9 +343,21 @@ epochs = 30
 
 def write_baseline(folder: Path) -> Path:
     """The network of `write_student`, trained in the same way on labels alone."""
-    alone = {"command": "train-teacher", "method": "none", "teachers": (), "gap": None, "gaps": (), "gates": ()}
+    alone = {
+        "command": "train-teacher",
+        "method": "none",
+        "teachers": (),
+        "gap": None,
+        "gaps": (),
+        "gates": (),
+    }
     result = summary(**alone, name="none-cnn-small-digits-1", test=measures(0.9528))
-    return write_run(folder, result=result, lines=epoch_lines(stage="train", terms=(("ce", 2.0),)), recipe=BASELINE_RECIPE)
+    return write_run(
+        folder,
+        result=result,
+        lines=epoch_lines(stage="train", terms=(("ce", 2.0),)),
+        recipe=BASELINE_RECIPE,
+    )
 
 
 def write_student(folder: Path) -> Path:
@@ -258,8 +366,23 @@ def write_student(folder: Path) -> Path:
 
 def write_teacher(folder: Path) -> Path:
     recipe = '[data]\nname = "digits"\n[model]\nname = "cnn-large"\n[method]\nname = "none"\n'
-    changes = {"command": "train-teacher", "method": "none", "teachers": (), "gap": None, "gaps": (), "gates": (), "val": None}
-    names = {"run": "runs/cnn-large-digits-1", "name": "cnn-large-digits-1", "network": "cnn-large", "parameters": 1_430_000}
+    changes = {
+        "command": "train-teacher",
+        "method": "none",
+        "teachers": (),
+        "gap": None,
+        "gaps": (),
+        "gates": (),
+        "val": None,
+    }
+    names = {
+        "run": "runs/cnn-large-digits-1",
+        "name": "cnn-large-digits-1",
+        "network": "cnn-large",
+        "parameters": 1_430_000,
+    }
     details = analysis(gap=None, calibration={"student": analysis().calibration["student"]})
     lines = epoch_lines(val=False, stage="train", terms=(("ce", 2.0),))
-    return write_run(folder, result=summary(**changes, **names), details=details, lines=lines, recipe=recipe)
+    return write_run(
+        folder, result=summary(**changes, **names), details=details, lines=lines, recipe=recipe
+    )

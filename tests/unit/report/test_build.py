@@ -14,7 +14,10 @@ from kdcli.report.build import build
 from kdcli.report.run import Run
 from tests.unit.report import fake_run
 
-VERDICT = "The student is 70× smaller and 1.7 points below its teacher; entropy gap +0.081 nats: it is less sure than its teacher."
+VERDICT = (
+    "The student is 70× smaller and 1.7 points below its teacher; entropy gap +0.081 nats: it is "
+    "less sure than its teacher."
+)
 ORDER = [
     "Accuracy",
     "Gap to the teacher",
@@ -51,7 +54,18 @@ def test_the_page_begins_with_the_verdict_and_the_gates(built):
 @pytest.mark.parametrize("file", ["report.html", "report.md", "MODEL_CARD.md"])
 def test_numbers_come_with_what_they_rest_on(built, file):
     text = said(built / file)
-    for expected in ("97.2 %", "98.9 %", "95.5–98.9", "−1.7 pt", "0.097", "0.021", "+0.081", "20.5 k", "1.43 M", "70× smaller"):
+    for expected in (
+        "97.2 %",
+        "98.9 %",
+        "95.5–98.9",
+        "−1.7 pt",
+        "0.097",
+        "0.021",
+        "+0.081",
+        "20.5 k",
+        "1.43 M",
+        "70× smaller",
+    ):
         assert expected in text
     assert "test split of digits, n = 360 images, last epoch of 30, seed 0" in text
     assert "kd distill runs/skd-cnn-small-digits-1/recipe.toml" in text
@@ -76,7 +90,9 @@ class Resources(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.scripts += tag == "script"
         for name, value in attrs:
-            if name in {"src", "href", "xlink:href", "srcset", "data"} and not value.startswith(("#", "data:image/")):
+            if name in {"src", "href", "xlink:href", "srcset", "data"} and not value.startswith(
+                ("#", "data:image/")
+            ):
                 self.fetched.append(value)
             if name == "id":
                 self.ids.append(value)
@@ -89,7 +105,8 @@ def test_the_page_stands_alone(built):
     assert not page.fetched
     assert not page.scripts
     assert len(page.ids) == len(set(page.ids))
-    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}  # a namespace, not an address
+    # a namespace, not an address
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
     assert "url(http" not in text
     assert "@import" not in text
     assert "prefers-color-scheme: dark" in text
@@ -100,7 +117,9 @@ def test_references_inside_figures_lead_somewhere(built):
     for path in (built / "plots").iterdir():
         text = path.read_text(encoding="utf-8")
         ET.fromstring(text)  # well formed
-        wanted = set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text))
+        wanted = set(re.findall(r'href="#([^"]+)"', text)) | set(
+            re.findall(r"url\(#([^)]+)\)", text)
+        )
         assert wanted <= set(re.findall(r'id="([^"]+)"', text))
 
 
@@ -109,7 +128,12 @@ def test_figures_take_the_colour_of_the_page(built):
         text = path.read_text(encoding="utf-8")
         assert "currentColor" in text
         assert "<text" in text
-        assert not re.search(r"#000000|#ffffff|#010203", text.replace('fill="#ffffff"', ""), re.IGNORECASE) or path.stem == "confusion"
+        assert (
+            not re.search(
+                r"#000000|#ffffff|#010203", text.replace('fill="#ffffff"', ""), re.IGNORECASE
+            )
+            or path.stem == "confusion"
+        )
 
 
 def test_two_builds_give_the_same_bytes(built):
@@ -128,7 +152,9 @@ def test_a_network_trained_on_labels_has_no_gap_section(teacher_folder):
 
 
 def test_without_analysis_the_gap_comes_from_the_summary(tmp_path):
-    folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary(), lines=fake_run.epoch_lines(val=False))
+    folder = fake_run.write_run(
+        tmp_path / "run", result=fake_run.summary(), lines=fake_run.epoch_lines(val=False)
+    )
     text = said(build(folder, html=False))
     assert "| 4 | raw | +0.310 | +0.020 |" in text
     assert "## Calibration" not in text
@@ -162,11 +188,26 @@ def test_a_missed_gate_is_said_in_words(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"parameters": 1_430_000, "test": fake_run.measures(0.9889)}, "is as large as its teacher and as accurate as its teacher;"),
-        ({"parameters": 2_860_000, "test": fake_run.measures(0.995)}, "is 2.0× larger and 0.6 points above its teacher;"),
-        ({"gap": fake_run.GapAt(1.0, -0.2, 0.0)}, "entropy gap −0.200 nats: it is more sure than its teacher."),
-        ({"gap": fake_run.GapAt(1.0, 0.002, 0.0)}, "it is as sure as its teacher, as far as these images can tell."),
-        ({"teachers": (fake_run.teacher(test=None),)}, "cnn-small with 20.5 k parameters is right on 97.2 % of 360 digits test images."),
+        (
+            {"parameters": 1_430_000, "test": fake_run.measures(0.9889)},
+            "is as large as its teacher and as accurate as its teacher;",
+        ),
+        (
+            {"parameters": 2_860_000, "test": fake_run.measures(0.995)},
+            "is 2.0× larger and 0.6 points above its teacher;",
+        ),
+        (
+            {"gap": fake_run.GapAt(1.0, -0.2, 0.0)},
+            "entropy gap −0.200 nats: it is more sure than its teacher.",
+        ),
+        (
+            {"gap": fake_run.GapAt(1.0, 0.002, 0.0)},
+            "it is as sure as its teacher, as far as these images can tell.",
+        ),
+        (
+            {"teachers": (fake_run.teacher(test=None),)},
+            "cnn-small with 20.5 k parameters is right on 97.2 % of 360 digits test images.",
+        ),
     ],
 )
 def test_the_verdict_follows_the_numbers(tmp_path, change, words):
@@ -179,13 +220,17 @@ def test_a_gap_whose_interval_holds_zero_is_not_called_a_difference(run_folder):
     shifted = json.loads(text)
     shifted["gap"]["pairs"][0]["at"][0]["entropy"] |= {"low": -0.01}
     (run_folder / "analysis.json").write_text(json.dumps(shifted))
-    assert "as sure as its teacher, as far as these images can tell" in said(build(run_folder, html=False))
+    assert "as sure as its teacher, as far as these images can tell" in said(
+        build(run_folder, html=False)
+    )
 
 
 def test_names_cannot_break_the_page(tmp_path):
     evil = '<script>alert("x")</script>|*a*'
     result = fake_run.summary(name=evil, network=evil, data=evil, warnings=(evil,))
-    folder = fake_run.write_run(tmp_path / "run", result=result, recipe=fake_run.RECIPE + f"# {evil}\n")
+    folder = fake_run.write_run(
+        tmp_path / "run", result=result, recipe=fake_run.RECIPE + f"# {evil}\n"
+    )
     page = Resources()
     page.feed(build(folder).read_text(encoding="utf-8"))
     assert not page.scripts
@@ -195,13 +240,20 @@ def test_names_cannot_break_the_page(tmp_path):
 
 
 def test_many_classes_stay_small(tmp_path):
-    folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary(), details=fake_run.analysis(100, temperatures=(1.0,)))
+    folder = fake_run.write_run(
+        tmp_path / "run",
+        result=fake_run.summary(),
+        details=fake_run.analysis(100, temperatures=(1.0,)),
+    )
     assert build(folder).stat().st_size < MEGABYTE / 2
     assert "data:image/png;base64" in (folder / "plots" / "confusion.svg").read_text()
 
 
 def test_stages_are_drawn_apart(tmp_path):
-    lines = [*fake_run.epoch_lines(5, stage="paraphraser", terms=(("rec", 1.0),)), *fake_run.epoch_lines(6)]
+    lines = [
+        *fake_run.epoch_lines(5, stage="paraphraser", terms=(("rec", 1.0),)),
+        *fake_run.epoch_lines(6),
+    ]
     folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary(), lines=lines)
     assert "11 epochs in" in said(build(folder))
     assert {"paraphraser", "distill", "rec", "skd"} <= set(
@@ -209,19 +261,25 @@ def test_stages_are_drawn_apart(tmp_path):
     )
 
 
-# ---- the label-only baseline -----------------------------------------------------------------------------------------
+# ---- the label-only baseline ---------------------------------------------------------------------
 
 
 def test_a_neighbour_trained_on_labels_alone_is_the_baseline(run_folder):
     fake_run.write_baseline(run_folder.parent / "none-cnn-small-digits-1")
     text = said(build(run_folder, html=False))
-    finding = "Whether distillation helped here is within noise: the student is 1.9 points above the same network trained on labels alone"
+    finding = (
+        "Whether distillation helped here is within noise: the student is 1.9 points above the "
+        "same network trained on labels alone"
+    )
     assert f"{finding} (95 % interval −0.8 to +4.7 points, n = 360, one seed)." in text
     assert VERDICT in text, "what the student is beside its teacher follows"
     assert "|   | teacher cnn-large | labels only | student cnn-small | student − teacher |" in text
 
 
-@pytest.mark.parametrize(("key", "other"), [("epochs = 30", "epochs = 60"), ("seed = 0", "seed = 1"), ('"cnn-small"', '"cnn-large"')])
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("epochs = 30", "epochs = 60"), ("seed = 0", "seed = 1"), ('"cnn-small"', '"cnn-large"')],
+)
 def test_a_run_trained_otherwise_is_no_baseline(run_folder, key, other):
     folder = fake_run.write_baseline(run_folder.parent / "none-cnn-small-digits-1")
     assert find_baseline(Run.load(run_folder)) is not None
@@ -235,7 +293,7 @@ def test_a_damaged_neighbour_does_not_stop_a_report(run_folder):
     assert find_baseline(Run.load(run_folder)) is None
 
 
-# ---- the model card --------------------------------------------------------------------------------------------------
+# ---- the model card ------------------------------------------------------------------------------
 
 
 def test_the_card_has_front_matter_and_leaves_visible_blanks(built):
@@ -246,13 +304,22 @@ def test_the_card_has_front_matter_and_leaves_visible_blanks(built):
     assert lines["tags"] == '["knowledge-distillation", "skd"]'
     assert lines["datasets"] == '["digits"]'
     assert lines["metrics"] == '["accuracy"]'
-    assert '"value": 0.9722, "name": "accuracy (test, n = 360, last epoch, seed 0)"' in lines["model-index"]
+    assert (
+        '"value": 0.9722, "name": "accuracy (test, n = 360, last epoch, seed 0)"'
+        in lines["model-index"]
+    )
     assert body.count("_To be filled in by the person who publishes this model._") == 2
     assert "sha256 abababab" in body
 
 
 def test_the_report_never_imports_torch(tmp_path):
     folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary())
-    code = f"import sys; from kdcli.report.build import build; build({str(folder)!r}); import kdcli.report.compare, kdcli.report.table_text"
-    check = f"{code}; sys.exit(any(name in sys.modules for name in ('torch', 'typer', 'matplotlib.pyplot')))"
+    code = (
+        f"import sys; from kdcli.report.build import build; build({str(folder)!r}); import "
+        "kdcli.report.compare, kdcli.report.table_text"
+    )
+    check = (
+        f"{code}; sys.exit(any(name in sys.modules for name in ('torch', 'typer', "
+        "'matplotlib.pyplot')))"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)

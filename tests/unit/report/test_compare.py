@@ -10,11 +10,18 @@ from tests.unit.report import fake_run
 
 @pytest.fixture
 def pair(run_folder, tmp_path):
-    recipe = fake_run.RECIPE.replace('"skd"', '"kd"').replace("temperature = 4.0", "alpha = 0.5") + 'name = "other"\n'
+    recipe = (
+        fake_run.RECIPE.replace('"skd"', '"kd"').replace("temperature = 4.0", "alpha = 0.5")
+        + 'name = "other"\n'
+    )
     result = fake_run.summary(name="kd-1", method="kd", test=fake_run.measures(0.9611), gap=None)
     return [
         Run.load(run_folder),
-        Run.load(fake_run.write_run(tmp_path / "kd-1", result=result, recipe=recipe, lines=fake_run.epoch_lines())),
+        Run.load(
+            fake_run.write_run(
+                tmp_path / "kd-1", result=result, recipe=recipe, lines=fake_run.epoch_lines()
+            )
+        ),
     ]
 
 
@@ -28,7 +35,9 @@ def test_only_keys_that_differ_are_shown(pair):
 
 
 def test_a_run_s_own_name_is_no_difference(run_folder, tmp_path):
-    other = fake_run.write_run(tmp_path / "b", result=fake_run.summary(name="b"), recipe='name = "b"\n' + fake_run.RECIPE)
+    other = fake_run.write_run(
+        tmp_path / "b", result=fake_run.summary(name="b"), recipe='name = "b"\n' + fake_run.RECIPE
+    )
     comparison = compare([Run.load(run_folder), Run.load(other)])
     assert comparison.differences == ()
     assert "The recipes are the same." in to_markdown(comparison)
@@ -36,10 +45,14 @@ def test_a_run_s_own_name_is_no_difference(run_folder, tmp_path):
 
 def test_several_teachers_are_told_apart(tmp_path):
     def run(name, *checkpoints):
-        recipe = "".join(f'[[teacher]]\ncheckpoint = "{checkpoint}"\n' for checkpoint in checkpoints)
+        recipe = "".join(
+            f'[[teacher]]\ncheckpoint = "{checkpoint}"\n' for checkpoint in checkpoints
+        )
         return Run.load(fake_run.write_run(tmp_path / name, recipe=recipe))
 
-    assert compare([run("a", "x"), run("b", "y")]).differences == (Difference("teacher.checkpoint", ("x", "y")),)
+    assert compare([run("a", "x"), run("b", "y")]).differences == (
+        Difference("teacher.checkpoint", ("x", "y")),
+    )
     two = compare([run("c", "x", "y"), run("d", "x", "z")])
     assert two.differences == (Difference("teacher.2.checkpoint", ("y", "z")),)
 
@@ -54,7 +67,11 @@ def test_numbers_stand_beside_their_intervals_and_n(pair):
 
 
 def test_runs_that_were_not_measured_alike_are_called_out(pair, tmp_path):
-    other = Run.load(fake_run.write_run(tmp_path / "c", result=fake_run.summary(test=fake_run.measures(0.9, n=1000))))
+    other = Run.load(
+        fake_run.write_run(
+            tmp_path / "c", result=fake_run.summary(test=fake_run.measures(0.9, n=1000))
+        )
+    )
     running = Run.load(fake_run.write_run(tmp_path / "d"))
     notes = compare([pair[0], other, running]).notes
     assert "d is not finished." in notes

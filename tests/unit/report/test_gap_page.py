@@ -1,4 +1,6 @@
-"""The page of a GapReport stands alone, says first what was found, and breaks over nothing that is missing or badly named."""
+"""The page of a GapReport stands alone, says first what was found, and breaks over nothing that is
+missing or badly named.
+"""
 
 import math
 import re
@@ -85,7 +87,9 @@ def test_a_teacher_alone_is_judged_in_plain_words(plain, cv, e, effect, words):
     assert "gap to the teacher" not in text.lower()
 
 
-def test_every_figure_has_a_finding_a_sentence_what_it_rests_on_and_words_for_who_cannot_see_it(of_several):
+def test_every_figure_has_a_finding_a_sentence_what_it_rests_on_and_words_for_who_cannot_see_it(
+    of_several,
+):
     for plot in of_several:
         assert plot.title
         assert plot.caption.endswith(".")
@@ -118,8 +122,14 @@ def test_all_of_it_stays_small_and_fetches_nothing(classes):
 
 def test_several_teachers_are_compared_and_then_told_one_by_one(plain):
     text = plain(fake_gap.several())
-    assert headings(text, 1) == ["Best under large; the largest teacher costs +2.0 pt (within noise: the intervals overlap)."]
-    assert headings(text, 2)[:3] == ["By size of the teacher", "What the teachers have to teach", "large: gap to the teacher"]
+    assert headings(text, 1) == [
+        "Best under large; the largest teacher costs +2.0 pt (within noise: the intervals overlap)."
+    ]
+    assert headings(text, 2)[:3] == [
+        "By size of the teacher",
+        "What the teachers have to teach",
+        "large: gap to the teacher",
+    ]
     assert "huge: what the teacher has to teach" in headings(text, 2)
 
 
@@ -137,7 +147,10 @@ def test_a_name_cannot_break_the_page():
 
 
 def test_a_mathematical_name_is_shown_as_it_is():
-    figures = "".join(plot.svg for plot in draw(fake_gap.report(names=("$x$", "$\\alpha", "a_b", "^2", *"456789"))))
+    figures = "".join(
+        plot.svg
+        for plot in draw(fake_gap.report(names=("$x$", "$\\alpha", "a_b", "^2", *"456789")))
+    )
     assert {"$x$", "$\\alpha", "a_b"} <= set(re.findall(r"<text[^>]*>([^<]+)<", figures))
     assert "mathdefault" not in figures
 
@@ -152,19 +165,31 @@ def test_what_is_not_there_is_left_out(plain, missing):
 def test_numbers_that_are_none_do_not_stop_the_page():
     report = fake_gap.report()
     nan = replace(report.teacher.at[0].entropy, value=math.nan, low=math.nan, high=math.nan)
-    gap = replace(report.pairs[0].at[0], entropy=nan, entropy_by_class=(None, math.nan, *report.pairs[0].at[0].entropy_by_class[2:]))
+    gap = replace(
+        report.pairs[0].at[0],
+        entropy=nan,
+        entropy_by_class=(None, math.nan, *report.pairs[0].at[0].entropy_by_class[2:]),
+    )
     pair = replace(report.pairs[0], at=(gap, *report.pairs[0].at[1:]))
-    verdict = replace(report.explanation.hypothesis, column_cv=math.nan, column_cv_interval=None, settled=None)
+    verdict = replace(
+        report.explanation.hypothesis, column_cv=math.nan, column_cv_interval=None, settled=None
+    )
     assert isinstance(verdict, Hypothesis)
-    text = page(replace(report, pairs=(pair,), explanation=replace(report.explanation, hypothesis=verdict)))
-    assert "nan" not in re.sub(r"<svg .*?</svg>", "", text, flags=re.DOTALL).lower().replace("nano", "")
+    text = page(
+        replace(report, pairs=(pair,), explanation=replace(report.explanation, hypothesis=verdict))
+    )
+    assert "nan" not in re.sub(r"<svg .*?</svg>", "", text, flags=re.DOTALL).lower().replace(
+        "nano", ""
+    )
 
 
 def test_warnings_are_shown(plain):
-    assert "<b>Note</b> t-SNE of large left out" in plain(replace(fake_gap.report(), warnings=("t-SNE of large left out",)))
+    assert "<b>Note</b> t-SNE of large left out" in plain(
+        replace(fake_gap.report(), warnings=("t-SNE of large left out",))
+    )
 
 
-# ---- colours ---------------------------------------------------------------------------------------------------------
+# ---- colours -------------------------------------------------------------------------------------
 
 
 def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more(of_several):
@@ -172,7 +197,12 @@ def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more(
     assert (alone.teacher("large").colour, alone.student("small").colour) == (TEACHER, STUDENT)
     assert (alone.teacher("large").called, alone.student("small").called) == ("teacher", "student")
     several = Palette.of(fake_gap.several())
-    looks = [several.teacher("large"), several.teacher("huge"), several.student("small"), several.student("tiny")]
+    looks = [
+        several.teacher("large"),
+        several.teacher("huge"),
+        several.student("small"),
+        several.student("tiny"),
+    ]
     assert len({look.colour for look in looks}) == len(looks)
     assert len({look.marker for look in looks[:2]}) == 2
     drawn = {plot.name: plot.svg for plot in of_several}
@@ -183,7 +213,9 @@ def test_a_network_has_one_colour_on_the_page_and_a_marker_where_there_are_more(
 
 def brightness(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

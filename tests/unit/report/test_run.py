@@ -50,11 +50,20 @@ def test_numbers_that_json_cannot_say_come_back_as_nan(tmp_path):
 
 
 def test_keys_of_a_newer_kd_are_ignored():
-    assert from_dict(RunResult, {**asdict(fake_run.summary()), "invented_later": 1}, "summary.json") == fake_run.summary()
+    assert (
+        from_dict(RunResult, {**asdict(fake_run.summary()), "invented_later": 1}, "summary.json")
+        == fake_run.summary()
+    )
 
 
 @pytest.mark.parametrize(
-    ("file", "content"), [("summary.json", '{"run": "x"}'), ("summary.json", "{"), ("recipe.toml", "seed ="), ("analysis.json", "[]")]
+    ("file", "content"),
+    [
+        ("summary.json", '{"run": "x"}'),
+        ("summary.json", "{"),
+        ("recipe.toml", "seed ="),
+        ("analysis.json", "[]"),
+    ],
 )
 def test_a_damaged_file_is_named(run_folder, file, content):
     (run_folder / file).write_text(content)
@@ -70,7 +79,9 @@ def test_a_missing_field_is_named():
 
 
 def test_results_survive_json(run_folder):
-    again = from_dict(RunAnalysis, json.loads(json.dumps(asdict(fake_run.analysis(100)))), "analysis.json")
+    again = from_dict(
+        RunAnalysis, json.loads(json.dumps(asdict(fake_run.analysis(100)))), "analysis.json"
+    )
     assert again == fake_run.analysis(100)
 
 

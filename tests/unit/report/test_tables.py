@@ -1,4 +1,6 @@
-"""A sweep as a table: means, deviations, the paper beside them, and never a zero where nothing was run."""
+"""A sweep as a table: means, deviations, the paper beside them, and never a zero where nothing was
+run.
+"""
 
 import csv
 import io
@@ -15,7 +17,11 @@ from kdcli.results import GapAt
 from tests.unit.report import fake_run
 
 LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")
-ACCURACIES = {("kd", "A_1"): (0.70, 0.72, 0.71), ("skd", "A_1"): (0.75, 0.74, 0.76), ("kd", "B|2"): (0.60, 0.61, 0.62)}
+ACCURACIES = {
+    ("kd", "A_1"): (0.70, 0.72, 0.71),
+    ("skd", "A_1"): (0.75, 0.74, 0.76),
+    ("kd", "B|2"): (0.60, 0.61, 0.62),
+}
 
 
 def results(accuracies=ACCURACIES, **changes):
@@ -32,14 +38,19 @@ def results(accuracies=ACCURACIES, **changes):
 @pytest.fixture
 def table():
     planned = [*results(), ({"method": "skd", "pair": "B|2", "seed": "0"}, None)]
-    paper = [PaperValue("skd", "A_1", "test.accuracy", 0.7543, "2010.07485, table 2"), PaperValue("crd", "A_1", "test.accuracy", 0.7511)]
+    paper = [
+        PaperValue("skd", "A_1", "test.accuracy", 0.7543, "2010.07485, table 2"),
+        PaperValue("crd", "A_1", "test.accuracy", 0.7511),
+    ]
     return tabulate(planned, LAYOUT, paper, command="kd table digits.toml")
 
 
 def test_cells_hold_the_mean_and_the_sample_deviation(table):
     cell = table.cells["kd", "A_1", "test.accuracy"]
     assert cell.mean == pytest.approx(0.71)
-    assert cell.sd == pytest.approx(statistics.stdev(ACCURACIES["kd", "A_1"])) == pytest.approx(0.01)
+    assert (
+        cell.sd == pytest.approx(statistics.stdev(ACCURACIES["kd", "A_1"])) == pytest.approx(0.01)
+    )
     assert cell.n == 3
 
 
@@ -53,7 +64,11 @@ def test_the_paper_stands_beside_ours(table):
 def test_a_missing_cell_is_a_dot_and_never_a_zero(table):
     cell = table.cells["skd", "B|2", "test.accuracy"]
     assert (cell.mean, cell.sd, cell.difference, cell.missing) == (None, None, None, 1)
-    row = next(row for row in csv.DictReader(io.StringIO(to_csv(table))) if (row["row"], row["column"]) == ("skd", "B|2"))
+    row = next(
+        row
+        for row in csv.DictReader(io.StringIO(to_csv(table)))
+        if (row["row"], row["column"]) == ("skd", "B|2")
+    )
     assert (row["mean"], row["sd"], row["n"]) == ("", "", "0")
 
 
@@ -67,9 +82,14 @@ def test_one_run_has_no_deviation():
 
 def test_the_best_is_marked_among_those_that_compete():
     across = tabulate(results(), Layout(rows="pair", columns="seed", over="method"))
-    assert {(cell.row, cell.column) for cell in across.cells.values() if cell.best} == {("A_1", "2"), ("B|2", "2")}
+    assert {(cell.row, cell.column) for cell in across.cells.values() if cell.best} == {
+        ("A_1", "2"),
+        ("B|2", "2"),
+    }
     down = tabulate(results(), Layout(rows="method", columns="pair"))
-    assert {(cell.row, cell.column) for cell in down.cells.values() if cell.best} == {("skd", "A_1")}
+    assert {(cell.row, cell.column) for cell in down.cells.values() if cell.best} == {
+        ("skd", "A_1")
+    }
 
 
 def test_less_is_better_for_errors_and_nearest_to_zero_for_gaps():
@@ -104,7 +124,16 @@ def test_latex_is_escaped_and_uses_booktabs(table):
     assert "method & A\\_1 & paper & $\\Delta$ & B\\textbar{}2 \\\\" in text
     assert "\\textbf{75.00 $\\pm$ 1.00}" in text
     assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 1
-    assert len({len(re.findall(r"(?<!\\)&", line)) for line in text.splitlines() if line.endswith("\\\\")}) == 1
+    assert (
+        len(
+            {
+                len(re.findall(r"(?<!\\)&", line))
+                for line in text.splitlines()
+                if line.endswith("\\\\")
+            }
+        )
+        == 1
+    )
     assert latex("50% of a_b\\c{} −1") == r"50\% of a\_b\textbackslash{}c\{\} $-$1"
 
 
@@ -116,7 +145,9 @@ def test_html_escapes_and_fetches_nothing(table):
 
 
 def test_without_an_axis_for_columns_metrics_are_the_columns():
-    table = tabulate(results(), Layout(rows="method", metrics=("test.accuracy", "gap.entropy", "wall_seconds")))
+    table = tabulate(
+        results(), Layout(rows="method", metrics=("test.accuracy", "gap.entropy", "wall_seconds"))
+    )
     text = to_markdown(table)
     assert "| method | accuracy, % | entropy gap, nats | wall time, s |" in text
     assert "0.081" in text
