@@ -28,10 +28,10 @@ from kdcli.analysis.advice import answer_scores
 from kdcli.analysis.bootstrap import resampled_counts
 from kdcli.analysis.correlation import spearman_rows
 from kdcli.engine.runtime import Runtime
-from kdcli.intervals import Estimate
 from kdcli.jobs.measured import Bench
 from kdcli.recipe.sweep import load_sweep
 from kdcli.report.sweeps import sweep_results
+from kdcli.results.intervals import Estimate
 
 CHOSEN_ON, TESTED_ON = "fashion-mnist/advice", "cifar10/advice"
 RESAMPLES = 10_000

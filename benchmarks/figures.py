@@ -134,7 +134,7 @@ def machine() -> dict[str, Any]:
     """
     import torch
 
-    from kdcli.jobs.rundir import environment
+    from kdcli.jobs.train.environment import environment
 
     return {
         **environment(

@@ -103,10 +103,10 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
     import torch
 
     from kdcli.engine.checkpoint import save_model
-    from kdcli.header import MODEL_FILE
     from kdcli.jobs.assemble import assemble
     from kdcli.jobs.finish import make_header
     from kdcli.recipe.resolve import resolve
+    from kdcli.results.weights_header import MODEL_FILE
 
     values = {
         "model.name": pair.teacher,

@@ -21,7 +21,7 @@ from kdcli.core.method import Stage
 from kdcli.core.network import Network
 from kdcli.engine.events import EpochDone
 from kdcli.jobs import distill, probe, train_teacher
-from kdcli.probes import Probe
+from kdcli.results.dynamics import Probe
 
 EPOCHS = 4
 

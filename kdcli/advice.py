@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kdcli.intervals import Estimate
+from kdcli.results.intervals import Estimate
 
 SCORES: Mapping[str, str] = {
     "promise": (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.inputs import check_logits, rows_at_a_time
-from kdcli.results import CalibrationCurve
+from kdcli.results.run import CalibrationCurve
 
 BINS = 15
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.pairs import check_finite
-from kdcli.comparisons import StageCka
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import Matrix
+from kdcli.results.pair import StageCka
+from kdcli.results.teacher import Matrix
 
 _LEAST = 4  # samples that HSIC_1 needs
 # features whose variance is below this share of their mean square vary by rounding alone

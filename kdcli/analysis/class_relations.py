@@ -17,8 +17,8 @@ from torch import Tensor
 from kdcli import losses
 from kdcli.analysis.inputs import check_logits, check_temperatures
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import ClassMatrix, ClassRelations, Contrast, Likeness
-from kdcli.results import Interval
+from kdcli.results.intervals import Interval
+from kdcli.results.teacher import ClassMatrix, ClassRelations, Contrast, Likeness
 
 _ROWS = 2048  # samples in float64 at a time
 _CONSTANT = 1e-10  # a standard deviation below this share of the mean is rounding

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.analysis.bootstrap import resampled_counts
-from kdcli.results import Estimate
+from kdcli.results.intervals import Estimate
 
 # values whose spread is below this share of the largest one differ by rounding alone
 _FLAT = 1e-12

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from kdcli import losses
 from kdcli.analysis.pairs import STUDENT, TEACHER, check_pair
-from kdcli.comparisons import CorrelationDifference
 from kdcli.errors import UsageError
-from kdcli.explanations import Matrix
+from kdcli.results.pair import CorrelationDifference
+from kdcli.results.teacher import Matrix
 
 _ROWS = 4096  # samples in float64 at a time
 # a column whose variance is below this share of its mean square varies by rounding alone

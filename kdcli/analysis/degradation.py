@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import torch
 
 from kdcli.analysis.correlation import spearman_rows
-from kdcli.comparisons import DegradationCurve, DegradationRow
 from kdcli.errors import Incompatible, UsageError
-from kdcli.results import GapReport, PairAt, PairReport, Response
+from kdcli.results.gap import GapReport, PairAt, PairReport, Response
+from kdcli.results.pair import DegradationCurve, DegradationRow
 
 Side = Literal["teacher", "student"]
 

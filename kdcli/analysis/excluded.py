@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.measures import correct
-from kdcli.intervals import wilson
-from kdcli.results import Excluded, ExcludedClass, Interval
+from kdcli.results.intervals import Interval, wilson
+from kdcli.results.measures import Excluded, ExcludedClass
 
 
 def excluded(

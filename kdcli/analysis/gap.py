@@ -22,7 +22,9 @@ from kdcli.analysis.inputs import check_class_names, check_logits, check_tempera
 from kdcli.analysis.measures import measure
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible, UsageError
-from kdcli.results import Estimate, GapReport, Measures, PairAt, PairReport, Response, ResponseAt
+from kdcli.results.gap import GapReport, PairAt, PairReport, Response, ResponseAt
+from kdcli.results.intervals import Estimate
+from kdcli.results.measures import Measures
 
 Form = Literal["raw", "aligned"]
 

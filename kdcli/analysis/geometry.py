@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import ClassProjection, Embedding, Points, Silhouette
-from kdcli.results import Estimate
+from kdcli.results.intervals import Estimate
+from kdcli.results.teacher import ClassProjection, Embedding, Points, Silhouette
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # points of t-SNE, PCA and silhouette: distances between all of them are 32 MB, and a picture shows

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import product
 
 from kdcli.errors import UsageError
-from kdcli.explanations import ClassEffect, Effect, Hypothesis, SimilarityAt, Thresholds
+from kdcli.results.teacher import ClassEffect, Effect, Hypothesis, SimilarityAt, Thresholds
 
 
 def hypothesis(

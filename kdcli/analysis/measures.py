@@ -16,8 +16,8 @@ from kdcli.analysis.energy import energies
 from kdcli.analysis.inputs import check_class_names, check_logits, rows_at_a_time
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
-from kdcli.intervals import wilson
-from kdcli.results import Measures
+from kdcli.results.intervals import wilson
+from kdcli.results.measures import Measures
 
 
 def measure(

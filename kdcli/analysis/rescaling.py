@@ -19,9 +19,9 @@ from kdcli.analysis.bootstrap import resampled_means
 from kdcli.analysis.correlation import correlations, spearman_rows
 from kdcli.analysis.inputs import check_temperatures
 from kdcli.analysis.pairs import STUDENT, TEACHER, check_finite, check_pair, check_resamples
-from kdcli.comparisons import DistanceRanks, GradientRescaling, RescalingBin
 from kdcli.errors import Incompatible, UsageError
-from kdcli.results import Estimate
+from kdcli.results.intervals import Estimate
+from kdcli.results.pair import DistanceRanks, GradientRescaling, RescalingBin
 
 # a sample whose label has all but this has no gradient that a ratio to it would tell anything about
 LEAST_MISS = 1e-6

@@ -23,8 +23,8 @@ from kdcli.analysis.inputs import check_logits
 from kdcli.analysis.pairs import check_resamples, check_varied
 from kdcli.core import random
 from kdcli.errors import Incompatible, UsageError
-from kdcli.explanations import TemperatureScaling
-from kdcli.results import Estimate
+from kdcli.results.intervals import Estimate
+from kdcli.results.teacher import TemperatureScaling
 
 Edge = Literal["cold", "hot"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from kdcli.analysis.inputs import check_logits, check_temperatures
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import ClassSimilarity, SimilarityAt
-from kdcli.results import Estimate, Interval
+from kdcli.results.intervals import Estimate, Interval
+from kdcli.results.teacher import ClassSimilarity, SimilarityAt
 
 # samples in float64 at a time: with 1,000 classes 16 MB a matrix, of which about six are alive at
 # once

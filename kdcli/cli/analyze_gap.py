@@ -15,9 +15,10 @@ from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.measuring import gates_of, split_of
 from kdcli.errors import UsageError
+from kdcli.runs import find
 
 if TYPE_CHECKING:
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
 
 NAME = "analyze-gap"
 EXAMPLES = """
@@ -174,12 +175,12 @@ def _pair(
     """Teachers and students: as given, from the student's own run, or from the newest distil
     run.
     """
-    from kdcli.report.run import newest
+    from kdcli.runs.find import newest
 
     if teachers:
         return teachers, students
     if not students:
-        students = (newest(o.runs_dir(env.environ)),)
+        students = (newest(find.runs_dir(env.environ)),)
         env.report(f"  newest distil run: {students[0]}")
     return (_teacher_of(students[0]),), students
 
@@ -200,7 +201,7 @@ def _teacher_of(student: Path) -> Path:
 
 def _read_headers(checkpoints: tuple[Path, ...]) -> None:
     """Refuse a path that is no checkpoint before torch is imported."""
-    from kdcli.header import read_header
+    from kdcli.results.weights_header import read_header
 
     for path in checkpoints:
         read_header(path)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import options as o
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.options import runs_dir
-from kdcli.report import words
+from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.results import StoredLogits
+    from kdcli.results.logits import StoredLogits
 
 NAME = "cache"
 EXAMPLES = """
@@ -68,7 +68,8 @@ def run(
             env.report(
                 ("✓", "green"),
                 (
-                    f" {words.thousands(table.stored)} of {words.thousands(table.rows)} answers "
+                    f" {formatting.thousands(table.stored)} of "
+                    f"{formatting.thousands(table.rows)} answers "
                     f"stored   {table.path}"
                 ),
             )
@@ -78,22 +79,22 @@ def run(
 
 
 def _size(table: StoredLogits) -> str:
-    views = words.plural(table.views, "view")
+    views = formatting.plural(table.views, "view")
     classes = (
         f"{table.classes} classes"
         if table.top is None
         else f"the {table.top} largest of {table.classes} classes"
     )
     return (
-        f"{table.teacher}: {words.thousands(table.images)} images × {views} × {classes}, "
-        f"{words.disk(table.bytes)}"
+        f"{table.teacher}: {formatting.thousands(table.images)} images × {views} × {classes}, "
+        f"{formatting.disk(table.bytes)}"
     )
 
 
 def _error(table: StoredLogits) -> Iterator[str]:
     for item in table.error:
-        count = words.thousands(item.count)
-        at = f"at temperature {words.temperature(item.temperature)}"
+        count = formatting.thousands(item.count)
+        at = f"at temperature {formatting.temperature(item.temperature)}"
         yield (
             f"off from the teacher's own by {item.mean:.1e} nats {at}, at most {item.max:.1e} "
             f"(KL, {count} of them)"
@@ -115,6 +116,6 @@ class _Narrator:
         if self._said.get(table.path) != step:
             self._said[table.path] = step
             self._env.progress(
-                f"  {step / _STEPS:.0%}  {words.thousands(table.stored)} of "
-                f"{words.thousands(table.rows)} stored"
+                f"  {step / _STEPS:.0%}  {formatting.thousands(table.stored)} of "
+                f"{formatting.thousands(table.rows)} stored"
             )

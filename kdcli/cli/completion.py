@@ -57,7 +57,7 @@ def recipes(incomplete: str) -> list[tuple[str, str]]:
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
     """Run directories: those below runs/, or below what is typed already."""
-    from kdcli.cli.options import runs_dir
+    from kdcli.runs.find import runs_dir
 
     folder = Path(incomplete).parent if "/" in incomplete else runs_dir(os.environ)
     found = sorted(path.parent for path in folder.glob("*/recipe.toml"))

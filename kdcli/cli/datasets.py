@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
@@ -17,7 +18,6 @@ from kdcli.cli.explain import OptionItem, option_lines, options_of
 from kdcli.cli.options import DataRoot
 from kdcli.cli.text import columns, wrap
 from kdcli.errors import UsageError
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
@@ -149,9 +149,10 @@ def _presence(item: DatasetItem) -> str:
 def _size(item: DatasetItem) -> str:
     if not item.classes:
         return "as you say"
-    shape = "×".join(map(str, item.shape)) if item.shape else words.MISSING
+    shape = "×".join(map(str, item.shape)) if item.shape else formatting.MISSING
     counts = [
-        words.thousands(number) if number else words.MISSING for number in (item.train, item.test)
+        formatting.thousands(number) if number else formatting.MISSING
+        for number in (item.train, item.test)
     ]
     return f"{item.classes} classes · {shape} · {counts[0]} train · {counts[1]} test"
 

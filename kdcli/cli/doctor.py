@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import ErrorItem, Outcome
-from kdcli.cli.options import DataRoot, Out, runs_dir
+from kdcli.cli.options import DataRoot, Out
 from kdcli.cli.text import columns
 from kdcli.errors import Exit
+from kdcli.runs.find import runs_dir
 
 NAME = "doctor"
 EXAMPLES = """

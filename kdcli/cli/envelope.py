@@ -15,7 +15,7 @@ from kdcli.errors import Diagnostic, Exit, KdError, RecipeInvalid, Where
 from kdcli.files import finite
 
 if TYPE_CHECKING:
-    from kdcli.results import GateResult
+    from kdcli.results.measures import GateResult
 
 VERSION = 1
 Status = Literal["ok", "gate_failed", "failed", "usage", "incomplete", "interrupted"]

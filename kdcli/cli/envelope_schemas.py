@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from kdcli.cli.envelope import VERSION, ErrorItem, Status
 from kdcli.errors import Exit
-from kdcli.results import GateResult
+from kdcli.results.measures import GateResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -29,18 +29,18 @@ class _Nullable(GenerateJsonSchema):
 
 def data_types() -> dict[str, Any]:
     """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
-    from kdcli import results
     from kdcli.cli import check, datasets, methods, models, recipes, report, table
     from kdcli.jobs.doctor import Check
     from kdcli.report.compare import Comparison
+    from kdcli.results import gap, logits, measures, plan, run, sweep
 
     return {
-        "train-teacher": results.RunResult | None,
-        "distill": results.RunResult | None,
-        "resume": results.RunResult,
-        "sweep": results.SweepResult,
-        "evaluate": results.EvaluateResult,
-        "analyze-gap": results.GapReport,
+        "train-teacher": run.RunResult | None,
+        "distill": run.RunResult | None,
+        "resume": run.RunResult,
+        "sweep": sweep.SweepResult,
+        "evaluate": measures.EvaluateResult,
+        "analyze-gap": gap.GapReport,
         "compare": Comparison,
         "table": table.TableData,
         "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,
@@ -53,8 +53,8 @@ def data_types() -> dict[str, Any]:
         "check": tuple[check.CheckedRecipe, ...],
         "schema": dict[str, Any],
         "report": report.ReportFiles,
-        "cache": results.CacheResult,
-        "plan": results.Plan,
+        "cache": logits.CacheResult,
+        "plan": plan.Plan,
         "doctor": tuple[Check, ...],
     }
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.measuring import gates_of, split_of
 from kdcli.cli.text import columns
-from kdcli.report import words
 
 if TYPE_CHECKING:
-    from kdcli.results import EvaluateResult, Evaluation, PairTest
+    from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 
 NAME = "evaluate"
 EXAMPLES = """
@@ -92,7 +92,7 @@ def _distinct(checkpoints: list[Path]) -> list[Path]:
     """Each checkpoint once (runs/* holds runs/latest too), by its name that is no link. Refuses
     what is none before torch is imported.
     """
-    from kdcli.header import read_header
+    from kdcli.results.weights_header import read_header
 
     found: dict[Path, Path] = {}
     for path in checkpoints:
@@ -114,7 +114,7 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
     for (data, n, split), items in groupby(
         result.evaluations, key=lambda item: (item.data, item.measures.n, item.measures.split)
     ):
-        yield f"  {split} split · n = {words.thousands(n)} · {data}"
+        yield f"  {split} split · n = {formatting.thousands(n)} · {data}"
         yield from _table(env, list(items))
     ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
@@ -125,7 +125,9 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
             yield f"  {label(item.checkpoint)}: accuracy by class"
             ranked_classes = sorted(item.per_class.items(), key=lambda pair: (pair[1], pair[0]))
             yield from columns(
-                [(name, words.percent(value)) for name, value in ranked_classes], "<>", indent=4
+                [(name, formatting.percent(value)) for name, value in ranked_classes],
+                "<>",
+                indent=4,
             )
 
 
@@ -153,32 +155,34 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
 
 def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
     found = item.measures
-    interval = words.percent_range(found.accuracy_interval, found.n).removesuffix(f"{words.NBSP}%")
-    more = (words.percent(found.top5, found.n),) if top5 else ()
-    accuracy = words.percent(found.accuracy, found.n)
+    interval = formatting.percent_range(found.accuracy_interval, found.n).removesuffix(
+        f"{formatting.NBSP}%"
+    )
+    more = (formatting.percent(found.top5, found.n),) if top5 else ()
+    accuracy = formatting.percent(found.accuracy, found.n)
     return (
         name,
         item.network,
-        words.count(item.parameters),
+        formatting.count(item.parameters),
         accuracy,
         interval,
         *more,
-        words.number(found.nll),
-        words.number(found.ece),
+        formatting.number(found.nll),
+        formatting.number(found.ece),
     )
 
 
 def _sentence(pair: PairTest, result: EvaluateResult) -> str:
     n = result.evaluations[0].measures.n
-    distance = words.points(abs(pair.difference), n).removeprefix("+")
+    distance = formatting.points(abs(pair.difference), n).removeprefix("+")
     test = f"McNemar p = {pair.p_value:.2g}" if pair.p_value >= 0.001 else "McNemar p < 0.001"
     if pair.p_value >= SIGNIFICANT:
         return (
             f"  {pair.first} and {pair.second} differ by {distance}: within noise at n = "
-            f"{words.thousands(n)} ({test})"
+            f"{formatting.thousands(n)} ({test})"
         )
     better, worse = (pair.second, pair.first) if pair.difference > 0 else (pair.first, pair.second)
     return (
         f"  {better} is {distance} better than {worse}: more than noise at n = "
-        f"{words.thousands(n)} ({test})"
+        f"{formatting.thousands(n)} ({test})"
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kdcli import formatting
 from kdcli.cli.text import columns, shorten, wrap
-from kdcli.report import advice, words
+from kdcli.report import advice
 from kdcli.report import explain_tables as tables
 
 if TYPE_CHECKING:
-    from kdcli.explanations import ClassRelations, Hypothesis, TeacherExplanation
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
+    from kdcli.results.teacher import ClassRelations, Hypothesis, TeacherExplanation
 
 CLASSES = 5  # rows of the table by class, unless all are asked for
 ROOM = 20  # columns of a second name in a row
@@ -54,15 +55,15 @@ def verdict_line(report: GapReport) -> Iterator[str]:
     """The verdict alone, for a screen that is about students."""
     found = report.explanation.hypothesis if report.explanation else None
     if found:
-        e, c = words.number(found.relative_entropy.value), words.number(found.column_cv)
-        tau = words.temperature(found.temperature)
+        e, c = formatting.number(found.relative_entropy.value), formatting.number(found.column_cv)
+        tau = formatting.temperature(found.temperature)
         yield (
             f"  teacher alone    {found.effect} at τ = {tau}: S / log K {e}, CV_col {c}   (why: -v)"
         )
 
 
 def _verdict(found: Hypothesis) -> Iterator[str]:
-    tau = words.temperature(found.temperature)
+    tau = formatting.temperature(found.temperature)
     yield f"  distilling it amounts to {found.effect} at τ = {tau}   ({tables.settled(found)})"
     yield from columns(tables.verdict_rows(found), "<<<<", indent=4)
     yield (
@@ -125,7 +126,7 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
     ]
     partners = {row.other for row in curve.rows}
     yield ""
-    about = f"  by the {side}'s {curve.measure}, τ = {words.temperature(curve.temperature)}"
+    about = f"  by the {side}'s {curve.measure}, τ = {formatting.temperature(curve.temperature)}"
     if len(partners) == 1:
         yield f"{about} · {other} {partners.pop()}"
         yield from columns([(row[0], *row[2:]) for row in rows], "<>>>>>>>", room=min(width, 100))
@@ -160,7 +161,8 @@ def time_line(report: GapReport) -> str:
     networks = report.seconds.get("networks", 0.0)
     deep = sum(report.seconds.get(name, 0.0) for name in DEEP)
     rest = sum(report.seconds.values()) - networks - deep
-    apart = f" · --deep {words.duration(deep)}" if deep else ""
+    apart = f" · --deep {formatting.duration(deep)}" if deep else ""
     return (
-        f"  time     networks {words.duration(networks)} · analysis {words.duration(rest)}{apart}"
+        f"  time     networks {formatting.duration(networks)} · analysis "
+        f"{formatting.duration(rest)}{apart}"
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdcli.files import write_atomic, write_text
-from kdcli.intervals import Estimate, Interval
+from kdcli.results.intervals import Estimate, Interval
 
 if TYPE_CHECKING:
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
 
 HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
 # samples, lists, and what the quantity's name says: they are in --json

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kdcli import formatting
 from kdcli.cli.explain_screen import (
     advice_lines,
     curve_lines,
@@ -17,10 +18,9 @@ from kdcli.cli.explain_screen import (
     verdict_line,
 )
 from kdcli.cli.text import columns, sparkline
-from kdcli.report import words
 
 if TYPE_CHECKING:
-    from kdcli.results import GapReport, PairAt, PairReport, Response
+    from kdcli.results.gap import GapReport, PairAt, PairReport, Response
 
 BARS = 40  # of the sparkline; more classes are thinned evenly
 NAMED = 3  # classes that are named
@@ -33,7 +33,7 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
     """
     if report.others:
         yield (
-            f"  {report.data} {report.split} · n = {words.thousands(report.n)} · "
+            f"  {report.data} {report.split} · n = {formatting.thousands(report.n)} · "
             f"{len(report.reports)} teachers"
         )
         if report.curve is None or verbose:
@@ -58,10 +58,10 @@ def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterat
     """One teacher, or one teacher and its students."""
     teacher = report.teacher
     about = (
-        f"{report.data} {report.split} · n = {words.thousands(report.n)} · teacher "
+        f"{report.data} {report.split} · n = {formatting.thousands(report.n)} · teacher "
         f"{teacher.network}"
     )
-    yield f"  {about} {words.percent(teacher.measures.accuracy, report.n)}"
+    yield f"  {about} {formatting.percent(teacher.measures.accuracy, report.n)}"
     if not report.students:
         yield from _profile(report)
         yield from teacher_lines(report, every_class=verbose)
@@ -84,7 +84,7 @@ def _gaps(report: GapReport, width: int) -> Iterator[str]:
 
 def _table(report: GapReport, place: int, temperature: float, width: int) -> list[str]:
     head = (
-        f"τ = {words.temperature(temperature)}",
+        f"τ = {formatting.temperature(temperature)}",
         "S nats",
         "G_S",
         "F",
@@ -104,23 +104,26 @@ def _row(
     name: str, response: Response, place: int, pair: PairReport | None, n: int
 ) -> tuple[str, ...]:
     at = response.at[place]
-    entropy, energy = words.number(at.entropy.value), words.number(at.free_energy.value, 2)
-    norm = words.number(response.measures.logit_norm, 1)
+    entropy, energy = (
+        formatting.number(at.entropy.value),
+        formatting.number(at.free_energy.value, 2),
+    )
+    norm = formatting.number(response.measures.logit_norm, 1)
     if pair is None:
         return (name, entropy, "", energy, "", norm, "", "")
     gap = pair.at[place]
     # scaling a sample's logits changes no answer, so the aligned form has the raw one's accuracy
     raw = response.form == "raw"
     accuracy, agreement = (
-        words.percent(value, n) if raw else ""
+        formatting.percent(value, n) if raw else ""
         for value in (response.measures.accuracy, pair.agreement)
     )
     return (
         name,
         entropy,
-        words.signed(gap.entropy.value),
+        formatting.signed(gap.entropy.value),
         energy,
-        words.signed(gap.free_energy.value),
+        formatting.signed(gap.free_energy.value),
         norm,
         accuracy,
         agreement,
@@ -128,10 +131,14 @@ def _row(
 
 
 def _second_order(report: GapReport, place: int, temperature: float) -> Iterator[str]:
-    tau = words.temperature(temperature)
+    tau = formatting.temperature(temperature)
     yield f"  second order, G_S ≈ (‖v‖²−‖z‖²)/{'2K' if temperature == 1 else f'(2K·{tau}²)'}:"
     rows = [
-        (pair.student, words.signed(pair.at[place].entropy_second_order), _validity(pair.at[place]))
+        (
+            pair.student,
+            formatting.signed(pair.at[place].entropy_second_order),
+            _validity(pair.at[place]),
+        )
         for pair in report.pairs
         if pair.form == "raw"
     ]
@@ -142,7 +149,7 @@ def _validity(at: PairAt) -> str:
     if not at.in_range:
         return "(outside its range: ‖v‖² ≪ 2τ²K does not hold)"
     return (
-        f"(exact / approximate = {words.number(at.entropy_ratio, 2)})"
+        f"(exact / approximate = {formatting.number(at.entropy_ratio, 2)})"
         if at.entropy_ratio is not None
         else ""
     )
@@ -160,7 +167,9 @@ def _classes(report: GapReport) -> Iterator[str]:
             if len(rising) > BARS
             else rising
         )
-        largest = ", ".join(f"{name} {words.signed(value, 2)}" for name, value in ranked[:NAMED])
+        largest = ", ".join(
+            f"{name} {formatting.signed(value, 2)}" for name, value in ranked[:NAMED]
+        )
         whose = f"{pair.student}  " if len(raw) > 1 else ""
         yield f"  per-class G_S    {whose}{sparkline(shown)}   largest: {largest}"
 
@@ -172,16 +181,16 @@ def _profile(report: GapReport) -> Iterator[str]:
     ceiling = math.log(max(len(report.class_names), 2))
     rows = [("τ", "S nats", "95 % interval", "F", "S / log K")]
     for at in report.teacher.at:
-        interval = f"{words.number(at.entropy.low)}–{words.number(at.entropy.high)}"
+        interval = f"{formatting.number(at.entropy.low)}–{formatting.number(at.entropy.high)}"
         share = min(max(at.entropy.value / ceiling, 0.0), 1.0)
         bar = "━" * round(share * PROFILE_BAR)
-        shown = f"{words.percent(share):>7}  {bar}"
+        shown = f"{formatting.percent(share):>7}  {bar}"
         rows.append(
             (
-                words.temperature(at.temperature),
-                words.number(at.entropy.value),
+                formatting.temperature(at.temperature),
+                formatting.number(at.entropy.value),
                 interval,
-                words.number(at.free_energy.value, 2),
+                formatting.number(at.free_energy.value, 2),
                 shown,
             )
         )
@@ -198,8 +207,8 @@ def _profile(report: GapReport) -> Iterator[str]:
         key=lambda pair: pair[1] or 0.0,
         reverse=True,
     )
-    named = ", ".join(f"{name} {words.number(value, 2)}" for name, value in by_class[:NAMED])
+    named = ", ".join(f"{name} {formatting.number(value, 2)}" for name, value in by_class[:NAMED])
     yield (
         f"  least sure of: {named}   (S at τ = "
-        f"{words.temperature(report.teacher.at[0].temperature)})"
+        f"{formatting.temperature(report.teacher.at[0].temperature)})"
     )

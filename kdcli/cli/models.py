@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
 from kdcli.cli.explain import OptionItem, option_lines, options_of
 from kdcli.cli.text import columns, wrap
 from kdcli.errors import KdError, NotFound, UsageError
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from kdcli.catalog import Entry
@@ -239,7 +239,7 @@ def _propose(
     if not proposals:
         raise NotFound(
             f"no network of the zoo is smaller than {teacher}, which has "
-            f"{words.count(card.parameters)} parameters"
+            f"{formatting.count(card.parameters)} parameters"
         )
     items = []
     for proposal in proposals:
@@ -252,7 +252,8 @@ def _propose(
         )
     size = _Size(card.num_classes, card.input_shape)
     costs = (
-        f"{words.count(card.parameters)} parameters, {words.count(card.macs)} multiply-adds for "
+        f"{formatting.count(card.parameters)} parameters, {formatting.count(card.macs)} "
+        "multiply-adds for "
         f"{size}"
     )
     usual = _sibling(card.name)
@@ -294,7 +295,7 @@ def _sizes(item: ModelItem) -> tuple[str, str, str, str]:
         return "", "", "", ""
     amounts = ((item.parameters, item.parameters_ratio), (item.macs, item.macs_ratio))
     parameters, macs = (
-        words.count(amount) + (f" ({words.times(ratio)})" if ratio is not None else "")
+        formatting.count(amount) + (f" ({formatting.times(ratio)})" if ratio is not None else "")
         for amount, ratio in amounts
     )
     return parameters, macs, _times(item.input_shape), _places(item.taps or ())
@@ -339,7 +340,8 @@ def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
 
 def _card_lines(card: ModelDetails) -> list[str]:
     size = (
-        f"{words.count(card.parameters)} parameters · {words.count(card.macs)} multiply-adds an "
+        f"{formatting.count(card.parameters)} parameters · {formatting.count(card.macs)} "
+        "multiply-adds an "
         "image"
     )
     taps = columns(

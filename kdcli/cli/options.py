@@ -269,8 +269,3 @@ def flags(given: Mapping[str, Any]) -> list[Flag]:
     return [
         Flag(option, KEYS[option], value) for option, value in given.items() if value is not None
     ]
-
-
-def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:
-    """Where runs go: --out, else $KD_RUNS_DIR, else runs."""
-    return out or Path(environ.get("KD_RUNS_DIR") or "runs")

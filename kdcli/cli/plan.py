@@ -12,18 +12,17 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from kdcli import __version__
+from kdcli import __version__, formatting
 from kdcli.cli import options as o
 from kdcli.cli.check import is_sweep
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.options import runs_dir
 from kdcli.cli.text import columns
 from kdcli.errors import UsageError
-from kdcli.report import words
+from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.plans import Plan, PlannedTable
+    from kdcli.results.plan import Plan, PlannedTable
 
 NAME = "plan"
 EXAMPLES = """
@@ -130,7 +129,8 @@ def _refuse_sweep(recipe: str, sets: list[str]) -> None:
     settings = [f"{key}={value}" for key, value in cell.sets.items()]
     hint = shlex.join(["kd", "plan", base, *(part for text in settings for part in ("-s", text))])
     raise UsageError(
-        f"{recipe} is a sweep of {words.plural(len(sweep.runs()), 'run')}, and a plan is of one",
+        f"{recipe} is a sweep of {formatting.plural(len(sweep.runs()), 'run')}, and a plan "
+        "is of one",
         hint=f"{hint}  (its first)",
     )
 
@@ -142,14 +142,14 @@ def _screen(plan: Plan) -> Iterator[str]:
     yield f"kd {__version__} · plan of kd {plan.command}"
     yield from _networks(plan)
     splits = [
-        f"{words.thousands(size)} {name}"
+        f"{formatting.thousands(size)} {name}"
         for size, name in ((plan.train, "train"), (plan.val, "val"), (plan.test, "test"))
         if size
     ]
     yield from _labelled("data", f"{plan.data} · {' · '.join(splits)}")
     each = [f"{stage.name} {stage.epochs}" for stage in plan.stages]
     epochs = (
-        words.plural(plan.stages[0].epochs, "epoch")
+        formatting.plural(plan.stages[0].epochs, "epoch")
         if len(each) == 1
         else f"epochs: {', '.join(each)}"
     )
@@ -186,8 +186,8 @@ def _networks(plan: Plan) -> Iterator[str]:
         (
             f"{network.role:<{_LABEL - 2}}",
             network.architecture,
-            words.count(network.parameters),
-            f"{words.count(network.macs)} MACs",
+            formatting.count(network.parameters),
+            f"{formatting.count(network.macs)} MACs",
             "to be trained first"
             if not network.checkpoint and network.architecture in untrained
             else "",
@@ -209,12 +209,12 @@ def _choices(plan: Plan) -> Iterator[str]:
 
 
 def _seconds(plan: Plan) -> Iterator[str]:
-    rows = [("in all".ljust(_LABEL - 2), words.duration(plan.seconds), "")]
+    rows = [("in all".ljust(_LABEL - 2), formatting.duration(plan.seconds), "")]
     for field in fields(plan.parts):
         seconds = getattr(plan.parts, field.name)
         if seconds >= _LEAST or field.name == "training":
             rows.append(
-                (f"  {_PARTS[field.name]}", words.duration(seconds), _remark(plan, field.name))
+                (f"  {_PARTS[field.name]}", formatting.duration(seconds), _remark(plan, field.name))
             )
     yield from columns(rows, "<><")
 
@@ -227,13 +227,13 @@ def _remark(plan: Plan, part: str) -> str:
         )
         looked_up = f", {1 - asked:.0%} of the teacher's answers looked up" if plan.tables else ""
         return (
-            f"{steps} ms a step, {words.thousands(round(plan.images_per_second))} "
+            f"{steps} ms a step, {formatting.thousands(round(plan.images_per_second))} "
             f"images/s{looked_up}"
         )
     if part == "teachers":
-        return words.listed(
+        return formatting.listed(
             [
-                f"{first.networks[-1].architecture}, {words.plural(first.epochs, 'epoch')}"
+                f"{first.networks[-1].architecture}, {formatting.plural(first.epochs, 'epoch')}"
                 for first in plan.first
             ]
         )
@@ -248,20 +248,23 @@ def _room(plan: Plan) -> Iterator[str]:
         else "on the device"
     )
     memory = (
-        words.MISSING
+        formatting.MISSING
         if plan.peak_memory_mib is None
-        else f"{words.thousands(round(plan.peak_memory_mib))} MiB {where} at most"
+        else f"{formatting.thousands(round(plan.peak_memory_mib))} MiB {where} at most"
     )
     yield from _labelled("memory", memory)
     yield from _labelled(
         "disk",
         (
-            f"{words.disk(plan.run_bytes)} a run, and {words.disk(plan.state_bytes)} of states "
+            f"{formatting.disk(plan.run_bytes)} a run, and "
+            f"{formatting.disk(plan.state_bytes)} of states "
             "until it is finished"
         ),
     )
     for table in plan.tables:
-        yield from _labelled("", f"{words.disk(table.bytes)} of teacher logits, {_there(table)}")
+        yield from _labelled(
+            "", f"{formatting.disk(table.bytes)} of teacher logits, {_there(table)}"
+        )
 
 
 def _there(table: PlannedTable) -> str:

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kdcli import formatting
 from kdcli.cli import github
 from kdcli.cli.env import Environment
 from kdcli.cli.narrator import Narrator
 from kdcli.cli.screen import show_prepared
 from kdcli.cli.thinning import EpochThinning, StepThinning
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -105,7 +105,7 @@ def ending(event: events.CellDone | events.TeacherDone) -> tuple[tuple[str, str]
         "failed": ("✗ failed", "bold red"),
     }
     accuracy = event.metrics.get("accuracy")
-    shown = f"  {words.percent(accuracy)}" if accuracy is not None else ""
+    shown = f"  {formatting.percent(accuracy)}" if accuracy is not None else ""
     return marks.get(
         event.status, ("✗ interrupted", "yellow")
     ), f"{shown}  {event.error or event.run or ''}"
@@ -149,11 +149,11 @@ class EpochTable:
     @staticmethod
     def _row(event: events.EpochDone, *, dropped: bool) -> str:
         losses = "".join(f"{value:8.3f}" for value in event.losses.values())
-        val = words.percent(event.val.accuracy) if event.val else words.MISSING
+        val = formatting.percent(event.val.accuracy) if event.val else formatting.MISSING
         remark = "   best" if event.best else "   lower lr" if dropped else ""
         return (
             f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   "
-            f"{words.percent(event.train_accuracy):>7}   {val:>7}{remark}"
+            f"{formatting.percent(event.train_accuracy):>7}   {val:>7}{remark}"
         )
 
 
@@ -202,7 +202,7 @@ class LiveNarrator(RunNarrator):
         )
 
     def epoch_done(self, event: events.EpochDone) -> None:
-        self._val = f"  val {words.percent(event.val.accuracy)}" if event.val else ""
+        self._val = f"  val {formatting.percent(event.val.accuracy)}" if event.val else ""
         for line in self._table.lines(event) if self._table else ():
             self.env.progress(line)
 

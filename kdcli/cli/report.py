@@ -39,7 +39,7 @@ class ReportFiles:
 def run(env: Environment, run: RunDirectory, *, html: Html = True) -> Outcome:
     """Write a run's report and model card again."""
     from kdcli.report.build import CARD_FILE, HTML_FILE, MARKDOWN_FILE, build
-    from kdcli.report.run import find_run
+    from kdcli.runs.find import find_run
 
     folder = find_run(run)
     page = build(folder, html=html)

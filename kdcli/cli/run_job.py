@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 from kdcli.cli import github
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.options import runs_dir
 from kdcli.cli.progress import narrate
 from kdcli.cli.screen import show_result
+from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
     from kdcli.recipe.resolve import Flag
-    from kdcli.results import RunResult
+    from kdcli.results.run import RunResult
 
 
 def run_job(

@@ -7,16 +7,17 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcli import __version__
+from kdcli import __version__, formatting
 from kdcli.cli.env import Environment, Part
 from kdcli.cli.text import columns, option
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdcli.jobs.events import Prepared
-    from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
+    from kdcli.results.gap import GapAt
+    from kdcli.results.measures import GateResult, Measures
+    from kdcli.results.run import RunResult, TeacherSummary
 
 _ARXIV = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _OPTIONS_WIDTH = 47  # what is left of 80 columns beside the label, the method's name and its source
@@ -76,7 +77,7 @@ def _labelled(env: Environment, label: str, text: str, style: str = "") -> None:
 
 def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     """Rows of the teachers and the student; of the network alone where nobody teaches it."""
-    student = (prepared.network, words.count(prepared.parameters))
+    student = (prepared.network, formatting.count(prepared.parameters))
     if not prepared.teachers:
         return [
             (
@@ -90,17 +91,17 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
         (
             "teacher",
             teacher.architecture,
-            words.count(teacher.parameters),
-            words.percent(teacher.test.accuracy if teacher.test else None),
+            formatting.count(teacher.parameters),
+            formatting.percent(teacher.test.accuracy if teacher.test else None),
             "",
         )
         for teacher in prepared.teachers
     ]
     ratio = max(teacher.parameters for teacher in prepared.teachers) / prepared.parameters
     size = (
-        f"{words.times(ratio)} smaller"
+        f"{formatting.times(ratio)} smaller"
         if ratio > 1
-        else f"{words.times(1 / ratio)} larger"
+        else f"{formatting.times(1 / ratio)} larger"
         if ratio < 1
         else "same size"
     )
@@ -122,7 +123,7 @@ def _options(prepared: Prepared, room: int) -> str:
 
 def _data(prepared: Prepared) -> str:
     splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
-    counts = [f"{words.thousands(size)} {name}" for size, name in splits if size]
+    counts = [f"{formatting.thousands(size)} {name}" for size, name in splits if size]
     return " · ".join(
         [*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))]
     )
@@ -145,13 +146,14 @@ def show_result(env: Environment, result: RunResult) -> None:
         for line in _comparison(result):
             env.report(line)
     else:
-        chosen = f"n = {words.thousands(result.test.n)}, {result.test.selected} epoch"
-        entropy = f"mean entropy {words.number(result.test.entropy)} nats"
+        chosen = f"n = {formatting.thousands(result.test.n)}, {result.test.selected} epoch"
+        entropy = f"mean entropy {formatting.number(result.test.entropy)} nats"
         env.report(
             ("✓", "green"),
             (
-                f" test accuracy {words.percent(result.test.accuracy)}  ({chosen})   {entropy}   "
-                f"{words.duration(result.wall_seconds)}"
+                f" test accuracy {formatting.percent(result.test.accuracy)}  ({chosen})   "
+                f"{entropy}   "
+                f"{formatting.duration(result.wall_seconds)}"
             ),
         )
     for parts in _missing(result):
@@ -184,7 +186,9 @@ def _comparison(result: RunResult) -> list[str]:
         )
         if aligned is not None:
             rows.append(_gap_row("aligned", result, aligned, "in the loss"))
-    selected = f"  test split · n = {words.thousands(result.test.n)} · {result.test.selected} epoch"
+    selected = (
+        f"  test split · n = {formatting.thousands(result.test.n)} · {result.test.selected} epoch"
+    )
     return [selected, *columns(rows, "<>>>>><")]
 
 
@@ -209,31 +213,31 @@ def _missing(result: RunResult) -> Iterator[tuple[Part, ...]]:
             yield (f"  missing {label}: no test image shows it",)
             continue
         beside = (
-            f" · {teacher} {words.percent(item.teacher_accuracy, item.n)}"
+            f" · {teacher} {formatting.percent(item.teacher_accuracy, item.n)}"
             if item.teacher_accuracy is not None
             else ""
         )
         reach = (
-            f" ({words.percent_range(item.accuracy_interval, item.n)}, n = "
-            f"{words.thousands(item.n)})"
+            f" ({formatting.percent_range(item.accuracy_interval, item.n)}, n = "
+            f"{formatting.thousands(item.n)})"
         )
         yield (
             ("  missing ", "bold"),
             f"{label}: accuracy ",
-            (words.percent(item.accuracy, item.n), "bold"),
+            (formatting.percent(item.accuracy, item.n), "bold"),
             f"{reach}{beside}",
         )
 
 
 def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
     if measures is None:
-        return (label, *(words.MISSING,) * 5, "")
-    entropies = (words.number(measures.entropy), words.number(measures.free_energy, 2))
+        return (label, *(formatting.MISSING,) * 5, "")
+    entropies = (formatting.number(measures.entropy), formatting.number(measures.free_energy, 2))
     return (
         label,
-        words.percent(measures.accuracy),
-        words.number(measures.nll),
-        words.number(measures.ece),
+        formatting.percent(measures.accuracy),
+        formatting.number(measures.nll),
+        formatting.number(measures.ece),
         *entropies,
         "",
     )
@@ -243,7 +247,7 @@ def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[st
     first: TeacherSummary = result.teachers[0]
     known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
     accuracy = (
-        words.points(result.test.accuracy - first.test.accuracy)
+        formatting.points(result.test.accuracy - first.test.accuracy)
         if known and first.test is not None
         else ""
     )
@@ -252,8 +256,8 @@ def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[st
         accuracy,
         "",
         "",
-        words.signed(gap.entropy),
-        words.signed(gap.free_energy, 2),
+        formatting.signed(gap.entropy),
+        formatting.signed(gap.free_energy, 2),
         f"(τ = {gap.temperature:g}, {remark})",
     )
 
@@ -271,8 +275,8 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         env.report(
             mark,
             (
-                f" gate {gate.name.replace('_', '-')} {words.number(gate.limit)} {sign} "
-                f"{words.number(gate.value)}{owner}{tail}"
+                f" gate {gate.name.replace('_', '-')} {formatting.number(gate.limit)} {sign} "
+                f"{formatting.number(gate.value)}{owner}{tail}"
             ),
         )
 
@@ -287,7 +291,7 @@ def _pointers(result: RunResult) -> list[tuple[str, ...]]:
             ("next", _distil_command(result)),
         ]
     after = [("next", f"kd analyze-gap --student {result.run}")] if result.teachers else []
-    return [("report ", f"{report}          {words.duration(result.wall_seconds)}"), *after]
+    return [("report ", f"{report}          {formatting.duration(result.wall_seconds)}"), *after]
 
 
 def _distil_command(result: RunResult) -> str:

@@ -13,13 +13,14 @@ import typer
 from kdcli.cli import completion
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import ErrorItem, Outcome
-from kdcli.cli.options import RUNNING, Out, Sets, runs_dir
+from kdcli.cli.options import RUNNING, Out, Sets
 from kdcli.cli.progress import narrate
 from kdcli.cli.sweep_progress import narrate_together
 from kdcli.errors import Exit, UsageError
+from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.results import SweepResult
+    from kdcli.results.sweep import SweepResult
 
 NAME = "sweep"
 EXAMPLES = """

@@ -9,12 +9,11 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from kdcli import __version__
+from kdcli import __version__, formatting
 from kdcli.cli.env import Environment
 from kdcli.cli.narrator import Narrator
 from kdcli.cli.progress import Clock, ending, epoch_accuracies, log_line
 from kdcli.cli.thinning import EpochThinning, StepThinning
-from kdcli.report import words
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -62,12 +61,12 @@ class SweepNarrator(Narrator):
             return  # all cells are finished, and say so
         self.env.progress(
             ("kd ", "bold"),
-            f"{__version__} · sweep · {words.plural(event.cells, 'cell')}, ",
+            f"{__version__} · sweep · {formatting.plural(event.cells, 'cell')}, ",
             (f"{event.jobs} at once", "bold"),
         )
         each = " each, on cores of its own" if event.pinned else " each"
         self.env.progress(
-            f"  device   {event.device} · {words.plural(event.threads, 'thread')}{each}"
+            f"  device   {event.device} · {formatting.plural(event.threads, 'thread')}{each}"
         )
         if event.teachers:
             self.env.progress(
@@ -201,9 +200,13 @@ class LiveSweep(SweepNarrator):
                 speed="",
             )
         elif kind == "EpochDone":
-            self._val[event.id] = f"  val {words.percent(said.val.accuracy)}" if said.val else ""
+            self._val[event.id] = (
+                f"  val {formatting.percent(said.val.accuracy)}" if said.val else ""
+            )
         elif kind == "StepRead":
-            accuracy = self._val.get(event.id) or f"  train {words.percent(said.train_accuracy)}"
+            accuracy = (
+                self._val.get(event.id) or f"  train {formatting.percent(said.train_accuracy)}"
+            )
             numbers = f"loss {sum(said.losses.values()):.3f}{accuracy}"
             self._rows.update(
                 self._tasks[event.id],

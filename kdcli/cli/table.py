@@ -12,9 +12,10 @@ import typer
 
 from kdcli.cli.env import Environment
 from kdcli.cli.envelope import Outcome
-from kdcli.cli.options import Out, Sets, runs_dir
+from kdcli.cli.options import Out, Sets
 from kdcli.cli.sweep import SweepFile
 from kdcli.errors import UsageError
+from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
     from kdcli.recipe.sweep import Sweep

@@ -1,5 +1,5 @@
 """Columns, prose and bars for a screen. No rich: listings must appear at once. Numbers are said by
-`kdcli.report.words`.
+`kdcli.formatting`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdcli.errors import CorruptFile, Incompatible, NotFound
 from kdcli.files import safetensors_metadata, sha256_json, write_atomic
-from kdcli.header import CheckpointHeader
+from kdcli.results.weights_header import CheckpointHeader
 
 STATES_KEPT = 2  # the newest may be damaged by a failing disk: then the one before it still serves
 

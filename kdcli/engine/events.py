@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdcli.core.types import Progress
-from kdcli.probes import Probe
-from kdcli.results import Measures
+from kdcli.results.dynamics import Probe
+from kdcli.results.measures import Measures
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps
 from kdcli.errors import KdError, NonFiniteLoss
-from kdcli.probes import Probe
-from kdcli.results import Measures
+from kdcli.results.dynamics import Probe
+from kdcli.results.measures import Measures
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
 

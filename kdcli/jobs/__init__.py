@@ -4,7 +4,7 @@
     result = distill(teacher="runs/resnet56-cifar100-1", method="skd", epochs=3)
 
 Each takes a recipe, or the keyword arguments that the command line has as flags, and returns a
-frozen result of `kdcli.results`. Errors are those of `kdcli.errors`.
+frozen result of `kdcli.results.measures`. Errors are those of `kdcli.errors`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdcli.jobs.networks import build_network
 from kdcli.jobs.run import execute, resume
 from kdcli.jobs.sweep import run_sweep
 from kdcli.recipe.resolve import Flag, Resolved, resolve
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
 
 __all__ = [
     "Check",

@@ -12,12 +12,13 @@ from kdcli.core.network import parameter_count
 from kdcli.engine.inference import InferenceTeacher
 from kdcli.engine.runtime import Runtime
 from kdcli.files import write_json, write_text
-from kdcli.jobs import restricted, rundir
+from kdcli.jobs import restricted
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
 from kdcli.jobs.events import Prepared
 from kdcli.jobs.finish import architecture
 from kdcli.jobs.networks import LoadedTeacher
+from kdcli.jobs.train import environment
 from kdcli.recipe.source import recipe_hash
 
 
@@ -29,7 +30,7 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         {
             "kind": job.recipe.KIND,
             "recipe_sha256": recipe_hash(job.recipe),
-            **rundir.environment(command),
+            **environment.environment(command),
             "devices": runtime.ranks.size,
             "device": str(runtime.device),
             "device_name": runtime.device_name(),

@@ -16,19 +16,20 @@ from kdcli.advice import Advice
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.measures import measure
-from kdcli.comparisons import Cost, DegradationCurve, PairExplanation
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.explanations import TeacherExplanation
-from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.advise import advise, caution
 from kdcli.jobs.assemble import method_class
 from kdcli.jobs.explain import PROFILE, Parts, Side, cost, explain_pair, explain_teacher, taps
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct, label_of, save_logits
 from kdcli.recipe.running import GatesSection
-from kdcli.results import GapAt, GapReport, GateResult
+from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.measures import GateResult
+from kdcli.results.pair import Cost, DegradationCurve, PairExplanation
+from kdcli.results.teacher import TeacherExplanation
+from kdcli.results.weights_header import CheckpointHeader, read_header
 
 
 @dataclass(slots=True, eq=False)

@@ -25,7 +25,6 @@ from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, UsageError
-from kdcli.header import read_header
 from kdcli.jobs import compiling, devices
 from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
 from kdcli.jobs.networks import (
@@ -47,6 +46,7 @@ from kdcli.recipe.schema import (
     TeacherSection,
     TrainTeacherRecipe,
 )
+from kdcli.results.weights_header import read_header
 
 
 def open_feed(

@@ -21,7 +21,7 @@ from kdcli.jobs.run import teacher_of
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, TeacherSection
-from kdcli.results import CacheResult, StoredError, StoredLogits
+from kdcli.results.logits import CacheResult, StoredError, StoredLogits
 
 Tell = Callable[[StoredLogits], None]
 

@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import torch
 
-from kdcli import catalog
+from kdcli import catalog, formatting
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
 from kdcli.data.feed import Decode
@@ -26,7 +26,6 @@ from kdcli.engine.runtime import Choice, Runtime
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_json, write_error
 from kdcli.jobs.networks import LoadedTeacher
-from kdcli.report import words
 
 Wanted = Literal["auto", "exact", "off"]
 
@@ -230,7 +229,7 @@ def rehearsed_table(
 
 
 def _choose(views: Views, shape: Shape, path: Path) -> Choice:
-    size = words.disk(shape.bytes)
+    size = formatting.disk(shape.bytes)
     if path.exists():
         return Choice(
             "exact",

@@ -14,9 +14,9 @@ import torch
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
-from kdcli.header import read_header
 from kdcli.jobs.networks import build_network
 from kdcli.models.cost import macs
+from kdcli.results.weights_header import read_header
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
 WORTH_IT = 1.5  # a student is worth having that costs so many times less than its teacher

@@ -14,7 +14,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
 from kdcli.recipe.running import GatesSection
-from kdcli.results import EvaluateResult, Evaluation, PairTest
+from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 
 
 def evaluate(

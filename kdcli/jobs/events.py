@@ -15,7 +15,7 @@ from kdcli.engine.events import (
     StepDone,
     StepsCaptured,
 )
-from kdcli.results import TeacherSummary
+from kdcli.results.run import TeacherSummary
 
 __all__ = [
     "CellDone",

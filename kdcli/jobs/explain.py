@@ -23,7 +23,14 @@ from kdcli.analysis.hypothesis import hypothesis
 from kdcli.analysis.rescaling import distance_ranks, rescaling
 from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import SimilarityAccumulator
-from kdcli.comparisons import (
+from kdcli.core import random
+from kdcli.core.network import Network, parameter_count
+from kdcli.core.types import DataInfo
+from kdcli.errors import BadData, Incompatible, UsageError
+from kdcli.jobs.measured import Measured
+from kdcli.models.cost import macs
+from kdcli.results.intervals import Estimate
+from kdcli.results.pair import (
     CapacityGap,
     CorrelationDifference,
     Cost,
@@ -32,20 +39,13 @@ from kdcli.comparisons import (
     PairExplanation,
     StageCka,
 )
-from kdcli.core import random
-from kdcli.core.network import Network, parameter_count
-from kdcli.core.types import DataInfo
-from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import (
+from kdcli.results.teacher import (
     ClassProjection,
     ClassRelations,
     Embedding,
     SimilarityAt,
     TeacherExplanation,
 )
-from kdcli.intervals import Estimate
-from kdcli.jobs.measured import Measured
-from kdcli.models.cost import macs
 
 # of a teacher alone: paper 001's temperatures, and the low ones between
 PROFILE = (

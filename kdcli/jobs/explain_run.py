@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli.comparisons import CorrelationDifference, PairExplanation
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, Output
 from kdcli.engine.evaluator import collect, evaluating
-from kdcli.explanations import Matrix, TeacherExplanation
-from kdcli.header import CheckpointHeader
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.explain import Parts, Side, cost, explain_pair, explain_teacher
 from kdcli.jobs.measured import Measured
-from kdcli.results import GapReport
+from kdcli.results.gap import GapReport
+from kdcli.results.pair import CorrelationDifference, PairExplanation
+from kdcli.results.teacher import Matrix, TeacherExplanation
+from kdcli.results.weights_header import CheckpointHeader
 
 # behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
 # takes

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from kdcli.header import KEPT_FOLDER, MODEL_FILE
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
 from kdcli.jobs.rehearsal import EPOCHS, Rehearsed, RehearsedStage
-from kdcli.plans import (
+from kdcli.recipe.source import recipe_hash
+from kdcli.results.plan import (
     Plan,
     PlannedChoice,
     PlannedNetwork,
@@ -18,7 +18,7 @@ from kdcli.plans import (
     PlannedStage,
     PlannedTable,
 )
-from kdcli.recipe.source import recipe_hash
+from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE
 
 _BY_EPOCH = ("metrics.jsonl", "log.txt")  # files of a run that grow with its epochs
 

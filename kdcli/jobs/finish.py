@@ -18,22 +18,16 @@ from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, SplitName
 from kdcli.engine.evaluator import collect, evaluating
-from kdcli.header import CheckpointHeader
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.explain import PROFILE
 from kdcli.jobs.explain_run import Answered, explained
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.restricted import missing_classes
 from kdcli.recipe.running import GatesSection
-from kdcli.results import (
-    Excluded,
-    GapAt,
-    GapReport,
-    GateResult,
-    Measures,
-    RunAnalysis,
-    TeacherSummary,
-)
+from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.run import RunAnalysis, TeacherSummary
+from kdcli.results.weights_header import CheckpointHeader
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,19 @@ from typing import Literal
 import torch
 
 from kdcli.core.network import Network, parameter_count
-from kdcli.jobs import devices, rundir
+from kdcli.jobs import devices
 from kdcli.jobs.assemble import Job, assemble
 from kdcli.jobs.extrapolate import extrapolate
 from kdcli.jobs.finish import architecture
 from kdcli.jobs.rehearsal import rehearse, stand_in
 from kdcli.jobs.run import teacher_recipe
 from kdcli.models.cost import macs
-from kdcli.plans import Plan, PlannedNetwork
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.source import recipe_hash
-from kdcli.report.sweeps import finished_runs
+from kdcli.results.plan import Plan, PlannedNetwork
+from kdcli.runs import find
+from kdcli.runs.find import finished_runs
 
 Tell = Callable[[str], None]
 
@@ -100,7 +101,7 @@ class _Forecaster:
             began, before = time.perf_counter(), self._elsewhere
             done = finished_runs(self._out).get(digest)
             if done is None:
-                stopped = rundir.unfinished_run(self._out, digest)
+                stopped = find.unfinished_run(self._out, digest)
                 notes += (
                     [
                         (

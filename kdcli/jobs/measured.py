@@ -17,10 +17,10 @@ from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.header import CheckpointHeader, read_header
 from kdcli.jobs.assemble import open_feed
 from kdcli.jobs.networks import as_teacher, check_fits, load_network
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
+from kdcli.results.weights_header import CheckpointHeader, read_header
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,11 +21,13 @@ from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
-from kdcli.header import CheckpointHeader, kept_along, read_header
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
 from kdcli.recipe import teachers
-from kdcli.results import Interval, Measures, TeacherSummary
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Measures
+from kdcli.results.run import TeacherSummary
+from kdcli.results.weights_header import CheckpointHeader, kept_along, read_header
 
 
 def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kdcli import catalog
+from kdcli import catalog, formatting
 from kdcli.errors import Interrupted, KdError, Terminated
 from kdcli.files import sha256_json
 from kdcli.jobs.events import Listener
@@ -18,7 +18,6 @@ from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.source import recipe_hash
 from kdcli.recipe.sweep import ID_LENGTH, Cell
-from kdcli.report import words
 
 _NOT_ASKED = {"weight", "cache"}  # of a teacher: what does not change its answers
 
@@ -144,7 +143,7 @@ def _teachers_of(recipe: Recipe) -> Iterator[Task]:
             with suppress(KdError):  # the cell itself says what is wrong
                 resolved, command = teacher_recipe(section, recipe)
                 length = (
-                    f", {words.plural(section.epochs, 'epoch')}"
+                    f", {formatting.plural(section.epochs, 'epoch')}"
                     if section.epochs is not None
                     else ""
                 )

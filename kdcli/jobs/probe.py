@@ -23,9 +23,9 @@ from kdcli.core.network import Network
 from kdcli.core.types import Batch
 from kdcli.engine.evaluator import evaluating
 from kdcli.jobs.assemble import Job
-from kdcli.probes import Probe, Probed, ProbedAt
 from kdcli.recipe.schema import DistillRecipe
-from kdcli.results import GapAt
+from kdcli.results.dynamics import Probe, Probed, ProbedAt
+from kdcli.results.gap import GapAt
 
 # images are kept on the device up to this size, and read again each time above it
 HELD_BYTES = 2**26

@@ -26,14 +26,14 @@ from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.stream import StreamedFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.header import KEPT_FOLDER, MODEL_FILE
-from kdcli.jobs import rundir
 from kdcli.jobs.assemble import Job, train_settings
 from kdcli.jobs.events import Event, StageDone, StateSaved
 from kdcli.jobs.finish import make_header
 from kdcli.jobs.run import Execution, begin
 from kdcli.recipe.resolve import Resolved
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
+from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE
+from kdcli.runs import folder as run_folder
 
 T = TypeVar("T")
 
@@ -337,7 +337,7 @@ def _trainer(execution: Execution, feed: ShortFeed, watch: _Watch) -> Trainer:
         job.runtime,
         settings,
         hooks=hooks,
-        state_folder=execution.run / rundir.STATE_FOLDER,
+        state_folder=execution.run / run_folder.STATE_FOLDER,
     )
     trainer.stages = [
         replace(stage, epochs=EPOCHS, optim={**stage.optim, "lr": 0.0}) for stage in trainer.stages

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import catalog
+from kdcli import catalog, formatting
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Feed
 from kdcli.data.restrict import Restriction
@@ -18,7 +18,6 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses import entropy
 from kdcli.recipe.schema import DataSection
-from kdcli.report import words
 
 _SHOWN = 12  # class names that a sentence lists
 _RANKS = {
@@ -145,12 +144,14 @@ def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:
     """
     names = [info.class_names[number] for number in missing_classes(info)]
     if names:
-        shown = f"class{'es' if len(names) > 1 else ''} {words.listed(names, _SHOWN)}"
+        shown = f"class{'es' if len(names) > 1 else ''} {formatting.listed(names, _SHOWN)}"
         yield (
             f"no training image of {shown}; the held-out part and the test set keep "
             f"{'it' if len(names) == 1 else 'them'}"
         )
     if data.per_class is not None:
-        labels = f"of {ranked_by}'s soft labels at τ = {words.temperature(data.select_temperature)}"
+        labels = (
+            f"of {ranked_by}'s soft labels at τ = {formatting.temperature(data.select_temperature)}"
+        )
         chosen = f"{_RANKS[data.select]} {labels}" if data.ranked else "at random"
-        yield f"{words.plural(data.per_class, 'image')} a class, {chosen}"
+        yield f"{formatting.plural(data.per_class, 'image')} a class, {chosen}"

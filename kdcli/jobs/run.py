@@ -21,8 +21,7 @@ from kdcli.engine.ranks import Ranks
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import read_json, write_json, write_text
-from kdcli.header import MODEL_FILE
-from kdcli.jobs import account, compiling, devices, restricted, rundir
+from kdcli.jobs import account, compiling, devices, restricted
 from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.finish import (
@@ -35,12 +34,15 @@ from kdcli.jobs.finish import (
 )
 from kdcli.jobs.probe import Prober
 from kdcli.jobs.stop import StopRequest
+from kdcli.jobs.train import metrics_log
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.source import dump, recipe_hash
 from kdcli.report.build import build as build_report
-from kdcli.report.sweeps import finished_runs
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
+from kdcli.results.weights_header import MODEL_FILE
+from kdcli.runs import folder as run_folder
+from kdcli.runs.find import finished_runs, unfinished_run
 
 
 def execute(
@@ -104,7 +106,7 @@ def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
         if isinstance(recipe, DistillRecipe)
         else (network_section(recipe).name,)
     )
-    run = rundir.reserve(out, rundir.run_name(*parts, recipe.data.name), recipe.name)
+    run = run_folder.reserve(out, run_folder.run_name(*parts, recipe.data.name), recipe.name)
     write_text(run / "recipe.toml", dump(recipe, resolved.origins))
     account.write_environment(run, job, command)
     return run
@@ -149,8 +151,8 @@ def _resume(
     )
     restricted.check_same(environment, job.feed.info)
     state = (
-        load_state(run / rundir.STATE_FOLDER)
-        if any((run / rundir.STATE_FOLDER).glob("state-*"))
+        load_state(run / run_folder.STATE_FOLDER)
+        if any((run / run_folder.STATE_FOLDER).glob("state-*"))
         else None
     )
     return Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
@@ -214,7 +216,7 @@ def obtain(
 
     def find() -> tuple[Path | None, Path | None]:
         done = (finished_runs(out) if finished is None else finished).get(digest)
-        return done, None if done is not None else rundir.unfinished_run(
+        return done, None if done is not None else unfinished_run(
             out, digest, ranks.size if ranks.size > 1 else None
         )
 
@@ -288,7 +290,7 @@ class Execution:
         self.listeners = tuple(listeners)
         self.notes = notes
         self.keep_state = keep_state
-        self.metrics: rundir.MetricsWriter | None = None
+        self.metrics: metrics_log.MetricsWriter | None = None
         self.last_epoch: EpochDone | None = None
         self.epochs: int | None = None
         self.started = time.perf_counter()
@@ -307,15 +309,15 @@ class Execution:
                 self.ranks.noticing(),
                 StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop,
             ):
-                self.ranks.from_first(lambda: claim.enter_context(rundir.claimed(self.run)))
+                self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):
-                error.crash_file = rundir.write_crash(self.run, error)
+                error.crash_file = run_folder.write_crash(self.run, error)
             raise
         except Exception as error:
-            error.crash_file = rundir.write_crash(self.run, error)  # type: ignore[attr-defined]
+            error.crash_file = run_folder.write_crash(self.run, error)  # type: ignore[attr-defined]
             raise
 
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
@@ -333,7 +335,7 @@ class Execution:
             self.job.runtime,
             train_settings(self.job.recipe),
             hooks=hooks,
-            state_folder=self.run / rundir.STATE_FOLDER,
+            state_folder=self.run / run_folder.STATE_FOLDER,
             resume=state,
         )
         trained = trainer.run()
@@ -343,7 +345,7 @@ class Execution:
         self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None
     ) -> Hooks:
         """What the trainer asks and tells on the first rank. resume_at: as for MetricsWriter."""
-        self.metrics = rundir.MetricsWriter(self.run, resume_at)
+        self.metrics = metrics_log.MetricsWriter(self.run, resume_at)
         listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
         return Hooks(
             listeners,
@@ -387,7 +389,7 @@ class Execution:
         return (
             self.run / "best.safetensors"
             if self.job.recipe.train.keep_best
-            else self.run / rundir.STATE_FOLDER / "best.safetensors"
+            else self.run / run_folder.STATE_FOLDER / "best.safetensors"
         )
 
     def _save_model(self, path: Path, network: Network, epoch: int | None = None) -> None:
@@ -432,7 +434,11 @@ class Execution:
         )
 
     def _write(
-        self, result: RunResult, outcome: Outcome, network: Network, metrics: rundir.MetricsWriter
+        self,
+        result: RunResult,
+        outcome: Outcome,
+        network: Network,
+        metrics: metrics_log.MetricsWriter,
     ) -> None:
         save_model(
             self.run / MODEL_FILE,
@@ -444,6 +450,6 @@ class Execution:
         # summary.json last: a run that has one is finished
         write_json(self.run / "summary.json", asdict(result))
         build_report(self.run, html=self.job.recipe.report.html)
-        rundir.point_latest(self.run)
+        run_folder.point_latest(self.run)
         if not self.keep_state:
-            rundir.drop_state(self.run)
+            run_folder.drop_state(self.run)

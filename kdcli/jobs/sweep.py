@@ -30,8 +30,8 @@ from kdcli.jobs.sources import kept_sources
 from kdcli.jobs.stop import StopRequest
 from kdcli.jobs.workers import Crew, machine_cores
 from kdcli.recipe.sweep import Sweep, load_sweep
-from kdcli.report.sweeps import finished_runs
-from kdcli.results import CellResult, SweepResult
+from kdcli.results.sweep import CellResult, SweepResult
+from kdcli.runs.find import finished_runs
 
 Jobs = int | Literal["auto"]
 

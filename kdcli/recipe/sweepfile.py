@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from kdcli import catalog, numbers
+from kdcli import catalog
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
 from kdcli.recipe import diagnostics, document, inherit, shipped
 from kdcli.recipe.base import Section
@@ -20,6 +20,7 @@ from kdcli.recipe.document import Document, Origin
 from kdcli.recipe.layers import Kind, Layer, recipe_class
 from kdcli.recipe.overrides import parse_key
 from kdcli.recipe.resolve import kind_of
+from kdcli.results import metric_paths
 
 
 class TableSection(Section):
@@ -335,7 +336,10 @@ class _Check:
                 self._known(("table", place, number), axis, axes, "an axis")
         for number, metric in enumerate(self.content.table.metrics):
             self._known(
-                ("table", "metrics", number), metric, numbers.paths(), "a number of a run's summary"
+                ("table", "metrics", number),
+                metric,
+                metric_paths.paths(),
+                "a number of a run's summary",
             )
         if not self.problems:
             self._rules(read)

@@ -11,8 +11,8 @@ from typing import Any
 
 from kdcli import catalog
 from kdcli.errors import Incompatible, Where
-from kdcli.header import CheckpointHeader, read_header
 from kdcli.recipe import schema
+from kdcli.results.weights_header import CheckpointHeader, read_header
 
 Shape = tuple[int, ...]
 

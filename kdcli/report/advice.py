@@ -4,9 +4,9 @@ worth.
 
 from __future__ import annotations
 
+from kdcli import formatting
 from kdcli.advice import RULES, Advice, Study
-from kdcli.intervals import Estimate
-from kdcli.report import words
+from kdcli.results.intervals import Estimate
 
 ROWS = 8  # candidates that are shown unless all are asked for
 
@@ -19,10 +19,10 @@ def candidate_rows(advice: Advice, most: int | None = ROWS) -> list[tuple[str, .
     rows = [
         (
             one.teacher,
-            words.percent(one.accuracy, one.n),
+            formatting.percent(one.accuracy, one.n),
             one.method,
-            words.temperature(one.temperature),
-            words.signed(one.scores[advice.score] - first, 2),
+            formatting.temperature(one.temperature),
+            formatting.signed(one.scores[advice.score] - first, 2),
         )
         for one in advice.candidates[:most]
     ]
@@ -37,7 +37,9 @@ def verdict(advice: Advice) -> str:
             f"No advice: {advice.score!r} has not been shown to order students better than a "
             "rule of thumb. The order is a description."
         )
-    return f"Distil {best.teacher} by {best.method} at τ = {words.temperature(best.temperature)}."
+    return (
+        f"Distil {best.teacher} by {best.method} at τ = {formatting.temperature(best.temperature)}."
+    )
 
 
 def worth(advice: Advice) -> str:
@@ -66,6 +68,6 @@ def studies(advice: Advice) -> list[tuple[str, ...]]:
 
 def _correlation(found: Estimate) -> str:
     return (
-        f"{words.signed(found.value, 2)} [{words.signed(found.low, 2)}, "
-        f"{words.signed(found.high, 2)}]"
+        f"{formatting.signed(found.value, 2)} [{formatting.signed(found.low, 2)}, "
+        f"{formatting.signed(found.high, 2)}]"
     )

@@ -14,16 +14,10 @@ from typing import Any
 
 from kdcli.errors import KdError
 from kdcli.files import read_json
-from kdcli.report.run import (
-    ENVIRONMENT_FILE,
-    RECIPE_FILE,
-    SUMMARY_FILE,
-    Run,
-    from_dict,
-    read_recipe,
-    runs_in,
-)
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
+from kdcli.runs.find import runs_in
+from kdcli.runs.folder import ENVIRONMENT_FILE, RECIPE_FILE, SUMMARY_FILE
+from kdcli.runs.read import Run, from_dict, read_recipe
 
 LABELS_ONLY = "none"  # the method that has no teacher and no term but cross-entropy
 # may differ without changing what labels alone teach

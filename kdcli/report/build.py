@@ -11,9 +11,9 @@ from kdcli.files import write_text
 from kdcli.report.baseline import find_baseline
 from kdcli.report.card import to_card
 from kdcli.report.plots import draw
-from kdcli.report.run import Run
 from kdcli.report.sections import sections
 from kdcli.report.summary import to_markdown
+from kdcli.runs.read import Run
 
 HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = (
     "report.html",

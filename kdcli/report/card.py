@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.markdown import cell, code_block, escape
-from kdcli.report.run import Run
 from kdcli.report.sections import accuracy, missing, provenance, reproduce_command, restrictions
 from kdcli.report.summary import grid_markdown
 from kdcli.report.verdict import beside_teacher, missing_names, on_missing, verdict
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
+from kdcli.runs.read import Run
 
 _BLANK = "_To be filled in by the person who publishes this model._"
 
@@ -92,11 +92,11 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
             yield from (grid_markdown(grid) for grid in section.grids)
     if summary.gap:
         gap = (
-            f"entropy {words.signed(summary.gap.entropy)} nats, free energy "
-            f"{words.signed(summary.gap.free_energy)}"
+            f"entropy {formatting.signed(summary.gap.entropy)} nats, free energy "
+            f"{formatting.signed(summary.gap.free_energy)}"
         )
         yield (
-            f"Gap to the teacher at τ = {words.temperature(summary.gap.temperature)}, raw "
+            f"Gap to the teacher at τ = {formatting.temperature(summary.gap.temperature)}, raw "
             f"logits: {gap} ({provenance(summary)})."
         )
     yield "## How it was made"
@@ -104,20 +104,21 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
     yield (
-        f"Measured on {words.plural(summary.test.n, 'image')} of {escape(summary.data)} with "
+        f"Measured on {formatting.plural(summary.test.n, 'image')} of {escape(summary.data)} with "
         f"one seed ({summary.seed}); "
         "nothing is known about other data. Probabilities carry the calibration error given above."
     )
 
 
 def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
-    yield "network", f"{summary.network}, {words.count(summary.parameters)} parameters"
+    yield "network", f"{summary.network}, {formatting.count(summary.parameters)} parameters"
     yield "method", summary.method
     for teacher in summary.teachers:
         yield (
             "teacher",
             (
-                f"{teacher.architecture}, {words.count(teacher.parameters)} parameters, sha256 "
+                f"{teacher.architecture}, {formatting.count(teacher.parameters)} parameters, "
+                "sha256 "
                 f"{teacher.sha256[:16]}"
             ),
         )
@@ -134,7 +135,7 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
         "training",
         (
             f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on "
-            f"{summary.device}, {words.duration(summary.wall_seconds)}"
+            f"{summary.device}, {formatting.duration(summary.wall_seconds)}"
         ),
     )
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from kdcli import formatting
 from kdcli.errors import UsageError
-from kdcli.report import metrics, words
+from kdcli.report import metrics
 from kdcli.report.markdown import escape
 from kdcli.report.palette import DASHES, STUDENTS, TEACHERS
 from kdcli.report.parts import Grid
-from kdcli.report.run import Run
 from kdcli.report.summary import grid_markdown
 from kdcli.report.svg import Plot, canvas, house_style, legend, to_svg
 from kdcli.report.verdict import overlap_note
-from kdcli.results import Interval, RunResult
+from kdcli.results.intervals import Interval
+from kdcli.results.run import RunResult
+from kdcli.runs.read import Run
 
 METRICS = (
     "test.accuracy",
@@ -142,7 +144,8 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
 
 def _basis(summary: RunResult) -> str:
     return (
-        f"{summary.test.split} split of {summary.data}, n = {words.thousands(summary.test.n)}, "
+        f"{summary.test.split} split of {summary.data}, n = "
+        f"{formatting.thousands(summary.test.n)}, "
         f"{summary.test.selected} epoch"
     )
 
@@ -155,7 +158,7 @@ def grids(comparison: Comparison) -> tuple[Grid, ...]:
     recipes are the same.
     """
     recipe = tuple(
-        (item.key, *(words.MISSING if value is None else str(value) for value in item.values))
+        (item.key, *(formatting.MISSING if value is None else str(value) for value in item.values))
         for item in comparison.differences
     )
     tables = [Grid(("recipe", *comparison.runs), recipe)] if recipe else []
@@ -186,21 +189,21 @@ def _result_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
                     for interval, n in zip(metric.intervals, comparison.n, strict=True)
                 ),
             )
-    yield "n", *(words.MISSING if n is None else words.thousands(n) for n in comparison.n)
+    yield "n", *(formatting.MISSING if n is None else formatting.thousands(n) for n in comparison.n)
 
 
 def _shown(path: str, value: float | None, n: int | None) -> str:
     if value is None:
-        return words.MISSING
+        return formatting.MISSING
     if path == "parameters":
-        return words.count(round(value))
+        return formatting.count(round(value))
     if path.startswith("gap."):
-        return words.signed(value)
-    return words.number(metrics.scaled(value, path), metrics.digits(path, n or 0))
+        return formatting.signed(value)
+    return formatting.number(metrics.scaled(value, path), metrics.digits(path, n or 0))
 
 
 def _interval(interval: Interval | None, n: int | None) -> str:
-    return words.percent_range(interval, n or 0) if interval else words.MISSING
+    return formatting.percent_range(interval, n or 0) if interval else formatting.MISSING
 
 
 def to_markdown(comparison: Comparison) -> str:

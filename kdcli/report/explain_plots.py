@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.report import gap_plots, heatmaps, teacher_plots, words
+from kdcli import formatting
+from kdcli.report import gap_plots, heatmaps, teacher_plots
 from kdcli.report.explain_tables import said_of_curve
 from kdcli.report.palette import MUTED, Look, Palette
 from kdcli.report.pictures import Picture, picture
@@ -20,8 +21,8 @@ from kdcli.report.svg import INK, apart, canvas, house_style, legend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kdcli.comparisons import DegradationCurve, DegradationRow
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
+    from kdcli.results.pair import DegradationCurve, DegradationRow
 
 WIDE = 30  # factors above this go on a logarithmic axis, or they would flatten all others
 _WORDLESS = re.compile(r"[^\w.-]+")
@@ -86,7 +87,11 @@ def rescaling(report: GapReport, palette: Palette) -> Picture:
             x = [each.confidence for each in found.curve]
             low, high = [each.low for each in found.curve], [each.high for each in found.curve]
             axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
-            rho = "" if found.spearman is None else f", ρ = {words.signed(found.spearman.value, 2)}"
+            rho = (
+                ""
+                if found.spearman is None
+                else f", ρ = {formatting.signed(found.spearman.value, 2)}"
+            )
             medians = [each.median for each in found.curve]
             axes.plot(
                 x,
@@ -108,7 +113,7 @@ def rescaling(report: GapReport, palette: Palette) -> Picture:
             > WIDE
         ):
             _wide_axis(axes)
-        tau = {words.temperature(pair.rescaling[0].temperature) for pair in shown}
+        tau = {formatting.temperature(pair.rescaling[0].temperature) for pair in shown}
         axes.set_xlabel(
             f"teacher's confidence in the label{f', τ = {tau.pop()}' if len(tau) == 1 else ''}"
         )
@@ -133,7 +138,7 @@ def _wide_axis(axes: Axes) -> None:
     axes.set_yscale("symlog", linthresh=1)
     axes.yaxis.get_major_locator().set_params(numticks=6)  # type: ignore[call-arg]  # the logarithmic one's
     axes.yaxis.set_major_formatter(
-        lambda x, _: (words.MINUS if x < 0 else "") + words.count(round(abs(x)))
+        lambda x, _: (formatting.MINUS if x < 0 else "") + formatting.count(round(abs(x)))
     )
 
 
@@ -148,11 +153,11 @@ def _rescaling_title(report: GapReport) -> str:
     if found.low <= 0 <= found.high:
         return (
             "The gradient does not follow the teacher's confidence: ρ = "
-            f"{words.signed(found.value, 2)}, within noise"
+            f"{formatting.signed(found.value, 2)}, within noise"
         )
     return (
         f"Distillation trains {'harder' if found.value > 0 else 'less'} where the teacher is "
-        f"surer: ρ = {words.signed(found.value, 2)}"
+        f"surer: ρ = {formatting.signed(found.value, 2)}"
     )
 
 
@@ -160,12 +165,15 @@ def _rescaling_basis(report: GapReport) -> str:
     shown = [pair.rescaling[0] for pair in report.explanations if pair.rescaling]
     rho = shown[0].spearman if len(shown) == 1 else None
     reach = (
-        f", bootstrap 95 % interval {words.signed(rho.low, 2)} to {words.signed(rho.high, 2)}"
+        (
+            f", bootstrap 95 % interval {formatting.signed(rho.low, 2)} to "
+            f"{formatting.signed(rho.high, 2)}"
+        )
         if rho
         else ""
     )
     return (
-        f"n = {words.thousands(shown[0].n)} {report.split} images; median and quartiles of "
+        f"n = {formatting.thousands(shown[0].n)} {report.split} images; median and quartiles of "
         f"equally filled bins; ρ: rank correlation{reach}."
     )
 
@@ -193,7 +201,7 @@ def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) ->
             look = palette.student(_sides(curve, row)[1])
             bottom.plot(place, value, look.marker, color=look.colour, markersize=6)
         bottom.axhline(0, color=INK, linewidth=0.6)
-        bottom.set_ylabel(f"S gap at τ = {words.temperature(curve.temperature)}")
+        bottom.set_ylabel(f"S gap at τ = {formatting.temperature(curve.temperature)}")
         bottom.set_xlabel(f"{curve.measure} of the {curve.varies}")
         _sizes(bottom, size)
         caption = (
@@ -266,4 +274,4 @@ def _sizes(axes: Axes, size: np.ndarray) -> None:
     for value in sorted(set(size.tolist())):
         if not kept or np.log(value / kept[-1]) >= least:
             kept.append(value)
-    axes.set_xticks(kept, [words.count(round(value)) for value in kept])
+    axes.set_xticks(kept, [formatting.count(round(value)) for value in kept])

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kdcli.report import words
+from kdcli import formatting
 
 if TYPE_CHECKING:
-    from kdcli.comparisons import PairExplanation, StageCka
-    from kdcli.explanations import (
+    from kdcli.results.gap import GapReport
+    from kdcli.results.intervals import Estimate, Interval
+    from kdcli.results.pair import PairExplanation, StageCka
+    from kdcli.results.teacher import (
         ClassMatrix,
         ClassRelations,
         Hypothesis,
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
         TeacherExplanation,
         TemperatureScaling,
     )
-    from kdcli.intervals import Estimate, Interval
-    from kdcli.results import GapReport
 
 Row = tuple[str, ...]
 
@@ -31,19 +31,22 @@ def span(value: float | None, interval: Estimate | Interval | None, digits: int 
     around = (
         ""
         if interval is None
-        else f" [{words.number(interval.low, digits)}, {words.number(interval.high, digits)}]"
+        else (
+            f" [{formatting.number(interval.low, digits)}, "
+            f"{formatting.number(interval.high, digits)}]"
+        )
     )
-    return words.number(value, digits) + around
+    return formatting.number(value, digits) + around
 
 
 def estimate(found: Estimate | None, digits: int = 3) -> str:
     """The same of an estimate, a dot where there is none."""
-    return span(found.value, found, digits) if found else words.MISSING
+    return span(found.value, found, digits) if found else formatting.MISSING
 
 
 def small(value: float) -> str:
     """A small number with its power of ten: 3.95e−04."""
-    return f"{value:.2e}".replace("-", words.MINUS)
+    return f"{value:.2e}".replace("-", formatting.MINUS)
 
 
 # ---- the teacher alone ---------------------------------------------------------------------------
@@ -54,13 +57,21 @@ def label_rows(at: Sequence[SimilarityAt]) -> list[Row]:
     rows: list[Row] = [("τ", "q_y", "V_row", "V_col", "CV_col", "95 % interval", "H_sim")]
     for each in at:
         interval = each.column_cv_interval
-        reach = f"{words.number(interval.low)}–{words.number(interval.high)}" if interval else ""
+        reach = (
+            f"{formatting.number(interval.low)}–{formatting.number(interval.high)}"
+            if interval
+            else ""
+        )
         variances = small(each.row_variance.value), small(each.column_variance)
-        shares = words.number(each.column_cv), reach, words.number(each.similarity_entropy.value)
+        shares = (
+            formatting.number(each.column_cv),
+            reach,
+            formatting.number(each.similarity_entropy.value),
+        )
         rows.append(
             (
-                words.temperature(each.temperature),
-                words.number(each.confidence.value),
+                formatting.temperature(each.temperature),
+                formatting.number(each.confidence.value),
                 *variances,
                 *shares,
             )
@@ -86,7 +97,7 @@ def verdict_rows(found: Hypothesis) -> list[Row]:
         (
             "S / log K",
             estimate(e),
-            f"{soft} {words.number(limits.entropy, 2)}",
+            f"{soft} {formatting.number(limits.entropy, 2)}",
             f"soft from here on ({limits.entropy_from})",
         ),
         ("CV_col", span(c, found.column_cv_interval), varied, meant),
@@ -113,9 +124,11 @@ def class_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
     )
     rows: list[Row] = [("class", "images", "q_y", "S / log K", "CV_col", "", "most like")]
     for labels, verdict in pairs:
-        alike = ", ".join(f"{report.class_names[k]} {words.number(q)}" for k, q in labels.alike[:2])
+        alike = ", ".join(
+            f"{report.class_names[k]} {formatting.number(q)}" for k, q in labels.alike[:2]
+        )
         numbers = (
-            words.number(value)
+            formatting.number(value)
             for value in (labels.confidence, verdict.relative_entropy, labels.column_cv)
         )
         rows.append(
@@ -145,7 +158,7 @@ def _name(matrix: ClassMatrix) -> str:
     if matrix.of == "weights":
         return "cosine of weight rows"
     kept = f", largest {matrix.top_k}" if matrix.top_k else ""
-    return f"correlation of q at τ = {words.temperature(matrix.temperature or 1)}{kept}"
+    return f"correlation of q at τ = {formatting.temperature(matrix.temperature or 1)}{kept}"
 
 
 def _contrast(matrix: ClassMatrix) -> Row:
@@ -153,8 +166,8 @@ def _contrast(matrix: ClassMatrix) -> Row:
     if found is None:
         return ("", "", "")
     return (
-        words.signed(found.within),
-        words.signed(found.across),
+        formatting.signed(found.within),
+        formatting.signed(found.across),
         span(found.difference, found.interval),
     )
 
@@ -176,7 +189,7 @@ def geometry_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
             )
         )
     if found.silhouette:
-        n = words.plural(found.silhouette.n, "image")
+        n = formatting.plural(found.silhouette.n, "image")
         rows.append(("silhouette", estimate(found.silhouette.value), f"from −1 to 1, {n}"))
     if found.calibration:
         rows.append(
@@ -191,7 +204,7 @@ def geometry_rows(report: GapReport, found: TeacherExplanation) -> list[Row]:
 
 def calibrated(found: TemperatureScaling) -> str:
     """ECE before and after."""
-    return f"{words.number(found.ece_before)} → {words.number(found.ece_after)}"
+    return f"{formatting.number(found.ece_before)} → {formatting.number(found.ece_after)}"
 
 
 def fitted(found: TemperatureScaling) -> str:
@@ -199,7 +212,9 @@ def fitted(found: TemperatureScaling) -> str:
     if found.edge == "cold":
         return "none: all right"
     return (
-        "none: no better than chance" if found.edge == "hot" else words.number(found.temperature, 2)
+        "none: no better than chance"
+        if found.edge == "hot"
+        else formatting.number(found.temperature, 2)
     )
 
 
@@ -208,19 +223,19 @@ def fitted(found: TemperatureScaling) -> str:
 
 def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
     """What explains the gaps, a column a student, under a heading."""
-    tau = {words.temperature(each.temperature) for pair in found for each in pair.rescaling}
+    tau = {formatting.temperature(each.temperature) for pair in found for each in pair.rescaling}
     at = f", τ = {tau.pop()}" if len(tau) == 1 else ""
     quantities: list[tuple[str, Callable[[PairExplanation], str]]] = [
         (
             f"rank correlation of w with q_y{at}",
             lambda pair: (
-                estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else words.MISSING
+                estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else formatting.MISSING
             ),
         ),
         (
             "Pearson's",
             lambda pair: (
-                estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else words.MISSING
+                estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else formatting.MISSING
             ),
         ),
         (
@@ -228,22 +243,24 @@ def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
             lambda pair: (
                 estimate(pair.distance_ranks.correlation, 2)
                 if pair.distance_ranks
-                else words.MISSING
+                else formatting.MISSING
             ),
         ),
         ("|M(v)−M(z)|, mean; largest", lambda pair: _difference(report, pair)),
         (
             "best temperature",
-            lambda pair: fitted(pair.calibration) if pair.calibration else words.MISSING,
+            lambda pair: fitted(pair.calibration) if pair.calibration else formatting.MISSING,
         ),
         (
             "ECE there",
-            lambda pair: calibrated(pair.calibration) if pair.calibration else words.MISSING,
+            lambda pair: calibrated(pair.calibration) if pair.calibration else formatting.MISSING,
         ),
         (
             "teacher's parameters",
             lambda pair: (
-                words.times(pair.capacity.parameter_ratio) if pair.capacity else words.MISSING
+                formatting.times(pair.capacity.parameter_ratio)
+                if pair.capacity
+                else formatting.MISSING
             ),
         ),
         ("multiply-accumulates", _operations),
@@ -256,16 +273,16 @@ def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
 
 def _difference(report: GapReport, pair: PairExplanation) -> str:
     if not pair.differences:
-        return words.MISSING
+        return formatting.MISSING
     found = pair.differences[0]
     row, column = (report.class_names[k] for k in found.place)
     where = row if row == column else f"{row}, {column}"
-    return f"{words.number(found.mean, 2)}; {words.number(found.largest, 1)} ({where})"
+    return f"{formatting.number(found.mean, 2)}; {formatting.number(found.largest, 1)} ({where})"
 
 
 def _operations(pair: PairExplanation) -> str:
     found = pair.capacity
-    return words.times(found.macs_ratio) if found and found.macs_ratio else ""
+    return formatting.times(found.macs_ratio) if found and found.macs_ratio else ""
 
 
 def _latency(pair: PairExplanation) -> str:
@@ -273,7 +290,7 @@ def _latency(pair: PairExplanation) -> str:
     if not (found and found.latency_ratio and found.teacher.latency and found.student.latency):
         return ""
     times = (f"{1000 * each.value:.2g}" for each in (found.teacher.latency, found.student.latency))
-    return f"{words.times(found.latency_ratio)} ({' / '.join(times)} ms, {found.device})"
+    return f"{formatting.times(found.latency_ratio)} ({' / '.join(times)} ms, {found.device})"
 
 
 def diagonal(found: StageCka) -> str:
@@ -283,7 +300,7 @@ def diagonal(found: StageCka) -> str:
         for tap in found.student_taps
         if tap in found.teacher_taps
     ]
-    return ", ".join(words.number(found.values[row][column], 2) for _, row, column in both)
+    return ", ".join(formatting.number(found.values[row][column], 2) for _, row, column in both)
 
 
 # ---- several teachers or students ----------------------------------------------------------------
@@ -301,15 +318,17 @@ def curve_rows(report: GapReport) -> list[Row]:
         (side, other, "params", "teacher", "student", "95 % interval", "G_S", "G_F", "KL")
     ]
     for row in curve.rows:
-        size = words.count(row.teacher_parameters if side == "teacher" else row.student_parameters)
+        size = formatting.count(
+            row.teacher_parameters if side == "teacher" else row.student_parameters
+        )
         accuracies = (
-            words.percent(row.teacher_accuracy, report.n),
-            words.percent(row.accuracy, report.n),
+            formatting.percent(row.teacher_accuracy, report.n),
+            formatting.percent(row.accuracy, report.n),
         )
         gaps = (
-            words.signed(row.entropy.value),
-            words.signed(row.free_energy.value, 2),
-            words.number(row.kl),
+            formatting.signed(row.entropy.value),
+            formatting.signed(row.free_energy.value, 2),
+            formatting.number(row.kl),
         )
         rows.append(
             (
@@ -317,7 +336,7 @@ def curve_rows(report: GapReport) -> list[Row]:
                 row.other,
                 size,
                 *accuracies,
-                words.percent_range(row.accuracy_interval, report.n),
+                formatting.percent_range(row.accuracy_interval, report.n),
                 *gaps,
             )
         )
@@ -331,11 +350,11 @@ def said_of_curve(report: GapReport) -> str:
     """The curve in one sentence."""
     curve = report.curve
     assert curve is not None
-    best, drop = curve.rows[curve.best], words.points(curve.drop, report.n)
+    best, drop = curve.rows[curve.best], formatting.points(curve.drop, report.n)
     if len({row.accuracy for row in curve.rows}) == 1:
         return f"all have one accuracy: the gaps grow and shrink with the {curve.varies}"
     if curve.best == len(curve.rows) - 1:
-        level = words.percent(best.accuracy, report.n)
+        level = formatting.percent(best.accuracy, report.n)
         clear = all(
             row.accuracy_interval.high < best.accuracy_interval.low
             for row in curve.rows
@@ -359,8 +378,8 @@ def teacher_rows(report: GapReport) -> list[Row]:
         found = one.explanation.hypothesis if one.explanation else None
         said = (
             (
-                words.number(found.relative_entropy.value),
-                words.number(found.column_cv),
+                formatting.number(found.relative_entropy.value),
+                formatting.number(found.column_cv),
                 found.effect,
             )
             if found
@@ -368,9 +387,9 @@ def teacher_rows(report: GapReport) -> list[Row]:
         )
         measures = one.teacher.measures
         known = (
-            words.count(one.teacher.parameters),
-            words.percent(measures.accuracy, report.n),
-            words.number(measures.ece),
+            formatting.count(one.teacher.parameters),
+            formatting.percent(measures.accuracy, report.n),
+            formatting.number(measures.ece),
         )
         rows.append((one.teacher.label, *known, *said))
     return rows

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdcli.explanations import Effect, Hypothesis
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.explain_tables import estimate, said_of_curve, settled, span
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.results import GapReport, Measures
+from kdcli.results.gap import GapReport
+from kdcli.results.measures import Measures
+from kdcli.results.teacher import Effect, Hypothesis
 
 
 def headline(report: GapReport) -> str:
@@ -24,7 +25,7 @@ def headline(report: GapReport) -> str:
             for one in report.reports
             if one.explanation and one.explanation.hypothesis
         ]
-        return f"Distilling {words.listed(judged, most=4)}." if judged else "Several teachers."
+        return f"Distilling {formatting.listed(judged, most=4)}." if judged else "Several teachers."
     if report.students:
         return _pairs(report)
     found = report.explanation.hypothesis if report.explanation else None
@@ -53,8 +54,8 @@ def rests_on(report: GapReport) -> str:
 def _teacher(report: GapReport) -> str:
     teacher = report.teacher
     return (
-        f"{teacher.label} is right on {words.percent(teacher.measures.accuracy, report.n)} of "
-        f"{words.plural(report.n, f'{report.split} image')}."
+        f"{teacher.label} is right on {formatting.percent(teacher.measures.accuracy, report.n)} of "
+        f"{formatting.plural(report.n, f'{report.split} image')}."
     )
 
 
@@ -81,7 +82,7 @@ def _best_of(report: GapReport) -> str:
     best, second = sorted(students, key=lambda student: -student.measures.accuracy)[:2]
     clear = second.measures.accuracy_interval.high < best.measures.accuracy_interval.low
     how = "beyond chance" if clear else f"within noise of {second.label}: the intervals overlap"
-    level = words.percent(best.measures.accuracy, report.n)
+    level = formatting.percent(best.measures.accuracy, report.n)
     return (
         f"Of {len(students)} students of {report.teacher.label}, {best.label} is the most "
         f"accurate: {level}, {how}."
@@ -92,13 +93,17 @@ def relative_size(ratio: float) -> str:
     """A student beside a teacher of so many times its parameters."""
     if 0.95 < ratio < 1.05:
         return "as large as its teacher"
-    return f"{words.times(ratio)} smaller" if ratio > 1 else f"{words.times(1 / ratio)} larger"
+    return (
+        f"{formatting.times(ratio)} smaller"
+        if ratio > 1
+        else f"{formatting.times(1 / ratio)} larger"
+    )
 
 
 def relative_accuracy(one: Measures, other: Measures) -> str:
     """An accuracy beside another: 1.7 points below."""
     difference = 100 * (one.accuracy - other.accuracy)
-    shown = f"{abs(difference):.{words.percent_digits(one.n)}f}"
+    shown = f"{abs(difference):.{formatting.percent_digits(one.n)}f}"
     return (
         "as accurate as"
         if float(shown) == 0
@@ -117,9 +122,9 @@ def certainty(report: GapReport) -> str:
 
 def certainty_of(gap: float, *, may_be_zero: bool) -> str:
     """An entropy gap in nats, as the end of a sentence; nothing where it is not a number."""
-    if not words.known(gap):
+    if not formatting.known(gap):
         return ""
-    said = f"; entropy gap {words.signed(gap)} nats"
+    said = f"; entropy gap {formatting.signed(gap)} nats"
     if may_be_zero:
         return f"{said}: it is as sure as its teacher, as far as these images can tell"
     return f"{said}: it is {'less' if gap > 0 else 'more'} sure than its teacher"
@@ -135,7 +140,7 @@ def amount(effect: Effect) -> str:
 
 def answers(found: Hypothesis) -> str:
     """What a teacher's answers are like, as the rule sees them."""
-    limits, at = found.thresholds, f"at τ = {words.temperature(found.temperature)}"
+    limits, at = found.thresholds, f"at τ = {formatting.temperature(found.temperature)}"
     if found.column_cv < limits.constant:
         return f"{at} they are the same for all images of a class"
     if found.column_cv < limits.varied:
@@ -158,11 +163,11 @@ def limits_of(found: Hypothesis, n: int) -> str:
     limits = found.thresholds
     return (
         f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft "
-        f"from {words.number(limits.entropy, 2)} on "
+        f"from {formatting.number(limits.entropy, 2)} on "
         f"({limits.entropy_from}), and on CV_col = "
         f"{span(found.column_cv, found.column_cv_interval)}, which is how much similarity "
         "labels vary "
         f"in a class, varied from {limits.varied:g} on and constant below "
-        f"{limits.constant:g}; n = {words.thousands(n)}, {settled(found)}. "
+        f"{limits.constant:g}; n = {formatting.thousands(n)}, {settled(found)}. "
         "The limits are kd's own: look at the numbers and the classes before the word."
     )

@@ -7,8 +7,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from kdcli import __version__
-from kdcli.report import advice, words
+from kdcli import __version__, formatting
+from kdcli.report import advice
 from kdcli.report.explain_plots import draw
 from kdcli.report.explain_verdict import headline, lead, rests_on
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
@@ -16,7 +16,7 @@ from kdcli.report.gap_sections import gap_sections
 from kdcli.report.html import Tile, accuracy_tile, page
 from kdcli.report.palette import Palette
 from kdcli.report.parts import Grid, Section
-from kdcli.results import GapReport
+from kdcli.results.gap import GapReport
 
 MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the figure by size
 
@@ -29,7 +29,7 @@ def to_page(report: GapReport) -> str:
         headline=headline(report),
         subtitle=(
             f"kd analyze-gap · {report.split} split of {report.data}, n = "
-            f"{words.plural(report.n, 'image')}"
+            f"{formatting.plural(report.n, 'image')}"
         ),
         tiles=list(_tiles(report)),
         lead=list(lead(report)),
@@ -42,11 +42,11 @@ def to_page(report: GapReport) -> str:
 
 
 def _name(report: GapReport) -> str:
-    teachers = words.listed([one.teacher.label for one in report.reports])
+    teachers = formatting.listed([one.teacher.label for one in report.reports])
     students = list(
         dict.fromkeys(student.label for one in report.reports for student in one.students)
     )
-    return f"{teachers} → {words.listed(students)}" if students else teachers
+    return f"{teachers} → {formatting.listed(students)}" if students else teachers
 
 
 def _tiles(report: GapReport) -> Iterator[Tile]:
@@ -67,21 +67,21 @@ def _tiles(report: GapReport) -> Iterator[Tile]:
     if pair and len(students) == 1 and not report.others:
         at = usual_temperature(pair)
         note = (
-            f"{words.signed(at.entropy.low)} to {words.signed(at.entropy.high)}, τ = "
-            f"{words.temperature(at.temperature)}"
+            f"{formatting.signed(at.entropy.low)} to {formatting.signed(at.entropy.high)}, τ = "
+            f"{formatting.temperature(at.temperature)}"
         )
-        yield Tile(words.signed(at.entropy.value), "entropy gap, nats", note)
+        yield Tile(formatting.signed(at.entropy.value), "entropy gap, nats", note)
     found = report.explanation.hypothesis if report.explanation else None
     if found and not students and not report.others:
-        e, tau = found.relative_entropy, words.temperature(found.temperature)
+        e, tau = found.relative_entropy, formatting.temperature(found.temperature)
         yield Tile(
-            words.number(e.value),
+            formatting.number(e.value),
             "entropy / log K",
-            f"{words.number(e.low)}–{words.number(e.high)}, τ = {tau}",
+            f"{formatting.number(e.low)}–{formatting.number(e.high)}, τ = {tau}",
         )
         c = found.column_cv_interval
-        reach = f"{words.number(c.low)}–{words.number(c.high)}, " if c else ""
-        yield Tile(words.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
+        reach = f"{formatting.number(c.low)}–{formatting.number(c.high)}, " if c else ""
+        yield Tile(formatting.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
 
 
 def advised(report: GapReport) -> Iterator[Section]:
@@ -91,7 +91,7 @@ def advised(report: GapReport) -> Iterator[Section]:
         return
     about = (
         f"{found.score}, {found.about}: how far behind the first's. n = "
-        f"{words.plural(report.n, f'{report.split} image')}."
+        f"{formatting.plural(report.n, f'{report.split} image')}."
     )
     studies = Grid.of(
         advice.studies(found),
@@ -117,7 +117,7 @@ def reproduce(report: GapReport) -> Section:
         *(("-t", one.teacher.checkpoint) for one in report.reports),
         *(("--student", path) for path in students),
     ]
-    temperatures = ",".join(words.temperature(tau) for tau in report.temperatures)
+    temperatures = ",".join(formatting.temperature(tau) for tau in report.temperatures)
     deep = (
         ("--deep",)
         if report.explanation and (report.explanation.tsne or report.explanation.pca)

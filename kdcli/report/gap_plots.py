@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.palette import ALIGNED_HATCH, Look, Palette
 from kdcli.report.pictures import Picture, picture
 from kdcli.report.svg import INK, canvas, house_style
-from kdcli.results import Estimate, GapReport, PairAt, PairReport, Response
+from kdcli.results.gap import GapReport, PairAt, PairReport, Response
+from kdcli.results.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def first_raw_pair(gap: GapReport) -> PairReport | None:
 
 def images(gap: GapReport) -> str:
     """What the numbers of a report rest on: n = 360 test images of digits."""
-    return f"n = {words.plural(gap.n, f'{gap.split} image')} of {gap.data}"
+    return f"n = {formatting.plural(gap.n, f'{gap.split} image')} of {gap.data}"
 
 
 # ---- levels --------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def _bars(axes: Axes, series: list[Series], quantity: str) -> None:
         axes.errorbar(position, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=1.1)
     axes.set_xticks(
         range(len(series[0].response.at)),
-        [f"τ = {words.temperature(at.temperature)}" for at in series[0].response.at],
+        [f"τ = {formatting.temperature(at.temperature)}" for at in series[0].response.at],
     )
     axes.grid(visible=False, axis="x")
 
@@ -117,7 +118,10 @@ def _certainty_title(gap: GapReport) -> str:
     if pair is None or len({student.label for student in gap.students}) > 1:
         return "How sure the teacher and its students are"
     at = usual_temperature(pair)
-    said = f"{words.signed(at.entropy.value)} nats at τ = {words.temperature(at.temperature)}"
+    said = (
+        f"{formatting.signed(at.entropy.value)} nats at τ = "
+        f"{formatting.temperature(at.temperature)}"
+    )
     if at.entropy.low <= 0 <= at.entropy.high:
         return f"The student is as sure as its teacher, as far as these images can tell: {said}"
     return (
@@ -149,7 +153,7 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
                 color=[student if value >= 0 else teacher for value in values],
                 height=0.72,
             )
-            axes.set_yticks(range(len(values)), [words.short(name) for name in names])
+            axes.set_yticks(range(len(values)), [formatting.short(name) for name in names])
             axes.axvline(0, color=INK, linewidth=0.6)
             axes.grid(visible=False, axis="y")
             axes.set_xlabel("S(student) − S(teacher), nats")
@@ -166,7 +170,8 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
             "the others of which it is surer."
         )
         basis = (
-            f"{images(gap)}; raw logits at τ = {words.temperature(at.temperature)}; means over "
+            f"{images(gap)}; raw logits at τ = {formatting.temperature(at.temperature)}; "
+            "means over "
             "the images of a class, without intervals."
         )
         return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
@@ -180,7 +185,7 @@ def _class_title(gap: GapReport, pair: PairReport) -> str:
     name, value = ranked[0]
     return (
         f"The gap{f' of {pair.student}' if several else ''} is largest on class {name}: "
-        f"{words.signed(value)} nats"
+        f"{formatting.signed(value)} nats"
     )
 
 
@@ -202,4 +207,4 @@ def ranked_classes(gap: GapReport, at: PairAt) -> list[tuple[str, float]]:
 def largest_classes(gap: GapReport, pair: PairReport, amount: int = 3) -> str:
     """The classes with the largest entropy gap, in words."""
     ranked = ranked_classes(gap, usual_temperature(pair))
-    return ", ".join(f"{name} ({words.signed(value)})" for name, value in ranked[:amount])
+    return ", ".join(f"{name} ({formatting.signed(value)})" for name, value in ranked[:amount])

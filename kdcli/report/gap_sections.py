@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from kdcli.intervals import wilson
+from kdcli import formatting
 from kdcli.report import explain_tables as tables
-from kdcli.report import words
 from kdcli.report.gap_plots import first_raw_pair, images, largest_classes
 from kdcli.report.parts import Grid, Section
 from kdcli.report.svg import Plot
-from kdcli.results import Estimate, GapReport, PairReport
+from kdcli.results.gap import GapReport, PairReport
+from kdcli.results.intervals import Estimate, wilson
 
 NUMBERS = "The numbers"
 MOST_CLASSES = 30  # rows of a table by class: more are in the files
@@ -92,9 +92,10 @@ def _gap_text(report: GapReport) -> Iterator[str]:
         same = wilson(round(found.agreement * report.n), report.n)
         yield (
             f"{'Student' if _one_student(report) else found.student} and teacher give the "
-            f"same answer on {words.percent(found.agreement, report.n)} "
-            f"of {words.plural(report.n, 'image')} "
-            f"({words.percent_range(same, report.n)}{words.NBSP}%). Classes with the largest "
+            f"same answer on {formatting.percent(found.agreement, report.n)} "
+            f"of {formatting.plural(report.n, 'image')} "
+            f"({formatting.percent_range(same, report.n)}{formatting.NBSP}%). Classes with "
+            "the largest "
             f"entropy gap: {largest_classes(report, found)}."
         )
 
@@ -105,7 +106,7 @@ def _one_student(report: GapReport) -> bool:
 
 def _gap_grids(report: GapReport) -> Iterator[Grid]:
     intervals = (
-        f"{report.split.capitalize()} split of {report.data}, n = {words.thousands(report.n)} "
+        f"{report.split.capitalize()} split of {report.data}, n = {formatting.thousands(report.n)} "
         "images; 95 % bootstrap intervals"
     )
     aligned = any(pair.form == "aligned" for pair in report.pairs)
@@ -136,13 +137,16 @@ def _quantity_grid(
             own: Estimate = getattr(student.at[number], quantity)
             between: Estimate = getattr(found.at[number], quantity)
             levels = (
-                words.number(known.value, digits),
-                words.number(own.value, digits),
-                words.signed(between.value, digits),
+                formatting.number(known.value, digits),
+                formatting.number(own.value, digits),
+                formatting.signed(between.value, digits),
             )
-            reach = f"{words.signed(between.low, digits)} to {words.signed(between.high, digits)}"
+            reach = (
+                f"{formatting.signed(between.low, digits)} to "
+                f"{formatting.signed(between.high, digits)}"
+            )
             rows.append(
-                (f"τ = {words.temperature(temperature)}{_form(report, found)}", *levels, reach)
+                (f"τ = {formatting.temperature(temperature)}{_form(report, found)}", *levels, reach)
             )
     return Grid(("", "teacher", "student", "gap", "95 % interval"), tuple(rows), caption)
 
@@ -161,9 +165,12 @@ def _second_order(report: GapReport) -> Grid:
     for found in report.pairs:
         for at in found.at:
             where = "yes" if at.in_range else "no"
-            label = f"τ = {words.temperature(at.temperature)}{_form(report, found)}"
-            exact, near = words.signed(at.entropy.value), words.signed(at.entropy_second_order)
-            rows.append((label, exact, near, words.number(at.entropy_ratio, 2), where))
+            label = f"τ = {formatting.temperature(at.temperature)}{_form(report, found)}"
+            exact, near = (
+                formatting.signed(at.entropy.value),
+                formatting.signed(at.entropy_second_order),
+            )
+            rows.append((label, exact, near, formatting.number(at.entropy_ratio, 2), where))
     caption = (
         "Second-order approximation of the entropy gap, (‖v‖² − ‖z‖²) / 2Kτ². It holds where "
         "‖v‖² is far below 2τ²K."
@@ -207,7 +214,7 @@ def curve(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     text = "Intervals are over images; another seed would move the accuracies too."
     caption = (
         f"{images(report)}; Wilson's 95 % intervals of the student's accuracy; gaps at τ = "
-        f"{words.temperature(report.curve.temperature)}"
+        f"{formatting.temperature(report.curve.temperature)}"
     )
     return Section(
         "curve",
@@ -244,7 +251,7 @@ def _teacher_grids(report: GapReport) -> Iterator[Grid]:
             f"{number} {effect}" for effect, number in found.hypothesis.counts.items()
         )
         caption = (
-            f"Verdict at τ = {words.temperature(found.hypothesis.temperature)}, "
+            f"Verdict at τ = {formatting.temperature(found.hypothesis.temperature)}, "
             f"{images(report)}, normal 95 % intervals. Classes: {counts}."
         )
         yield Grid(
@@ -285,10 +292,10 @@ def _teacher_grids(report: GapReport) -> Iterator[Grid]:
 def _profile(report: GapReport) -> Grid:
     rows = [
         (
-            words.temperature(at.temperature),
-            words.number(at.entropy.value),
-            f"{words.number(at.entropy.low)}–{words.number(at.entropy.high)}",
-            words.number(at.free_energy.value, 2),
+            formatting.temperature(at.temperature),
+            formatting.number(at.entropy.value),
+            f"{formatting.number(at.entropy.low)}–{formatting.number(at.entropy.high)}",
+            formatting.number(at.free_energy.value, 2),
         )
         for at in report.teacher.at
     ]

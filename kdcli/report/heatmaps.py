@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.gap_plots import images
 from kdcli.report.palette import THINGS
 from kdcli.report.pictures import Picture, picture
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from kdcli.comparisons import PairExplanation, StageCka
-    from kdcli.explanations import ClassMatrix, ClassRelations
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
+    from kdcli.results.pair import PairExplanation, StageCka
+    from kdcli.results.teacher import ClassMatrix, ClassRelations
 
 NAMED = 12  # classes that have their names at the edge
 NAME_LENGTH = 12  # of classes at the edge
@@ -72,7 +72,7 @@ def _bar(figure: Figure, image: Any, reach: float | None = None) -> None:
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.85, ticks=ticks)
     bar.outline.set_linewidth(0.4)
     if reach is not None:
-        bar.ax.set_yticklabels([words.signed(value, 2) for value in (-reach, 0, reach)])
+        bar.ax.set_yticklabels([formatting.signed(value, 2) for value in (-reach, 0, reach)])
 
 
 def _bare(axes: Axes) -> None:
@@ -85,7 +85,7 @@ def _bare(axes: Axes) -> None:
 def _classes(axes: Axes, names: Sequence[str], *, left: bool = True) -> None:
     """Names at the edges where there are few classes; their number where there are many."""
     if len(names) <= NAMED:
-        names = [words.short(name, NAME_LENGTH) for name in names]
+        names = [formatting.short(name, NAME_LENGTH) for name in names]
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 1 else 0)
         axes.set_yticks(range(len(names)), names if left else [""] * len(names))
     else:
@@ -114,7 +114,7 @@ def class_relations(report: GapReport) -> Iterator[Picture]:
             "Magenta cells are classes that the teacher finds likely together, which "
             f"temperature brings out{framed}."
         )
-        unrelated = words.signed(-1 / (len(found.order) - 1), 2)
+        unrelated = formatting.signed(-1 / (len(found.order) - 1), 2)
         yield _relations(
             report,
             found,
@@ -183,12 +183,13 @@ def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -
     what = (
         "cosine of weights"
         if matrix.of == "weights"
-        else f"r at τ = {words.temperature(matrix.temperature or 1)}"
+        else f"r at τ = {formatting.temperature(matrix.temperature or 1)}"
     )
     if found := matrix.contrast:
         known = found.interval is not None and (found.interval.low > 0 or found.interval.high < 0)
         levels = (
-            f"{what} {words.signed(found.within, 2)} within, {words.signed(found.across, 2)} across"
+            f"{what} {formatting.signed(found.within, 2)} within, "
+            f"{formatting.signed(found.across, 2)} across"
         )
         return (
             "Superclasses "
@@ -199,8 +200,10 @@ def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -
     row, column = divmod(int(np.nanargmax(values)), values.shape[1])
     value, pair = float(values[row, column]), f"{names[row]} and {names[column]}"
     if value < ALIKE:
-        return f"No two classes stand out: {what} is {words.signed(value, 2)} at most, for {pair}"
-    return f"{pair} are most alike to the teacher: {what} {words.signed(value, 2)}"
+        return (
+            f"No two classes stand out: {what} is {formatting.signed(value, 2)} at most, for {pair}"
+        )
+    return f"{pair} are most alike to the teacher: {what} {formatting.signed(value, 2)}"
 
 
 def _reach(tables: Sequence[Array], matrices: Sequence[ClassMatrix]) -> float:
@@ -218,7 +221,7 @@ def _title(matrix: ClassMatrix) -> str:
     if matrix.of == "weights":
         return "weight rows"
     kept = f", largest {matrix.top_k}" if matrix.top_k else ""
-    return f"τ = {words.temperature(matrix.temperature or 1)}{kept}"
+    return f"τ = {formatting.temperature(matrix.temperature or 1)}{kept}"
 
 
 def _frames(axes: Axes, superclass: Sequence[int] | None) -> None:
@@ -279,8 +282,10 @@ def logit_difference(report: GapReport) -> Iterator[Picture]:
             image = axes.imshow(
                 table, cmap=_paint(_HIGH), norm=PowerNorm(0.5, 0, top), interpolation="nearest"
             )
-            mean = f"mean {words.number(float(table.mean()), 2)}"
-            axes.set_title(mean if len(found) == 1 else f"{words.short(pair.student, 20)}\n{mean}")
+            mean = f"mean {formatting.number(float(table.mean()), 2)}"
+            axes.set_title(
+                mean if len(found) == 1 else f"{formatting.short(pair.student, 20)}\n{mean}"
+            )
             _bare(axes)
             _classes(axes, names, left=place % 2 == 0)
             axes.set_ylabel("true class" if place % 2 == 0 else "")
@@ -303,8 +308,8 @@ def _difference_title(report: GapReport) -> str:
     row, column = (report.class_names[k] for k in found.place)
     where = f"class {row}" if row == column else f"{column} on images of {row}"
     return (
-        f"Mean logits differ by {words.number(found.mean, 2)}, most for {where}: "
-        f"{words.number(found.largest, 1)}"
+        f"Mean logits differ by {formatting.number(found.mean, 2)}, most for {where}: "
+        f"{formatting.number(found.largest, 1)}"
     )
 
 
@@ -324,7 +329,7 @@ def cka(report: GapReport) -> Iterator[Picture]:
         for axes, (label, one) in zip(_panels(figure, len(found)), found, strict=True):
             image = _stages(axes, one)
             if len(found) > 1:
-                axes.set_title(words.short(label, 20))
+                axes.set_title(formatting.short(label, 20))
         _bar(figure, image)
         caption = (
             "A strong diagonal means that the student represents images as the teacher does at "
@@ -332,14 +337,15 @@ def cka(report: GapReport) -> Iterator[Picture]:
         )
         batches = found[0][1].batches
         how = (
-            f"unbiased, over {words.plural(batches, 'minibatch')}".replace(
+            f"unbiased, over {formatting.plural(batches, 'minibatch')}".replace(
                 "minibatchs", "minibatches"
             )
             if batches
             else "biased"
         )
         basis = (
-            f"n = {words.plural(found[0][1].n, f'{report.split} image')}; linear CKA, {how}; 1 "
+            f"n = {formatting.plural(found[0][1].n, f'{report.split} image')}; linear CKA, "
+            f"{how}; 1 "
             "is equal up to rotation and scale."
         )
         yield picture(figure, "cka", "pair", _cka_title(found), caption, basis)
@@ -355,7 +361,7 @@ def _cka_title(found: Sequence[tuple[str, StageCka]]) -> str:
     if len(found) > 1 or not both:
         return "How alike the stages of student and teacher are"
     value, tap = min(both)
-    return f"Student and teacher are least alike at {tap}: CKA {words.number(value, 2)}"
+    return f"Student and teacher are least alike at {tap}: CKA {formatting.number(value, 2)}"
 
 
 def _stages(axes: Axes, found: StageCka) -> Any:

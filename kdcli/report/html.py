@@ -10,16 +10,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from kdcli import __version__
-from kdcli.report import words
+from kdcli import __version__, formatting
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.report.palette import MUTED, TEACHERS
 from kdcli.report.parts import Section
 from kdcli.report.plots import own_colour
-from kdcli.report.run import Run
 from kdcli.report.sections import provenance
 from kdcli.report.verdict import best_teacher, gate_sentence, lead, missing_names, verdict, why
-from kdcli.results import GapAt, GateResult, Measures, RunResult, TeacherSummary
+from kdcli.results.gap import GapAt
+from kdcli.results.measures import GateResult, Measures
+from kdcli.results.run import RunResult, TeacherSummary
+from kdcli.runs.read import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     pages.filters["toml"] = highlighted
-    pages.filters["kept"] = words.kept
+    pages.filters["kept"] = formatting.kept
     return pages.get_template(template).render(**content)
 
 
@@ -88,10 +89,11 @@ def _left_out(run: Run) -> tuple[str, ...]:
 def accuracy_tile(measures: Measures, label: str, colour: str) -> Tile:
     """An accuracy with its interval and n."""
     reach = (
-        f"{words.percent_range(measures.accuracy_interval, measures.n)}{words.NBSP}%, n = "
-        f"{words.thousands(measures.n)}"
+        f"{formatting.percent_range(measures.accuracy_interval, measures.n)}{formatting.NBSP}%, "
+        "n = "
+        f"{formatting.thousands(measures.n)}"
     )
-    return Tile(words.percent(measures.accuracy, measures.n), label, reach, colour)
+    return Tile(formatting.percent(measures.accuracy, measures.n), label, reach, colour)
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -113,13 +115,14 @@ def tiles(run: Run) -> list[Tile]:
     if summary.excluded and summary.excluded.accuracy_interval:
         missing = summary.excluded
         reach = (
-            f"{words.percent_range(summary.excluded.accuracy_interval, missing.n)}{words.NBSP}%, "
-            f"n = {words.thousands(missing.n)}"
+            f"{formatting.percent_range(summary.excluded.accuracy_interval, missing.n)}"
+            f"{formatting.NBSP}%, "
+            f"n = {formatting.thousands(missing.n)}"
         )
         found.insert(
             1,
             Tile(
-                words.percent(missing.accuracy, missing.n),
+                formatting.percent(missing.accuracy, missing.n),
                 f"on missing {missing_names(missing)}",
                 reach,
             ),
@@ -127,16 +130,20 @@ def tiles(run: Run) -> list[Tile]:
     if summary.gap:
         found.append(
             Tile(
-                words.signed(summary.gap.entropy), "entropy gap, nats", _gap_note(run, summary.gap)
+                formatting.signed(summary.gap.entropy),
+                "entropy gap, nats",
+                _gap_note(run, summary.gap),
             )
         )
     found.append(
         Tile(
-            words.number(summary.test.ece), "ECE", f"15 bins, n = {words.thousands(summary.test.n)}"
+            formatting.number(summary.test.ece),
+            "ECE",
+            f"15 bins, n = {formatting.thousands(summary.test.n)}",
         )
     )
-    size_note = f"teacher {words.count(teacher.parameters)}" if teacher else summary.network
-    found.append(Tile(words.count(summary.parameters), "parameters", size_note))
+    size_note = f"teacher {formatting.count(teacher.parameters)}" if teacher else summary.network
+    found.append(Tile(formatting.count(summary.parameters), "parameters", size_note))
     return found
 
 
@@ -148,11 +155,11 @@ def _colour_of(summary: RunResult, teacher: TeacherSummary) -> str:
 def _gap_note(run: Run, gap: GapAt) -> str:
     pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
     if pair is None:
-        return f"τ = {words.temperature(gap.temperature)}, raw logits"
+        return f"τ = {formatting.temperature(gap.temperature)}, raw logits"
     reach = usual_temperature(pair).entropy
     return (
-        f"{words.signed(reach.low)} to {words.signed(reach.high)}, τ = "
-        f"{words.temperature(gap.temperature)}"
+        f"{formatting.signed(reach.low)} to {formatting.signed(reach.high)}, τ = "
+        f"{formatting.temperature(gap.temperature)}"
     )
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kdcli import formatting
 from kdcli.catalog import suggest
 from kdcli.errors import UsageError
-from kdcli.numbers import paths
-from kdcli.report import words
-from kdcli.results import RunResult
+from kdcli.results.metric_paths import paths
+from kdcli.results.run import RunResult
 
 _SHARES = ("accuracy", "top5", "train_accuracy", "teacher_accuracy", "low", "high")
 _LOWER_IS_BETTER = (
@@ -69,7 +69,7 @@ def value(summary: RunResult | None, path: str) -> float | None:
     for name in check(path).split("."):
         found = getattr(found, name, None)
     number = float(found) if isinstance(found, int | float) else None
-    return number if words.known(number) else None
+    return number if formatting.known(number) else None
 
 
 def is_share(path: str) -> bool:
@@ -95,7 +95,7 @@ def digits(path: str, n: int) -> int:
     """Decimals that a heading's unit and n images justify."""
     if is_share(path):
         # a missing class is a small part of the n
-        return words.percent_digits(0 if path.startswith("excluded.") else n)
+        return formatting.percent_digits(0 if path.startswith("excluded.") else n)
     return {
         "wall_seconds": 1,
         "images_per_second": 0,

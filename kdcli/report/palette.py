@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdcli.report import words
+from kdcli import formatting
 
 if TYPE_CHECKING:
-    from kdcli.results import GapReport
+    from kdcli.results.gap import GapReport
 
 TEACHERS = ("#cc7417", "#b8455a", "#a38a00", "#8f6a4a")
 STUDENTS = ("#2f7fd6", "#1f9a86", "#8a63d2", "#5b8fa8")
@@ -71,7 +71,7 @@ class Palette:
 def _looks(labels: list[str], role: str, colours: tuple[str, ...]) -> dict[str, Look]:
     return {
         label: Look(
-            role if len(labels) == 1 else words.short(label, 28),
+            role if len(labels) == 1 else formatting.short(label, 28),
             colours[place % len(colours)],
             MARKERS[place % len(MARKERS)],
         )

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdcli.report import explain_plots, probe_plots, words
+from kdcli import formatting
+from kdcli.report import explain_plots, probe_plots
 from kdcli.report.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
-from kdcli.report.run import Epoch, Run
 from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, legend, to_svg
 from kdcli.report.verdict import beside, best_teacher
-from kdcli.results import CalibrationCurve, Measures, RunAnalysis
+from kdcli.results.measures import Measures
+from kdcli.results.run import CalibrationCurve, RunAnalysis
+from kdcli.runs.read import Epoch, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,14 +107,14 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
                 alpha=0.4,
             )
             axes.plot(level, row, "o", color=colour, markersize=8)
-            shown = words.percent(measures.accuracy, measures.n)
+            shown = formatting.percent(measures.accuracy, measures.n)
             axes.annotate(
                 shown, (level, row), (0, 7), textcoords="offset points", ha="center", fontsize=9.5
             )
         axes.set_yticks(
             range(len(measured)),
             [
-                "\n".join(words.short(line, 24) for line in bar.label.split("\n"))
+                "\n".join(formatting.short(line, 24) for line in bar.label.split("\n"))
                 for bar in reversed(measured)
             ],
         )
@@ -123,7 +125,8 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
         axes.set_xlabel("test accuracy, %")
         caption = "The further two bars overlap, the less their difference means."
         basis = (
-            f"n = {words.plural(measured[-1].measures.n, 'test image')}; bars are Wilson's 95 % "
+            f"n = {formatting.plural(measured[-1].measures.n, 'test image')}; bars are "
+            "Wilson's 95 % "
             "intervals."
         )
         return Plot("accuracy", "accuracy", title, caption, basis, to_svg(figure))
@@ -196,7 +199,9 @@ def _loss_title(epochs: Sequence[Epoch]) -> str:
     if len(last) < 2 or not (np.isfinite(first) and np.isfinite(end)):
         return "Terms of the loss"
     went = "fell" if end < first else "rose"
-    return f"The loss {went} from {first:.3g} to {end:.3g} in {words.plural(len(last), 'epoch')}"
+    return (
+        f"The loss {went} from {first:.3g} to {end:.3g} in {formatting.plural(len(last), 'epoch')}"
+    )
 
 
 def _wide_range(values: np.ndarray) -> bool:
@@ -230,7 +235,7 @@ def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = N
         legend(axes)
         sizes = sorted({val.n for val in held_out if val})
         held = (
-            f"validation: n = {words.plural(sizes[-1], 'image')} held out of the training set"
+            f"validation: n = {formatting.plural(sizes[-1], 'image')} held out of the training set"
             if sizes
             else "nothing is held out"
         )
@@ -247,9 +252,11 @@ def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = N
 
 
 def _curves_title(last: Epoch) -> str:
-    train = words.percent(last.train_accuracy)
+    train = formatting.percent(last.train_accuracy)
     held = (
-        f", {words.percent(last.val.accuracy, last.val.n)} of held-out images" if last.val else ""
+        f", {formatting.percent(last.val.accuracy, last.val.n)} of held-out images"
+        if last.val
+        else ""
     )
     return f"At the end {train} of training images are right{held}"
 
@@ -286,15 +293,15 @@ def reliability(analysis: RunAnalysis, own: str) -> Plot:
             _reliability_panel(axes, label, curve, own)
         panels[0].set_ylabel("share correct")
         figure.supxlabel("confidence", fontsize=10)
-        said = words.listed(
-            [f"{words.number(curve.ece)} for the {label}" for label, curve in curves.items()]
+        said = formatting.listed(
+            [f"{formatting.number(curve.ece)} for the {label}" for label, curve in curves.items()]
         )
         caption = (
             "Bars below the diagonal are answers that the network is surer of than it should be."
         )
+        images = max(sum(curve.count) for curve in curves.values())
         basis = (
-            "n = "
-            f"{words.plural(max(sum(curve.count) for curve in curves.values()), 'test image')}; "
+            f"n = {formatting.plural(images, 'test image')}; "
             "the stronger a bar, the more images fall into it."
         )
         return Plot(
@@ -331,7 +338,7 @@ def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve, own: str
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", yticks=[0, 0.5, 1])
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_title(f"{label} · ECE {words.number(curve.ece)}")
+    axes.set_title(f"{label} · ECE {formatting.number(curve.ece)}")
 
 
 def confusion(analysis: RunAnalysis, own: str) -> Plot:
@@ -361,7 +368,7 @@ def confusion(analysis: RunAnalysis, own: str) -> Plot:
                 "answers are right, is left out."
             )
         basis = (
-            f"n = {words.plural(int(counts.sum()), 'test image')}; shade is the share of the "
+            f"n = {formatting.plural(int(counts.sum()), 'test image')}; shade is the share of the "
             f"true class{'' if few else ', root scale'}."
         )
         return Plot(
@@ -376,7 +383,7 @@ def confusion(analysis: RunAnalysis, own: str) -> Plot:
 
 def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> str:
     wrong = counts - np.diag(np.diag(counts))
-    errors = words.plural(int(wrong.sum()), "error")
+    errors = formatting.plural(int(wrong.sum()), "error")
     if wrong.max(initial=0) < 2:
         return f"{errors}, no confusion more than once" if wrong.sum() else "No errors"
     row, column = divmod(int(wrong.argmax()), wrong.shape[1])
@@ -423,7 +430,7 @@ def _annotated(
                 color=ink,
             )
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-    names = [words.short(name, 12) for name in names]
+    names = [formatting.short(name, 12) for name in names]
     long = max(len(name) for name in names) > 3
     axes.set_xticks(
         range(size), names, rotation=45 if long else 0, ha="right" if long else "center"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.probes import Probe, Probed
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.palette import ALIGNED_DASH, DASHES, STUDENT, STUDENTS, TEACHER
 from kdcli.report.probes import FIXED, Moment, course, images, teacher_of
-from kdcli.report.run import Run
 from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, to_svg
+from kdcli.results.dynamics import Probe, Probed
+from kdcli.runs.read import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def energies(moments: Sequence[Moment]) -> Plot:
                 strict=True,
             ):
                 _curves(axes, moments, partial(_energy_of, quantity=quantity, place=place))
-                axes.set_title(f"{title} · τ = {words.temperature(temperature)}")
+                axes.set_title(f"{title} · τ = {formatting.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
         caption = (
             "Entropy that falls and free energy that rises are a network growing surer of its "
@@ -95,7 +95,7 @@ def gaps(moments: Sequence[Moment]) -> Plot:
                     if np.isfinite(curve[1]).any():
                         axes.plot(*curve, linestyle=dash, color=own, label=label)
                 axes.axhline(0, color=INK, linewidth=0.6)
-                axes.set_title(f"{title} · τ = {words.temperature(tau)}")
+                axes.set_title(f"{title} · τ = {formatting.temperature(tau)}")
         notes = _finish(figure, panels, moments)
         caption = (
             "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
@@ -152,7 +152,7 @@ def distances(moments: Sequence[Moment]) -> Plot:
                         color=colour,
                         label=f"from the {name}" if name in FIXED else f"from {name}",
                     )
-            axes.set_title(f"KL, nats · τ = {words.temperature(temperature)}")
+            axes.set_title(f"KL, nats · τ = {formatting.temperature(temperature)}")
         notes = _finish(figure, panels, moments)
         caption = (
             "The lowest curve is whose answers are nearest to those of the network in training, "
@@ -186,10 +186,10 @@ def _ends(moments: Sequence[Moment]) -> tuple[Probe, Probe]:
 
 def _energy_title(moments: Sequence[Moment]) -> str:
     _, last = _ends(moments)
-    end = words.number(last.networks[last.trained].at[0].entropy)
+    end = formatting.number(last.networks[last.trained].at[0].entropy)
     teacher = teacher_of(last)
     beside = (
-        f", that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}"
+        f", that of the {teacher} is {formatting.number(last.networks[teacher].at[0].entropy)}"
         if teacher
         else ""
     )
@@ -200,21 +200,23 @@ def _gap_title(moments: Sequence[Moment]) -> str:
     first, last = ([gap for gap in probe.gaps if not gap.aligned] for probe in _ends(moments))
     if not first or not last:
         return "Gaps to the teacher, epoch by epoch"
-    went = f"from {words.signed(first[0].entropy)} to {words.signed(last[0].entropy)} nats"
-    return f"The entropy gap went {went} at τ = {words.temperature(last[0].temperature)}"
+    went = (
+        f"from {formatting.signed(first[0].entropy)} to {formatting.signed(last[0].entropy)} nats"
+    )
+    return f"The entropy gap went {went} at τ = {formatting.temperature(last[0].temperature)}"
 
 
 def _norm_title(moments: Sequence[Moment]) -> str:
     _, last = _ends(moments)
     teacher = teacher_of(last)
     beside = (
-        f", those of the {teacher} are {words.number(last.networks[teacher].logit_norm, 1)}"
+        f", those of the {teacher} are {formatting.number(last.networks[teacher].logit_norm, 1)}"
         if teacher
         else ""
     )
     return (
         f"The {last.trained}'s logits ended "
-        f"{words.number(last.networks[last.trained].logit_norm, 1)} long{beside}"
+        f"{formatting.number(last.networks[last.trained].logit_norm, 1)} long{beside}"
     )
 
 
@@ -223,7 +225,7 @@ def _distance_title(moments: Sequence[Moment]) -> str:
     teacher = teacher_of(last)
     if teacher is None or teacher not in first.networks:
         return "Distance to the answers of others, epoch by epoch"
-    ends = (words.number(probe.networks[teacher].at[0].kl) for probe in (first, last))
+    ends = (formatting.number(probe.networks[teacher].at[0].kl) for probe in (first, last))
     return f"KL to the {teacher}'s answers went from {' to '.join(ends)} nats"
 
 

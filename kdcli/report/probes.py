@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdcli.probes import Probe, Probed
-from kdcli.report import words
-from kdcli.report.run import Run
+from kdcli import formatting
+from kdcli.results.dynamics import Probe, Probed
+from kdcli.runs.read import Run
 
 FIXED = ("teacher", "reference")  # networks that training leaves as they are
 
@@ -35,9 +35,9 @@ def course(run: Run) -> tuple[Moment, ...]:
 
 def images(probe: Probe) -> str:
     """The images of a probe, in words."""
-    return words.plural(probe.n, "held-out image" if probe.split == "val" else "training image") + (
-        "" if probe.split == "val" else ", not augmented"
-    )
+    return formatting.plural(
+        probe.n, "held-out image" if probe.split == "val" else "training image"
+    ) + ("" if probe.split == "val" else ", not augmented")
 
 
 def teacher_of(probe: Probe) -> str | None:
@@ -61,10 +61,10 @@ def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
 def _cells(item: Probed) -> tuple[str, ...]:
     at = item.at[0]
     return (
-        words.percent(item.accuracy),
-        words.number(at.entropy),
-        words.number(at.free_energy, 2),
-        words.number(item.logit_norm, 1),
+        formatting.percent(item.accuracy),
+        formatting.number(at.entropy),
+        formatting.number(at.free_energy, 2),
+        formatting.number(item.logit_norm, 1),
     )
 
 
@@ -72,10 +72,10 @@ def sentences(first: Probe, last: Probe) -> Iterator[str]:
     """What became of the network in training, and how near it was to the answers of others."""
     teacher = teacher_of(last)
     start, end = (
-        words.number(probe.networks[last.trained].at[0].entropy) for probe in (first, last)
+        formatting.number(probe.networks[last.trained].at[0].entropy) for probe in (first, last)
     )
     level = (
-        f"; that of the {teacher} is {words.number(last.networks[teacher].at[0].entropy)}"
+        f"; that of the {teacher} is {formatting.number(last.networks[teacher].at[0].entropy)}"
         if teacher
         else ""
     )
@@ -91,6 +91,9 @@ def sentences(first: Probe, last: Probe) -> Iterator[str]:
 
 def _near(probe: Probe, others: list[str]) -> str:
     called = {name: f"the {name}" if name in FIXED else name for name in others}
-    return words.listed(
-        [f"{words.number(probe.networks[name].at[0].kl)} from {called[name]}" for name in others]
+    return formatting.listed(
+        [
+            f"{formatting.number(probe.networks[name].at[0].kl)} from {called[name]}"
+            for name in others
+        ]
     )

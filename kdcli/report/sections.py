@@ -12,15 +12,18 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from kdcli.report import gap_sections, words
+from kdcli import formatting
+from kdcli.report import gap_sections
 from kdcli.report.gap_sections import NUMBERS
 from kdcli.report.parts import Grid, Section
 from kdcli.report.plots import teacher_first
 from kdcli.report.probes import course, images, rows, sentences
-from kdcli.report.run import RECIPE_FILE, Run
 from kdcli.report.svg import Plot
 from kdcli.report.verdict import best_teacher, overlap_note
-from kdcli.results import Excluded, ExcludedClass, Measures, RunResult
+from kdcli.results.measures import Excluded, ExcludedClass, Measures
+from kdcli.results.run import RunResult
+from kdcli.runs.folder import RECIPE_FILE
+from kdcli.runs.read import Run
 
 
 def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
@@ -75,8 +78,8 @@ def _validation(val: Measures) -> str:
         "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
     )
     return (
-        f"On {words.plural(val.n, 'image')} held out of the training set: "
-        f"{words.percent(val.accuracy, val.n)}; {chosen}."
+        f"On {formatting.plural(val.n, 'image')} held out of the training set: "
+        f"{formatting.percent(val.accuracy, val.n)}; {chosen}."
     )
 
 
@@ -89,9 +92,9 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     if run.baseline:
         networks.append(("labels only", run.baseline.parameters, run.baseline.test))
     networks.append((f"{own} {summary.network}", summary.parameters, summary.test))
-    rows = [("parameters", *(words.count(size) for _, size, _ in networks))]
+    rows = [("parameters", *(formatting.count(size) for _, size, _ in networks))]
     rows += [
-        (name, *(say(test) if test else words.MISSING for _, _, test in networks))
+        (name, *(say(test) if test else formatting.MISSING for _, _, test in networks))
         for name, say in _ROWS
     ]
     best = best_teacher(summary)
@@ -108,20 +111,21 @@ def provenance(summary: RunResult) -> str:
     test = summary.test
     epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
     return (
-        f"{test.split} split of {summary.data}, n = {words.thousands(test.n)} images, {epoch} of "
+        f"{test.split} split of {summary.data}, n = {formatting.thousands(test.n)} images, "
+        f"{epoch} of "
         f"{summary.epochs}, seed {summary.seed}"
     )
 
 
 _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
-    ("accuracy", lambda test: words.percent(test.accuracy, test.n)),
-    ("95 % interval, %", lambda test: words.percent_range(test.accuracy_interval, test.n)),
-    ("top-5 accuracy", lambda test: words.percent(test.top5, test.n)),
-    ("NLL, nats", lambda test: words.number(test.nll)),
-    ("ECE", lambda test: words.number(test.ece)),
-    ("entropy, nats", lambda test: words.number(test.entropy)),
-    ("free energy", lambda test: words.number(test.free_energy, 2)),
-    ("logit norm", lambda test: words.number(test.logit_norm, 1)),
+    ("accuracy", lambda test: formatting.percent(test.accuracy, test.n)),
+    ("95 % interval, %", lambda test: formatting.percent_range(test.accuracy_interval, test.n)),
+    ("top-5 accuracy", lambda test: formatting.percent(test.top5, test.n)),
+    ("NLL, nats", lambda test: formatting.number(test.nll)),
+    ("ECE", lambda test: formatting.number(test.ece)),
+    ("entropy, nats", lambda test: formatting.number(test.entropy)),
+    ("free energy", lambda test: formatting.number(test.free_energy, 2)),
+    ("logit norm", lambda test: formatting.number(test.logit_norm, 1)),
 )
 
 
@@ -131,16 +135,16 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     top5 = None if student.top5 is None or teacher.top5 is None else student.top5 - teacher.top5
     ratio = teacher_size / summary.parameters
     return {
-        "parameters": f"{words.times(ratio)} smaller"
+        "parameters": f"{formatting.times(ratio)} smaller"
         if ratio >= 1
-        else f"{words.times(1 / ratio)} larger",
-        "accuracy": words.points(student.accuracy - teacher.accuracy, student.n),
-        "top-5 accuracy": words.points(top5, student.n),
-        "NLL, nats": words.signed(student.nll - teacher.nll),
-        "ECE": words.signed(student.ece - teacher.ece),
-        "entropy, nats": words.signed(student.entropy - teacher.entropy),
-        "free energy": words.signed(student.free_energy - teacher.free_energy, 2),
-        "logit norm": words.signed(student.logit_norm - teacher.logit_norm, 1),
+        else f"{formatting.times(1 / ratio)} larger",
+        "accuracy": formatting.points(student.accuracy - teacher.accuracy, student.n),
+        "top-5 accuracy": formatting.points(top5, student.n),
+        "NLL, nats": formatting.signed(student.nll - teacher.nll),
+        "ECE": formatting.signed(student.ece - teacher.ece),
+        "entropy, nats": formatting.signed(student.entropy - teacher.entropy),
+        "free energy": formatting.signed(student.free_energy - teacher.free_energy, 2),
+        "logit norm": formatting.signed(student.logit_norm - teacher.logit_norm, 1),
     }
 
 
@@ -176,15 +180,15 @@ def missing(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 
 def _missing_row(item: Excluded | ExcludedClass) -> tuple[str, ...]:
     interval = (
-        words.percent_range(item.accuracy_interval, item.n)
+        formatting.percent_range(item.accuracy_interval, item.n)
         if item.accuracy_interval
-        else words.MISSING
+        else formatting.MISSING
     )
     return (
-        words.thousands(item.n),
-        words.percent(item.accuracy, item.n),
+        formatting.thousands(item.n),
+        formatting.percent(item.accuracy, item.n),
         interval,
-        words.percent(item.teacher_accuracy, item.n),
+        formatting.percent(item.teacher_accuracy, item.n),
     )
 
 
@@ -212,7 +216,7 @@ def restrictions(run: Run) -> str:
         if excluded
         else [str(item) for item in data.get("exclude_classes", ())]
     )
-    said = [f"no image of class {words.listed(names)}"] if names else []
+    said = [f"no image of class {formatting.listed(names)}"] if names else []
     if data.get("per_class"):
         way = {
             "entropy": "highest entropy",
@@ -221,10 +225,10 @@ def restrictions(run: Run) -> str:
         }
         rank = (
             f"{way.get(data.get('select'))} of the teacher's soft labels at τ = "
-            f"{words.temperature(data.get('select_temperature', 9.0))}"
+            f"{formatting.temperature(data.get('select_temperature', 9.0))}"
         )
         said.append(
-            f"{words.plural(data['per_class'], 'image')} a class, "
+            f"{formatting.plural(data['per_class'], 'image')} a class, "
             f"{rank if data.get('select') in way else 'at random'}"
         )
     return "; ".join(said)
@@ -244,22 +248,24 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     speed = run.summary.images_per_second if run.summary else last.images_per_second
     text = [
         (
-            f"{words.plural(len(run.epochs), 'epoch')} in {words.duration(seconds)}, "
-            f"{words.thousands(round(speed))} images a second."
+            f"{formatting.plural(len(run.epochs), 'epoch')} in {formatting.duration(seconds)}, "
+            f"{formatting.thousands(round(speed))} images a second."
         )
     ]
     if left := restrictions(run):
         text.append(f"The training set was restricted: {left}.")
     if run.torn_lines:
         text.append(
-            f"{words.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a "
+            f"{formatting.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a "
             "killed process and left out."
         )
-    terms = tuple((name, words.number(value, 4)) for name, value in last.losses.items())
+    terms = tuple((name, formatting.number(value, 4)) for name, value in last.losses.items())
     held_out = (
-        (("validation accuracy", words.percent(last.val.accuracy, last.val.n)),) if last.val else ()
+        (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)
+        if last.val
+        else ()
     )
-    rows = (*terms, ("training accuracy", words.percent(last.train_accuracy)), *held_out)
+    rows = (*terms, ("training accuracy", formatting.percent(last.train_accuracy)), *held_out)
     return Section(
         "curves",
         "Training",
@@ -310,10 +316,10 @@ def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
     for at in summary.gaps:
         form = "aligned" if at.aligned else "raw"
         yield (
-            words.temperature(at.temperature),
+            formatting.temperature(at.temperature),
             form,
-            words.signed(at.entropy),
-            words.signed(at.free_energy),
+            formatting.signed(at.entropy),
+            formatting.signed(at.free_energy),
         )
 
 
@@ -346,7 +352,7 @@ def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
         return None
     curves = teacher_first(run.analysis.calibration)
     rows = tuple(
-        (label, words.number(curve.ece), words.thousands(sum(curve.count)))
+        (label, formatting.number(curve.ece), formatting.thousands(sum(curve.count)))
         for label, curve in curves.items()
     )
     caption = (

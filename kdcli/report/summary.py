@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from kdcli.report.markdown import cell, code_block, escape
 from kdcli.report.parts import Grid, Section
-from kdcli.report.run import Run
 from kdcli.report.verdict import gate_sentence, lead, verdict, why
+from kdcli.runs.read import Run
 
 
 def to_markdown(run: Run, parts: Sequence[Section]) -> str:

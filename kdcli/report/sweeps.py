@@ -5,27 +5,14 @@ read only summaries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from kdcli.errors import KdError
 from kdcli.files import read_json
 from kdcli.recipe.source import recipe_hash
 from kdcli.recipe.sweep import Sweep
-from kdcli.report.run import from_dict
-from kdcli.results import RunResult
-
-
-def finished_runs(out: Path) -> dict[str, Path]:
-    """Finished runs under a folder by the content hash of their recipe; of several, the one
-    finished last.
-    """
-    found: dict[str, Path] = {}
-    for summary in sorted(out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
-        with suppress(KdError, AttributeError):  # a foreign or damaged file is no run of ours
-            if not summary.parent.is_symlink():
-                found[str(read_json(summary).get("recipe_sha256"))] = summary.parent
-    return found
+from kdcli.results.run import RunResult
+from kdcli.runs.find import finished_runs
+from kdcli.runs.read import from_dict
 
 
 def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunResult | None]]:

@@ -9,7 +9,8 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcli.report import metrics, words
+from kdcli import formatting
+from kdcli.report import metrics
 from kdcli.report.html import render
 from kdcli.report.markdown import cell as markdown_cell
 from kdcli.report.markdown import escape
@@ -84,17 +85,17 @@ def _shown(table: Table, cell: Cell) -> Iterator[Shown]:
             None if number is None else metrics.scaled(number, cell.metric)
             for number in (cell.paper, cell.difference)
         )
-        yield Shown(words.number(paper, digits))
-        yield Shown(words.signed(difference, digits))
+        yield Shown(formatting.number(paper, digits))
+        yield Shown(formatting.signed(difference, digits))
 
 
 def _ours(table: Table, cell: Cell) -> str:
     if cell.mean is None:
-        return words.MISSING
+        return formatting.MISSING
     digits = metrics.digits(cell.metric, table.images)
-    text = words.number(metrics.scaled(cell.mean, cell.metric), digits)
+    text = formatting.number(metrics.scaled(cell.mean, cell.metric), digits)
     if cell.sd is not None:
-        text += f" ± {words.number(metrics.scaled(cell.sd, cell.metric), digits)}"
+        text += f" ± {formatting.number(metrics.scaled(cell.sd, cell.metric), digits)}"
     return text if _same_n(table) else f"{text} (n = {cell.n})"
 
 
@@ -176,9 +177,9 @@ _LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "τ": r"$\tau$",
-    words.MINUS: "$-$",
-    words.MISSING: r"$\cdot$",
-    words.NBSP: "~",
+    formatting.MINUS: "$-$",
+    formatting.MISSING: r"$\cdot$",
+    formatting.NBSP: "~",
     "×": r"$\times$",
     **{symbol: f"\\{symbol}" for symbol in "&%$#_{}"},
 }

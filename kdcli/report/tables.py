@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdcli.report import metrics, words
-from kdcli.results import Measures, RunResult
+from kdcli import formatting
+from kdcli.report import metrics
+from kdcli.results.measures import Measures
+from kdcli.results.run import RunResult
 
 SOLE_COLUMN = ""  # the label of the only column where a layout names no axis for columns
 
@@ -131,7 +133,7 @@ def tabulate(
         metrics.check(metric)
     rows = dict.fromkeys(
         [
-            *(labels.get(layout.rows, words.MISSING) for labels, _ in results),
+            *(labels.get(layout.rows, formatting.MISSING) for labels, _ in results),
             *(entry.row for entry in paper),
         ]
     )
@@ -158,7 +160,7 @@ def tabulate(
 
 
 def _column(labels: Mapping[str, str], layout: Layout) -> str:
-    return labels.get(layout.columns, words.MISSING) if layout.columns else SOLE_COLUMN
+    return labels.get(layout.columns, formatting.MISSING) if layout.columns else SOLE_COLUMN
 
 
 def _cell(
@@ -242,15 +244,15 @@ def _notes(
         sizes := sorted(_missing_images(summaries))
     ):
         amounts = " to ".join(
-            words.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1]))
+            formatting.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1]))
         )
         yield f"The missing class has {amounts} of these images."
     yield f"Mean ± sample standard deviation over {layout.over}s; {_seeds(cells, layout.over)}."
     missing = sum(summary is None for _, summary in results)
     if missing:
         yield (
-            f"{words.plural(missing, 'run')} of {len(results)} "
-            f"{'has' if missing == 1 else 'have'} no result yet ({words.MISSING} where a cell "
+            f"{formatting.plural(missing, 'run')} of {len(results)} "
+            f"{'has' if missing == 1 else 'have'} no result yet ({formatting.MISSING} where a cell "
             "has none)."
         )
     if sources := sorted({cell.source for cell in cells.values() if cell.source}):
@@ -264,7 +266,7 @@ def _list(values: Iterator[str]) -> str:
 
 def _images(measured: Sequence[tuple[str, Measures]]) -> str:
     sizes = dict.fromkeys((data, measures.n) for data, measures in measured)
-    return "n = " + ", ".join(f"{words.thousands(n)} images ({data})" for data, n in sizes)
+    return "n = " + ", ".join(f"{formatting.thousands(n)} images ({data})" for data, n in sizes)
 
 
 def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
@@ -281,5 +283,5 @@ def _seeds(cells: Mapping[tuple[str, str, str], Cell], over: str) -> str:
     if not amounts:
         return f"no {over} is finished"
     if len(amounts) == 1:
-        return f"n = {words.plural(amounts[0], over)} a cell"
+        return f"n = {formatting.plural(amounts[0], over)} a cell"
     return f"n = {amounts[0]} to {amounts[-1]} {over}s a cell, given in each"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.explain_verdict import amount
 from kdcli.report.gap_plots import images, series_of
 from kdcli.report.palette import MARKERS, MUTED, THINGS, Look, Palette
@@ -19,8 +19,8 @@ from kdcli.report.svg import INK, SMALL, canvas, house_style, legend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kdcli.explanations import ClassProjection, Embedding, Hypothesis, Points
-    from kdcli.results import GapReport, Response
+    from kdcli.results.gap import GapReport, Response
+    from kdcli.results.teacher import ClassProjection, Embedding, Hypothesis, Points
 
 LABELLED = 20  # classes of a cloud that are named where they lie
 LEAST_VARIED = 0.003  # where the axis of CV_col begins: what is below it is constant without doubt
@@ -97,11 +97,15 @@ def entropy_by_temperature(report: GapReport, palette: Palette) -> Picture:
 def _entropy_title(response: Response, ceiling: float) -> str:
     first, last = response.at[0], response.at[-1]
     ends = (
-        f"{words.number(at.entropy.value, 2)} nats at τ = {words.temperature(at.temperature)}"
+        (
+            f"{formatting.number(at.entropy.value, 2)} nats at τ = "
+            f"{formatting.temperature(at.temperature)}"
+        )
         for at in (first, last)
     )
     return (
-        f"The teacher's entropy goes from {' to '.join(ends)}, of {words.number(ceiling, 2)} at "
+        f"The teacher's entropy goes from {' to '.join(ends)}, of "
+        f"{formatting.number(ceiling, 2)} at "
         "most"
     )
 
@@ -174,7 +178,7 @@ def hypothesis_map(report: GapReport, palette: Palette) -> Picture | None:
         axes.set_xlabel("CV_col: how much similarity labels vary in a class")
         axes.set_ylabel("entropy / log K")
         _legend_below(axes)
-        tau = words.temperature(first.temperature)
+        tau = formatting.temperature(first.temperature)
         caption = (
             "The corner at the top right is where answers are soft and vary from image to image, "
             "which is what distillation passes on."
@@ -197,11 +201,12 @@ def _verdict_title(one: GapReport, teachers: int, found: Hypothesis) -> str:
     whose = "this teacher" if teachers == 1 else one.teacher.label
     if teachers > 1:
         return (
-            f"What distilling each teacher amounts to at τ = {words.temperature(found.temperature)}"
+            "What distilling each teacher amounts to at τ = "
+            f"{formatting.temperature(found.temperature)}"
         )
     return (
         f"Distilling {whose} amounts to {amount(found.effect)} at τ = "
-        f"{words.temperature(found.temperature)}"
+        f"{formatting.temperature(found.temperature)}"
     )
 
 
@@ -261,7 +266,7 @@ def projection(report: GapReport, found: ClassProjection) -> Picture:
         figure = canvas(5.0, 4.0)
         axes = figure.subplots()
         label, x, y = _columns(found.points)
-        shown = [words.short(name) for name in names]
+        shown = [formatting.short(name) for name in names]
         for name, number, colour, marker in zip(
             shown, found.classes, THINGS, MARKERS, strict=False
         ):
@@ -302,16 +307,18 @@ def projection(report: GapReport, found: ClassProjection) -> Picture:
         axes.set_ylabel(f"towards {shown[2]}")
         legend(axes, columns=3 if max(map(len, shown)) > 4 else 5)
         title = (
-            f"Spread within classes {words.listed(names)} is "
-            f"{words.number(found.spread.value, 2)} of that between them"
+            f"Spread within classes {formatting.listed(names)} is "
+            f"{formatting.number(found.spread.value, 2)} of that between them"
         )
         caption = (
             "Tight clouds far from each other have lost what makes images of one class differ, "
             "and with it what a teacher could pass on."
         )
-        spread = f"{words.number(found.spread.low, 2)} to {words.number(found.spread.high, 2)}"
+        spread = (
+            f"{formatting.number(found.spread.low, 2)} to {formatting.number(found.spread.high, 2)}"
+        )
         basis = (
-            f"{words.listed([str(n) for n in found.n])} images of the three classes; spread "
+            f"{formatting.listed([str(n) for n in found.n])} images of the three classes; spread "
             f"{spread}, a normal 95 % interval."
         )
         return picture(figure, "projection", "teacher", title, caption, basis)
@@ -348,8 +355,9 @@ def embedding(report: GapReport, found: Embedding) -> Picture:
         kind = "t-SNE" if found.kind == "tsne" else "The two main directions"
         apart = (
             (
-                f"silhouette {words.number(separate.value, 2)} [{words.number(separate.low, 2)}, "
-                f"{words.number(separate.high, 2)}]"
+                f"silhouette {formatting.number(separate.value, 2)} "
+                f"[{formatting.number(separate.low, 2)}, "
+                f"{formatting.number(separate.high, 2)}]"
             )
             if separate
             else ""
@@ -364,7 +372,7 @@ def embedding(report: GapReport, found: Embedding) -> Picture:
             "are images that it takes for that class."
         )
         drawn = (
-            f"{kind} of {words.plural(len(x), 'image')} of {words.thousands(found.of)}; "
+            f"{kind} of {formatting.plural(len(x), 'image')} of {formatting.thousands(found.of)}; "
             "distances between islands mean nothing"
         )
         interval = "; the silhouette is of all dimensions, with a normal 95 % interval"
@@ -407,7 +415,7 @@ def _names(
         axes.text(
             np.median(x[mine]),
             np.median(y[mine]),
-            words.short(names[number]),
+            formatting.short(names[number]),
             ha="center",
             va="center",
             fontsize=11,

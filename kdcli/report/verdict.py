@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.explain_verdict import (
     certainty_of,
     limits_of,
@@ -13,8 +13,10 @@ from kdcli.report.explain_verdict import (
     what_there_is_to_learn,
 )
 from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.report.run import Run
-from kdcli.results import Excluded, GateResult, Interval, Measures, RunResult, TeacherSummary
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.run import RunResult, TeacherSummary
+from kdcli.runs.read import Run
 
 AS_SURE = 0.005  # nats: where no interval is known, a smaller entropy gap is not worth a word
 
@@ -64,16 +66,16 @@ def beside(run: Run) -> str:
     test, found = run.summary.test, []
     if run.baseline:
         found.append(
-            f"{words.points(test.accuracy - run.baseline.test.accuracy, test.n)} against "
+            f"{formatting.points(test.accuracy - run.baseline.test.accuracy, test.n)} against "
             "labels alone"
         )
     if (best := best_teacher(run.summary)) and best.test:
         found.append(
-            f"{words.points(test.accuracy - best.test.accuracy, test.n)} against the teacher"
+            f"{formatting.points(test.accuracy - best.test.accuracy, test.n)} against the teacher"
         )
     own = "student" if run.command == "distill" else "network"
     return (
-        f"The {own} is right on {words.percent(test.accuracy, test.n)}: {', '.join(found)}"
+        f"The {own} is right on {formatting.percent(test.accuracy, test.n)}: {', '.join(found)}"
         if found
         else "Test accuracy"
     )
@@ -93,14 +95,15 @@ def against_labels(run: Run) -> str:
     else:
         finding = f"Whether {what[0].lower()}{what[1:]} helped here is within noise"
     own = "student" if run.command == "distill" else "network"
-    digits = words.percent_digits(test.n)
+    digits = formatting.percent_digits(test.n)
     interval = (
-        f"{words.signed(100 * reach.low, digits)} to {words.signed(100 * reach.high, digits)}"
+        f"{formatting.signed(100 * reach.low, digits)} to "
+        f"{formatting.signed(100 * reach.high, digits)}"
     )
     return (
         f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained "
         "on labels alone "
-        f"(95 % interval {interval} points, n = {words.thousands(test.n)}, one seed)."
+        f"(95 % interval {interval} points, n = {formatting.thousands(test.n)}, one seed)."
     )
 
 
@@ -145,17 +148,17 @@ def on_missing(summary: RunResult | None) -> str:
     if summary is None or excluded is None or excluded.accuracy is None:
         return ""
     own = "student" if summary.command == "distill" else "network"
-    share = words.percent(excluded.accuracy, excluded.n)
+    share = formatting.percent(excluded.accuracy, excluded.n)
     known = excluded.teacher_accuracy is not None
     beside = (
         (
             f" ({'teacher' if summary.teachers else 'reference'}: "
-            f"{words.percent(excluded.teacher_accuracy, excluded.n)})"
+            f"{formatting.percent(excluded.teacher_accuracy, excluded.n)})"
         )
         if known
         else ""
     )
-    images = words.plural(excluded.n, "test image")
+    images = formatting.plural(excluded.n, "test image")
     return (
         f"Of {missing_names(excluded)} the {own} saw no training image; it is right on {share} "
         f"of {images}{beside}."
@@ -165,7 +168,7 @@ def on_missing(summary: RunResult | None) -> str:
 def missing_names(excluded: Excluded) -> str:
     """The missing classes in a sentence: class 7, classes 3 and 7."""
     names = [item.name for item in excluded.classes]
-    return f"class{'es' if len(names) > 1 else ''} {words.listed(names)}"
+    return f"class{'es' if len(names) > 1 else ''} {formatting.listed(names)}"
 
 
 def best_teacher(summary: RunResult) -> TeacherSummary | None:
@@ -189,11 +192,12 @@ def _unfinished(run: Run) -> str:
 def _alone(summary: RunResult) -> str:
     test = summary.test
     where = (
-        f"{words.percent(test.accuracy, test.n)} of "
-        f"{words.plural(test.n, f'{summary.data} test image')}"
+        f"{formatting.percent(test.accuracy, test.n)} of "
+        f"{formatting.plural(test.n, f'{summary.data} test image')}"
     )
     return (
-        f"{summary.network} with {words.count(summary.parameters)} parameters is right on {where}."
+        f"{summary.network} with {formatting.count(summary.parameters)} parameters is right on "
+        f"{where}."
     )
 
 
@@ -219,9 +223,9 @@ def gate_sentence(gate: GateResult) -> str:
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
     value, limit = (
-        (words.percent(gate.value), words.percent(gate.limit))
+        (formatting.percent(gate.value), formatting.percent(gate.limit))
         if share
-        else (words.number(gate.value), words.number(gate.limit))
+        else (formatting.number(gate.value), formatting.number(gate.limit))
     )
     return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
@@ -229,7 +233,7 @@ def gate_sentence(gate: GateResult) -> str:
 def overlap_note(first: Measures, second: Measures) -> str:
     """What the difference of two accuracies is worth at this number of images."""
     one, other = first.accuracy_interval, second.accuracy_interval
-    n = words.thousands(first.n)
+    n = formatting.thousands(first.n)
     if one.low > other.high or other.low > one.high:
         return f"the 95 % intervals do not overlap at n = {n}: the difference is more than chance"
     return (

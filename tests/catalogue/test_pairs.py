@@ -26,7 +26,7 @@ from kdcli.errors import Incompatible
 from kdcli.jobs import build_network
 from kdcli.jobs.assemble import method_class
 from kdcli.jobs.networks import LoadedTeacher, between
-from kdcli.results import TeacherSummary
+from kdcli.results.run import TeacherSummary
 
 Pair = tuple[str, str]  # teacher, student
 

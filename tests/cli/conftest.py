@@ -16,7 +16,10 @@ from kdcli.cli.env import Environment
 from kdcli.core.types import Progress
 from kdcli.engine.events import EpochDone, StageDone, StageStarted, StepDone
 from kdcli.jobs.events import Prepared
-from kdcli.results import GapAt, GateResult, Interval, Measures, RunResult, TeacherSummary
+from kdcli.results.gap import GapAt
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import GateResult, Measures
+from kdcli.results.run import RunResult, TeacherSummary
 
 
 class Terminal(io.StringIO):

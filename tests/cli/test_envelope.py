@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.cli import envelope_schemas
 from kdcli.errors import Interrupted, NonFiniteLoss
-from kdcli.results import EvaluateResult, Evaluation, GateResult, PairTest
+from kdcli.results.measures import EvaluateResult, Evaluation, GateResult, PairTest
 from tests.cli.conftest import measures, prepared, result, training
 from tests.cli.schema_check import problems
 

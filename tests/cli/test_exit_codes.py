@@ -10,7 +10,8 @@ import pytest
 
 from kdcli.cli.env import stop_on_sigterm
 from kdcli.errors import CorruptFile, Interrupted, NonFiniteLoss, OutOfMemory, Terminated
-from kdcli.results import CellResult, GateResult, SweepResult
+from kdcli.results.measures import GateResult
+from kdcli.results.sweep import CellResult, SweepResult
 from tests.cli.conftest import result
 
 MISSED = GateResult("min_accuracy", 0.98, 0.972, passed=False)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kdcli import formatting
 from kdcli.cli import envelope_schemas
 from kdcli.cli.app import run
 from kdcli.cli.env import Environment
-from kdcli.report import words
 from tests.cli.conftest import Answer
 from tests.cli.schema_check import problems
 
@@ -78,13 +78,13 @@ def test_a_teacher_alone_is_judged_with_numbers_and_limits(folder):
     verdict = found["hypothesis"]
     for text in (
         f"distilling it amounts to {verdict['effect']} at τ = 9",
-        words.number(verdict["relative_entropy"]["value"]),
-        words.number(verdict["column_cv"]),
+        formatting.number(verdict["relative_entropy"]["value"]),
+        formatting.number(verdict["column_cv"]),
         "constant below 0.01, varied from 0.1 on",
         "V_row",
         "H_sim",
-        words.number(found["silhouette"]["value"]["value"]),
-        words.number(found["projection"]["spread"]["value"]),
+        formatting.number(found["silhouette"]["value"]["value"]),
+        formatting.number(found["projection"]["spread"]["value"]),
         "--deep",
     ):
         assert text in answer.err
@@ -110,14 +110,14 @@ def test_a_pair_is_explained_on_the_screen(folder):
     rescaled = found["rescaling"][0]["spearman"]["value"]
     ranks = found["distance_ranks"]["correlation"]["value"]
     for text in (
-        f"rank correlation of w with q_y, τ = 4   {words.number(rescaled, 2)}",
-        f"rank correlation of −‖h−w_k‖² with q_k  {words.number(ranks, 2)}",
+        f"rank correlation of w with q_y, τ = 4   {formatting.number(rescaled, 2)}",
+        f"rank correlation of −‖h−w_k‖² with q_k  {formatting.number(ranks, 2)}",
         "|M(v)−M(z)|",
         (
-            f"{words.number(found['calibration']['ece_before'])} → "
-            f"{words.number(found['calibration']['ece_after'])}"
+            f"{formatting.number(found['calibration']['ece_before'])} → "
+            f"{formatting.number(found['calibration']['ece_after'])}"
         ),
-        words.times(found["capacity"]["parameter_ratio"]),
+        formatting.times(found["capacity"]["parameter_ratio"]),
         "CKA by stage",
         "teacher alone",
     ):
@@ -251,7 +251,7 @@ def test_the_page_says_what_the_json_says_and_needs_no_network(folder):
     assert "<script" not in page
     assert (
         "from-large is "
-        f"{words.times(data['explanations'][0]['capacity']['parameter_ratio'])} smaller"
+        f"{formatting.times(data['explanations'][0]['capacity']['parameter_ratio'])} smaller"
     ) in page
     verdict = data["explanation"]["hypothesis"]
     at_one = data["pairs"][0]["at"][0]["entropy"]
@@ -260,5 +260,5 @@ def test_the_page_says_what_the_json_says_and_needs_no_network(folder):
         verdict["column_cv"],
         data["explanations"][0]["calibration"]["ece_after"],
     ):
-        assert words.number(number) in page
-    assert f"{words.signed(at_one['low'])} to {words.signed(at_one['high'])}" in page
+        assert formatting.number(number) in page
+    assert f"{formatting.signed(at_one['low'])} to {formatting.signed(at_one['high'])}" in page

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdcli.report import words
-from kdcli.results import Excluded, ExcludedClass, Interval
+from kdcli import formatting
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Excluded, ExcludedClass
 from tests.cli.conftest import prepared, result, training
 
 
@@ -60,7 +61,9 @@ def test_the_end_of_a_run_shows_the_missing_class(kd, pretend, command, excluded
         [prepared(command, epochs=1), *training(1)],
     )
     shown = [
-        line for line in kd(command).err.replace(words.NBSP, " ").splitlines() if "missing" in line
+        line
+        for line in kd(command).err.replace(formatting.NBSP, " ").splitlines()
+        if "missing" in line
     ]
     assert len(shown) == len(lines)
     assert all(

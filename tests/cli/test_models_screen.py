@@ -7,8 +7,8 @@ import pytest
 from kdcli import catalog
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import save_model
-from kdcli.header import MODEL_FILE, CheckpointHeader
 from kdcli.jobs import build_network
+from kdcli.results.weights_header import MODEL_FILE, CheckpointHeader
 
 
 def test_all_networks_are_listed_without_building_one(kd, monkeypatch):

@@ -18,7 +18,7 @@ from kdcli.jobs.events import (
     TeacherDone,
     TeacherStarted,
 )
-from kdcli.results import CellResult, SweepResult
+from kdcli.results.sweep import CellResult, SweepResult
 from tests.cli.conftest import Terminal, prepared, training
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -31,7 +31,10 @@ def heavy_after(statement: str) -> list[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import kdcli, kdcli.errors, kdcli.files, kdcli.header, kdcli.results",
+        (
+            "import kdcli, kdcli.errors, kdcli.files, kdcli.results.weights_header, "
+            "kdcli.results.measures"
+        ),
         (
             "import kdcli.catalog as c; [c.options_class(e) for k in c.KINDS for e in "
             "c.entries(k).values()]"

@@ -79,7 +79,9 @@ def test_every_public_name_has_a_docstring():
 
 
 def test_what_is_long_says_why():
-    """A mirror: what outgrows it is split where that reads better, or named in LONG with its reason."""
+    """A mirror: what outgrows it is split where that reads better, or named in LONG with its
+    reason.
+    """
     found = set()
     for path in tracked("kdcli/*.py", "tests/*.py", "tools/*.py", "benchmarks/*.py"):
         place = path.relative_to(ROOT).as_posix()

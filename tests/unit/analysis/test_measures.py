@@ -12,7 +12,7 @@ import torch
 from kdcli.analysis.measures import correct, mcnemar, measure, per_class_accuracy, rank
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible
-from kdcli.intervals import wilson
+from kdcli.results.intervals import wilson
 
 
 def answers(n=60, classes=7, *, scale=2.0, seed=0):

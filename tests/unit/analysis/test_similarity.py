@@ -15,8 +15,8 @@ import torch
 from kdcli.analysis.hypothesis import effect, hypothesis
 from kdcli.analysis.similarity import SimilarityAccumulator, similarity
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.explanations import Thresholds
-from kdcli.results import Estimate, Interval
+from kdcli.results.intervals import Estimate, Interval
+from kdcli.results.teacher import Thresholds
 
 # tables 2 and 3 of paper 001: what a small and a large teacher answer to five pictures of digit 6
 # at temperature 9

@@ -10,7 +10,7 @@ import torch
 from kdcli.core import random
 from kdcli.engine.checkpoint import State, digest, load_state, load_weights, save_model, save_state
 from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
-from kdcli.header import CheckpointHeader, read_header
+from kdcli.results.weights_header import CheckpointHeader, read_header
 from tests.unit.engine.conftest import Tiny
 
 

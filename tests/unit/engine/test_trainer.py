@@ -16,7 +16,8 @@ from kdcli.engine.events import EpochDone, StageStarted, StateSaved
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import Interrupted, NonFiniteLoss
-from kdcli.results import Interval, Measures
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Measures
 from tests.unit.engine.conftest import CrossEntropyMethod, NoiseFeed, ThreeStages, TwoStages
 
 SGD = OptimSettings("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4})

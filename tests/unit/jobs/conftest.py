@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kdcli.jobs import distill, train_teacher
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
 
 QUICK: Mapping[str, Any] = {"train.epochs": 2, "data.val_fraction": 0.1, "report.html": False}
 

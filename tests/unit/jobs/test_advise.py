@@ -10,9 +10,9 @@ import pytest
 
 from kdcli import advice
 from kdcli.cli.gap_screen import screen_lines
-from kdcli.intervals import Estimate
 from kdcli.jobs import analyze_gap, train_teacher
 from kdcli.report.gap_page import to_page
+from kdcli.results.intervals import Estimate
 
 
 @pytest.fixture(scope="module")

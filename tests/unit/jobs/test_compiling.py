@@ -15,7 +15,7 @@ from kdcli.core.types import Batch
 from kdcli.engine.runtime import Choice, Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs import build_network, compiling, distill, train_teacher
-from kdcli.report.run import Run
+from kdcli.runs.read import Run
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from torchvision import models
 from kdcli import catalog
 from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, NotFound
-from kdcli.header import CheckpointHeader
 from kdcli.jobs import build_network, describe_model, model_members, propose_students
 from kdcli.jobs.describe import _candidates
 from kdcli.modules.composite import Composite
+from kdcli.results.weights_header import CheckpointHeader
 
 
 def test_options_count_too():

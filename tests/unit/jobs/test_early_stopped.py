@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from kdcli.files import read_json
-from kdcli.header import kept_along, read_header
 from kdcli.jobs import distill, train_teacher
 from kdcli.jobs.events import Prepared
+from kdcli.results.weights_header import kept_along, read_header
 
 TEACHER = (
     '[model]\nname = "mlp"\n[data]\nname = "digits"\n[train]\nepochs = 4\nkeep_every = '

@@ -19,10 +19,10 @@ from kdcli.analysis.rescaling import distance_ranks, rescaling
 from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import similarity
 from kdcli.engine.checkpoint import save_model
-from kdcli.header import read_header
 from kdcli.jobs import analyze_gap, measured, train_teacher
 from kdcli.jobs.networks import build_network, load_network
 from kdcli.modules.composite import Composite
+from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
 
 BOOTSTRAP = 40

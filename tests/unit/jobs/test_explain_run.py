@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.jobs import analyze_gap, distill, explain, explain_run, train_teacher
-from kdcli.report.run import Run
+from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
 EXPLAINED = {**QUICK, "report.html": True}

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible, NotFound
-from kdcli.header import read_header
 from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
 from kdcli.jobs.events import EpochDone
 from kdcli.jobs.networks import LoadedTeacher, between, build_network
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.source import recipe_hash
-from kdcli.results import TeacherSummary
+from kdcli.results.run import TeacherSummary
+from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
 
 SMALL = {**QUICK, "student.hidden": [12]}

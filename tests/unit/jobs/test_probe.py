@@ -20,8 +20,8 @@ from kdcli.jobs.events import EpochDone, StageStarted, StepDone
 from kdcli.jobs.networks import build_network
 from kdcli.jobs.probe import answering, summarise
 from kdcli.methods.skd import SphericalDistillation
-from kdcli.probes import Probe
-from kdcli.report.run import Run
+from kdcli.results.dynamics import Probe
+from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
 WITH_NORMS = {"student.name": "cnn-small", "train.batch_size": 256, "report.html": False}

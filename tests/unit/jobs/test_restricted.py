@@ -13,8 +13,6 @@ import torch
 
 from kdcli.errors import Incompatible, Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
-from kdcli.header import read_header
-from kdcli.intervals import wilson
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
 from kdcli.jobs.assemble import assemble
 from kdcli.jobs.events import EpochDone, Prepared
@@ -23,6 +21,8 @@ from kdcli.jobs.restricted import class_numbers
 from kdcli.jobs.sources import open_source
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DataSection, branch
+from kdcli.results.intervals import wilson
+from kdcli.results.weights_header import read_header
 
 QUICK = {
     "train.epochs": 1,

@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.jobs import rundir
+from kdcli.runs import find
+from kdcli.runs import folder as run_folder
 
 HOLD = """
 import sys
 from pathlib import Path
-from kdcli.jobs import rundir
-with rundir.claimed(Path(sys.argv[1])):
+from kdcli.runs import folder
+with folder.claimed(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -26,15 +27,15 @@ def test_a_run_that_another_process_is_at_work_on_is_neither_taken_nor_gone_on_w
     (run / "state").mkdir(parents=True)
     (run / "state" / "state-1.safetensors").touch()
     (run / "environment.json").write_text(json.dumps({"recipe_sha256": "abc"}))
-    assert rundir.unfinished_run(tmp_path, "abc") == run
+    assert find.unfinished_run(tmp_path, "abc") == run
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"held\n"
-        assert rundir.unfinished_run(tmp_path, "abc") is None
-        with pytest.raises(UsageError, match="another process is at work"), rundir.claimed(run):
+        assert find.unfinished_run(tmp_path, "abc") is None
+        with pytest.raises(UsageError, match="another process is at work"), run_folder.claimed(run):
             pass
         other.kill()  # however it ends, it lets go
-    assert rundir.unfinished_run(tmp_path, "abc") == run
-    with rundir.claimed(run):
+    assert find.unfinished_run(tmp_path, "abc") == run
+    with run_folder.claimed(run):
         pass

@@ -22,9 +22,9 @@ from kdcli.errors import (
     UsageError,
 )
 from kdcli.files import finite, read_json, sha256_file
-from kdcli.header import read_header
 from kdcli.jobs import distill, evaluate, resume, train_teacher
 from kdcli.jobs.events import EpochDone, Prepared
+from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
 
 

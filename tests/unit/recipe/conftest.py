@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import RecipeInvalid
-from kdcli.header import CheckpointHeader
 from kdcli.recipe.resolve import resolve
+from kdcli.results.weights_header import CheckpointHeader
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdcli.comparisons import (
+from kdcli.results.gap import GapReport
+from kdcli.results.intervals import Interval
+from kdcli.results.pair import (
     CapacityGap,
     CorrelationDifference,
     Cost,
@@ -18,7 +20,7 @@ from kdcli.comparisons import (
     RescalingBin,
     StageCka,
 )
-from kdcli.explanations import (
+from kdcli.results.teacher import (
     ClassEffect,
     ClassMatrix,
     ClassProjection,
@@ -35,8 +37,6 @@ from kdcli.explanations import (
     TemperatureScaling,
     Thresholds,
 )
-from kdcli.intervals import Interval
-from kdcli.results import GapReport
 from tests.unit.report.fake_run import estimate, pair, response
 
 N = 360

@@ -9,23 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.files import finite
-from kdcli.probes import Probe, Probed, ProbedAt
-from kdcli.results import (
-    CalibrationCurve,
-    Estimate,
-    GapAt,
-    GapReport,
-    GateResult,
-    Interval,
-    Measures,
-    PairAt,
-    PairReport,
-    Response,
-    ResponseAt,
-    RunAnalysis,
-    RunResult,
-    TeacherSummary,
-)
+from kdcli.results.dynamics import Probe, Probed, ProbedAt
+from kdcli.results.gap import GapAt, GapReport, PairAt, PairReport, Response, ResponseAt
+from kdcli.results.intervals import Estimate, Interval
+from kdcli.results.measures import GateResult, Measures
+from kdcli.results.run import CalibrationCurve, RunAnalysis, RunResult, TeacherSummary
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

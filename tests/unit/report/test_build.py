@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.report.baseline import find_baseline
 from kdcli.report.build import build
-from kdcli.report.run import Run
+from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 
 VERDICT = (

@@ -4,7 +4,7 @@ import pytest
 
 from kdcli.errors import UsageError
 from kdcli.report.compare import Difference, compare, overlay, to_markdown
-from kdcli.report.run import Run
+from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 
 

@@ -9,11 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kdcli.explanations import Hypothesis, TeacherExplanation
 from kdcli.report.explain_plots import draw
 from kdcli.report.gap_page import to_page
 from kdcli.report.palette import STUDENT, TEACHER, Palette
-from kdcli.results import GapReport
+from kdcli.results.gap import GapReport
+from kdcli.results.teacher import Hypothesis, TeacherExplanation
 from tests.unit.report import fake_gap
 from tests.unit.report.test_build import Resources
 

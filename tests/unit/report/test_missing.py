@@ -9,15 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from kdcli import numbers
-from kdcli.report import words
+from kdcli import formatting
 from kdcli.report.baseline import find_baseline
 from kdcli.report.build import build
 from kdcli.report.compare import compare
-from kdcli.report.run import Run
 from kdcli.report.table_text import to_markdown
 from kdcli.report.tables import Layout, tabulate
-from kdcli.results import Excluded, ExcludedClass, Interval, RunResult
+from kdcli.results import metric_paths
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Excluded, ExcludedClass
+from kdcli.results.run import RunResult
+from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 
 SEVEN = ExcludedClass("seven", 7, 36, 0.75, Interval(0.589, 0.862), 0.972)
@@ -53,7 +55,8 @@ def pages(folder) -> dict[str, str]:
     build(folder)
     names = ("report.html", "report.md", "MODEL_CARD.md")
     return {
-        name: (folder / name).read_text(encoding="utf-8").replace(words.NBSP, " ") for name in names
+        name: (folder / name).read_text(encoding="utf-8").replace(formatting.NBSP, " ")
+        for name in names
     }
 
 
@@ -147,10 +150,10 @@ def test_it_is_a_metric_of_tables_and_comparisons(tmp_path):
 
 
 def test_only_single_numbers_are_metrics():
-    assert "excluded.teacher_accuracy" in numbers.paths()
+    assert "excluded.teacher_accuracy" in metric_paths.paths()
     assert not [
         path
-        for path in numbers.paths()
+        for path in metric_paths.paths()
         if path.startswith(("per_class", "excluded.classes", "teachers"))
     ]
 
@@ -181,7 +184,7 @@ def test_a_baseline_on_other_images_is_none(tmp_path):
     ],
 )
 def test_names_in_a_sentence(names, text):
-    assert words.listed(names) == text
+    assert formatting.listed(names) == text
 
 
 def test_a_result_without_the_new_keys_still_reads(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.report.build import build
 from kdcli.report.probes import course
-from kdcli.report.run import Run
+from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 from tests.unit.report.test_build import said
 

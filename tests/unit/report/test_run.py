@@ -7,8 +7,9 @@ from dataclasses import asdict
 import pytest
 
 from kdcli.errors import CorruptFile, NotFound
-from kdcli.report.run import Run, find_run, from_dict, newest
-from kdcli.results import RunAnalysis, RunResult
+from kdcli.results.run import RunAnalysis, RunResult
+from kdcli.runs.find import find_run, newest
+from kdcli.runs.read import Run, from_dict
 from tests.unit.report import fake_run
 
 

@@ -13,7 +13,7 @@ from kdcli.errors import UsageError
 from kdcli.report import metrics
 from kdcli.report.table_text import latex, to_csv, to_html, to_latex, to_markdown
 from kdcli.report.tables import Layout, PaperValue, tabulate
-from kdcli.results import GapAt
+from kdcli.results.gap import GapAt
 from tests.unit.report import fake_run
 
 LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")

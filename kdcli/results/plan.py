@@ -1,5 +1,5 @@
 """What a run will take, as `kd plan` says it before the run. Standard library only, as
-kdcli.results, which has all of this too.
+kdcli.results.measures, which has all of this too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcli.intervals import Estimate, Interval
+from kdcli.results.intervals import Estimate, Interval
 
 Matrix = tuple[tuple[float, ...], ...]
 Effect = Literal["distillation", "regularisation", "label smoothing"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcli.results import GapAt
+from kdcli.results.gap import GapAt
 
 
 @dataclass(frozen=True, slots=True)

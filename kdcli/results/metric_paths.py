@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterator
 
-from kdcli.results import RunResult
+from kdcli.results.run import RunResult
 
 
 @functools.cache

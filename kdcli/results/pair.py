@@ -1,9 +1,9 @@
 """Why a student answers differently from its teacher: the numbers behind the pictures, one set of
 types for JSON, report and screen.
 
-The teacher alone is in kdcli.explanations, the gap itself in kdcli.results. Letters: z student
-logits, v teacher logits, p and q their softmax at tau, t the label of a sample. Standard library
-only: reports read these without torch.
+The teacher alone is in kdcli.results.teacher, the gap itself in kdcli.results.measures. Letters: z
+student logits, v teacher logits, p and q their softmax at tau, t the label of a sample. Standard
+library only: reports read these without torch.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcli.explanations import Matrix, TemperatureScaling
-from kdcli.intervals import Estimate, Interval
+from kdcli.results.intervals import Estimate, Interval
+from kdcli.results.teacher import Matrix, TemperatureScaling
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # listings of the command line need words and start faster without
-    from kdcli.results import (
-        Interval,
-    )
+    from kdcli.results.intervals import Interval
 
 MISSING = "·"
 NBSP = "\N{NO-BREAK SPACE}"

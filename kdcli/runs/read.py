@@ -15,23 +15,25 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from kdcli.errors import CorruptFile, NotFound
+from kdcli.errors import CorruptFile
 from kdcli.files import read_json
-from kdcli.probes import Probe
-from kdcli.results import Measures, RunAnalysis, RunResult
+from kdcli.runs.folder import (
+    ANALYSIS_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    RECIPE_FILE,
+    SUMMARY_FILE,
+)
+from kdcli.results.dynamics import Probe
+from kdcli.results.measures import Measures
+from kdcli.results.run import RunAnalysis, RunResult
+from kdcli.runs.find import Command, find_run
 
-Command = Literal["train-teacher", "distill"]
 T = TypeVar("T")
-
-RECIPE_FILE = "recipe.toml"
-METRICS_FILE = "metrics.jsonl"
-SUMMARY_FILE = "summary.json"
-ANALYSIS_FILE = "analysis.json"
-ENVIRONMENT_FILE = "environment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,57 +123,6 @@ class Run:
 
 
 # ---- finding -------------------------------------------------------------------------------------
-
-
-def find_run(path: str | Path) -> Path:
-    """The run directory that a user means: the folder itself, or the one that a file of it lies in.
-
-    Raises:
-        NotFound: no run is there; the hint names those that are.
-    """
-    given = Path(path)
-    folder = given.parent if given.is_file() else given
-    if (folder / RECIPE_FILE).is_file():
-        return folder
-    if given.exists():
-        raise NotFound(
-            f"{given} is not a run directory: it holds no {RECIPE_FILE}", hint=_nearby(folder)
-        )
-    raise NotFound(f"no run at {given}", hint=_nearby(given.parent))
-
-
-def _nearby(folder: Path) -> str:
-    found = [path for base in (folder, Path("runs")) for path in runs_in(base)]
-    names = list(dict.fromkeys(str(path) for path in found))[:8]
-    return f"there are: {', '.join(names)}" if names else "make one: kd distill"
-
-
-def runs_in(folder: str | Path) -> tuple[Path, ...]:
-    """The run directories directly under a folder, by name; links such as runs/latest are not
-    counted twice.
-    """
-    found = Path(folder).glob(f"*/{RECIPE_FILE}")
-    return tuple(sorted(path.parent for path in found if not path.parent.is_symlink()))
-
-
-def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
-    """The finished run that was completed last, of one command or of any.
-
-    Raises:
-        NotFound: there is none yet.
-    """
-    finished = [path for path in runs_in(runs_dir) if (path / SUMMARY_FILE).is_file()]
-    found = [
-        path
-        for path in finished
-        if command is None or read_json(path / SUMMARY_FILE).get("command") == command
-    ]
-    if not found:
-        raise NotFound(
-            f"no finished {command or 'kd'} run under {runs_dir}",
-            hint=f"make one: kd {command or 'distill'}",
-        )
-    return max(found, key=lambda path: ((path / SUMMARY_FILE).stat().st_mtime_ns, path.name))
 
 
 # ---- reading -------------------------------------------------------------------------------------

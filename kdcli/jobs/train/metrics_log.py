@@ -1,0 +1,115 @@
+"""Listener that writes metrics.jsonl and log.txt."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdcli.files import finite, write_error, write_text
+from kdcli.jobs.events import EpochDone, Event, StageStarted, StepsCaptured
+from kdcli.jobs.train.environment import now
+
+
+class MetricsWriter:
+    """Listener that writes metrics.jsonl, and log.txt for people.
+
+    Args:
+        run: the run's directory.
+        resume_at: (stage number from 1, epoch) from which a resumed run repeats: later lines are
+            dropped.
+    """
+
+    def __init__(self, run: Path, resume_at: tuple[int, int] | None = None) -> None:
+        self.path = run / "metrics.jsonl"
+        self._log = run / "log.txt"
+        self._announced = 0  # number of the last stage whose line is there
+        self.earlier_seconds = 0.0
+        if resume_at is not None:
+            self._truncate(resume_at)
+
+    def _truncate(self, resume_at: tuple[int, int]) -> None:
+        kept: list[str] = []
+        number = 0
+        for line in (
+            self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ()
+        ):
+            with contextlib.suppress(ValueError):  # a line that the crash cut off
+                event = json.loads(line)
+                number = event["number"] if event["event"] == "stage" else number
+                if (number, event.get("epoch", 0)) < resume_at:
+                    kept.append(line)
+                    self._announced = number
+                    self.earlier_seconds += event.get("seconds", 0.0)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def __call__(self, event: Event) -> None:
+        # else it goes on, and what was probed before it stays
+        if isinstance(event, StageStarted) and event.number > self._announced:
+            self._announced = event.number
+            self._write(
+                {
+                    "event": "stage",
+                    "stage": event.at.stage,
+                    "number": event.number,
+                    "count": event.count,
+                    "trainable": event.trainable,
+                    "batches": event.batches,
+                    "network": event.network,
+                    "probe": asdict(event.probe) if event.probe else None,
+                }
+            )
+        elif isinstance(event, EpochDone):
+            self._write(
+                {
+                    "event": "epoch",
+                    "stage": event.at.stage,
+                    "epoch": event.at.epoch,
+                    "epochs": event.at.epochs,
+                    "step": event.at.step,
+                    "steps": event.at.steps,
+                    "lr": event.lr,
+                    "losses": dict(event.losses),
+                    "train_accuracy": event.train_accuracy,
+                    "val": asdict(event.val) if event.val else None,
+                    "best": event.best,
+                    "probe": asdict(event.probe) if event.probe else None,
+                    "seconds": event.seconds,
+                    "images_per_second": event.images_per_second,
+                }
+            )
+            self._append(self._log, epoch_line(event))
+        elif isinstance(event, StepsCaptured):
+            self._append(
+                self._log,
+                f"{now()} stage={event.at.stage} epoch={event.at.epoch}/{event.at.epochs} {event}",
+            )
+
+    def done(self, facts: dict[str, Any]) -> None:
+        """The last line."""
+        self._write({"event": "done", **facts})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._append(self.path, json.dumps(finite({**line, "time": now()}), allow_nan=False))
+
+    @staticmethod
+    def _append(path: Path, line: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as handle:
+                handle.write(line + "\n")
+        except OSError as error:
+            raise write_error(error, path) from error
+
+
+def epoch_line(event: EpochDone) -> str:
+    """An epoch as one line of fixed key=value order, for logs that no person watches live."""
+    at = event.at
+    losses = " ".join(f"{name}={value:.4g}" for name, value in event.losses.items())
+    val = f" val_acc={event.val.accuracy:.4f}" if event.val else ""
+    return (
+        f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} "
+        f"lr={event.lr:.6g} {losses} "
+        f"train_acc={event.train_accuracy:.4f}{val} img_s={event.images_per_second:.0f}"
+    )

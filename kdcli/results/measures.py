@@ -1,0 +1,107 @@
+"""Records of how good a network is on one split, and of what `kd evaluate` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kdcli.results.intervals import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats.
+    ece: expected calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at
+    temperature 1, logits centred per sample. logit_norm: mean L2 norm of centred logits.
+    accuracy_interval: Wilson's.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    top5: float | None
+    nll: float
+    ece: float
+    entropy: float
+    free_energy: float
+    logit_norm: float
+    split: Literal["train", "val", "test"] = "test"
+    selected: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One threshold that the user asked for. subject: whose value it is, where several checkpoints
+    are measured.
+    """
+
+    name: str
+    limit: float
+    value: float | None
+    passed: bool
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedClass:
+    """How the test images of a class without training images were answered. number: the class's,
+    from 0. teacher_accuracy: of the teachers answering as one, or of the reference; None without
+    either. accuracy and its interval (Wilson's): None where the test split has no image of the
+    class.
+    """
+
+    name: str
+    number: int
+    n: int
+    accuracy: float | None
+    accuracy_interval: Interval | None
+    teacher_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """The classes that data.exclude_classes kept from training, together and one by one. Other
+    fields: as of ExcludedClass, over the test images of all of them.
+    """
+
+    classes: tuple[ExcludedClass, ...]
+    n: int
+    accuracy: float | None
+    accuracy_interval: Interval | None
+    teacher_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One checkpoint measured on one split by `kd evaluate`."""
+
+    checkpoint: str
+    network: str
+    parameters: int
+    method: str
+    data: str
+    measures: Measures
+    per_class: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """McNemar's exact test between two checkpoints on the same images."""
+
+    first: str
+    second: str
+    difference: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """The `data` of `kd evaluate --json`."""
+
+    evaluations: tuple[Evaluation, ...]
+    pairs: tuple[PairTest, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+
+
+# ---- the gap -------------------------------------------------------------------------------------

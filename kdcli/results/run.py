@@ -1,0 +1,99 @@
+"""Records of a finished run: summary.json and analysis.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.measures import Excluded, GateResult, Measures
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSummary:
+    """A teacher as a report needs it."""
+
+    checkpoint: str
+    sha256: str
+    architecture: str
+    parameters: int
+    test: Measures | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished train-teacher or distill run: exactly summary.json.
+
+    reference: what the gap is measured to where the method has no teacher.
+    per_class: test accuracy by class name, in class order; a class without test images is left out.
+    excluded: None where every class was trained on.
+    gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
+    gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
+    tensors, or, on a CPU, of the whole process; None where the system does not tell.
+    """
+
+    command: Literal["train-teacher", "distill"]
+    run: str
+    checkpoint: str
+    name: str
+    network: str
+    parameters: int
+    data: str
+    method: str
+    seed: int
+    epochs: int
+    device: str
+    precision: str
+    test: Measures
+    val: Measures | None = None
+    train_accuracy: float | None = None
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    excluded: Excluded | None = None
+    teachers: tuple[TeacherSummary, ...] = ()
+    reference: TeacherSummary | None = None
+    gap: GapAt | None = None
+    gaps: tuple[GapAt, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    recipe_sha256: str = ""
+    wall_seconds: float = 0.0
+    images_per_second: float = 0.0
+    peak_memory_mib: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def aligned_gap(self) -> GapAt | None:
+        """The gap at temperature 1 on the logits that the method's loss sees: the raw one where it
+        sees those.
+        """
+        at_one = [gap for gap in self.gaps if gap.temperature == 1.0]
+        return next((gap for gap in at_one if gap.aligned), at_one[0] if at_one else None)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationCurve:
+    """A reliability diagram: equal bins of confidence; an empty bin has None."""
+
+    ece: float
+    edges: tuple[float, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+    count: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunAnalysis:
+    """analysis.json of a run: what its report draws besides the curves. confusion:
+    [true][predicted] counts on the test split; calibration by label ("teacher", "student"). gap: of
+    a network trained on labels alone its own responses, without students; matrices and points in it
+    are rounded to four decimals.
+    """
+
+    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: Mapping[str, CalibrationCurve]
+    gap: GapReport | None = None

@@ -1,0 +1,124 @@
+"""A run's directory: reserved once, never overwritten, and complete enough to repeat the run and to
+explain it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from kdcli.errors import NotWritable, RunExists, UsageError
+from kdcli.files import write_error
+
+STATE_FOLDER = "state"
+RECIPE_FILE = "recipe.toml"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+ANALYSIS_FILE = "analysis.json"
+ENVIRONMENT_FILE = "environment.json"
+
+
+def run_name(*parts: str) -> str:
+    """Parts of a run's name, joined and made fit for a folder: "torchvision/resnet18" and
+    "nets/mine.py:tiny" too.
+    """
+    plain = (re.sub(r"^.*/", "", part).replace(".py", "").replace(":", "-") for part in parts)
+    return "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "-", part) for part in plain)
+
+
+def reserve(out: Path, base: str, name: str | None) -> Path:
+    """Create the run's directory: OUT/NAME, or OUT/BASE-N with the first free N.
+
+    Raises:
+        RunExists: NAME is taken. NotWritable: the folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            (out / name).mkdir()
+            return out / name
+        for number in range(1, sys.maxsize):
+            with contextlib.suppress(FileExistsError):
+                (out / f"{base}-{number}").mkdir()
+                return out / f"{base}-{number}"
+    except FileExistsError as error:
+        raise RunExists(
+            f"a run named {name} exists under {out}",
+            hint="choose another --name; runs are never overwritten",
+        ) from error
+    except OSError as error:
+        raise NotWritable(
+            f"cannot create a run under {out}: {error.strerror}",
+            hint="choose another folder with --out",
+        ) from error
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def point_latest(run: Path) -> None:
+    """Make OUT/latest a link to the run; a file system without links does without it."""
+    link = run.parent / "latest"
+    temporary = run.parent / f".latest.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        if link.is_symlink() or not link.exists():
+            temporary.symlink_to(run.name)
+            temporary.replace(link)
+
+
+def write_crash(run: Path, error: BaseException) -> Path:
+    """Keep the traceback of a failed run beside its files."""
+    path = run / "crash.txt"
+    with contextlib.suppress(OSError):
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return path
+
+
+def drop_state(run: Path) -> None:
+    """Remove what only `kd resume` needs."""
+    shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Keep a run to this process. The system lets go of it when the process ends, however that
+    comes about.
+
+    Raises:
+        UsageError: another process is at work on it. NotWritable: it cannot be written to.
+    """
+    path = run / "environment.json"
+    try:
+        handle = path.open("rb+")
+    except OSError as error:
+        raise write_error(error, path) from error
+    with handle:
+        if not _lock(handle):
+            raise UsageError(
+                f"another process is at work on {run}",
+                hint="wait until it has finished, or stop it",
+            )
+        yield
+
+
+def busy(run: Path) -> bool:
+    """Whether another process is at work on a run."""
+    with (run / "environment.json").open("rb+") as handle:
+        return not _lock(handle)
+
+
+def _lock(handle: IO[bytes]) -> bool:
+    """Whether the file is ours until it is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system that knows no locks: as it would be without them
+    return True
