@@ -23,8 +23,8 @@ from torch.nn import functional
 from benchmarks import figures
 from benchmarks.figures import Segment, Timed, in_turn, ratio, spread
 from benchmarks.pairs import BATCH
-from kdcli.engine.inference import fold, lower
 from kdcli.engine.memory import keep_memory
+from kdcli.engine.teachers.inference import fold, lower
 from kdcli.jobs import build_network
 from kdcli.models.cost import density
 

@@ -27,8 +27,8 @@ from benchmarks.figures import Timed
 from benchmarks.pairs import BATCH, Pair
 from benchmarks.textbook import synchronise
 from kdcli.engine.events import EpochDone, Event, StepDone
+from kdcli.engine.hardware import Choice
 from kdcli.engine.optim import make_optimiser
-from kdcli.engine.runtime import Choice
 from kdcli.engine.trainer import Hooks, Position, Trainer, set_modes
 from kdcli.jobs.assemble import Job, assemble, train_settings
 from kdcli.recipe.resolve import resolve

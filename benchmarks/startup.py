@@ -68,7 +68,7 @@ def bare_images_per_second() -> float:
     import torch
 
     from kdcli.core.options import Options
-    from kdcli.data import digits
+    from kdcli.data.datasets import digits
     from kdcli.jobs import build_network
 
     source = digits.load("digits", options=Options(), root=Path())

@@ -27,8 +27,8 @@ from torchvision import transforms
 
 from benchmarks.figures import Segment, Timed
 from benchmarks.pairs import BATCH, Noise, Pair
+from kdcli.engine.hardware import choose_device
 from kdcli.engine.memory import keep_memory
-from kdcli.engine.runtime import choose_device
 from kdcli.jobs.networks import build_network, load_network
 
 WORKERS = 8  # the default of the field's training scripts

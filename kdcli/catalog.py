@@ -3,8 +3,9 @@ torch.
 
 There is no registry. A method is a file in kdcli/methods and its name is the file's name. A network
 family is a file in kdcli/models whose literal VARIANTS maps names to constructor arguments. A
-dataset family is a file in kdcli/data whose literal DATASETS maps names to facts. Docstrings and
-literals are read with `ast`; a module is imported only when something of it is to be used.
+dataset family is a file in kdcli/data/datasets whose literal DATASETS maps names to facts.
+Docstrings and literals are read with `ast`; a module is imported only when something of it is to be
+used.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 Kind = Literal["method", "model", "dataset"]
 KINDS: tuple[Kind, ...] = ("method", "model", "dataset")
 
-_FOLDERS: Mapping[Kind, str] = {"method": "methods", "model": "models", "dataset": "data"}
+_FOLDERS: Mapping[Kind, str] = {"method": "methods", "model": "models", "dataset": "data/datasets"}
+# entry points under which installed packages add to what is here
+_GROUPS: Mapping[Kind, str] = {
+    "method": "kdcli.methods",
+    "model": "kdcli.models",
+    "dataset": "kdcli.data",
+}
 _TABLES: Mapping[Kind, str] = {"model": "VARIANTS", "dataset": "DATASETS"}
 
 
@@ -151,7 +158,7 @@ def entries(kind: Kind) -> Mapping[str, Entry]:
         found = [_method_entry(path, path.stem) for path in _files(kind)]
     else:
         found = [entry for path in _files(kind) for entry in _table_entries(kind, path)]
-    group = f"kdcli.{_FOLDERS[kind]}"
+    group = _GROUPS[kind]
     if _anything_declares(group):
         from importlib.metadata import entry_points
 
@@ -354,7 +361,8 @@ def load(found: Entry) -> ModuleType:
     """Import the module of an entry: from here on torch is needed."""
     package = Path(__file__).parent
     if found.path.is_relative_to(package):
-        return importlib.import_module(f"kdcli.{_FOLDERS[found.kind]}.{found.path.stem}")
+        folder = _FOLDERS[found.kind].replace("/", ".")
+        return importlib.import_module(f"kdcli.{folder}.{found.path.stem}")
     module_name = f"kdcli_user_{found.path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, found.path)
     if spec is None or spec.loader is None:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdcli.analysis.inputs import rows_at_a_time
+from kdcli.analysis.checks import rows_at_a_time
 from kdcli.analysis.similarity import SimilarityAccumulator
 
 METHODS = ("kd", "skd")

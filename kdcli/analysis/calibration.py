@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.inputs import check_logits, rows_at_a_time
+from kdcli.analysis.checks import check_logits, rows_at_a_time
 from kdcli.results.run import CalibrationCurve
 
 BINS = 15

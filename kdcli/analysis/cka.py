@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.pairs import check_finite
+from kdcli.analysis.checks import check_finite
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.results.pair import StageCka
 from kdcli.results.teacher import Matrix

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.analysis.inputs import check_logits, check_temperatures
+from kdcli.analysis.checks import check_logits, check_temperatures
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.results.intervals import Interval
 from kdcli.results.teacher import ClassMatrix, ClassRelations, Contrast, Likeness

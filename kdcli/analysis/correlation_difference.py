@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.analysis.pairs import STUDENT, TEACHER, check_pair
+from kdcli.analysis.checks import STUDENT, TEACHER, check_pair
 from kdcli.errors import UsageError
 from kdcli.results.pair import CorrelationDifference
 from kdcli.results.teacher import Matrix

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.analysis.inputs import rows_at_a_time
+from kdcli.analysis.checks import rows_at_a_time
 
 
 class Energies(NamedTuple):

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.bootstrap import resampled_means
+from kdcli.analysis.checks import check_class_names, check_logits, check_temperatures
 from kdcli.analysis.energy import Energies, divergence, energies, in_range, second_order
-from kdcli.analysis.inputs import check_class_names, check_logits, check_temperatures
-from kdcli.analysis.measures import measure
+from kdcli.analysis.metrics import measure
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible, UsageError
 from kdcli.results.gap import GapReport, PairAt, PairReport, Response, ResponseAt

@@ -16,9 +16,15 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.bootstrap import resampled_means
+from kdcli.analysis.checks import (
+    STUDENT,
+    TEACHER,
+    check_finite,
+    check_pair,
+    check_resamples,
+    check_temperatures,
+)
 from kdcli.analysis.correlation import correlations, spearman_rows
-from kdcli.analysis.inputs import check_temperatures
-from kdcli.analysis.pairs import STUDENT, TEACHER, check_finite, check_pair, check_resamples
 from kdcli.errors import Incompatible, UsageError
 from kdcli.results.intervals import Estimate
 from kdcli.results.pair import DistanceRanks, GradientRescaling, RescalingBin

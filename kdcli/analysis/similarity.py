@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.inputs import check_logits, check_temperatures
+from kdcli.analysis.checks import check_logits, check_temperatures
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.teacher import ClassSimilarity, SimilarityAt

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdcli.data.base import Pictures, channel_statistics
+from kdcli.data.source import Pictures, channel_statistics
 from kdcli.errors import BadData
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")

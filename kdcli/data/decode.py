@@ -13,7 +13,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Folder
+from kdcli.data.source import Folder
 from kdcli.errors import BadData, UsageError
 
 _JPEG = b"\xff\xd8\xff"  # with which such files begin

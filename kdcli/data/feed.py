@@ -8,7 +8,6 @@ the device.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,10 +19,8 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures, Source
-from kdcli.data.restrict import Restriction
-from kdcli.data.split import draw, partition
-from kdcli.errors import Incompatible, UsageError
+from kdcli.data.source import Pictures, Source
+from kdcli.data.split import draw
 
 Share = Callable[[int], slice]
 Decode = Literal["workers", "device"]
@@ -227,148 +224,7 @@ class SourceFeed(ABC):
         """
 
 
-class ResidentFeed(SourceFeed):
-    """Pictures that lie on the device as a whole: a batch is an index."""
-
-    resident = True
-
-    def __init__(
-        self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
-    ) -> None:
-        super().__init__(source, info, rows, plan)
-        parts: dict[SplitName, Tensor] = {
-            "train": source.x_train,
-            "val": source.x_train,
-            "test": source.x_test,
-        }
-        self._pixels = {
-            name: _rows(parts[name], positions).to(plan.device) for name, positions in rows.items()
-        }
-
-    def _images(
-        self,
-        name: SplitName,
-        parts: Iterable[Part],
-        *,
-        training: bool,  # noqa: ARG002
-    ) -> Iterator[tuple[Tensor, Part]]:
-        for part in parts:
-            yield self._pixels[name][part.index], part
-
-
 def _as_it_is(index: Tensor) -> Part:
     """Samples [B] that are not changed."""
     nothing = torch.zeros_like(index)
     return Part(index, nothing, nothing)
-
-
-def _rows(x: Tensor, positions: Tensor) -> Tensor:
-    return x if len(positions) == len(x) else x[positions]  # a whole set is not copied
-
-
-def make_feed(
-    source: Source,
-    *,
-    name: str,
-    batch_size: int,
-    eval_batch_size: int,
-    val_fraction: float,
-    train_limit: int | None,
-    augment: Augmentation,
-    seed: int,
-    device: torch.device | str,
-    workers: int,
-    decode: Decode = "workers",
-    restriction: Restriction | None = None,
-    score: Score | None = None,
-    share: Share | None = None,
-) -> Feed:
-    """A source as batches on a device.
-
-    Args:
-        source: resident or streamed.
-        name: the dataset's, for DataInfo.
-        batch_size: samples a training minibatch.
-        eval_batch_size: samples a batch of `split`.
-        val_fraction: share of the training set held out by class, 0 for none.
-        train_limit: samples of the rest to train on, by class; None for all.
-        augment: changes to training images.
-        seed: the recipe's.
-        device: where batches are.
-        workers: processes that decode images; resident data need none and ignore it.
-        restriction: what is taken away from the training split; DataInfo, batch.index and sizes are
-            those of what stays.
-        score: by what a restriction ranks images; called only if it does.
-        share: which of a training minibatch's so many samples this process wants; all unless given.
-        decode: what decodes the JPEG files of training.
-
-    Raises:
-        UsageError: nothing would be held out, more samples are asked for than there are, or the
-            restriction is impossible.
-        BadData: a class has no training sample, or the scores are none.
-        Incompatible: the augmentation does not fit the source.
-    """
-    augment.check(source.input_shape)
-    plan = Plan(
-        batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share, decode
-    )
-    train, val = partition(
-        source.y_train,
-        val_fraction=val_fraction,
-        train_limit=train_limit,
-        seed=seed,
-        class_names=source.class_names,
-        restriction=restriction,
-        scores=None if score is None else lambda: score(_whole(source, name, plan)).cpu(),
-    )
-    if len(train) == 1 < batch_size:
-        raise UsageError(
-            "one sample is not enough to train on",
-            hint="raise data.train_limit or lower data.val_fraction",
-        )
-    rows: dict[SplitName, Tensor] = {
-        "train": train,
-        "val": val,
-        "test": torch.arange(len(source.y_test)),
-    }
-    return _feed(source, _info(source, name, train), rows, plan)
-
-
-def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:
-    if not isinstance(source, Pictures):
-        from kdcli.data.stream import StreamedFeed
-
-        return StreamedFeed(source, info, rows, plan)
-    if plan.augment.resized_crop:
-        raise Incompatible(
-            "data.augment.resized_crop is for image folders that are decoded as they are "
-            f"needed; {info.name} is held in memory",
-            hint="use data.augment.crop, or an image-folder with resident = false",
-        )
-    return ResidentFeed(source, info, rows, plan)
-
-
-def _whole(source: Source, name: str, plan: Plan) -> Feed:
-    """The whole training set, held-out part and all, and nothing else: `split("train")` goes
-    through it as it is stored.
-    """
-    every, none = torch.arange(len(source.y_train)), torch.arange(0)
-    return _feed(
-        source, _info(source, name, every), {"train": every, "val": none, "test": none}, plan
-    )
-
-
-def _info(source: Source, name: str, train: Tensor) -> DataInfo:
-    return DataInfo(
-        name=name,
-        num_classes=len(source.class_names),
-        num_train=len(train),
-        input_shape=source.input_shape,
-        class_names=source.class_names,
-        mean=source.mean,
-        std=source.std,
-        fingerprint=source.fingerprint,
-        targets=source.y_train[train],
-        superclass=source.superclass,
-        positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
-    )

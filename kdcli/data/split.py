@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.data.restrict import Restriction, check_sizes, choose
+from kdcli.data.subset import Restriction, check_sizes, choose
 from kdcli.errors import BadData, UsageError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.types import Step
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 
 _NEVER = 2**62
 

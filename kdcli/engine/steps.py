@@ -15,8 +15,8 @@ import torch
 
 from kdcli.core.method import Method
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
+from kdcli.engine.distributed import Forward
 from kdcli.engine.meters import Meters
-from kdcli.engine.ranks import Forward
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 

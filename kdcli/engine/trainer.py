@@ -20,9 +20,9 @@ from kdcli.core import random
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Feed, Progress
-from kdcli.engine.average import MovingAverage
-from kdcli.engine.capture import CapturedSteps, hindrance
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
+from kdcli.engine.distributed import Pace
+from kdcli.engine.ema import MovingAverage
 from kdcli.engine.events import (
     EpochDone,
     Event,
@@ -33,9 +33,9 @@ from kdcli.engine.events import (
     StepDone,
     StepsCaptured,
 )
+from kdcli.engine.graphed_steps import CapturedSteps, hindrance
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
-from kdcli.engine.ranks import Pace
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps

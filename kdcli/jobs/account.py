@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kdcli import catalog
 from kdcli.core.network import parameter_count
-from kdcli.engine.inference import InferenceTeacher
 from kdcli.engine.runtime import Runtime
+from kdcli.engine.teachers.inference import InferenceTeacher
 from kdcli.files import write_json, write_text
 from kdcli.jobs import restricted
 from kdcli.jobs.assemble import Job

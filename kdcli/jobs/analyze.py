@@ -15,7 +15,7 @@ from torch import Tensor
 from kdcli.advice import Advice
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
-from kdcli.analysis.measures import measure
+from kdcli.analysis.metrics import measure
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible

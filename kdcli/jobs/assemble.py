@@ -20,9 +20,11 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Decode, Score, Share, make_feed
+from kdcli.data.feed import Decode, Score, Share
+from kdcli.data.open_feed import make_feed
 from kdcli.engine.checkpoint import load_weights
-from kdcli.engine.runtime import Choice, Runtime
+from kdcli.engine.hardware import Choice
+from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs import compiling, devices

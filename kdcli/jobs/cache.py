@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from kdcli.core.types import Batch, Feed
-from kdcli.engine.logit_cache import CachedTeacher
-from kdcli.engine.logit_fill import divergence, fill
 from kdcli.engine.runtime import Runtime
+from kdcli.engine.teachers.cached import CachedTeacher
+from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs import devices
 from kdcli.jobs.assemble import augmentation, load_teachers, make_runtime, training_feed

@@ -19,10 +19,12 @@ from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
 from kdcli.data.feed import Decode
 from kdcli.engine.checkpoint import digest
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable
-from kdcli.engine.logit_rows import MOST_CLASSES_OF_TOP, Shape
-from kdcli.engine.ranks import Ranks
-from kdcli.engine.runtime import Choice, Runtime
+from kdcli.engine.distributed import Ranks
+from kdcli.engine.hardware import Choice
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.teachers.cached import CachedTeacher
+from kdcli.engine.teachers.logit_table import LogitTable
+from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_json, write_error
 from kdcli.jobs.networks import LoadedTeacher

@@ -15,7 +15,9 @@ from kdcli import catalog
 from kdcli.core.method import Method
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.engine.runtime import Choice, Runtime, cpu_unit
+from kdcli.engine import hardware
+from kdcli.engine.hardware import Choice
+from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
 from kdcli.files import sha256_json, write_json
 
@@ -59,7 +61,7 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
         )
     if lacking:
         return Choice("off", f"auto: {lacking} here")
-    if cpu_unit() != "AMX":
+    if hardware.cpu_unit() != "AMX":
         return Choice("off", "auto: gains nothing on a CPU without AMX")
     warm = seen.exists()
     least = WARM_STEPS if warm else COLD_STEPS

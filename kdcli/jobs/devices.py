@@ -22,8 +22,8 @@ import torch
 from pydantic import ValidationError
 from torch import distributed
 
-from kdcli.engine.ranks import Ranks
-from kdcli.engine.runtime import choose_device
+from kdcli.engine.distributed import Ranks
+from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
 from kdcli.recipe.resolve import Resolved

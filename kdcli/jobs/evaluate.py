@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from kdcli.analysis.measures import mcnemar, measure, per_class_accuracy
+from kdcli.analysis.metrics import mcnemar, measure, per_class_accuracy
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.finish import check_gates

@@ -21,8 +21,8 @@ from kdcli.analysis.correlation_difference import correlation_difference
 from kdcli.analysis.geometry import choose_classes, pca, project, silhouette, tsne
 from kdcli.analysis.hypothesis import hypothesis
 from kdcli.analysis.rescaling import distance_ranks, rescaling
-from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import SimilarityAccumulator
+from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.core import random
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo

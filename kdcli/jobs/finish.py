@@ -10,10 +10,8 @@ from torch import Tensor
 
 from kdcli import __version__
 from kdcli.analysis.calibration import reliability
-from kdcli.analysis.confusion import confusion
-from kdcli.analysis.excluded import excluded
 from kdcli.analysis.gap import Responses, compare
-from kdcli.analysis.measures import measure, per_class_accuracy
+from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, SplitName

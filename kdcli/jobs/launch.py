@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import torch
 from torch import multiprocessing
 
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 from kdcli.errors import Interrupted, KdError, RankLost, Terminated
 from kdcli.jobs.devices import joined
 from kdcli.jobs.events import Event, Listener, Prepared, StepDone

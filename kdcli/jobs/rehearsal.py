@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
-from kdcli.data.stream import StreamedFeed
+from kdcli.data.streamed import StreamedFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.jobs.assemble import Job, train_settings

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdcli import catalog, formatting
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Feed
-from kdcli.data.restrict import Restriction
+from kdcli.data.subset import Restriction
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses import entropy

@@ -17,7 +17,7 @@ import torch
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import read_json, write_json, write_text

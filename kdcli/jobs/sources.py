@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from kdcli import catalog
-from kdcli.data.base import Source
+from kdcli.data.source import Source
 from kdcli.errors import KdError, UsageError
 from kdcli.recipe.schema import DataSection
 
@@ -50,7 +50,7 @@ def _read(data: DataSection) -> Source:
     found = catalog.entry("dataset", data.name)
     module = catalog.load(found)
     if found.factory is not None:
-        from kdcli.data.user import from_user
+        from kdcli.data.datasets.user import from_user
 
         try:
             made = getattr(module, found.factory)()

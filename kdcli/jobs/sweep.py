@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from kdcli.engine.runtime import choose_device
+from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
 from kdcli.jobs import devices
 from kdcli.jobs.events import (

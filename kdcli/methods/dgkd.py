@@ -29,7 +29,7 @@ from kdcli.core import random
 from kdcli.core.method import Arity
 from kdcli.core.options import ChainOptions
 from kdcli.core.types import Batch, Progress, Step
-from kdcli.methods._chain import ChainMethod
+from kdcli.methods._assistant_chain import ChainMethod
 
 FAMILY = "chain"
 

@@ -24,7 +24,7 @@ from kdcli import losses
 from kdcli.core.method import Arity
 from kdcli.core.options import ChainOptions
 from kdcli.core.types import Batch, Progress, Step
-from kdcli.methods._chain import ChainMethod
+from kdcli.methods._assistant_chain import ChainMethod
 
 FAMILY = "chain"
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.core.options import Options as ModelOptions
-from kdcli.models._chain import Chain, Part
+from kdcli.models._staged_network import Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mlp": {

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import nn
 
-from kdcli.models._chain import Chain, Part
 from kdcli.models._checks import check_size
 from kdcli.models._layers import conv1x1, conv3x3, depthwise, pooled
+from kdcli.models._staged_network import Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.core.options import Options as ModelOptions
-from kdcli.models._chain import LEAK, Chain, Part
 from kdcli.models._checks import check_size
+from kdcli.models._staged_network import LEAK, Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cnn-large": {

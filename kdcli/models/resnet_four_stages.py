@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from kdcli.models._chain import Chain, Part
 from kdcli.models._checks import check_size
 from kdcli.models._layers import BasicBlock, Bottleneck, conv3x3, he_normal, pooled, relu_between
+from kdcli.models._staged_network import Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet18": {

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcli.models._chain import Chain, Part
 from kdcli.models._checks import check_size
 from kdcli.models._layers import ChannelShuffle, conv1x1, depthwise, pooled, relu_between
+from kdcli.models._staged_network import Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shufflenet_v2": {

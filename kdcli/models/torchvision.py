@@ -26,7 +26,7 @@ from kdcli.errors import Incompatible, NotFound
 from kdcli.models._checks import check_taps
 from kdcli.models._headed import Headed, head_path
 from kdcli.models._meta import dry_run
-from kdcli.models._plans import Plan, plan_for
+from kdcli.models._torchvision_stages import Plan, plan_for
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "torchvision/*": {

@@ -19,9 +19,9 @@ from typing import Any
 
 from torch import nn
 
-from kdcli.models._chain import Chain, Part
 from kdcli.models._checks import check_size
 from kdcli.models._layers import he_normal, pooled, small_head
+from kdcli.models._staged_network import Chain, Part
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "vgg8": {

@@ -15,7 +15,7 @@ from kdcli.core.method import Method, Setup
 from kdcli.core.network import Blueprint, Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo, Output, Tap
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 
 CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten
 
 
 class Tape:
-    """A `kdcli.engine.recorder.Recorder`."""
+    """A `kdcli.engine.cuda_graphs.Recorder`."""
 
     def __init__(self) -> None:
         self.replays: list[int] = []  # of each recording

@@ -13,9 +13,9 @@ from kdcli import catalog
 from kdcli.core import random
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures
-from kdcli.data.feed import make_feed
-from kdcli.data.restrict import Restriction
+from kdcli.data.open_feed import make_feed
+from kdcli.data.source import Pictures
+from kdcli.data.subset import Restriction
 from tests.catalogue.conftest import CLASSES, SHAPE
 from tests.catalogue.test_methods import method_class, phases, total
 

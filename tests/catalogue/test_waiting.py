@@ -13,12 +13,12 @@ import torch
 
 from kdcli import catalog
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures
-from kdcli.data.feed import make_feed
+from kdcli.data.open_feed import make_feed
+from kdcli.data.source import Pictures
 from kdcli.engine.events import StepDone
+from kdcli.engine.host_sync import Waits
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.trainer import Hooks
-from kdcli.engine.waiting import Waits
 from tests.catalogue.test_methods import method_class
 from tests.catalogue.training import make_trainer
 

@@ -13,7 +13,7 @@ from kdcli.core import random
 from kdcli.core.method import Method, Setup, Stage
 from kdcli.core.types import Batch, DataInfo, Draw
 from kdcli.engine.checkpoint import State
-from kdcli.engine.recorder import Recorder
+from kdcli.engine.cuda_graphs import Recorder
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer

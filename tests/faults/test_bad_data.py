@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from kdcli.core.options import Options as NoOptions
-from kdcli.data import cifar, folder, mnist, npz, user
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Folder
-from kdcli.data.feed import make_feed
+from kdcli.data.datasets import cifar, folder, mnist, npz, user
+from kdcli.data.open_feed import make_feed
+from kdcli.data.source import Folder
 from kdcli.errors import BadData, KdError, NotFound
 
 PIXELS = np.zeros((6, 4, 4), np.uint8)
@@ -347,9 +347,9 @@ def test_a_worker_that_dies_is_explained(pictures: Path, monkeypatch: pytest.Mon
     import os
     import signal
 
-    from kdcli.data import stream
+    from kdcli.data import streamed
 
-    monkeypatch.setattr(stream, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(streamed, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(KdError, match="a process that decodes images died") as caught:
         read(pictures, workers=1)
     one_sentence(caught.value)

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
 )
 
 from kdcli.analysis.calibration import reliability
-from kdcli.analysis.confusion import confusion
+from kdcli.analysis.metrics import confusion
 from kdcli.errors import BadData, Incompatible
 
 

@@ -12,7 +12,7 @@ import torch
 
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
-from kdcli.analysis.measures import measure
+from kdcli.analysis.metrics import measure
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses import match_spread
 from tests.unit.analysis.test_correlation import spearman_by_hand

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdcli.analysis.gap import Responses, compare
-from kdcli.analysis.measures import measure
+from kdcli.analysis.metrics import measure
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.losses import match_spread

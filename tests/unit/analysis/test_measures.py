@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.analysis.measures import correct, mcnemar, measure, per_class_accuracy, rank
+from kdcli.analysis.metrics import correct, mcnemar, measure, per_class_accuracy, rank
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible
 from kdcli.results.intervals import wilson

@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 
-from kdcli.analysis import scaling as module
+from kdcli.analysis import temperature_scaling as module
 from kdcli.analysis.calibration import reliability
-from kdcli.analysis.scaling import cross_fitted, fit_temperature, held_out
+from kdcli.analysis.temperature_scaling import cross_fitted, fit_temperature, held_out
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible, UsageError
 from tests.unit.analysis.test_rescaling import draw, flat, spoiled

@@ -12,8 +12,8 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures, Source, channel_statistics
-from kdcli.data.feed import make_feed
+from kdcli.data.open_feed import make_feed
+from kdcli.data.source import Pictures, Source, channel_statistics
 
 Make = Callable[..., Feed]
 

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from kdcli.core.types import Batch, Feed
-from kdcli.data import decode, stream
+from kdcli.data import decode
+from kdcli.data import streamed as streamed_module
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Folder
+from kdcli.data.source import Folder
 from kdcli.errors import BadData, UsageError
 from kdcli.jobs import train_teacher
 from tests.unit.data.test_stream import streamed
@@ -62,7 +63,7 @@ def test_what_is_measured_is_decoded_by_workers(
         feed(photographs, CUT, val_fraction=0.2),
         feed(photographs, CUT, val_fraction=0.2, decode="device"),
     )
-    with patch.object(stream, "decode_on", side_effect=AssertionError):
+    with patch.object(streamed_module, "decode_on", side_effect=AssertionError):
         for name in ("val", "test"):
             assert same(list(theirs.split(name)), list(ours.split(name)))
 

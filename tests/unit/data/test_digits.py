@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from kdcli.core.options import Options
-from kdcli.data import digits
+from kdcli.data.datasets import digits
 
 
 def test_pictures_and_labels_are_those_of_scikit_learn():

@@ -17,9 +17,10 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.options import Options
-from kdcli.data import arrays, cifar, digits, mnist, npz, user
+from kdcli.data import arrays
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures, channel_statistics
+from kdcli.data.datasets import cifar, digits, mnist, npz, user
+from kdcli.data.source import Pictures, channel_statistics
 from kdcli.errors import BadData, DiskFull, KdError, NotFound, NotWritable
 from tests.unit.data.dataset_layouts import write_cifar10, write_cifar100, write_mnist
 

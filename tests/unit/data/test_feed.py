@@ -9,7 +9,7 @@ import torch
 
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Pictures
+from kdcli.data.source import Pictures
 from kdcli.errors import BadData, Incompatible, UsageError
 
 Make = Callable[..., Feed]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.core import random
-from kdcli.data.base import Pictures
-from kdcli.data.restrict import Restriction, choose
+from kdcli.data.source import Pictures
 from kdcli.data.split import partition
+from kdcli.data.subset import Restriction, choose
 from kdcli.errors import BadData, UsageError
 
 NAMES = ("cat", "dog", "owl", "fox")

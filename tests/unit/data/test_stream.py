@@ -11,9 +11,9 @@ import torch
 
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Folder, Pictures
-from kdcli.data.folder import Options, load, resident
-from kdcli.data.restrict import Restriction
+from kdcli.data.datasets.folder import Options, load, resident
+from kdcli.data.source import Folder, Pictures
+from kdcli.data.subset import Restriction
 
 Make = Callable[..., Feed]
 Same = Callable[[list[Batch], list[Batch]], bool]

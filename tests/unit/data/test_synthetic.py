@@ -8,8 +8,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from kdcli.data.base import Pictures
-from kdcli.data.synthetic import Options, class_vectors, linear_agreement, load
+from kdcli.data.datasets.synthetic import Options, class_vectors, linear_agreement, load
+from kdcli.data.source import Pictures
 
 SMALL: dict[str, Any] = {"dim": 60, "classes": 12, "superclasses": 3, "train": 600, "test": 400}
 
@@ -64,7 +64,7 @@ def test_sines_of_high_frequency_make_it_hard_and_of_low_frequency_do_nothing() 
 
 def test_labels_follow_the_formula() -> None:
     source, options = make(harmonics=2, a_scale=1.0, world=3)
-    from kdcli.data.synthetic import _generator
+    from kdcli.data.datasets.synthetic import _generator
 
     phases = _generator(options, "phases").uniform(0, 2 * np.pi, 2)
     x = source.x_test[0].flatten().double().numpy()

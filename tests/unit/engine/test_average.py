@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kdcli.engine.average import MovingAverage
+from kdcli.engine.ema import MovingAverage
 
 
 def test_it_is_torchs_own():

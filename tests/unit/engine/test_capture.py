@@ -13,9 +13,10 @@ from torch import nn
 
 from kdcli.core.types import Step
 from kdcli.engine.checkpoint import digest, load_state
+from kdcli.engine.cuda_graphs import CudaRecorder
 from kdcli.engine.events import StepDone, StepsCaptured
-from kdcli.engine.recorder import CudaRecorder
-from kdcli.engine.runtime import Runtime, choose_graphs, choose_teacher_batch
+from kdcli.engine.hardware import choose_graphs, choose_teacher_batch
+from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import DeviceUnavailable, Interrupted, NonFiniteLoss, OutOfMemory

@@ -12,7 +12,7 @@ from kdcli.core import random
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, Tap
-from kdcli.engine.inference import InferenceTeacher, fold
+from kdcli.engine.teachers.inference import InferenceTeacher, fold
 from kdcli.jobs import build_network
 
 SHAPE = (3, 32, 32)

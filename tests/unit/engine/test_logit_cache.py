@@ -15,9 +15,10 @@ from safetensors import safe_open
 
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch
-from kdcli.engine.logit_cache import CachedTeacher, LogitTable
-from kdcli.engine.logit_fill import divergence, fill
-from kdcli.engine.logit_rows import Shape
+from kdcli.engine.teachers.cached import CachedTeacher
+from kdcli.engine.teachers.fill import divergence, fill
+from kdcli.engine.teachers.logit_table import LogitTable
+from kdcli.engine.teachers.row_format import Shape
 from kdcli.errors import CorruptFile, DiskFull, Interrupted
 from kdcli.files import sha256_json
 from tests.unit.engine.conftest import Tiny
@@ -338,8 +339,8 @@ def test_what_a_killed_process_stored_stays(path, teacher):
     code = f"""
 import os, torch
 from pathlib import Path
-from kdcli.engine.logit_cache import LogitTable
-from kdcli.engine.logit_rows import Shape
+from kdcli.engine.teachers.logit_table import LogitTable
+from kdcli.engine.teachers.row_format import Shape
 table = LogitTable(Path({str(path)!r}), {KEY!r}, Shape(6, 4, 3))
 table.write(torch.tensor([1]), torch.tensor([2]), torch.tensor([[1.0, 2.0, 3.0]]).half())
 os.kill(os.getpid(), 9)

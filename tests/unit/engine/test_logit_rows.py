@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdcli.core import random
-from kdcli.engine.logit_rows import Shape, marks
+from kdcli.engine.teachers.row_format import Shape, marks
 
 
 def logits(rows: int, classes: int) -> torch.Tensor:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.engine import runtime as module
-from kdcli.engine.runtime import Runtime, choose_precision
+from kdcli.engine import hardware
+from kdcli.engine.hardware import choose_precision
+from kdcli.engine.runtime import Runtime
 from kdcli.jobs import build_network
 from kdcli.jobs.assemble import assemble
 from kdcli.models.cost import density
@@ -18,7 +19,7 @@ from kdcli.recipe.resolve import resolve
 
 @pytest.fixture(params=["AMX", "AVX512-BF16", None])
 def unit(request, monkeypatch):
-    monkeypatch.setattr(module, "cpu_unit", lambda: request.param)
+    monkeypatch.setattr(hardware, "cpu_unit", lambda: request.param)
     return request.param
 
 
@@ -56,7 +57,7 @@ def test_density_of_known_networks(name, shape, least, most):
 
 
 def test_a_job_weighs_its_network(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "cpu_unit", lambda: "AVX512-BF16")
+    monkeypatch.setattr(hardware, "cpu_unit", lambda: "AVX512-BF16")
     pictures, labels = np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 2
     np.savez(
         tmp_path / "grey.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels

@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 
 from kdcli.core.types import Batch
-from kdcli.engine.ranks import Pace, Ranks
+from kdcli.engine.distributed import Pace, Ranks
 from kdcli.errors import RankLost
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 from kdcli.errors import KdError, NotWritable
 from kdcli.jobs.events import Listener
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from kdcli.engine.checkpoint import digest
-from kdcli.engine.logit_cache import LogitTable
-from kdcli.engine.logit_rows import Shape
+from kdcli.engine.teachers.logit_table import LogitTable
+from kdcli.engine.teachers.row_format import Shape
 from kdcli.errors import Incompatible, Interrupted, UsageError
 from kdcli.jobs import cache, distill, fill_cache, resume, train_teacher
 from kdcli.jobs.assemble import assemble

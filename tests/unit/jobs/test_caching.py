@@ -15,8 +15,8 @@ import torch
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import Augmentation
 from kdcli.engine.checkpoint import digest
-from kdcli.engine.logit_cache import LogitTable
 from kdcli.engine.runtime import Runtime
+from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.errors import DiskFull, Incompatible, NotWritable, RecipeInvalid
 from kdcli.jobs import caching, distill, train_teacher
 from kdcli.jobs.caching import Views, table_key, table_path
@@ -291,7 +291,7 @@ def test_a_table_on_a_disk_that_turned_read_only_is_not_used(student, cache, err
     def refuse(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("kdcli.engine.logit_cache.np.memmap", refuse)
+    monkeypatch.setattr("kdcli.engine.teachers.logit_table.np.memmap", refuse)
     _, _, choice = student("second")
     assert choice["stored"] == "off"
     assert choice["reason"].endswith(error.strerror)

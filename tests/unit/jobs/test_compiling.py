@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from kdcli.core.types import Batch
-from kdcli.engine.runtime import Choice, Runtime
+from kdcli.engine.hardware import Choice
+from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs import build_network, compiling, distill, train_teacher
 from kdcli.runs.read import Run
@@ -33,7 +34,7 @@ def runtime() -> Runtime:
     ],
 )
 def test_compiles_where_the_job_repays_it(runtime, tmp_path, monkeypatch, steps, warm, expected):
-    monkeypatch.setattr(compiling, "cpu_unit", lambda: "AMX")
+    monkeypatch.setattr(hardware, "cpu_unit", lambda: "AMX")
     seen = tmp_path / "folder" / "seen.json"
     if warm:
         compiling.mark(seen, Choice("on", ""))
@@ -45,7 +46,7 @@ def test_compiles_where_the_job_repays_it(runtime, tmp_path, monkeypatch, steps,
 
 @pytest.mark.parametrize("unit", ["AVX512-BF16", None])
 def test_without_amx_nothing_is_compiled_unless_asked_for(runtime, tmp_path, monkeypatch, unit):
-    monkeypatch.setattr(compiling, "cpu_unit", lambda: unit)
+    monkeypatch.setattr(hardware, "cpu_unit", lambda: unit)
     assert (
         compiling.choose("auto", runtime, 10**6, tmp_path / "seen.json").reason
         == "auto: gains nothing on a CPU without AMX"

@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 
-from kdcli.engine.ranks import Ranks
+from kdcli.engine.distributed import Ranks
 from kdcli.errors import DeviceUnavailable, Exit, Interrupted, RecipeInvalid, Terminated, UsageError
 from kdcli.jobs import devices, distill, resume, run_sweep, train_teacher
 from kdcli.jobs.stop import StopRequest

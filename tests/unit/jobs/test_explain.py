@@ -16,8 +16,8 @@ from kdcli.analysis.correlation_difference import correlation_difference
 from kdcli.analysis.geometry import project, silhouette
 from kdcli.analysis.hypothesis import hypothesis
 from kdcli.analysis.rescaling import distance_ranks, rescaling
-from kdcli.analysis.scaling import cross_fitted
 from kdcli.analysis.similarity import similarity
+from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.engine.checkpoint import save_model
 from kdcli.jobs import analyze_gap, measured, train_teacher
 from kdcli.jobs.networks import build_network, load_network

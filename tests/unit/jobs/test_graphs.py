@@ -8,7 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 from kdcli.engine import runtime
-from kdcli.engine.runtime import Choice, Runtime
+from kdcli.engine.hardware import Choice
+from kdcli.engine.runtime import Runtime
 from kdcli.errors import DeviceUnavailable
 from kdcli.jobs import distill, train_teacher
 from tests.catalogue.tape import Tape, Unable

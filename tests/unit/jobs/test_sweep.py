@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from kdcli.data import digits
+from kdcli.data.datasets import digits
 from kdcli.errors import RecipeInvalid
 from kdcli.jobs import run_sweep
 from kdcli.jobs.events import CellDone

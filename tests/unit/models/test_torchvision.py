@@ -21,7 +21,7 @@ from kdcli.core import random
 from kdcli.core.network import Network
 from kdcli.errors import Incompatible, NotFound
 from kdcli.models._headed import head_path
-from kdcli.models._plans import plan_for
+from kdcli.models._torchvision_stages import plan_for
 
 SHAPE = (3, 64, 64)
 

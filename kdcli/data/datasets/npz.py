@@ -18,7 +18,7 @@ from pydantic import Field
 
 from kdcli.core.options import Options as _Options
 from kdcli.data.arrays import from_arrays
-from kdcli.data.base import Pictures
+from kdcli.data.source import Pictures
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {

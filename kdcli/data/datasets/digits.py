@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kdcli.core import random
 from kdcli.core.options import Options
-from kdcli.data.base import Pictures, channel_statistics
+from kdcli.data.source import Pictures, channel_statistics
 from kdcli.data.split import draw
 
 DATASETS: dict[str, dict[str, Any]] = {

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.base import Folder
 from kdcli.data.decode import decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
+from kdcli.data.source import Folder
 from kdcli.errors import KdError
 
 Item = tuple[int, int]  # position in a split, what happens to it

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.core.network import Network
-from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output
-from kdcli.engine.logit_rows import Shape, marks
+from kdcli.engine.teachers.row_format import Shape, marks
 from kdcli.errors import CorruptFile
 from kdcli.files import safetensors_metadata, sync_folder, write_error
 
 _CHUNK_BYTES = 1 << 26  # of a table that is read as a whole
-_LOOK_AGAIN = 256  # lookups until a table that was not full is looked at again
 
 
 class LogitTable:
@@ -215,83 +211,3 @@ def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
             f"{path} has {path.stat().st_size} bytes instead of {start + shape.bytes}", hint=hint
         )
     return start
-
-
-class CachedTeacher(Teacher):
-    """A teacher whose answers to training batches are looked up, and computed once where they are
-    not there.
-
-    All answers pass through the rows of the table, so they do not depend on whether one was stored
-    before. For training batches
-    only: an index of another split is another image.
-
-    A lookup in the file makes a device wait for the host. Once the table is full, a copy of it on
-    the device serves instead.
-
-    Args:
-        asked: who answers where the table does not.
-        table: its answers.
-        room: bytes that a copy on the batches' device may take; none unless given.
-    """
-
-    def __init__(
-        self, asked: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0
-    ) -> None:
-        self.asked = asked
-        self.table = table
-        self._room = room
-        self._copy: Tensor | None = None
-        self._lookups = 0
-
-    @property
-    def network(self) -> Network:  # type: ignore[override]  # the teacher's own
-        return self.asked.network
-
-    @property
-    def live(self) -> Teacher:
-        return self.asked.live
-
-    def expect(self, batches: Sequence[Batch]) -> None:
-        """Compute what is missing of several minibatches at once, if anything was looked up
-        before.
-        """
-        if self._lookups and self._copy is None and len(batches) > 1:
-            self(_joined(batches))
-
-    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
-        if taps:
-            return self.asked(batch, taps)
-        if self._copy is None and self._lookups % _LOOK_AGAIN == 0:
-            self._copy = self._copied(batch.x.device)
-        self._lookups += 1
-        if self._copy is not None:
-            words = self._copy.index_select(0, self.table.rows(batch.index, batch.view))
-            return Output(self.table.shape.unpack(words), {})
-        logits, found = self.table.read(batch.index, batch.view)
-        if not bool(found.all()):
-            absent = (~found).nonzero().flatten()
-            part = _part(batch, absent.to(batch.index.device))
-            logits[absent] = self.table.write(part.index, part.view, self.asked(part).logits)
-        return Output(logits.to(batch.x.device), {})
-
-    def _copied(self, device: torch.device) -> Tensor | None:
-        shape = self.table.shape
-        if 2 * shape.rows * shape.words > self._room() or self.table.filled < shape.rows:
-            return None
-        return self.table.copy(device)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    x, y, index, view = (
-        torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("x", "y", "index", "view")
-    )
-    return Batch(x, y, index, view)
-
-
-def _part(batch: Batch, places: Tensor) -> Batch:
-    return (
-        batch
-        if len(places) == len(batch.y)
-        else Batch(batch.x[places], batch.y[places], batch.index[places], batch.view[places])
-    )

@@ -20,12 +20,12 @@ import torch
 
 from kdcli.core.method import Method
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
+from kdcli.engine.cuda_graphs import Recorder
+from kdcli.engine.host_sync import Waits
 from kdcli.engine.meters import Meters
-from kdcli.engine.recorder import Recorder
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import Group, Seed, StageParts, Steps
-from kdcli.engine.waiting import Waits
 
 # only the last may not wait: in the first a full table of logits is copied to the device, say
 _WATCHED_STEPS = 2

@@ -20,9 +20,9 @@ from torchvision import datasets
 
 from kdcli.core.options import Options
 from kdcli.data.arrays import from_arrays
-from kdcli.data.base import Pictures
+from kdcli.data.datasets.npz import read
 from kdcli.data.fetch import fetch
-from kdcli.data.npz import read
+from kdcli.data.source import Pictures
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {

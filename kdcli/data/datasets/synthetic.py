@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from kdcli.core import random
 from kdcli.core.options import Options as _Options
-from kdcli.data.base import Pictures
+from kdcli.data.source import Pictures
 
 DATASETS: dict[str, dict[str, Any]] = {
     "synthetic": {

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error
+from kdcli.analysis.checks import check_class_names, check_logits, rows_at_a_time
 from kdcli.analysis.energy import energies
-from kdcli.analysis.inputs import check_class_names, check_logits, rows_at_a_time
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
-from kdcli.results.intervals import wilson
-from kdcli.results.measures import Measures
+from kdcli.results.intervals import Interval, wilson
+from kdcli.results.measures import Excluded, ExcludedClass, Measures
 
 
 def measure(
@@ -130,3 +130,61 @@ def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
     )
 
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def confusion(logits: Tensor, targets: Tensor, num_classes: int) -> tuple[tuple[int, ...], ...]:
+    """Counts [true][predicted] for logits [n,K] and targets [n]; rows of classes without samples
+    are zero.
+
+    Raises:
+        Incompatible: num_classes is not K, or the shapes do not fit.
+        BadData: see `check_logits`.
+    """
+    check_logits(logits, targets)
+    if logits.shape[1] != num_classes:
+        raise Incompatible(
+            f"the network predicts {logits.shape[1]} classes, the data has {num_classes}"
+        )
+    cells = torch.bincount(targets * num_classes + logits.argmax(dim=1), minlength=num_classes**2)
+    return tuple(tuple(row) for row in cells.view(num_classes, num_classes).tolist())
+
+
+def excluded(
+    logits: Tensor,
+    targets: Tensor,
+    classes: Sequence[int],
+    class_names: Sequence[str],
+    teacher: Tensor | None = None,
+) -> Excluded | None:
+    """Accuracy on the test images of the missing classes, beside the teacher's.
+
+    Args:
+        logits: [n,K] of the student, raw.
+        targets: [n] int64.
+        classes: numbers of the missing classes.
+        class_names: [K].
+        teacher: [n,K] of the teacher, or None.
+
+    Returns: None where no class is missing.
+    """
+    if not classes:
+        return None
+    right = correct(logits, targets)
+    known = correct(teacher, targets) if teacher is not None else None
+    each = tuple(
+        ExcludedClass(class_names[number], number, *_measured(targets == number, right, known))
+        for number in classes
+    )
+    return Excluded(each, *_measured(torch.isin(targets, torch.tensor(classes)), right, known))
+
+
+def _measured(
+    rows: Tensor, right: Tensor, known: Tensor | None
+) -> tuple[int, float | None, Interval | None, float | None]:
+    """Over some rows [n] bool: how many they are, accuracy, its interval, and the teacher's
+    accuracy.
+    """
+    n, hits = int(rows.sum()), int(right[rows].sum())
+    if n == 0:
+        return 0, None, None, None
+    return n, hits / n, wilson(hits, n), int(known[rows].sum()) / n if known is not None else None

@@ -13,8 +13,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from kdcli.core import random
 from kdcli.core.types import Batch
-from kdcli.engine.logit_cache import CachedTeacher
-from kdcli.engine.logit_rows import Shape
+from kdcli.engine.teachers.cached import CachedTeacher
+from kdcli.engine.teachers.row_format import Shape
 
 BatchOf = Callable[[Tensor, Tensor], Batch]  # index and view [B] int64 to a training batch
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from kdcli.analysis.bootstrap import resampled_means
 from kdcli.analysis.calibration import calibration_error
-from kdcli.analysis.inputs import check_logits
-from kdcli.analysis.pairs import check_resamples, check_varied
+from kdcli.analysis.checks import check_logits, check_resamples, check_varied
 from kdcli.core import random
 from kdcli.errors import Incompatible, UsageError
 from kdcli.results.intervals import Estimate

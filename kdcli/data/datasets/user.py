@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdcli.data.arrays import REQUIRED, from_arrays
-from kdcli.data.base import Folder, Pictures, Source
+from kdcli.data.source import Folder, Pictures, Source
 from kdcli.errors import BadData
 
 

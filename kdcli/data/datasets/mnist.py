@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from kdcli.core.options import Options
-from kdcli.data.base import Pictures
 from kdcli.data.fetch import fetch
+from kdcli.data.source import Pictures
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {

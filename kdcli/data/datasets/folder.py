@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from kdcli.core.options import Options as _Options
-from kdcli.data.base import Folder, Pictures
 from kdcli.data.decode import decode, fit
+from kdcli.data.source import Folder, Pictures
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,1 @@
+"""How teachers answer: through an inference copy, or from stored logits."""
