@@ -29,7 +29,7 @@ from kdcli.analysis.bootstrap import resampled_counts
 from kdcli.analysis.correlation import spearman_rows
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measured import Bench
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.sweeps import sweep_results
 from kdcli.results.intervals import Estimate
 

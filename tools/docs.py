@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from kdcli import catalog
 from kdcli.errors import Exit
-from kdcli.recipe import base, running, schema
+from kdcli.recipe import schema
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- written by `make docs`: change the code, not this page -->\n"
@@ -114,18 +114,18 @@ def recipe_page() -> str:
     """docs/reference/recipe.md: every section and key of a recipe."""
     top = frozenset({"seed", "name"})
     parts = [RECIPE_INTRODUCTION, "## Top level\n\n" + option_table(schema.Recipe, top)]
-    sections: list[tuple[str, type[base.Section]]] = [
+    sections: list[tuple[str, type[schema.Section]]] = [
         ("[data]", schema.DataSection),
         ("[data.augment]", schema.Augment),
         ("[model] and [student]", schema.NetworkSection),
         ("[teacher]", schema.TeacherSection),
         ("[method]", schema.MethodSection),
         ("[train]", schema.TrainSection),
-        *((f'[optim] name = "{name}"', section) for name, section in running.OPTIMISERS.items()),
-        *((f'[schedule] name = "{name}"', section) for name, section in running.SCHEDULES.items()),
-        ("[runtime]", running.RuntimeSection),
-        ("[gates]", running.GatesSection),
-        ("[report]", running.ReportSection),
+        *((f'[optim] name = "{name}"', section) for name, section in schema.OPTIMISERS.items()),
+        *((f'[schedule] name = "{name}"', section) for name, section in schema.SCHEDULES.items()),
+        ("[runtime]", schema.RuntimeSection),
+        ("[gates]", schema.GatesSection),
+        ("[report]", schema.ReportSection),
     ]
     parts += [
         f"## {title}\n\n{inspect.getdoc(section)}\n\n{_section_table(section)}"
@@ -134,7 +134,7 @@ def recipe_page() -> str:
     return "\n".join(parts)
 
 
-def _section_table(section: type[base.Section]) -> str:
+def _section_table(section: type[schema.Section]) -> str:
     own = {
         schema.DataSection: (
             "\nOptions of the dataset stand in the same section: `kd datasets NAME` lists them.\n"

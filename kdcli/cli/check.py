@@ -90,7 +90,7 @@ def is_sweep(path: Path) -> bool:
 
 def _check_recipe(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
     from kdcli.recipe.resolve import kind_of, resolve
-    from kdcli.recipe.source import dump
+    from kdcli.recipe.writing import dump
 
     kind = kind_of(name)
     resolved = resolve(kind, file=name, sets=sets, environ=env.environ)
@@ -115,7 +115,7 @@ def _value_at(content: Any, key: str) -> Any:
 
 
 def _check_sweep(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
-    from kdcli.recipe.sweep import load_sweep
+    from kdcli.recipe.sweep.cells import load_sweep
 
     sweep = load_sweep(name, sets=sets)
     sweep.check()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdcli.recipe.running import GatesSection
+    from kdcli.recipe.schema import GatesSection
 
 SplitName = Literal["train", "val", "test"]
 
@@ -20,7 +20,7 @@ def gates_of(**limits: float | None) -> GatesSection:
     """
     from pydantic import ValidationError
 
-    from kdcli.recipe.running import GatesSection
+    from kdcli.recipe.schema import GatesSection
 
     try:
         return GatesSection(**cast("Any", limits))

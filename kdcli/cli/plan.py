@@ -116,8 +116,8 @@ def _refuse_sweep(recipe: str, sets: list[str]) -> None:
 
     if not is_sweep(shipped.locate(recipe)):
         return
-    from kdcli.recipe.document import shown_as
-    from kdcli.recipe.sweep import load_sweep
+    from kdcli.recipe.reading.toml_file import shown_as
+    from kdcli.recipe.sweep.cells import load_sweep
 
     sweep = load_sweep(recipe, sets=sets)
     cell = sweep.cells[0]

@@ -20,7 +20,7 @@ def run(env: Environment) -> Outcome:
     """
     import json
 
-    from kdcli.recipe.jsonschema import schema
+    from kdcli.recipe.json_schema import schema
 
     document = schema()
     env.write(json.dumps(document, indent=2, ensure_ascii=not env.unicode))

@@ -75,7 +75,7 @@ def run(
     ones again.
     """
     number = _number(jobs)
-    from kdcli.recipe.sweep import load_sweep
+    from kdcli.recipe.sweep.cells import load_sweep
 
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()

@@ -18,7 +18,7 @@ from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.recipe.sweep import Sweep
+    from kdcli.recipe.sweep.cells import Sweep
     from kdcli.report.tables import Table
 
 NAME = "table"
@@ -69,7 +69,7 @@ def run(
 
     Mean ± sd over seeds. A cell without a run is a dot.
     """
-    from kdcli.recipe.sweep import load_sweep
+    from kdcli.recipe.sweep.cells import load_sweep
     from kdcli.report.sweeps import sweep_results
 
     if form not in FORMATS:
@@ -88,7 +88,7 @@ def run(
 
 
 def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], name: str) -> Table:
-    from kdcli.recipe.sweep import join
+    from kdcli.recipe.sweep.cells import join
     from kdcli.report.tables import Layout, PaperValue, tabulate
 
     shape = sweep.table

@@ -19,7 +19,7 @@ from kdcli.jobs.events import Prepared
 from kdcli.jobs.finish import architecture
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.train import environment
-from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.writing import recipe_hash
 
 
 def write_environment(run: Path, job: Job, command: str) -> None:

@@ -24,7 +24,7 @@ from kdcli.jobs.assemble import method_class
 from kdcli.jobs.explain import PROFILE, Parts, Side, cost, explain_pair, explain_teacher, taps
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct, label_of, save_logits
-from kdcli.recipe.running import GatesSection
+from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import GateResult
 from kdcli.results.pair import Cost, DegradationCurve, PairExplanation

@@ -27,7 +27,7 @@ from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
 from kdcli.recipe.resolve import Resolved
-from kdcli.recipe.running import RuntimeSection
+from kdcli.recipe.schema import RuntimeSection
 
 T = TypeVar("T")
 

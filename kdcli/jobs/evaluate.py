@@ -13,7 +13,7 @@ from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.finish import check_gates
 from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
-from kdcli.recipe.running import GatesSection
+from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 
 

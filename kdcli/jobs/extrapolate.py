@@ -9,7 +9,7 @@ from statistics import mean, median
 from kdcli.jobs.assemble import Job
 from kdcli.jobs.caching import Stored
 from kdcli.jobs.rehearsal import EPOCHS, Rehearsed, RehearsedStage
-from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.writing import recipe_hash
 from kdcli.results.plan import (
     Plan,
     PlannedChoice,

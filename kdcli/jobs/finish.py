@@ -21,7 +21,7 @@ from kdcli.jobs.explain import PROFILE
 from kdcli.jobs.explain_run import Answered, explained
 from kdcli.jobs.networks import LoadedTeacher
 from kdcli.jobs.restricted import missing_classes
-from kdcli.recipe.running import GatesSection
+from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import Excluded, GateResult, Measures
 from kdcli.results.run import RunAnalysis, TeacherSummary

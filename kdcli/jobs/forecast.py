@@ -23,7 +23,7 @@ from kdcli.jobs.run import teacher_recipe
 from kdcli.models.cost import macs
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
-from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.writing import recipe_hash
 from kdcli.results.plan import Plan, PlannedNetwork
 from kdcli.runs import find
 from kdcli.runs.find import finished_runs

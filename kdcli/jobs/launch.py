@@ -32,7 +32,7 @@ from kdcli.jobs.devices import joined
 from kdcli.jobs.events import Event, Listener, Prepared, StepDone
 from kdcli.jobs.stop import StopRequest
 from kdcli.jobs.teller import Teller
-from kdcli.recipe.running import RuntimeSection
+from kdcli.recipe.schema import RuntimeSection
 
 _TURN_SECONDS = 0.2  # a signal is passed on that late at most
 _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed

@@ -23,7 +23,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
-from kdcli.recipe import teachers
+from kdcli.recipe import teacher_facts
 from kdcli.results.intervals import Interval
 from kdcli.results.measures import Measures
 from kdcli.results.run import TeacherSummary
@@ -242,9 +242,9 @@ def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
     Raises:
         Incompatible: what differs, and what to give instead.
     """
-    teachers.check_fit(
-        teachers.of_header(path, header),
-        teachers.Images(info.name, info.num_classes, info.input_shape, info.class_names),
+    teacher_facts.check_fit(
+        teacher_facts.of_header(path, header),
+        teacher_facts.Images(info.name, info.num_classes, info.input_shape, info.class_names),
     )
 
 

@@ -16,8 +16,8 @@ from kdcli.jobs.events import Listener
 from kdcli.jobs.run import obtain, teacher_recipe
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
-from kdcli.recipe.source import recipe_hash
-from kdcli.recipe.sweep import ID_LENGTH, Cell
+from kdcli.recipe.sweep.cells import ID_LENGTH, Cell
+from kdcli.recipe.writing import recipe_hash
 
 _NOT_ASKED = {"weight", "cache"}  # of a teacher: what does not change its answers
 

@@ -29,7 +29,7 @@ from kdcli.jobs.plan import Ended, Task, attempt, cell_tasks, with_teachers
 from kdcli.jobs.sources import kept_sources
 from kdcli.jobs.stop import StopRequest
 from kdcli.jobs.workers import Crew, machine_cores
-from kdcli.recipe.sweep import Sweep, load_sweep
+from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
 

@@ -16,14 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdcli.recipe import diagnostics, inherit, overrides, sections, shipped
-from kdcli.recipe.diagnostics import Explainer
-from kdcli.recipe.document import shown_as
-from kdcli.recipe.layers import Kind, Layer, default_name, dotted, lay, recipe_class
-from kdcli.recipe.overrides import Flag
+from kdcli.recipe import branches, shipped
+from kdcli.recipe.early_stopped_teacher import Stretch, shortened
+from kdcli.recipe.reading import diagnostics, extends, overrides
+from kdcli.recipe.reading.diagnostics import Explainer
+from kdcli.recipe.reading.layers import Kind, Layer, default_name, dotted, lay, recipe_class
+from kdcli.recipe.reading.overrides import Flag
+from kdcli.recipe.reading.toml_file import shown_as
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.shortened import Stretch, shortened
-from kdcli.recipe.taught import Taught
+from kdcli.recipe.teacher_rules import Taught
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
 
@@ -82,7 +83,7 @@ def resolve(
     layer = reduce(
         lambda below, over: lay(below, over, kind),
         above,
-        inherit.from_file(path, kind) if path is not None else Layer(),
+        extends.from_file(path, kind) if path is not None else Layer(),
     )
     if file is None and path is not None:
         layer.notes.insert(
@@ -144,7 +145,7 @@ def kind_of(file: Path | str) -> Kind:
     """
     return (
         "train-teacher"
-        if "model" in inherit.from_file(shipped.locate(str(file)), "distill").values
+        if "model" in extends.from_file(shipped.locate(str(file)), "distill").values
         else "distill"
     )
 
@@ -172,7 +173,7 @@ def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
 
 def _build(kind: Kind, layer: Layer, taught: Taught, shown: str | None) -> Recipe:
     """The valid recipe of a layer, or all of its problems and those of its teachers."""
-    chosen, wrong = sections.choose(kind, layer)
+    chosen, wrong = branches.choose(kind, layer)
     names = {section: name for section in chosen if (name := default_name(section, kind))}
     explainer = Explainer(recipe_class(kind), layer, chosen, names, shown)
     taught.problems += [
@@ -184,8 +185,8 @@ def _build(kind: Kind, layer: Layer, taught: Taught, shown: str | None) -> Recip
     try:
         # through JSON, because there strictness does not ask for Python's tuples: "3" is no number,
         # and 3 is a float
-        text = json.dumps(sections.complete(kind, layer.values), default=str)
-        found = sections.recipe_type(kind, chosen).model_validate_json(text, strict=True)
+        text = json.dumps(branches.complete(kind, layer.values), default=str)
+        found = branches.recipe_type(kind, chosen).model_validate_json(text, strict=True)
     except ValidationError as error:
         taught.problems += [item for item in explainer.explain(error) if not taught.excuses(item)]
     if found is not None and not wrong:

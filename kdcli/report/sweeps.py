@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdcli.files import read_json
-from kdcli.recipe.source import recipe_hash
-from kdcli.recipe.sweep import Sweep
+from kdcli.recipe.sweep.cells import Sweep
+from kdcli.recipe.writing import recipe_hash
 from kdcli.results.run import RunResult
 from kdcli.runs.find import finished_runs
 from kdcli.runs.read import from_dict

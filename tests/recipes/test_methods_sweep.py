@@ -5,7 +5,7 @@ this fails.
 from __future__ import annotations
 
 from kdcli import catalog
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 
 
 def test_every_method_has_a_row():

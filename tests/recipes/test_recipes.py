@@ -19,7 +19,7 @@ from kdcli.jobs import distill, train_teacher
 from kdcli.recipe import shipped
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DistillRecipe
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 
 EVERYTHING = shipped.ls()
 RECIPES = [item for item in EVERYTHING if item.kind in {"train-teacher", "distill"}]

@@ -39,7 +39,7 @@ def heavy_after(statement: str) -> list[str]:
             "import kdcli.catalog as c; [c.options_class(e) for k in c.KINDS for e in "
             "c.entries(k).values()]"
         ),
-        "import kdcli.recipe.resolve, kdcli.recipe.source, kdcli.recipe.sweep",
+        "import kdcli.recipe.resolve, kdcli.recipe.writing, kdcli.recipe.sweep.cells",
         "import kdcli.cli.app",
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kdcli.core.types import Batch
+from kdcli.engine import hardware
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError

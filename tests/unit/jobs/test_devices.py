@@ -14,7 +14,7 @@ from kdcli.errors import DeviceUnavailable, Exit, Interrupted, RecipeInvalid, Te
 from kdcli.jobs import devices, distill, resume, run_sweep, train_teacher
 from kdcli.jobs.stop import StopRequest
 from kdcli.recipe.resolve import resolve
-from kdcli.recipe.source import dump, recipe_hash
+from kdcli.recipe.writing import dump, recipe_hash
 
 
 def recipe(**values):

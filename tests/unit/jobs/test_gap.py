@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from kdcli.errors import BadCheckpoint, Incompatible, KdError
 from kdcli.jobs import analyze_gap, evaluate, train_teacher
-from kdcli.recipe.running import GatesSection
+from kdcli.recipe.schema import GatesSection
 from tests.unit.jobs.conftest import QUICK
 
 TEMPERATURES = (1.0, 4.0, 9.0)

@@ -18,7 +18,7 @@ from kdcli.jobs import train_teacher
 from kdcli.jobs.devices import shared
 from kdcli.jobs.events import EpochDone, Prepared, StateSaved, StepDone
 from kdcli.jobs.launch import start
-from kdcli.recipe.running import RuntimeSection
+from kdcli.recipe.schema import RuntimeSection
 from tests.unit.jobs import rank_tasks
 
 TWO = RuntimeSection(device="cpu", devices=2)

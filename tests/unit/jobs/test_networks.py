@@ -17,7 +17,7 @@ from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
 from kdcli.jobs.events import EpochDone
 from kdcli.jobs.networks import LoadedTeacher, between, build_network
 from kdcli.recipe.resolve import resolve
-from kdcli.recipe.source import recipe_hash
+from kdcli.recipe.writing import recipe_hash
 from kdcli.results.run import TeacherSummary
 from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK

@@ -12,7 +12,7 @@ from kdcli.jobs import run_sweep
 from kdcli.jobs.events import CellDone
 from kdcli.jobs.sources import kept_sources, open_source
 from kdcli.recipe.schema import DataSection, branch
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.sweeps import sweep_results
 
 SWEEP = """

@@ -26,7 +26,7 @@ from kdcli.jobs.events import (
 from kdcli.jobs.plan import cell_tasks, with_teachers
 from kdcli.jobs.sweep import count_jobs
 from kdcli.jobs.workers import Crew, machine_cores
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.results.sweep import SweepResult
 
 several = pytest.mark.skipif(len(machine_cores()) < 2, reason="needs two cores")

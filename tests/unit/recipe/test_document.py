@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import NotFound, RecipeInvalid
-from kdcli.recipe import document
+from kdcli.recipe.reading import toml_file
 
 
 def syntax_error(path):
     with pytest.raises(RecipeInvalid) as caught:
-        document.read(path)
+        toml_file.read(path)
     (problem,) = caught.value.diagnostics
     return problem
 
@@ -41,12 +41,12 @@ def test_binary_file_is_no_recipe(here):
 def test_missing_file_and_folder(here):
     for path in (here / "absent.toml", here):
         with pytest.raises(NotFound):
-            document.read(path)
+            toml_file.read(path)
 
 
 def test_windows_files_have_the_same_places(here):
     (here / "r.toml").write_bytes("\ufeff[data]\r\nname = 'x'\r\n".encode())
-    read = document.read(here / "r.toml")
+    read = toml_file.read(here / "r.toml")
     assert read.values == {"data": {"name": "x"}}
     value = read.origin(("data", "name")).at.value
     assert (value.line, value.column, value.length) == (2, 8, 3)

@@ -8,7 +8,7 @@ import pytest
 
 from kdcli.errors import UsageError
 from kdcli.recipe.resolve import resolve, resolve_teacher
-from kdcli.recipe.source import dump, recipe_hash
+from kdcli.recipe.writing import dump, recipe_hash
 from tests.unit.recipe.conftest import refused, told
 
 TEACHER = """

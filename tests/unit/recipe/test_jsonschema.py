@@ -9,7 +9,7 @@ import tomllib
 import pytest
 
 from kdcli.recipe import shipped
-from kdcli.recipe.jsonschema import schema
+from kdcli.recipe.json_schema import schema
 
 SCHEMA = schema()
 TYPES = {

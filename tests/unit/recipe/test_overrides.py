@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.recipe.overrides import parse_set
+from kdcli.recipe.reading.overrides import parse_set
 from kdcli.recipe.resolve import Flag, resolve
 from tests.unit.recipe.conftest import refused, told
 

@@ -9,7 +9,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.recipe.positions import locate
+from kdcli.recipe.reading.toml_file import locate
 
 NASTY = (
     r'''# comment [not.a.table]

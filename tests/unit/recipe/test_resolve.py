@@ -110,7 +110,7 @@ def test_classes_and_shape_must_fit_the_data(checkpoint, name, changes, says):
 
 
 def test_classes_in_another_order_are_refused():
-    from kdcli.recipe.teachers import Images, Known, check_fit
+    from kdcli.recipe.teacher_facts import Images, Known, check_fit
 
     known = Known(
         "t", "teacher's file", "cnn-large", {"name": "pets"}, 2, (3, 8, 8), ("dog", "cat")

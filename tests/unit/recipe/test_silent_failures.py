@@ -293,9 +293,9 @@ def test_neither_a_good_nor_a_bad_recipe_imports_torch(write):
     write("bad.toml", "[scheduler]\n[method]\ntemprature = 2\n")
     code = """
 import sys
-from kdcli.recipe.jsonschema import schema
+from kdcli.recipe.json_schema import schema
 from kdcli.recipe.resolve import resolve
-from kdcli.recipe.source import dump, recipe_hash
+from kdcli.recipe.writing import dump, recipe_hash
 good = resolve("distill")
 dump(good.recipe, good.origins), recipe_hash(good.recipe), schema()
 try:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcli.recipe.resolve import Flag, resolve
-from kdcli.recipe.source import dump, recipe_hash
+from kdcli.recipe.writing import dump, recipe_hash
 
 
 def solve(*sets, **arguments):

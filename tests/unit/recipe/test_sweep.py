@@ -6,7 +6,7 @@ import pytest
 
 from kdcli.errors import Incompatible, RecipeInvalid
 from kdcli.recipe.resolve import Flag
-from kdcli.recipe.sweep import load_sweep
+from kdcli.recipe.sweep.cells import load_sweep
 from tests.unit.recipe.conftest import told
 
 SWEEP = """\

@@ -7,8 +7,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from kdcli.errors import UsageError
-from kdcli.recipe.running import CosineSection, MultistepSection
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.schema import CosineSection, MultistepSection, Recipe
 
 Stretch = Literal["scaled", "truncated"]
 

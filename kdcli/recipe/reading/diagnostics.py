@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from kdcli import catalog
 from kdcli.errors import Diagnostic, RecipeInvalid, Where
-from kdcli.recipe import running, schema
-from kdcli.recipe.layers import Layer, dotted
-from kdcli.recipe.positions import Path as KeyPath
+from kdcli.recipe import schema
+from kdcli.recipe.reading.layers import Layer, dotted
+from kdcli.recipe.reading.toml_file import KeyPath
 
 # names that other tools use for our sections
 _OTHER_WORDS = {
@@ -343,8 +343,8 @@ def _model_of(cls: type[BaseModel], key: str) -> type[BaseModel] | None:
 def _owners(section: str, key: str) -> tuple[str, ...]:
     """Names whose branch of a section has this option."""
     tables: Mapping[str, Mapping[str, type[BaseModel]]] = {
-        "optim": running.OPTIMISERS,
-        "schedule": running.SCHEDULES,
+        "optim": schema.OPTIMISERS,
+        "schedule": schema.SCHEDULES,
     }
     if section in tables:
         return tuple(name for name, cls in tables[section].items() if key in cls.model_fields)

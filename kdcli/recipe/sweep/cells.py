@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid
-from kdcli.recipe import diagnostics, sweepfile
-from kdcli.recipe.layers import Kind, Layer
-from kdcli.recipe.overrides import Flag
+from kdcli.recipe.reading import diagnostics
+from kdcli.recipe.reading.layers import Kind, Layer
+from kdcli.recipe.reading.overrides import Flag
 from kdcli.recipe.resolve import Resolved, resolve
-from kdcli.recipe.source import recipe_hash
-from kdcli.recipe.sweepfile import PaperValue, TableSection
+from kdcli.recipe.sweep import sweep_file
+from kdcli.recipe.sweep.sweep_file import PaperValue, TableSection
+from kdcli.recipe.writing import recipe_hash
 
 __all__ = ["Cell", "PaperValue", "Sweep", "TableSection", "load_sweep"]
 
@@ -132,7 +133,7 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
     Raises:
         NotFound: no such sweep. RecipeInvalid: with all problems of the sweep file itself.
     """
-    read = sweepfile.read(path)
+    read = sweep_file.read(path)
     cells = tuple(
         Cell(
             read.kind,

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from kdcli import catalog
 from kdcli.recipe import schema as types
-from kdcli.recipe.layers import NAMED, TABLES, Kind, recipe_class
+from kdcli.recipe.reading.layers import NAMED, TABLES, Kind, recipe_class
 
 _REF = "#/$defs/{model}"
 _OWN_FILE = r"\.py(:|$)"  # path/to/file.py:function, whose options only that file knows

@@ -14,11 +14,11 @@ import tomli_w
 from kdcli import catalog
 from kdcli.errors import KdError
 from kdcli.files import sha256_file, sha256_json
-from kdcli.recipe.layers import NAMED, dotted
-from kdcli.recipe.positions import Path as KeyPath
+from kdcli.recipe.early_stopped_teacher import Stretch
+from kdcli.recipe.reading.layers import NAMED, dotted
+from kdcli.recipe.reading.toml_file import KeyPath
 from kdcli.recipe.resolve import resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, Recipe
-from kdcli.recipe.shortened import Stretch
 from kdcli.results.weights_header import kept_along, read_header
 
 # what may differ between two runs that learn the same; by section

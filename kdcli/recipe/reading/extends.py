@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import NotFound, RecipeInvalid
-from kdcli.recipe import document, shipped
-from kdcli.recipe.document import Document
-from kdcli.recipe.layers import Kind, Layer, lay
+from kdcli.recipe import shipped
+from kdcli.recipe.reading import toml_file
+from kdcli.recipe.reading.layers import Kind, Layer, lay
+from kdcli.recipe.reading.toml_file import Document
 
 
 def from_file(path: Path, kind: Kind) -> Layer:
@@ -22,7 +23,7 @@ def from_file(path: Path, kind: Kind) -> Layer:
 
 
 def _from_file(path: Path, kind: Kind, children: tuple[Path, ...]) -> Layer:
-    read = document.read(path)
+    read = toml_file.read(path)
     own = _as_layer(read)
     parent = own.values.pop("extends", None)
     if parent is None:
@@ -45,7 +46,7 @@ def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
     except NotFound as error:
         raise refuse(f"there is no recipe {parent!r}", error.hint) from error
     if found.resolve() in {child.resolve() for child in children}:
-        chain = " -> ".join(document.shown_as(child) for child in (*children, found))
+        chain = " -> ".join(toml_file.shown_as(child) for child in (*children, found))
         raise refuse(f"the recipes extend each other in a circle: {chain}")
     return found
 
@@ -82,6 +83,6 @@ def portable(recipe: str, beside: Path) -> str:
     that is not there as it is.
     """
     try:
-        return document.shown_as(shipped.locate(recipe, beside=beside))
+        return toml_file.shown_as(shipped.locate(recipe, beside=beside))
     except NotFound:
         return recipe

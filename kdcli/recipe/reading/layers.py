@@ -13,16 +13,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from kdcli.recipe import base, running, schema
-from kdcli.recipe.document import Origin
-from kdcli.recipe.positions import Path as KeyPath
+from kdcli.recipe import schema
+from kdcli.recipe.reading.toml_file import KeyPath, Origin
 
 Kind = Literal["train-teacher", "distill"]
 TEACHER_SOURCES = ("checkpoint", "recipe", "name")
 
-TABLES: Mapping[str, Mapping[str, type[base.Section]]] = {
-    "optim": running.OPTIMISERS,
-    "schedule": running.SCHEDULES,
+TABLES: Mapping[str, Mapping[str, type[schema.Section]]] = {
+    "optim": schema.OPTIMISERS,
+    "schedule": schema.SCHEDULES,
 }
 NAMED: Mapping[str, type[schema.Named]] = {
     "data": schema.DataSection,

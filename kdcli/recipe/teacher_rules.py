@@ -10,10 +10,11 @@ from typing import Any
 
 from kdcli import catalog
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid, UsageError
-from kdcli.recipe import diagnostics, teachers
-from kdcli.recipe.diagnostics import Explainer
-from kdcli.recipe.document import Origin
-from kdcli.recipe.layers import Kind, Layer, default_name, recipe_class
+from kdcli.recipe import teacher_facts
+from kdcli.recipe.reading import diagnostics
+from kdcli.recipe.reading.diagnostics import Explainer
+from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
+from kdcli.recipe.reading.toml_file import Origin
 from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
 
 # of teachers that a method takes: at least, and at most (None: no limit)
@@ -42,7 +43,7 @@ class Taught:
         self.problems: list[Diagnostic] = []
         self.refusals: list[tuple[str, KdError]] = []
         self._resolve_teacher = resolve_teacher
-        self._known: list[teachers.Known] = []
+        self._known: list[teacher_facts.Known] = []
         # because its file is damaged or has no sibling, which is told already
         self._names_no_student = False
         if kind == "distill":
@@ -83,17 +84,17 @@ class Taught:
         for key, table in self._tables():
             if isinstance(table.get("checkpoint"), str):
                 self._meet_one(
-                    f"{key}.checkpoint", partial(teachers.from_checkpoint, table["checkpoint"])
+                    f"{key}.checkpoint", partial(teacher_facts.from_checkpoint, table["checkpoint"])
                 )
             if isinstance(table.get("recipe"), str):
                 self._meet_one(f"{key}.recipe", partial(self._future, table))
             if isinstance(table.get("name"), str):
                 try:
-                    teachers.check_pretrained(table["name"])
+                    teacher_facts.check_pretrained(table["name"])
                 except UsageError as error:
                     self.refusals.append((f"{key}.name", error))
 
-    def _meet_one(self, key: str, meet: Callable[[], teachers.Known]) -> None:
+    def _meet_one(self, key: str, meet: Callable[[], teacher_facts.Known]) -> None:
         try:
             self._known.append(meet())
         except RecipeInvalid as error:
@@ -103,7 +104,7 @@ class Taught:
             self.refusals.append((key, error))
             self._names_no_student = True
 
-    def _future(self, table: Mapping[str, Any]) -> teachers.Known:
+    def _future(self, table: Mapping[str, Any]) -> teacher_facts.Known:
         path, epochs, schedule = (table.get(key) for key in ("recipe", "epochs", "schedule"))
         # nothing is validated yet: a length that is none is told by the validator
         asked = (
@@ -113,7 +114,7 @@ class Taught:
         )
         recipe = self._resolve_teacher(path, *asked)
         assert isinstance(recipe, TrainTeacherRecipe)
-        return teachers.from_recipe(str(path), recipe)
+        return teacher_facts.from_recipe(str(path), recipe)
 
     # ---- how many, and whether they fit ----------------------------------------------------------
 
@@ -180,10 +181,10 @@ class Taught:
 
     def check_fit(self, data: DataSection) -> None:
         """Complain of teachers that were not trained for such images."""
-        images = teachers.images_of(data)
+        images = teacher_facts.images_of(data)
         for known in self._known:
             try:
-                teachers.check_fit(known, images)
+                teacher_facts.check_fit(known, images)
             except KdError as error:
                 self.refusals.append(("teacher", error))
 
@@ -203,7 +204,7 @@ class Taught:
         table = self.layer.get(section)
         return table is None or (isinstance(table, dict) and "name" not in table)
 
-    def _fill_in_data(self, teacher: teachers.Known) -> None:
+    def _fill_in_data(self, teacher: teacher_facts.Known) -> None:
         name, origin = str(teacher.data["name"]), Origin(teacher.told_by, file=teacher.path)
         try:
             options = catalog.options_class(catalog.entry("dataset", name)).model_fields
@@ -214,7 +215,7 @@ class Taught:
                 self.layer.put(("data", key), teacher.data[key], origin)
         self.layer.notes.append(f"data {name}: what the teacher was trained on")
 
-    def _fill_in_student(self, teacher: teachers.Known) -> None:
+    def _fill_in_student(self, teacher: teacher_facts.Known) -> None:
         try:
             smaller = catalog.entry("model", teacher.architecture).facts.get("smaller")
         except UsageError:

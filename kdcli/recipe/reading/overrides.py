@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Diagnostic, UsageError
-from kdcli.recipe import diagnostics
-from kdcli.recipe.document import Origin
-from kdcli.recipe.layers import Layer, dotted
-from kdcli.recipe.positions import Path as KeyPath
+from kdcli.recipe.reading import diagnostics
+from kdcli.recipe.reading.layers import Layer, dotted
+from kdcli.recipe.reading.toml_file import KeyPath, Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from kdcli import catalog
 from kdcli.errors import NotFound, UsageError
 from kdcli.recipe import schema
-from kdcli.recipe.layers import NAMED, TABLES, Kind, Layer, default_name, recipe_class
+from kdcli.recipe.reading.layers import NAMED, TABLES, Kind, Layer, default_name, recipe_class
 
 _WORDS = {"optim": "optimiser", "schedule": "schedule"}
 

@@ -13,13 +13,14 @@ from pydantic import Field, ValidationError
 
 from kdcli import catalog
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
-from kdcli.recipe import diagnostics, document, inherit, shipped
-from kdcli.recipe.base import Section
-from kdcli.recipe.diagnostics import Explainer, toml_of
-from kdcli.recipe.document import Document, Origin
-from kdcli.recipe.layers import Kind, Layer, recipe_class
-from kdcli.recipe.overrides import parse_key
+from kdcli.recipe import shipped
+from kdcli.recipe.reading import diagnostics, extends, toml_file
+from kdcli.recipe.reading.diagnostics import Explainer, toml_of
+from kdcli.recipe.reading.layers import Kind, Layer, recipe_class
+from kdcli.recipe.reading.overrides import parse_key
+from kdcli.recipe.reading.toml_file import Document, Origin
 from kdcli.recipe.resolve import kind_of
+from kdcli.recipe.schema import Section
 from kdcli.results import metric_paths
 
 
@@ -152,7 +153,7 @@ def read(path: Path | str) -> Read:
     Raises:
         NotFound: no such sweep. RecipeInvalid: with all its problems.
     """
-    found = document.read(shipped.locate(str(path)))
+    found = toml_file.read(shipped.locate(str(path)))
     content = _validate(found)
     check = _Check(found, content)
     base, kind = check.base()
@@ -295,7 +296,7 @@ class _Check:
     def _located(self, key: str, value: Any) -> Any:
         """A teacher's recipe stands beside the sweep, as it would beside a recipe."""
         return (
-            inherit.portable(value, self.read.path.parent)
+            extends.portable(value, self.read.path.parent)
             if key == "teacher.recipe" and isinstance(value, str)
             else value
         )

@@ -1,0 +1,1 @@
+"""Sweep files: a matrix of recipes, and the paper's values beside it."""
