@@ -30,7 +30,7 @@ from kdcli.analysis.correlation import spearman_rows
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measured import Bench
 from kdcli.recipe.sweep.cells import load_sweep
-from kdcli.report.sweeps import sweep_results
+from kdcli.report.tables.sweep import sweep_results
 from kdcli.results.intervals import Estimate
 
 CHOSEN_ON, TESTED_ON = "fashion-mnist/advice", "cifar10/advice"

@@ -37,7 +37,7 @@ PlotFile = Annotated[
 
 def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     """Set runs side by side: what differed, what came of it."""
-    from kdcli.report.compare import compare, grids, overlay
+    from kdcli.report.tables.compare import compare, grids, overlay
     from kdcli.runs.read import Run
 
     loaded = [Run.load(path) for path in runs]

@@ -31,7 +31,7 @@ def data_types() -> dict[str, Any]:
     """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
     from kdcli.cli import check, datasets, methods, models, recipes, report, table
     from kdcli.jobs.doctor import Check
-    from kdcli.report.compare import Comparison
+    from kdcli.report.tables.compare import Comparison
     from kdcli.results import gap, logits, measures, plan, run, sweep
 
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kdcli import formatting
 from kdcli.cli.text import columns, shorten, wrap
 from kdcli.report import advice
-from kdcli.report import explain_tables as tables
+from kdcli.report.findings import gap_tables as tables
 
 if TYPE_CHECKING:
     from kdcli.results.gap import GapReport

@@ -213,7 +213,7 @@ def _is_matrix(value: Any) -> bool:
 
 def write_page(report: GapReport, path: Path) -> None:
     """A page that stands alone: verdict, figures, numbers."""
-    from kdcli.report.gap_page import to_page
+    from kdcli.report.page.gap import to_page
 
     write_text(path, to_page(report))
 
@@ -222,8 +222,8 @@ def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
     """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their
     captions.
     """
-    from kdcli.report.explain_plots import draw
-    from kdcli.report.pictures import captions
+    from kdcli.report.figures.pair import draw
+    from kdcli.report.figures.svg import captions
 
     paths, drawn = [], []
     for plot in draw(report):

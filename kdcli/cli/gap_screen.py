@@ -156,7 +156,7 @@ def _validity(at: PairAt) -> str:
 
 
 def _classes(report: GapReport) -> Iterator[str]:
-    from kdcli.report.gap_plots import ranked_classes, usual_temperature
+    from kdcli.report.findings.gap import ranked_classes, usual_temperature
 
     raw = [pair for pair in report.pairs if pair.form == "raw"]
     for pair in raw:

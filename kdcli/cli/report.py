@@ -38,7 +38,7 @@ class ReportFiles:
 
 def run(env: Environment, run: RunDirectory, *, html: Html = True) -> Outcome:
     """Write a run's report and model card again."""
-    from kdcli.report.build import CARD_FILE, HTML_FILE, MARKDOWN_FILE, build
+    from kdcli.report.page.build import CARD_FILE, HTML_FILE, MARKDOWN_FILE, build
     from kdcli.runs.find import find_run
 
     folder = find_run(run)

@@ -19,7 +19,7 @@ from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
     from kdcli.recipe.sweep.cells import Sweep
-    from kdcli.report.tables import Table
+    from kdcli.report.tables.sweep import Table
 
 NAME = "table"
 EXAMPLES = """
@@ -70,7 +70,7 @@ def run(
     Mean ± sd over seeds. A cell without a run is a dot.
     """
     from kdcli.recipe.sweep.cells import load_sweep
-    from kdcli.report.sweeps import sweep_results
+    from kdcli.report.tables.sweep import sweep_results
 
     if form not in FORMATS:
         raise UsageError(
@@ -89,7 +89,7 @@ def run(
 
 def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], name: str) -> Table:
     from kdcli.recipe.sweep.cells import join
-    from kdcli.report.tables import Layout, PaperValue, tabulate
+    from kdcli.report.tables.sweep import Layout, PaperValue, tabulate
 
     shape = sweep.table
     rows, columns = ", ".join(shape.rows), ", ".join(shape.columns)
@@ -108,13 +108,13 @@ def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], nam
 
 
 def _writer(form: str) -> Callable[[Table], str]:
-    from kdcli.report import table_text
+    from kdcli.report.tables import formats
 
     return {
-        "md": table_text.to_markdown,
-        "csv": table_text.to_csv,
-        "latex": table_text.to_latex,
-        "html": table_text.to_html,
+        "md": formats.to_markdown,
+        "csv": formats.to_csv,
+        "latex": formats.to_latex,
+        "html": formats.to_html,
     }[form]
 
 

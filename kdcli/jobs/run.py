@@ -38,7 +38,7 @@ from kdcli.jobs.train import metrics_log
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
-from kdcli.report.build import build as build_report
+from kdcli.report.page.build import build as build_report
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder

@@ -11,7 +11,7 @@ import pytest
 from kdcli import advice
 from kdcli.cli.gap_screen import screen_lines
 from kdcli.jobs import analyze_gap, train_teacher
-from kdcli.report.gap_page import to_page
+from kdcli.report.page.gap import to_page
 from kdcli.results.intervals import Estimate
 
 

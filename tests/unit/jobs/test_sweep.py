@@ -13,7 +13,7 @@ from kdcli.jobs.events import CellDone
 from kdcli.jobs.sources import kept_sources, open_source
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.recipe.sweep.cells import load_sweep
-from kdcli.report.sweeps import sweep_results
+from kdcli.report.tables.sweep import sweep_results
 
 SWEEP = """
 base = "base.toml"

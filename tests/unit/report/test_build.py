@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kdcli.report.baseline import find_baseline
-from kdcli.report.build import build
+from kdcli.report.findings.baseline import find_baseline
+from kdcli.report.page.build import build
 from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 
@@ -315,8 +315,8 @@ def test_the_card_has_front_matter_and_leaves_visible_blanks(built):
 def test_the_report_never_imports_torch(tmp_path):
     folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary())
     code = (
-        f"import sys; from kdcli.report.build import build; build({str(folder)!r}); import "
-        "kdcli.report.compare, kdcli.report.table_text"
+        f"import sys; from kdcli.report.page.build import build; build({str(folder)!r}); import "
+        "kdcli.report.tables.compare, kdcli.report.tables.formats"
     )
     check = (
         f"{code}; sys.exit(any(name in sys.modules for name in ('torch', 'typer', "

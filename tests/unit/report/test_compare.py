@@ -3,7 +3,7 @@
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.report.compare import Difference, compare, overlay, to_markdown
+from kdcli.report.tables.compare import Difference, compare, overlay, to_markdown
 from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 

@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kdcli.report.explain_plots import draw
-from kdcli.report.gap_page import to_page
-from kdcli.report.palette import STUDENT, TEACHER, Palette
+from kdcli.report.figures.pair import draw
+from kdcli.report.figures.palette import STUDENT, TEACHER, Palette
+from kdcli.report.page.gap import to_page
 from kdcli.results.gap import GapReport
 from kdcli.results.teacher import Hypothesis, TeacherExplanation
 from tests.unit.report import fake_gap
@@ -28,7 +28,7 @@ def page(report: GapReport) -> str:
 @pytest.fixture
 def plain(monkeypatch):
     """Pages without their figures, for what is said in words: drawing takes a second or two."""
-    monkeypatch.setattr("kdcli.report.gap_page.draw", lambda _: ())
+    monkeypatch.setattr("kdcli.report.page.gap.draw", lambda _: ())
     return page
 
 
@@ -220,7 +220,7 @@ def brightness(colour: str) -> float:
 
 
 def test_every_colour_can_be_seen_on_light_and_on_dark_paper():
-    from kdcli.report.palette import MUTED, STUDENTS, TEACHERS, THINGS
+    from kdcli.report.figures.palette import MUTED, STUDENTS, TEACHERS, THINGS
 
     for colour in (*TEACHERS, *STUDENTS, *THINGS, MUTED):
         for paper in ("#ffffff", "#14181d"):

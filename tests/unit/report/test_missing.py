@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from kdcli import formatting
-from kdcli.report.baseline import find_baseline
-from kdcli.report.build import build
-from kdcli.report.compare import compare
-from kdcli.report.table_text import to_markdown
-from kdcli.report.tables import Layout, tabulate
+from kdcli.report.findings.baseline import find_baseline
+from kdcli.report.page.build import build
+from kdcli.report.tables.compare import compare
+from kdcli.report.tables.formats import to_markdown
+from kdcli.report.tables.sweep import Layout, tabulate
 from kdcli.results import metric_paths
 from kdcli.results.intervals import Interval
 from kdcli.results.measures import Excluded, ExcludedClass

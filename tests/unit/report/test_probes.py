@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from kdcli.report.build import build
-from kdcli.report.probes import course
+from kdcli.report.findings.dynamics import course
+from kdcli.report.page.build import build
 from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 from tests.unit.report.test_build import said

@@ -10,9 +10,9 @@ import statistics
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.report import metrics
-from kdcli.report.table_text import latex, to_csv, to_html, to_latex, to_markdown
-from kdcli.report.tables import Layout, PaperValue, tabulate
+from kdcli.report.tables import metrics
+from kdcli.report.tables.formats import latex, to_csv, to_html, to_latex, to_markdown
+from kdcli.report.tables.sweep import Layout, PaperValue, tabulate
 from kdcli.results.gap import GapAt
 from tests.unit.report import fake_run
 

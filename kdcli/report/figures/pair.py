@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report import gap_plots, heatmaps, teacher_plots
-from kdcli.report.explain_tables import said_of_curve
-from kdcli.report.palette import MUTED, Look, Palette
-from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, apart, canvas, house_style, legend
+from kdcli.report.figures import gap as gap_figures
+from kdcli.report.figures import matrices
+from kdcli.report.figures import teacher as teacher_figures
+from kdcli.report.figures.palette import MUTED, Look, Palette
+from kdcli.report.figures.svg import INK, Picture, apart, canvas, house_style, legend, picture
+from kdcli.report.findings.gap_tables import said_of_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +34,10 @@ def draw(report: GapReport) -> Iterator[Picture]:
     its label in its name.
     """
     palette = Palette.of(report)
-    if judged := teacher_plots.hypothesis_map(report, palette):
+    if judged := teacher_figures.hypothesis_map(report, palette):
         yield judged
-    if len(report.temperatures) >= gap_plots.PROFILE_POINTS:
-        yield teacher_plots.entropy_by_temperature(report, palette)
+    if len(report.temperatures) >= gap_figures.PROFILE_POINTS:
+        yield teacher_figures.entropy_by_temperature(report, palette)
     if report.curve:
         yield degradation(report, report.curve, palette)
     for number, one in enumerate(report.reports):
@@ -58,17 +59,17 @@ def _belonging(plot: Picture, label: str, number: int) -> Picture:
 
 
 def _of_one(report: GapReport, palette: Palette) -> Iterator[Picture]:
-    yield from gap_plots.draw(report, palette)
-    yield from heatmaps.class_relations(report)
+    yield from gap_figures.draw(report, palette)
+    yield from matrices.class_relations(report)
     if found := report.explanation:
         if found.projection:
-            yield teacher_plots.projection(report, found.projection)
+            yield teacher_figures.projection(report, found.projection)
         if cloud := found.tsne or found.pca:
-            yield teacher_plots.embedding(report, cloud)
+            yield teacher_figures.embedding(report, cloud)
     if any(pair.rescaling and pair.rescaling[0].curve for pair in report.explanations):
         yield rescaling(report, palette)
-    yield from heatmaps.logit_difference(report)
-    yield from heatmaps.cka(report)
+    yield from matrices.logit_difference(report)
+    yield from matrices.cka(report)
 
 
 # ---- pairs ---------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) ->
             )
         )
         basis = (
-            f"{gap_plots.images(report)}; bars are 95 % intervals over images: Wilson's of "
+            f"{gap_figures.images(report)}; bars are 95 % intervals over images: Wilson's of "
             "accuracies, bootstrap of gaps."
         )
         said = said_of_curve(report)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report import explain_plots, probe_plots
-from kdcli.report.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
-from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, legend, to_svg
-from kdcli.report.verdict import beside, best_teacher
+from kdcli.report.figures import dynamics as dynamics_figures
+from kdcli.report.figures import pair as pair_figures
+from kdcli.report.figures.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
+from kdcli.report.figures.svg import INK, Plot, canvas, epoch_axis, house_style, legend, to_svg
+from kdcli.report.findings.run import beside, best_teacher
 from kdcli.results.measures import Measures
 from kdcli.results.run import CalibrationCurve, RunAnalysis
 from kdcli.runs.read import Epoch, Run
@@ -38,7 +39,7 @@ def _figures(run: Run) -> Iterator[Plot]:
         yield accuracy_levels(bars, beside(run))
     if run.analysis:
         if run.analysis.gap:
-            yield from explain_plots.draw(run.analysis.gap)
+            yield from pair_figures.draw(run.analysis.gap)
         if any(any(curve.count) for curve in run.analysis.calibration.values()):
             yield reliability(run.analysis, own)
         if run.analysis.confusion:
@@ -47,7 +48,7 @@ def _figures(run: Run) -> Iterator[Plot]:
         yield losses(run.epochs)
         yield accuracy_curves(run.epochs, own, _teacher_level(run))
         yield learning_rate(run.epochs)
-    yield from probe_plots.draw(run)
+    yield from dynamics_figures.draw(run)
 
 
 def own_colour(run: Run) -> str:

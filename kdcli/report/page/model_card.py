@@ -14,10 +14,16 @@ from pathlib import PurePath
 from typing import Any
 
 from kdcli import formatting
+from kdcli.report.findings.run import beside_teacher, missing_names, on_missing, verdict
 from kdcli.report.markdown import cell, code_block, escape
-from kdcli.report.sections import accuracy, missing, provenance, reproduce_command, restrictions
-from kdcli.report.summary import grid_markdown
-from kdcli.report.verdict import beside_teacher, missing_names, on_missing, verdict
+from kdcli.report.page.run_sections import (
+    accuracy,
+    missing,
+    provenance,
+    reproduce_command,
+    restrictions,
+)
+from kdcli.report.page.summary import grid_markdown
 from kdcli.results.run import RunResult
 from kdcli.runs.read import Run
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report.gap_plots import images
-from kdcli.report.palette import THINGS
-from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, SMALL, canvas, house_style
+from kdcli.report.figures.gap import images
+from kdcli.report.figures.palette import THINGS
+from kdcli.report.figures.svg import INK, SMALL, Picture, canvas, house_style, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

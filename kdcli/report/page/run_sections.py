@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from kdcli import formatting
-from kdcli.report import gap_sections
-from kdcli.report.gap_sections import NUMBERS
-from kdcli.report.parts import Grid, Section
-from kdcli.report.plots import teacher_first
-from kdcli.report.probes import course, images, rows, sentences
-from kdcli.report.svg import Plot
-from kdcli.report.verdict import best_teacher, overlap_note
+from kdcli.report.figures.run import teacher_first
+from kdcli.report.figures.svg import Plot
+from kdcli.report.findings.dynamics import course, images, rows, sentences
+from kdcli.report.findings.run import best_teacher, overlap_note
+from kdcli.report.page import gap_sections
+from kdcli.report.page.gap_sections import NUMBERS
+from kdcli.report.page.parts import Grid, Section
 from kdcli.results.measures import Excluded, ExcludedClass, Measures
 from kdcli.results.run import RunResult
 from kdcli.runs.folder import RECIPE_FILE

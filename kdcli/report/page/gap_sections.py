@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Literal
 
 from kdcli import formatting
-from kdcli.report import explain_tables as tables
-from kdcli.report.gap_plots import first_raw_pair, images, largest_classes
-from kdcli.report.parts import Grid, Section
-from kdcli.report.svg import Plot
+from kdcli.report.figures.gap import images, largest_classes
+from kdcli.report.figures.svg import Plot
+from kdcli.report.findings import gap_tables as tables
+from kdcli.report.findings.gap import first_raw_pair
+from kdcli.report.page.parts import Grid, Section
 from kdcli.results.gap import GapReport, PairReport
 from kdcli.results.intervals import Estimate, wilson
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdcli.files import write_text
-from kdcli.report.baseline import find_baseline
-from kdcli.report.card import to_card
-from kdcli.report.plots import draw
-from kdcli.report.sections import sections
-from kdcli.report.summary import to_markdown
+from kdcli.report.figures.run import draw
+from kdcli.report.findings.baseline import find_baseline
+from kdcli.report.page.model_card import to_card
+from kdcli.report.page.run_sections import sections
+from kdcli.report.page.summary import to_markdown
 from kdcli.runs.read import Run
 
 HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = (
@@ -47,7 +47,7 @@ def build(run: str | Path, *, html: bool = True) -> Path:
         write_text(loaded.path / CARD_FILE, to_card(loaded, loaded.summary))
     if not html:
         return loaded.path / MARKDOWN_FILE
-    from kdcli.report.html import to_html
+    from kdcli.report.page.html import to_html
 
     write_text(loaded.path / HTML_FILE, to_html(loaded, parts))
     return loaded.path / HTML_FILE

@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kdcli import formatting
-from kdcli.report.explain_tables import estimate, said_of_curve, settled, span
-from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.results.gap import GapReport
+from kdcli.report.findings.gap_tables import estimate, said_of_curve, settled, span
+from kdcli.results.gap import GapReport, PairAt, PairReport
 from kdcli.results.measures import Measures
 from kdcli.results.teacher import Effect, Hypothesis
 
@@ -171,3 +170,23 @@ def limits_of(found: Hypothesis, n: int) -> str:
         f"{limits.constant:g}; n = {formatting.thousands(n)}, {settled(found)}. "
         "The limits are kd's own: look at the numbers and the classes before the word."
     )
+
+
+def first_raw_pair(gap: GapReport) -> PairReport | None:
+    """The first student's comparison on its raw logits."""
+    return next((pair for pair in gap.pairs if pair.form == "raw" and pair.at), None)
+
+
+def usual_temperature(pair: PairReport) -> PairAt:
+    """The comparison at temperature 1, where networks are used, or else at the first one."""
+    return next((at for at in pair.at if at.temperature == 1), pair.at[0])
+
+
+def ranked_classes(gap: GapReport, at: PairAt) -> list[tuple[str, float]]:
+    """Classes that have samples, with their entropy gaps, the largest first."""
+    found = [
+        (name, value)
+        for name, value in zip(gap.class_names, at.entropy_by_class, strict=True)
+        if value is not None
+    ]
+    return sorted(found, key=lambda entry: (-entry[1], entry[0]))

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdcli import formatting
-from kdcli.report import metrics
-from kdcli.report.html import render
 from kdcli.report.markdown import cell as markdown_cell
 from kdcli.report.markdown import escape
-from kdcli.report.tables import SOLE_COLUMN, Cell, Table
+from kdcli.report.page.html import render
+from kdcli.report.tables import metrics
+from kdcli.report.tables.sweep import SOLE_COLUMN, Cell, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from kdcli import formatting
-from kdcli.report import metrics
+from kdcli.files import read_json
+from kdcli.recipe.sweep.cells import Sweep
+from kdcli.recipe.writing import recipe_hash
+from kdcli.report.tables import metrics
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
+from kdcli.runs.find import finished_runs
+from kdcli.runs.read import from_dict
 
 SOLE_COLUMN = ""  # the label of the only column where a layout names no axis for columns
 
@@ -285,3 +291,16 @@ def _seeds(cells: Mapping[tuple[str, str, str], Cell], over: str) -> str:
     if len(amounts) == 1:
         return f"n = {formatting.plural(amounts[0], over)} a cell"
     return f"n = {amounts[0]} to {amounts[-1]} {over}s a cell, given in each"
+
+
+def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunResult | None]]:
+    """The labels of every cell with the summary of its finished run, None where there is none."""
+    runs = finished_runs(out)
+    results: list[tuple[Mapping[str, str], RunResult | None]] = []
+    for cell in sweep.cells:
+        run = runs.get(recipe_hash(cell.resolved.recipe))
+        path = run / "summary.json" if run is not None else None
+        results.append(
+            (cell.labels, from_dict(RunResult, read_json(path), path) if path is not None else None)
+        )
+    return results

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report.palette import ALIGNED_HATCH, Look, Palette
-from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, canvas, house_style
-from kdcli.results.gap import GapReport, PairAt, PairReport, Response
+from kdcli.report.figures.palette import ALIGNED_HATCH, Look, Palette
+from kdcli.report.figures.svg import INK, Picture, canvas, house_style, picture
+from kdcli.report.findings.gap import first_raw_pair, ranked_classes, usual_temperature
+from kdcli.results.gap import GapReport, PairReport, Response
 from kdcli.results.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ def draw(gap: GapReport, palette: Palette) -> Iterator[Picture]:
         yield levels(gap, palette)
     if pair := first_raw_pair(gap):
         yield per_class(gap, pair, palette)
-
-
-def first_raw_pair(gap: GapReport) -> PairReport | None:
-    """The first student's comparison on its raw logits."""
-    return next((pair for pair in gap.pairs if pair.form == "raw" and pair.at), None)
 
 
 def images(gap: GapReport) -> str:
@@ -187,21 +182,6 @@ def _class_title(gap: GapReport, pair: PairReport) -> str:
         f"The gap{f' of {pair.student}' if several else ''} is largest on class {name}: "
         f"{formatting.signed(value)} nats"
     )
-
-
-def usual_temperature(pair: PairReport) -> PairAt:
-    """The comparison at temperature 1, where networks are used, or else at the first one."""
-    return next((at for at in pair.at if at.temperature == 1), pair.at[0])
-
-
-def ranked_classes(gap: GapReport, at: PairAt) -> list[tuple[str, float]]:
-    """Classes that have samples, with their entropy gaps, the largest first."""
-    found = [
-        (name, value)
-        for name, value in zip(gap.class_names, at.entropy_by_class, strict=True)
-        if value is not None
-    ]
-    return sorted(found, key=lambda entry: (-entry[1], entry[0]))
 
 
 def largest_classes(gap: GapReport, pair: PairReport, amount: int = 3) -> str:

@@ -12,13 +12,13 @@ import numpy as np
 
 from kdcli import formatting
 from kdcli.errors import UsageError
-from kdcli.report import metrics
+from kdcli.report.figures.palette import DASHES, STUDENTS, TEACHERS
+from kdcli.report.figures.svg import Plot, canvas, house_style, legend, to_svg
+from kdcli.report.findings.run import overlap_note
 from kdcli.report.markdown import escape
-from kdcli.report.palette import DASHES, STUDENTS, TEACHERS
-from kdcli.report.parts import Grid
-from kdcli.report.summary import grid_markdown
-from kdcli.report.svg import Plot, canvas, house_style, legend, to_svg
-from kdcli.report.verdict import overlap_note
+from kdcli.report.page.parts import Grid
+from kdcli.report.page.summary import grid_markdown
+from kdcli.report.tables import metrics
 from kdcli.results.intervals import Interval
 from kdcli.results.run import RunResult
 from kdcli.runs.read import Run

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.report.svg import Plot
+from kdcli.report.figures.svg import Plot
 
 
 @dataclass(frozen=True, slots=True)

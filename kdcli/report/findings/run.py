@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 from kdcli import formatting
-from kdcli.report.explain_verdict import (
+from kdcli.report.findings.gap import (
     certainty_of,
+    first_raw_pair,
     limits_of,
     relative_accuracy,
     relative_size,
+    usual_temperature,
     what_there_is_to_learn,
 )
-from kdcli.report.gap_plots import first_raw_pair, usual_temperature
 from kdcli.results.intervals import Interval
 from kdcli.results.measures import Excluded, GateResult, Measures
 from kdcli.results.run import RunResult, TeacherSummary

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kdcli.report.findings.run import gate_sentence, lead, verdict, why
 from kdcli.report.markdown import cell, code_block, escape
-from kdcli.report.parts import Grid, Section
-from kdcli.report.verdict import gate_sentence, lead, verdict, why
+from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
 
 

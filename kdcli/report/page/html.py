@@ -11,12 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from kdcli import __version__, formatting
-from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.report.palette import MUTED, TEACHERS
-from kdcli.report.parts import Section
-from kdcli.report.plots import own_colour
-from kdcli.report.sections import provenance
-from kdcli.report.verdict import best_teacher, gate_sentence, lead, missing_names, verdict, why
+from kdcli.report.figures.palette import MUTED, TEACHERS
+from kdcli.report.figures.run import own_colour
+from kdcli.report.findings.gap import first_raw_pair, usual_temperature
+from kdcli.report.findings.run import best_teacher, gate_sentence, lead, missing_names, verdict, why
+from kdcli.report.page.parts import Section
+from kdcli.report.page.run_sections import provenance
 from kdcli.results.gap import GapAt
 from kdcli.results.measures import GateResult, Measures
 from kdcli.results.run import RunResult, TeacherSummary
@@ -62,7 +62,7 @@ def page(*, gates: Sequence[GateResult], **content: Any) -> str:
 
 def render(template: str, **content: Any) -> str:
     """A page from one of our templates; everything that is not Markup is escaped."""
-    loader = PackageLoader("kdcli.report")
+    loader = PackageLoader("kdcli.report.page")
     pages = Environment(
         loader=loader,
         autoescape=True,

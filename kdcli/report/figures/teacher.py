@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report.explain_verdict import amount
-from kdcli.report.gap_plots import images, series_of
-from kdcli.report.palette import MARKERS, MUTED, THINGS, Look, Palette
-from kdcli.report.pictures import Picture, picture
-from kdcli.report.svg import INK, SMALL, canvas, house_style, legend
+from kdcli.report.figures.gap import images, series_of
+from kdcli.report.figures.palette import MARKERS, MUTED, THINGS, Look, Palette
+from kdcli.report.figures.svg import INK, SMALL, Picture, canvas, house_style, legend, picture
+from kdcli.report.findings.gap import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

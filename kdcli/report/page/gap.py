@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 from kdcli import __version__, formatting
 from kdcli.report import advice
-from kdcli.report.explain_plots import draw
-from kdcli.report.explain_verdict import headline, lead, rests_on
-from kdcli.report.gap_plots import first_raw_pair, usual_temperature
-from kdcli.report.gap_sections import gap_sections
-from kdcli.report.html import Tile, accuracy_tile, page
-from kdcli.report.palette import Palette
-from kdcli.report.parts import Grid, Section
+from kdcli.report.figures.pair import draw
+from kdcli.report.figures.palette import Palette
+from kdcli.report.findings.gap import first_raw_pair, headline, lead, rests_on, usual_temperature
+from kdcli.report.page.gap_sections import gap_sections
+from kdcli.report.page.html import Tile, accuracy_tile, page
+from kdcli.report.page.parts import Grid, Section
 from kdcli.results.gap import GapReport
 
 MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the figure by size

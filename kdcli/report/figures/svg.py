@@ -4,8 +4,9 @@ each time.
 Figures are drawn once and serve light and dark pages: text and axes take the page's own colour
 (currentColor), the paper is transparent, and each series has one mid-tone that keeps a contrast of
 3:1 or more on white and on near-black. A colour stands for a network, the same one in every figure:
-kdcli.report.palette. Text stays text, so that it can be searched and read aloud. matplotlib is
-imported when the first figure is drawn, and its global state (pyplot, rcParams) is left as it was.
+kdcli.report.figures.palette. Text stays text, so that it can be searched and read aloud. matplotlib
+is imported when the first figure is drawn, and its global state (pyplot, rcParams) is left as it
+was.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kdcli.report.palette import MUTED
+from kdcli.report.figures.palette import MUTED
+from kdcli.report.markdown import escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,6 +69,8 @@ _RC: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
+
+_DPI = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +180,46 @@ def to_svg(figure: Figure) -> str:
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
     return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Picture(Plot):
+    """A finished figure that has been kept."""
+
+    figure: Figure = field(repr=False, compare=False)
+
+    @property
+    def png(self) -> bytes:
+        """The drawing on white, 150 pixels an inch."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        buffer = io.BytesIO()
+        self.figure.set_facecolor("white")
+        self.figure.set_dpi(_DPI)
+        words = {"Title": self.title, "Description": self.caption, "Software": None}
+        FigureCanvasAgg(self.figure).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
+        return buffer.getvalue()
+
+    @property
+    def titled_svg(self) -> str:
+        """The SVG with its title and caption inside, for a file that stands alone."""
+        start, rest = self.svg.split(">", 1)
+        title, caption = html.escape(self.title), html.escape(self.caption)
+        return f"{start}><title>{title}</title><desc>{caption}</desc>{rest}"
+
+
+def picture(
+    figure: Figure, name: str, section: str, title: str, caption: str, basis: str
+) -> Picture:
+    """A figure that is done. Call it within `house_style`."""
+    return Picture(name, section, title, caption, basis, to_svg(figure), figure)
+
+
+def captions(pictures: Sequence[Picture]) -> str:
+    """A page that shows every picture of a folder over its caption, Markdown."""
+    return "\n".join(_block(each) for each in pictures)
+
+
+def _block(each: Picture) -> str:
+    title, caption, basis = map(escape, (each.title, each.caption, each.basis))
+    return f"## {title}\n\n![{title}]({each.name}.svg)\n\n{caption}\n\n_{basis}_\n"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli import formatting
-from kdcli.report.palette import ALIGNED_DASH, DASHES, STUDENT, STUDENTS, TEACHER
-from kdcli.report.probes import FIXED, Moment, course, images, teacher_of
-from kdcli.report.svg import INK, Plot, canvas, epoch_axis, house_style, to_svg
+from kdcli.report.figures.palette import ALIGNED_DASH, DASHES, STUDENT, STUDENTS, TEACHER
+from kdcli.report.figures.svg import INK, Plot, canvas, epoch_axis, house_style, to_svg
+from kdcli.report.findings.dynamics import FIXED, Moment, course, images, teacher_of
 from kdcli.results.dynamics import Probe, Probed
 from kdcli.runs.read import Run
 

@@ -1,0 +1,1 @@
+"""Figures of a report, as SVG: one function a figure, one file for what it is of."""

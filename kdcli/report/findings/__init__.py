@@ -1,0 +1,1 @@
+"""What is said of a run or a gap: sentences and rows made of its numbers."""

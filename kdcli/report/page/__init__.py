@@ -1,0 +1,1 @@
+"""Pages of a report: HTML, Markdown and the model card of one run, and the page of a gap."""
