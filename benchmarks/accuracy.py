@@ -31,8 +31,8 @@ from kdcli.core.network import Network
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs import distill
-from kdcli.jobs.assemble import open_feed
-from kdcli.jobs.networks import load_network
+from kdcli.jobs.build.job import open_feed
+from kdcli.jobs.build.networks import load_network
 from kdcli.recipe.resolve import resolve
 
 BASELINE = "fp32"

@@ -28,7 +28,7 @@ from kdcli.analysis.advice import answer_scores
 from kdcli.analysis.bootstrap import resampled_counts
 from kdcli.analysis.correlation import spearman_rows
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.measured import Bench
+from kdcli.jobs.measure.from_checkpoint import Bench
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
 from kdcli.results.intervals import Estimate

@@ -103,8 +103,8 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
     import torch
 
     from kdcli.engine.checkpoint import save_model
-    from kdcli.jobs.assemble import assemble
-    from kdcli.jobs.finish import make_header
+    from kdcli.jobs.build.header import make_header
+    from kdcli.jobs.build.job import assemble
     from kdcli.recipe.resolve import resolve
     from kdcli.results.weights_header import MODEL_FILE
 

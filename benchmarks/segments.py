@@ -30,7 +30,7 @@ from kdcli.engine.events import EpochDone, Event, StepDone
 from kdcli.engine.hardware import Choice
 from kdcli.engine.optim import make_optimiser
 from kdcli.engine.trainer import Hooks, Position, Trainer, set_modes
-from kdcli.jobs.assemble import Job, assemble, train_settings
+from kdcli.jobs.build.job import Job, assemble, train_settings
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import Recipe, TeacherSection
 

@@ -27,7 +27,7 @@ from benchmarks.pairs import BATCH, Noise, Pair, make_noise, make_teacher, works
 from benchmarks.segments import Place, write_recipe
 from kdcli.jobs import run_sweep
 from kdcli.jobs.events import Event, FromRun, StageStarted
-from kdcli.jobs.workers import machine_cores
+from kdcli.jobs.sweep.workers import machine_cores
 
 PAIR = Pair("resnet20", "resnet8", shape=(1, 28, 28), classes=10, crop=0, flip=False)
 

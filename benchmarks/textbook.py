@@ -29,7 +29,7 @@ from benchmarks.figures import Segment, Timed
 from benchmarks.pairs import BATCH, Noise, Pair
 from kdcli.engine.hardware import choose_device
 from kdcli.engine.memory import keep_memory
-from kdcli.jobs.networks import build_network, load_network
+from kdcli.jobs.build.networks import build_network, load_network
 
 WORKERS = 8  # the default of the field's training scripts
 TRIED_WORKERS = (0, 2, 4)

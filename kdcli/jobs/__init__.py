@@ -13,17 +13,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from kdcli.jobs.analyze import analyze_gap
-from kdcli.jobs.cache import fill_cache
-from kdcli.jobs.data import download
-from kdcli.jobs.describe import ModelCard, Proposal, describe_model, model_members, propose_students
+from kdcli.jobs.build.datasets import download
+from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.doctor import Check, doctor
-from kdcli.jobs.evaluate import evaluate
 from kdcli.jobs.events import Listener
-from kdcli.jobs.forecast import forecast
-from kdcli.jobs.networks import build_network
-from kdcli.jobs.run import execute, resume
-from kdcli.jobs.sweep import run_sweep
+from kdcli.jobs.fill_cache import fill_cache
+from kdcli.jobs.measure.analyze_gap import analyze_gap
+from kdcli.jobs.measure.evaluate import evaluate
+from kdcli.jobs.model_info import (
+    ModelCard,
+    Proposal,
+    describe_model,
+    model_members,
+    propose_students,
+)
+from kdcli.jobs.plan.forecast import forecast
+from kdcli.jobs.sweep.run import run_sweep
+from kdcli.jobs.train.run import execute, resume
 from kdcli.recipe.resolve import Flag, Resolved, resolve
 from kdcli.results.run import RunResult
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from kdcli.advice import Advice, Candidate, judged
 from kdcli.analysis.advice import answer_scores
 from kdcli.core.types import DataInfo, SplitName
-from kdcli.jobs.explain import Side, class_names
+from kdcli.jobs.build.header import class_names
+from kdcli.jobs.measure.answers import Side
 
 TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 9.0, 12.0, 20.0)
 

@@ -74,8 +74,8 @@ class Run:
     """A run directory. summary is None while the run is unfinished; analysis where none was made.
 
     torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are
-    left out. baseline: the same network trained on labels alone, where `kdcli.report.findings.baseline`
-    found such a run.
+    left out. baseline: the same network trained on labels alone, where
+    `kdcli.report.findings.baseline` found such a run.
     """
 
     path: Path

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.jobs.workers import machine_cores
+from kdcli.jobs.sweep.workers import machine_cores
 
 pytestmark = pytest.mark.skipif(len(machine_cores()) < 2, reason="needs two cores")
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdcli import __version__
+from kdcli import __version__, catalog
+from kdcli.core.network import parameter_count
+from kdcli.engine.runtime import Runtime
+from kdcli.engine.teachers.inference import InferenceTeacher
+from kdcli.files import write_json, write_text
+from kdcli.jobs.build import data_subset
+from kdcli.jobs.build.header import architecture
+from kdcli.jobs.build.job import Job
+from kdcli.jobs.build.logit_cache import Stored
+from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.events import Prepared
+from kdcli.recipe.writing import recipe_hash
 
 
 def now() -> str:
@@ -46,3 +59,150 @@ def environment(command: str) -> dict[str, Any]:
         "command": command,
         "started": now(),
     }
+
+
+def write_environment(run: Path, job: Job, command: str) -> None:
+    """Write environment.json, and which weights the teachers have."""
+    runtime, feed = job.runtime, job.feed
+    write_json(
+        run / "environment.json",
+        {
+            "kind": job.recipe.KIND,
+            "recipe_sha256": recipe_hash(job.recipe),
+            **environment(command),
+            "devices": runtime.ranks.size,
+            "device": str(runtime.device),
+            "device_name": runtime.device_name(),
+            "device_reason": runtime.device_choice.reason,
+            "precision": runtime.precision_choice.value,
+            "precision_reason": runtime.precision_choice.reason,
+            "compile": runtime.compile_choice.value,
+            "compile_reason": runtime.compile_choice.reason,
+            "graphs": runtime.graphs_choice.value,
+            "graphs_reason": runtime.graphs_choice.reason,
+            "threads": runtime.threads,
+            "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
+            "teacher_logits": [_stored_logits(stored) for stored in job.stored],
+            "data": {
+                "name": feed.info.name,
+                "fingerprint": feed.info.fingerprint,
+                "train": feed.size("train"),
+                "val": feed.size("val"),
+                "test": feed.size("test"),
+                **data_subset.kept(feed.info),
+            },
+        },
+    )
+    lines = [
+        f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers
+    ]
+    if lines:
+        write_text(run / "teacher.txt", "\n".join(lines) + "\n")
+
+
+def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) -> Prepared:
+    """What the first lines of a run's screen show.
+
+    Args:
+        notes: what was chosen when the recipe was resolved. resumed_at: where it goes on, None at
+            the beginning.
+    """
+    recipe, info = job.recipe, job.feed.info
+    deployed = job.method.deployable()
+    return Prepared(
+        command=recipe.KIND,
+        run=str(run),
+        network=architecture(deployed),
+        parameters=parameter_count(deployed),
+        teachers=tuple(loaded.summary for loaded in job.teachers),
+        data=info.name,
+        train=job.feed.size("train"),
+        val=job.feed.size("val"),
+        test=job.feed.size("test"),
+        classes=info.num_classes,
+        input_shape=info.input_shape,
+        devices=job.runtime.ranks.size,
+        device=str(job.runtime.device),
+        device_name=job.runtime.device_name(),
+        device_reason=job.runtime.device_choice.reason,
+        precision=job.runtime.precision_choice.value,
+        precision_reason=job.runtime.precision_choice.reason,
+        choices=_choices(job),
+        method=recipe.method.name,
+        method_options=recipe.method.options,
+        method_source=_paper(recipe.method.name),
+        epochs=recipe.train.epochs,
+        batches=job.feed.train_batches,
+        batch_size=recipe.train.batch_size,
+        optimiser=recipe.optim.name,
+        lr=recipe.optim.lr,
+        schedule=recipe.schedule.name,
+        notes=(*notes, *data_subset.notes(recipe.data, info, job.ranked_by), *_cache_notes(job)),
+        resumed_at=resumed_at,
+    )
+
+
+def _choices(job: Job) -> tuple[str, ...]:
+    """What was chosen to make training fast, and why."""
+    runtime = job.runtime
+    compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
+    lines = [f"{compiled}: {runtime.compile_choice.reason}"]
+    if runtime.device.type == "cuda":
+        lines.append(
+            f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: "
+            f"{runtime.graphs_choice.reason}"
+        )
+    for loaded in job.teachers:
+        graph = _graph(loaded, runtime)
+        norms = (
+            f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""
+        )
+        ahead = f", {runtime.ahead} minibatches at once" if runtime.ahead > 1 else ""
+        lines.append(
+            f"teacher {loaded.architecture} in {graph['precision']}{norms}{ahead}: "
+            f"{graph['reason']}"
+        )
+    return tuple(dict.fromkeys(lines))
+
+
+def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
+    """The copy of a teacher's network that answers in training."""
+    asked = loaded.asked
+    assert isinstance(asked, InferenceTeacher)
+    choice = runtime.teacher_choice
+    return {
+        "precision": choice.value,
+        "reason": choice.reason,
+        "norms": asked.norms,
+        "folded": asked.folded,
+        "minibatches": runtime.ahead,
+    }
+
+
+def _cache_notes(job: Job) -> list[str]:
+    """What was decided about stored teacher logits, where a method could use them."""
+    if not catalog.entry("method", job.recipe.method.name).facts.get("cacheable"):
+        return []
+    names = [
+        f" of {loaded.architecture}" if len(job.teachers) > 1 else "" for loaded in job.teachers
+    ]
+    choices = [stored.choice for stored in job.stored]
+    return [
+        f"teacher logits{name} {_STORED[choice.value]}: {choice.reason}"
+        for name, choice in zip(names, choices, strict=True)
+    ]
+
+
+def _stored_logits(stored: Stored) -> dict[str, str | None]:
+    table = str(stored.teacher.table.path) if stored.teacher is not None else None
+    return {"stored": stored.choice.value, "reason": stored.choice.reason, "table": table}
+
+
+_STORED = {"exact": "stored", "off": "not stored"}
+
+
+def _paper(method: str) -> str:
+    for line in catalog.entry("method", method).doc.splitlines():
+        if line.startswith("Paper:") and not line.startswith("Paper: none"):
+            return line.removeprefix("Paper:").strip()
+    return ""

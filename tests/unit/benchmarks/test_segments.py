@@ -9,7 +9,7 @@ from benchmarks.pairs import BATCH
 from benchmarks.segments import Bare, Engine, distill_recipe, fill_with_noise, plain_recipe
 from benchmarks.textbook import Textbook, make_loader
 from kdcli.jobs import build_network
-from kdcli.jobs.networks import load_network
+from kdcli.jobs.build.networks import load_network
 
 
 @pytest.fixture

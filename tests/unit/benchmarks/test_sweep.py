@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import sweep
-from kdcli.jobs.workers import machine_cores
+from kdcli.jobs.sweep.workers import machine_cores
 
 
 @pytest.mark.slow

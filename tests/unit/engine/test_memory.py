@@ -16,7 +16,8 @@ from kdcli.core.types import Batch
 from kdcli.engine.evaluator import collect
 from kdcli.engine.memory import memory_errors
 from kdcli.errors import OutOfMemory
-from kdcli.jobs import assemble, train_teacher
+from kdcli.jobs import train_teacher
+from kdcli.jobs.build import job
 
 PROGRAM = """
 import resource, torch
@@ -60,7 +61,7 @@ def test_a_batch_that_does_not_fit_when_it_is_measured_is_named():
 
 
 def test_images_that_do_not_fit_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(assemble, "open_feed", lambda *_, **__: full())
+    monkeypatch.setattr(job, "open_feed", lambda *_, **__: full())
     with pytest.raises(OutOfMemory, match="out of memory on cpu for the images of digits"):
         train_teacher("quickstart-teacher", overrides={"runtime.device": "cpu"}, out=tmp_path)
 

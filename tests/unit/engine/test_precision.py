@@ -12,7 +12,7 @@ from kdcli.engine import hardware
 from kdcli.engine.hardware import choose_precision
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs import build_network
-from kdcli.jobs.assemble import assemble
+from kdcli.jobs.build.job import assemble
 from kdcli.models.cost import density
 from kdcli.recipe.resolve import resolve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from kdcli.engine.checkpoint import digest
 from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.engine.teachers.row_format import Shape
 from kdcli.errors import Incompatible, Interrupted, UsageError
-from kdcli.jobs import cache, distill, fill_cache, resume, train_teacher
-from kdcli.jobs.assemble import assemble
+from kdcli.jobs import distill, fill_cache, resume, train_teacher
+from kdcli.jobs.build.job import assemble
+from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.events import EpochDone
-from kdcli.jobs.networks import load_network
 from kdcli.recipe.resolve import Flag, resolve
 from tests.unit.jobs.conftest import QUICK
 
@@ -80,7 +81,7 @@ def test_a_filled_table_leaves_a_student_nothing_to_ask(recipe, trained, tmp_pat
 
 
 def test_interrupted_it_goes_on(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_CHUNK", 100)
+    monkeypatch.setattr(sys.modules["kdcli.jobs.fill_cache"], "_CHUNK", 100)
 
     def stop(table):
         if table.stored >= 500:

@@ -18,9 +18,10 @@ from kdcli.engine.checkpoint import digest
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.errors import DiskFull, Incompatible, NotWritable, RecipeInvalid
-from kdcli.jobs import caching, distill, train_teacher
-from kdcli.jobs.caching import Views, table_key, table_path
-from kdcli.jobs.networks import load_network, load_teacher
+from kdcli.jobs import distill, train_teacher
+from kdcli.jobs.build import logit_cache
+from kdcli.jobs.build.logit_cache import Views, table_key, table_path
+from kdcli.jobs.build.networks import load_network, load_teacher
 from tests.unit.jobs.conftest import QUICK
 
 SMALL = {**QUICK, "student.hidden": [12]}
@@ -483,19 +484,19 @@ def test_the_share_of_passes_that_a_table_saves(asked, share):
 def test_auto_weighs_what_is_saved_against_the_disk(
     asked, free, value, says, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(caching, "_free_bytes", lambda _path: free)
-    choice = caching._choose(asked, asked.shape, tmp_path / "table")
+    monkeypatch.setattr(logit_cache, "_free_bytes", lambda _path: free)
+    choice = logit_cache._choose(asked, asked.shape, tmp_path / "table")
     assert choice.value == value
     assert says in choice.reason
 
 
 def test_views_that_cannot_be_counted_are_asked_live(trained):
     boundless = views(240, Augmentation(resized_crop=True))
-    assert caching.store("auto", None, boundless, None).choice.value == "off"
+    assert logit_cache.store("auto", None, boundless, None).choice.value == "off"
     with pytest.raises(
         Incompatible, match="a random resized crop has no countable views"
     ) as caught:
-        caching.store("exact", None, boundless, None)
+        logit_cache.store("exact", None, boundless, None)
     assert caught.value.hint == 'data.views = 8 gives each image so many, or teacher.cache = "off"'
 
 

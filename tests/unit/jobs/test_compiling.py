@@ -16,7 +16,8 @@ from kdcli.engine import hardware
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
-from kdcli.jobs import build_network, compiling, distill, train_teacher
+from kdcli.jobs import build_network, distill, train_teacher
+from kdcli.jobs.build import compiling
 from kdcli.runs.read import Run
 
 

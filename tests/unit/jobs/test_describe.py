@@ -9,7 +9,7 @@ from kdcli import catalog
 from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, NotFound
 from kdcli.jobs import build_network, describe_model, model_members, propose_students
-from kdcli.jobs.describe import _candidates
+from kdcli.jobs.model_info import _candidates
 from kdcli.modules.composite import Composite
 from kdcli.results.weights_header import CheckpointHeader
 

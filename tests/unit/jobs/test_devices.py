@@ -11,8 +11,9 @@ import torch
 
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import DeviceUnavailable, Exit, Interrupted, RecipeInvalid, Terminated, UsageError
-from kdcli.jobs import devices, distill, resume, run_sweep, train_teacher
-from kdcli.jobs.stop import StopRequest
+from kdcli.jobs import distill, resume, run_sweep, train_teacher
+from kdcli.jobs.processes import devices
+from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.writing import dump, recipe_hash
 

@@ -19,8 +19,9 @@ from kdcli.analysis.rescaling import distance_ranks, rescaling
 from kdcli.analysis.similarity import similarity
 from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.engine.checkpoint import save_model
-from kdcli.jobs import analyze_gap, measured, train_teacher
-from kdcli.jobs.networks import build_network, load_network
+from kdcli.jobs import analyze_gap, train_teacher
+from kdcli.jobs.build.networks import build_network, load_network
+from kdcli.jobs.measure import from_checkpoint
 from kdcli.modules.composite import Composite
 from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
@@ -46,8 +47,8 @@ class Answers:
 
 @pytest.fixture(scope="module")
 def images(trained):
-    bench = measured.Bench(
-        data=None, root=None, split="test", runtime=measured.Runtime("cpu", precision="fp32")
+    bench = from_checkpoint.Bench(
+        data=None, root=None, split="test", runtime=from_checkpoint.Runtime("cpu", precision="fp32")
     )
     batches = list(bench.feed(read_header(trained.out / "teacher")[1]).split("test"))
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
@@ -191,8 +192,10 @@ def test_cka_is_near_the_biased_one_and_1_between_a_network_and_itself(
 
 def test_each_network_answers_once(trained, monkeypatch):
     calls = []
-    collect = measured.collect
-    monkeypatch.setattr(measured, "collect", lambda *given: calls.append(1) or collect(*given))
+    collect = from_checkpoint.collect
+    monkeypatch.setattr(
+        from_checkpoint, "collect", lambda *given: calls.append(1) or collect(*given)
+    )
     analyze_gap(
         [trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5, deep=True
     )

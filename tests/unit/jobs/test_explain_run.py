@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.jobs import analyze_gap, distill, explain, explain_run, train_teacher
+from kdcli.jobs import analyze_gap, distill, train_teacher
+from kdcli.jobs.measure import explanations, gap_report
 from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
@@ -53,7 +54,7 @@ def student(trained, tmp_path_factory) -> Run:
 
 def test_a_student_s_page_says_what_analyze_gap_says(student, trained):
     found = student.analysis.gap
-    expected = analyze_gap(trained.out / "teacher", [student.path], bootstrap=explain_run.RESAMPLES)
+    expected = analyze_gap(trained.out / "teacher", [student.path], bootstrap=gap_report.RESAMPLES)
     mine, theirs = found.explanation, expected.explanation
     assert mine.hypothesis.effect == theirs.hypothesis.effect
     assert mine.hypothesis.column_cv == pytest.approx(theirs.hypothesis.column_cv, rel=1e-4)
@@ -81,7 +82,7 @@ def test_a_network_trained_on_labels_says_what_it_would_have_to_teach(tmp_path):
     report = run.analysis.gap
     assert (report.students, report.pairs, report.explanations) == ((), (), ())
     assert report.teacher.measures == run.summary.test
-    assert report.temperatures == explain.PROFILE
+    assert report.temperatures == explanations.PROFILE
     assert report.explanation.hypothesis.effect in {
         "distillation",
         "regularisation",
@@ -116,7 +117,7 @@ def test_an_explanation_that_breaks_does_not_break_the_run(trained, tmp_path, mo
     def broken(*_, **__):
         raise RuntimeError("somebody's own network")
 
-    monkeypatch.setattr(explain_run, "explain_teacher", broken)
+    monkeypatch.setattr(gap_report, "explain_teacher", broken)
     run = learn(tmp_path, trained.out / "teacher")
     assert run.summary.gap is not None
     assert run.analysis.gap.explanation is None
@@ -129,12 +130,12 @@ def test_an_explanation_that_breaks_does_not_break_the_run(trained, tmp_path, mo
 def test_what_is_only_drawn_takes_little_room(student):
     stored = json.loads((student.path / "analysis.json").read_text())
     values = stored["gap"]["explanation"]["relations"]["matrices"][0]["values"]
-    assert all(value == round(value, explain_run.DIGITS) for row in values for value in row)
+    assert all(value == round(value, gap_report.DIGITS) for row in values for value in row)
     assert (student.path / "analysis.json").stat().st_size < 200_000
 
 
 def test_matrices_of_too_many_classes_are_said_to_be_left_out(trained, monkeypatch):
-    monkeypatch.setattr(explain, "MATRIX_CLASSES", 9)
+    monkeypatch.setattr(explanations, "MATRIX_CLASSES", 9)
     report = analyze_gap(trained.out / "teacher", [trained.out / "kd"], bootstrap=5)
     (warning,) = report.warnings
     assert warning.startswith("matrices of 10 classes are not kept or drawn")

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from kdcli.errors import Exit, KdError, RankLost
 from kdcli.files import read_json
 from kdcli.jobs import train_teacher
-from kdcli.jobs.devices import shared
 from kdcli.jobs.events import EpochDone, Prepared, StateSaved, StepDone
-from kdcli.jobs.launch import start
+from kdcli.jobs.processes.devices import shared
+from kdcli.jobs.processes.launch import start
 from kdcli.recipe.schema import RuntimeSection
 from tests.unit.jobs import rank_tasks
 
@@ -83,7 +83,7 @@ def test_a_rank_that_fails_is_named_and_takes_the_others_along(who, how, message
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_when_another_has_died_is_killed(monkeypatch):
-    monkeypatch.setattr("kdcli.jobs.launch._GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("kdcli.jobs.processes.launch._GRACE_SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(KdError, match="rank 1 of 3: odd"):
         start(TWO.model_copy(update={"devices": 3}), rank_tasks.fail_and_hang, {}, ())

@@ -16,9 +16,9 @@ from kdcli.core import random
 from kdcli.errors import Interrupted
 from kdcli.files import sha256_file
 from kdcli.jobs import distill, resume, train_teacher
+from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.events import EpochDone, StageStarted, StepDone
-from kdcli.jobs.networks import build_network
-from kdcli.jobs.probe import answering, summarise
+from kdcli.jobs.train.dynamics import answering, summarise
 from kdcli.methods.skd import SphericalDistillation
 from kdcli.results.dynamics import Probe
 from kdcli.runs.read import Run
@@ -222,7 +222,7 @@ def test_nothing_is_probed_where_nobody_wants_it(tmp_path):
 
 def test_large_images_are_read_again_each_time_and_are_the_same(monkeypatch, tmp_path):
     for name, limit in (("held", 2**26), ("read", 0)):
-        monkeypatch.setattr("kdcli.jobs.probe.HELD_BYTES", limit)
+        monkeypatch.setattr("kdcli.jobs.train.dynamics.HELD_BYTES", limit)
         train_teacher(model="mlp", out=tmp_path, name=name, overrides={**QUICK, "train.epochs": 1})
     assert events_of(tmp_path / "held", "stage", "epoch") == events_of(
         tmp_path / "read", "stage", "epoch"

@@ -14,11 +14,11 @@ import torch
 from kdcli.errors import Incompatible, Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
-from kdcli.jobs.assemble import assemble
+from kdcli.jobs.build.data_subset import class_numbers
+from kdcli.jobs.build.datasets import open_source
+from kdcli.jobs.build.job import assemble
 from kdcli.jobs.events import EpochDone, Prepared
-from kdcli.jobs.finish import teacher_logits
-from kdcli.jobs.restricted import class_numbers
-from kdcli.jobs.sources import open_source
+from kdcli.jobs.train.final_evaluation import teacher_logits
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.results.intervals import wilson

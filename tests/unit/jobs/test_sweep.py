@@ -9,8 +9,8 @@ import pytest
 from kdcli.data.datasets import digits
 from kdcli.errors import RecipeInvalid
 from kdcli.jobs import run_sweep
+from kdcli.jobs.build.datasets import kept_sources, open_source
 from kdcli.jobs.events import CellDone
-from kdcli.jobs.sources import kept_sources, open_source
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results

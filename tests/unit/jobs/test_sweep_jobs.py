@@ -23,9 +23,9 @@ from kdcli.jobs.events import (
     TeacherDone,
     TeacherStarted,
 )
-from kdcli.jobs.plan import cell_tasks, with_teachers
-from kdcli.jobs.sweep import count_jobs
-from kdcli.jobs.workers import Crew, machine_cores
+from kdcli.jobs.sweep.run import count_jobs
+from kdcli.jobs.sweep.schedule import cell_tasks, with_teachers
+from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.results.sweep import SweepResult
 

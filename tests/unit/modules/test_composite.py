@@ -13,7 +13,7 @@ from kdcli.core.network import Blueprint
 from kdcli.core.teacher import Teacher
 from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs.networks import build_network, load_network
+from kdcli.jobs.build.networks import build_network, load_network
 from kdcli.modules.composite import Composite, combined
 from kdcli.results.weights_header import CheckpointHeader
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from kdcli.jobs.assemble import Job
-from kdcli.jobs.caching import Stored
-from kdcli.jobs.rehearsal import EPOCHS, Rehearsed, RehearsedStage
+from kdcli.jobs.build.job import Job
+from kdcli.jobs.build.logit_cache import Stored
+from kdcli.jobs.plan.trial_run import EPOCHS, Rehearsed, RehearsedStage
 from kdcli.recipe.writing import recipe_hash
 from kdcli.results.plan import (
     Plan,

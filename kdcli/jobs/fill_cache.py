@@ -13,12 +13,12 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.cached import CachedTeacher
 from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs import devices
-from kdcli.jobs.assemble import augmentation, load_teachers, make_runtime, training_feed
-from kdcli.jobs.caching import COUNTED, UNCOUNTABLE, Views, store
-from kdcli.jobs.networks import LoadedTeacher
-from kdcli.jobs.run import teacher_of
-from kdcli.jobs.stop import StopRequest
+from kdcli.jobs.build.job import augmentation, load_teachers, make_runtime, training_feed
+from kdcli.jobs.build.logit_cache import COUNTED, UNCOUNTABLE, Views, store
+from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.processes import devices
+from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.train.run import teacher_of
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, TeacherSection
 from kdcli.results.logits import CacheResult, StoredError, StoredLogits

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kdcli import __version__
 from kdcli.analysis.calibration import reliability
 from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
@@ -16,16 +15,16 @@ from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, SplitName
 from kdcli.engine.evaluator import collect, evaluating
-from kdcli.jobs.assemble import Job
-from kdcli.jobs.explain import PROFILE
-from kdcli.jobs.explain_run import Answered, explained
-from kdcli.jobs.networks import LoadedTeacher
-from kdcli.jobs.restricted import missing_classes
-from kdcli.recipe.schema import GatesSection
+from kdcli.jobs.build.data_subset import missing_classes
+from kdcli.jobs.build.header import architecture, make_header
+from kdcli.jobs.build.job import Job
+from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.measure.answers import Answered
+from kdcli.jobs.measure.explanations import PROFILE
+from kdcli.jobs.measure.gap_report import explained
 from kdcli.results.gap import GapAt, GapReport
-from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.measures import Excluded, Measures
 from kdcli.results.run import RunAnalysis, TeacherSummary
-from kdcli.results.weights_header import CheckpointHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,6 @@ class Outcome:
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
-
-
-def architecture(network: Network) -> str:
-    """What a network that a job built is called."""
-    assert network.blueprint is not None
-    return network.blueprint.architecture
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -272,59 +265,4 @@ def _gaps(report: GapReport) -> tuple[GapAt, ...]:
         )
         for pair in report.pairs
         for at in pair.at
-    )
-
-
-def check_gates(
-    gates: GatesSection, test: Measures, gap: GapAt | None, *, subject: str = ""
-) -> tuple[GateResult, ...]:
-    """The thresholds that were asked for, each with the value it met or missed. A gap gate without
-    a teacher misses.
-    """
-    values: dict[str, tuple[float | None, bool]] = {
-        "min_accuracy": (test.accuracy, True),
-        "max_entropy_gap": (gap.entropy if gap else None, False),
-        "max_free_energy_gap": (gap.free_energy if gap else None, False),
-        "max_ece": (test.ece, False),
-    }
-    results = []
-    for name, (value, at_least) in values.items():
-        limit = getattr(gates, name)
-        if limit is not None:
-            passed = value is not None and (value >= limit if at_least else value <= limit)
-            results.append(GateResult(name, limit, value, passed, subject))
-    return tuple(results)
-
-
-def make_header(
-    job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None
-) -> CheckpointHeader:
-    """The header that makes a checkpoint explain itself.
-
-    Args:
-        network: what is saved; a method may deploy another one than the recipe names.
-        test: None for weights kept on the way.
-        epoch: after how many they were kept, where that is known.
-    """
-    info = job.feed.info
-    assert network.blueprint is not None  # everything that a job builds has one
-    return CheckpointHeader(
-        architecture=network.blueprint.architecture,
-        arguments=dict(network.blueprint.arguments),
-        num_classes=info.num_classes,
-        input_shape=info.input_shape,
-        class_names=info.class_names,
-        mean=info.mean,
-        std=info.std,
-        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
-        data_fingerprint=info.fingerprint,
-        parameters=parameter_count(network),
-        method=job.recipe.method.name,
-        method_options=job.recipe.method.options,
-        seed=job.recipe.seed,
-        teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
-        metrics=asdict(test) if test is not None else {},
-        recipe_sha256=recipe_sha256,
-        epoch=epoch,
-        created_by=f"kdcli {__version__}",
     )

@@ -28,10 +28,10 @@ from torch import multiprocessing
 
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import Interrupted, KdError, RankLost, Terminated
-from kdcli.jobs.devices import joined
 from kdcli.jobs.events import Event, Listener, Prepared, StepDone
-from kdcli.jobs.stop import StopRequest
-from kdcli.jobs.teller import Teller
+from kdcli.jobs.processes.pipe import Teller
+from kdcli.jobs.processes.process_group import joined
+from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.schema import RuntimeSection
 
 _TURN_SECONDS = 0.2  # a signal is passed on that late at most
@@ -61,7 +61,7 @@ def start(
 ) -> Any:
     """Do a task on ranks that are started for it; returns what it returns on the first.
 
-    Args and errors: see kdcli.jobs.devices.shared.
+    Args and errors: see kdcli.jobs.processes.devices.shared.
     """
     count = section.devices
     threads = max((section.threads or torch.get_num_threads()) // count, 1)

@@ -27,9 +27,11 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs import compiling, devices
-from kdcli.jobs.caching import Stored, Views, Wanted, alike, store
-from kdcli.jobs.networks import (
+from kdcli.jobs.build import compiling
+from kdcli.jobs.build.data_subset import restriction_of, soft_label_entropies
+from kdcli.jobs.build.datasets import open_source
+from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
+from kdcli.jobs.build.networks import (
     LoadedTeacher,
     between,
     build_network,
@@ -37,8 +39,7 @@ from kdcli.jobs.networks import (
     load_teacher,
     pretrained_teacher,
 )
-from kdcli.jobs.restricted import restriction_of, soft_label_entropies
-from kdcli.jobs.sources import open_source
+from kdcli.jobs.processes import devices
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
     DataSection,

@@ -13,7 +13,7 @@ import torch
 
 from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
-from kdcli.jobs import devices
+from kdcli.jobs.build.datasets import kept_sources
 from kdcli.jobs.events import (
     CellDone,
     CellStarted,
@@ -25,10 +25,10 @@ from kdcli.jobs.events import (
     TeacherDone,
     TeacherStarted,
 )
-from kdcli.jobs.plan import Ended, Task, attempt, cell_tasks, with_teachers
-from kdcli.jobs.sources import kept_sources
-from kdcli.jobs.stop import StopRequest
-from kdcli.jobs.workers import Crew, machine_cores
+from kdcli.jobs.processes import devices
+from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.sweep.schedule import Ended, Task, attempt, cell_tasks, with_teachers
+from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs

@@ -20,10 +20,11 @@ from kdcli.core.types import DataInfo, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.advise import advise, caution
-from kdcli.jobs.assemble import method_class
-from kdcli.jobs.explain import PROFILE, Parts, Side, cost, explain_pair, explain_teacher, taps
-from kdcli.jobs.finish import check_gates
-from kdcli.jobs.measured import Bench, Measured, distinct, label_of, save_logits
+from kdcli.jobs.build.job import method_class
+from kdcli.jobs.measure.answers import Measured, Side, taps
+from kdcli.jobs.measure.explanations import PROFILE, Parts, cost, explain_pair, explain_teacher
+from kdcli.jobs.measure.from_checkpoint import Bench, distinct, label_of, save_logits
+from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import GateResult

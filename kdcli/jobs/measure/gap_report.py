@@ -6,23 +6,19 @@ the test images, for features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kdcli.core.network import Network
-from kdcli.core.types import Batch, Output
 from kdcli.engine.evaluator import collect, evaluating
-from kdcli.jobs.assemble import Job
-from kdcli.jobs.explain import Parts, Side, cost, explain_pair, explain_teacher
-from kdcli.jobs.measured import Measured
+from kdcli.jobs.build.job import Job
+from kdcli.jobs.measure.answers import Answered, Measured, Side
+from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
 from kdcli.results.gap import GapReport
 from kdcli.results.pair import CorrelationDifference, PairExplanation
 from kdcli.results.teacher import Matrix, TeacherExplanation
-from kdcli.results.weights_header import CheckpointHeader
 
 # behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
 # takes
@@ -30,21 +26,6 @@ RESAMPLES = 200
 # of one network's features: where they would be more, what needs them is left to kd analyze-gap
 FEATURE_BYTES = 2**28
 DIGITS = 4  # of matrices and points, which are only drawn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """A network that was measured. logits: [n,K]. ask: how to put a batch to it, with the taps that
-    are wanted. alone: False where several teachers answered as one, which have no features and no
-    last layer in common.
-    """
-
-    label: str
-    header: CheckpointHeader
-    network: Network
-    logits: Tensor
-    ask: Callable[[Batch, tuple[str, ...]], Output]
-    alone: bool = True
 
 
 def explained(

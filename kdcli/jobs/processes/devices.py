@@ -1,39 +1,30 @@
 """How many processes train one run together: what a recipe asks for, what torchrun started, and
 what this machine has.
 
-Started by `--devices` (kdcli.jobs.launch) or by torchrun, every rank does the whole job. They
-differ in this: each trains on its part of every minibatch, and only the first speaks, measures and
-writes, while the others wait for what it makes.
+Started by `--devices` (kdcli.jobs.processes.launch) or by torchrun, every rank does the whole job.
+They differ in this: each trains on its part of every minibatch, and only the first speaks, measures
+and writes, while the others wait for what it makes.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from torch import distributed
 
 from kdcli.engine.distributed import Ranks
-from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
+from kdcli.jobs.processes.process_group import joined, on_cuda
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import RuntimeSection
 
 T = TypeVar("T")
-
-# Ranks wait this long for each other, and the first may measure for hours. That one died they learn
-# at once, from the connection or from who started them; one that hangs would hang alone as well.
-_PATIENCE = timedelta(days=1)
 
 
 def settled(resolved: Resolved) -> Resolved:
@@ -89,7 +80,7 @@ def check(section: RuntimeSection) -> None:
     )
     if count == 1:
         return
-    if _on_cuda(section):
+    if on_cuda(section):
         have, what = torch.cuda.device_count(), "CUDA device"
     else:
         have, what = (
@@ -152,7 +143,7 @@ def shared(
         return task(**arguments, listeners=listeners)
     check(section)
     if _size() == 1:
-        from kdcli.jobs.launch import start
+        from kdcli.jobs.processes.launch import start
 
         found: T = start(section, task, arguments, listeners)
         return found
@@ -160,50 +151,6 @@ def shared(
         ranks = Ranks.current()
         with ranks.noticing():
             return task(**arguments, listeners=listeners if ranks.first else ())
-
-
-@contextmanager
-def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
-    """Be one of the ranks that RANK and WORLD_SIZE speak of; as it was if it is one already.
-
-    Args:
-        meeting: where ranks find each other, as torch.distributed has it.
-    """
-    if Ranks.current().size > 1:
-        yield
-        return
-    cuda, rank = _on_cuda(section), int(os.environ["RANK"])
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if rank:
-        warnings.simplefilter("ignore")  # the first says it already
-    with _nothing_on_stdout():
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            init_method=meeting,
-            rank=rank,
-            world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=_PATIENCE,
-        )
-    yield
-    distributed.destroy_process_group()  # not after an error: another rank may never come to it
-
-
-@contextmanager
-def _nothing_on_stdout() -> Iterator[None]:
-    """Send to stderr what libraries print from C: stdout is the answer's."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _on_cuda(section: RuntimeSection) -> bool:
-    return choose_device(section.device).value != "cpu"
 
 
 def _size() -> int:

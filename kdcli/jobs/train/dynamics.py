@@ -22,7 +22,7 @@ from kdcli.core.method import Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Batch
 from kdcli.engine.evaluator import evaluating
-from kdcli.jobs.assemble import Job
+from kdcli.jobs.build.job import Job
 from kdcli.recipe.schema import DistillRecipe
 from kdcli.results.dynamics import Probe, Probed, ProbedAt
 from kdcli.results.gap import GapAt

@@ -13,7 +13,7 @@ from kdcli import catalog, formatting
 from kdcli.errors import Interrupted, KdError, Terminated
 from kdcli.files import sha256_json
 from kdcli.jobs.events import Listener
-from kdcli.jobs.run import obtain, teacher_recipe
+from kdcli.jobs.train.run import obtain, teacher_recipe
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.sweep.cells import ID_LENGTH, Cell

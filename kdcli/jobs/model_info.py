@@ -14,7 +14,7 @@ import torch
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
-from kdcli.jobs.networks import build_network
+from kdcli.jobs.build.networks import build_network
 from kdcli.models.cost import macs
 from kdcli.results.weights_header import read_header
 

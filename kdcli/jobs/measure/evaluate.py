@@ -11,8 +11,9 @@ import torch
 from kdcli.analysis.metrics import mcnemar, measure, per_class_accuracy
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.finish import check_gates
-from kdcli.jobs.measured import Bench, Measured, distinct_labels, save_logits
+from kdcli.jobs.measure.answers import Measured
+from kdcli.jobs.measure.from_checkpoint import Bench, distinct_labels, save_logits
+from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 

@@ -26,10 +26,10 @@ from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.streamed import StreamedFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.jobs.assemble import Job, train_settings
+from kdcli.jobs.build.header import make_header
+from kdcli.jobs.build.job import Job, train_settings
 from kdcli.jobs.events import Event, StageDone, StateSaved
-from kdcli.jobs.finish import make_header
-from kdcli.jobs.run import Execution, begin
+from kdcli.jobs.train.run import Execution, begin
 from kdcli.recipe.resolve import Resolved
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE

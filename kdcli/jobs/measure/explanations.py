@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from kdcli.core import random
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.errors import BadData, Incompatible, UsageError
-from kdcli.jobs.measured import Measured
+from kdcli.jobs.build.header import class_names
+from kdcli.jobs.measure.answers import Measured, Side
 from kdcli.models.cost import macs
 from kdcli.results.intervals import Estimate
 from kdcli.results.pair import (
@@ -98,96 +99,6 @@ class Parts:
         except (BadData, Incompatible, UsageError) as error:
             self.warnings.append(f"{name} of {of} left out: {error.message}")
             return None
-
-
-class Head(NamedTuple):
-    """The last layer, on the CPU. weight: [K,D]; bias: [K] or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Side:
-    """A network under the name that results have for it."""
-
-    label: str
-    item: Measured
-
-    @property
-    def logits(self) -> Tensor:
-        """[n,K]."""
-        return self.item.logits
-
-    @property
-    def features(self) -> Tensor:
-        """What feeds the last layer, [n,D].
-
-        Raises:
-            Incompatible: the network has no such place.
-        """
-        if "pooled" not in self.item.features:
-            raise Incompatible(
-                f"{self.label} ({self.item.header.architecture}) has no tap 'pooled': no one "
-                "vector feeds its last layer"
-            )
-        return self.item.features["pooled"]
-
-    @property
-    def head(self) -> Head:
-        """The last layer, where there is one.
-
-        Raises:
-            Incompatible: as `features`.
-        """
-        assert self.features is not None
-        layer = self.item.network.head
-        return Head(
-            layer.weight.detach().float().cpu(),
-            None if layer.bias is None else layer.bias.detach().float().cpu(),
-        )
-
-    @property
-    def linear_head(self) -> Head:
-        """The same, where the logits really are its product with the features.
-
-        Raises:
-            Incompatible: they are not, as under a cosine head.
-        """
-        head, rows = self.head, slice(0, 64)
-        expected = torch.nn.functional.linear(self.features[rows], head.weight, head.bias)
-        if not torch.allclose(
-            expected, self.logits[rows], rtol=1e-3, atol=1e-3 * float(self.logits[rows].abs().max())
-        ):
-            raise Incompatible(
-                f"logits of {self.label} are not its features times the weights of its last layer"
-            )
-        return head
-
-
-def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
-    """Which taps of a network an explanation reads: the vector before the head, and every stage
-    where it goes deep.
-    """
-
-    def wanted(network: Network) -> tuple[str, ...]:
-        stages = (
-            [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
-            if deep
-            else []
-        )
-        return (*stages, *(tap for tap in ("pooled",) if tap in network.taps))
-
-    return wanted
-
-
-def class_names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
-    """The data's, or numbers where they are not one for each column of logits [n,K]."""
-    return (
-        info.class_names
-        if len(info.class_names) == logits.shape[1]
-        else tuple(map(str, range(logits.shape[1])))
-    )
 
 
 # ---- the teacher alone ---------------------------------------------------------------------------

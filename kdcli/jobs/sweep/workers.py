@@ -29,10 +29,10 @@ from typing import Self
 import torch
 
 from kdcli.errors import Interrupted, Terminated
+from kdcli.jobs.build.datasets import kept_sources
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
-from kdcli.jobs.plan import Ended, Task, attempt
-from kdcli.jobs.sources import kept_sources
-from kdcli.jobs.teller import Teller
+from kdcli.jobs.processes.pipe import Teller
+from kdcli.jobs.sweep.schedule import Ended, Task, attempt
 
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
 _SPAWN = multiprocessing.get_context("spawn")

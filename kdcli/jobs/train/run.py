@@ -21,20 +21,17 @@ from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import read_json, write_json, write_text
-from kdcli.jobs import account, compiling, devices, restricted
-from kdcli.jobs.assemble import Job, assemble, network_section, train_settings
+from kdcli.jobs.build import compiling, data_subset
+from kdcli.jobs.build.header import architecture, make_header
+from kdcli.jobs.build.job import Job, assemble, network_section, train_settings
 from kdcli.jobs.events import EpochDone, Event, Listener
-from kdcli.jobs.finish import (
-    Outcome,
-    architecture,
-    check_gates,
-    make_header,
-    measure_outcome,
-    validation,
-)
-from kdcli.jobs.probe import Prober
-from kdcli.jobs.stop import StopRequest
-from kdcli.jobs.train import metrics_log
+from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.processes import devices
+from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.train.dynamics import Prober
+from kdcli.jobs.train.environment import prepared, write_environment
+from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, validation
+from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
@@ -108,7 +105,7 @@ def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     )
     run = run_folder.reserve(out, run_folder.run_name(*parts, recipe.data.name), recipe.name)
     write_text(run / "recipe.toml", dump(recipe, resolved.origins))
-    account.write_environment(run, job, command)
+    write_environment(run, job, command)
     return run
 
 
@@ -149,7 +146,7 @@ def _resume(
         decided=decided,
         compiled=environment.get("compile", "off"),
     )
-    restricted.check_same(environment, job.feed.info)
+    data_subset.check_same(environment, job.feed.info)
     state = (
         load_state(run / run_folder.STATE_FOLDER)
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
@@ -290,7 +287,7 @@ class Execution:
         self.listeners = tuple(listeners)
         self.notes = notes
         self.keep_state = keep_state
-        self.metrics: metrics_log.MetricsWriter | None = None
+        self.metrics: MetricsWriter | None = None
         self.last_epoch: EpochDone | None = None
         self.epochs: int | None = None
         self.started = time.perf_counter()
@@ -325,7 +322,7 @@ class Execution:
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
             place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
-            self._emit(account.prepared(self.job, self.run, self.notes, place))
+            self._emit(prepared(self.job, self.run, self.notes, place))
             hooks = self.hooks(
                 stop, (position["stage"] + 1, position["epoch"]) if resumed else None
             )
@@ -345,7 +342,7 @@ class Execution:
         self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None
     ) -> Hooks:
         """What the trainer asks and tells on the first rank. resume_at: as for MetricsWriter."""
-        self.metrics = metrics_log.MetricsWriter(self.run, resume_at)
+        self.metrics = MetricsWriter(self.run, resume_at)
         listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
         return Hooks(
             listeners,
@@ -438,7 +435,7 @@ class Execution:
         result: RunResult,
         outcome: Outcome,
         network: Network,
-        metrics: metrics_log.MetricsWriter,
+        metrics: MetricsWriter,
     ) -> None:
         save_model(
             self.run / MODEL_FILE,

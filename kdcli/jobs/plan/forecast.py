@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 
 from kdcli.core.network import Network, parameter_count
-from kdcli.jobs import devices
-from kdcli.jobs.assemble import Job, assemble
-from kdcli.jobs.extrapolate import extrapolate
-from kdcli.jobs.finish import architecture
-from kdcli.jobs.rehearsal import rehearse, stand_in
-from kdcli.jobs.run import teacher_recipe
+from kdcli.jobs.build.header import architecture
+from kdcli.jobs.build.job import Job, assemble
+from kdcli.jobs.plan.extrapolate import extrapolate
+from kdcli.jobs.plan.trial_run import rehearse, stand_in
+from kdcli.jobs.processes import devices
+from kdcli.jobs.train.run import teacher_recipe
 from kdcli.models.cost import macs
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection

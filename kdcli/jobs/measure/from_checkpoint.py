@@ -4,8 +4,7 @@ analyze-gap share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -17,27 +16,11 @@ from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.jobs.assemble import open_feed
-from kdcli.jobs.networks import as_teacher, check_fits, load_network
+from kdcli.jobs.build.job import open_feed
+from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
+from kdcli.jobs.measure.answers import Measured
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 from kdcli.results.weights_header import CheckpointHeader, read_header
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """A checkpoint and its logits [n,K] over a split, float32, on the CPU.
-
-    features: what the network's taps gave, by name, [n,D] float32 on the CPU; maps are averaged
-    over their positions.
-    """
-
-    path: Path
-    label: str
-    header: CheckpointHeader
-    network: Network
-    logits: Tensor
-    targets: Tensor
-    features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:

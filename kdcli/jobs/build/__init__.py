@@ -1,0 +1,1 @@
+"""From a recipe to objects: data, teachers, student, method, stored logits, runtime."""

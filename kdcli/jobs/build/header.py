@@ -1,0 +1,63 @@
+"""The header of a checkpoint: what a network is, what it was trained on, and how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from torch import Tensor
+
+from kdcli import __version__
+from kdcli.core.network import Network, parameter_count
+from kdcli.core.types import DataInfo
+from kdcli.jobs.build.job import Job
+from kdcli.results.measures import Measures
+from kdcli.results.weights_header import CheckpointHeader
+
+
+def class_names(info: DataInfo, logits: Tensor) -> tuple[str, ...]:
+    """The data's, or numbers where they are not one for each column of logits [n,K]."""
+    return (
+        info.class_names
+        if len(info.class_names) == logits.shape[1]
+        else tuple(map(str, range(logits.shape[1])))
+    )
+
+
+def architecture(network: Network) -> str:
+    """What a network that a job built is called."""
+    assert network.blueprint is not None
+    return network.blueprint.architecture
+
+
+def make_header(
+    job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None
+) -> CheckpointHeader:
+    """The header that makes a checkpoint explain itself.
+
+    Args:
+        network: what is saved; a method may deploy another one than the recipe names.
+        test: None for weights kept on the way.
+        epoch: after how many they were kept, where that is known.
+    """
+    info = job.feed.info
+    assert network.blueprint is not None  # everything that a job builds has one
+    return CheckpointHeader(
+        architecture=network.blueprint.architecture,
+        arguments=dict(network.blueprint.arguments),
+        num_classes=info.num_classes,
+        input_shape=info.input_shape,
+        class_names=info.class_names,
+        mean=info.mean,
+        std=info.std,
+        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
+        data_fingerprint=info.fingerprint,
+        parameters=parameter_count(network),
+        method=job.recipe.method.name,
+        method_options=job.recipe.method.options,
+        seed=job.recipe.seed,
+        teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
+        metrics=asdict(test) if test is not None else {},
+        recipe_sha256=recipe_sha256,
+        epoch=epoch,
+        created_by=f"kdcli {__version__}",
+    )

@@ -1,0 +1,1 @@
+"""Measuring networks: one checkpoint, the gap of several, and what explains it."""

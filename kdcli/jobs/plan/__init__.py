@@ -1,0 +1,1 @@
+"""`kd plan`: what a run will take, from some of its steps."""

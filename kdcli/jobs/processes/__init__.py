@@ -1,0 +1,1 @@
+"""Processes beside this one: the ranks of a run, the workers of a sweep, and signals."""

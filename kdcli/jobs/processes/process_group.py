@@ -1,0 +1,66 @@
+"""The process group of a run on several devices: joined for a job, left when it is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from kdcli.engine.distributed import Ranks
+from kdcli.engine.hardware import choose_device
+from kdcli.recipe.schema import RuntimeSection
+
+# Ranks wait this long for each other, and the first may measure for hours. That one died they learn
+# at once, from the connection or from who started them; one that hangs would hang alone as well.
+_PATIENCE = timedelta(days=1)
+
+
+@contextmanager
+def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
+    """Be one of the ranks that RANK and WORLD_SIZE speak of; as it was if it is one already.
+
+    Args:
+        meeting: where ranks find each other, as torch.distributed has it.
+    """
+    if Ranks.current().size > 1:
+        yield
+        return
+    cuda, rank = on_cuda(section), int(os.environ["RANK"])
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if rank:
+        warnings.simplefilter("ignore")  # the first says it already
+    with _nothing_on_stdout():
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            init_method=meeting,
+            rank=rank,
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=_PATIENCE,
+        )
+    yield
+    distributed.destroy_process_group()  # not after an error: another rank may never come to it
+
+
+@contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to stderr what libraries print from C: stdout is the answer's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def on_cuda(section: RuntimeSection) -> bool:
+    """Whether a job of this [runtime] computes on CUDA devices."""
+    return choose_device(section.device).value != "cpu"

@@ -1,0 +1,1 @@
+"""A sweep: the order of its runs, and the processes that make them."""
