@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line of this process and exit with its code."""
     try:
         from kdcli.cli.app import run
-        from kdcli.cli.env import Environment, stop_on_sigterm
+        from kdcli.cli.console import Environment, stop_on_sigterm
 
         stop_on_sigterm()
         code = run(sys.argv[1:], Environment.of_process())

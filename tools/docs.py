@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kdcli import catalog
+from kdcli.cli.commands.schema import envelope_schemas
 from kdcli.errors import Exit
 from kdcli.recipe import schema
 
@@ -302,10 +303,9 @@ def main() -> None:
     for name in PAGES:
         (REFERENCE / name).write_text(page(name), encoding="utf-8")
         print(f"docs/reference/{name}")  # noqa: T201  a script's answer
-    from kdcli.cli import envelope_schemas
 
     (REFERENCE / "json").mkdir(exist_ok=True)
-    for name, text in envelope_schemas.texts().items():
+    for name, text in envelope_schemas().items():
         (REFERENCE / "json" / name).write_text(text, encoding="utf-8")
         print(f"docs/reference/json/{name}")  # noqa: T201
 

@@ -13,14 +13,14 @@ from typing import Any
 import typer
 
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome, dumps, envelope
-from kdcli.cli.failure import explain
-from kdcli.cli.light import Command, Group
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome, dumps, envelope
+from kdcli.cli.output.errors import explain
+from kdcli.cli.typer_help import Command, Group
 from kdcli.errors import Exit
 
-# a command is a module of this package by its name with underscores; it is imported when it is
-# invoked
+# a command is a module of kdcli.cli.commands by its name with underscores; it is imported when it
+# is invoked
 PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
@@ -43,12 +43,13 @@ def names() -> tuple[str, ...]:
 
 def module(name: str) -> ModuleType:
     """The module of a command."""
-    return importlib.import_module(f"kdcli.cli.{name.replace('-', '_')}")
+    return importlib.import_module(f"kdcli.cli.commands.{name.replace('-', '_')}")
 
 
 def _summary(name: str) -> str:
     """The first line of what a command's help says, read without importing it."""
-    text = Path(__file__).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    file = Path(__file__).parent / "commands" / f"{name.replace('-', '_')}.py"
+    text = file.read_text(encoding="utf-8")
     found = _SUMMARY.search(text) or _TITLE.search(text)
     return found[1].strip() if found else ""
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 
 GLOBAL = "Global options (before or after the command)"
 _COLORS = ("auto", "always", "never")

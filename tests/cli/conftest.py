@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kdcli.cli.app import run
-from kdcli.cli.env import Environment
+from kdcli.cli.console import Environment
 from kdcli.core.types import Progress
 from kdcli.engine.events import EpochDone, StageDone, StageStarted, StepDone
 from kdcli.jobs.events import Prepared

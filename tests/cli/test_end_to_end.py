@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from kdcli.cli import envelope_schemas
 from kdcli.cli.app import run
-from kdcli.cli.env import Environment
+from kdcli.cli.commands.schema import schema_of
+from kdcli.cli.console import Environment
 from tests.cli.conftest import Answer
 from tests.cli.schema_check import problems
 
@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 def document(command: str, *argv: str) -> dict:
     """The envelope of a command, held to its schema."""
     answer = call(*command.split(), *argv, "--json")
-    schema = envelope_schemas.schema_of(command)
+    schema = schema_of(command)
     assert problems(answer.json, schema, schema) == []
     return answer.json
 

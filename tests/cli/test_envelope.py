@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from kdcli.cli import envelope_schemas
+from kdcli.cli.commands.schema import envelope_schemas, schema_of
 from kdcli.errors import Interrupted, NonFiniteLoss
 from kdcli.results.measures import EvaluateResult, Evaluation, GateResult, PairTest
 from tests.cli.conftest import measures, prepared, result, training
@@ -20,7 +20,7 @@ KEYS = ["kd", "command", "status", "exit_code", "data", "gates", "errors", "warn
 
 def check(answer, command):
     document = answer.json
-    schema = envelope_schemas.schema_of(command)
+    schema = schema_of(command)
     assert list(document) == KEYS
     assert problems(document, schema, schema) == []
     assert document["exit_code"] == answer.code
@@ -139,7 +139,7 @@ def test_every_command(kd, command, argv):
 
 
 def test_evaluate(kd, pretend, monkeypatch):
-    monkeypatch.setattr("kdcli.cli.evaluate._distinct", lambda paths: paths)
+    monkeypatch.setattr("kdcli.cli.commands.evaluate._distinct", lambda paths: paths)
     evaluation = Evaluation(
         "runs/a/model.safetensors",
         "cnn-small",
@@ -165,4 +165,4 @@ def test_ascii_where_stdout_has_no_unicode(kd):
 def test_schemas_in_the_documentation_are_up_to_date(root):
     folder = root / "docs" / "reference" / "json"
     written = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    assert written == envelope_schemas.texts(), "run: make docs"
+    assert written == envelope_schemas(), "run: make docs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.cli.env import stop_on_sigterm
+from kdcli.cli.console import stop_on_sigterm
 from kdcli.errors import CorruptFile, Interrupted, NonFiniteLoss, OutOfMemory, Terminated
 from kdcli.results.measures import GateResult
 from kdcli.results.sweep import CellResult, SweepResult

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from kdcli import formatting
-from kdcli.cli import envelope_schemas
 from kdcli.cli.app import run
-from kdcli.cli.env import Environment
+from kdcli.cli.commands.schema import schema_of
+from kdcli.cli.console import Environment
 from tests.cli.conftest import Answer
 from tests.cli.schema_check import problems
 
@@ -74,7 +74,7 @@ PAIRS = (
 def test_a_teacher_alone_is_judged_with_numbers_and_limits(folder):
     answer = gap("-t", "runs/large", "--deep", "--json")
     found = answer.json["data"]["explanation"]
-    assert problems(answer.json, schema := envelope_schemas.schema_of("analyze-gap"), schema) == []
+    assert problems(answer.json, schema := schema_of("analyze-gap"), schema) == []
     verdict = found["hypothesis"]
     for text in (
         f"distilling it amounts to {verdict['effect']} at τ = 9",
@@ -126,7 +126,7 @@ def test_a_pair_is_explained_on_the_screen(folder):
 
 def test_several_teachers_are_one_table_by_size(folder):
     answer = gap(*PAIRS, "--json")
-    assert problems(answer.json, schema := envelope_schemas.schema_of("analyze-gap"), schema) == []
+    assert problems(answer.json, schema := schema_of("analyze-gap"), schema) == []
     assert [row["label"] for row in answer.json["data"]["curve"]["rows"]] == ["small", "large"]
     lines = answer.err.splitlines()
     small, large = (

@@ -14,7 +14,7 @@ import pytest
 
 from kdcli import __version__
 from kdcli.cli import app as application
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.output.envelope import Outcome
 from tests.cli.conftest import result
 
 MODULES = [application.module(name) for name in application.names()]

@@ -10,9 +10,9 @@ import re
 
 import pytest
 
-from kdcli.cli.env import Environment, to_ascii
-from kdcli.cli.progress import EpochTable, LogNarrator
-from kdcli.cli.thinning import EpochThinning, StepThinning
+from kdcli.cli.console import Environment, to_ascii
+from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
+from kdcli.cli.output.progress import EpochTable, LogNarrator
 from kdcli.engine.events import EpochDone, StageDone, StageStarted
 from tests.cli.conftest import Terminal, prepared, result, training
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.cli.app import run
-from kdcli.cli.env import Environment
+from kdcli.cli.console import Environment
 from kdcli.jobs import train_teacher
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from kdcli import advice
-from kdcli.cli.gap_screen import screen_lines
+from kdcli.cli.output.gap_screen import screen_lines
 from kdcli.jobs import analyze_gap, train_teacher
 from kdcli.report.page.gap import to_page
 from kdcli.results.intervals import Estimate

@@ -1,9 +1,4 @@
-"""JSON Schemas of what `--json` prints, one a command, made from the types that the commands
-return.
-
-docs/reference/json holds copies, written by `make docs`; a test keeps them fresh. Not imported when
-a command runs: pydantic is only needed to describe the document, not to write it.
-"""
+"""`kd schema`: what editors complete and check recipes with."""
 
 from __future__ import annotations
 
@@ -13,9 +8,32 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from kdcli.cli.envelope import VERSION, ErrorItem, Status
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import VERSION, ErrorItem, Outcome, Status
 from kdcli.errors import Exit
 from kdcli.results.measures import GateResult
+
+NAME = "schema"
+EXAMPLES = """
+kd schema > recipe.schema.json
+kd schema --json -q | jq '.data.title'
+"""
+
+
+def run(env: Environment) -> Outcome:
+    """JSON Schema of recipes, for editors.
+
+    A recipe whose first line is `#:schema ./recipe.schema.json` gets completion and checks in Taplo
+    and VS Code.
+    """
+    import json
+
+    from kdcli.recipe.json_schema import schema
+
+    document = schema()
+    env.write(json.dumps(document, indent=2, ensure_ascii=not env.unicode))
+    return Outcome(document)
+
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -29,7 +47,7 @@ class _Nullable(GenerateJsonSchema):
 
 def data_types() -> dict[str, Any]:
     """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
-    from kdcli.cli import check, datasets, methods, models, recipes, report, table
+    from kdcli.cli.commands import check, datasets, methods, models, recipes, report, table
     from kdcli.jobs.doctor import Check
     from kdcli.report.tables.compare import Comparison
     from kdcli.results import gap, logits, measures, plan, run, sweep
@@ -91,7 +109,7 @@ def schema_of(command: str) -> dict[str, Any]:
     }
 
 
-def texts() -> dict[str, str]:
+def envelope_schemas() -> dict[str, str]:
     """File name and text of every schema."""
     return {
         f"{command.replace(' ', '-')}.schema.json": json.dumps(

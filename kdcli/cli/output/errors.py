@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
-from kdcli.cli import github
-from kdcli.cli.env import Environment, Part
-from kdcli.cli.envelope import ErrorItem, Outcome, items_of
+from kdcli.cli.console import Environment, Part
+from kdcli.cli.output import github
+from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.errors import (
     Diagnostic,
     Exit,

@@ -12,8 +12,8 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import options as o
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:

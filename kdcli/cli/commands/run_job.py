@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.cli import github
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
-from kdcli.cli.progress import narrate
-from kdcli.cli.screen import show_result
+from kdcli.cli.console import Environment
+from kdcli.cli.output import github
+from kdcli.cli.output.envelope import Outcome
+from kdcli.cli.output.progress import narrate
+from kdcli.cli.output.run_screen import show_result
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:

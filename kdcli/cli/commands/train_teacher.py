@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kdcli.cli import options as o
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
-from kdcli.cli.run_job import run_job
+from kdcli.cli.commands.run_job import run_job
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 
 NAME = "train-teacher"
 EXAMPLES = """

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from kdcli import __version__, formatting
-from kdcli.cli.env import Environment
-from kdcli.cli.narrator import Narrator
-from kdcli.cli.progress import Clock, ending, epoch_accuracies, log_line
-from kdcli.cli.thinning import EpochThinning, StepThinning
+from kdcli.cli.console import Environment
+from kdcli.cli.output.listener import Narrator
+from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
+from kdcli.cli.output.progress import Clock, ending, epoch_accuracies, log_line
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import completion
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
 from kdcli.errors import NotWritable, UsageError
 

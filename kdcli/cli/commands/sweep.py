@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kdcli.cli import completion
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import ErrorItem, Outcome
+from kdcli.cli.console import Environment
 from kdcli.cli.options import RUNNING, Out, Sets
-from kdcli.cli.progress import narrate
-from kdcli.cli.sweep_progress import narrate_together
+from kdcli.cli.output.envelope import ErrorItem, Outcome
+from kdcli.cli.output.progress import narrate
+from kdcli.cli.output.sweep_progress import narrate_together
 from kdcli.errors import Exit, UsageError
 from kdcli.runs.find import runs_dir
 

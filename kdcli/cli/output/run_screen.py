@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import __version__, formatting
-from kdcli.cli.env import Environment, Part
+from kdcli.cli.console import Environment, Part
 from kdcli.cli.text import columns, option
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import completion
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.commands.run_job import finish
+from kdcli.cli.console import Environment
 from kdcli.cli.options import KeepState
-from kdcli.cli.progress import narrate
-from kdcli.cli.run_job import finish
+from kdcli.cli.output.envelope import Outcome
+from kdcli.cli.output.progress import narrate
 
 NAME = "resume"
 EXAMPLES = """

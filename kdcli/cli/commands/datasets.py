@@ -12,10 +12,10 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
-from kdcli.cli.explain import OptionItem, option_lines, options_of
+from kdcli.cli.commands.option_table import OptionItem, option_lines, options_of
+from kdcli.cli.console import Environment
 from kdcli.cli.options import DataRoot
+from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
 from kdcli.errors import UsageError
 

@@ -11,9 +11,9 @@ import typer
 
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
-from kdcli.cli.measuring import gates_of, split_of
+from kdcli.cli.commands.gates import gates_of, split_of
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
 from kdcli.runs import find
 
@@ -208,8 +208,8 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 
 
 def _show(env: Environment, report: GapReport) -> None:
-    from kdcli.cli.gap_screen import screen_lines
-    from kdcli.cli.screen import show_gates
+    from kdcli.cli.output.gap_screen import screen_lines
+    from kdcli.cli.output.run_screen import show_gates
 
     for line in screen_lines(report, env.width, verbose=env.settings.verbose):
         env.report(line)
@@ -226,7 +226,7 @@ class _Files(NamedTuple):
 
 
 def _write(env: Environment, report: GapReport, files: _Files) -> None:
-    from kdcli.cli import gap_files
+    from kdcli.cli.output import gap_files
 
     if files.html is not None:
         gap_files.write_page(report, files.html)

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import completion
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import ErrorItem, Outcome, items_of
-from kdcli.cli.failure import show_error
+from kdcli.cli.console import Environment
 from kdcli.cli.options import Sets
+from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
+from kdcli.cli.output.errors import show_error
 from kdcli.cli.text import columns
 from kdcli.errors import Exit, KdError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kdcli import formatting
-from kdcli.cli.explain_screen import (
+from kdcli.cli.output.explanation_screen import (
     advice_lines,
     curve_lines,
     pair_lines,

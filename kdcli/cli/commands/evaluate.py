@@ -14,9 +14,9 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
-from kdcli.cli.measuring import gates_of, split_of
+from kdcli.cli.commands.gates import gates_of, split_of
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
     from kdcli import jobs
-    from kdcli.cli.screen import show_gates
+    from kdcli.cli.output.run_screen import show_gates
 
     result = jobs.evaluate(
         checkpoints,

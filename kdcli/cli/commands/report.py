@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from kdcli.cli import completion, github
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli import completion
+from kdcli.cli.console import Environment
+from kdcli.cli.output import github
+from kdcli.cli.output.envelope import Outcome
 
 NAME = "report"
 EXAMPLES = """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import ErrorItem, Outcome
+from kdcli.cli.console import Environment
 from kdcli.cli.options import DataRoot, Out
+from kdcli.cli.output.envelope import ErrorItem, Outcome
 from kdcli.cli.text import columns
 from kdcli.errors import Exit
 from kdcli.runs.find import runs_dir

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.commands.sweep import SweepFile
+from kdcli.cli.console import Environment
 from kdcli.cli.options import Out, Sets
-from kdcli.cli.sweep import SweepFile
+from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir
 

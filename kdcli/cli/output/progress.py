@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kdcli import formatting
-from kdcli.cli import github
-from kdcli.cli.env import Environment
-from kdcli.cli.narrator import Narrator
-from kdcli.cli.screen import show_prepared
-from kdcli.cli.thinning import EpochThinning, StepThinning
+from kdcli.cli.console import Environment
+from kdcli.cli.output import github
+from kdcli.cli.output.listener import Narrator
+from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
+from kdcli.cli.output.run_screen import show_prepared
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

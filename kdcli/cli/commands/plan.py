@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from kdcli import __version__, formatting
 from kdcli.cli import options as o
-from kdcli.cli.check import is_sweep
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import Outcome
+from kdcli.cli.commands.check import is_sweep
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
 from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir

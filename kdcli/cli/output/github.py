@@ -8,8 +8,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdcli.cli.env import Environment
-from kdcli.cli.envelope import ErrorItem
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import ErrorItem
 
 
 def _escape(text: str, *, value: bool = False) -> str:

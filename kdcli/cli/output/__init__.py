@@ -1,0 +1,1 @@
+"""What commands write: screens, progress, files, the JSON envelope, errors."""
