@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import grimp
 import pytest
 
 import kdcli
@@ -32,7 +33,7 @@ PRIVATE = re.compile(
 MOST_LINES, MOST_FUNCTION_LINES = 500, 80
 LONG = {
     "kdcli/recipe/schema.py": "every key of a recipe and its default, in one place",
-    "tests/unit/jobs/test_caching.py": "one pair of networks and its table serve every test",
+    "tests/unit/jobs/build/test_logit_cache.py": "one pair of networks and its table serve every test",
 }
 
 
@@ -92,6 +93,17 @@ def test_what_is_long_says_why():
             f"{place}:{node.name}" for node in functions(path) if length(node) > MOST_FUNCTION_LINES
         }
     assert found == set(LONG)
+
+
+def test_no_two_modules_import_each_other():
+    graph = grimp.build_graph("kdcli")
+    pairs = {
+        tuple(sorted((one, other)))
+        for one in graph.modules
+        for other in graph.find_modules_directly_imported_by(one)
+        if one in graph.find_modules_directly_imported_by(other)
+    }
+    assert not pairs
 
 
 def test_the_version_is_said_once_and_repeated_faithfully():

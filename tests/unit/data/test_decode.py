@@ -20,7 +20,7 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.source import Folder
 from kdcli.errors import BadData, UsageError
 from kdcli.jobs import train_teacher
-from tests.unit.data.test_stream import streamed
+from tests.unit.data.test_streamed import streamed
 
 Make = Callable[..., Feed]
 Same = Callable[[list[Batch], list[Batch]], bool]

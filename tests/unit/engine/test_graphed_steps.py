@@ -145,7 +145,7 @@ def test_what_a_graph_would_forget_is_not_captured(train, kind, reason):
 
 def test_the_line_that_waits_is_named(train):
     told = reasons(train(Tape(), kind=Reading)[1])
-    assert "test_capture.py:" in told[0]
+    assert "test_graphed_steps.py:" in told[0]
 
 
 def test_what_depends_on_the_epoch_is_captured_anew_in_each(train):

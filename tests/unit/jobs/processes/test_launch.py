@@ -19,7 +19,7 @@ from kdcli.jobs.events import EpochDone, Prepared, StateSaved, StepDone
 from kdcli.jobs.processes.devices import shared
 from kdcli.jobs.processes.launch import start
 from kdcli.recipe.schema import RuntimeSection
-from tests.unit.jobs import rank_tasks
+from tests.unit.jobs.processes import rank_tasks
 
 TWO = RuntimeSection(device="cpu", devices=2)
 

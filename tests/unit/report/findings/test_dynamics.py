@@ -12,7 +12,7 @@ from kdcli.report.findings.dynamics import course
 from kdcli.report.page.build import build
 from kdcli.runs.read import Run
 from tests.unit.report import fake_run
-from tests.unit.report.test_build import said
+from tests.unit.report.page.test_build import said
 
 FIGURES = {"along-energy", "along-gap", "along-norm", "along-distance"}
 

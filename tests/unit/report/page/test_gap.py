@@ -15,7 +15,7 @@ from kdcli.report.page.gap import to_page
 from kdcli.results.gap import GapReport
 from kdcli.results.teacher import Hypothesis, TeacherExplanation
 from tests.unit.report import fake_gap
-from tests.unit.report.test_build import Resources
+from tests.unit.report.page.test_build import Resources
 
 MEGABYTE = 2**20
 EVIL = "<b>&\"'</b><script>alert(1)</script>"
