@@ -1,36 +1,19 @@
-"""A network and what it answered."""
+"""Answers: a network, what it is, and what it said to the samples of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kdcli.analysis.gap import Responses
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Output
+from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
-from kdcli.results.weights_header import CheckpointHeader
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """A checkpoint and its logits [n,K] over a split, float32, on the CPU.
-
-    features: what the network's taps gave, by name, [n,D] float32 on the CPU; maps are averaged
-    over their positions.
-    """
-
-    path: Path
-    label: str
-    header: CheckpointHeader
-    network: Network
-    logits: Tensor
-    targets: Tensor
-    features: Mapping[str, Tensor] = field(default_factory=dict)
+from kdcli.results.measures import Measures
 
 
 class Head(NamedTuple):
@@ -41,40 +24,75 @@ class Head(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Side:
-    """A network under the name that results have for it."""
+class Answers:
+    """A network and its answers to the samples of a split; everything on the CPU but the image.
+
+    label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
+    method, method_options: what it was trained by. info: the data that it answered. logits: [n,K]
+    float32, raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
+    [n,D] float32, maps averaged over their positions. image: the split's first one as the network
+    gets it, [1,C,H,W], where its cost is asked for. sha256: of its weights; teachers: those of the
+    networks that taught it. alone: False for several teachers that answer as one, which share
+    neither features nor a last layer.
+    """
 
     label: str
-    item: Measured
+    checkpoint: str
+    architecture: str
+    parameters: int
+    method: str
+    network: Network
+    info: DataInfo
+    logits: Tensor
+    targets: Tensor
+    measures: Measures
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    image: Tensor | None = None
+    sha256: str = ""
+    teachers: tuple[str, ...] = ()
+    alone: bool = True
+
+    def response(self, aligned: Tensor | None = None) -> Responses:
+        """What a gap is computed from. aligned: as for `Responses`."""
+        return Responses(
+            label=self.label,
+            checkpoint=self.checkpoint,
+            network=self.architecture,
+            parameters=self.parameters,
+            method=self.method,
+            logits=self.logits,
+            aligned=aligned,
+            measures=self.measures,
+        )
+
+    def without_features(self) -> Answers:
+        """The same with nothing that takes memory but the logits."""
+        return replace(self, features={})
 
     @property
-    def logits(self) -> Tensor:
-        """[n,K]."""
-        return self.item.logits
-
-    @property
-    def features(self) -> Tensor:
-        """What feeds the last layer, [n,D].
+    def pooled(self) -> Tensor:
+        """The vector that feeds the last layer, [n,D].
 
         Raises:
             Incompatible: the network has no such place.
         """
-        if "pooled" not in self.item.features:
+        if "pooled" not in self.features:
             raise Incompatible(
-                f"{self.label} ({self.item.header.architecture}) has no tap 'pooled': no one "
-                "vector feeds its last layer"
+                f"{self.label} ({self.architecture}) has no tap 'pooled': no one vector feeds its "
+                "last layer"
             )
-        return self.item.features["pooled"]
+        return self.features["pooled"]
 
     @property
     def head(self) -> Head:
         """The last layer, where there is one.
 
         Raises:
-            Incompatible: as `features`.
+            Incompatible: as `pooled`.
         """
-        assert self.features is not None
-        layer = self.item.network.head
+        assert self.pooled is not None
+        layer = self.network.head
         return Head(
             layer.weight.detach().float().cpu(),
             None if layer.bias is None else layer.bias.detach().float().cpu(),
@@ -88,42 +106,37 @@ class Side:
             Incompatible: they are not, as under a cosine head.
         """
         head, rows = self.head, slice(0, 64)
-        expected = torch.nn.functional.linear(self.features[rows], head.weight, head.bias)
-        if not torch.allclose(
-            expected, self.logits[rows], rtol=1e-3, atol=1e-3 * float(self.logits[rows].abs().max())
-        ):
+        expected = torch.nn.functional.linear(self.pooled[rows], head.weight, head.bias)
+        largest = float(self.logits[rows].abs().max())
+        if not torch.allclose(expected, self.logits[rows], rtol=1e-3, atol=1e-3 * largest):
             raise Incompatible(
                 f"logits of {self.label} are not its features times the weights of its last layer"
             )
         return head
 
 
+def check_same_samples(first: Answers, other: Answers) -> None:
+    """Refuse to compare answers to different samples.
+
+    Raises:
+        Incompatible: their labels or numbers of classes differ.
+    """
+    same = first.logits.shape[1] == other.logits.shape[1]
+    if not same or not torch.equal(first.targets, other.targets):
+        names = f"{first.info.name} and {other.info.name}"
+        raise Incompatible(
+            f"{first.label} and {other.label} are not measured on the same images ({names})",
+            hint="-d DATA measures both on one dataset",
+        )
+
+
 def taps(*, deep: bool) -> Callable[[Network], tuple[str, ...]]:
-    """Which taps of a network an explanation reads: the vector before the head, and every stage
+    """The taps of a network that an explanation reads: the vector before the head, and every stage
     where it goes deep.
     """
 
     def wanted(network: Network) -> tuple[str, ...]:
-        stages = (
-            [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
-            if deep
-            else []
-        )
-        return (*stages, *(tap for tap in ("pooled",) if tap in network.taps))
+        stages = [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
+        return (*(stages if deep else ()), *(tap for tap in ("pooled",) if tap in network.taps))
 
     return wanted
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """A network that was measured. logits: [n,K]. ask: how to put a batch to it, with the taps that
-    are wanted. alone: False where several teachers answered as one, which have no features and no
-    last layer in common.
-    """
-
-    label: str
-    header: CheckpointHeader
-    network: Network
-    logits: Tensor
-    ask: Callable[[Batch, tuple[str, ...]], Output]
-    alone: bool = True

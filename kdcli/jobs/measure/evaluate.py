@@ -1,4 +1,4 @@
-"""How good are these checkpoints, and is the difference between them more than noise?"""
+"""`kd evaluate`: how good checkpoints are, and whether they differ by more than noise."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from kdcli.analysis.metrics import mcnemar, measure, per_class_accuracy
+from kdcli.analysis.metrics import mcnemar, per_class_accuracy
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.measure.answers import Measured
-from kdcli.jobs.measure.from_checkpoint import Bench, distinct_labels, save_logits
+from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
@@ -43,15 +43,15 @@ def evaluate(
             the data.
     """
     runtime = Runtime(device, precision="fp32")
-    bench = Bench(data=data, root=data_root, split=split, runtime=runtime)
-    measured = [bench.measure(checkpoint) for checkpoint in checkpoints]
-    labels = distinct_labels(measured)
+    evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
+    measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
+    labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
             f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
         }
         save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
-    evaluations = tuple(_evaluation(item, split, per_class=per_class) for item in measured)
+    evaluations = tuple(_evaluation(item, per_class=per_class) for item in measured)
     asked, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
     results = tuple(
         gate
@@ -61,22 +61,20 @@ def evaluate(
     return EvaluateResult(evaluations, _pairs(measured, labels), results)
 
 
-def _evaluation(item: Measured, split: SplitName, *, per_class: bool) -> Evaluation:
-    header = item.header
+def _evaluation(item: Answers, *, per_class: bool) -> Evaluation:
+    names = item.info.class_names
     return Evaluation(
-        checkpoint=str(item.path),
-        network=header.architecture,
-        parameters=header.parameters,
-        method=header.method,
-        data=str(header.data.get("name", "")),
-        measures=measure(item.logits, item.targets, split=split),
-        per_class=per_class_accuracy(item.logits, item.targets, header.class_names)
-        if per_class
-        else {},
+        checkpoint=item.checkpoint,
+        network=item.architecture,
+        parameters=item.parameters,
+        method=item.method,
+        data=item.info.name,
+        measures=item.measures,
+        per_class=per_class_accuracy(item.logits, item.targets, names) if per_class else {},
     )
 
 
-def _pairs(measured: Sequence[Measured], labels: Sequence[str]) -> tuple[PairTest, ...]:
+def _pairs(measured: Sequence[Answers], labels: Sequence[str]) -> tuple[PairTest, ...]:
     """McNemar's test for every two checkpoints that were measured on the same images."""
     pairs = []
     for (a, first), (b, second) in itertools.combinations(zip(labels, measured, strict=True), 2):

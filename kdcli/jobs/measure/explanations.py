@@ -25,10 +25,9 @@ from kdcli.analysis.similarity import SimilarityAccumulator
 from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.core import random
 from kdcli.core.network import Network, parameter_count
-from kdcli.core.types import DataInfo
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.jobs.build.header import class_names
-from kdcli.jobs.measure.answers import Measured, Side
+from kdcli.jobs.measure.answers import Answers
 from kdcli.models.cost import macs
 from kdcli.results.intervals import Estimate
 from kdcli.results.pair import (
@@ -105,30 +104,27 @@ class Parts:
 
 
 def explain_teacher(
-    teacher: Side, info: DataInfo, parts: Parts, *, deep: bool, bootstrap: int
+    teacher: Answers, parts: Parts, *, deep: bool, bootstrap: int
 ) -> TeacherExplanation:
     """Everything that is said of one network without a student.
 
     Args:
         teacher: measured with `taps`.
-        info: of the data: names and superclasses of the classes.
         parts: what runs them, and keeps times and warnings.
         deep: t-SNE and silhouette too.
         bootstrap: resamples behind the intervals.
     """
-    name, y, label = teacher.label, teacher.item.targets, f"teacher {teacher.label}"
-    read = parts.attempt("similarity labels", name, lambda: _similarity(teacher, info, label))
+    name, y, label = teacher.label, teacher.targets, f"teacher {teacher.label}"
+    read = parts.attempt("similarity labels", name, lambda: _similarity(teacher, label))
     labels, response = read or ((), None)
     judged = next((at for at in labels if at.temperature == JUDGED_AT), None)
     found = TeacherExplanation(
         similarity=labels,
         hypothesis=hypothesis(judged) if judged else None,
-        relations=parts.attempt(
-            "class relations", name, lambda: _relations(teacher, info, parts, label)
-        ),
+        relations=parts.attempt("class relations", name, lambda: _relations(teacher, parts, label)),
         projection=None
         if response is None
-        else parts.attempt("projection", name, lambda: _projection(teacher, info, response)),
+        else parts.attempt("projection", name, lambda: _projection(teacher, response)),
         calibration=parts.attempt(
             "calibration",
             name,
@@ -145,25 +141,23 @@ def explain_teacher(
         silhouette=parts.attempt(
             "silhouette",
             name,
-            lambda: silhouette(teacher.features, y, classes=teacher.logits.shape[1], label=label),
+            lambda: silhouette(teacher.pooled, y, classes=teacher.logits.shape[1], label=label),
         ),
     )
 
 
-def _similarity(
-    teacher: Side, info: DataInfo, label: str
-) -> tuple[tuple[SimilarityAt, ...], Tensor]:
+def _similarity(teacher: Answers, label: str) -> tuple[tuple[SimilarityAt, ...], Tensor]:
     """The labels, and the mean response [K,K] at temperature 1."""
-    v, y = teacher.logits, teacher.item.targets
+    v, y = teacher.logits, teacher.targets
     accumulator = SimilarityAccumulator(
-        v.shape[1], SIMILARITY, label=label, class_names=class_names(info, v)
+        v.shape[1], SIMILARITY, label=label, class_names=class_names(teacher.info, v)
     )
     accumulator.add(v, y)
     accumulator.add_again(v, y)
     return accumulator.result(), accumulator.mean_response(1.0)
 
 
-def _relations(teacher: Side, info: DataInfo, parts: Parts, label: str) -> ClassRelations:
+def _relations(teacher: Answers, parts: Parts, label: str) -> ClassRelations:
     """Correlations of the answers, and the cosines of the last layer's weights where there is
     one.
     """
@@ -182,7 +176,7 @@ def _relations(teacher: Side, info: DataInfo, parts: Parts, label: str) -> Class
     return class_relations(
         correlations,
         weight=None if head is None else head.weight,
-        superclass=info.superclass,
+        superclass=teacher.info.superclass,
         keep=_keeps(parts, classes),
         label=label,
     )
@@ -198,11 +192,11 @@ def _keeps(parts: Parts, classes: int) -> bool:
     return classes <= MATRIX_CLASSES
 
 
-def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProjection:
-    classes, why = choose_classes(response, class_names(info, teacher.logits))
+def _projection(teacher: Answers, response: Tensor) -> ClassProjection:
+    classes, why = choose_classes(response, class_names(teacher.info, teacher.logits))
     return project(
-        teacher.features,
-        teacher.item.targets,
+        teacher.pooled,
+        teacher.targets,
         teacher.head.weight,
         classes,
         chosen=why,
@@ -210,20 +204,20 @@ def _projection(teacher: Side, info: DataInfo, response: Tensor) -> ClassProject
     )
 
 
-def _embedding(teacher: Side, label: str) -> Embedding:
+def _embedding(teacher: Answers, label: str) -> Embedding:
     """t-SNE, or the two main directions where scikit-learn is missing."""
     try:
-        return tsne(teacher.features, teacher.item.targets, label=label)
+        return tsne(teacher.pooled, teacher.targets, label=label)
     except ImportError:
-        return pca(teacher.features, teacher.item.targets, label=label)
+        return pca(teacher.pooled, teacher.targets, label=label)
 
 
 # ---- a pair --------------------------------------------------------------------------------------
 
 
 def explain_pair(
-    teacher: Side,
-    student: Side,
+    teacher: Answers,
+    student: Answers,
     parts: Parts,
     *,
     deep: bool,
@@ -241,7 +235,7 @@ def explain_pair(
         costs: of teacher and student.
         device: where latencies were measured.
     """
-    name, y = student.label, student.item.targets
+    name, y = student.label, student.targets
     factors = parts.attempt(
         "gradient rescaling", name, lambda: _rescaling(teacher, student, bootstrap)
     )
@@ -265,17 +259,17 @@ def explain_pair(
     )
 
 
-def _called(teacher: Side, student: Side) -> dict[str, Any]:
+def _called(teacher: Answers, student: Answers) -> dict[str, Any]:
     return {"student": f"student {student.label}", "teacher": f"teacher {teacher.label}"}
 
 
-def _rescaling(teacher: Side, student: Side, bootstrap: int) -> GradientRescaling:
+def _rescaling(teacher: Answers, student: Answers, bootstrap: int) -> GradientRescaling:
     """With the temperature and the weights that the student was trained with, where its method has
     some.
     """
     options: Any = {
         key: value
-        for key, value in student.item.header.method_options.items()
+        for key, value in student.method_options.items()
         if key in {"temperature", "weight", "ce_weight", "t_squared"}
         and isinstance(value, bool | int | float)
     }
@@ -284,28 +278,30 @@ def _rescaling(teacher: Side, student: Side, bootstrap: int) -> GradientRescalin
     return rescaling(
         student.logits,
         teacher.logits,
-        student.item.targets,
+        student.targets,
         bootstrap=bootstrap,
         **settings,
         **called,
     )
 
 
-def _ranks(teacher: Side, student: Side, bootstrap: int) -> DistanceRanks:
+def _ranks(teacher: Answers, student: Answers, bootstrap: int) -> DistanceRanks:
     head = student.linear_head
     called = _called(teacher, student)
     return distance_ranks(
-        student.features,
+        student.pooled,
         head.weight,
         teacher.logits,
-        student.item.targets,
+        student.targets,
         head_bias=head.bias,
         bootstrap=bootstrap,
         **called,
     )
 
 
-def _differences(teacher: Side, student: Side, parts: Parts) -> tuple[CorrelationDifference, ...]:
+def _differences(
+    teacher: Answers, student: Answers, parts: Parts
+) -> tuple[CorrelationDifference, ...]:
     """By class means, as they are and standardised, and by Pearson's correlation. Matrices of the
     first only: it is the figure's.
     """
@@ -313,7 +309,7 @@ def _differences(teacher: Side, student: Side, parts: Parts) -> tuple[Correlatio
         _called(teacher, student),
         student.logits,
         teacher.logits,
-        student.item.targets,
+        student.targets,
     )
     small = _keeps(parts, v.shape[1])
     return (
@@ -323,11 +319,11 @@ def _differences(teacher: Side, student: Side, parts: Parts) -> tuple[Correlatio
     )
 
 
-def _cka(teacher: Side, student: Side) -> StageCka:
+def _cka(teacher: Answers, student: Answers) -> StageCka:
     """Unbiased, over minibatches in a drawn order: splits are often sorted by class."""
-    sides = (student.item.features, teacher.item.features)
+    sides = (student.features, teacher.features)
     found = cka.MinibatchCka(*(tuple(side) for side in sides))
-    n = len(student.item.targets)
+    n = len(student.targets)
     order = random.permutation(random.key(0, "cka"), n)
     for rows in order.tensor_split(max(-(-n // CKA_BATCH), min(8, n // 16), 1)):
         found.update(*({tap: x[rows] for tap, x in side.items()} for side in sides))
@@ -337,21 +333,18 @@ def _cka(teacher: Side, student: Side) -> StageCka:
 # ---- what they cost ------------------------------------------------------------------------------
 
 
-def cost(item: Measured, image: Tensor, *, timed: bool) -> Cost:
-    """Parameters and multiply-accumulates of a network, counted over an image [1,...], and how long
-    it takes for that image.
+def cost(answers: Answers, *, timed: bool) -> Cost:
+    """Parameters and multiply-accumulates of a network, counted over its image [1,...], and the
+    time that it takes for that image.
     """
+    network, image = answers.network, answers.image
+    assert image is not None
     # somebody's own network may do what cannot be counted
     try:
-        operations = macs(item.network, item.header.input_shape, image)
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ):
+        operations = macs(network, answers.info.input_shape, image)
+    except (RuntimeError, NotImplementedError):
         operations = None
-    return Cost(
-        parameter_count(item.network), operations, latency(item.network, image) if timed else None
-    )
+    return Cost(parameter_count(network), operations, latency(network, image) if timed else None)
 
 
 def latency(network: Network, image: Tensor) -> Estimate:

@@ -1,6 +1,4 @@
-"""Checkpoints brought together with the data that they are measured on: what evaluate and
-analyze-gap share.
-"""
+"""Answers of checkpoints to the data that they are measured on."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
@@ -18,7 +17,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.job import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
-from kdcli.jobs.measure.answers import Measured
+from kdcli.jobs.measure.answers import Answers
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 from kdcli.results.weights_header import CheckpointHeader, read_header
 
@@ -46,7 +45,7 @@ def label_of(path: Path) -> str:
     return path.parent.name if path.name == "model.safetensors" and path.parent.name else path.stem
 
 
-class Bench:
+class CheckpointEvaluator:
     """Measures checkpoints on the same splits; a dataset is opened once.
 
     Args:
@@ -88,19 +87,19 @@ class Bench:
         """Where networks answer, as people call it."""
         return str(self._runtime.device)
 
-    def image(self, header: CheckpointHeader) -> Tensor:
-        """The split's first image [1,...], as networks get it."""
-        batch = next(iter(self.feed(header).split(self._split)))
-        return self._runtime.place(batch).x[:1]
-
-    def measure(
-        self, checkpoint: str | Path, taps: Callable[[Network], tuple[str, ...]] | None = None
-    ) -> Measured:
+    def answers(
+        self,
+        checkpoint: str | Path,
+        label: str | None = None,
+        taps: Callable[[Network], tuple[str, ...]] | None = None,
+    ) -> Answers:
         """Run a checkpoint over its split, once.
 
         Args:
             checkpoint: a file or a run directory.
-            taps: which of a network's taps to keep besides its logits; none unless given.
+            label: its name in tables and messages; its run's, or the file's own, unless given.
+            taps: the taps of a network to keep besides its logits; none, and no image, unless
+                given.
         """
         path, header = read_header(checkpoint)
         feed = self.feed(header)
@@ -109,16 +108,35 @@ class Bench:
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
+        first: list[Tensor] = []
 
         def forward(batch: Batch) -> Tensor:
-            output = teacher(self._runtime.place(batch), wanted)
+            placed = self._runtime.place(batch)
+            if taps is not None and not first:
+                first.append(placed.x[:1].clone())
+            output = teacher(placed, wanted)
             for tap, values in kept.items():
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
         logits, targets = collect(forward, feed.split(self._split))
-        features = {tap: torch.cat(values) for tap, values in kept.items()}
-        return Measured(path, label_of(path), header, network, logits, targets, features)
+        return Answers(
+            label=label or label_of(path),
+            checkpoint=str(path),
+            architecture=header.architecture,
+            parameters=header.parameters,
+            method=header.method,
+            method_options=header.method_options,
+            network=network,
+            info=feed.info,
+            logits=logits,
+            targets=targets,
+            measures=measure(logits, targets, split=self._split),
+            features={tap: torch.cat(values) for tap, values in kept.items()},
+            image=first[0] if first else None,
+            sha256=header.tensors_sha256,
+            teachers=header.teachers,
+        )
 
 
 def _as_vectors(x: Tensor) -> Tensor:
@@ -128,9 +146,9 @@ def _as_vectors(x: Tensor) -> Tensor:
     return (x.float().mean(dim=(2, 3)) if x.ndim == 4 else x.float().flatten(1)).cpu()
 
 
-def distinct_labels(measured: Iterable[Measured]) -> list[str]:
+def labels_of(checkpoints: Iterable[str | Path]) -> list[str]:
     """Labels that tell checkpoints apart, by number where names are equal."""
-    return distinct(item.label for item in measured)
+    return distinct(label_of(read_header(checkpoint)[0]) for checkpoint in checkpoints)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -1,142 +1,180 @@
-"""The explanations that a run's page shows, from what is at hand when it ends: one more pass over
-the test images, for features.
+"""The report of a gap: teachers and their students on the same samples, compared and explained.
 
-`kd analyze-gap` says the same of any networks, at full precision and, if asked, at more length.
+`kd analyze-gap` and the end of a run make theirs here.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kdcli.engine.evaluator import collect, evaluating
-from kdcli.jobs.build.job import Job
-from kdcli.jobs.measure.answers import Answered, Measured, Side
+from kdcli.analysis.degradation import degradation
+from kdcli.analysis.gap import Responses, compare
+from kdcli.core.types import SplitName
+from kdcli.jobs.build.job import method_class
+from kdcli.jobs.measure.answers import Answers, check_same_samples
 from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
 from kdcli.results.gap import GapReport
-from kdcli.results.pair import CorrelationDifference, PairExplanation
-from kdcli.results.teacher import Matrix, TeacherExplanation
-
-# behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
-# takes
-RESAMPLES = 200
-# of one network's features: where they would be more, what needs them is left to kd analyze-gap
-FEATURE_BYTES = 2**28
-DIGITS = 4  # of matrices and points, which are only drawn
+from kdcli.results.pair import Cost, DegradationCurve, PairExplanation
+from kdcli.results.teacher import TeacherExplanation
 
 
-def explained(
-    job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """How far the explanations of a report go.
+
+    deep: t-SNE, silhouette, CKA and latency too. bootstrap: resamples behind their intervals.
+    device: where latencies are measured.
+    """
+
+    deep: bool = False
+    bootstrap: int = 1000
+    device: str = "cpu"
+
+
+def gap_report(
+    teachers: Iterable[Answers],
+    students: Iterable[Answers],
+    *,
+    split: SplitName,
+    temperatures: Sequence[float],
+    parts: Parts,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    explain: Explain | None = None,
+    every_teacher: bool = True,
 ) -> GapReport:
-    """A run's GapReport with what explains it, or as it was, with a warning: what is said about a
-    run never costs the run.
+    """Compare students with teachers, and say what explains each gap.
+
+    Networks may answer as they are asked for: of each no more than the logits is kept, but for a
+    teacher's features where explanations go deep.
 
     Args:
-        report: of this teacher, or reference, and of this student; or of the run's own network as a
-            teacher, and of no student.
-        targets: of the test images, [n].
+        teachers: one or more; several make one report each, the first holds the others.
+        students: none for the teachers' own profiles.
+        split: what they answered; recorded.
+        temperatures: each > 0.
+        parts: what runs explanations, and keeps their times and warnings.
+        bootstrap, seed: resamples behind the gaps' intervals.
+        explain: None for the gaps alone.
+        every_teacher: compare a student with all teachers, not only with those that taught it.
+
+    Raises:
+        Incompatible: they did not answer the same samples. Others: as kdcli.analysis.gap.compare.
     """
-    try:
-        return _explained(job, report, teacher, student, targets)
-    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet, and somebody's own network may do anything
-        return replace(
-            report, warnings=(f"the explanations are left out: {type(error).__name__}: {error}",)
+    kept: list[Answers] = []
+    costs: list[Cost | None] = []
+    explained: list[TeacherExplanation | None] = []
+    for teacher in teachers:
+        if kept:
+            check_same_samples(kept[0], teacher)
+        explained.append(
+            explain_teacher(teacher, parts, deep=explain.deep, bootstrap=explain.bootstrap)
+            if explain
+            else None
         )
+        costs.append(_cost(teacher, parts, explain))
+        kept.append(teacher if explain and explain.deep else teacher.without_features())
 
+    compared: list[list[Responses]] = [[] for _ in kept]
+    pairs: list[list[PairExplanation]] = [[] for _ in kept]
+    for student in students:
+        check_same_samples(kept[0], student)
+        price = _cost(student, parts, explain)
+        for number in range(len(kept)) if every_teacher else teachers_of(student, kept):
+            teacher, paid = kept[number], costs[number]
+            compared[number].append(student.response(aligned(student, teacher)))
+            if explain is not None and paid is not None and price is not None:
+                pairs[number].append(
+                    explain_pair(
+                        teacher,
+                        student,
+                        parts,
+                        deep=explain.deep,
+                        bootstrap=explain.bootstrap,
+                        costs=(paid, price),
+                        device=explain.device,
+                    )
+                )
 
-def _explained(
-    job: Job, report: GapReport, teacher: Answered, student: Answered | None, targets: Tensor
-) -> GapReport:
-    parts = Parts()
-    # taps are asked of a compiled network here alone: nothing to compile for
-    with torch.compiler.set_stance("force_eager"):
-        first = _side(job, teacher, targets)
-        found = explain_teacher(first, job.feed.info, parts, deep=False, bootstrap=RESAMPLES)
-        pairs = () if student is None else (_pair(job, first, _side(job, student, targets), parts),)
+    def report(number: int) -> GapReport:
+        found = compare(
+            kept[number].response(),
+            compared[number],
+            targets=kept[0].targets,
+            class_names=kept[0].info.class_names,
+            data=kept[0].info.name,
+            split=split,
+            temperatures=temperatures,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        return replace(found, explanation=explained[number], explanations=tuple(pairs[number]))
+
+    first, *others = [
+        parts.timed("gap", lambda number=number: report(number))  # type: ignore[misc]
+        for number in range(len(kept))
+    ]
     return replace(
-        report,
-        explanation=_drawn(found),
-        explanations=tuple(
-            replace(pair, differences=tuple(map(_thinned, pair.differences))) for pair in pairs
-        ),
-        warnings=tuple(dict.fromkeys(_notes(parts, teacher))),
+        first,
+        others=tuple(others),
+        curve=_curve((first, *others), parts) if explain else None,
+        warnings=_warnings(parts, kept),
     )
 
 
-def _notes(parts: Parts, teacher: Answered) -> list[str]:
-    if teacher.alone:
-        return parts.warnings
-    without = (
-        f"{teacher.label}: no features and no last layer in common, so that what needs those is "
-        "left out"
+def aligned(student: Answers, teacher: Answers) -> Tensor | None:
+    """The student's logits as its method's loss saw them, [n,K]; None where that is the raw
+    ones.
+    """
+    with torch.no_grad():
+        found = method_class(student.method).aligned(student.logits, teacher.logits)
+    return None if found is student.logits else found
+
+
+def teachers_of(student: Answers, teachers: Sequence[Answers]) -> list[int]:
+    """The numbers of the teachers that taught a student; of all where none of these did."""
+    own = [number for number, item in enumerate(teachers) if item.sha256 in student.teachers]
+    return own or list(range(len(teachers)))
+
+
+def _cost(answers: Answers, parts: Parts, explain: Explain | None) -> Cost | None:
+    if explain is None:
+        return None
+    return parts.timed(
+        "latency" if explain.deep else "cost", lambda: cost(answers, timed=explain.deep)
     )
-    return [without, *(note for note in parts.warnings if "no tap 'pooled'" not in note)]
 
 
-def _side(job: Job, answered: Answered, targets: Tensor) -> Side:
-    features = {}
-    tap = answered.network.taps.get("pooled")
-    if (
-        answered.alone
-        and tap is not None
-        and 4 * tap.channels * job.feed.size("test") <= FEATURE_BYTES
-    ):
-        with evaluating(answered.network):
-            read = collect(
-                lambda batch: answered.ask(job.runtime.place(batch), ("pooled",)).taps["pooled"],
-                job.feed.split("test"),
-            )
-        features = {"pooled": read[0].flatten(1)}
-    measured = Measured(
-        Path(),
-        answered.label,
-        answered.header,
-        answered.network,
-        answered.logits,
-        targets,
-        features,
+def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | None:
+    """Over the teachers where there are several, else over the students; None where all have one
+    size.
+    """
+    varies: Literal["teacher", "student"] = "teacher" if len(reports) > 1 else "student"
+    sides = (
+        [report.teacher for report in reports if report.students]
+        if varies == "teacher"
+        else reports[0].students
     )
-    return Side(answered.label, measured)
-
-
-def _pair(job: Job, teacher: Side, student: Side, parts: Parts) -> PairExplanation:
-    image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
-    with evaluating(student.item.network):
-        costs = (cost(teacher.item, image, timed=False), cost(student.item, image, timed=False))
-        return explain_pair(teacher, student, parts, deep=False, bootstrap=RESAMPLES, costs=costs)
-
-
-# ---- what is only drawn needs few digits ---------------------------------------------------------
-
-
-def _drawn(found: TeacherExplanation) -> TeacherExplanation:
-    relations, projection = found.relations, found.projection
-    if relations:
-        relations = replace(
-            relations,
-            matrices=tuple(
-                replace(each, values=_rounded(each.values)) for each in relations.matrices
-            ),
-        )
-    if projection:
-        x, y = (
-            tuple(round(value, DIGITS) for value in values)
-            for values in (projection.points.x, projection.points.y)
-        )
-        projection = replace(projection, points=replace(projection.points, x=x, y=y))
-    return replace(found, relations=relations, projection=projection)
-
-
-def _thinned(found: CorrelationDifference) -> CorrelationDifference:
-    return replace(found, teacher=_rounded(found.teacher), student=_rounded(found.student))
-
-
-def _rounded(matrix: Matrix | None) -> Matrix | None:
-    return (
-        None
-        if matrix is None
-        else tuple(tuple(round(value, DIGITS) for value in row) for row in matrix)
+    if len({side.parameters for side in sides}) < 2:
+        return None
+    at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
+    return parts.attempt(
+        "the curve", "all pairs", lambda: degradation(reports, varies=varies, temperature=at)
     )
+
+
+def _warnings(parts: Parts, teachers: Sequence[Answers]) -> tuple[str, ...]:
+    """Each once; one sentence for all that several teachers who answer as one cannot give."""
+    notes = list(parts.warnings)
+    if explained := [teacher for teacher in teachers if not teacher.alone]:
+        without = "no features and no last layer in common, so that what needs those is left out"
+        notes = [
+            *(f"{teacher.label}: {without}" for teacher in explained),
+            *(note for note in notes if "no tap 'pooled'" not in note),
+        ]
+    return tuple(dict.fromkeys(notes))

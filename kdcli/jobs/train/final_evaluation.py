@@ -9,22 +9,29 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import reliability
-from kdcli.analysis.gap import Responses, compare
 from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, SplitName
+from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.jobs.build.data_subset import missing_classes
-from kdcli.jobs.build.header import architecture, make_header
+from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.build.networks import LoadedTeacher
-from kdcli.jobs.measure.answers import Answered
-from kdcli.jobs.measure.explanations import PROFILE
-from kdcli.jobs.measure.gap_report import explained
+from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.explanations import PROFILE, Parts
+from kdcli.jobs.measure.gap_report import Explain, gap_report
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import Excluded, Measures
+from kdcli.results.pair import CorrelationDifference
 from kdcli.results.run import RunAnalysis, TeacherSummary
+from kdcli.results.teacher import Matrix, TeacherExplanation
+
+# behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
+# takes
+RESAMPLES = 200
+# of one network's features: where they would be more, what needs them is left to kd analyze-gap
+FEATURE_BYTES = 2**28
+DIGITS = 4  # of matrices and points, which are only drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,183 +86,173 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
         label: the run's name, as the gap's tables show it.
     """
     names = job.feed.info.class_names
-    logits, targets = network_logits(job, network, "test")
-    test = measure(logits, targets, split="test", selected=job.recipe.train.select)
-    curve = reliability(logits, targets)
-    answers = _answers(job, targets)
-    by_class = per_class_accuracy(logits, targets, names)
-    missing = excluded(
-        logits, targets, missing_classes(job.feed.info), names, answers.logits if answers else None
-    )
-    if answers is None:
-        analysis = RunAnalysis(
-            names,
-            confusion(logits, targets, len(names)),
-            {"network": curve},
-            _as_teacher(job, network, logits, targets, test),
-        )
-        return Outcome(
-            test, validation(job)(network), (), None, None, (), analysis, by_class, missing
-        )
-    student = _student(job, network, label, logits, answers.logits, test)
-    report = _compare(job, answers.response(), [student], targets, job.recipe.report.temperatures)
-    gaps = _gaps(report)
-    if _explains(job):
-        report = explained(
-            job, report, answers.answered(job), _own(job, network, label, logits), targets
-        )
-    curves = {"teacher": reliability(answers.logits, targets), "student": curve}
+    own = _own_answers(job, network, label)
+    logits, targets = own.logits, own.targets
+    teacher, summaries = _teacher_answers(job, targets)
+    curves = {"network" if teacher is None else "student": reliability(logits, targets)}
+    if teacher is not None:
+        curves = {"teacher": reliability(teacher.logits, targets), **curves}
+    report = _gap(job, own, teacher)
+    gaps = _gaps(report) if report is not None else ()
     return Outcome(
-        test=test,
+        test=own.measures,
         val=validation(job)(network),
-        teachers=answers.summaries if job.teachers else (),
-        reference=None if job.teachers else answers.summaries[0],
-        gap=next(gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned),
+        teachers=summaries if job.teachers else (),
+        reference=None if job.teachers or not summaries else summaries[0],
+        gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
         gaps=gaps,
         analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
-        per_class=by_class,
-        excluded=missing,
+        per_class=per_class_accuracy(logits, targets, names),
+        excluded=excluded(
+            logits,
+            targets,
+            missing_classes(job.feed.info),
+            names,
+            None if teacher is None else teacher.logits,
+        ),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """What the gap is measured to: each teacher's summary, and the logits and measures of them
-    answering as one.
+# ---- answers to the test split -------------------------------------------------------------------
+
+
+def _own_answers(job: Job, network: Network, label: str) -> Answers:
+    logits, targets = network_logits(job, network, "test")
+    return Answers(
+        label=label,
+        checkpoint="",
+        architecture=architecture(network),
+        parameters=parameter_count(network),
+        method=job.recipe.method.name,
+        method_options=job.recipe.method.options,
+        network=network,
+        info=job.feed.info,
+        logits=logits,
+        targets=targets,
+        measures=measure(logits, targets, split="test", selected=job.recipe.train.select),
+    )
+
+
+def _teacher_answers(
+    job: Job, targets: Tensor
+) -> tuple[Answers | None, tuple[TeacherSummary, ...]]:
+    """What the gap is measured to, several teachers as the one that the method listens to; and each
+    of them, measured. Nothing where there is neither a teacher nor a reference.
     """
-
-    summaries: tuple[TeacherSummary, ...]
-    logits: Tensor
-    measures: Measures
-    first: LoadedTeacher
-
-    @property
-    def label(self) -> str:
-        return (
-            self.summaries[0].architecture
-            if len(self.summaries) == 1
-            else f"mean of {len(self.summaries)} teachers"
-        )
-
-    def response(self) -> Responses:
-        first = self.summaries[0]
-        return Responses(
-            label=self.label,
-            checkpoint=first.checkpoint,
-            network=first.architecture,
-            parameters=sum(summary.parameters for summary in self.summaries),
-            method="none",
-            logits=self.logits,
-            aligned=None,
-            measures=self.measures,
-        )
-
-    def answered(self, job: Job) -> Answered:
-        """The same, as explanations need it."""
-        teacher = self.first.teacher.live
-        header = replace(
-            make_header(job, job.method.deployable(), None, ""),
-            architecture=self.first.architecture,
-            arguments={},
-            method_options={},
-        )
-        return Answered(
-            self.label,
-            header,
-            teacher.network,
-            self.logits,
-            teacher,
-            alone=len(self.summaries) == 1,
-        )
-
-
-def _answers(job: Job, targets: Tensor) -> _Answers | None:
     loaded = job.teachers or ((job.reference,) if job.reference is not None else ())
     if job.answering is None:
-        return None
+        return None, ()
     each = [teacher_logits(job, item.teacher, "test")[0] for item in loaded]
     measured = [measure(logits, targets) for logits in each]
     summaries = tuple(
         replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True)
     )
-    if len(each) == 1:
-        return _Answers(summaries, each[0], measured[0], loaded[0])
-    together = teacher_logits(job, job.answering, "test")[0]
-    return _Answers(summaries, together, measure(together, targets), loaded[0])
-
-
-def _student(
-    job: Job, network: Network, label: str, logits: Tensor, v: Tensor, test: Measures
-) -> Responses:
-    with torch.no_grad():
-        aligned = job.method.aligned(logits, v)
-    return Responses(
-        label=label,
-        checkpoint="",
-        network=architecture(network),
-        parameters=parameter_count(network),
-        method=job.recipe.method.name,
+    first, alone = summaries[0], len(each) == 1
+    logits = each[0] if alone else teacher_logits(job, job.answering, "test")[0]
+    answers = Answers(
+        label=first.architecture if alone else f"mean of {len(each)} teachers",
+        checkpoint=first.checkpoint,
+        architecture=first.architecture,
+        parameters=sum(summary.parameters for summary in summaries),
+        method="none",
+        network=loaded[0].teacher.live.network,
+        info=job.feed.info,
         logits=logits,
-        aligned=None if aligned is logits else aligned,
-        measures=test,
-    )
-
-
-def _explains(job: Job) -> bool:
-    return job.recipe.report.explain and job.recipe.report.html
-
-
-def _own(job: Job, network: Network, label: str, logits: Tensor) -> Answered:
-    return Answered(
-        label,
-        make_header(job, network, None, ""),
-        network,
-        logits,
-        lambda batch, taps: network(batch.x, taps),
-    )
-
-
-def _as_teacher(
-    job: Job, network: Network, logits: Tensor, targets: Tensor, test: Measures
-) -> GapReport | None:
-    """What the network would have to teach; None where nobody asked, or where it has learned from
-    something else than labels.
-    """
-    if not _explains(job) or job.recipe.KIND != "train-teacher":
-        return None
-    name = architecture(network)
-    alone = Responses(
-        label=name,
-        checkpoint="",
-        network=name,
-        parameters=parameter_count(network),
-        method=job.recipe.method.name,
-        logits=logits,
-        aligned=None,
-        measures=test,
-    )
-    report = _compare(job, alone, [], targets, PROFILE)
-    return explained(job, report, _own(job, network, name, logits), None, targets)
-
-
-def _compare(
-    job: Job,
-    teacher: Responses,
-    students: Sequence[Responses],
-    targets: Tensor,
-    temperatures: Sequence[float],
-) -> GapReport:
-    return compare(
-        teacher,
-        students,
         targets=targets,
-        class_names=job.feed.info.class_names,
-        data=job.feed.info.name,
-        split="test",
-        # gates read temperature 1, whatever the report shows
-        temperatures=tuple(dict.fromkeys((1.0, *temperatures))),
-        seed=job.recipe.seed,
+        measures=measured[0] if alone else measure(logits, targets),
+        alone=alone,
     )
+    return answers, summaries
+
+
+# ---- the gap -------------------------------------------------------------------------------------
+
+
+def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
+    """The gap to the teacher; of a network that learned from labels, where explanations are wanted,
+    what it would have to teach.
+    """
+    explains = job.recipe.report.explain and job.recipe.report.html
+    if teacher is not None:
+        return _report(job, teacher, own, job.recipe.report.temperatures, explains=explains)
+    if explains and job.recipe.KIND == "train-teacher":
+        return _report(job, replace(own, label=own.architecture), None, PROFILE, explains=True)
+    return None
+
+
+def _report(
+    job: Job,
+    teacher: Answers,
+    student: Answers | None,
+    temperatures: Sequence[float],
+    *,
+    explains: bool,
+) -> GapReport:
+    """What is said about a run never costs the run: explanations that fail are left out, with a
+    warning.
+    """
+
+    def report(explain: Explain | None, teacher: Answers, student: Answers | None) -> GapReport:
+        return gap_report(
+            (teacher,),
+            () if student is None else (student,),
+            split="test",
+            # gates read temperature 1, whatever the report shows
+            temperatures=tuple(dict.fromkeys((1.0, *temperatures))),
+            parts=Parts(),
+            seed=job.recipe.seed,
+            explain=explain,
+        )
+
+    if not explains:
+        return report(None, teacher, student)
+    own = teacher if student is None else student
+    try:
+        # taps are asked of a compiled network here alone: nothing to compile for
+        with torch.compiler.set_stance("force_eager"), evaluating(own.network):
+            found = report(
+                Explain(bootstrap=RESAMPLES),
+                _with_features(job, teacher),
+                None if student is None else _with_features(job, student),
+            )
+    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet, and somebody's own network may do anything
+        without = f"the explanations are left out: {type(error).__name__}: {error}"
+        return replace(report(None, teacher, student), warnings=(without,))
+    return replace(
+        found,
+        explanation=found.explanation and _rounded_points(found.explanation),
+        explanations=tuple(
+            replace(pair, differences=tuple(map(_rounded_difference, pair.differences)))
+            for pair in found.explanations
+        ),
+    )
+
+
+def _with_features(job: Job, answers: Answers) -> Answers:
+    """The same, with what feeds the last layer for every test image where that is not too much, and
+    with the first image.
+    """
+    network, tap = answers.network, answers.network.taps.get("pooled")
+    image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
+    size = 4 * tap.channels * job.feed.size("test") if tap is not None else 0
+    if not answers.alone or not size or size > FEATURE_BYTES:
+        return replace(answers, image=image)
+    ask = _asked(job, network)
+    pooled, _ = collect(
+        lambda batch: ask(job.runtime.place(batch), ("pooled",)).taps["pooled"],
+        job.feed.split("test"),
+    )
+    return replace(answers, image=image, features={"pooled": pooled.flatten(1)})
+
+
+def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Output]:
+    """What a batch and taps are put to: a teacher sees pixels as those that it was trained on, the
+    run's own network as they are.
+    """
+    for loaded in (*job.teachers, *((job.reference,) if job.reference else ())):
+        if loaded.teacher.live.network is network:
+            return loaded.teacher.live
+    return lambda batch, taps: network(batch.x, taps)
 
 
 def _gaps(report: GapReport) -> tuple[GapAt, ...]:
@@ -265,4 +262,37 @@ def _gaps(report: GapReport) -> tuple[GapAt, ...]:
         )
         for pair in report.pairs
         for at in pair.at
+    )
+
+
+# ---- what is only drawn needs few digits ---------------------------------------------------------
+
+
+def _rounded_points(found: TeacherExplanation) -> TeacherExplanation:
+    relations, projection = found.relations, found.projection
+    if relations:
+        relations = replace(
+            relations,
+            matrices=tuple(
+                replace(each, values=_rounded(each.values)) for each in relations.matrices
+            ),
+        )
+    if projection:
+        x, y = (
+            tuple(round(value, DIGITS) for value in values)
+            for values in (projection.points.x, projection.points.y)
+        )
+        projection = replace(projection, points=replace(projection.points, x=x, y=y))
+    return replace(found, relations=relations, projection=projection)
+
+
+def _rounded_difference(found: CorrelationDifference) -> CorrelationDifference:
+    return replace(found, teacher=_rounded(found.teacher), student=_rounded(found.student))
+
+
+def _rounded(matrix: Matrix | None) -> Matrix | None:
+    return (
+        None
+        if matrix is None
+        else tuple(tuple(round(value, DIGITS) for value in row) for row in matrix)
     )

@@ -29,7 +29,7 @@ from tests.unit.jobs.conftest import QUICK
 BOOTSTRAP = 40
 
 
-class Answers:
+class Direct:
     """What a checkpoint's network gives for the digits' test images, computed here."""
 
     def __init__(self, path: Path, images: torch.Tensor) -> None:
@@ -47,10 +47,10 @@ class Answers:
 
 @pytest.fixture(scope="module")
 def images(trained):
-    bench = from_checkpoint.Bench(
+    evaluator = from_checkpoint.CheckpointEvaluator(
         data=None, root=None, split="test", runtime=from_checkpoint.Runtime("cpu", precision="fp32")
     )
-    batches = list(bench.feed(read_header(trained.out / "teacher")[1]).split("test"))
+    batches = list(evaluator.feed(read_header(trained.out / "teacher")[1]).split("test"))
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
 
 
@@ -66,12 +66,12 @@ def report(trained):
 
 @pytest.fixture(scope="module")
 def teacher(trained, images):
-    return Answers(trained.out / "teacher", images[0])
+    return Direct(trained.out / "teacher", images[0])
 
 
 @pytest.fixture(scope="module")
 def student(trained, images):
-    return Answers(trained.out / "kd", images[0])
+    return Direct(trained.out / "kd", images[0])
 
 
 def close(first, second, tolerance=1e-9):

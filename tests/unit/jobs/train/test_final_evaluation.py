@@ -11,6 +11,7 @@ import pytest
 
 from kdcli.jobs import analyze_gap, distill, train_teacher
 from kdcli.jobs.measure import explanations, gap_report
+from kdcli.jobs.train import final_evaluation
 from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
@@ -54,7 +55,9 @@ def student(trained, tmp_path_factory) -> Run:
 
 def test_a_student_s_page_says_what_analyze_gap_says(student, trained):
     found = student.analysis.gap
-    expected = analyze_gap(trained.out / "teacher", [student.path], bootstrap=gap_report.RESAMPLES)
+    expected = analyze_gap(
+        trained.out / "teacher", [student.path], bootstrap=final_evaluation.RESAMPLES
+    )
     mine, theirs = found.explanation, expected.explanation
     assert mine.hypothesis.effect == theirs.hypothesis.effect
     assert mine.hypothesis.column_cv == pytest.approx(theirs.hypothesis.column_cv, rel=1e-4)
@@ -130,7 +133,7 @@ def test_an_explanation_that_breaks_does_not_break_the_run(trained, tmp_path, mo
 def test_what_is_only_drawn_takes_little_room(student):
     stored = json.loads((student.path / "analysis.json").read_text())
     values = stored["gap"]["explanation"]["relations"]["matrices"][0]["values"]
-    assert all(value == round(value, gap_report.DIGITS) for row in values for value in row)
+    assert all(value == round(value, final_evaluation.DIGITS) for row in values for value in row)
     assert (student.path / "analysis.json").stat().st_size < 200_000
 
 
