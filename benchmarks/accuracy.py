@@ -31,7 +31,7 @@ from kdcli.core.network import Network
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs import distill
-from kdcli.jobs.build.job import open_feed
+from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import load_network
 from kdcli.recipe.resolve import resolve
 

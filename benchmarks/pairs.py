@@ -104,7 +104,7 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
 
     from kdcli.engine.checkpoint import save_model
     from kdcli.jobs.build.header import make_header
-    from kdcli.jobs.build.job import assemble
+    from kdcli.jobs.build.job import build_job
     from kdcli.recipe.resolve import resolve
     from kdcli.results.weights_header import MODEL_FILE
 
@@ -114,7 +114,7 @@ def make_teacher(pair: Pair, noise: Noise, folder: Path) -> Path:
         "data.name": "npz",
         "data.path": str(noise.path),
     }
-    job = assemble(resolve("train-teacher", values=values).recipe, lambda _section: folder)
+    job = build_job(resolve("train-teacher", values=values).recipe, lambda _section: folder)
     network = job.method.deployable().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

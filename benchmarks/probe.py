@@ -28,10 +28,10 @@ EPOCHS = 4
 
 
 SECONDS: list[float] = []  # of each probe
-_measure = dynamics.Prober.__call__
+_measure = dynamics.Monitor.__call__
 
 
-def timed(prober: dynamics.Prober, network: Network, stage: Stage, step: int) -> Probe | None:
+def timed(prober: dynamics.Monitor, network: Network, stage: Stage, step: int) -> Probe | None:
     """A probe whose time is noted."""
     start = time.perf_counter()
     found = _measure(prober, network, stage, step)
@@ -69,7 +69,7 @@ def share(
 def main() -> None:
     """Measure and print."""
     print(f"probe of 512 images, medians over {EPOCHS - 1} epochs")
-    with tempfile.TemporaryDirectory() as folder, patch.object(dynamics.Prober, "__call__", timed):
+    with tempfile.TemporaryDirectory() as folder, patch.object(dynamics.Monitor, "__call__", timed):
         out = Path(folder)
         for method in ("kd", "slkd"):
             share("digits", method, out, {"report.html": False}, "cnn-large", "cnn-small")

@@ -30,7 +30,8 @@ from kdcli.engine.events import EpochDone, Event, StepDone
 from kdcli.engine.hardware import Choice
 from kdcli.engine.optim import make_optimiser
 from kdcli.engine.trainer import Hooks, Position, Trainer, set_modes
-from kdcli.jobs.build.job import Job, assemble, train_settings
+from kdcli.jobs.build.engine_settings import train_settings
+from kdcli.jobs.build.job import Job, build_job
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import Recipe, TeacherSection
 
@@ -129,7 +130,7 @@ class Engine:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self.job: Job = assemble(recipe, _no_recipe)
+        self.job: Job = build_job(recipe, _no_recipe)
         self._epoch = 1  # the next to train
 
     @property
@@ -201,7 +202,7 @@ class Bare:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.job = assemble(engine.job.recipe, _no_recipe)
+        self.job = build_job(engine.job.recipe, _no_recipe)
         self.network = self.job.method.deployable()
         (stage,) = self.job.method.stages()
         set_modes(self.job.method, stage)

@@ -13,12 +13,14 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.cached import CachedTeacher
 from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs.build.job import augmentation, load_teachers, make_runtime, training_feed
+from kdcli.jobs.build.datasets import augmentation
+from kdcli.jobs.build.engine_settings import make_runtime
+from kdcli.jobs.build.job import load_teachers, training_feed
 from kdcli.jobs.build.logit_cache import COUNTED, UNCOUNTABLE, Views, store
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
-from kdcli.jobs.train.run import teacher_of
+from kdcli.jobs.train.run import teacher_run
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import DistillRecipe, TeacherSection
 from kdcli.results.logits import CacheResult, StoredError, StoredLogits
@@ -61,7 +63,7 @@ def fill_cache(
     runtime = make_runtime(recipe)
 
     def trained(section: TeacherSection) -> Path:
-        return teacher_of(section, recipe, out=out)
+        return teacher_run(section, recipe, out=out)
 
     feed = training_feed(recipe, runtime, trained)
     every = Views(

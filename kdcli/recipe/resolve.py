@@ -23,7 +23,7 @@ from kdcli.recipe.reading.diagnostics import Explainer
 from kdcli.recipe.reading.layers import Kind, Layer, default_name, dotted, lay, recipe_class
 from kdcli.recipe.reading.overrides import Flag
 from kdcli.recipe.reading.toml_file import shown_as
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.schema import Recipe, TeacherSection
 from kdcli.recipe.teacher_rules import Taught
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
@@ -219,3 +219,22 @@ def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
             leaf for number, item in enumerate(value) for leaf in _leaves(item, (*path, number))
         ]
     return [path]
+
+
+def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
+    """What is run where a recipe names a teacher's recipe, and the command line that its
+    environment.json shows.
+    """
+    length = (
+        f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})"
+        if section.epochs is not None
+        else ""
+    )
+    runtime = student.runtime
+    place = {
+        "data.root": student.data.root,
+        **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")},
+    }
+    values = {key: value for key, value in place.items() if value is not None}
+    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
+    return resolved, f"kd train-teacher {section.recipe}{length}"

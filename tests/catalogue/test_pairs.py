@@ -24,7 +24,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo, Progress
 from kdcli.errors import Incompatible
 from kdcli.jobs import build_network
-from kdcli.jobs.build.job import method_class
+from kdcli.jobs.build.method import method_class
 from kdcli.jobs.build.networks import LoadedTeacher, between
 from kdcli.results.run import TeacherSummary
 

@@ -9,9 +9,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+import torch
+
 from kdcli import catalog
+from kdcli.core.types import Feed
+from kdcli.data.augment import Augmentation
+from kdcli.data.feed import Decode, Score, Share
+from kdcli.data.open_feed import make_feed
 from kdcli.data.source import Source
 from kdcli.errors import KdError, UsageError
+from kdcli.jobs.build.data_subset import restriction_of
 from kdcli.recipe.schema import DataSection
 
 _kept: ContextVar[dict[str, Source] | None] = ContextVar("_kept", default=None)
@@ -84,3 +91,53 @@ def download(name: str, root: str | None = None) -> Path:
     folder = catalog.data_root(root)
     catalog.load(found).download(name, root=folder)
     return folder
+
+
+def open_feed(
+    data: DataSection,
+    *,
+    device: torch.device,
+    seed: int,
+    batch_size: int = 64,
+    workers: int = 0,
+    decode: Decode = "workers",
+    score: Score | None = None,
+    share: Share | None = None,
+) -> Feed:
+    """Batches of a [data] section on a device.
+
+    Args:
+        seed: decides what is held out, the order of samples and their augmentation.
+        batch_size: of training minibatches.
+        workers: processes that decode image files. decode: whether they decode those of training
+            too.
+        score: ranks the training images where the section asks for a choice by rank.
+        share: which of a training minibatch's so many samples are wanted; all unless given.
+    """
+    source = open_source(data)
+    return make_feed(
+        source,
+        name=data.name,
+        batch_size=batch_size,
+        eval_batch_size=data.eval_batch_size,
+        val_fraction=data.val_fraction,
+        train_limit=data.train_limit,
+        augment=augmentation(data),
+        seed=seed,
+        device=device,
+        workers=workers,
+        decode=decode,
+        restriction=restriction_of(data, source.class_names),
+        score=score,
+        share=share,
+    )
+
+
+def augmentation(data: DataSection) -> Augmentation:
+    """How the training images of a [data] section vary: as it says, or as its dataset usually
+    does.
+    """
+    declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
+    return Augmentation(
+        **(data.augment.model_dump() if data.augment is not None else declared), fixed=data.views
+    )

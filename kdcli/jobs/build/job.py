@@ -13,24 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import catalog
-from kdcli.core import random
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Feed
-from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Decode, Score, Share
-from kdcli.data.open_feed import make_feed
+from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
-from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import Incompatible
 from kdcli.jobs.build import compiling
-from kdcli.jobs.build.data_subset import restriction_of, soft_label_entropies
-from kdcli.jobs.build.datasets import open_source
+from kdcli.jobs.build.data_subset import soft_label_entropies
+from kdcli.jobs.build.datasets import augmentation, open_feed
+from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
+from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
     LoadedTeacher,
     between,
@@ -39,10 +36,8 @@ from kdcli.jobs.build.networks import (
     load_teacher,
     pretrained_teacher,
 )
-from kdcli.jobs.processes import devices
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
-    DataSection,
     DistillRecipe,
     NetworkSection,
     Recipe,
@@ -50,131 +45,6 @@ from kdcli.recipe.schema import (
     TrainTeacherRecipe,
 )
 from kdcli.results.weights_header import read_header
-
-
-def open_feed(
-    data: DataSection,
-    *,
-    device: torch.device,
-    seed: int,
-    batch_size: int = 64,
-    workers: int = 0,
-    decode: Decode = "workers",
-    score: Score | None = None,
-    share: Share | None = None,
-) -> Feed:
-    """Batches of a [data] section on a device.
-
-    Args:
-        seed: decides what is held out, the order of samples and their augmentation.
-        batch_size: of training minibatches.
-        workers: processes that decode image files. decode: whether they decode those of training
-            too.
-        score: ranks the training images where the section asks for a choice by rank.
-        share: which of a training minibatch's so many samples are wanted; all unless given.
-    """
-    source = open_source(data)
-    return make_feed(
-        source,
-        name=data.name,
-        batch_size=batch_size,
-        eval_batch_size=data.eval_batch_size,
-        val_fraction=data.val_fraction,
-        train_limit=data.train_limit,
-        augment=augmentation(data),
-        seed=seed,
-        device=device,
-        workers=workers,
-        decode=decode,
-        restriction=restriction_of(data, source.class_names),
-        score=score,
-        share=share,
-    )
-
-
-def augmentation(data: DataSection) -> Augmentation:
-    """How the training images of a [data] section vary: as it says, or as its dataset usually
-    does.
-    """
-    declared = catalog.entry("dataset", data.name).facts.get("augment") or {}
-    return Augmentation(
-        **(data.augment.model_dump() if data.augment is not None else declared), fixed=data.views
-    )
-
-
-def make_runtime(recipe: Recipe) -> Runtime:
-    """The runtime that [runtime] asks for."""
-    section = recipe.runtime
-    return Runtime(
-        section.device,
-        precision=section.precision,
-        teacher_precision=section.teacher_precision,
-        channels_last=section.channels_last,
-        graphs=section.graphs,
-        threads=devices.own_threads(section),
-        index=devices.local_rank(),
-    )
-
-
-def train_settings(recipe: Recipe) -> TrainSettings:
-    """The engine's view of [train], [optim] and [schedule]."""
-    train = recipe.train
-    schedule = recipe.schedule.model_dump()
-    return TrainSettings(
-        epochs=train.epochs,
-        seed=recipe.seed,
-        accumulate=train.accumulate,
-        clip_norm=train.clip_norm,
-        ema=train.ema,
-        keep_every=train.keep_every,
-        state_seconds=train.state_seconds,
-        optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
-        schedule=ScheduleSettings(**schedule),
-    )
-
-
-def method_class(name: str) -> type[Method]:
-    """The single Method subclass that a method's file defines.
-
-    Raises:
-        UsageError: it defines none, or several.
-    """
-    found = catalog.entry("method", name)
-    module = catalog.load(found)
-    own = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type)
-        and issubclass(item, Method)
-        and item is not Method
-        and item.__module__ == module.__name__
-    ]
-    if len(own) != 1:
-        raise UsageError(
-            f"{found.path} must define exactly one Method subclass, it defines {len(own)}",
-            hint="docs/how-to/own-method.md",
-        )
-    return own[0]
-
-
-def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: int) -> Method:
-    """A method ready to train.
-
-    Args:
-        given: how many teachers the recipe gives; several answer as one ensemble, so setup.teachers
-            does not tell.
-
-    Raises:
-        Incompatible: the method takes another number of teachers.
-    """
-    cls = method_class(name)
-    if not cls.teachers.admits(given):
-        raise Incompatible(
-            f"{name} takes {catalog.teachers_in_words(*cls.teachers)}, {given} given"
-        )
-    # regressors, embeddings and banks start from the recipe's seed alone
-    with random.seeded(setup.seed, "method"):
-        return cls(cls.Options(**options), setup)
 
 
 def network_section(recipe: Recipe) -> NetworkSection:
@@ -221,12 +91,12 @@ class Job:
         )[0]
 
 
-TrainTeacher = Callable[[TeacherSection], Path]
+CheckpointOf = Callable[[TeacherSection], Path]
 
 
-def assemble(
+def build_job(
     recipe: Recipe,
-    train_teacher: TrainTeacher,
+    checkpoint_of: CheckpointOf,
     *,
     decided: Sequence[Wanted] | None = None,
     compiled: compiling.Wanted | None = None,
@@ -236,7 +106,7 @@ def assemble(
     """Build everything that a recipe names.
 
     Args:
-        train_teacher: gives the checkpoint of a teacher's recipe, training it if no run of it
+        checkpoint_of: gives the checkpoint of a teacher's recipe, training it if no run of it
             exists.
         decided: whether the logits of each teacher are stored, instead of what the recipe says: a
             resumed run does what it did before, and a trial, with none, leaves nothing behind.
@@ -250,12 +120,12 @@ def assemble(
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
-    feed = training_feed(recipe, runtime, train_teacher)
+    feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
-    teachers = load_teachers(recipe, feed, runtime, train_teacher)
+    teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     stored = alike(
         runtime.ranks,
         lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal),
@@ -270,7 +140,7 @@ def assemble(
     seen = _compile(recipe, runtime, feed, method, teachers, compiled)
     reference = None
     if not teachers and recipe.report.reference is not None:
-        reference = _reference(recipe.report.reference, feed, runtime, train_teacher)
+        reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
     return Job(recipe, runtime, feed, student, teachers, reference, method, stored, seen)
 
 
@@ -341,7 +211,7 @@ def _never(section: TeacherSection, method: str) -> Stored:
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
-def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Feed:
+def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:
     """The batches that a recipe trains on.
 
     Raises:
@@ -362,22 +232,22 @@ def training_feed(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher)
             batch_size=recipe.train.batch_size,
             workers=recipe.runtime.workers,
             decode=recipe.runtime.decode,
-            score=_score(recipe, runtime, train_teacher),
+            score=_score(recipe, runtime, checkpoint_of),
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
         )
 
 
-def _score(recipe: Recipe, runtime: Runtime, train_teacher: TrainTeacher) -> Score:
+def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Score:
     """Ranks training images by the first teacher, or by the report's reference where the method has
     none.
     """
 
     def entropies(whole: Feed) -> Tensor:
         if isinstance(recipe, DistillRecipe) and recipe.teacher:
-            loaded = _teacher(recipe.teacher[0], whole, runtime, train_teacher)
+            loaded = _teacher(recipe.teacher[0], whole, runtime, checkpoint_of)
         else:
             assert recipe.report.reference is not None  # a recipe without either is refused
-            loaded = _reference(recipe.report.reference, whole, runtime, train_teacher)
+            loaded = _reference(recipe.report.reference, whole, runtime, checkpoint_of)
         # near ties must fall the same way on all ranks
         return runtime.ranks.from_first(
             lambda: soft_label_entropies(
@@ -405,26 +275,26 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
 
 
 def load_teachers(
-    recipe: Recipe, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+    recipe: Recipe, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    return tuple(_teacher(section, feed, runtime, train_teacher) for section in chosen)
+    return tuple(_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
 
 
 def _teacher(
-    section: TeacherSection, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+    section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
     if section.name is not None:
         return pretrained_teacher(section.name, section.weights, feed.info, runtime)
-    path = section.checkpoint if section.checkpoint is not None else train_teacher(section)
+    path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
     return load_teacher(path, feed.info, runtime)
 
 
 def _reference(
-    source: str, feed: Feed, runtime: Runtime, train_teacher: TrainTeacher
+    source: str, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
-    path = train_teacher(TeacherSection(recipe=source)) if source.endswith(".toml") else source
+    path = checkpoint_of(TeacherSection(recipe=source)) if source.endswith(".toml") else source
     return load_teacher(path, feed.info, runtime)
 
 

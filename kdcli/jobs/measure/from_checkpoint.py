@@ -15,7 +15,7 @@ from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
-from kdcli.jobs.build.job import open_feed
+from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch

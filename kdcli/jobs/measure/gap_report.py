@@ -15,7 +15,7 @@ from torch import Tensor
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.core.types import SplitName
-from kdcli.jobs.build.job import method_class
+from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers, check_same_samples
 from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
 from kdcli.results.gap import GapReport

@@ -15,13 +15,12 @@ import torch
 
 from kdcli.core.network import Network, parameter_count
 from kdcli.jobs.build.header import architecture
-from kdcli.jobs.build.job import Job, assemble
+from kdcli.jobs.build.job import Job, build_job
 from kdcli.jobs.plan.extrapolate import extrapolate
 from kdcli.jobs.plan.trial_run import rehearse, stand_in
 from kdcli.jobs.processes import devices
-from kdcli.jobs.train.run import teacher_recipe
 from kdcli.models.cost import macs
-from kdcli.recipe.resolve import Resolved
+from kdcli.recipe.resolve import Resolved, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import recipe_hash
 from kdcli.results.plan import Plan, PlannedNetwork
@@ -71,7 +70,7 @@ class _Forecaster:
         first: list[Plan] = []
         notes = list(resolved.notes)
         began, before = time.perf_counter(), self._elsewhere
-        job = assemble(
+        job = build_job(
             recipe,
             lambda section: self._teacher(section, recipe, first, notes),
             rehearsal=self._folder / "tables",

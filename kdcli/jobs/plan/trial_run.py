@@ -26,10 +26,11 @@ from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.streamed import StreamedFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
+from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
-from kdcli.jobs.build.job import Job, train_settings
+from kdcli.jobs.build.job import Job
 from kdcli.jobs.events import Event, StageDone, StateSaved
-from kdcli.jobs.train.run import Execution, begin
+from kdcli.jobs.train.run import Execution, reserve_run
 from kdcli.recipe.resolve import Resolved
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE
@@ -270,7 +271,7 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
     )
     small = replace(job, feed=feed, compiled=folder / "compiled.json")
     began = clock()
-    run = begin(small, resolved, folder, "")
+    run = reserve_run(small, resolved, folder, "")
     execution = Execution(run, small, (), (), keep_state=False)
     watch = _Watch(clock)
     trainer = _trainer(execution, feed, watch)

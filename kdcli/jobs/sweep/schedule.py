@@ -13,8 +13,8 @@ from kdcli import catalog, formatting
 from kdcli.errors import Interrupted, KdError, Terminated
 from kdcli.files import sha256_json
 from kdcli.jobs.events import Listener
-from kdcli.jobs.train.run import obtain, teacher_recipe
-from kdcli.recipe.resolve import Resolved
+from kdcli.jobs.train.run import find_or_train
+from kdcli.recipe.resolve import Resolved, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.sweep.cells import ID_LENGTH, Cell
 from kdcli.recipe.writing import recipe_hash
@@ -67,13 +67,13 @@ def attempt(
     """Run a task; whatever breaks it is told, not raised: the others may work.
 
     Args:
-        finished: as for `obtain`.
+        finished: as for `find_or_train`.
 
     Raises:
         Interrupted, Terminated: somebody asked for that.
     """
     try:
-        run, result = obtain(
+        run, result = find_or_train(
             task.resolved,
             out=out,
             listeners=listeners,

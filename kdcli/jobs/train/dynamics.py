@@ -31,7 +31,7 @@ from kdcli.results.gap import GapAt
 HELD_BYTES = 2**26
 
 
-class Prober:
+class Monitor:
     """What the trainer asks before a stage's first step and after each epoch.
 
     The images are the held-out ones where there are any, else training images as they are, without

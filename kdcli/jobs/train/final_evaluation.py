@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,17 +15,20 @@ from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
+from kdcli.engine.events import EpochDone
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report
+from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import Excluded, Measures
 from kdcli.results.pair import CorrelationDifference
-from kdcli.results.run import RunAnalysis, TeacherSummary
+from kdcli.results.run import RunAnalysis, RunResult, TeacherSummary
 from kdcli.results.teacher import Matrix, TeacherExplanation
+from kdcli.results.weights_header import MODEL_FILE
 
 # behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
 # takes
@@ -110,6 +114,52 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
             names,
             None if teacher is None else teacher.logits,
         ),
+    )
+
+
+def run_result(
+    job: Job,
+    run: Path,
+    outcome: Outcome,
+    network: Network,
+    last: EpochDone | None,
+    recipe_sha256: str,
+    wall_seconds: float,
+) -> RunResult:
+    """What summary.json holds.
+
+    Args:
+        run: its folder. last: the epoch that ended last. wall_seconds: from its start, without the
+            time in which it was stopped.
+    """
+    recipe = job.recipe
+    return RunResult(
+        command=recipe.KIND,
+        run=str(run),
+        checkpoint=str(run / MODEL_FILE),
+        name=run.name,
+        network=architecture(network),
+        parameters=parameter_count(network),
+        data=recipe.data.name,
+        method=recipe.method.name,
+        seed=recipe.seed,
+        epochs=recipe.train.epochs,
+        device=str(job.runtime.device),
+        precision=job.runtime.precision_choice.value,
+        test=outcome.test,
+        val=outcome.val,
+        train_accuracy=last.train_accuracy if last else None,
+        per_class=outcome.per_class,
+        excluded=outcome.excluded,
+        teachers=outcome.teachers,
+        reference=outcome.reference,
+        gap=outcome.gap,
+        gaps=outcome.gaps,
+        gates=check_gates(recipe.gates, outcome.test, outcome.gap),
+        recipe_sha256=recipe_sha256,
+        wall_seconds=wall_seconds,
+        images_per_second=last.images_per_second if last else 0.0,
+        peak_memory_mib=job.runtime.peak_memory_mib(),
     )
 
 
@@ -251,7 +301,8 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
     """
     for loaded in (*job.teachers, *((job.reference,) if job.reference else ())):
         if loaded.teacher.live.network is network:
-            return loaded.teacher.live
+            live: Teacher = loaded.teacher.live
+            return live
     return lambda batch, taps: network(batch.x, taps)
 
 

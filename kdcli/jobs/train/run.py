@@ -1,38 +1,39 @@
-"""One run from recipe to report: assemble, reserve a directory, train, measure, write. Resuming is
-the same with a state.
+"""Training runs: from a recipe to a finished folder, and on from where one was stopped.
+
+The way down: `distill` resolves a recipe, `execute` shares it among processes if it asks for
+several, `_train` has everything built (kdcli.jobs.build.job), and `Execution` puts it into the
+trainer (kdcli.engine.trainer), measures what comes out (kdcli.jobs.train.final_evaluation) and
+writes it down.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-import torch
-
-from kdcli.core.network import Network, parameter_count
-from kdcli.core.types import Progress
+from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
-from kdcli.engine.trainer import Hooks, Trainer, set_modes
+from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import read_json, write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
-from kdcli.jobs.build.header import architecture, make_header
-from kdcli.jobs.build.job import Job, assemble, network_section, train_settings
+from kdcli.jobs.build.engine_settings import train_settings
+from kdcli.jobs.build.header import make_header
+from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.events import EpochDone, Event, Listener
-from kdcli.jobs.measure.gates import check_gates
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
-from kdcli.jobs.train.dynamics import Prober
+from kdcli.jobs.train.dry_run import try_out
+from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, write_environment
-from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, validation
+from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
 from kdcli.jobs.train.metrics_log import MetricsWriter
-from kdcli.recipe.resolve import Resolved, resolve, resolve_teacher
+from kdcli.recipe.resolve import Flag, Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
 from kdcli.report.page.build import build as build_report
@@ -40,6 +41,113 @@ from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
 from kdcli.runs.find import finished_runs, unfinished_run
+
+# ---- what is called from outside -----------------------------------------------------------------
+
+
+# keyword argument -> recipe key: the aliases that the command line has as flags
+ALIASES: Mapping[str, str] = {
+    "teacher": "teacher.checkpoint",
+    "method": "method.name",
+    "student": "student.name",
+    "model": "model.name",
+    "data": "data.name",
+    "epochs": "train.epochs",
+    "seed": "seed",
+    "name": "name",
+    "device": "runtime.device",
+    "devices": "runtime.devices",
+    "precision": "runtime.precision",
+}
+
+
+def train_teacher(
+    recipe: Resolved | str | Path | None = None,
+    *,
+    out: str | Path = "runs",
+    listeners: Sequence[Listener] = (),
+    command: str = "",
+    dry_run: bool = False,
+    keep_state: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    **aliases: Any,
+) -> RunResult | None:
+    """Train a network on labels.
+
+    Args:
+        recipe: a recipe file, a shipped recipe's name, or a resolved recipe; the quickstart's
+            teacher unless given.
+        out: folder of the runs. listeners: called with each event of `kdcli.jobs.events`.
+        dry_run: build everything, try one minibatch, write nothing and return None.
+        overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed,
+            name, device, devices, precision. A script that asks for several devices begins at `if
+            __name__ == "__main__":`, as with all of Python's processes.
+
+    Raises:
+        KdError: see docs/reference/exit-codes.md.
+    """
+    resolved = _resolved("train-teacher", recipe, overrides, aliases)
+    return execute(
+        resolved,
+        out=Path(out),
+        listeners=listeners,
+        command=command,
+        dry_run=dry_run,
+        keep_state=keep_state,
+    )
+
+
+def distill(
+    recipe: Resolved | str | Path | None = None,
+    *,
+    out: str | Path = "runs",
+    listeners: Sequence[Listener] = (),
+    command: str = "",
+    dry_run: bool = False,
+    keep_state: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    **aliases: Any,
+) -> RunResult | None:
+    """Train a student under one or more teachers.
+
+    Args:
+        recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
+        aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed,
+            name, device, devices, precision.
+
+    Raises:
+        KdError: see docs/reference/exit-codes.md.
+    """
+    resolved = _resolved("distill", recipe, overrides, aliases)
+    return execute(
+        resolved,
+        out=Path(out),
+        listeners=listeners,
+        command=command,
+        dry_run=dry_run,
+        keep_state=keep_state,
+    )
+
+
+def _resolved(
+    kind: Literal["train-teacher", "distill"],
+    recipe: Resolved | str | Path | None,
+    overrides: Mapping[str, Any] | None,
+    aliases: Mapping[str, Any],
+) -> Resolved:
+    if isinstance(recipe, Resolved):
+        return recipe
+    unknown = sorted(set(aliases) - set(ALIASES))
+    if unknown:
+        raise TypeError(
+            f"{kind} takes no argument {unknown[0]!r}; recipe keys go into overrides={{...}}"
+        )
+    flags = [Flag(option=name, key=ALIASES[name], value=value) for name, value in aliases.items()]
+    flags += [
+        Flag(option=f"overrides[{key!r}]", key=key, value=value)
+        for key, value in (overrides or {}).items()
+    ]
+    return resolve(kind, file=None if recipe is None else Path(recipe), flags=flags)
 
 
 def execute(
@@ -66,7 +174,7 @@ def execute(
     resolved = devices.settled(resolved)
     if dry_run:
         devices.check(resolved.recipe.runtime)
-        _try(resolved.recipe, out)
+        try_out(resolved.recipe, out)
         return None
     arguments = {
         "resolved": resolved,
@@ -75,10 +183,10 @@ def execute(
         "keep_state": keep_state,
         "runs": runs,
     }
-    return devices.shared(resolved.recipe.runtime, _execute, arguments, listeners)
+    return devices.shared(resolved.recipe.runtime, _train, arguments, listeners)
 
 
-def _execute(
+def _train(
     resolved: Resolved,
     *,
     out: Path,
@@ -88,14 +196,16 @@ def _execute(
     runs: int,
 ) -> RunResult:
     recipe = resolved.recipe
-    job = assemble(
-        recipe, lambda teacher: teacher_of(teacher, recipe, out=out, listeners=listeners), runs=runs
+    job = build_job(
+        recipe,
+        lambda teacher: teacher_run(teacher, recipe, out=out, listeners=listeners),
+        runs=runs,
     )
-    run = job.runtime.ranks.from_first(lambda: begin(job, resolved, out, command))
+    run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
     return Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
 
 
-def begin(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
+def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     """Reserve the run's directory, and say in it what is about to be done."""
     recipe = resolved.recipe
     parts = (
@@ -140,9 +250,9 @@ def _resume(
     environment = read_json(run / "environment.json")
     # whether a table is used must not depend on what others have stored since
     decided = [item["stored"] for item in environment.get("teacher_logits", ())]
-    job = assemble(
+    job = build_job(
         recipe,
-        lambda teacher: teacher_of(teacher, recipe, out=run.parent, listeners=listeners),
+        lambda teacher: teacher_run(teacher, recipe, out=run.parent, listeners=listeners),
         decided=decided,
         compiled=environment.get("compile", "off"),
     )
@@ -155,7 +265,10 @@ def _resume(
     return Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
 
 
-def teacher_of(
+# ---- runs that others need -----------------------------------------------------------------------
+
+
+def teacher_run(
     section: TeacherSection, student: Recipe, *, out: Path, listeners: Sequence[Listener] = ()
 ) -> Path:
     """The run of a teacher's recipe: found by content hash, resumed if it was stopped, trained if
@@ -167,29 +280,10 @@ def teacher_of(
             teacher too.
     """
     resolved, command = teacher_recipe(section, student)
-    return obtain(resolved, out=out, listeners=listeners, command=command)[0]
+    return find_or_train(resolved, out=out, listeners=listeners, command=command)[0]
 
 
-def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
-    """What is run where a recipe names a teacher's recipe, and the command line that its
-    environment.json shows.
-    """
-    length = (
-        f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})"
-        if section.epochs is not None
-        else ""
-    )
-    runtime = student.runtime
-    place = {
-        "data.root": student.data.root,
-        **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")},
-    }
-    values = {key: value for key, value in place.items() if value is not None}
-    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
-    return resolved, f"kd train-teacher {section.recipe}{length}"
-
-
-def obtain(
+def find_or_train(
     resolved: Resolved,
     *,
     out: Path,
@@ -227,46 +321,7 @@ def obtain(
     return Path(result.run), result
 
 
-def _try(recipe: Recipe, out: Path) -> None:
-    """Build everything and put a minibatch through every stage. A teacher that is yet to be trained
-    is tried with fresh weights.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-
-        def teacher(section: TeacherSection) -> Path:
-            resolved, _ = teacher_recipe(section, recipe)
-            done = finished_runs(out).get(recipe_hash(resolved.recipe))
-            return (
-                done
-                if done is not None
-                else _untrained(resolved.recipe, Path(folder) / recipe_hash(resolved.recipe))
-            )
-
-        _try_one_batch(assemble(recipe, teacher, decided=(), compiled="off"))
-
-
-def _untrained(recipe: Recipe, folder: Path) -> Path:
-    """The checkpoint that a teacher's recipe begins with."""
-    # train-teacher has no teacher
-    job = assemble(recipe, lambda _section: folder, decided=(), compiled="off")
-    _try_one_batch(job)
-    save_model(
-        folder / MODEL_FILE,
-        job.method.deployable(),
-        make_header(job, job.method.deployable(), None, ""),
-    )
-    return folder
-
-
-def _try_one_batch(job: Job) -> None:
-    batch = job.runtime.place(next(iter(job.feed.train(1))))
-    for stage in job.method.stages():
-        set_modes(job.method, stage)
-        at = Progress(stage.name, 1, 1, 0, 1)
-        job.method.on_epoch(at)
-        with torch.random.fork_rng(), job.runtime.autocast():
-            step = stage.loss(batch, at)
-        job.runtime.backward(torch.stack([value.float() for value in step.losses.values()]).sum())
+# ---- one run, from its reserved folder on --------------------------------------------------------
 
 
 class Execution:
@@ -347,7 +402,7 @@ class Execution:
         return Hooks(
             listeners,
             evaluate=validation(self.job),
-            probe=Prober(self.job),
+            probe=Monitor(self.job),
             keep=self._keep,
             stop=stop,
         )
@@ -358,7 +413,10 @@ class Execution:
         network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
         outcome = measure_outcome(self.job, network, self.run.name)
-        result = self._result(outcome, network, self.metrics.earlier_seconds)
+        seconds = self.metrics.earlier_seconds + time.perf_counter() - self.started
+        result = run_result(
+            self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
+        )
         self._write(result, outcome, network, self.metrics)
         return result
 
@@ -397,38 +455,6 @@ class Execution:
         if self.job.recipe.train.select == "best":
             load_weights(self._best_path(), network)
         return network
-
-    def _result(self, outcome: Outcome, network: Network, earlier_seconds: float) -> RunResult:
-        recipe = self.job.recipe
-        last = self.last_epoch
-        return RunResult(
-            command=recipe.KIND,
-            run=str(self.run),
-            checkpoint=str(self.run / MODEL_FILE),
-            name=self.run.name,
-            network=architecture(network),
-            parameters=parameter_count(network),
-            data=recipe.data.name,
-            method=recipe.method.name,
-            seed=recipe.seed,
-            epochs=recipe.train.epochs,
-            device=str(self.job.runtime.device),
-            precision=self.job.runtime.precision_choice.value,
-            test=outcome.test,
-            val=outcome.val,
-            train_accuracy=last.train_accuracy if last else None,
-            per_class=outcome.per_class,
-            excluded=outcome.excluded,
-            teachers=outcome.teachers,
-            reference=outcome.reference,
-            gap=outcome.gap,
-            gaps=outcome.gaps,
-            gates=check_gates(recipe.gates, outcome.test, outcome.gap),
-            recipe_sha256=self.recipe_sha256,
-            wall_seconds=earlier_seconds + time.perf_counter() - self.started,
-            images_per_second=last.images_per_second if last else 0.0,
-            peak_memory_mib=self.job.runtime.peak_memory_mib(),
-        )
 
     def _write(
         self,

@@ -12,7 +12,7 @@ from kdcli.engine import hardware
 from kdcli.engine.hardware import choose_precision
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs import build_network
-from kdcli.jobs.build.job import assemble
+from kdcli.jobs.build.job import build_job
 from kdcli.models.cost import density
 from kdcli.recipe.resolve import resolve
 
@@ -65,6 +65,6 @@ def test_a_job_weighs_its_network(monkeypatch, tmp_path):
     chosen = {}
     for name in ("mobilenet_v2", "resnet8"):
         values = {"model.name": name, "data.name": "npz", "data.path": str(tmp_path / "grey.npz")}
-        job = assemble(resolve("train-teacher", values=values).recipe, lambda _section: tmp_path)
+        job = build_job(resolve("train-teacher", values=values).recipe, lambda _section: tmp_path)
         chosen[name] = job.runtime.precision_choice.value
     assert chosen == {"mobilenet_v2": "fp32", "resnet8": "bf16"}

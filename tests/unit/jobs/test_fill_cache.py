@@ -16,7 +16,7 @@ from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.engine.teachers.row_format import Shape
 from kdcli.errors import Incompatible, Interrupted, UsageError
 from kdcli.jobs import distill, fill_cache, resume, train_teacher
-from kdcli.jobs.build.job import assemble
+from kdcli.jobs.build.job import build_job
 from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.events import EpochDone
 from kdcli.recipe.resolve import Flag, resolve
@@ -176,7 +176,7 @@ def test_stored_answers_are_those_of_training_views(recipe, trained, tmp_path, v
 
     resolved = recipe(**varied)
     (table,) = fill_cache(resolved, out=tmp_path).tables
-    job = assemble(resolved.recipe, lambda _section: tmp_path, decided=())
+    job = build_job(resolved.recipe, lambda _section: tmp_path, decided=())
 
     with safetensors.safe_open(table.path, "pt") as handle:
         key = json.loads(handle.metadata()["kd_logits"])

@@ -16,7 +16,7 @@ from kdcli.files import read_json, sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
 from kdcli.jobs.build.data_subset import class_numbers
 from kdcli.jobs.build.datasets import open_source
-from kdcli.jobs.build.job import assemble
+from kdcli.jobs.build.job import build_job
 from kdcli.jobs.events import EpochDone, Prepared
 from kdcli.jobs.train.final_evaluation import teacher_logits
 from kdcli.recipe.resolve import resolve
@@ -49,7 +49,7 @@ def job(teacher, method="kd", **data):
         **given,
         **{f"data.{key}": value for key, value in data.items()},
     }
-    return assemble(resolve("distill", values=values, environ={}).recipe, lambda path: path)
+    return build_job(resolve("distill", values=values, environ={}).recipe, lambda path: path)
 
 
 # ---- which classes -------------------------------------------------------------------------------
