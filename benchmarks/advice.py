@@ -2,7 +2,24 @@
 no score.
 
 The sweeps are trained first. The score is chosen on the first study and tested on the second;
-docs/results/advice.md says more.
+docs/results/advice.md says more, and why kd gives no advice.
+
+With logits v of n images, q = softmax(v / tau) and the mean answer m_y to the images of class y:
+
+    variety       S(q) / log K times CV_col: paper 001's picture of what distillation passes on
+    beyond_class  mean_i KL(q_i || m_y) = sum_y n_y / n S(m_y) - mean_i S(q_i)
+    in_the_loss   tau^2 beyond_class
+    truth         -mean_i ||q_i - onehot(y_i)||^2
+    shortness     -mean_i std_k(v_i) / tau: paper 000, the gaps follow the norms
+    promise       -0.3 * 100 (1 - accuracy) - 0.6 log(effort)
+                  effort of kd: tau^2 (log K - mean_i S(q_i)), its loss for a student that answers
+                  nothing, which grows with the length of the logits that the student has to reach
+                  effort of skd: 1 + mean_i std_k(v_i) / tau: there lengths are equal, and sharp
+                  answers are what is hard to follow
+
+beyond_class is the mutual information of answer and image given the class. truth is the Brier
+score, whose expectation is the mean squared distance of q to the true probabilities and a constant
+(Menon et al. 2021, A statistical perspective on distillation, arXiv:2005.10419).
 
     kd sweep fashion-mnist/advice
     kd sweep cifar10/advice
@@ -23,18 +40,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli.advice import RULES, SCORES, Study
-from kdcli.analysis.advice import answer_scores
 from kdcli.analysis.bootstrap import resampled_counts
+from kdcli.analysis.checks import rows_at_a_time
 from kdcli.analysis.correlation import spearman_rows
+from kdcli.analysis.similarity import SimilarityAccumulator
+from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.measure.from_checkpoint import Bench
+from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
 from kdcli.results.intervals import Estimate
 
 CHOSEN_ON, TESTED_ON = "fashion-mnist/advice", "cifar10/advice"
 RESAMPLES = 10_000
+METHODS = ("kd", "skd")
+# points of a student's accuracy on fashion-mnist/advice, where they were fitted and rounded
+PER_ERROR, PER_EFFORT = 0.3, 0.6
+_NO_EFFORT = 1e-9  # of answers that are uniform: nothing to follow, and nothing to learn
+SCORES: Mapping[str, str] = {
+    "promise": (
+        "-0.3 times the teacher's errors in %, -0.6 times the logarithm of what it takes to "
+        "follow its answers by the method"
+    ),
+    "variety": "S / log K times CV_col: soft answers that vary within a class (paper 001)",
+    "beyond_class": (
+        "mean KL(q || mean q of the class), nats: what answers say about an image beyond its class"
+    ),
+    "in_the_loss": "the same times τ², which is how the loss weighs it",
+    "truth": (
+        "minus the Brier score of q: nearness to the true probabilities (Menon et al. 2021, "
+        "arXiv:2005.10419)"
+    ),
+    "shortness": (
+        "minus the mean of std(v) / τ over images: how little a student's logits must grow "
+        "(paper 000)"
+    ),
+}
+
+
+RULES: Mapping[str, str] = {
+    "most accurate teacher": "the teacher's accuracy, whatever temperature",
+    "τ = 4": "the nearer τ is to 4, on a logarithmic scale, the better",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """How well scores ordered the students of a sweep.
+
+    recipe: the sweep. cells: its (teacher, temperature, method) combinations, each the mean
+    accuracy of students of `seeds` seeds.
+    scores, rules: Spearman's rank correlation with that accuracy over the cells, by name; equal
+    values share their ranks.
+    lead: how much larger the chosen score's correlation is than the better rule's. Intervals:
+    bootstrap over cells, percentile.
+    """
+
+    recipe: str
+    cells: int
+    seeds: int
+    scores: Mapping[str, Estimate]
+    rules: Mapping[str, Estimate]
+    lead: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +117,67 @@ class Cell:
     @property
     def accuracy(self) -> float:
         return statistics.mean(self.accuracies)
+
+
+def answer_scores(
+    logits: Tensor,
+    targets: Tensor,
+    temperatures: Sequence[float],
+    *,
+    label: str = "the network",
+    class_names: Sequence[str] | None = None,
+) -> dict[tuple[str, float], dict[str, float]]:
+    """Every score of SCORES for each method of METHODS at each temperature; larger is better.
+
+    Args:
+        logits: [n,K] of images that the network was not trained on; K at least 3, two samples or
+            more of every class.
+        targets: [n] int64.
+        temperatures: each > 0.
+        label, class_names: for messages.
+
+    Raises:
+        UsageError, Incompatible, BadData: as SimilarityAccumulator.
+    """
+    classes = logits.shape[1]
+    accumulator = SimilarityAccumulator(classes, temperatures, label=label, class_names=class_names)
+    accumulator.add(logits, targets)
+    share = torch.bincount(targets, minlength=classes).double() / len(targets)
+    errors = 100 * float((logits.argmax(dim=1) != targets).double().mean())
+    found: dict[tuple[str, float], dict[str, float]] = {}
+    for at in accumulator.result():
+        tau, entropy = at.temperature, at.entropy.value
+        beyond = (
+            float((share * torch.special.entr(accumulator.mean_response(tau)).sum(dim=1)).sum())
+            - entropy
+        )
+        brier, spread = _means(logits, targets, tau)
+        alike = {
+            "variety": at.relative_entropy.value * at.column_cv,
+            "beyond_class": beyond,
+            "in_the_loss": tau**2 * beyond,
+            "truth": -brier,
+            "shortness": -spread / tau,
+        }
+        efforts = {"kd": tau**2 * (math.log(classes) - entropy), "skd": 1 + spread / tau}
+        for method in METHODS:
+            promise = -PER_ERROR * errors - PER_EFFORT * math.log(max(efforts[method], _NO_EFFORT))
+            found[method, tau] = {"promise": promise, **alike}
+    return found
+
+
+def _means(logits: Tensor, targets: Tensor, temperature: float) -> tuple[float, float]:
+    """Mean Brier score of the answers and mean standard deviation over classes of the logits, a
+    block of samples at a time.
+    """
+    brier, spread, rows = [], [], rows_at_a_time(logits)
+    for v, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
+        x = v.double()
+        q = (x / temperature).softmax(dim=1)
+        brier.append(float(q.square().sum() - 2 * q.gather(1, y[:, None]).sum()) + len(y))
+        spread.append(float(x.std(dim=1).sum()))
+    n = len(targets)
+    return math.fsum(brier) / n, math.fsum(spread) / n
 
 
 def cells_of(recipe: str, out: Path) -> list[Cell]:
@@ -74,15 +202,20 @@ def cells_of(recipe: str, out: Path) -> list[Cell]:
 
 
 def columns_of(
-    cells: Sequence[Cell], split: str
+    cells: Sequence[Cell], split: SplitName
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """What each score and each rule says of each cell, from the teachers' answers to a split."""
-    bench = Bench(data=None, root=None, split=split, runtime=Runtime(precision="fp32"))  # type: ignore[arg-type]
+    evaluator = CheckpointEvaluator(
+        data=None,
+        root=None,
+        split=split,
+        runtime=Runtime(precision="fp32"),
+    )
     temperatures = sorted({cell.temperature for cell in cells})
     scored: dict[tuple[str, str, float], Mapping[str, float]] = {}
     accurate: dict[str, float] = {}
     for checkpoint in dict.fromkeys(cell.checkpoint for cell in cells):
-        item = bench.measure(checkpoint)
+        item = evaluator.answers(checkpoint)
         accurate[checkpoint] = float((item.logits.argmax(dim=1) == item.targets).double().mean())
         at = answer_scores(item.logits, item.targets, temperatures, label=item.label)
         scored |= {(checkpoint, *where): scores for where, scores in at.items()}
@@ -128,7 +261,7 @@ def estimate(value: float, resampled: Tensor) -> Estimate:
 
 
 def study(
-    recipe: str, cells: Sequence[Cell], split: str, chosen: str | None
+    recipe: str, cells: Sequence[Cell], split: SplitName, chosen: str | None
 ) -> tuple[Study, dict[str, Any]]:
     """A study, and for each score and rule the accuracy of the cell that it would have taken.
     chosen: a score; the best one here unless given.

@@ -7,9 +7,10 @@ Reference code: https://github.com/SforAiDl/KD_Lib@3f1d8ecc KD_Lib/KD/vision/BAN
     A_0 = teacher, and for k = 1 .. G, with A_k-1 frozen and A_k fresh:
     L_k = w_ce CE(z_k, y) + w D(z_k-1, z_k)
     kd      D = tau^2 mean KL( softmax(z_k-1 / tau) || softmax(z_k / tau) ),   tau = 1
-    cwtm    D = sum_i w_i CE(z_k,i, y_i) / sum_i w_i,   w_i = max_c softmax(z_k-1,i)_c      only how
-    sure the teacher is dkpp    as kd, with the classes other than the teacher's first permuted,
-    afresh for each image and epoch
+    cwtm    D = sum_i w_i CE(z_k,i, y_i) / sum_i w_i,   w_i = max_c softmax(z_k-1,i)_c
+            only how sure the teacher is
+    dkpp    as kd, with the classes other than the teacher's first permuted, afresh for each image
+            and epoch
 
 One stage a generation. All have the student's architecture, which the paper takes equal to the
 teacher's. The last generation is the

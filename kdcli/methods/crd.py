@@ -6,9 +6,10 @@ Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd crd/criterio
 dataset/cifar100.py; https://github.com/megvii-research/mdistiller@e8c5bb33
 mdistiller/distillers/CRD.py
 
-    L = w_ce CE(z, y) + w_kd KD(z, v) + w ( NCE(e_s against the teacher's memory) + NCE(e_t against
-    the student's memory) ) NCE = -mean_i [ log( o_0 / (o_0 + c) ) + sum_k log( c / (o_k + c) ) ],
-    o = exp(<m, e> / tau) / Z,  c = K / num_train
+    L = w_ce CE(z, y) + w_kd KD(z, v)
+        + w ( NCE(e_s against the teacher's memory) + NCE(e_t against the student's memory) )
+    NCE = -mean_i [ log( o_0 / (o_0 + c) ) + sum_k log( c / (o_k + c) ) ],
+        o = exp(<m, e> / tau) / Z,  c = K / num_train
 
 e_s and e_t are the vectors that feed the heads, each after a linear layer of its own and divided by
 its norm; both layers are trained. A memory holds one such vector for each training image and

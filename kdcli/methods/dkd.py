@@ -4,8 +4,9 @@ Paper: B. Zhao, Q. Cui, R. Song, Y. Qiu, J. Liang, Decoupled knowledge distillat
 arXiv:2203.08679.
 Reference code: https://github.com/megvii-research/mdistiller@e8c5bb33 mdistiller/distillers/DKD.py
 
-    TCKD = tau^2 mean_i KL( (q_t, 1 - q_t) || (p_t, 1 - p_t) ),   NCKD = tau^2 mean_i KL( q-hat_i ||
-    p-hat_i ) L = w_ce CE(z, y) + min(epoch / E_w, 1) (alpha TCKD + beta NCKD)
+    TCKD = tau^2 mean_i KL( (q_t, 1 - q_t) || (p_t, 1 - p_t) ),
+    NCKD = tau^2 mean_i KL( q-hat_i || p-hat_i )
+    L = w_ce CE(z, y) + min(epoch / E_w, 1) (alpha TCKD + beta NCKD)
 
 p and q are the softmaxes of student and teacher at temperature tau, t is the label, p-hat and q-hat
 are p and q among the other K - 1 classes. Plain distillation is TCKD + (1 - q_t) NCKD: where the

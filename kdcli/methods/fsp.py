@@ -5,8 +5,9 @@ network minimization and transfer learning, CVPR 2017.
 Reference code: https://github.com/HobbitLong/RepDistiller@5237c1fd distiller_zoo/FSP.py,
 helper/pretrain.py
 
-    L_1 = sum over neighbouring maps (a, b) of mean (G_s - G_t)^2,  G = (1 / HW) sum_hw a_c,hw
-    b_c',hw L_2 = w_ce CE(z, y) + w_kd KD(z, v) + w L_1
+    L_1 = sum over neighbouring maps (a, b) of mean (G_s - G_t)^2,
+        G = (1 / HW) sum_hw a_c,hw b_c',hw
+    L_2 = w_ce CE(z, y) + w_kd KD(z, v) + w L_1
 
 The maps are those of the stem and of all stages. In the first stage, hint_epochs long, the student
 up to its last map learns L_1 alone; in the second all of it learns labels. G counts channels

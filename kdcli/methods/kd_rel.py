@@ -4,8 +4,9 @@ Paper: J. Tang, R. Shivanna, Z. Zhao, D. Lin, A. Singh, E. H. Chi, S. Jain, Unde
 improving knowledge distillation, arXiv:2002.03532, section 8, equation 5.
 Reference code: none published.
 
-    rho_k = b1 for k = t,   b2 for the n siblings of t,   b3 for the others,   b1 + n b2 + (K - 1 -
-    n) b3 = 1 L = (1 - w) CE(z, y) + w tau^2 mean_i KL(rho_i || p_i)
+    rho_k = b1 for k = t,   b2 for the n siblings of t,   b3 for the others,
+        b1 + n b2 + (K - 1 - n) b3 = 1
+    L = (1 - w) CE(z, y) + w tau^2 mean_i KL(rho_i || p_i)
 
 p is the softmax of the student at temperature tau, t the label; siblings are the other classes of
 its superclass. b1 > b2 > b3: label smoothing that favours relatives. There is no teacher, so none

@@ -8,7 +8,8 @@ Reference code: none.
     phase 1, for j = 1 .. n, v_j the logits of checkpoint j:
     mse     L = w_ce CE(z, y) + w mean_N,K ( z - phi_j v_j )^2,   phi_j = j / n
     kl      L = w_ce CE(z, y) + w tau_j^2 mean KL( softmax(v_j / tau_j) || softmax(z / tau_j) ),
-    tau_j from max_temperature down to 1 phase 2 L = CE(z, y)
+            tau_j from max_temperature down to 1
+    phase 2 L = CE(z, y)
 
 The checkpoints are what train.keep_every kept along the teacher's training, and the teacher itself
 is the last of them. They share the epochs of phase 1 equally, or have epochs_per_checkpoint each;

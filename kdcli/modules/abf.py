@@ -13,13 +13,13 @@ class ABF(nn.Module):
     """One level of the review.
 
         x' = norm(conv1x1(x))
-        x' = a_0 x' + a_1 y,  (a_0, a_1) = sigmoid(conv1x1([x', y])) at each position     y: the
-        deeper levels, brought to this size out = norm(conv3x3(x'))     after x' was brought to the
-        teacher's size
+        x' = a_0 x' + a_1 y,  (a_0, a_1) = sigmoid(conv1x1([x', y])) at each position
+        out = norm(conv3x3(x'))
 
-    Sizes change by nearest neighbour and are read from what comes in, so that any pair of networks
-    fits. Source: Chen et al. 2021, Distilling knowledge via knowledge review; ReviewKD@6607308a and
-    mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py.
+    y are the deeper levels, brought to this size; before the last line x' is brought to the
+    teacher's. Sizes change by nearest neighbour and are read from what comes in, so that any pair
+    of networks fits. Source: Chen et al. 2021, Distilling knowledge via knowledge review;
+    ReviewKD@6607308a and mdistiller@e8c5bb33 mdistiller/distillers/ReviewKD.py.
 
     Args:
         channels_in: of the student's map. mid: of what the levels pass on. channels: of the

@@ -32,8 +32,8 @@ def combined(logits: Sequence[Tensor], combine: Combine) -> Tensor:
 class Composite(Network):
     """Members that see the same images and whose answers become one.
 
-        mean_probabilities    log( 1/M sum_m softmax(z_m) ), a softmax of which is the mean of the
-        members' softmaxes sum_logits            sum_m z_m
+        mean_probabilities    log( 1/M sum_m softmax(z_m) ): its softmax is the members' mean
+        sum_logits            sum_m z_m
 
     It has no taps: members need not have places in common. Its head is the first member's, which
     tells the number of classes.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kdcli.advice import Advice
 from kdcli.results.intervals import Estimate
 from kdcli.results.measures import GateResult, Measures
 from kdcli.results.pair import DegradationCurve, PairExplanation
@@ -101,9 +100,8 @@ class GapReport:
 
     explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty
     where nobody asked. others: where several teachers were given, the reports of all but the first,
-    with their own students; curve: then, or with several students, all pairs by capacity. advice:
-    over all teachers, where it was asked for. seconds: what each part of the work took. warnings:
-    what is left out, and why, one sentence each.
+    with their own students; curve: then, or with several students, all pairs by capacity. seconds:
+    what each part of the work took. warnings: what is left out, and why, one sentence each.
     """
 
     data: str
@@ -120,7 +118,6 @@ class GapReport:
     explanations: tuple[PairExplanation, ...] = ()
     others: tuple[GapReport, ...] = ()
     curve: DegradationCurve | None = None
-    advice: Advice | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

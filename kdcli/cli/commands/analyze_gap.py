@@ -102,16 +102,6 @@ def run(
         bool,
         typer.Option("--deep", help="Also t-SNE, silhouette, CKA and latency, which take longer."),
     ] = False,
-    advise: Annotated[
-        bool,
-        typer.Option(
-            "--advise",
-            help=(
-                "Also which teacher to distil, by which method and temperature, and whether to "
-                "believe it."
-            ),
-        ),
-    ] = False,
     html: Html = None,
     csv: Csv = None,
     plot: Plots = None,
@@ -148,7 +138,6 @@ def run(
         device=device,
         bootstrap=bootstrap,
         deep=deep,
-        advice=advise,
         save_logits_to=save_logits,
         gates=gates,
     )

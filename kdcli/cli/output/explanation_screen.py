@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kdcli import formatting
-from kdcli.cli.text import columns, shorten, wrap
-from kdcli.report import advice
+from kdcli.cli.text import columns, shorten
 from kdcli.report.findings import gap_tables as tables
 
 if TYPE_CHECKING:
@@ -139,21 +138,6 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
 def teachers_table(report: GapReport) -> Iterator[str]:
     """Several teachers without students: what each has to teach."""
     yield from columns(tables.teacher_rows(report), "<>>>>><", room=100)
-
-
-def advice_lines(report: GapReport, *, every: bool) -> Iterator[str]:
-    """What to distil, and how far to believe it."""
-    found = report.advice
-    if found is None:
-        return
-    rows = advice.candidate_rows(found, None if every else advice.ROWS)
-    more = len(found.candidates) + 1 - len(rows)
-    yield ""
-    yield from wrap(f"by {found.score}, {found.about}").splitlines()
-    yield from columns(rows, "<><>>", indent=4)
-    yield f"    {found.score}: behind the first's{f'; {more} more with -v' if more else ''}"
-    yield from wrap(advice.verdict(found)).splitlines()
-    yield from wrap(advice.worth(found)).splitlines()
 
 
 def time_line(report: GapReport) -> str:

@@ -38,12 +38,6 @@ def write_csv(report: GapReport, path: Path) -> None:
     for one in report.reports:
         for rows in (_responses(one), _pairs(one), _explanations(one)):
             writer.writerows((*row, one.teacher.label) for row in rows)
-    for candidate in report.advice.candidates if report.advice else ():
-        for name, value in candidate.scores.items():
-            head = ("teacher", "raw", candidate.temperature, "")
-            writer.writerow(
-                (*head, f"advice.{candidate.method}.{name}", value, "", "", candidate.teacher)
-            )
     if report.curve:
         for row in report.curve.rows:
             writer.writerows(

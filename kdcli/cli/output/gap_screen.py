@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from kdcli import formatting
 from kdcli.cli.output.explanation_screen import (
-    advice_lines,
     curve_lines,
     pair_lines,
     teacher_lines,
@@ -47,7 +46,6 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
         yield from gap_lines(one, width, verbose=verbose)
     if not report.others:
         yield from curve_lines(report, width)
-    yield from advice_lines(report, every=verbose)
     for warning in report.warnings:
         yield f"  ! {warning}"
     if report.seconds:

@@ -8,13 +8,12 @@ import shlex
 from collections.abc import Iterator
 
 from kdcli import __version__, formatting
-from kdcli.report import advice
 from kdcli.report.figures.pair import draw
 from kdcli.report.figures.palette import Palette
 from kdcli.report.findings.gap import first_raw_pair, headline, lead, rests_on, usual_temperature
 from kdcli.report.page.gap_sections import gap_sections
 from kdcli.report.page.html import Tile, accuracy_tile, page
-from kdcli.report.page.parts import Grid, Section
+from kdcli.report.page.parts import Section
 from kdcli.results.gap import GapReport
 
 MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the figure by size
@@ -22,7 +21,7 @@ MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the fig
 
 def to_page(report: GapReport) -> str:
     """A GapReport as one HTML document that fetches nothing."""
-    parts = (*advised(report), *gap_sections(report, tuple(draw(report))), reproduce(report))
+    parts = (*gap_sections(report, tuple(draw(report))), reproduce(report))
     return page(
         name=_name(report),
         headline=headline(report),
@@ -83,30 +82,6 @@ def _tiles(report: GapReport) -> Iterator[Tile]:
         yield Tile(formatting.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
 
 
-def advised(report: GapReport) -> Iterator[Section]:
-    """What to distil, and how far to believe it."""
-    found = report.advice
-    if found is None:
-        return
-    about = (
-        f"{found.score}, {found.about}: how far behind the first's. n = "
-        f"{formatting.plural(report.n, f'{report.split} image')}."
-    )
-    studies = Grid.of(
-        advice.studies(found),
-        (
-            "Rank correlation with the accuracy of trained students, 95 % bootstrap interval "
-            "over combinations."
-        ),
-    )
-    yield Section(
-        "advice",
-        "What to distil" if found.earned else "What the answers promise",
-        (advice.verdict(found), advice.worth(found)),
-        (Grid.of(advice.candidate_rows(found), about), studies),
-    )
-
-
 def reproduce(report: GapReport) -> Section:
     """The command that makes the page again."""
     students = dict.fromkeys(
@@ -122,7 +97,6 @@ def reproduce(report: GapReport) -> Section:
         if report.explanation and (report.explanation.tsne or report.explanation.pca)
         else ()
     )
-    asked = (*deep, *(("--advise",) if report.advice else ()))
     options = (
         "--temperature",
         temperatures,
@@ -132,7 +106,7 @@ def reproduce(report: GapReport) -> Section:
         report.split,
         "--bootstrap",
         str(report.bootstrap),
-        *asked,
+        *deep,
     )
     line = shlex.join(
         [

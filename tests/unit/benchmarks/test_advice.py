@@ -4,16 +4,12 @@ float64.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 
-from kdcli import advice
-from kdcli.analysis.advice import METHODS, answer_scores
+from benchmarks.advice import METHODS, SCORES, answer_scores
 from kdcli.errors import BadData, Incompatible, UsageError
 
 N, K = 60, 5
@@ -81,7 +77,7 @@ def test_each_score_is_what_it_is_said_to_be(tau):
     found, expected = answer_scores(v, y, [tau]), by_hand(v, y, tau)
     for method in METHODS:
         scores = found[method, tau]
-        assert scores.keys() == advice.SCORES.keys()
+        assert scores.keys() == SCORES.keys()
         assert scores["promise"] == pytest.approx(expected[f"promise {method}"], rel=1e-6)
         for name in ("beyond_class", "in_the_loss", "truth", "shortness"):
             assert scores[name] == pytest.approx(expected[name], rel=1e-6)
@@ -121,19 +117,3 @@ def test_what_cannot_be_scored_is_refused():
         answer_scores(v.index_fill(0, torch.tensor([3]), math.nan), y, [1.0])
     with pytest.raises(BadData, match="constant"):
         answer_scores(torch.ones(N, K), y, [1.0])
-
-
-def test_the_numbers_that_advice_quotes_are_those_of_the_studies():
-    found = json.loads(
-        (Path(__file__).parents[3] / "docs" / "results" / "advice.json").read_text(encoding="utf-8")
-    )
-    for quoted in (advice.CHOSEN_ON, advice.TESTED_ON):
-        study = found[quoted.recipe]
-        assert (quoted.cells, quoted.seeds) == (study["cells"], study["seeds"])
-        assert study["score"] == advice.CHOSEN
-        for group in ("scores", "rules"):
-            mine = {name: asdict(value) for name, value in getattr(quoted, group).items()}
-            assert mine.keys() == study[group].keys()
-            for name, value in mine.items():
-                assert value == pytest.approx(study[group][name], abs=1e-4)
-        assert asdict(quoted.lead) == pytest.approx(study["lead"], abs=1e-4)
