@@ -43,7 +43,7 @@ from torch import Tensor
 from kdcli.analysis.bootstrap import resampled_counts
 from kdcli.analysis.checks import rows_at_a_time
 from kdcli.analysis.correlation import spearman_rows
-from kdcli.analysis.similarity import SimilarityAccumulator
+from kdcli.analysis.similarity import similarity_and_responses
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
@@ -137,20 +137,18 @@ def answer_scores(
         label, class_names: for messages.
 
     Raises:
-        UsageError, Incompatible, BadData: as SimilarityAccumulator.
+        UsageError, Incompatible, BadData: as kdcli.analysis.similarity.similarity.
     """
     classes = logits.shape[1]
-    accumulator = SimilarityAccumulator(classes, temperatures, label=label, class_names=class_names)
-    accumulator.add(logits, targets)
+    measured = similarity_and_responses(
+        logits, targets, temperatures=temperatures, label=label, class_names=class_names
+    )
     share = torch.bincount(targets, minlength=classes).double() / len(targets)
     errors = 100 * float((logits.argmax(dim=1) != targets).double().mean())
     found: dict[tuple[str, float], dict[str, float]] = {}
-    for at in accumulator.result():
+    for at, response in measured:
         tau, entropy = at.temperature, at.entropy.value
-        beyond = (
-            float((share * torch.special.entr(accumulator.mean_response(tau)).sum(dim=1)).sum())
-            - entropy
-        )
+        beyond = float((share * torch.special.entr(response).sum(dim=1)).sum()) - entropy
         brier, spread = _means(logits, targets, tau)
         alike = {
             "variety": at.relative_entropy.value * at.column_cv,

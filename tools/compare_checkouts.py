@@ -318,6 +318,9 @@ def normalised(value: Any, places: Mapping[str, str], key: str = "") -> Any:
     if key in VOLATILE_KEYS and value is not None:
         return "VOLATILE"
     if isinstance(value, dict):
+        # a row of a table that is about such a number
+        if any(isinstance(item, str) and item in VOLATILE_KEYS for item in value.values()):
+            return "VOLATILE"
         return {name: normalised(item, places, name) for name, item in value.items()}
     if isinstance(value, list):
         return [normalised(item, places) for item in value]

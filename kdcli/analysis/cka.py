@@ -1,15 +1,15 @@
-"""How alike two networks represent the same samples: linear centred kernel alignment, of two taps
-or stage by stage.
+"""Linear centred kernel alignment (CKA): how alike two networks represent the same samples, stage
+by stage.
 
 Kornblith et al., Similarity of neural network representations revisited, ICML 2019, for features X
 [n,D1], Y [n,D2] with centred columns:
 
     CKA = |Y^T X|_F^2 / (|X^T X|_F |Y^T Y|_F)
 
-1 for features that are equal up to rotation, scale and shift. It is biased: independent features
-have about sqrt(D1 D2) / n where n is far above the dimensions, and nearly 1 where it is far below;
-take at least 512 samples. The unbiased form adds up HSIC_1 over minibatches (Song et al., Feature
-selection via dependence maximization, JMLR 2012, theorem 2; Nguyen et al., Do wide and deep
+1 for features that are equal up to rotation, scale and shift. That form is biased: independent
+features have about sqrt(D1 D2) / n where n is far above the dimensions, and nearly 1 where it is
+far below. The unbiased form, which is computed here, adds up HSIC_1 over minibatches (Song et al.,
+Feature selection via dependence maximization, JMLR 2012, theorem 2; Nguyen et al., Do wide and deep
 networks learn the same things?, ICLR 2021, equation 3) and needs neither all features at once nor
 many samples; it may be slightly negative.
 
@@ -25,7 +25,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.checks import check_finite
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.results.pair import StageCka
 from kdcli.results.teacher import Matrix
@@ -33,79 +32,23 @@ from kdcli.results.teacher import Matrix
 _LEAST = 4  # samples that HSIC_1 needs
 # features whose variance is below this share of their mean square vary by rounding alone
 _FLAT = 1e-24
-_BLOCK = 1024  # rows or columns in float64 at a time
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-
-
-# ---- all samples at once -------------------------------------------------------------------------
-
-
-class _Side(NamedTuple):
-    """Features [n,D] of one tap as they came, their column means [D] float64, whether they vary,
-    and |X^T X|_F.
-    """
-
-    x: Tensor
-    mean: Tensor
-    varies: bool
-    norm: float
-
-
-def linear_cka(x: Tensor, y: Tensor) -> float:
-    """Linear CKA of two representations of the same samples, in float64: 0 to 1, and 0 where one of
-    them does not vary.
-
-    Works through D1 x D2 or n x n products, whichever is cheaper, and copies neither x nor y as a
-    whole.
-
-    Args:
-        x: [n,...], flattened to [n,D1].
-        y: [n,...], flattened to [n,D2].
-
-    Raises:
-        Incompatible: different numbers of samples, or fewer than two.
-        BadData: features that are not finite, named by sample.
-    """
-    return stage_cka({"x": x}, {"y": y}).values[0][0]
-
-
-def stage_cka(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> StageCka:
-    """Linear CKA of every tap of the student with every tap of the teacher, from all samples at
-    once, by tap name.
-
-    Args:
-        student: features [n,...] by tap.
-        teacher: features [n,...] by tap, of the same samples.
-
-    Raises:
-        UsageError: a side without taps.
-        Incompatible: different numbers of samples, or fewer than two.
-        BadData: features that are not finite, named by tap and sample.
-    """
-    n = _samples(student, teacher)
-    if n < 2:
-        raise Incompatible(
-            f"CKA compares how features vary over samples, and there is {n}",
-            hint="give at least 512 samples",
-        )
-    first, second = (
-        [_side(f"tap {tap} of the {name}", x) for tap, x in taps.items()]
-        for name, taps in _named(student, teacher)
-    )
-    return StageCka(
-        student_taps=tuple(student),
-        teacher_taps=tuple(teacher),
-        student_dimensions=tuple(each.x.shape[1] for each in first),
-        teacher_dimensions=tuple(each.x.shape[1] for each in second),
-        values=tuple(tuple(_alignment(a, b) for b in second) for a in first),
-        n=n,
-    )
 
 
 def _named(
     student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 ) -> tuple[tuple[str, Mapping[str, Tensor]], ...]:
     return (("student", student), ("teacher", teacher))
+
+
+def _flat(x: Tensor, place: str) -> Tensor:
+    """Features [n,...] as [n,D], off an accelerator that has no float64."""
+    if x.ndim < 2 or x.numel() == 0:
+        raise Incompatible(
+            f"features of {place} have shape {list(x.shape)}, not [n, D] or [n, C, H, W]"
+        )
+    x = x.detach().flatten(1)
+    return x.cpu() if x.device.type == "mps" else x
 
 
 def _samples(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> int:
@@ -128,62 +71,6 @@ def _samples(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> in
                 hint="take both from the same pass over the data",
             )
     return n
-
-
-def _side(place: str, x: Tensor) -> _Side:
-    x = _flat(x, place)
-    check_finite(x, f"features of {place}")
-    n = len(x)
-    mean, square = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device), 0.0
-    for start in range(0, n, _BLOCK):
-        mean += x[start : start + _BLOCK].double().sum(dim=0) / n
-        square += x[start : start + _BLOCK].double().square().sum().item()
-    spread = sum(
-        (x[start : start + _BLOCK].double() - mean).square().sum().item()
-        for start in range(0, n, _BLOCK)
-    )
-    side = _Side(x, mean, spread > _FLAT * square, 0.0)
-    return side._replace(norm=_product(side, side) ** 0.5) if side.varies else side
-
-
-def _flat(x: Tensor, place: str) -> Tensor:
-    """Features [n,...] as [n,D], off an accelerator that has no float64."""
-    if x.ndim < 2 or x.numel() == 0:
-        raise Incompatible(
-            f"features of {place} have shape {list(x.shape)}, not [n, D] or [n, C, H, W]"
-        )
-    x = x.detach().flatten(1)
-    return x.cpu() if x.device.type == "mps" else x
-
-
-def _alignment(a: _Side, b: _Side) -> float:
-    if not (a.varies and b.varies):
-        return 0.0
-    return min(1.0, _product(a, b) / (a.norm * b.norm))
-
-
-def _product(a: _Side, b: _Side) -> float:
-    """|X^T Y|_F^2 of centred features, which is also the inner product of the two Gram matrices."""
-    n, first, second = len(a.x), a.x.shape[1], b.x.shape[1]
-    if first * second <= n * (first + second):
-        products = torch.zeros(first, second, dtype=torch.float64, device=a.x.device)
-        for start in range(0, n, _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            products.addmm_((a.x[rows].double() - a.mean).T, b.x[rows].double() - b.mean)
-        return products.square().sum().item()
-    return (_gram(a) * (_gram(b) if b is not a else _gram(a))).sum().item()
-
-
-def _gram(side: _Side) -> Tensor:
-    """X X^T of centred features, [n,n] float64, a few columns of X at a time."""
-    gram = torch.zeros(len(side.x), len(side.x), dtype=torch.float64, device=side.x.device)
-    for start in range(0, side.x.shape[1], _BLOCK):
-        columns = side.x[:, start : start + _BLOCK].double() - side.mean[start : start + _BLOCK]
-        gram.addmm_(columns, columns.T)
-    return gram
-
-
-# ---- batch by batch ------------------------------------------------------------------------------
 
 
 class _Sums(NamedTuple):

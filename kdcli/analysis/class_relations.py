@@ -9,6 +9,7 @@ rows. The contrast between superclasses, the likeness of two matrices and the in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,18 +26,33 @@ _CONSTANT = 1e-10  # a standard deviation below this share of the mean is roundi
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
-class CorrelationAccumulator:
-    """Pearson correlation over samples of the K probabilities of a network, from logits that come
-    in parts.
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseCorrelation:
+    """Correlations R [K,K] float64 of a network's probabilities over n samples, from -1 to 1.
+
+    top_k: how many of the largest probabilities of each sample were kept; None for all.
+    """
+
+    matrix: Tensor
+    temperature: float
+    top_k: int | None
+    n: int
+
+
+def response_correlation(
+    logits: Tensor, temperature: float, *, top_k: int | None = None, label: str = "the network"
+) -> ResponseCorrelation:
+    """Pearson correlation over samples of the K probabilities of a network.
 
         R_jk = cov(q_j, q_k) / (sd(q_j) sd(q_k)),   q = softmax(v / tau)
 
-    Keeps the mean [K] and the sum of products of deviations [K,K] in float64, joined part by part
+    Goes through mean [K] and sum of products of deviations [K,K] in float64, joined block by block
     (Chan, Golub and LeVeque 1983): at high temperatures probabilities differ in their last digits,
-    which raw sums of products would lose.
+    which raw sums of products would lose. A probability that is the same for all samples has zeros,
+    on the diagonal too.
 
     Args:
-        classes: K, at least 3.
+        logits: [n,K] of any floating type, K at least 3, n at least 2.
         temperature: tau > 0.
         top_k: keep this many of the largest probabilities of each sample, and give the others an
             equal share of the rest (figure 1(c), `losses.kd_topk`); None keeps all.
@@ -45,95 +61,60 @@ class CorrelationAccumulator:
     Raises:
         UsageError: a temperature that is not positive, or a top_k below 1.
         Incompatible: fewer than three classes, or fewer than top_k.
+        BadData: fewer than two samples, logits that are not finite, named by sample, or logits that
+            are equal over the classes for every sample.
     """
-
-    def __init__(
-        self,
-        classes: int,
-        temperature: float,
-        *,
-        top_k: int | None = None,
-        label: str = "the network",
-    ) -> None:
-        check_temperatures((temperature,))
-        _check_classes(classes, label)
-        if top_k is not None and top_k < 1:
-            raise UsageError(
-                f"the number of largest probabilities to keep must be at least 1, got {top_k}"
-            )
-        if top_k is not None and top_k > classes:
-            raise Incompatible(
-                f"the largest {top_k} probabilities were asked for, and {label} has "
-                f"{classes} classes"
-            )
-        self.classes = classes
-        self.temperature = temperature
-        self.top_k = top_k
-        self.n = 0
-        self._label = label
-        self._flat = True
-        self._mean = torch.zeros(classes, dtype=torch.float64)
-        self._products = torch.zeros(classes, classes, dtype=torch.float64)
-
-    def add(self, logits: Tensor) -> None:
-        """Take in logits [m,K] of any floating type.
-
-        Raises:
-            Incompatible: another number of classes.
-            BadData: no samples, or logits that are not finite; the first such sample is named,
-                counted over all parts.
-        """
-        check_logits(
-            logits, torch.zeros(len(logits), dtype=torch.int64), label=self._label, start=self.n
+    check_temperatures((temperature,))
+    classes = logits.shape[-1]
+    _check_classes(classes, label)
+    if top_k is not None and top_k < 1:
+        raise UsageError(
+            f"the number of largest probabilities to keep must be at least 1, got {top_k}"
         )
-        if logits.shape[1] != self.classes:
-            raise Incompatible(
-                f"{self._label} answers over {logits.shape[1]} classes, not over {self.classes}"
-            )
-        self._mean, self._products = self._mean.to(logits.device), self._products.to(logits.device)
-        for first in range(0, len(logits), _ROWS):
-            v = logits[first : first + _ROWS].double()
-            self._flat = self._flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
-            self._join(self._probabilities(v))
+    if top_k is not None and top_k > classes:
+        raise Incompatible(
+            f"the largest {top_k} probabilities were asked for, and {label} has {classes} classes"
+        )
+    if len(logits) < 2:
+        raise BadData(
+            f"correlations over samples of {label} take two samples, there are {len(logits)}"
+        )
+    check_logits(logits, torch.zeros(len(logits), dtype=torch.int64), label=label)
+    mean = torch.zeros(classes, dtype=torch.float64, device=logits.device)
+    products = torch.zeros(classes, classes, dtype=torch.float64, device=logits.device)
+    n, flat = 0, True
+    for first in range(0, len(logits), _ROWS):
+        v = logits[first : first + _ROWS].double()
+        flat = flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
+        q = (
+            (v / temperature).softmax(dim=1)
+            if top_k is None
+            else losses.kd_topk(v, k=top_k, temperature=temperature)
+        )
+        own, m, total = q.mean(dim=0), len(q), n + len(q)
+        deviation, step = q - own, own - mean
+        products += deviation.T @ deviation + torch.outer(step, step) * (n * m / total)
+        mean += step * (m / total)
+        n = total
+    if flat:
+        raise BadData(
+            f"logits of {label} are constant: every class has the same one, for each of {n} "
+            "samples",
+            hint=(
+                "this network has learned nothing: train it, or look for dead units before "
+                "its last layer"
+            ),
+        )
+    return ResponseCorrelation(_correlations(products / n, mean), temperature, top_k, n)
 
-    def _probabilities(self, v: Tensor) -> Tensor:
-        if self.top_k is None:
-            return (v / self.temperature).softmax(dim=1)
-        return losses.kd_topk(v, k=self.top_k, temperature=self.temperature)
 
-    def _join(self, q: Tensor) -> None:
-        mean, m, total = q.mean(dim=0), len(q), self.n + len(q)
-        deviation, step = q - mean, mean - self._mean
-        self._products += deviation.T @ deviation + torch.outer(step, step) * (self.n * m / total)
-        self._mean += step * (m / total)
-        self.n = total
-
-    def matrix(self) -> Tensor:
-        """R [K,K] float64, from -1 to 1. A probability that is the same for all samples has zeros,
-        on the diagonal too.
-
-        Raises:
-            BadData: fewer than two samples, or logits that are equal over the classes for every
-                sample.
-        """
-        if self.n < 2:
-            raise BadData(
-                f"correlations over samples of {self._label} take two samples, there are {self.n}"
-            )
-        if self._flat:
-            raise BadData(
-                f"logits of {self._label} are constant: every class has the same one, for "
-                f"each of {self.n} samples",
-                hint=(
-                    "this network has learned nothing: train it, or look for dead units before "
-                    "its last layer"
-                ),
-            )
-        deviation = (self._products.diagonal() / self.n).sqrt()
-        varies = deviation > _CONSTANT * self._mean
-        scale = torch.where(varies, deviation, torch.inf)
-        matrix = (self._products / self.n / scale / scale[:, None]).clamp_(-1.0, 1.0)
-        return (matrix + matrix.T).div_(2).diagonal_scatter(varies.double())
+def _correlations(covariance: Tensor, mean: Tensor) -> Tensor:
+    """Of a covariance [K,K] around a mean [K]; zeros for what does not vary."""
+    deviation = covariance.diagonal().sqrt()
+    varies = deviation > _CONSTANT * mean
+    scale = torch.where(varies, deviation, torch.inf)
+    matrix = (covariance / scale / scale[:, None]).clamp_(-1.0, 1.0)
+    return (matrix + matrix.T).div_(2).diagonal_scatter(varies.double())
 
 
 def _check_classes(classes: int, label: str) -> None:
@@ -306,7 +287,7 @@ def class_order(classes: int, superclass: Tensor | None) -> tuple[int, ...]:
 
 
 def class_relations(
-    correlations: Sequence[CorrelationAccumulator],
+    correlations: Sequence[ResponseCorrelation],
     *,
     weight: Tensor | None = None,
     superclass: Tensor | None = None,
@@ -317,8 +298,7 @@ def class_relations(
     cosines each correlation is.
 
     Args:
-        correlations: have read all samples; usually at a low and at a higher temperature, and one
-            with a top_k.
+        correlations: usually at a low and at a higher temperature, and one with a top_k.
         weight: of the last layer, [K,D]; None leaves out the cosines.
         superclass: [K] int64 where the data have one.
         keep: whether the K^2 entries come back too: with 1,000 classes a million numbers a matrix.
@@ -328,7 +308,7 @@ def class_relations(
         Incompatible: nothing to look at, or parts that are not of the same classes.
         BadData: as the parts.
     """
-    tables = [each.matrix() for each in correlations]
+    tables = [each.matrix for each in correlations]
     if weight is not None:
         tables.append(
             weight_cosines(weight, label=label).to(tables[0].device if tables else weight.device)
@@ -360,7 +340,7 @@ def class_relations(
 
 def _matrix(
     table: Tensor,
-    source: CorrelationAccumulator | None,
+    source: ResponseCorrelation | None,
     *,
     order: Sequence[int],
     superclass: Tensor | None,

@@ -1,5 +1,5 @@
-"""Where a network puts samples in its last hidden layer: a projection on three classes, t-SNE, PCA,
-and how separate classes are.
+"""The geometry of the last hidden layer: a projection on three classes, t-SNE, and how separate
+classes are.
 
 Features are the vector h that feeds the last layer (the tap "pooled"). Samples are drawn by
 counters, so that a picture depends on the seed and the split alone; every class gives as many as it
@@ -20,10 +20,9 @@ from kdcli.results.intervals import Estimate
 from kdcli.results.teacher import ClassProjection, Embedding, Points, Silhouette
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-# points of t-SNE, PCA and silhouette: distances between all of them are 32 MB, and a picture shows
+# points of t-SNE and silhouette: distances between all of them are 32 MB, and a picture shows
 # no more
 _MOST = 2000
-_BLOCK = 512  # rows of distances at a time
 
 
 def draw(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
@@ -323,44 +322,6 @@ def tsne(
     )
 
 
-def pca(
-    features: Tensor,
-    targets: Tensor,
-    *,
-    most: int = _MOST,
-    seed: int = 0,
-    label: str = "the network",
-) -> Embedding:
-    """The two directions in which the drawn features vary most; arguments and errors as `tsne`'s.
-
-    Signs are such that the entry of a direction that is largest in size is positive. A single
-    feature leaves y at 0.
-    """
-    sample, h, labels = _drawn(features, targets, most, seed, label)
-    axes, explained = _principal(h)
-    return Embedding("pca", len(features), _points(sample, labels, h @ axes.T), explained=explained)
-
-
-def _principal(h: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """The two directions [2,D] of most variance of centred h [m,D], and their shares of it; from
-    the smaller of the two Gram matrices. A direction without variance is zero.
-    """
-    tall = len(h) >= h.shape[1]
-    values, vectors = torch.linalg.eigh(h.T @ h if tall else h @ h.T)
-    values, axes = values.flip(0), vectors.T.flip(0)[:2]
-    axes = axes if tall else axes @ h
-    axes = torch.cat((axes, torch.zeros(2 - len(axes), h.shape[1], dtype=h.dtype)))
-    shares = [*(values / values.sum()).tolist(), 0.0][:2]
-    axes = torch.stack(
-        [
-            axis / axis.norm() if share > 1e-14 else torch.zeros_like(axis)
-            for axis, share in zip(axes, shares, strict=True)
-        ]
-    )
-    signs = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
-    return axes * signs, (shares[0], shares[1])
-
-
 def silhouette(
     features: Tensor,
     targets: Tensor,
@@ -399,7 +360,9 @@ def silhouette(
             f"samples of {label} are of one class, and how separate classes are takes two",
             hint="choose another split",
         )
-    s = torch.cat([_coefficients(h, y, count, first) for first in range(0, len(h), _BLOCK)])
+    from sklearn.metrics import silhouette_samples
+
+    s = torch.from_numpy(silhouette_samples(h.numpy(), y.numpy()))
     error = (s.var(unbiased=True) / len(s)).sqrt().item()
     value = s.mean().item()
     sums = torch.bincount(y, weights=s, minlength=number).tolist()
@@ -408,19 +371,3 @@ def silhouette(
     )
     interval = Estimate(value, max(-1.0, value - _Z95 * error), min(1.0, value + _Z95 * error))
     return Silhouette(interval, len(h), len(features), by_class)
-
-
-def _coefficients(h: Tensor, y: Tensor, count: Tensor, first: int) -> Tensor:
-    """Of a block of rows of h [m,D] with labels y [m]; count [K] samples of each class."""
-    mine = y[first : first + _BLOCK]
-    rows = torch.arange(len(mine))
-    distances = torch.cdist(h[first : first + _BLOCK], h)
-    distances[rows, rows + first] = 0.0  # as a difference of squares it would be rounding
-    sums = torch.zeros(len(mine), len(count), dtype=h.dtype).index_add_(1, y, distances)
-    own = sums[rows, mine] / (count[mine] - 1).clamp(min=1)
-    means = (sums / count).masked_fill(count == 0, torch.inf)
-    means[rows, mine] = torch.inf
-    other = means.amin(dim=1)
-    larger = torch.maximum(own, other)
-    s = torch.where(larger > 0, (other - own) / larger, 0.0)
-    return torch.where(count[mine] > 1, s, 0.0)

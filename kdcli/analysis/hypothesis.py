@@ -8,16 +8,12 @@ compression, figures 2 and 10.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import product
 
-from kdcli.errors import UsageError
 from kdcli.results.teacher import ClassEffect, Effect, Hypothesis, SimilarityAt, Thresholds
 
 
-def hypothesis(
-    at: SimilarityAt, *, thresholds: Thresholds | None = None, smaller_teacher: float | None = None
-) -> Hypothesis:
+def hypothesis(at: SimilarityAt) -> Hypothesis:
     """What distilling this network amounts to: distillation, regularisation, or label smoothing
     (paper 001, figure 2).
 
@@ -28,22 +24,8 @@ def hypothesis(
 
     Args:
         at: at the temperature to judge, the paper's 9 by default.
-        thresholds: the limits; the defaults of Thresholds if None.
-        smaller_teacher: relative entropy, at the same temperature and on the same samples, of a
-            smaller teacher known to be good; takes the place of thresholds.entropy.
-
-    Raises:
-        UsageError: limits that are not 0 < constant <= varied and 0 <= entropy <= 1.
     """
-    limits = thresholds or Thresholds()
-    if smaller_teacher is not None:
-        limits = replace(limits, entropy=smaller_teacher, entropy_from="a smaller teacher")
-    if not (0 < limits.constant <= limits.varied < math.inf and 0 <= limits.entropy <= 1):
-        raise UsageError(
-            "limits of the distillation hypothesis must be 0 < constant <= varied and 0 <= "
-            "entropy <= 1, got "
-            f"{limits.constant}, {limits.varied} and {limits.entropy}"
-        )
+    limits = Thresholds()
     scale = math.log(at.classes)
     by_class = []
     for each in at.by_class:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.checks import check_logits, check_temperatures
-from kdcli.errors import BadData, Incompatible, UsageError
+from kdcli.errors import BadData, Incompatible
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.teacher import ClassSimilarity, SimilarityAt
 
@@ -150,174 +150,124 @@ def _others_mean(x: Tensor, y: Tensor) -> Tensor:
     return x.scatter(1, y[:, None], 0.0).sum(dim=1) / (x.shape[1] - 1)
 
 
-class SimilarityAccumulator:
-    """Reads a network's logits in parts, and says what its responses are like.
-
-    Memory: four [K,K] matrices of float64 a temperature, and some blocks of samples; never [n,K,K].
-    Each part is cut into blocks, so a part may be everything. Runs on the device of the logits.
+def similarity(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    temperatures: Sequence[float] = (9.0,),
+    label: str = "the network",
+    class_names: Sequence[str] | None = None,
+) -> tuple[SimilarityAt, ...]:
+    """What the responses of a network are like, at each temperature.
 
     Args:
-        classes: K, at least 3.
+        logits: [n,K] of any floating type, K at least 3.
+        targets: [n] int64; every class has two samples or more.
         temperatures: each > 0. The paper shows 9.
         label: what messages call the network.
         class_names: K names for messages; numbers are used without.
 
     Raises:
         UsageError: a temperature that is not positive.
-        Incompatible: fewer than three classes.
+        Incompatible: fewer than three classes. Incompatible, BadData: see `check_logits`.
+        BadData: a class with fewer than two samples, or logits that are equal over the classes for
+            every sample.
     """
+    found = similarity_and_responses(
+        logits, targets, temperatures=temperatures, label=label, class_names=class_names
+    )
+    return tuple(at for at, _ in found)
 
-    def __init__(
-        self,
-        classes: int,
-        temperatures: Sequence[float] = (9.0,),
-        *,
-        label: str = "the network",
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        check_temperatures(temperatures)
-        if classes < 3:
-            raise Incompatible(
-                f"{label} has {classes} classes, and similarity labels, those of all classes "
-                "but the true one, say something from 3 on"
-            )
-        self._classes = classes
-        self._temperatures = tuple(temperatures)
-        self._label = label
-        self._names = class_names
-        self._at: list[_At] = []
-        self._seen = 0
-        self._seen_again = 0
-        self._flat = True
 
-    def add(self, logits: Tensor, targets: Tensor) -> None:
-        """Take in logits [m,K] of any floating type with classes targets [m] int64.
+def similarity_and_responses(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    temperatures: Sequence[float],
+    label: str = "the network",
+    class_names: Sequence[str] | None = None,
+) -> list[tuple[SimilarityAt, Tensor]]:
+    """The same, each with the mean q over the samples of each class, [K,K] float64: row y, column
+    k.
 
-        Raises:
-            Incompatible, BadData: see `check_logits`; samples are counted over all parts.
-        """
-        for v, y in self._blocks(logits, targets, self._seen):
-            if not self._at:
-                self._at = [
-                    _At(self._classes, temperature, v.device) for temperature in self._temperatures
-                ]
-            self._flat = self._flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
-            for at in self._at:
-                at.add(v, y)
-            self._seen += len(v)
+    Memory: four [K,K] matrices of float64 a temperature, and some blocks of samples; never [n,K,K].
+    """
+    check_temperatures(temperatures)
+    classes = logits.shape[-1]
+    if classes < 3:
+        raise Incompatible(
+            f"{label} has {classes} classes, and similarity labels, those of all classes "
+            "but the true one, say something from 3 on"
+        )
+    check_logits(logits, targets, label=label)
 
-    def add_again(self, logits: Tensor, targets: Tensor) -> None:
-        """The second pass over the same samples, in any parts: gives column_variance and column_cv
-        their intervals.
-
-        Raises:
-            Incompatible, BadData: see `check_logits`.
-        """
-        for v, y in self._blocks(logits, targets, self._seen_again):
-            for at in self._at:
-                at.add_influence(v, y)
-            self._seen_again += len(v)
-
-    def _blocks(
-        self, logits: Tensor, targets: Tensor, start: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        check_logits(logits, targets, label=self._label, start=start)
-        if logits.shape[1] != self._classes:
-            raise Incompatible(
-                f"{self._label} answers over {logits.shape[1]} classes, not over {self._classes}"
-            )
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(logits), _ROWS):
             yield logits[first : first + _ROWS].double(), targets[first : first + _ROWS]
 
-    def result(self) -> tuple[SimilarityAt, ...]:
-        """One for each temperature.
-
-        Raises:
-            BadData: a class with fewer than two samples, or logits that are equal over the classes
-                for every sample.
-            Incompatible: a second pass over another number of samples than the first.
-        """
-        self._check()
-        return tuple(self._result(at) for at in self._at)
-
-    def mean_response(self, temperature: float) -> Tensor:
-        """Mean q over the samples of each class, [K,K] float64: row y, column k.
-
-        Raises:
-            UsageError: a temperature that was not given before.
-            BadData: as `result`.
-        """
-        if temperature not in self._temperatures:
-            raise UsageError(
-                f"responses of {self._label} were not measured at temperature {temperature}"
-            )
-        self._check()
-        return self._at[self._temperatures.index(temperature)].q.mean.clone()
-
-    def _check(self) -> None:
-        if not self._seen:
-            raise BadData(
-                f"there are no samples to measure {self._label} on",
-                hint="choose a split that has some",
-            )
-        count = self._at[0].scalars.count
-        if bool((count < 2).any()):
-            first = int((count < 2).nonzero()[0])
-            name = first if self._names is None else f"{self._names[first]} ({first})"
-            found = "no samples" if count[first] == 0 else "only one sample"
-            raise BadData(
-                f"class {name} has {found}, and variance within a class takes two; "
-                f"{int((count < 2).sum())} of {self._classes} "
-                "classes have fewer",
-                hint="choose a split, or a larger part of it, with samples of every class",
-            )
-        if self._flat:
-            raise BadData(
-                f"logits of {self._label} are constant: every class has the same one, for "
-                f"each of {self._seen} samples",
-                hint=(
-                    "this network has learned nothing: train it, or look for dead units before "
-                    "its last layer"
-                ),
-            )
-        if self._seen_again not in {0, self._seen}:
-            raise Incompatible(
-                f"the second pass over {self._label} read {self._seen_again} samples, the "
-                f"first {self._seen}"
-            )
-
-    def _result(self, at: _At) -> SimilarityAt:
-        mean, error = at.scalars.overall()
-        confidence, entropy, row_variance, similarity_entropy = map(
-            _estimate, mean.tolist(), error.tolist()
-        )
-        scale = math.log(self._classes)
-        errors = at.influence.sqrt() / at.q.count[:, None] if self._seen_again else None  # [K,2]
-        columns = torch.stack((at.column_variance(), at.column_cv()), dim=1)
-        values = columns.mean(dim=0).tolist()
-        intervals: list[Interval | None] = [None, None]
-        if errors is not None:
-            overall = (errors.square().sum(dim=0).sqrt() / self._classes).tolist()
-            intervals = [
-                _interval(value, each) for value, each in zip(values, overall, strict=True)
-            ]
-        return SimilarityAt(
-            temperature=at.temperature,
-            n=self._seen,
-            classes=self._classes,
-            confidence=confidence,
-            entropy=entropy,
-            relative_entropy=Estimate(
-                entropy.value / scale, entropy.low / scale, entropy.high / scale
+    found = [_At(classes, temperature, logits.device) for temperature in temperatures]
+    flat = True
+    for v, y in blocks():
+        flat = flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
+        for at in found:
+            at.add(v, y)
+    _check_counts(found[0].scalars.count, class_names)
+    if flat:
+        raise BadData(
+            f"logits of {label} are constant: every class has the same one, for "
+            f"each of {len(logits)} samples",
+            hint=(
+                "this network has learned nothing: train it, or look for dead units before "
+                "its last layer"
             ),
-            row_variance=row_variance,
-            column_variance=values[0],
-            column_cv=values[1],
-            similarity_entropy=similarity_entropy,
-            by_class=_by_class(at, columns, errors),
-            column_variance_interval=intervals[0],
-            column_cv_interval=intervals[1],
         )
+    # how much each sample moves a class's spread needs the means of the first pass
+    for v, y in blocks():
+        for at in found:
+            at.add_influence(v, y)
+    return [(_similarity_at(at, len(logits), classes), at.q.mean) for at in found]
+
+
+def _check_counts(count: Tensor, names: Sequence[str] | None) -> None:
+    """Refuse classes [K] with fewer than two samples."""
+    if bool((count < 2).any()):
+        first = int((count < 2).nonzero()[0])
+        name = first if names is None else f"{names[first]} ({first})"
+        found = "no samples" if count[first] == 0 else "only one sample"
+        raise BadData(
+            f"class {name} has {found}, and variance within a class takes two; "
+            f"{int((count < 2).sum())} of {len(count)} "
+            "classes have fewer",
+            hint="choose a split, or a larger part of it, with samples of every class",
+        )
+
+
+def _similarity_at(at: _At, n: int, classes: int) -> SimilarityAt:
+    mean, error = at.scalars.overall()
+    confidence, entropy, row_variance, similarity_entropy = map(
+        _estimate, mean.tolist(), error.tolist()
+    )
+    scale = math.log(classes)
+    errors = at.influence.sqrt() / at.q.count[:, None]  # [K,2]
+    columns = torch.stack((at.column_variance(), at.column_cv()), dim=1)
+    values = columns.mean(dim=0).tolist()
+    overall = (errors.square().sum(dim=0).sqrt() / classes).tolist()
+    intervals = [_interval(value, each) for value, each in zip(values, overall, strict=True)]
+    return SimilarityAt(
+        temperature=at.temperature,
+        n=n,
+        classes=classes,
+        confidence=confidence,
+        entropy=entropy,
+        relative_entropy=Estimate(entropy.value / scale, entropy.low / scale, entropy.high / scale),
+        row_variance=row_variance,
+        column_variance=values[0],
+        column_cv=values[1],
+        similarity_entropy=similarity_entropy,
+        by_class=_by_class(at, columns, errors),
+        column_variance_interval=intervals[0],
+        column_cv_interval=intervals[1],
+    )
 
 
 def _estimate(value: float, error: float) -> Estimate:
@@ -329,13 +279,13 @@ def _interval(value: float, error: float) -> Interval:
     return Interval(max(0.0, value - _Z95 * error), value + _Z95 * error)
 
 
-def _by_class(at: _At, columns: Tensor, errors: Tensor | None) -> tuple[ClassSimilarity, ...]:
+def _by_class(at: _At, columns: Tensor, errors: Tensor) -> tuple[ClassSimilarity, ...]:
     """columns: column_variance and column_cv [K,2]; errors: their standard errors."""
     labels = at.q.mean.clone().fill_diagonal_(-1.0)
     largest = labels.topk(min(_ALIKE, len(labels) - 1), dim=1)
     alike = zip(largest.indices.tolist(), largest.values.tolist(), strict=True)
     rows = zip(at.q.count.tolist(), at.scalars.mean.tolist(), columns.tolist(), alike, strict=True)
-    column_errors = [None] * len(labels) if errors is None else errors[:, 1].tolist()
+    column_errors = errors[:, 1].tolist()
     return tuple(
         ClassSimilarity(
             number=number,
@@ -351,22 +301,3 @@ def _by_class(at: _At, columns: Tensor, errors: Tensor | None) -> tuple[ClassSim
         )
         for number, (n, scalars, column, nearest) in enumerate(rows)
     )
-
-
-def similarity(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    temperatures: Sequence[float] = (9.0,),
-    label: str = "the network",
-    class_names: Sequence[str] | None = None,
-) -> tuple[SimilarityAt, ...]:
-    """Both passes over logits [n,K] that are at hand, classes targets [n] int64; arguments and
-    errors as SimilarityAccumulator's.
-    """
-    accumulator = SimilarityAccumulator(
-        logits.shape[-1], temperatures, label=label, class_names=class_names
-    )
-    accumulator.add(logits, targets)
-    accumulator.add_again(logits, targets)
-    return accumulator.result()

@@ -4,8 +4,8 @@ and which number that is.
 Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2: the temperature that
 minimises the mean negative log-likelihood of softmax(z / T). It changes no prediction. Fit it on
 other data than those that it is reported on: a temperature that has seen the samples makes their
-likelihood look better than it is. `held_out` takes two sets; `cross_fitted` is for when there is
-only a test set, and fits for each part of it on the others.
+likelihood look better than it is. `cross_fitted` is for when there is only a test set, and fits for
+each part of it on the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kdcli.analysis.bootstrap import resampled_means
 from kdcli.analysis.calibration import calibration_error
 from kdcli.analysis.checks import check_logits, check_resamples, check_varied
 from kdcli.core import random
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import UsageError
 from kdcli.results.intervals import Estimate
 from kdcli.results.teacher import TemperatureScaling
 
@@ -131,53 +131,6 @@ def _slope(logits: Tensor, targets: Tensor, b: float) -> tuple[float, float]:
         slope += mean.sum().item()
         curvature += (p * (x - mean[:, None]).square()).sum().item()
     return slope / len(logits), curvature / len(logits)
-
-
-def held_out(
-    fit_logits: Tensor,
-    fit_targets: Tensor,
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    label: str = "the network",
-) -> TemperatureScaling:
-    """Calibration of logits [n,K] before and after scaling by the temperature fitted on other
-    samples, fit_logits [m,K].
-
-    Args:
-        fit_logits: of the samples to fit on, a validation split.
-        fit_targets: [m] int64.
-        logits: of the samples to report on; none of them may be among the others.
-        targets: [n] int64.
-        bootstrap: resamples behind the intervals of the likelihoods.
-        seed: of the resamples.
-        label: what messages call the network.
-
-    Raises:
-        UsageError: no resamples.
-        Incompatible: different numbers of classes.
-        Incompatible, BadData: see `check_logits` and `check_varied`.
-    """
-    check_resamples(bootstrap)
-    check_logits(logits, targets, label=label)
-    if fit_logits.ndim != 2 or fit_logits.shape[1] != logits.shape[1]:
-        raise Incompatible(
-            f"a temperature fitted on logits of shape {list(fit_logits.shape)} says nothing "
-            f"of logits {list(logits.shape)}"
-        )
-    fit = fit_temperature(fit_logits, fit_targets, label=label)
-    temperatures = torch.full((len(logits),), fit.temperature, dtype=torch.float64)
-    return _report(
-        logits,
-        targets,
-        temperatures,
-        fit,
-        fitted_on=len(fit_logits),
-        resamples=bootstrap,
-        seed=seed,
-    )
 
 
 def cross_fitted(

@@ -216,15 +216,12 @@ class ClassProjection:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Penultimate features in two dimensions: points, drawn from `of` samples. explained: share of
-    the variance, by direction, of PCA.
-    """
+    """Penultimate features in two dimensions: points, drawn from `of` samples."""
 
-    kind: Literal["tsne", "pca"]
+    kind: Literal["tsne"]
     of: int
     points: Points
     perplexity: float | None = None
-    explained: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +274,5 @@ class TeacherExplanation:
     relations: ClassRelations | None = None
     projection: ClassProjection | None = None
     tsne: Embedding | None = None
-    pca: Embedding | None = None
     silhouette: Silhouette | None = None
     calibration: TemperatureScaling | None = None

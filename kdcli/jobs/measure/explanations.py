@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis import cka
-from kdcli.analysis.class_relations import CorrelationAccumulator, class_relations
+from kdcli.analysis.class_relations import class_relations, response_correlation
 from kdcli.analysis.correlation_difference import correlation_difference
-from kdcli.analysis.geometry import choose_classes, pca, project, silhouette, tsne
+from kdcli.analysis.geometry import choose_classes, project, silhouette, tsne
 from kdcli.analysis.hypothesis import hypothesis
 from kdcli.analysis.rescaling import distance_ranks, rescaling
-from kdcli.analysis.similarity import SimilarityAccumulator
+from kdcli.analysis.similarity import similarity_and_responses
 from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.core import random
 from kdcli.core.network import Network, parameter_count
@@ -42,7 +42,6 @@ from kdcli.results.pair import (
 from kdcli.results.teacher import (
     ClassProjection,
     ClassRelations,
-    Embedding,
     SimilarityAt,
     TeacherExplanation,
 )
@@ -133,11 +132,11 @@ def explain_teacher(
     )
     if not deep:
         return found
-    picture = parts.attempt("t-SNE", name, lambda: _embedding(teacher, label))
     return replace(
         found,
-        tsne=picture if picture and picture.kind == "tsne" else None,
-        pca=picture if picture and picture.kind == "pca" else None,
+        tsne=parts.attempt(
+            "t-SNE", name, lambda: tsne(teacher.pooled, teacher.targets, label=label)
+        ),
         silhouette=parts.attempt(
             "silhouette",
             name,
@@ -148,13 +147,15 @@ def explain_teacher(
 
 def _similarity(teacher: Answers, label: str) -> tuple[tuple[SimilarityAt, ...], Tensor]:
     """The labels, and the mean response [K,K] at temperature 1."""
-    v, y = teacher.logits, teacher.targets
-    accumulator = SimilarityAccumulator(
-        v.shape[1], SIMILARITY, label=label, class_names=class_names(teacher.info, v)
+    found = similarity_and_responses(
+        teacher.logits,
+        teacher.targets,
+        temperatures=SIMILARITY,
+        label=label,
+        class_names=class_names(teacher.info, teacher.logits),
     )
-    accumulator.add(v, y)
-    accumulator.add_again(v, y)
-    return accumulator.result(), accumulator.mean_response(1.0)
+    response = next(mean for at, mean in found if at.temperature == 1.0)
+    return tuple(at for at, _ in found), response
 
 
 def _relations(teacher: Answers, parts: Parts, label: str) -> ClassRelations:
@@ -163,15 +164,10 @@ def _relations(teacher: Answers, parts: Parts, label: str) -> ClassRelations:
     """
     v = teacher.logits
     classes = v.shape[1]
-    correlations = [
-        CorrelationAccumulator(classes, temperature, label=label) for temperature in RELATIONS
-    ]
+    correlations = [response_correlation(v, temperature, label=label) for temperature in RELATIONS]
     if classes >= 2 * TOP_SHARE:
-        correlations.append(
-            CorrelationAccumulator(classes, RELATIONS[-1], top_k=classes // TOP_SHARE, label=label)
-        )
-    for each in correlations:
-        each.add(v)
+        top = classes // TOP_SHARE
+        correlations.append(response_correlation(v, RELATIONS[-1], top_k=top, label=label))
     head = parts.attempt("cosines of the weights", teacher.label, lambda: teacher.head)
     return class_relations(
         correlations,
@@ -202,14 +198,6 @@ def _projection(teacher: Answers, response: Tensor) -> ClassProjection:
         chosen=why,
         label=f"teacher {teacher.label}",
     )
-
-
-def _embedding(teacher: Answers, label: str) -> Embedding:
-    """t-SNE, or the two main directions where scikit-learn is missing."""
-    try:
-        return tsne(teacher.pooled, teacher.targets, label=label)
-    except ImportError:
-        return pca(teacher.pooled, teacher.targets, label=label)
 
 
 # ---- a pair --------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ def _of_one(report: GapReport, palette: Palette) -> Iterator[Picture]:
     if found := report.explanation:
         if found.projection:
             yield teacher_figures.projection(report, found.projection)
-        if cloud := found.tsne or found.pca:
-            yield teacher_figures.embedding(report, cloud)
+        if found.tsne:
+            yield teacher_figures.embedding(report, found.tsne)
     if any(pair.rescaling and pair.rescaling[0].curve for pair in report.explanations):
         yield rescaling(report, palette)
     yield from matrices.logit_difference(report)

@@ -328,14 +328,13 @@ def _columns(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def embedding(report: GapReport, found: Embedding) -> Picture:
-    """t-SNE of the features, or their two main directions (paper 003, figure 5)."""
-    name = "tsne" if found.kind == "tsne" else "pca"
+    """t-SNE of the features (paper 003, figure 5)."""
     order = (
         report.explanation.relations.order
         if report.explanation and report.explanation.relations
         else range(len(report.class_names))
     )
-    with house_style(name):
+    with house_style("tsne"):
         figure = canvas(5.0, 4.6)
         axes = figure.subplots()
         label, x, y = _columns(found.points)
@@ -351,7 +350,6 @@ def embedding(report: GapReport, found: Embedding) -> Picture:
             if report.explanation and report.explanation.silhouette
             else None
         )
-        kind = "t-SNE" if found.kind == "tsne" else "The two main directions"
         apart = (
             (
                 f"silhouette {formatting.number(separate.value, 2)} "
@@ -364,19 +362,19 @@ def embedding(report: GapReport, found: Embedding) -> Picture:
         title = (
             f"The teacher keeps classes apart: {apart}"
             if separate and separate.value > 0
-            else f"{kind} of the teacher's features"
+            else "t-SNE of the teacher's features"
         )
         caption = (
             "Islands are classes that the teacher tells apart, and points in a foreign island "
             "are images that it takes for that class."
         )
         drawn = (
-            f"{kind} of {formatting.plural(len(x), 'image')} of {formatting.thousands(found.of)}; "
+            f"t-SNE of {formatting.plural(len(x), 'image')} of {formatting.thousands(found.of)}; "
             "distances between islands mean nothing"
         )
         interval = "; the silhouette is of all dimensions, with a normal 95 % interval"
         basis = f"{drawn}{interval if separate else ''}."
-        return picture(figure, name, "teacher", title, caption, basis)
+        return picture(figure, "tsne", "teacher", title, caption, basis)
 
 
 def _cloud(

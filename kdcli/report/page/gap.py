@@ -92,11 +92,7 @@ def reproduce(report: GapReport) -> Section:
         *(("--student", path) for path in students),
     ]
     temperatures = ",".join(formatting.temperature(tau) for tau in report.temperatures)
-    deep = (
-        ("--deep",)
-        if report.explanation and (report.explanation.tsne or report.explanation.pca)
-        else ()
-    )
+    deep = ("--deep",) if report.explanation and report.explanation.tsne else ()
     options = (
         "--temperature",
         temperatures,

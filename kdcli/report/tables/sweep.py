@@ -111,10 +111,6 @@ class Table:
     notes: tuple[str, ...]
     images: int = 0
 
-    @property
-    def has_paper(self) -> bool:
-        return any(cell.paper is not None for cell in self.cells.values())
-
 
 def tabulate(
     results: Sequence[Result],

@@ -1,6 +1,4 @@
-"""CKA: against its definitions in loops, its invariances, both ways of computing it, streaming, and
-what is refused.
-"""
+"""CKA: against its definitions in loops, its invariances, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,8 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from kdcli.analysis import cka as module
-from kdcli.analysis.cka import MinibatchCka, linear_cka, stage_cka
+from kdcli.analysis.cka import MinibatchCka
 from kdcli.errors import BadData, Incompatible, UsageError
 from tests.unit.analysis.test_rescaling import draw, flat
 
@@ -65,48 +62,18 @@ def streamed(x, y, *sizes):
     return found.result()
 
 
-@pytest.mark.parametrize(("first", "second"), [(6, 9), (90, 70), (3, 200)])
-def test_it_is_its_definition_both_ways_of_computing(first, second, monkeypatch):
-    """Through D1 x D2 products and, with many dimensions, through n x n ones."""
-    monkeypatch.setattr(module, "_BLOCK", 16)
-    x, y = related(first=first, second=second)
-    assert linear_cka(x + 5, y - 3) == pytest.approx(by_hand(x, y), abs=1e-12)
-
-
-@pytest.mark.parametrize("dimensions", [6, 90])
-def test_rotations_scales_shifts_and_orders_change_nothing(dimensions):
-    x, y = related(first=dimensions)
-    turn, _ = torch.linalg.qr(draw(dimensions, dimensions, seed=9))
-    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
-    value = linear_cka(x, y)
-    assert 0.1 < value < 0.95
-    for other in (
-        linear_cka(3 * x @ turn + 1, -y),
-        linear_cka(x[order], y[order]),
-        linear_cka(y, x),
-    ):
-        assert other == pytest.approx(value, abs=1e-12)
-    assert linear_cka(x, 2 * x @ turn - 4) == pytest.approx(1.0, abs=1e-12)
-    stretched = x.clone()
-    stretched[:, 0] *= 100
-    # it does see how variance lies
-    assert linear_cka(stretched, y) != pytest.approx(value, abs=1e-3)
-
-
 @pytest.mark.parametrize(
     "constant", [torch.full((N, 3), 0.1), torch.full((N, 300), 0.1), torch.zeros(N, 3)]
 )
 def test_features_that_do_not_vary_are_like_nothing(constant):
-    assert linear_cka(constant, draw(N, 4)) == 0.0
-    assert linear_cka(draw(N, 4), constant) == 0.0
     found = streamed(constant.double(), draw(N, 4), 20, 20)
     assert flat(found.values) == [0.0]
     json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
-def test_unrelated_features_look_alike_to_the_biased_form_alone():
+def test_unrelated_features_look_alike_to_the_biased_definition_alone():
     x, y = draw(128, 60), draw(128, 60, seed=1)
-    assert linear_cka(x, y) > 0.25
+    assert by_hand(x, y) > 0.25
     assert streamed(x, y, 64, 64).values[0][0] == pytest.approx(0, abs=0.06)
 
 
@@ -141,8 +108,10 @@ def test_minibatches_see_no_rotation_scale_shift_or_order_inside_a_batch():
 def test_minibatches_estimate_what_all_samples_say():
     x, y = related(2048)
     found = streamed(x, y, *[64] * 32)
-    assert found.values[0][0] == pytest.approx(linear_cka(x, y), abs=0.01)
-    assert found.low[0][0] < linear_cka(x, y) < found.high[0][0]
+    a, b = (each - each.mean(dim=0) for each in (x, y))
+    whole = (a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm())
+    assert found.values[0][0] == pytest.approx(whole.item(), abs=0.01)
+    assert found.low[0][0] < whole < found.high[0][0]
     assert found.high[0][0] - found.low[0][0] < 0.05
 
 
@@ -174,17 +143,6 @@ def test_stages_form_a_matrix_of_pairs_and_maps_are_flattened():
         "stage1": draw(N, 2, 3, 3, seed=3),
         "pooled": draw(N, 5, seed=1) + 1,
     }
-    found = stage_cka(student, teacher)
-    assert (found.student_taps, found.teacher_taps) == (
-        ("stage1", "pooled"),
-        ("stem", "stage1", "pooled"),
-    )
-    assert (found.student_dimensions, found.teacher_dimensions) == ((12, 5), (4, 18, 5))
-    assert (found.n, found.batches, found.low) == (N, None, None)
-    for a, row in zip(student, found.values, strict=True):
-        for b, value in zip(teacher, row, strict=True):
-            assert value == pytest.approx(linear_cka(student[a], teacher[b]), abs=1e-12)
-    assert found.values[1][2] == pytest.approx(1.0)
     passing = MinibatchCka(student, teacher)
     passing.update({**student, "unasked": draw(N, 2)}, teacher)
     streamed_values = passing.result()
@@ -200,7 +158,6 @@ def test_stages_form_a_matrix_of_pairs_and_maps_are_flattened():
 
 def test_half_precision_features_are_compared_in_double():
     x, y = (each.bfloat16() for each in related())
-    assert linear_cka(x, y) == pytest.approx(linear_cka(x.double(), y.double()), abs=1e-12)
     assert flat(streamed(x, y, 40)) == flat(streamed(x.double(), y.double(), 40))
 
 
@@ -217,31 +174,6 @@ def spoiled(x, row):
     x = x.clone()
     x[row, -1] = math.inf
     return x
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "error", "words"),
-    [
-        (
-            {"a": draw(9, 2)},
-            {"b": draw(8, 2)},
-            Incompatible,
-            "tap a of the student has 9 samples, tap b of the teacher has 8",
-        ),
-        ({"a": draw(9, 2)}, {}, UsageError, "no tap of the teacher"),
-        ({"a": draw(9)}, {"b": draw(9, 2)}, Incompatible, r"tap a of the student have shape \[9\]"),
-        ({"a": draw(1, 2)}, {"b": draw(1, 2)}, Incompatible, "over samples, and there is 1"),
-        (
-            {"a": draw(9, 2)},
-            {"b": spoiled(draw(9, 2), 4)},
-            BadData,
-            "tap b of the teacher are not finite for 1 of 9, first for sample 4",
-        ),
-    ],
-)
-def test_what_all_samples_at_once_refuse(student, teacher, error, words):
-    with pytest.raises(error, match=words):
-        stage_cka(student, teacher)
 
 
 def test_what_minibatches_refuse():

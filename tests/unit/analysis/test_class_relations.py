@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from kdcli.analysis.class_relations import (
-    CorrelationAccumulator,
     class_order,
     class_relations,
     contrast,
     likeness,
+    response_correlation,
     weight_cosines,
 )
 from kdcli.errors import BadData, Incompatible, UsageError
@@ -36,9 +36,7 @@ def logits_of(n=60, classes=K, seed=0):
 
 
 def correlation(logits, temperature=4.0, **more):
-    accumulator = CorrelationAccumulator(logits.shape[1], temperature, **more)
-    accumulator.add(logits)
-    return accumulator.matrix()
+    return response_correlation(logits, temperature, **more).matrix
 
 
 def symmetric(seed, classes=K):
@@ -75,15 +73,13 @@ def test_it_is_the_correlation_of_the_columns_of_the_probabilities(temperature):
     assert torch.equal(found.diagonal(), torch.ones(K, dtype=torch.float64))
 
 
-def test_parts_add_up_to_the_whole(monkeypatch):
+def test_blocks_add_up_to_the_whole(monkeypatch):
     logits = logits_of()
     whole = correlation(logits)
     monkeypatch.setattr("kdcli.analysis.class_relations._ROWS", 4)
-    streamed = CorrelationAccumulator(K, 4.0)
-    for part in logits.split([1, 20, 7, 32]):
-        streamed.add(part)
-    assert torch.allclose(streamed.matrix(), whole, rtol=0, atol=1e-13)
-    assert streamed.n == 60
+    found = response_correlation(logits, 4.0)
+    assert torch.allclose(found.matrix, whole, rtol=0, atol=1e-13)
+    assert found.n == 60
 
 
 def test_at_a_very_high_temperature_no_digits_are_lost():
@@ -138,25 +134,21 @@ def test_a_probability_that_does_not_vary_has_zeros():
     assert torch.equal(correlation(same, 3.0), torch.zeros(4, 4, dtype=torch.float64))
 
 
-def test_what_an_accumulator_refuses():
+def test_what_a_correlation_refuses():
+    logits = logits_of(8)
     with pytest.raises(UsageError, match="temperature must be a number greater than 0"):
-        CorrelationAccumulator(K, 0.0)
+        response_correlation(logits, 0.0)
     with pytest.raises(Incompatible, match="teacher big has 2 classes"):
-        CorrelationAccumulator(2, 1.0, label="teacher big")
+        response_correlation(logits[:, :2], 1.0, label="teacher big")
     with pytest.raises(UsageError, match="at least 1, got 0"):
-        CorrelationAccumulator(K, 1.0, top_k=0)
+        response_correlation(logits, 1.0, top_k=0)
     with pytest.raises(Incompatible, match="largest 7 probabilities"):
-        CorrelationAccumulator(K, 1.0, top_k=7)
-    accumulator = CorrelationAccumulator(K, 1.0, label="teacher big")
+        response_correlation(logits, 1.0, top_k=7)
     with pytest.raises(BadData, match="take two samples, there are 0"):
-        accumulator.matrix()
-    with pytest.raises(Incompatible, match="over 4 classes, not over 6"):
-        accumulator.add(torch.randn(3, 4))
-    bad = logits_of(8)
-    bad[5, 0] = math.nan
-    accumulator.add(bad[:3])
+        response_correlation(logits[:0], 1.0)
+    logits[5, 0] = math.nan
     with pytest.raises(BadData, match=r"teacher big are not finite.*first for sample 5"):
-        accumulator.add(bad[3:])
+        response_correlation(logits, 1.0, label="teacher big")
     with pytest.raises(BadData, match="logits of the network are constant"):
         correlation(torch.arange(5.0)[:, None].expand(5, 4))
 
@@ -296,16 +288,11 @@ def test_classes_of_a_superclass_stand_side_by_side():
     assert class_order(3, None) == (0, 1, 2)
 
 
-def read(*accumulators, n=60):
-    for each in accumulators:
-        each.add(logits_of(n))
-    return accumulators
-
-
 def test_matrices_come_in_the_order_of_superclasses():
     weight = torch.randn(K, 5, generator=torch.Generator().manual_seed(2))
     weight[5] = 0
-    low, kept = read(CorrelationAccumulator(K, 1.0), CorrelationAccumulator(K, 4.0, top_k=3))
+    low = response_correlation(logits_of(), 1.0)
+    kept = response_correlation(logits_of(), 4.0, top_k=3)
     found = class_relations((low, kept), weight=weight, superclass=SUPERCLASS)
     assert found.order == (1, 3, 5, 0, 2, 4)
     assert found.superclass == (0, 0, 0, 1, 1, 2)
@@ -317,20 +304,20 @@ def test_matrices_come_in_the_order_of_superclasses():
     for row, column in itertools.product(range(K), repeat=2):
         assert (
             found.matrices[0].values[row][column]
-            == low.matrix()[found.order[row], found.order[column]].item()
+            == low.matrix[found.order[row], found.order[column]].item()
         )
-    assert found.matrices[0].contrast == contrast(low.matrix(), SUPERCLASS)
+    assert found.matrices[0].contrast == contrast(low.matrix, SUPERCLASS)
     assert found.matrices[2].zero_classes == (5,)
     assert [(each.first, each.second, each.pairs) for each in found.likeness] == [
         (0, 2, 15),
         (1, 2, 15),
     ]
-    assert found.likeness[1].value == likeness(kept.matrix(), weight_cosines(weight))[0]
+    assert found.likeness[1].value == likeness(kept.matrix, weight_cosines(weight))[0]
     json.dumps(dataclasses.asdict(found))
 
 
 def test_parts_can_be_left_out():
-    bare = class_relations(read(CorrelationAccumulator(K, 4.0)), keep=False)
+    bare = class_relations([response_correlation(logits_of(), 4.0)], keep=False)
     assert bare.superclass is None
     assert bare.likeness == ()
     assert bare.matrices[0].values is None
@@ -339,7 +326,7 @@ def test_parts_can_be_left_out():
     assert [each.of for each in only.matrices] == ["weights"]
     with pytest.raises(Incompatible, match=r"teacher big has matrices of \[4, 6\] classes"):
         class_relations(
-            read(CorrelationAccumulator(K, 4.0)), weight=torch.randn(4, 3), label="teacher big"
+            [response_correlation(logits_of(), 4.0)], weight=torch.randn(4, 3), label="teacher big"
         )
     with pytest.raises(Incompatible, match="neither"):
         class_relations((), label="teacher big")
@@ -364,9 +351,4 @@ def test_superclasses_show_at_a_higher_temperature_only():
 
 
 def read_of(logits, temperatures):
-    accumulators = [
-        CorrelationAccumulator(logits.shape[1], temperature) for temperature in temperatures
-    ]
-    for each in accumulators:
-        each.add(logits)
-    return accumulators
+    return [response_correlation(logits, temperature) for temperature in temperatures]

@@ -13,14 +13,12 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
 from kdcli.analysis.geometry import (
     check_features,
     choose_classes,
     draw,
-    pca,
     project,
     silhouette,
     tsne,
@@ -235,46 +233,12 @@ def test_projections_that_are_refused(data):
 # ---- pictures of all classes ---------------------------------------------------------------------
 
 
-def test_principal_directions_are_those_of_sklearn(data):
-    features, targets, _ = data
-    found = pca(features, targets)
-    reference = PCA(2, svd_solver="full").fit(features.numpy())
-    expected = reference.transform(features.numpy())
-    for axis, mine in enumerate((found.points.x, found.points.y)):
-        assert np.allclose(np.abs(mine), np.abs(expected[:, axis]), rtol=0, atol=1e-9)
-    assert found.explained == pytest.approx(reference.explained_variance_ratio_.tolist())
-    assert (found.kind, found.of, found.perplexity) == ("pca", 60, None)
-    assert found.points.label == tuple(targets.tolist())
-
-
-def test_with_fewer_samples_than_features_the_other_gram_matrix_says_the_same():
-    features, targets, _ = clusters(each=4, dimensions=40)
-    found, reference = pca(features, targets), PCA(2, svd_solver="full").fit(features.numpy())
-    assert np.allclose(
-        np.abs(found.points.y),
-        np.abs(reference.transform(features.numpy())[:, 1]),
-        rtol=0,
-        atol=1e-9,
-    )
-    assert found.explained == pytest.approx(reference.explained_variance_ratio_.tolist())
-
-
-@pytest.mark.parametrize("dimensions", [1, 30])
-def test_features_on_a_line_have_one_direction(dimensions):
-    targets = torch.arange(20) % 2
-    line = torch.arange(20.0)[:, None] * torch.ones(dimensions)
-    found = pca(line, targets)
-    assert found.explained == pytest.approx((1.0, 0.0), abs=1e-12)
-    assert np.allclose(found.points.y, 0)
-    assert np.allclose(np.diff(found.points.x), math.sqrt(dimensions))
-
-
 def test_tsne_is_the_same_for_the_same_seed_and_keeps_clusters_together():
     features, targets, _ = clusters(each=15, classes=3, spread=0.3)
     found = tsne(features, targets, perplexity=10)
     assert found == tsne(features, targets, perplexity=10)
     assert found.points.sample != tsne(features, targets, most=30, perplexity=5).points.sample
-    assert (found.kind, found.of, found.perplexity, found.explained) == ("tsne", 45, 10, None)
+    assert (found.kind, found.of, found.perplexity) == ("tsne", 45, 10)
     points = np.stack([found.points.x, found.points.y], axis=1)
     assert silhouette_samples(points, found.points.label).mean() > 0.5
     json.dumps(dataclasses.asdict(found))
@@ -289,14 +253,10 @@ def test_the_perplexity_fits_few_points():
 
 def test_pictures_have_a_limit_of_points_and_five_of_each_class_at_least():
     features, targets, _ = clusters(each=12)
-    assert len(pca(features, targets, most=40).points.x) == 40
-    assert len(pca(features, targets, most=3).points.x) == 25
+    assert len(tsne(features, targets, most=40, perplexity=5).points.x) == 40
+    assert len(tsne(features, targets, most=3, perplexity=5).points.x) == 25
     assert silhouette(features, targets, most=40).n == 40
     assert silhouette(features, targets, most=40).of == 60
-    assert (
-        pca(features, targets, most=40).points.sample
-        == tsne(features, targets, most=40, perplexity=5).points.sample
-    )
 
 
 # ---- the silhouette ------------------------------------------------------------------------------
@@ -315,8 +275,7 @@ def silhouette_by_hand(features, targets):
     return found
 
 
-def test_the_silhouette_is_its_definition(monkeypatch):
-    monkeypatch.setattr("kdcli.analysis.geometry._BLOCK", 7)
+def test_the_silhouette_is_its_definition():
     features, targets, _ = clusters(each=6, spread=3.0)
     targets[targets == 4] = 6  # no samples of 4 and 5
     targets[int((targets == 3).nonzero()[0])] = 7  # one alone
@@ -356,7 +315,7 @@ def test_separate_clusters_have_a_silhouette_near_one_and_mixed_ones_near_zero()
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", [tsne, pca, silhouette])
+@pytest.mark.parametrize("function", [tsne, silhouette])
 def test_features_that_are_refused(data, function):
     features, targets, _ = data
     with pytest.raises(BadData, match="features of teacher big are constant"):

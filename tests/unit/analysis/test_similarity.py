@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kdcli.analysis.hypothesis import effect, hypothesis
-from kdcli.analysis.similarity import SimilarityAccumulator, similarity
+from kdcli.analysis.similarity import similarity, similarity_and_responses
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.teacher import Thresholds
@@ -153,30 +153,15 @@ def test_every_scalar_is_its_definition(data, temperature):
     assert at.relative_entropy.value == pytest.approx(overall["entropy"] / math.log(K), rel=1e-9)
 
 
-def test_parts_add_up_to_the_whole(data, monkeypatch):
+def test_blocks_add_up_to_the_whole(data, monkeypatch):
     whole = similarity(*data, temperatures=(1.0, 9.0))
     monkeypatch.setattr("kdcli.analysis.similarity._ROWS", 4)
-    streamed = SimilarityAccumulator(K, (1.0, 9.0))
-    for step in (streamed.add, streamed.add_again):
-        for first in range(0, len(data[1]), 7):
-            step(data[0][first : first + 7], data[1][first : first + 7])
-    for one, other in zip(whole, streamed.result(), strict=True):
+    for one, other in zip(whole, similarity(*data, temperatures=(1.0, 9.0)), strict=True):
         same(one, other)
         assert one.column_cv_interval.high == pytest.approx(other.column_cv_interval.high, rel=1e-9)
         for a, b in zip(one.by_class, other.by_class, strict=True):
             same(a, b)
             assert [k for k, _ in a.alike] == [k for k, _ in b.alike]
-
-
-def test_without_the_second_pass_only_the_intervals_are_missing(data):
-    accumulator = SimilarityAccumulator(K)
-    accumulator.add(*data)
-    (at,) = accumulator.result()
-    same(at, similarity(*data)[0])
-    assert at.column_cv_interval is None
-    assert at.column_variance_interval is None
-    assert at.by_class[0].column_error is None
-    assert hypothesis(at).settled is None
 
 
 def test_a_constant_added_to_the_logits_of_a_sample_changes_nothing(data):
@@ -257,15 +242,13 @@ def test_half_precision_and_parts_of_float32_are_computed_in_float64(data):
 
 def test_the_most_alike_classes_have_the_largest_mean_labels(data):
     logits, targets = data
-    accumulator = SimilarityAccumulator(K)
-    accumulator.add(logits, targets)
-    response = accumulator.mean_response(9.0)
+    ((at, response),) = similarity_and_responses(logits, targets, temperatures=[9.0])
     q = (logits / 9).softmax(dim=1)
     for c in range(K):
         expected = q[targets == c].mean(dim=0)
         assert torch.allclose(response[c], expected, rtol=1e-12)
         expected[c] = -1
-        found = accumulator.result()[0].by_class[c].alike
+        found = at.by_class[c].alike
         assert [k for k, _ in found] == expected.argsort(descending=True)[:3].tolist()
         assert [label for _, label in found] == pytest.approx(
             expected.sort(descending=True).values[:3].tolist()
@@ -326,7 +309,7 @@ def test_everything_can_be_written_as_json(data):
 @pytest.mark.parametrize("temperatures", [(0.0,), (1.0, -2.0), (math.nan,), ()])
 def test_temperatures_must_be_positive(temperatures):
     with pytest.raises(UsageError, match="temperature"):
-        SimilarityAccumulator(K, temperatures)
+        similarity(torch.randn(12, K), torch.arange(12) % K, temperatures=temperatures)
 
 
 def test_two_classes_have_no_similarity_labels():
@@ -338,12 +321,9 @@ def test_two_classes_have_no_similarity_labels():
 def test_a_class_needs_two_samples(data, drop, found):
     keep = torch.ones(len(data[1]), dtype=torch.bool)
     keep[(data[1] == 5).nonzero().flatten()[:drop]] = False
-    accumulator = SimilarityAccumulator(K, class_names=("a", "b", "c", "d", "e", "otter"))
-    accumulator.add(data[0][keep], data[1][keep])
+    names = ("a", "b", "c", "d", "e", "otter")
     with pytest.raises(BadData, match=rf"class otter \(5\) has {found}.*1 of 6 classes"):
-        accumulator.result()
-    with pytest.raises(BadData, match=found):
-        accumulator.mean_response(9.0)
+        similarity(data[0][keep], data[1][keep], class_names=names)
 
 
 def test_constant_logits_are_refused():
@@ -357,29 +337,16 @@ def test_a_sample_with_equal_logits_is_not(data):
     assert math.isfinite(similarity(logits, targets)[0].column_cv)
 
 
-def test_a_bad_sample_is_named_over_all_parts(data):
+def test_a_bad_sample_is_named(data, monkeypatch):
+    monkeypatch.setattr("kdcli.analysis.similarity._ROWS", 4)
     logits = data[0].clone()
     logits[23, 2] = math.nan
-    accumulator = SimilarityAccumulator(K, label="teacher big")
-    accumulator.add(logits[:20], data[1][:20])
     with pytest.raises(
         BadData, match=r"teacher big are not finite.*first for sample 23 \(counted from 0\)"
     ):
-        accumulator.add(logits[20:], data[1][20:])
-
-
-def test_what_else_is_refused(data):
-    accumulator = SimilarityAccumulator(K)
-    with pytest.raises(BadData, match="no samples to measure the network on"):
-        accumulator.result()
-    with pytest.raises(Incompatible, match="answers over 4 classes, not over 6"):
-        accumulator.add(torch.randn(3, 4), torch.arange(3))
-    accumulator.add(*data)
-    accumulator.add_again(data[0][:5], data[1][:5])
-    with pytest.raises(Incompatible, match="read 5 samples, the first 45"):
-        accumulator.result()
-    with pytest.raises(UsageError, match=r"not measured at temperature 2\.0"):
-        accumulator.mean_response(2.0)
+        similarity(logits, data[1], label="teacher big")
+    with pytest.raises(BadData, match="no samples"):
+        similarity(logits[:0], data[1][:0])
 
 
 # ---- the verdict ---------------------------------------------------------------------------------
@@ -420,24 +387,6 @@ def test_the_rule(entropy, cv, expected):
     assert effect(entropy, cv, Thresholds()) == expected
 
 
-def test_limits_can_be_given_and_come_back():
-    at = of_rows(LARGE)
-    mild = Thresholds(constant=0.01, varied=0.05, entropy=0.8, entropy_from="given")
-    verdict = hypothesis(at, thresholds=mild)
-    assert verdict.effect == "distillation"
-    assert verdict.thresholds == mild
-
-
-def test_a_smaller_teacher_sets_the_limit_of_entropy():
-    small = of_rows(SMALL)
-    reference = small.relative_entropy.value
-    assert hypothesis(small, smaller_teacher=reference).effect == "distillation"
-    verdict = hypothesis(small, smaller_teacher=reference + 0.01)
-    assert verdict.effect == "regularisation"
-    assert verdict.thresholds.entropy == reference + 0.01
-    assert verdict.thresholds.entropy_from == "a smaller teacher"
-
-
 @pytest.mark.parametrize(
     ("cv", "settled"),
     [
@@ -459,17 +408,3 @@ def test_a_verdict_is_not_settled_where_the_entropy_may_be_lower():
         column_cv_interval=Interval(0.12, 0.14),
     )
     assert hypothesis(at).settled is False
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [
-        Thresholds(constant=0.0),
-        Thresholds(constant=0.2),
-        Thresholds(entropy=1.1),
-        Thresholds(varied=math.nan),
-    ],
-)
-def test_limits_that_make_no_sense_are_refused(limits):
-    with pytest.raises(UsageError, match="limits of the distillation hypothesis"):
-        hypothesis(of_rows(SMALL), thresholds=limits)

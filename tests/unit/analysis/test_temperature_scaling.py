@@ -12,7 +12,7 @@ import torch
 
 from kdcli.analysis import temperature_scaling as module
 from kdcli.analysis.calibration import reliability
-from kdcli.analysis.temperature_scaling import cross_fitted, fit_temperature, held_out
+from kdcli.analysis.temperature_scaling import cross_fitted, fit_temperature
 from kdcli.core import random
 from kdcli.errors import BadData, Incompatible, UsageError
 from tests.unit.analysis.test_rescaling import draw, flat, spoiled
@@ -106,23 +106,14 @@ def test_without_a_minimum_it_stops_at_the_limit_and_says_which(scale):
 
 def test_loss_and_calibration_before_and_after_are_those_of_the_logits():
     z, y = answers()
-    fit_z, fit_y = answers(200, seed=5)
-    found = held_out(fit_z, fit_y, z, y, bootstrap=100)
-    temperature = fit_temperature(fit_z, fit_y).temperature
-    assert (found.temperature, found.edge, found.n, found.fitted_on, found.folds) == (
-        temperature,
-        None,
-        N,
-        200,
-        (),
-    )
+    found = cross_fitted(z, y, folds=4, bootstrap=100, seed=2)
+    part = random.permutation(random.key(2, "calibration folds"), N) % 4
+    scaled = z / torch.tensor(found.folds, dtype=z.dtype)[part][:, None]
     assert found.nll_before.value == pytest.approx(loss(z, y, 1.0), abs=1e-9)
-    assert found.nll_after.value == pytest.approx(loss(z, y, temperature), abs=1e-9)
-    assert found.nll_gain.value == pytest.approx(
-        loss(z, y, 1.0) - loss(z, y, temperature), abs=1e-9
-    )
+    assert found.nll_after.value == pytest.approx(loss(scaled, y, 1.0), abs=1e-9)
+    assert found.nll_gain.value == pytest.approx(loss(z, y, 1.0) - loss(scaled, y, 1.0), abs=1e-9)
     assert found.ece_before == pytest.approx(reliability(z, y).ece, abs=1e-9)
-    assert found.ece_after == pytest.approx(reliability(z / temperature, y).ece, abs=1e-9)
+    assert found.ece_after == pytest.approx(reliability(scaled, y).ece, abs=1e-9)
     assert found.ece_after < found.ece_before / 2
     assert found.nll_gain.low > 0
     for estimate in (found.nll_before, found.nll_after, found.nll_gain):
@@ -193,9 +184,6 @@ def test_what_every_fit_refuses(z, y, error, words):
     ):
         with pytest.raises(error, match=words):
             call()
-    other = draw(20, K), torch.arange(20) % K
-    with pytest.raises(error):
-        held_out(z, y, *other, label="net")
 
 
 def test_what_else_is_refused():
@@ -207,10 +195,6 @@ def test_what_else_is_refused():
             cross_fitted(z, y, folds=folds)
     with pytest.raises(UsageError, match="resamples"):
         cross_fitted(z, y, bootstrap=0)
-    with pytest.raises(UsageError, match="resamples"):
-        held_out(z, y, z, y, bootstrap=0)
-    with pytest.raises(Incompatible, match=r"fitted on logits of shape \[20, 4\]"):
-        held_out(draw(20, 4), y, z, y)
     flat_but_one = torch.ones(20, K, dtype=torch.float64)
     flat_but_one[4, 1] = 0.0
     with pytest.raises(BadData, match=r"\(all but fold \d\) are constant"):
