@@ -5,7 +5,6 @@ explain it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -13,7 +12,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import write_error
@@ -24,6 +24,7 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 ANALYSIS_FILE = "analysis.json"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 
 
 def run_name(*parts: str) -> str:
@@ -91,34 +92,37 @@ def claimed(run: Path) -> Iterator[None]:
     comes about.
 
     Raises:
-        UsageError: another process is at work on it. NotWritable: it cannot be written to.
+        UsageError: another process is at work on it, or has just finished it. NotWritable: it
+            cannot be written to.
     """
-    path = run / "environment.json"
+    lock = FileLock(run / LOCK_FILE)
     try:
-        handle = path.open("rb+")
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UsageError(
+            f"another process is at work on {run}", hint="wait until it has finished, or stop it"
+        ) from error
+    except NotImplementedError:  # a file system that knows no locks: as it would be without them
+        pass
     except OSError as error:
-        raise write_error(error, path) from error
-    with handle:
-        if not _lock(handle):
-            raise UsageError(
-                f"another process is at work on {run}",
-                hint="wait until it has finished, or stop it",
-            )
+        raise write_error(error, run / LOCK_FILE) from error
+    with lock:
+        finished = run / SUMMARY_FILE
+        if finished.exists():
+            raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
         yield
+        if finished.exists():  # nobody will ask for it again
+            (run / LOCK_FILE).unlink(missing_ok=True)
 
 
 def busy(run: Path) -> bool:
     """Whether another process is at work on a run."""
-    with (run / "environment.json").open("rb+") as handle:
-        return not _lock(handle)
-
-
-def _lock(handle: IO[bytes]) -> bool:
-    """Whether the file is ours until it is closed."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not (run / LOCK_FILE).exists():
         return False
-    except OSError:
-        return True  # a file system that knows no locks: as it would be without them
-    return True
+    try:
+        with FileLock(run / LOCK_FILE, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False

@@ -159,7 +159,7 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) 
         with temporary.open("wb") as handle:
             handle.write(header)
             length = len(header) + shape.bytes
-            if reserve:
+            if reserve and hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(handle.fileno(), 0, length)
             else:
                 handle.truncate(length)

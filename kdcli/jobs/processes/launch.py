@@ -1,9 +1,8 @@
-"""Ranks as processes of this machine: started by PyTorch, listened to, told to stop, and mourned.
+"""Starts the ranks of a run as processes of this machine, passes on what the first one says, and
+says which one failed.
 
-The launcher is none of them. It hears what the first rank has to say, passes it on to the
-listeners, and notices when a rank dies; so one process speaks, whatever becomes of the others. A
-rank is stopped by SIGTERM alone: Ctrl-C reaches every process of a terminal, and the launcher
-decides what it means.
+The launcher is none of them: it hears the first rank, tells the listeners, and notices when a rank
+dies; so one process speaks, whatever becomes of the others.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import contextlib
 import os
 import signal
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import connection, parent_process
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,8 +26,8 @@ from torch import multiprocessing
 
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import Interrupted, KdError, RankLost, Terminated
-from kdcli.jobs.events import Event, Listener, Prepared, StepDone
-from kdcli.jobs.processes.pipe import Teller
+from kdcli.jobs.events import Event, Listener, Prepared
+from kdcli.jobs.processes.child import EventSender, deaf_to_ctrl_c, end_with_the_parent
 from kdcli.jobs.processes.process_group import joined
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.schema import RuntimeSection
@@ -71,7 +69,7 @@ def start(
         tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder,
         StopRequest("") as stop,
     ):
-        with _signals_for_the_launcher():
+        with deaf_to_ctrl_c():
             given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
             context = multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
                 _rank, given, nprocs=count, join=False, start_method="spawn"
@@ -79,18 +77,6 @@ def start(
         for line in theirs:
             line.close()
         return _Watch(context.processes, [pipe[0] for pipe in pipes], listeners).until_the_end(stop)
-
-
-@contextlib.contextmanager
-def _signals_for_the_launcher() -> Iterator[None]:
-    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
-    child and all its threads.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Watch:
@@ -239,7 +225,7 @@ def _rank(
         # else nobody would notice that the other rank has died in the middle of a message
         other.close()
     signal.signal(signal.SIGTERM, _stop_at_once)
-    _end_with_the_launcher()
+    end_with_the_parent(6 * _GRACE_SECONDS)
     _be_quiet(first=rank == 0)
     torch.set_num_threads(threads)
     size = str(section.devices)
@@ -247,7 +233,7 @@ def _rank(
     try:
         with joined(section, meeting), Ranks.current().noticing():
             outcome = _Outcome(
-                task(**arguments, listeners=(Teller(lines[rank], _read),) if rank == 0 else ())
+                task(**arguments, listeners=(EventSender(lines[rank]),) if rank == 0 else ())
             )
     except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
         outcome = _Outcome(
@@ -262,20 +248,6 @@ def _stop_at_once(_number: int, _frame: object) -> NoReturn:
     raise Terminated("terminated before training began")
 
 
-def _end_with_the_launcher() -> None:
-    """Save the state and end, should the launcher be killed; and soon, whatever hangs."""
-    launcher = parent_process()
-    assert launcher is not None
-
-    def watch() -> None:
-        connection.wait([launcher.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(6 * _GRACE_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _be_quiet(*, first: bool) -> None:
     """Stdout is the launcher's; warnings and the like are worth saying once."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -283,9 +255,3 @@ def _be_quiet(*, first: bool) -> None:
     if not first:
         os.dup2(nowhere, 2)
     os.close(nowhere)
-
-
-def _read(event: StepDone) -> StepDone:
-    numbers: Any = {name: float(value) for name, value in event.losses.items()}
-    counted: Any = int(event.correct)
-    return replace(event, losses=numbers, correct=counted)

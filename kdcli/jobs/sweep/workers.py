@@ -1,12 +1,7 @@
 """Worker processes that share one machine: each keeps to its cores, runs one task after another and
 says what goes on.
 
-Processes are spawned, because threads of torch do not survive a fork. Each has a line of its own to
-the parent: with one queue for all, a worker that is killed while it writes would silence the others
-for ever.
-
-A worker is stopped by SIGTERM alone. Ctrl-C reaches every process of a terminal, and the parent
-decides what it means.
+Processes are spawned, because threads of torch do not survive a fork.
 """
 
 from __future__ import annotations
@@ -17,21 +12,20 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from kdcli.errors import Interrupted, Terminated
 from kdcli.jobs.build.datasets import kept_sources
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
-from kdcli.jobs.processes.pipe import Teller
+from kdcli.jobs.processes.child import EventSender, deaf_to_ctrl_c, end_with_the_parent
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt
 
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
@@ -77,7 +71,7 @@ class _Stop:
         try:
             if self._asked:
                 return Ended("stopped")
-            return attempt(task, out, (Teller(line, _read),) if line is not None else ())
+            return attempt(task, out, (EventSender(line, _read),) if line is not None else ())
         except (KeyboardInterrupt, Interrupted, Terminated):
             return Ended("stopped")
         finally:
@@ -85,7 +79,7 @@ class _Stop:
 
 
 def _read(event: StepDone) -> StepRead:
-    losses = {name: float(value) for name, value in event.losses.items()}
+    losses: Any = event.losses
     accuracy = float(event.correct) / max(event.seen, 1)
     return StepRead(
         event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second
@@ -96,7 +90,7 @@ def _work(line: Connection, share: Share) -> None:
     """What a worker process does until its line is closed."""
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop)
-    _end_with_the_parent()
+    end_with_the_parent()
     if share.pin:
         os.sched_setaffinity(0, share.cores)
     with contextlib.suppress(EOFError, OSError), kept_sources():
@@ -107,18 +101,6 @@ def _work(line: Connection, share: Share) -> None:
             gc.collect()
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()  # the others need the room
-
-
-def _end_with_the_parent() -> None:
-    """Save the state and end, should the parent be killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # ---- in the parent -------------------------------------------------------------------------------
@@ -133,7 +115,7 @@ class _Worker:
         self.line, theirs = _SPAWN.Pipe()
         # a daemon could have no loader processes
         self.process = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
-        with _signals_for_the_parent(), _environment("OMP_NUM_THREADS", str(share.threads)):
+        with deaf_to_ctrl_c(), _environment("OMP_NUM_THREADS", str(share.threads)):
             self.process.start()
         theirs.close()
 
@@ -160,18 +142,6 @@ class _Worker:
             self.process.kill()  # torch takes a second to leave in good order
         else:
             self.process.terminate()
-
-
-@contextlib.contextmanager
-def _signals_for_the_parent() -> Iterator[None]:
-    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
-    child and all its threads.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
