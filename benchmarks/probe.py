@@ -22,7 +22,7 @@ from kdcli.core.network import Network
 from kdcli.engine.events import EpochDone
 from kdcli.jobs import distill, train_teacher
 from kdcli.jobs.train import dynamics
-from kdcli.results.dynamics import Probe
+from kdcli.results.dynamics import Snapshot
 
 EPOCHS = 4
 
@@ -31,7 +31,7 @@ SECONDS: list[float] = []  # of each probe
 _measure = dynamics.Monitor.__call__
 
 
-def timed(prober: dynamics.Monitor, network: Network, stage: Stage, step: int) -> Probe | None:
+def timed(prober: dynamics.Monitor, network: Network, stage: Stage, step: int) -> Snapshot | None:
     """A probe whose time is noted."""
     start = time.perf_counter()
     found = _measure(prober, network, stage, step)

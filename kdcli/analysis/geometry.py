@@ -25,7 +25,7 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _MOST = 2000
 
 
-def draw(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
+def sample_of_each_class(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
     """Up to `most` samples of each class at random, [m] int64 positions in ascending order.
 
     Which ones depends on (seed, purpose, n, targets) alone.
@@ -43,12 +43,12 @@ def draw(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
     return order[place < most].sort().values
 
 
-def _draw_all(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
+def _sample_all(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
     """About `most` samples over all classes, the same number of each that has as many, and never
     fewer than five.
     """
     present = int((torch.bincount(targets) > 0).sum())
-    return draw(targets, max(5, most // present), seed=seed, purpose=purpose)
+    return sample_of_each_class(targets, max(5, most // present), seed=seed, purpose=purpose)
 
 
 def check_features(features: Tensor, targets: Tensor, *, label: str = "the network") -> None:
@@ -165,7 +165,9 @@ def project(
     rows, targets = weight.detach().double().cpu(), targets.cpu()
     basis = _basis(rows[a], rows[b], rows[c], label, classes)
     eligible = torch.isin(targets, torch.tensor(classes)).nonzero().flatten()
-    sample = eligible[draw(targets[eligible], most, seed=seed, purpose="projection")]
+    sample = eligible[
+        sample_of_each_class(targets[eligible], most, seed=seed, purpose="projection")
+    ]
     member = targets[sample][:, None] == torch.tensor(classes)  # [m,3]
     missing = [
         number for number, n in zip(classes, member.sum(dim=0).tolist(), strict=True) if not n
@@ -255,14 +257,14 @@ def _points(sample: Tensor, labels: Tensor, xy: Tensor) -> Points:
 # ---- all classes ---------------------------------------------------------------------------------
 
 
-def _drawn(
+def _sampled_features(
     features: Tensor, targets: Tensor, most: int, seed: int, label: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(positions [m], features [m,D] float64 less their mean, labels [m]), on the CPU. The same
     ones for every picture.
     """
     check_features(features, targets, label=label)
-    sample = _draw_all(targets.cpu(), most, seed=seed, purpose="features")
+    sample = _sample_all(targets.cpu(), most, seed=seed, purpose="features")
     h = features[sample.to(features.device)].double().cpu()
     h = h - h.mean(dim=0)
     if len(h) < 5:
@@ -310,7 +312,7 @@ def tsne(
         raise UsageError(f"the perplexity of t-SNE must be a number above 0, got {perplexity}")
     from sklearn.manifold import TSNE
 
-    sample, h, labels = _drawn(features, targets, most, seed, label)
+    sample, h, labels = _sampled_features(features, targets, most, seed, label)
     width = min(perplexity, (len(h) - 1) / 3)
     state = random.key(seed, "tsne") % (1 << 32)
     h = h / h.abs().amax()  # t-SNE is blind to scale, its arithmetic in float32 is not
@@ -352,7 +354,7 @@ def silhouette(
     Raises:
         Incompatible, BadData: as `tsne`; fewer than two classes with samples.
     """
-    _, h, y = _drawn(features, targets, most, seed, label)
+    _, h, y = _sampled_features(features, targets, most, seed, label)
     number = max(int(y.max()) + 1, classes or 0)
     count = torch.bincount(y, minlength=number)
     if int((count > 0).sum()) < 2:

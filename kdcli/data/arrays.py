@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdcli.data.source import Pictures, channel_statistics
+from kdcli.data.source import ImageArrays, channel_statistics
 from kdcli.errors import BadData
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
 
 
-def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> Pictures:
+def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> ImageArrays:
     """Pictures from arrays by name.
 
     Args:
@@ -53,7 +53,7 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> Pictures:
     y_train = _labels(np.asarray(arrays["y_train"]), "train", len(x_train), names, origin)
     y_test = _labels(np.asarray(arrays["y_test"]), "test", len(x_test), names, origin)
     mean, std = _statistics(arrays, x_train, origin)
-    return Pictures(
+    return ImageArrays(
         x_train, y_train, x_test, y_test, names, mean, std, _superclass(arrays, len(names), origin)
     )
 

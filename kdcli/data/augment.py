@@ -96,7 +96,7 @@ class Augmentation:
                 ),
             )
 
-    def draw(self, stream: int, index: Tensor) -> Tensor:
+    def sample_views(self, stream: int, index: Tensor) -> Tensor:
         """Views [B] int64 of the samples at index [B] int64: a function of the key `stream` and
         each index alone.
         """

@@ -13,13 +13,13 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import Folder
+from kdcli.data.source import ImageFolder
 from kdcli.errors import BadData, UsageError
 
 _JPEG = b"\xff\xd8\xff"  # with which such files begin
 
 
-def decode(folder: Folder, path: str) -> Tensor:
+def decode(folder: ImageFolder, path: str) -> Tensor:
     """One picture of a folder as [3,h,w] uint8, as large as it is in the file.
 
     Raises:
@@ -36,7 +36,7 @@ def decode(folder: Folder, path: str) -> Tensor:
         ) from error
 
 
-def read(folder: Folder, path: str) -> Tensor:
+def read(folder: ImageFolder, path: str) -> Tensor:
     """What a JPEG file holds, [bytes] uint8, for a device to decode; of another file the picture
     itself, [3,h,w] uint8.
 
@@ -58,7 +58,7 @@ def read(folder: Folder, path: str) -> Tensor:
 
 
 def decode_on(
-    device: torch.device, folder: Folder, paths: Sequence[str], files: Sequence[Tensor]
+    device: torch.device, folder: ImageFolder, paths: Sequence[str], files: Sequence[Tensor]
 ) -> list[Tensor]:
     """Pictures [3,h,w] uint8 on a device, of what `read` gave for each path.
 
@@ -79,7 +79,7 @@ def decode_on(
     return [pictures[place] for place in range(len(files))]
 
 
-def _decode_one(device: torch.device, folder: Folder, path: str, file: Tensor) -> Tensor:
+def _decode_one(device: torch.device, folder: ImageFolder, path: str, file: Tensor) -> Tensor:
     try:
         return _decode_jpegs([file], device)[0]
     except RuntimeError:
@@ -115,7 +115,7 @@ def check_decoder(device: torch.device) -> None:
         ) from error
 
 
-def fit(folder: Folder, image: Tensor) -> Tensor:
+def fit(folder: ImageFolder, image: Tensor) -> Tensor:
     """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut
     out.
     """
@@ -124,7 +124,7 @@ def fit(folder: Folder, image: Tensor) -> Tensor:
     return center_crop(image, [folder.size, folder.size])  # type: ignore[no-any-return]
 
 
-def finish(folder: Folder, augment: Augmentation, image: Tensor, change: int) -> Tensor:
+def finish(folder: ImageFolder, augment: Augmentation, image: Tensor, change: int) -> Tensor:
     """A picture [3,h,w] uint8 at the folder's size: with its change by a random resized crop if
     there are such, else fitted.
     """

@@ -19,8 +19,8 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import Pictures, Source
-from kdcli.data.split import draw
+from kdcli.data.source import ImageArrays, Source
+from kdcli.data.split import sample_by_class
 
 Share = Callable[[int], slice]
 Decode = Literal["workers", "device"]
@@ -92,7 +92,7 @@ class SourceFeed(ABC):
         # subtraction and division round alike everywhere; a fused multiply-add on a GPU would not
         scale = (
             255.0
-            if not isinstance(source, Pictures) or source.x_train.dtype == torch.uint8
+            if not isinstance(source, ImageArrays) or source.x_train.dtype == torch.uint8
             else 1.0
         )
         mean, std = torch.tensor([info.mean, info.std], dtype=torch.float64) * scale
@@ -152,7 +152,7 @@ class SourceFeed(ABC):
         order = random.permutation(
             random.key(self.plan.seed, "order", epoch), self.info.num_train, self.plan.device
         )
-        views = self.plan.augment.draw(random.key(self.plan.seed, "view", epoch), order)
+        views = self.plan.augment.sample_views(random.key(self.plan.seed, "view", epoch), order)
         return Part(order, views, self.plan.augment.change(order, views))
 
     def split(self, name: SplitName) -> Iterator[Batch]:
@@ -179,7 +179,7 @@ class SourceFeed(ABC):
         # with fewer, it would take the first classes alone
         by_class = count >= int(torch.bincount(labels).count_nonzero())
         chosen = (
-            draw(labels, count, stream).nonzero()
+            sample_by_class(labels, count, stream).nonzero()
             if by_class
             else random.permutation(stream, len(labels))[:count]
         )

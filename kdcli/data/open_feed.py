@@ -11,7 +11,7 @@ from kdcli.core.types import DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Plan, Score, Share
 from kdcli.data.resident import ResidentFeed
-from kdcli.data.source import Pictures, Source
+from kdcli.data.source import ImageArrays, Source
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction
 from kdcli.errors import Incompatible, UsageError
@@ -86,7 +86,7 @@ def make_feed(
 
 
 def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:
-    if not isinstance(source, Pictures):
+    if not isinstance(source, ImageArrays):
         from kdcli.data.streamed import StreamedFeed
 
         return StreamedFeed(source, info, rows, plan)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.feed import Part, Plan, SourceFeed
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 
 
 class ResidentFeed(SourceFeed):
@@ -17,7 +17,7 @@ class ResidentFeed(SourceFeed):
     resident = True
 
     def __init__(
-        self, source: Pictures, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
+        self, source: ImageArrays, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
     ) -> None:
         super().__init__(source, info, rows, plan)
         parts: dict[SplitName, Tensor] = {

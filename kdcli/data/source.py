@@ -26,7 +26,7 @@ _BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ImageArrays:
     """A dataset that fits in memory.
 
     x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are
@@ -72,7 +72,7 @@ def _content(array: Tensor) -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Folder:
+class ImageFolder:
     """Image files that are decoded each time they are needed.
 
     train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
@@ -121,7 +121,7 @@ def _size(path: str) -> int:
         ) from error
 
 
-Source = Pictures | Folder
+Source = ImageArrays | ImageFolder
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

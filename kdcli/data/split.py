@@ -18,7 +18,7 @@ from kdcli.data.subset import Restriction, check_sizes, choose
 from kdcli.errors import BadData, UsageError
 
 
-def draw(y: Tensor, count: int, stream: int) -> Tensor:
+def sample_by_class(y: Tensor, count: int, stream: int) -> Tensor:
     """A mask [n] bool of `count` samples, each class in proportion to its share.
 
     Args:
@@ -86,7 +86,7 @@ def partition(
             f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
             hint="raise data.val_fraction",
         )
-    val = draw(y, held, random.key(seed, "holdout"))
+    val = sample_by_class(y, held, random.key(seed, "holdout"))
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
     if train_limit is not None:
@@ -96,7 +96,7 @@ def partition(
                 "to train on",
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
-        train = train[draw(y[train], train_limit, random.key(seed, "limit"))]
+        train = train[sample_by_class(y[train], train_limit, random.key(seed, "limit"))]
     _check_classes(y[train], class_names, restriction.exclude, reduced=bool(held or train_limit))
     if restriction.per_class is not None:
         check_sizes(y[train], restriction.per_class, class_names)

@@ -20,7 +20,7 @@ from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.decode import decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
-from kdcli.data.source import Folder
+from kdcli.data.source import ImageFolder
 from kdcli.errors import KdError
 
 Item = tuple[int, int]  # position in a split, what happens to it
@@ -33,7 +33,7 @@ class _Decoder(Dataset[Any]):
 
     pinned = True
 
-    def __init__(self, folder: Folder, paths: Sequence[str], augment: Augmentation) -> None:
+    def __init__(self, folder: ImageFolder, paths: Sequence[str], augment: Augmentation) -> None:
         self.folder = folder
         self.paths = paths
         self.augment = augment
@@ -112,7 +112,7 @@ class StreamedFeed(SourceFeed):
     """
 
     def __init__(
-        self, source: Folder, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
+        self, source: ImageFolder, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
     ) -> None:
         super().__init__(source, info, rows, plan)
         paths: dict[SplitName, tuple[str, ...]] = {

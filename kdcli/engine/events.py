@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdcli.core.types import Progress
-from kdcli.results.dynamics import Probe
+from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
 
 
@@ -30,7 +30,7 @@ class StageStarted:
     batches: int  # minibatches an epoch
     trainable: int  # parameters that get gradients
     network: str = ""
-    probe: Probe | None = None
+    probe: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class EpochDone:
     best: bool  # the best validation accuracy so far
     seconds: float
     images_per_second: float
-    probe: Probe | None = None
+    probe: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)

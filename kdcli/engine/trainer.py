@@ -40,7 +40,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps
 from kdcli.errors import KdError, NonFiniteLoss
-from kdcli.results.dynamics import Probe
+from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
@@ -72,7 +72,7 @@ class Hooks:
 
     listeners: Sequence[Listener] = ()
     evaluate: Callable[[Network], Measures | None] = lambda _network: None
-    probe: Callable[[Network, Stage, int], Probe | None] = lambda _network, _stage, _step: None
+    probe: Callable[[Network, Stage, int], Snapshot | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
 
@@ -308,7 +308,7 @@ class Trainer:
     def _shown(self, work: _StageWork) -> Network | None:
         return self.result() if work.trains_the_result else work.stage.network
 
-    def _probe(self, work: _StageWork) -> Probe | None:
+    def _probe(self, work: _StageWork) -> Snapshot | None:
         shown = self._shown(work)
         return (
             self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None

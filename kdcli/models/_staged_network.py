@@ -45,7 +45,7 @@ class Part:
     norm: nn.BatchNorm2d | None = None
 
 
-class Chain(Network):
+class StagedNetwork(Network):
     """Parts in a row, each followed by its activation; then a neck that makes a vector; then the
     linear head.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.core.options import Options as ModelOptions
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mlp": {
@@ -66,7 +66,7 @@ class Options(ModelOptions):
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A perceptron with fresh weights. Taps: "stageN" after, and "stageN.pre" before, the
     activation of hidden layer N; all [B,D].
     """
@@ -74,7 +74,9 @@ def build(
     chosen = dict(arguments)
     head = CosineHead if chosen.pop("normalised") else nn.Linear
     parts = list(_parts(channels * height * width, **chosen))
-    return Chain(name, parts, nn.Dropout(chosen["dropout"]), head(parts[-1].channels, num_classes))
+    return StagedNetwork(
+        name, parts, nn.Dropout(chosen["dropout"]), head(parts[-1].channels, num_classes)
+    )
 
 
 class CosineHead(nn.Linear):

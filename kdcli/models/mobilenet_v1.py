@@ -19,7 +19,7 @@ from torch import nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import conv1x1, conv3x3, depthwise, pooled
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {
@@ -40,7 +40,7 @@ _STEM = 32
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A MobileNet with fresh weights.
 
     Raises:
@@ -48,7 +48,7 @@ def build(
     """
     check_size(name, input_shape, halvings=5)
     parts = list(_parts(input_shape[0], **arguments))
-    return Chain(name, parts, pooled(), nn.Linear(parts[-1].channels, num_classes))
+    return StagedNetwork(name, parts, pooled(), nn.Linear(parts[-1].channels, num_classes))
 
 
 def _separable(channels_in: int, channels: int, stride: int) -> list[nn.Module]:

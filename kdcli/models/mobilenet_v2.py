@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import conv1x1, conv3x3, depthwise, he_normal, pooled, small_head
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {
@@ -46,7 +46,7 @@ _STAGES = (
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A MobileNetV2 with fresh weights.
 
     Raises:
@@ -57,7 +57,9 @@ def build(
     last = nn.Sequential(
         conv1x1(parts[-1].channels, _LAST), nn.BatchNorm2d(_LAST), nn.ReLU(inplace=True)
     )
-    network = Chain(name, parts, nn.Sequential(last, pooled()), small_head(_LAST, num_classes))
+    network = StagedNetwork(
+        name, parts, nn.Sequential(last, pooled()), small_head(_LAST, num_classes)
+    )
     network.apply(he_normal)
     return network
 

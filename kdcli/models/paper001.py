@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from kdcli.core.options import Options as ModelOptions
 from kdcli.models._checks import check_size
-from kdcli.models._staged_network import LEAK, Chain, Part
+from kdcli.models._staged_network import LEAK, Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cnn-large": {
@@ -230,7 +230,7 @@ class Layout:
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A network of this family with fresh weights.
 
     Raises:
@@ -240,7 +240,7 @@ def build(
     check_size(name, input_shape, halvings=sum(stride == 2 for stride in layout.strides))
     parts = list(_parts(layout, input_shape[0]))
     neck, features = _neck(layout, _flat(parts, input_shape))
-    return Chain(name, parts, neck, nn.Linear(features, num_classes))
+    return StagedNetwork(name, parts, neck, nn.Linear(features, num_classes))
 
 
 class SamePool(nn.Module):

@@ -16,7 +16,7 @@ from torch import nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import BasicBlock, conv3x3, he_normal, pooled, relu_between
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet8": {
@@ -95,14 +95,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A ResNet with fresh weights.
 
     Raises:
         Incompatible: the pictures are smaller than 3x3.
     """
     check_size(name, input_shape, halvings=2)
-    network = Chain(
+    network = StagedNetwork(
         name,
         _parts(input_shape[0], **arguments),
         pooled(),

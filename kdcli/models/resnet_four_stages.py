@@ -17,7 +17,7 @@ from torch import nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import BasicBlock, Bottleneck, conv3x3, he_normal, pooled, relu_between
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet18": {
@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A ResNet with fresh weights.
 
     Raises:
@@ -57,7 +57,7 @@ def build(
     """
     check_size(name, input_shape, halvings=3)
     parts = list(_parts(input_shape[0], **arguments))
-    network = Chain(name, parts, pooled(), nn.Linear(parts[-1].channels, num_classes))
+    network = StagedNetwork(name, parts, pooled(), nn.Linear(parts[-1].channels, num_classes))
     network.apply(he_normal)
     return network
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import ChannelShuffle, conv1x1, depthwise, pooled, relu_between
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shufflenet_v1": {
@@ -34,14 +34,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A ShuffleNet V1 with fresh weights: torch's default ones, as RepDistiller's has.
 
     Raises:
         Incompatible: the pictures are smaller than 5x5.
     """
     check_size(name, input_shape, halvings=3)
-    return Chain(
+    return StagedNetwork(
         name,
         list(_parts(input_shape[0], **arguments)),
         pooled(),

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import ChannelShuffle, conv1x1, depthwise, pooled, relu_between
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shufflenet_v2": {
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A ShuffleNet V2 with fresh weights: torch's default ones, as RepDistiller's has.
 
     Raises:
@@ -51,7 +51,7 @@ def build(
     neck = nn.Sequential(
         conv1x1(widths[-1], last), nn.BatchNorm2d(last), nn.ReLU(inplace=True), pooled()
     )
-    return Chain(name, parts, neck, nn.Linear(last, num_classes))
+    return StagedNetwork(name, parts, neck, nn.Linear(last, num_classes))
 
 
 def _branch(channels_in: int, channels: int, stride: int) -> nn.Sequential:

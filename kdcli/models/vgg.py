@@ -21,7 +21,7 @@ from torch import nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import he_normal, pooled, small_head
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "vgg8": {
@@ -72,7 +72,7 @@ _LARGE = 64  # pixels: from here on the last two blocks have a pool between them
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A VGG net with fresh weights.
 
     Raises:
@@ -80,7 +80,7 @@ def build(
     """
     check_size(name, input_shape, halvings=3)
     large = min(input_shape[1:]) >= _LARGE
-    network = Chain(
+    network = StagedNetwork(
         name,
         _parts(input_shape[0], arguments["convs"], large=large),
         pooled(),

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from kdcli.models._checks import check_size
 from kdcli.models._layers import conv1x1, conv3x3, he_normal, pooled
-from kdcli.models._staged_network import Chain, Part
+from kdcli.models._staged_network import Part, StagedNetwork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "wrn_16_1": {
@@ -67,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(
     name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
-) -> Chain:
+) -> StagedNetwork:
     """A Wide ResNet with fresh weights.
 
     Raises:
@@ -76,7 +76,7 @@ def build(
     check_size(name, input_shape, halvings=2)
     head = nn.Linear(64 * arguments["width"], num_classes)
     nn.init.zeros_(head.bias)
-    network = Chain(name, _parts(input_shape[0], **arguments), pooled(), head)
+    network = StagedNetwork(name, _parts(input_shape[0], **arguments), pooled(), head)
     network.apply(he_normal)
     return network
 

@@ -24,7 +24,7 @@ from kdcli.recipe.reading.layers import Kind, Layer, default_name, dotted, lay, 
 from kdcli.recipe.reading.overrides import Flag
 from kdcli.recipe.reading.toml_file import shown_as
 from kdcli.recipe.schema import Recipe, TeacherSection
-from kdcli.recipe.teacher_rules import Taught
+from kdcli.recipe.teacher_rules import TeacherRules
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
 
@@ -92,7 +92,7 @@ def resolve(
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
     shown = None if path is None else shown_as(path)
-    taught = Taught(
+    taught = TeacherRules(
         kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown
     )
     # before teachers are spared: a baseline has the data of the students that it is compared with
@@ -171,7 +171,7 @@ def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
         raise diagnostics.refuse(shown_as(path), [told])
 
 
-def _build(kind: Kind, layer: Layer, taught: Taught, shown: str | None) -> Recipe:
+def _build(kind: Kind, layer: Layer, taught: TeacherRules, shown: str | None) -> Recipe:
     """The valid recipe of a layer, or all of its problems and those of its teachers."""
     chosen, wrong = branches.choose(kind, layer)
     names = {section: name for section in chosen if (name := default_name(section, kind))}

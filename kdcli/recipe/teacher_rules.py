@@ -21,7 +21,7 @@ from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
 Number = tuple[int, int | None]
 
 
-class Taught:
+class TeacherRules:
     """The teachers of a recipe in the making.
 
     Args:

@@ -15,7 +15,7 @@ from kdcli.results.gap import GapAt
 
 
 @dataclass(frozen=True, slots=True)
-class ProbedAt:
+class EnergiesAt:
     """One network at one temperature: means over the probe's images, logits centred per sample.
 
     kl: mean KL(q || p) of this network's softmax q to p, that of the network in training: how far
@@ -29,18 +29,18 @@ class ProbedAt:
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class NetworkSnapshot:
     """One network. logit_norm: mean L2 norm of centred logits. at: temperature 1, then the report's
     others.
     """
 
     accuracy: float
     logit_norm: float
-    at: tuple[ProbedAt, ...]
+    at: tuple[EnergiesAt, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Snapshot:
     """What was measured at one moment of training.
 
     n images of a split, the same ones all along. trained: the one of `networks` that the stage
@@ -52,5 +52,5 @@ class Probe:
     split: Literal["train", "val"]
     n: int
     trained: str
-    networks: Mapping[str, Probed]
+    networks: Mapping[str, NetworkSnapshot]
     gaps: tuple[GapAt, ...] = ()

@@ -1,7 +1,8 @@
-"""Records of a sweep: its cells and what became of them."""
+"""Records of a sweep: its cells, what became of them, and its table."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,3 +34,65 @@ class SweepResult:
     def complete(self) -> bool:
         """Whether no cell failed."""
         return all(cell.status != "failed" for cell in self.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class TableCell:
+    """One setting of a table: the mean of n runs, its sample standard deviation, the published
+    number, and ours minus theirs. values: one a finished run; missing: runs that were planned and
+    have no result.
+    """
+
+    row: str
+    column: str
+    metric: str
+    values: tuple[float, ...]
+    n: int
+    missing: int
+    mean: float | None
+    sd: float | None
+    paper: float | None
+    difference: float | None
+    source: str
+
+    @classmethod
+    def of(
+        cls,
+        row: str,
+        column: str,
+        metric: str,
+        values: tuple[float, ...],
+        *,
+        missing: int = 0,
+        paper: float | None = None,
+        source: str = "",
+    ) -> TableCell:
+        """The cell of these runs. sd: n - 1 in the denominator, None below two runs."""
+        mean = statistics.fmean(values) if values else None
+        return cls(
+            row=row,
+            column=column,
+            metric=metric,
+            values=values,
+            n=len(values),
+            missing=missing,
+            mean=mean,
+            sd=statistics.stdev(values) if len(values) > 1 else None,
+            paper=paper,
+            difference=None if mean is None or paper is None else mean - paper,
+            source=source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTable:
+    """The `data` of `kd table --json`: a sweep as a table, row by row, column by column, metric by
+    metric.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cells: tuple[TableCell, ...]
+    notes: tuple[str, ...]

@@ -28,7 +28,7 @@ from kdcli.runs.folder import (
     RECIPE_FILE,
     SUMMARY_FILE,
 )
-from kdcli.results.dynamics import Probe
+from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import Command, find_run
@@ -47,7 +47,7 @@ class Stage:
     count: int
     trainable: int
     batches: int
-    probe: Probe | None = None
+    probe: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Epoch:
     train_accuracy: float
     val: Measures | None = None
     best: bool = False
-    probe: Probe | None = None
+    probe: Snapshot | None = None
     seconds: float = 0.0
     images_per_second: float = 0.0
 

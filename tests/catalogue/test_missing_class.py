@@ -14,7 +14,7 @@ from kdcli.core import random
 from kdcli.core.types import Feed
 from kdcli.data.augment import Augmentation
 from kdcli.data.open_feed import make_feed
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.data.subset import Restriction
 from tests.catalogue.conftest import CLASSES, SHAPE
 from tests.catalogue.test_methods import method_class, phases, total
@@ -34,7 +34,7 @@ def feed() -> Feed:
         .view(2 * IMAGES, *SHAPE)
     )
     y = torch.arange(IMAGES) % CLASSES
-    source = Pictures(
+    source = ImageArrays(
         pixels[:IMAGES],
         y,
         pixels[IMAGES:],

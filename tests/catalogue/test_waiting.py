@@ -14,7 +14,7 @@ import torch
 from kdcli import catalog
 from kdcli.data.augment import Augmentation
 from kdcli.data.open_feed import make_feed
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.engine.events import StepDone
 from kdcli.engine.host_sync import Waits
 from kdcli.engine.runtime import Runtime
@@ -64,7 +64,7 @@ def test_no_batch_of_resident_pictures_waits_for_the_device(augment):
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (24, 1, 8, 8), dtype=np.uint8))
     labels = torch.arange(24) % 3
-    source = Pictures(pixels, labels, pixels[:6], labels[:6], ("a", "b", "c"), (0.5,), (0.25,))
+    source = ImageArrays(pixels, labels, pixels[:6], labels[:6], ("a", "b", "c"), (0.5,), (0.25,))
     feed = make_feed(
         source,
         name="noise",

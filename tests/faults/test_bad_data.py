@@ -19,7 +19,7 @@ from kdcli.core.options import Options as NoOptions
 from kdcli.data.augment import Augmentation
 from kdcli.data.datasets import cifar, folder, mnist, npz, user
 from kdcli.data.open_feed import make_feed
-from kdcli.data.source import Folder
+from kdcli.data.source import ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
 
 PIXELS = np.zeros((6, 4, 4), np.uint8)
@@ -168,7 +168,7 @@ def read(path: Path, *, resident: bool = False, workers: int = 0) -> None:
     source = folder.load(
         "image-folder", options=folder.Options(path=str(path), size=8, resident=resident), root=path
     )
-    assert isinstance(source, Folder)
+    assert isinstance(source, ImageFolder)
     settings: dict[str, Any] = {
         "val_fraction": 0.0,
         "train_limit": None,

@@ -32,7 +32,6 @@ PRIVATE = re.compile(
 )
 MOST_LINES, MOST_FUNCTION_LINES = 500, 80
 LONG = {
-    "tools/compare_checkouts.py:call_everything": "a list of calls",
     "kdcli/recipe/schema.py": "every key of a recipe and its default, in one place",
     "tests/unit/jobs/build/test_logit_cache.py": "one pair of networks and its table serve every test",
 }

@@ -47,7 +47,7 @@ class _Nullable(GenerateJsonSchema):
 
 def data_types() -> dict[str, Any]:
     """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
-    from kdcli.cli.commands import check, datasets, methods, models, recipes, report, table
+    from kdcli.cli.commands import check, datasets, methods, models, recipes, report
     from kdcli.jobs.doctor import Check
     from kdcli.report.tables.compare import Comparison
     from kdcli.results import gap, logits, measures, plan, run, sweep
@@ -60,7 +60,7 @@ def data_types() -> dict[str, Any]:
         "evaluate": measures.EvaluateResult,
         "analyze-gap": gap.GapReport,
         "compare": Comparison,
-        "table": table.TableData,
+        "table": sweep.SweepTable,
         "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,
         "models": tuple[models.ModelItem, ...] | models.ModelDetails,
         "datasets": tuple[datasets.DatasetItem, ...] | datasets.DatasetCard,

@@ -4,8 +4,7 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,6 @@ from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.recipe.sweep.cells import Sweep
     from kdcli.report.tables.sweep import Table
 
 NAME = "table"
@@ -31,37 +29,6 @@ FORMATS = ("md", "csv", "latex", "html")
 Format = Annotated[str, typer.Option("--format", help="md, csv, latex or html.", metavar="NAME")]
 
 
-@dataclass(frozen=True, slots=True)
-class TableCell:
-    """One setting: the mean of n runs, its sample standard deviation, the published number and ours
-    minus theirs.
-    """
-
-    row: str
-    column: str
-    metric: str
-    values: tuple[float, ...]
-    n: int
-    missing: int
-    mean: float | None
-    sd: float | None
-    paper: float | None
-    difference: float | None
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class TableData:
-    """A sweep as a table."""
-
-    title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    metrics: tuple[str, ...]
-    cells: tuple[TableCell, ...]
-    notes: tuple[str, ...]
-
-
 def run(
     env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets = None, out: Out = None
 ) -> Outcome:
@@ -70,7 +37,7 @@ def run(
     Mean ± sd over seeds. A cell without a run is a dot.
     """
     from kdcli.recipe.sweep.cells import load_sweep
-    from kdcli.report.tables.sweep import sweep_results
+    from kdcli.report.tables.sweep import sweep_results, tabulate
 
     if form not in FORMATS:
         raise UsageError(
@@ -78,33 +45,15 @@ def run(
         )
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
-    table = _tabulate(
-        loaded,
-        [(labels, result) for labels, result in sweep_results(loaded, runs_dir(env.environ, out))],
-        sweep,
+    table = tabulate(
+        sweep_results(loaded, runs_dir(env.environ, out)),
+        loaded.table,
+        loaded.paper,
+        title=loaded.title,
+        command=f"kd table {sweep}",
     )
     env.write(_writer(form)(table))
-    return Outcome(_data(table))
-
-
-def _tabulate(sweep: Sweep, results: list[tuple[Mapping[str, str], object]], name: str) -> Table:
-    from kdcli.recipe.sweep.cells import join
-    from kdcli.report.tables.sweep import Layout, PaperValue, tabulate
-
-    shape = sweep.table
-    rows, columns = ", ".join(shape.rows), ", ".join(shape.columns)
-    placed = [
-        ({rows: join(labels, shape.rows), columns: join(labels, shape.columns)}, result)
-        for labels, result in results
-    ]
-    layout = Layout(
-        rows, columns or None, ", ".join(shape.over) or "seed", shape.metrics, sweep.title
-    )
-    paper = [
-        PaperValue(entry.row, entry.column, entry.metric, entry.value, entry.source)
-        for entry in sweep.paper
-    ]
-    return tabulate(placed, layout, paper, command=f"kd table {name}")  # type: ignore[arg-type]
+    return Outcome(table.data)
 
 
 def _writer(form: str) -> Callable[[Table], str]:
@@ -116,23 +65,3 @@ def _writer(form: str) -> Callable[[Table], str]:
         "latex": formats.to_latex,
         "html": formats.to_html,
     }[form]
-
-
-def _data(table: Table) -> TableData:
-    cells = tuple(
-        TableCell(
-            cell.row,
-            cell.column,
-            cell.metric,
-            cell.values,
-            cell.n,
-            cell.missing,
-            cell.mean,
-            cell.sd,
-            cell.paper,
-            cell.difference,
-            cell.source,
-        )
-        for cell in table.cells.values()
-    )
-    return TableData(table.title, table.rows, table.columns, table.metrics, cells, table.notes)

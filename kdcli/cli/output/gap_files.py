@@ -216,11 +216,11 @@ def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
     """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their
     captions.
     """
-    from kdcli.report.figures.pair import draw
+    from kdcli.report.figures.pair import figures_of_report
     from kdcli.report.figures.svg import captions
 
     paths, drawn = [], []
-    for plot in draw(report):
+    for plot in figures_of_report(report):
         drawn.append(plot)
         paths += [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
         write_text(paths[-2], plot.titled_svg)

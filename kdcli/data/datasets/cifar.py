@@ -22,7 +22,7 @@ from kdcli.core.options import Options
 from kdcli.data.arrays import from_arrays
 from kdcli.data.datasets.npz import read
 from kdcli.data.fetch import fetch
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ _STATISTICS = {
 }
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """One of the two sets from `root`.
 
     Raises:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from kdcli.core import random
 from kdcli.core.options import Options
-from kdcli.data.source import Pictures, channel_statistics
-from kdcli.data.split import draw
+from kdcli.data.source import ImageArrays, channel_statistics
+from kdcli.data.split import sample_by_class
 
 DATASETS: dict[str, dict[str, Any]] = {
     "digits": {
@@ -35,15 +35,15 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """The digits. `root` is not looked at: scikit-learn carries them."""
     table = torch.from_numpy(_table())
     x = table[:, :64].view(-1, 1, 8, 8).mul(255 / 16).round().to(torch.uint8)
     y = table[:, 64].long()
     # its own key: a recipe's seed must not change the test set
-    test = draw(y, 360, random.key(0, "digits test split"))
+    test = sample_by_class(y, 360, random.key(0, "digits test split"))
     mean, std = channel_statistics(x[~test])
-    return Pictures(x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
+    return ImageArrays(x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
 
 
 def _table() -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from kdcli.core.options import Options as _Options
 from kdcli.data.decode import decode, fit
-from kdcli.data.source import Folder, Pictures
+from kdcli.data.source import ImageArrays, ImageFolder
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ class Options(_Options):
     ] = Field((0.229, 0.224, 0.225), description="Standard deviation of each channel.")
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures | Folder:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolder:  # noqa: ARG001  all families share this signature
     """The files below `options.path`.
 
     Raises:
@@ -84,7 +84,7 @@ def load(name: str, *, options: Options, root: Path) -> Pictures | Folder:  # no
         )
     paths_train, y_train = _files(top, train, names)
     paths_test, y_test = _files(top, test, names)
-    folder = Folder(
+    folder = ImageFolder(
         root=top,
         train=paths_train,
         y_train=y_train,
@@ -99,13 +99,13 @@ def load(name: str, *, options: Options, root: Path) -> Pictures | Folder:  # no
     return resident(folder) if options.resident else folder
 
 
-def resident(folder: Folder) -> Pictures:
+def resident(folder: ImageFolder) -> ImageArrays:
     """The same pictures decoded and kept, each at the folder's size.
 
     Raises:
         BadData: a file cannot be decoded.
     """
-    return Pictures(
+    return ImageArrays(
         x_train=_decoded(folder, folder.train),
         y_train=folder.y_train,
         x_test=_decoded(folder, folder.test),
@@ -168,6 +168,6 @@ def _files(top: Path, part: Path, names: tuple[str, ...]) -> tuple[tuple[str, ..
     return tuple(path.removeprefix(f"{top}/") for path, _ in found), labels
 
 
-def _decoded(folder: Folder, paths: tuple[str, ...]) -> Tensor:
+def _decoded(folder: ImageFolder, paths: tuple[str, ...]) -> Tensor:
     with ThreadPoolExecutor() as pool:  # decoders leave Python's lock
         return torch.stack(list(pool.map(lambda path: fit(folder, decode(folder, path)), paths)))

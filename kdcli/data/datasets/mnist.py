@@ -21,7 +21,7 @@ from torchvision import datasets
 
 from kdcli.core.options import Options
 from kdcli.data.fetch import fetch
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ _STATISTICS = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}
 _DIGITS = tuple("0123456789")
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """One of the two sets from `root`.
 
     Raises:
@@ -65,7 +65,7 @@ def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG00
     x_test, y_test = _part(name, root, "t10k")
     mean, std = _STATISTICS[name]
     names = _DIGITS if name == "mnist" else tuple(_SETS[name].classes)
-    return Pictures(x_train, y_train, x_test, y_test, names, (mean,), (std,))
+    return ImageArrays(x_train, y_train, x_test, y_test, names, (mean,), (std,))
 
 
 def download(name: str, *, root: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from kdcli.core.options import Options as _Options
 from kdcli.data.arrays import from_arrays
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, NotFound
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ class Options(_Options):
     )
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """The arrays of `options.path`.
 
     Raises:

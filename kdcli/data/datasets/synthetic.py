@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from kdcli.core import random
 from kdcli.core.options import Options as _Options
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 
 DATASETS: dict[str, dict[str, Any]] = {
     "synthetic": {
@@ -98,14 +98,14 @@ class Options(_Options):
         return self
 
 
-def load(name: str, *, options: Options, root: Path) -> Pictures:  # noqa: ARG001  all families share this signature
+def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """The task that the options describe. x: [n,1,1,d] float32, not normalised: each coordinate is
     N(0, 1) already.
     """
     siblings = options.classes // options.superclasses
     x_train, y_train = _samples(options, "train", options.train)
     x_test, y_test = _samples(options, "test", options.test)
-    return Pictures(
+    return ImageArrays(
         x_train=torch.from_numpy(x_train)[:, None, None],
         y_train=torch.from_numpy(y_train),
         x_test=torch.from_numpy(x_test)[:, None, None],
@@ -145,7 +145,7 @@ def class_vectors(options: Options) -> NDArray[np.float64]:
     return np.concatenate([bases[:, None], own], axis=1).reshape(options.classes, options.dim)
 
 
-def linear_agreement(source: Pictures, options: Options) -> float:
+def linear_agreement(source: ImageArrays, options: Options) -> float:
     """Share of test samples whose label is also that of the linear classifier argmax_k w_k.x: 1
     means the sines do nothing.
     """

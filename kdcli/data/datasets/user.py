@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdcli.data.arrays import REQUIRED, from_arrays
-from kdcli.data.source import Folder, Pictures, Source
+from kdcli.data.source import ImageArrays, ImageFolder, Source
 from kdcli.errors import BadData
 
 
@@ -21,7 +21,7 @@ def from_user(value: Any, *, origin: str = "the dataset's function") -> Source:
     Raises:
         BadData: it is none of these, or an array in it is not as it must be.
     """
-    if isinstance(value, Pictures | Folder):
+    if isinstance(value, ImageArrays | ImageFolder):
         return value
     if isinstance(value, Mapping):
         return from_arrays(value, origin=origin)

@@ -89,17 +89,7 @@ def gap_report(
             teacher, paid = kept[number], costs[number]
             compared[number].append(student.response(aligned(student, teacher)))
             if explain is not None and paid is not None and price is not None:
-                pairs[number].append(
-                    explain_pair(
-                        teacher,
-                        student,
-                        parts,
-                        deep=explain.deep,
-                        bootstrap=explain.bootstrap,
-                        costs=(paid, price),
-                        device=explain.device,
-                    )
-                )
+                pairs[number].append(_pair(teacher, student, parts, explain, (paid, price)))
 
     def report(number: int) -> GapReport:
         found = compare(
@@ -140,6 +130,20 @@ def teachers_of(student: Answers, teachers: Sequence[Answers]) -> list[int]:
     """The numbers of the teachers that taught a student; of all where none of these did."""
     own = [number for number, item in enumerate(teachers) if item.sha256 in student.teachers]
     return own or list(range(len(teachers)))
+
+
+def _pair(
+    teacher: Answers, student: Answers, parts: Parts, explain: Explain, costs: tuple[Cost, Cost]
+) -> PairExplanation:
+    return explain_pair(
+        teacher,
+        student,
+        parts,
+        deep=explain.deep,
+        bootstrap=explain.bootstrap,
+        costs=costs,
+        device=explain.device,
+    )
 
 
 def _cost(answers: Answers, parts: Parts, explain: Explain | None) -> Cost | None:

@@ -24,7 +24,7 @@ from kdcli.core.types import Batch
 from kdcli.engine.evaluator import evaluating
 from kdcli.jobs.build.job import Job
 from kdcli.recipe.schema import DistillRecipe
-from kdcli.results.dynamics import Probe, Probed, ProbedAt
+from kdcli.results.dynamics import EnergiesAt, NetworkSnapshot, Snapshot
 from kdcli.results.gap import GapAt
 
 # images are kept on the device up to this size, and read again each time above it
@@ -47,7 +47,7 @@ class Monitor:
         self._held: tuple[Batch, ...] | None = None
         self._answers: Tensor | None = None
 
-    def __call__(self, network: Network, stage: Stage, step: int) -> Probe | None:
+    def __call__(self, network: Network, stage: Stage, step: int) -> Snapshot | None:
         """Measure the network that a stage shows, beside the teacher and those that the method
         watches.
 
@@ -153,7 +153,7 @@ def summarise(
     split: Literal["train", "val"],
     teacher: str | None,
     align: Callable[[Tensor, Tensor], Tensor],
-) -> Probe:
+) -> Snapshot:
     """A probe from the answers to its images; waits for the device once.
 
     Args:
@@ -185,7 +185,7 @@ def summarise(
             for student, form in forms
             for gap in _gaps(student, networks[teacher], aligned=form)
         )
-    return Probe(split, len(targets), trained, networks, gaps)
+    return Snapshot(split, len(targets), trained, networks, gaps)
 
 
 def _table(
@@ -212,17 +212,19 @@ def _table(
     return table
 
 
-def _probed(row: Sequence[float], temperatures: Sequence[float], *, trained: bool) -> Probed:
+def _probed(
+    row: Sequence[float], temperatures: Sequence[float], *, trained: bool
+) -> NetworkSnapshot:
     count = len(temperatures)
     entropy, free_energy, kl = (row[2 + part * count : 2 + (part + 1) * count] for part in range(3))
     at = zip(temperatures, entropy, free_energy, kl, strict=True)
-    return Probed(
+    return NetworkSnapshot(
         row[0],
         row[1],
-        tuple(ProbedAt(tau, s, f, None if trained else distance) for tau, s, f, distance in at),
+        tuple(EnergiesAt(tau, s, f, None if trained else distance) for tau, s, f, distance in at),
     )
 
 
-def _gaps(student: Probed, teacher: Probed, *, aligned: bool) -> Iterator[GapAt]:
+def _gaps(student: NetworkSnapshot, teacher: NetworkSnapshot, *, aligned: bool) -> Iterator[GapAt]:
     for z, v in zip(student.at, teacher.at, strict=True):
         yield GapAt(z.temperature, z.entropy - v.entropy, v.free_energy - z.free_energy, aligned)

@@ -77,14 +77,6 @@ class Sweep:
     table: TableSection
     paper: tuple[PaperValue, ...]
 
-    def row(self, cell: Cell) -> str:
-        """The label of a cell's row: those of its row axes, joined by ", "."""
-        return join(cell.labels, self.table.rows)
-
-    def column(self, cell: Cell) -> str:
-        """The label of a cell's column."""
-        return join(cell.labels, self.table.columns)
-
     def runs(self) -> Mapping[str, tuple[Cell, ...]]:
         """Cells by id, in order: what has to be run, once each."""
         found: dict[str, tuple[Cell, ...]] = {}
@@ -116,11 +108,6 @@ class Sweep:
             raise diagnostics.refuse(str(self.path), [*problems, *told])
         if refusals:
             raise next(iter(refusals.values()))
-
-
-def join(labels: Mapping[str, str], axes: Sequence[str]) -> str:
-    """The labels on some axes, joined by ", "."""
-    return ", ".join(labels[axis] for axis in axes)
 
 
 def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Flag] = ()) -> Sweep:

@@ -12,14 +12,14 @@ import numpy as np
 
 from kdcli import formatting
 from kdcli.report.figures.palette import ALIGNED_DASH, DASHES, STUDENT, STUDENTS, TEACHER
-from kdcli.report.figures.svg import INK, Plot, canvas, epoch_axis, house_style, to_svg
+from kdcli.report.figures.svg import INK, Figure, canvas, epoch_axis, finished, house_style
 from kdcli.report.findings.dynamics import FIXED, Moment, course, images, teacher_of
-from kdcli.results.dynamics import Probe, Probed
+from kdcli.results.dynamics import NetworkSnapshot, Snapshot
 from kdcli.runs.read import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
 MOST_TEMPERATURES = 3  # more rows of panels than this fill a screen
 # an axis whose largest value is more than this factor above where a curve ends is logarithmic
@@ -27,7 +27,7 @@ LOG_RANGE = 30.0
 LINEAR_WITHIN = 0.1  # gaps within this reach of zero are drawn linearly even then
 
 
-def draw(run: Run) -> Iterator[Plot]:
+def figures_of_dynamics(run: Run) -> Iterator[Figure]:
     """The figures of a run; none where nothing was probed."""
     moments = course(run)
     if len(moments) < 2:
@@ -43,7 +43,7 @@ def draw(run: Run) -> Iterator[Plot]:
 # ---- figures -------------------------------------------------------------------------------------
 
 
-def energies(moments: Sequence[Moment]) -> Plot:
+def energies(moments: Sequence[Moment]) -> Figure:
     """Mean entropy and free energy of each network, a row of panels a temperature."""
     temperatures = _temperatures(moments)
     with house_style("along-energy"):
@@ -65,17 +65,12 @@ def energies(moments: Sequence[Moment]) -> Plot:
         )
         if teacher_of(moments[-1].probe):
             caption = "A student that answers as its teacher does meets the dashed lines."
-        return Plot(
-            "along-energy",
-            "along",
-            _energy_title(moments),
-            caption,
-            _basis(moments, notes),
-            to_svg(figure),
+        return finished(
+            figure, "along-energy", "along", _energy_title(moments), caption, _basis(moments, notes)
         )
 
 
-def gaps(moments: Sequence[Moment]) -> Plot:
+def gaps(moments: Sequence[Moment]) -> Figure:
     """Both gaps between the network in training and the teacher, a row of panels a temperature."""
     temperatures = _temperatures(moments)
     titles = {"entropy": "entropy gap, nats", "free_energy": "free-energy gap"}
@@ -100,17 +95,12 @@ def gaps(moments: Sequence[Moment]) -> Plot:
         caption = (
             "Zero is a student as sure as its teacher; above zero it is less sure, below it surer."
         )
-        return Plot(
-            "along-gap",
-            "along",
-            _gap_title(moments),
-            caption,
-            _basis(moments, notes),
-            to_svg(figure),
+        return finished(
+            figure, "along-gap", "along", _gap_title(moments), caption, _basis(moments, notes)
         )
 
 
-def norms(moments: Sequence[Moment]) -> Plot:
+def norms(moments: Sequence[Moment]) -> Figure:
     """Norm of centred logits and accuracy on the same images."""
     with house_style("along-norm"):
         figure = canvas(5.0, 2.4)
@@ -124,17 +114,12 @@ def norms(moments: Sequence[Moment]) -> Plot:
             "Larger logits are surer answers, right or wrong: a norm that goes on rising when "
             "accuracy does not is certainty alone."
         )
-        return Plot(
-            "along-norm",
-            "along",
-            _norm_title(moments),
-            caption,
-            _basis(moments, notes),
-            to_svg(figure),
+        return finished(
+            figure, "along-norm", "along", _norm_title(moments), caption, _basis(moments, notes)
         )
 
 
-def distances(moments: Sequence[Moment]) -> Plot:
+def distances(moments: Sequence[Moment]) -> Figure:
     """KL from the other networks' answers to those of the network in training, a panel a
     temperature.
     """
@@ -158,13 +143,13 @@ def distances(moments: Sequence[Moment]) -> Plot:
             "The lowest curve is whose answers are nearest to those of the network in training, "
             "and easiest to follow at that time."
         )
-        return Plot(
+        return finished(
+            figure,
             "along-distance",
             "along",
             _distance_title(moments),
             caption,
             _basis(moments, notes),
-            to_svg(figure),
         )
 
 
@@ -178,7 +163,7 @@ def _basis(moments: Sequence[Moment], notes: str) -> str:
     )
 
 
-def _ends(moments: Sequence[Moment]) -> tuple[Probe, Probe]:
+def _ends(moments: Sequence[Moment]) -> tuple[Snapshot, Snapshot]:
     """The first and the last probe of the network that the run is about."""
     last = moments[-1].probe
     return next(moment.probe for moment in moments if moment.probe.trained == last.trained), last
@@ -258,7 +243,7 @@ def _looks(moments: Sequence[Moment]) -> dict[str, tuple[str, object]]:
 
 
 def _by_moment(
-    moments: Sequence[Moment], value: Callable[[Probe], float | None], *, broken: bool = False
+    moments: Sequence[Moment], value: Callable[[Snapshot], float | None], *, broken: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """A curve: epochs, and values that are NaN where there is none. broken: where another network
     takes its turn in training.
@@ -280,7 +265,9 @@ def _by_moment(
     return np.insert(curve[0], turns, np.nan), np.insert(curve[1], turns, np.nan)
 
 
-def _curves(axes: Axes, moments: Sequence[Moment], value: Callable[[Probed], float]) -> None:
+def _curves(
+    axes: Axes, moments: Sequence[Moment], value: Callable[[NetworkSnapshot], float]
+) -> None:
     """A curve for each network that learns, a level for the teacher."""
     for name, (colour, dash) in _looks(moments).items():
         curve = _by_moment(moments, partial(_value_of, name=name, value=value))
@@ -290,16 +277,18 @@ def _curves(axes: Axes, moments: Sequence[Moment], value: Callable[[Probed], flo
             axes.plot(*curve, linestyle=dash, color=colour, label=name)
 
 
-def _value_of(probe: Probe, name: str, value: Callable[[Probed], float]) -> float | None:
+def _value_of(
+    probe: Snapshot, name: str, value: Callable[[NetworkSnapshot], float]
+) -> float | None:
     return value(probe.networks[name]) if name in probe.networks else None
 
 
-def _energy_of(item: Probed, quantity: str, place: int) -> float:
+def _energy_of(item: NetworkSnapshot, quantity: str, place: int) -> float:
     value: float = getattr(item.at[place], quantity)
     return value
 
 
-def _gap_of(probe: Probe, quantity: str, temperature: float, *, aligned: bool) -> float | None:
+def _gap_of(probe: Snapshot, quantity: str, temperature: float, *, aligned: bool) -> float | None:
     return next(
         (
             getattr(gap, quantity)
@@ -310,7 +299,7 @@ def _gap_of(probe: Probe, quantity: str, temperature: float, *, aligned: bool) -
     )
 
 
-def _kl_from(probe: Probe, name: str, place: int) -> float | None:
+def _kl_from(probe: Snapshot, name: str, place: int) -> float | None:
     item = probe.networks.get(name)
     return item.at[place].kl if item is not None else None
 
@@ -333,7 +322,7 @@ def _spread_out(axes: Axes) -> str:
     return f" Wide axes are logarithmic{f', beyond ±{LINEAR_WITHIN:g}' if signed else ''}."
 
 
-def _finish(figure: Figure, panels: np.ndarray, moments: Sequence[Moment]) -> str:
+def _finish(figure: Canvas, panels: np.ndarray, moments: Sequence[Moment]) -> str:
     """Epochs below, a dotted line where a stage after the first begins, one legend above all;
     returns what a caption must explain.
     """

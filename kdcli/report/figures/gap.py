@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli import formatting
 from kdcli.report.figures.palette import ALIGNED_HATCH, Look, Palette
-from kdcli.report.figures.svg import INK, Picture, canvas, house_style, picture
+from kdcli.report.figures.svg import INK, Figure, canvas, finished, house_style
 from kdcli.report.findings.gap import first_raw_pair, ranked_classes, usual_temperature
 from kdcli.results.gap import GapReport, PairReport, Response
 from kdcli.results.intervals import Estimate
@@ -23,7 +23,7 @@ NAMED_CLASSES = 24  # above this the bars of single classes carry no names
 PROFILE_POINTS = 3  # a curve over fewer temperatures says nothing that bars do not
 
 
-def draw(gap: GapReport, palette: Palette) -> Iterator[Picture]:
+def figures_of_gap(gap: GapReport, palette: Palette) -> Iterator[Figure]:
     """The figures of one report, in order: levels, then per class."""
     if gap.students:
         yield levels(gap, palette)
@@ -81,7 +81,7 @@ def _bars(axes: Axes, series: list[Series], quantity: str) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def levels(gap: GapReport, palette: Palette) -> Picture:
+def levels(gap: GapReport, palette: Palette) -> Figure:
     """Mean entropy and free energy of teacher and student at each temperature."""
     series = series_of(gap, palette)
     with house_style("gap-levels"):
@@ -105,7 +105,7 @@ def levels(gap: GapReport, palette: Palette) -> Picture:
             f"{images(gap)}; thin lines are 95 % bootstrap intervals; F = τ log Σ exp(x/τ) of "
             "centred logits."
         )
-        return picture(figure, "gap-levels", "gap", _certainty_title(gap), caption, basis)
+        return finished(figure, "gap-levels", "gap", _certainty_title(gap), caption, basis)
 
 
 def _certainty_title(gap: GapReport) -> str:
@@ -128,7 +128,7 @@ def _certainty_title(gap: GapReport) -> str:
 # ---- by class ------------------------------------------------------------------------------------
 
 
-def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
+def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Figure:
     """The entropy gap by class, sorted: where the student is least like its teacher."""
     at = usual_temperature(pair)
     ranked = ranked_classes(gap, at)[::-1]
@@ -169,7 +169,7 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Picture:
             "means over "
             "the images of a class, without intervals."
         )
-        return picture(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
+        return finished(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
 
 
 def _class_title(gap: GapReport, pair: PairReport) -> str:

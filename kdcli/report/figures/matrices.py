@@ -13,12 +13,12 @@ import numpy as np
 from kdcli import formatting
 from kdcli.report.figures.gap import images
 from kdcli.report.figures.palette import THINGS
-from kdcli.report.figures.svg import INK, SMALL, Picture, canvas, house_style, picture
+from kdcli.report.figures.svg import INK, SMALL, Figure, canvas, finished, house_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     from kdcli.results.gap import GapReport
     from kdcli.results.pair import PairExplanation, StageCka
@@ -50,7 +50,7 @@ def _paint(*ends: str) -> Colormap:
     return LinearSegmentedColormap.from_list("ink", stops)
 
 
-def _panels(figure: Figure, count: int) -> list[Axes]:
+def _panels(figure: Canvas, count: int) -> list[Axes]:
     """So many square panels, two in a row."""
     columns = min(count, 2)
     panels = list(np.atleast_1d(figure.subplots(-(-count // columns), columns)).ravel())
@@ -59,13 +59,13 @@ def _panels(figure: Figure, count: int) -> list[Axes]:
     return panels[:count]
 
 
-def _canvas(count: int, names: Sequence[str] = ()) -> Figure:
+def _canvas(count: int, names: Sequence[str] = ()) -> Canvas:
     width, height = ((5.0, 4.1), (5.0, 2.6), (5.0, 5.0), (5.0, 5.0))[count - 1]
     long = len(names) <= NAMED and max(map(len, names), default=0) > 2
     return canvas(width, height + (0.7 if long and count > 1 else 0.0))
 
 
-def _bar(figure: Figure, image: Any, reach: float | None = None) -> None:
+def _bar(figure: Canvas, image: Any, reach: float | None = None) -> None:
     """A scale beside all panels; with `reach`, one that says the ends and the middle."""
     ticks = None if reach is None else [-reach, 0, reach]
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.85, ticks=ticks)
@@ -96,7 +96,7 @@ def _classes(axes: Axes, names: Sequence[str], *, left: bool = True) -> None:
 # ---- one network's classes -----------------------------------------------------------------------
 
 
-def class_relations(report: GapReport) -> Iterator[Picture]:
+def class_relations(report: GapReport) -> Iterator[Figure]:
     """Correlation of the answers at a low and a higher temperature, and beside the cosines of the
     weights (paper 002, figure 1).
     """
@@ -147,7 +147,7 @@ def _relations(
     name: str,
     caption: str,
     basis: str,
-) -> Picture:
+) -> Figure:
     names = [report.class_names[k] for k in found.order]
     with house_style(name):
         figure = _canvas(len(matrices), names)
@@ -172,7 +172,7 @@ def _relations(
             if usual[-1].contrast
             else ""
         )
-        return picture(figure, name, "teacher", title, caption, f"{basis}{interval}.")
+        return finished(figure, name, "teacher", title, caption, f"{basis}{interval}.")
 
 
 def _relations_title(names: Sequence[str], matrix: ClassMatrix, values: Array) -> str:
@@ -254,7 +254,7 @@ def _frames(axes: Axes, superclass: Sequence[int] | None) -> None:
 # ---- two networks --------------------------------------------------------------------------------
 
 
-def logit_difference(report: GapReport) -> Iterator[Picture]:
+def logit_difference(report: GapReport) -> Iterator[Figure]:
     """|M(teacher) - M(student)| of class-mean logits, all students on one scale (paper 003, figure
     6).
     """
@@ -297,7 +297,9 @@ def logit_difference(report: GapReport) -> Iterator[Picture]:
             f"{images(report)}; |M(v) − M(z)| of logits centred per image, means over the images "
             "of a class, without intervals."
         )
-        yield picture(figure, "logit-difference", "pair", _difference_title(report), caption, basis)
+        yield finished(
+            figure, "logit-difference", "pair", _difference_title(report), caption, basis
+        )
 
 
 def _difference_title(report: GapReport) -> str:
@@ -318,7 +320,7 @@ def _differences(pair: PairExplanation) -> Iterator[Any]:
             yield found.difference
 
 
-def cka(report: GapReport) -> Iterator[Picture]:
+def cka(report: GapReport) -> Iterator[Figure]:
     """Linear CKA of every stage of the student with every stage of the teacher."""
     found = [(pair.student, pair.cka) for pair in report.explanations if pair.cka][:PANELS]
     if not found:
@@ -347,7 +349,7 @@ def cka(report: GapReport) -> Iterator[Picture]:
             f"{how}; 1 "
             "is equal up to rotation and scale."
         )
-        yield picture(figure, "cka", "pair", _cka_title(found), caption, basis)
+        yield finished(figure, "cka", "pair", _cka_title(found), caption, basis)
 
 
 def _cka_title(found: Sequence[tuple[str, StageCka]]) -> str:

@@ -16,7 +16,7 @@ from kdcli.report.figures import gap as gap_figures
 from kdcli.report.figures import matrices
 from kdcli.report.figures import teacher as teacher_figures
 from kdcli.report.figures.palette import MUTED, Look, Palette
-from kdcli.report.figures.svg import INK, Picture, apart, canvas, house_style, legend, picture
+from kdcli.report.figures.svg import INK, Figure, apart, canvas, finished, house_style, legend
 from kdcli.report.findings.gap_tables import said_of_curve
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ WIDE = 30  # factors above this go on a logarithmic axis, or they would flatten 
 _WORDLESS = re.compile(r"[^\w.-]+")
 
 
-def draw(report: GapReport) -> Iterator[Picture]:
+def figures_of_report(report: GapReport) -> Iterator[Figure]:
     """Every figure that the report has numbers for. With several teachers, what is said of one has
     its label in its name.
     """
@@ -45,7 +45,7 @@ def draw(report: GapReport) -> Iterator[Picture]:
             yield _belonging(each, one.teacher.label, number) if report.others else each
 
 
-def _belonging(plot: Picture, label: str, number: int) -> Picture:
+def _belonging(plot: Figure, label: str, number: int) -> Figure:
     """A figure of one teacher among several: its label in name and title, its place in the
     section.
     """
@@ -58,8 +58,8 @@ def _belonging(plot: Picture, label: str, number: int) -> Picture:
     )
 
 
-def _of_one(report: GapReport, palette: Palette) -> Iterator[Picture]:
-    yield from gap_figures.draw(report, palette)
+def _of_one(report: GapReport, palette: Palette) -> Iterator[Figure]:
+    yield from gap_figures.figures_of_gap(report, palette)
     yield from matrices.class_relations(report)
     if found := report.explanation:
         if found.projection:
@@ -75,7 +75,7 @@ def _of_one(report: GapReport, palette: Palette) -> Iterator[Picture]:
 # ---- pairs ---------------------------------------------------------------------------------------
 
 
-def rescaling(report: GapReport, palette: Palette) -> Picture:
+def rescaling(report: GapReport, palette: Palette) -> Figure:
     """How distillation rescales the gradient against the teacher's confidence, binned (paper 002,
     Prop. 2).
     """
@@ -127,7 +127,7 @@ def rescaling(report: GapReport, palette: Palette) -> Picture:
             "A rising line means that distillation trains harder on images of which the teacher "
             "is surer."
         )
-        return picture(
+        return finished(
             figure, "rescaling", "pair", _rescaling_title(report), caption, _rescaling_basis(report)
         )
 
@@ -182,7 +182,7 @@ def _rescaling_basis(report: GapReport) -> str:
 # ---- several at once -----------------------------------------------------------------------------
 
 
-def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) -> Picture:
+def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) -> Figure:
     """Students' accuracy, and the entropy gap, as one side grows (paper 000, Table 7 and Fig. 1;
     paper 001, Fig. 9).
     """
@@ -221,7 +221,7 @@ def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) ->
             "accuracies, bootstrap of gaps."
         )
         said = said_of_curve(report)
-        return picture(figure, "degradation", "curve", said[0].upper() + said[1:], caption, basis)
+        return finished(figure, "degradation", "curve", said[0].upper() + said[1:], caption, basis)
 
 
 def _sides(curve: DegradationCurve, row: DegradationRow) -> tuple[str, str]:

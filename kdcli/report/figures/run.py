@@ -15,7 +15,15 @@ from kdcli import formatting
 from kdcli.report.figures import dynamics as dynamics_figures
 from kdcli.report.figures import pair as pair_figures
 from kdcli.report.figures.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
-from kdcli.report.figures.svg import INK, Plot, canvas, epoch_axis, house_style, legend, to_svg
+from kdcli.report.figures.svg import (
+    INK,
+    Figure,
+    canvas,
+    epoch_axis,
+    finished,
+    house_style,
+    legend,
+)
 from kdcli.report.findings.run import beside, best_teacher
 from kdcli.results.measures import Measures
 from kdcli.results.run import CalibrationCurve, RunAnalysis
@@ -28,18 +36,18 @@ ANNOTATED_CLASSES = 20  # above this a confusion matrix has no room for counts a
 LOG_RANGE = 30.0  # a loss that spans more than this factor is drawn on a log axis
 
 
-def draw(run: Run) -> tuple[Plot, ...]:
+def figures_of_run(run: Run) -> tuple[Figure, ...]:
     """All figures that the run has data for, in the order of the report."""
     return tuple(_figures(run))
 
 
-def _figures(run: Run) -> Iterator[Plot]:
+def _figures(run: Run) -> Iterator[Figure]:
     own = own_colour(run)
     if run.summary and len(bars := _measured(run)) > 1:
         yield accuracy_levels(bars, beside(run))
     if run.analysis:
         if run.analysis.gap:
-            yield from pair_figures.draw(run.analysis.gap)
+            yield from pair_figures.figures_of_report(run.analysis.gap)
         if any(any(curve.count) for curve in run.analysis.calibration.values()):
             yield reliability(run.analysis, own)
         if run.analysis.confusion:
@@ -48,7 +56,7 @@ def _figures(run: Run) -> Iterator[Plot]:
         yield losses(run.epochs)
         yield accuracy_curves(run.epochs, own, _teacher_level(run))
         yield learning_rate(run.epochs)
-    yield from dynamics_figures.draw(run)
+    yield from dynamics_figures.figures_of_dynamics(run)
 
 
 def own_colour(run: Run) -> str:
@@ -93,7 +101,7 @@ def _teacher_level(run: Run) -> float | None:
 # ---- accuracy ------------------------------------------------------------------------------------
 
 
-def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
+def accuracy_levels(measured: Sequence[Bar], title: str) -> Figure:
     """Accuracies with their 95 % intervals on one axis; the last one is the run's own."""
     with house_style("accuracy"):
         figure = canvas(5.0, 0.8 + 0.55 * len(measured))
@@ -130,7 +138,7 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Plot:
             "Wilson's 95 % "
             "intervals."
         )
-        return Plot("accuracy", "accuracy", title, caption, basis, to_svg(figure))
+        return finished(figure, "accuracy", "accuracy", title, caption, basis)
 
 
 # ---- curves --------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def _epoch_axis(axes: Axes, epochs: Sequence[Epoch]) -> None:
     )
 
 
-def losses(epochs: Sequence[Epoch]) -> Plot:
+def losses(epochs: Sequence[Epoch]) -> Figure:
     """Each term of the loss per epoch: means over its images, as weighted in the sum."""
     terms = list(dict.fromkeys(name for epoch in epochs for name in epoch.losses))
     with house_style("losses"):
@@ -191,7 +199,7 @@ def losses(epochs: Sequence[Epoch]) -> Plot:
             "pulls harder."
         )
         basis = "Each term as it is weighted in the sum, mean over an epoch's training images."
-        return Plot("losses", "curves", _loss_title(epochs), caption, basis, to_svg(figure))
+        return finished(figure, "losses", "curves", _loss_title(epochs), caption, basis)
 
 
 def _loss_title(epochs: Sequence[Epoch]) -> str:
@@ -212,7 +220,7 @@ def _wide_range(values: np.ndarray) -> bool:
     )
 
 
-def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = None) -> Plot:
+def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = None) -> Figure:
     """Accuracy per epoch on training images and on the held-out part, with the teacher's test
     accuracy as a level.
     """
@@ -247,8 +255,8 @@ def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = N
         if not sizes:
             caption = "A curve that is still rising at the end asks for more epochs."
         basis = f"Training accuracy is a mean over the epoch, while the weights change; {held}."
-        return Plot(
-            "accuracy-curves", "curves", _curves_title(epochs[-1]), caption, basis, to_svg(figure)
+        return finished(
+            figure, "accuracy-curves", "curves", _curves_title(epochs[-1]), caption, basis
         )
 
 
@@ -262,7 +270,7 @@ def _curves_title(last: Epoch) -> str:
     return f"At the end {train} of training images are right{held}"
 
 
-def learning_rate(epochs: Sequence[Epoch]) -> Plot:
+def learning_rate(epochs: Sequence[Epoch]) -> Figure:
     """The learning rate at the end of each epoch."""
     with house_style("learning-rate"):
         figure = canvas(5.0, 1.9)
@@ -274,15 +282,15 @@ def learning_rate(epochs: Sequence[Epoch]) -> Plot:
         end = "nearly 0" if 0 < epochs[-1].lr < epochs[0].lr / 1000 else f"{epochs[-1].lr:.3g}"
         title = f"The learning rate went from {epochs[0].lr:.3g} to {end}"
         caption = "Where it drops, the curves above should settle."
-        return Plot(
-            "learning-rate", "curves", title, caption, "At the end of each epoch.", to_svg(figure)
+        return finished(
+            figure, "learning-rate", "curves", title, caption, "At the end of each epoch."
         )
 
 
 # ---- calibration and confusion -------------------------------------------------------------------
 
 
-def reliability(analysis: RunAnalysis, own: str) -> Plot:
+def reliability(analysis: RunAnalysis, own: str) -> Figure:
     """Reliability diagrams side by side: the share that is right among predictions of like
     confidence.
     """
@@ -305,13 +313,8 @@ def reliability(analysis: RunAnalysis, own: str) -> Plot:
             f"n = {formatting.plural(images, 'test image')}; "
             "the stronger a bar, the more images fall into it."
         )
-        return Plot(
-            "reliability",
-            "calibration",
-            f"Confidence is off by {said}",
-            caption,
-            basis,
-            to_svg(figure),
+        return finished(
+            figure, "reliability", "calibration", f"Confidence is off by {said}", caption, basis
         )
 
 
@@ -342,7 +345,7 @@ def _reliability_panel(axes: Axes, label: str, curve: CalibrationCurve, own: str
     axes.set_title(f"{label} · ECE {formatting.number(curve.ece)}")
 
 
-def confusion(analysis: RunAnalysis, own: str) -> Plot:
+def confusion(analysis: RunAnalysis, own: str) -> Figure:
     """Counts by true and predicted class; with few classes as numbers, with many as an image of the
     errors alone.
     """
@@ -372,13 +375,13 @@ def confusion(analysis: RunAnalysis, own: str) -> Plot:
             f"n = {formatting.plural(int(counts.sum()), 'test image')}; shade is the share of the "
             f"true class{'' if few else ', root scale'}."
         )
-        return Plot(
+        return finished(
+            figure,
             "confusion",
             "confusion",
             _confusion_title(counts, analysis.class_names),
             caption,
             basis,
-            to_svg(figure),
         )
 
 

@@ -24,7 +24,7 @@ from kdcli.report.markdown import escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
 SMALL = 9.0  # of notes inside a figure; nothing is smaller, so that a telephone can be read
 INK = "#010203"  # drawn in this colour, written as currentColor
@@ -74,10 +74,10 @@ _DPI = 150
 
 
 @dataclass(frozen=True, slots=True)
-class Plot:
+class Figure:
     """A finished figure. name: its file under plots/, without suffix. title: what was found;
     caption: one sentence that says what to see; basis: what the numbers rest on, n and kind of
-    interval. svg: a document that stands alone.
+    interval. svg: a document that stands alone; canvas: what it was drawn on, kept for a PNG.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Plot:
     caption: str
     basis: str
     svg: str
+    canvas: Canvas = field(repr=False, compare=False)
 
     @property
     def inline(self) -> str:
@@ -94,6 +95,25 @@ class Plot:
         return self.svg.replace(_ALONE, "").replace(
             "<svg ", f'<svg role="img" aria-label="{label}" ', 1
         )
+
+    @property
+    def png(self) -> bytes:
+        """The drawing on white, 150 pixels an inch."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        buffer = io.BytesIO()
+        self.canvas.set_facecolor("white")
+        self.canvas.set_dpi(_DPI)
+        words = {"Title": self.title, "Description": self.caption, "Software": None}
+        FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
+        return buffer.getvalue()
+
+    @property
+    def titled_svg(self) -> str:
+        """The SVG with its title and caption inside, for a file that stands alone."""
+        start, rest = self.svg.split(">", 1)
+        title, caption = html.escape(self.title), html.escape(self.caption)
+        return f"{start}><title>{title}</title><desc>{caption}</desc>{rest}"
 
 
 @contextmanager
@@ -107,13 +127,13 @@ def house_style(name: str) -> Iterator[None]:
         yield
 
 
-def canvas(width: float = 5.0, height: float = 3.1) -> Figure:
+def canvas(width: float = 5.0, height: float = 3.1) -> Canvas:
     """An empty figure, inches, that no global state knows of. Call it, and draw, within
     `house_style`.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
-    return Figure(figsize=(width, height), dpi=72, layout="constrained")
+    return Canvas(figsize=(width, height), dpi=72, layout="constrained")
 
 
 def legend(axes: Axes, columns: int = 4) -> None:
@@ -154,7 +174,7 @@ def apart(svg: str, suffix: str) -> str:
     return re.sub(r'(\bid="|href="#|url\(#)([^")]+)', rf"\1\2{suffix}", svg)
 
 
-def to_svg(figure: Figure) -> str:
+def to_svg(figure: Canvas) -> str:
     """The figure as SVG text: currentColor for ink, no ids but those referred to, no date, no
     outside address.
     """
@@ -182,44 +202,18 @@ def to_svg(figure: Figure) -> str:
     return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'
 
 
-@dataclass(frozen=True, slots=True)
-class Picture(Plot):
-    """A finished figure that has been kept."""
-
-    figure: Figure = field(repr=False, compare=False)
-
-    @property
-    def png(self) -> bytes:
-        """The drawing on white, 150 pixels an inch."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        buffer = io.BytesIO()
-        self.figure.set_facecolor("white")
-        self.figure.set_dpi(_DPI)
-        words = {"Title": self.title, "Description": self.caption, "Software": None}
-        FigureCanvasAgg(self.figure).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
-        return buffer.getvalue()
-
-    @property
-    def titled_svg(self) -> str:
-        """The SVG with its title and caption inside, for a file that stands alone."""
-        start, rest = self.svg.split(">", 1)
-        title, caption = html.escape(self.title), html.escape(self.caption)
-        return f"{start}><title>{title}</title><desc>{caption}</desc>{rest}"
-
-
-def picture(
-    figure: Figure, name: str, section: str, title: str, caption: str, basis: str
-) -> Picture:
+def finished(
+    figure: Canvas, name: str, section: str, title: str, caption: str, basis: str
+) -> Figure:
     """A figure that is done. Call it within `house_style`."""
-    return Picture(name, section, title, caption, basis, to_svg(figure), figure)
+    return Figure(name, section, title, caption, basis, to_svg(figure), figure)
 
 
-def captions(pictures: Sequence[Picture]) -> str:
+def captions(pictures: Sequence[Figure]) -> str:
     """A page that shows every picture of a folder over its caption, Markdown."""
     return "\n".join(_block(each) for each in pictures)
 
 
-def _block(each: Picture) -> str:
+def _block(each: Figure) -> str:
     title, caption, basis = map(escape, (each.title, each.caption, each.basis))
     return f"## {title}\n\n![{title}]({each.name}.svg)\n\n{caption}\n\n_{basis}_\n"

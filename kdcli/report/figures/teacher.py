@@ -12,7 +12,7 @@ import numpy as np
 from kdcli import formatting
 from kdcli.report.figures.gap import images, series_of
 from kdcli.report.figures.palette import MARKERS, MUTED, THINGS, Look, Palette
-from kdcli.report.figures.svg import INK, SMALL, Picture, canvas, house_style, legend, picture
+from kdcli.report.figures.svg import INK, SMALL, Figure, canvas, finished, house_style, legend
 from kdcli.report.findings.gap import amount
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LEAST_VARIED = 0.003  # where the axis of CV_col begins: what is below it is con
 # ---- entropy against temperature -----------------------------------------------------------------
 
 
-def entropy_by_temperature(report: GapReport, palette: Palette) -> Picture:
+def entropy_by_temperature(report: GapReport, palette: Palette) -> Figure:
     """Mean entropy against temperature, one line a network, and each class of an only one (paper
     001, figures 3 and 6).
     """
@@ -83,7 +83,7 @@ def entropy_by_temperature(report: GapReport, palette: Palette) -> Picture:
             f"{images(report)}; bands are 95 % bootstrap "
             f"intervals{'; each thin line is a class' if alone else ''}."
         )
-        return picture(
+        return finished(
             figure,
             "entropy-temperature",
             "teacher",
@@ -138,7 +138,7 @@ def _networks(report: GapReport, palette: Palette) -> list[tuple[str, Look, Resp
 # ---- the verdict as a picture --------------------------------------------------------------------
 
 
-def hypothesis_map(report: GapReport, palette: Palette) -> Picture | None:
+def hypothesis_map(report: GapReport, palette: Palette) -> Figure | None:
     """Where each teacher lies between distillation, regularisation and label smoothing; None where
     none was judged.
     """
@@ -186,7 +186,7 @@ def hypothesis_map(report: GapReport, palette: Palette) -> Picture | None:
             f"{images(report)}, τ = {tau}; crosses are normal 95 % intervals, dashed lines the "
             "limits, which are kd's own."
         )
-        return picture(
+        return finished(
             figure,
             "hypothesis",
             "teacher",
@@ -256,7 +256,7 @@ def _legend_below(axes: Axes) -> None:
 # ---- how it sees images --------------------------------------------------------------------------
 
 
-def projection(report: GapReport, found: ClassProjection) -> Picture:
+def projection(report: GapReport, found: ClassProjection) -> Figure:
     """Three classes on the plane of their weights (Müller et al. 2019; paper 001, figures 5 and
     7).
     """
@@ -320,14 +320,14 @@ def projection(report: GapReport, found: ClassProjection) -> Picture:
             f"{formatting.listed([str(n) for n in found.n])} images of the three classes; spread "
             f"{spread}, a normal 95 % interval."
         )
-        return picture(figure, "projection", "teacher", title, caption, basis)
+        return finished(figure, "projection", "teacher", title, caption, basis)
 
 
 def _columns(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(points.label), np.array(points.x), np.array(points.y)
 
 
-def embedding(report: GapReport, found: Embedding) -> Picture:
+def embedding(report: GapReport, found: Embedding) -> Figure:
     """t-SNE of the features (paper 003, figure 5)."""
     order = (
         report.explanation.relations.order
@@ -374,7 +374,7 @@ def embedding(report: GapReport, found: Embedding) -> Picture:
         )
         interval = "; the silhouette is of all dimensions, with a normal 95 % interval"
         basis = f"{drawn}{interval if separate else ''}."
-        return picture(figure, "tsne", "teacher", title, caption, basis)
+        return finished(figure, "tsne", "teacher", title, caption, basis)
 
 
 def _cloud(

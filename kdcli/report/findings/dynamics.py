@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kdcli import formatting
-from kdcli.results.dynamics import Probe, Probed
+from kdcli.results.dynamics import NetworkSnapshot, Snapshot
 from kdcli.runs.read import Run
 
 FIXED = ("teacher", "reference")  # networks that training leaves as they are
@@ -17,7 +17,7 @@ class Moment(NamedTuple):
 
     epochs: int
     stage: str
-    probe: Probe
+    probe: Snapshot
 
 
 def course(run: Run) -> tuple[Moment, ...]:
@@ -33,19 +33,19 @@ def course(run: Run) -> tuple[Moment, ...]:
     return tuple(found)
 
 
-def images(probe: Probe) -> str:
+def images(probe: Snapshot) -> str:
     """The images of a probe, in words."""
     return formatting.plural(
         probe.n, "held-out image" if probe.split == "val" else "training image"
     ) + ("" if probe.split == "val" else ", not augmented")
 
 
-def teacher_of(probe: Probe) -> str | None:
+def teacher_of(probe: Snapshot) -> str | None:
     """What the teacher is called in a probe, or None."""
     return next((name for name in FIXED if name in probe.networks), None)
 
 
-def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
+def rows(first: Snapshot, last: Snapshot) -> Iterator[tuple[str, ...]]:
     """Cells of a table: accuracy, entropy, free energy and logit norm at temperature 1 of each
     network, at first and at last.
     """
@@ -58,7 +58,7 @@ def rows(first: Probe, last: Probe) -> Iterator[tuple[str, ...]]:
         yield f"{name}, at last", *_cells(item)
 
 
-def _cells(item: Probed) -> tuple[str, ...]:
+def _cells(item: NetworkSnapshot) -> tuple[str, ...]:
     at = item.at[0]
     return (
         formatting.percent(item.accuracy),
@@ -68,7 +68,7 @@ def _cells(item: Probed) -> tuple[str, ...]:
     )
 
 
-def sentences(first: Probe, last: Probe) -> Iterator[str]:
+def sentences(first: Snapshot, last: Snapshot) -> Iterator[str]:
     """What became of the network in training, and how near it was to the answers of others."""
     teacher = teacher_of(last)
     start, end = (
@@ -89,7 +89,7 @@ def sentences(first: Probe, last: Probe) -> Iterator[str]:
         )
 
 
-def _near(probe: Probe, others: list[str]) -> str:
+def _near(probe: Snapshot, others: list[str]) -> str:
     called = {name: f"the {name}" if name in FIXED else name for name in others}
     return formatting.listed(
         [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdcli.files import write_text
-from kdcli.report.figures.run import draw
+from kdcli.report.figures.run import figures_of_run
 from kdcli.report.findings.baseline import find_baseline
 from kdcli.report.page.model_card import to_card
 from kdcli.report.page.run_sections import sections
@@ -38,7 +38,7 @@ def build(run: str | Path, *, html: bool = True) -> Path:
     """
     loaded = Run.load(run)
     loaded = replace(loaded, baseline=find_baseline(loaded))
-    plots = draw(loaded) if html else ()
+    plots = figures_of_run(loaded) if html else ()
     parts = sections(loaded, plots)
     for plot in plots:
         write_text(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from kdcli import __version__, formatting
-from kdcli.report.figures.pair import draw
+from kdcli.report.figures.pair import figures_of_report
 from kdcli.report.figures.palette import Palette
 from kdcli.report.findings.gap import first_raw_pair, headline, lead, rests_on, usual_temperature
 from kdcli.report.page.gap_sections import gap_sections
@@ -21,7 +21,7 @@ MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the fig
 
 def to_page(report: GapReport) -> str:
     """A GapReport as one HTML document that fetches nothing."""
-    parts = (*gap_sections(report, tuple(draw(report))), reproduce(report))
+    parts = (*gap_sections(report, tuple(figures_of_report(report))), reproduce(report))
     return page(
         name=_name(report),
         headline=headline(report),

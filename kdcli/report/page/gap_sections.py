@@ -10,7 +10,7 @@ from typing import Literal
 
 from kdcli import formatting
 from kdcli.report.figures.gap import images, largest_classes
-from kdcli.report.figures.svg import Plot
+from kdcli.report.figures.svg import Figure
 from kdcli.report.findings import gap_tables as tables
 from kdcli.report.findings.gap import first_raw_pair
 from kdcli.report.page.parts import Grid, Section
@@ -25,7 +25,7 @@ SIGNS = (
 )
 
 
-def gap_sections(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
+def gap_sections(report: GapReport, plots: Sequence[Figure]) -> Iterator[Section]:
     """Every part that the report has something for. With several teachers: how they compare, then
     each by itself.
     """
@@ -43,11 +43,11 @@ def gap_sections(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
         yield section
 
 
-def _of(plots: Sequence[Plot], section: str) -> tuple[Plot, ...]:
+def _of(plots: Sequence[Figure], section: str) -> tuple[Figure, ...]:
     return tuple(plot for plot in plots if plot.section == section)
 
 
-def _several(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
+def _several(report: GapReport, plots: Sequence[Figure]) -> Iterator[Section]:
     if section := curve(report, _of(plots, "curve")):
         yield section
     compared = Grid.of(
@@ -74,7 +74,7 @@ def _several(report: GapReport, plots: Sequence[Plot]) -> Iterator[Section]:
 # ---- the gap -------------------------------------------------------------------------------------
 
 
-def gap(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
+def gap(report: GapReport, plots: tuple[Figure, ...]) -> Section | None:
     """How far students' responses are from their teacher's, at each temperature."""
     if not report.pairs:
         return None
@@ -182,7 +182,7 @@ def _second_order(report: GapReport) -> Grid:
 # ---- what explains it ----------------------------------------------------------------------------
 
 
-def pair(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
+def pair(report: GapReport, plots: tuple[Figure, ...]) -> Section | None:
     """Why students answer differently."""
     if not report.explanations:
         return None
@@ -207,7 +207,7 @@ def pair(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     )
 
 
-def curve(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
+def curve(report: GapReport, plots: tuple[Figure, ...]) -> Section | None:
     """All pairs by size."""
     rows = tables.curve_rows(report)
     if not rows or report.curve is None:
@@ -227,7 +227,7 @@ def curve(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
     )
 
 
-def teacher(report: GapReport, plots: tuple[Plot, ...]) -> Section | None:
+def teacher(report: GapReport, plots: tuple[Figure, ...]) -> Section | None:
     """What a network has to teach, by itself."""
     if report.explanation is None and not plots:
         return None

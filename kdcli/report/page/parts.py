@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.report.figures.svg import Plot
+from kdcli.report.figures.svg import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,6 @@ class Section:
     title: str
     text: tuple[str, ...] = ()
     grids: tuple[Grid, ...] = ()
-    plots: tuple[Plot, ...] = ()
+    plots: tuple[Figure, ...] = ()
     code: str = ""
     folded: str = ""

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kdcli import formatting
 from kdcli.report.figures.run import teacher_first
-from kdcli.report.figures.svg import Plot
+from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
 from kdcli.report.findings.run import best_teacher, overlap_note
 from kdcli.report.page import gap_sections
@@ -26,9 +26,9 @@ from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
 
 
-def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
+def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
     """Everything after the verdict and the gates, in order."""
-    makers: tuple[Callable[[Run, tuple[Plot, ...]], Section | None], ...] = (
+    makers: tuple[Callable[[Run, tuple[Figure, ...]], Section | None], ...] = (
         accuracy,
         missing,
         gap,
@@ -51,7 +51,7 @@ def sections(run: Run, plots: Sequence[Plot] = ()) -> tuple[Section, ...]:
 # ---- accuracy ------------------------------------------------------------------------------------
 
 
-def accuracy(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def accuracy(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """The network beside its teachers, every measure of the test split, with n, split and which
     epoch.
     """
@@ -151,7 +151,7 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
 # ---- missing classes -----------------------------------------------------------------------------
 
 
-def missing(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def missing(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """The classes of which no training image was shown: how well the network knows them, and for
     what it takes them.
     """
@@ -237,7 +237,7 @@ def restrictions(run: Run) -> str:
 # ---- curves --------------------------------------------------------------------------------------
 
 
-def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """How training went."""
     if not run.epochs:
         return None
@@ -276,7 +276,7 @@ def curves(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     )
 
 
-def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """How sure the student, and what learns beside it, were of the same images epoch by epoch."""
     moments = course(run)
     if len(moments) < 2:
@@ -297,7 +297,7 @@ def along(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 # ---- the gap and what explains it ----------------------------------------------------------------
 
 
-def gap(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def gap(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """How far the student's response is from its teacher's, at each temperature."""
     report = run.analysis.gap if run.analysis else None
     if report and report.pairs:
@@ -323,13 +323,13 @@ def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
         )
 
 
-def pair(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def pair(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """Why the student answers differently."""
     report = run.analysis.gap if run.analysis else None
     return gap_sections.pair(report, plots) if report else None
 
 
-def teacher(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def teacher(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """What the teacher has to teach, or the network itself where it has none."""
     report = run.analysis.gap if run.analysis else None
     found = gap_sections.teacher(report, plots) if report else None
@@ -346,7 +346,7 @@ def teacher(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 # ---- calibration, confusion ----------------------------------------------------------------------
 
 
-def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def calibration(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """How far confidence can be taken at its word."""
     if run.analysis is None or not run.analysis.calibration:
         return None
@@ -369,7 +369,7 @@ def calibration(run: Run, plots: tuple[Plot, ...]) -> Section | None:
     )
 
 
-def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
+def confusion(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """Which classes are taken for which."""
     analysis = run.analysis
     if analysis is None or not analysis.confusion:
@@ -401,7 +401,7 @@ def confusion(run: Run, plots: tuple[Plot, ...]) -> Section | None:
 # ---- how it came to be ---------------------------------------------------------------------------
 
 
-def recipe(run: Run, _: tuple[Plot, ...]) -> Section:
+def recipe(run: Run, _: tuple[Figure, ...]) -> Section:
     """The resolved recipe, as it is."""
     return Section(
         "recipe",
@@ -411,7 +411,7 @@ def recipe(run: Run, _: tuple[Plot, ...]) -> Section:
     )
 
 
-def environment(run: Run, _: tuple[Plot, ...]) -> Section | None:
+def environment(run: Run, _: tuple[Figure, ...]) -> Section | None:
     """Versions, device, commit and data."""
     if not run.environment:
         return None
@@ -438,7 +438,7 @@ def _say(value: object) -> str:
     )
 
 
-def reproduce(run: Run, _: tuple[Plot, ...]) -> Section:
+def reproduce(run: Run, _: tuple[Figure, ...]) -> Section:
     """One command that makes the run again."""
     return Section(
         "reproduce", "How to reproduce", (_conditions(run),), code=reproduce_command(run)

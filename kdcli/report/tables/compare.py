@@ -13,7 +13,7 @@ import numpy as np
 from kdcli import formatting
 from kdcli.errors import UsageError
 from kdcli.report.figures.palette import DASHES, STUDENTS, TEACHERS
-from kdcli.report.figures.svg import Plot, canvas, house_style, legend, to_svg
+from kdcli.report.figures.svg import Figure, canvas, finished, house_style, legend
 from kdcli.report.findings.run import overlap_note
 from kdcli.report.markdown import escape
 from kdcli.report.page.parts import Grid
@@ -213,7 +213,7 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join([title, *same, *(grid_markdown(grid) for grid in grids(comparison))]) + "\n"
 
 
-def overlay(runs: Sequence[Run]) -> Plot:
+def overlay(runs: Sequence[Run]) -> Figure:
     """Accuracy per epoch of all runs on one axis: validation where all have it, training
     otherwise.
     """
@@ -239,11 +239,11 @@ def overlay(runs: Sequence[Run]) -> Plot:
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{what} accuracy, %")
         legend(axes, columns=1)
-        return Plot(
+        return finished(
+            figure,
             "compare",
             "curves",
             f"{what.capitalize()} accuracy per epoch",
             "One line a run.",
             "Means over an epoch.",
-            to_svg(figure),
         )

@@ -14,7 +14,8 @@ from kdcli.report.markdown import cell as markdown_cell
 from kdcli.report.markdown import escape
 from kdcli.report.page.html import render
 from kdcli.report.tables import metrics
-from kdcli.report.tables.sweep import SOLE_COLUMN, Cell, Table
+from kdcli.report.tables.sweep import SOLE_COLUMN, Table
+from kdcli.results.sweep import TableCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,15 @@ def panels(table: Table) -> Iterator[Panel]:
     """The grids that a table is shown as: one a metric where it has columns of its own, else one
     with a column a metric.
     """
-    if table.columns == (SOLE_COLUMN,):
-        yield _panel(table, "", [(SOLE_COLUMN, metric) for metric in table.metrics])
+    if table.data.columns == (SOLE_COLUMN,):
+        yield _panel(table, "", [(SOLE_COLUMN, metric) for metric in table.data.metrics])
         return
-    for metric in table.metrics:
-        title = metrics.label(metric) if len(table.metrics) > 1 else ""
+    for metric in table.data.metrics:
+        title = metrics.label(metric) if len(table.data.metrics) > 1 else ""
         yield _panel(
-            table, title[:1].upper() + title[1:], [(column, metric) for column in table.columns]
+            table,
+            title[:1].upper() + title[1:],
+            [(column, metric) for column in table.data.columns],
         )
 
 
@@ -62,13 +65,13 @@ def _panel(table: Table, title: str, settings: list[tuple[str, str]]) -> Panel:
                 for shown in _shown(table, table.cells[row, column, metric])
             ),
         )
-        for row in table.rows
+        for row in table.data.rows
     )
     return Panel(title, headings, rows)
 
 
 def _paper_here(table: Table, column: str, metric: str) -> bool:
-    return any(table.cells[row, column, metric].paper is not None for row in table.rows)
+    return any(table.cells[row, column, metric].paper is not None for row in table.data.rows)
 
 
 def _group(table: Table, column: str, metric: str) -> Iterator[str]:
@@ -77,8 +80,8 @@ def _group(table: Table, column: str, metric: str) -> Iterator[str]:
         yield from ("paper", "Δ")
 
 
-def _shown(table: Table, cell: Cell) -> Iterator[Shown]:
-    yield Shown(_ours(table, cell), cell.best)
+def _shown(table: Table, cell: TableCell) -> Iterator[Shown]:
+    yield Shown(_ours(table, cell), (cell.row, cell.column, cell.metric) in table.best)
     if _paper_here(table, cell.column, cell.metric):
         digits = metrics.digits(cell.metric, table.images)
         paper, difference = (
@@ -89,7 +92,7 @@ def _shown(table: Table, cell: Cell) -> Iterator[Shown]:
         yield Shown(formatting.signed(difference, digits))
 
 
-def _ours(table: Table, cell: Cell) -> str:
+def _ours(table: Table, cell: TableCell) -> str:
     if cell.mean is None:
         return formatting.MISSING
     digits = metrics.digits(cell.metric, table.images)
@@ -100,13 +103,13 @@ def _ours(table: Table, cell: Cell) -> str:
 
 
 def _same_n(table: Table) -> bool:
-    return len({cell.n for cell in table.cells.values() if cell.n}) < 2
+    return len({cell.n for cell in table.data.cells if cell.n}) < 2
 
 
 def _subject(table: Table) -> str:
     """What the numbers are, where the headings have no room for it."""
-    single = len(table.metrics) == 1 and table.columns != (SOLE_COLUMN,)
-    return f"Numbers: {metrics.label(table.metrics[0])}. " if single else ""
+    single = len(table.data.metrics) == 1 and table.data.columns != (SOLE_COLUMN,)
+    return f"Numbers: {metrics.label(table.data.metrics[0])}. " if single else ""
 
 
 # ---- formats -------------------------------------------------------------------------------------
@@ -114,9 +117,11 @@ def _subject(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in pipes; the best in bold; what the numbers rest on below it."""
-    title = [f"## {escape(table.title)}"] if table.title else []
+    title = [f"## {escape(table.data.title)}"] if table.data.title else []
     grids = [text for panel in panels(table) for text in _pipes(panel)]
-    return "\n\n".join([*title, *grids, escape(_subject(table) + " ".join(table.notes))]) + "\n"
+    return (
+        "\n\n".join([*title, *grids, escape(_subject(table) + " ".join(table.data.notes))]) + "\n"
+    )
 
 
 def _pipes(panel: Panel) -> Iterator[str]:
@@ -157,7 +162,7 @@ def to_csv(table: Table) -> str:
             "values",
         ]
     )
-    for cell in table.cells.values():
+    for cell in table.data.cells:
         values = " ".join(repr(value) for value in cell.values)
         numbers = [cell.mean, cell.sd, cell.paper, cell.difference]
         said = ["" if number is None else repr(number) for number in numbers]
@@ -192,8 +197,8 @@ def latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A table environment for the booktabs package; the best in bold."""
-    caption = latex(f"{table.title}. " if table.title else "") + latex(
-        _subject(table) + " ".join(table.notes)
+    caption = latex(f"{table.data.title}. " if table.data.title else "") + latex(
+        _subject(table) + " ".join(table.data.notes)
     )
     grids = "\n\n\\medskip\n".join(_tabular(panel) for panel in panels(table))
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{grids}\n\\end{{table}}\n"
@@ -222,5 +227,5 @@ def _tabular(panel: Panel) -> str:
 def to_html(table: Table) -> str:
     """The table as a page of its own, in the look of the reports: nothing is fetched."""
     return render(
-        "table.html.jinja", table=table, panels=list(panels(table)), subject=_subject(table)
+        "table.html.jinja", table=table.data, panels=list(panels(table)), subject=_subject(table)
     )

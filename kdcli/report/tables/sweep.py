@@ -7,116 +7,51 @@ how many images, which epoch and which command; a number without these is hearsa
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kdcli import formatting
 from kdcli.files import read_json
-from kdcli.recipe.sweep.cells import Sweep
+from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables import metrics
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
+from kdcli.results.sweep import SweepTable, TableCell
 from kdcli.runs.find import finished_runs
 from kdcli.runs.read import from_dict
 
-SOLE_COLUMN = ""  # the label of the only column where a layout names no axis for columns
+SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
 
 Result = tuple[Mapping[str, str], RunResult | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which axis of the sweep goes where. over: the axis that is averaged. metrics: paths such as
-    test.accuracy.
-
-    best: cells of one row, or of one column, compete to be marked as the best; unless given, those
-    that differ in method.
-    """
-
-    rows: str
-    columns: str | None = None
-    over: str = "seed"
-    metrics: tuple[str, ...] = ("test.accuracy",)
-    title: str = ""
-    best: Literal["row", "column"] | None = None
-
-    @property
-    def compete(self) -> Literal["row", "column"]:
-        return self.best or ("column" if "method" in self.rows else "row")
-
-
-@dataclass(frozen=True, slots=True)
-class PaperValue:
-    """A published number, in the units of files: accuracy as a fraction. source: paper and
-    table.
-    """
-
-    row: str
-    column: str
-    metric: str
-    value: float
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One setting. values: one per finished run; missing: how many runs were planned but have no
-    result.
-    """
-
-    row: str
-    column: str
-    metric: str
-    values: tuple[float, ...]
-    missing: int = 0
-    paper: float | None = None
-    source: str = ""
-    best: bool = False
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation of the sample (n - 1); None below two runs."""
-        return statistics.stdev(self.values) if self.n > 1 else None
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the paper's."""
-        return None if self.mean is None or self.paper is None else self.mean - self.paper
+Place = tuple[str, str, str]  # row, column, metric
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A finished table: cells by (row, column, metric). images: test images behind each number, the
-    least.
+    """A finished table, as it is shown. corner: what the rows are called. best: places of the cells
+    that are marked. images: test images behind each number, the least.
     """
 
-    title: str
+    data: SweepTable
     corner: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    metrics: tuple[str, ...]
-    cells: Mapping[tuple[str, str, str], Cell]
-    notes: tuple[str, ...]
+    best: frozenset[Place]
     images: int = 0
+
+    @property
+    def cells(self) -> Mapping[Place, TableCell]:
+        """By row, column and metric."""
+        return {(cell.row, cell.column, cell.metric): cell for cell in self.data.cells}
 
 
 def tabulate(
     results: Sequence[Result],
-    layout: Layout,
+    layout: TableSection,
     paper: Sequence[PaperValue] = (),
     *,
+    title: str = "",
     command: str = "kd table",
 ) -> Table:
     """Gather the runs of a sweep into its table.
@@ -124,7 +59,8 @@ def tabulate(
     Args:
         results: for each planned run the labels of its axes, and its summary, or None where it has
             none.
-        layout: which axis goes where.
+        layout: which axes go where. Cells of one row compete to be marked as the best, those of one
+            column where rows are methods.
         paper: published numbers; those of settings that were not run are shown beside a dot.
         command: what makes this table again.
 
@@ -133,62 +69,52 @@ def tabulate(
     """
     for metric in (*layout.metrics, *(published.metric for published in paper)):
         metrics.check(metric)
-    rows = dict.fromkeys(
-        [
-            *(labels.get(layout.rows, formatting.MISSING) for labels, _ in results),
-            *(entry.row for entry in paper),
-        ]
-    )
+    placed = [
+        ((_label(labels, layout.rows), _label(labels, layout.columns)), summary)
+        for labels, summary in results
+    ]
+    rows = dict.fromkeys([*(row for (row, _), _ in placed), *(entry.row for entry in paper)])
     columns = dict.fromkeys(
-        [*(_column(labels, layout) for labels, _ in results), *(entry.column for entry in paper)]
+        [*(column for (_, column), _ in placed), *(entry.column for entry in paper)]
     )
-    cells = {
-        (row, column, metric): _cell(results, layout, paper, row, column, metric)
+    published = {(entry.row, entry.column, entry.metric): entry for entry in paper}
+    cells = tuple(
+        _cell(placed, (row, column, metric), published)
         for row in rows
         for column in columns
         for metric in layout.metrics
-    }
+    )
+    corner = ", ".join(layout.rows)
     summaries = [summary for _, summary in results if summary]
     return Table(
-        title=layout.title,
-        corner=layout.rows,
-        rows=tuple(rows),
-        columns=tuple(columns),
-        metrics=layout.metrics,
-        cells=_marked(cells, layout.compete),
-        notes=tuple(_notes(results, layout, cells, command)),
+        data=SweepTable(
+            title=title,
+            rows=tuple(rows),
+            columns=tuple(columns),
+            metrics=layout.metrics,
+            cells=cells,
+            notes=tuple(_notes(results, layout, cells, command)),
+        ),
+        corner=corner,
+        best=_best(cells, along="column" if "method" in corner else "row"),
         images=min((summary.test.n for summary in summaries), default=0),
     )
 
 
-def _column(labels: Mapping[str, str], layout: Layout) -> str:
-    return labels.get(layout.columns, formatting.MISSING) if layout.columns else SOLE_COLUMN
+def _label(labels: Mapping[str, str], axes: Sequence[str]) -> str:
+    return ", ".join(labels.get(axis, formatting.MISSING) for axis in axes)
 
 
 def _cell(
-    results: Sequence[Result],
-    layout: Layout,
-    paper: Sequence[PaperValue],
-    row: str,
-    column: str,
-    metric: str,
-) -> Cell:
-    here = [
-        summary
-        for labels, summary in results
-        if labels.get(layout.rows) == row and _column(labels, layout) == column
-    ]
-    found = [metrics.value(summary, metric) for summary in here]
+    placed: Sequence[tuple[tuple[str, str], RunResult | None]],
+    place: Place,
+    published: Mapping[Place, PaperValue],
+) -> TableCell:
+    row, column, metric = place
+    found = [metrics.value(summary, metric) for here, summary in placed if here == (row, column)]
     values = tuple(number for number in found if number is not None)
-    known = next(
-        (
-            entry
-            for entry in paper
-            if (entry.row, entry.column, entry.metric) == (row, column, metric)
-        ),
-        None,
-    )
-    return Cell(
+    known = published.get(place)
+    return TableCell.of(
         row,
         column,
         metric,
@@ -199,28 +125,23 @@ def _cell(
     )
 
 
-def _marked(
-    cells: Mapping[tuple[str, str, str], Cell], along: Literal["row", "column"]
-) -> dict[tuple[str, str, str], Cell]:
-    """The cells, with the best of each row or column marked; one that competes with nobody is
-    not.
-    """
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells.values():
+def _best(cells: Sequence[TableCell], *, along: Literal["row", "column"]) -> frozenset[Place]:
+    """The best of each row or column; one that competes with nobody is not."""
+    groups: dict[tuple[str, str], list[TableCell]] = {}
+    for cell in cells:
         if cell.mean is not None:
-            groups.setdefault(
-                (cell.row if along == "row" else cell.column, cell.metric), []
-            ).append(cell)
+            line = cell.row if along == "row" else cell.column
+            groups.setdefault((line, cell.metric), []).append(cell)
     best = set()
     for (_, metric), group in groups.items():
         key = metrics.closeness(metric)
         top = max(key(cell.mean) for cell in group if cell.mean is not None)
         best |= {
-            id(cell)
+            (cell.row, cell.column, cell.metric)
             for cell in group
             if len(group) > 1 and cell.mean is not None and key(cell.mean) == top
         }
-    return {place: replace(cell, best=id(cell) in best) for place, cell in cells.items()}
+    return frozenset(best)
 
 
 # ---- what the page must say ----------------------------------------------------------------------
@@ -228,8 +149,8 @@ def _marked(
 
 def _notes(
     results: Sequence[Result],
-    layout: Layout,
-    cells: Mapping[tuple[str, str, str], Cell],
+    layout: TableSection,
+    cells: Sequence[TableCell],
     command: str,
 ) -> Iterator[str]:
     summaries = [summary for _, summary in results if summary]
@@ -249,7 +170,8 @@ def _notes(
             formatting.thousands(size) for size in dict.fromkeys((sizes[0], sizes[-1]))
         )
         yield f"The missing class has {amounts} of these images."
-    yield f"Mean ± sample standard deviation over {layout.over}s; {_seeds(cells, layout.over)}."
+    over = ", ".join(layout.over) or "seed"
+    yield f"Mean ± sample standard deviation over {over}s; {_seeds(cells, over)}."
     missing = sum(summary is None for _, summary in results)
     if missing:
         yield (
@@ -257,7 +179,7 @@ def _notes(
             f"{'has' if missing == 1 else 'have'} no result yet ({formatting.MISSING} where a cell "
             "has none)."
         )
-    if sources := sorted({cell.source for cell in cells.values() if cell.source}):
+    if sources := sorted({cell.source for cell in cells if cell.source}):
         yield f"Paper: {'; '.join(sources)}. Δ is ours minus the paper's."
     yield f"Made by: {command}"
 
@@ -280,8 +202,8 @@ def _epochs(measured: Sequence[tuple[str, Measures]]) -> str:
     return _list(said[measures.selected] for _, measures in measured)
 
 
-def _seeds(cells: Mapping[tuple[str, str, str], Cell], over: str) -> str:
-    amounts = sorted({cell.n for cell in cells.values() if cell.n})
+def _seeds(cells: Sequence[TableCell], over: str) -> str:
+    amounts = sorted({cell.n for cell in cells if cell.n})
     if not amounts:
         return f"no {over} is finished"
     if len(amounts) == 1:

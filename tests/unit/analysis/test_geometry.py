@@ -18,8 +18,8 @@ from sklearn.metrics import silhouette_samples
 from kdcli.analysis.geometry import (
     check_features,
     choose_classes,
-    draw,
     project,
+    sample_of_each_class,
     silhouette,
     tsne,
 )
@@ -51,19 +51,19 @@ def test_every_class_gives_as_many_as_it_has_up_to_the_limit():
     targets = torch.tensor([0] * 40 + [1] * 3 + [3] * 20)[
         torch.randperm(63, generator=torch.Generator().manual_seed(1))
     ]
-    found = draw(targets, 10, seed=0, purpose="test")
+    found = sample_of_each_class(targets, 10, seed=0, purpose="test")
     assert torch.bincount(targets[found]).tolist() == [10, 3, 0, 10]
     assert found.tolist() == sorted(set(found.tolist()))
-    assert torch.equal(found, draw(targets, 10, seed=0, purpose="test"))
-    assert not torch.equal(found, draw(targets, 10, seed=1, purpose="test"))
-    assert not torch.equal(found, draw(targets, 10, seed=0, purpose="other"))
-    assert torch.equal(draw(targets, 40, seed=0, purpose="test"), torch.arange(63))
+    assert torch.equal(found, sample_of_each_class(targets, 10, seed=0, purpose="test"))
+    assert not torch.equal(found, sample_of_each_class(targets, 10, seed=1, purpose="test"))
+    assert not torch.equal(found, sample_of_each_class(targets, 10, seed=0, purpose="other"))
+    assert torch.equal(sample_of_each_class(targets, 40, seed=0, purpose="test"), torch.arange(63))
 
 
 def test_every_sample_of_a_class_is_drawn_as_often():
     targets = torch.arange(40) % 2
     times = sum(
-        torch.bincount(draw(targets, 5, seed=seed, purpose="test"), minlength=40)
+        torch.bincount(sample_of_each_class(targets, 5, seed=seed, purpose="test"), minlength=40)
         for seed in range(400)
     )
     assert times.sum() == 400 * 10

@@ -13,7 +13,7 @@ from kdcli.core import random
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
 from kdcli.data.open_feed import make_feed
-from kdcli.data.source import Pictures, Source, channel_statistics
+from kdcli.data.source import ImageArrays, Source, channel_statistics
 
 Make = Callable[..., Feed]
 
@@ -29,11 +29,11 @@ def pixels(purpose: str, *shape: int) -> Tensor:
 
 
 @pytest.fixture
-def pictures() -> Pictures:
+def pictures() -> ImageArrays:
     """83 training pictures [3,6,9] of five classes, 16 or 17 each, and 10 to test on."""
     x, y = pixels("train", 83, 3, 6, 9), torch.arange(83) % 5
     mean, std = channel_statistics(x)
-    return Pictures(
+    return ImageArrays(
         x, y, pixels("test", 10, 3, 6, 9), torch.arange(10) % 5, tuple("abcde"), mean, std
     )
 

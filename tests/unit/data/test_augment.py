@@ -40,7 +40,7 @@ def test_all_162_views_are_drawn_about_equally_often() -> None:
     augment = Augmentation(crop=4, flip=True)
     assert augment.views == 162
     counts = torch.bincount(
-        augment.draw(random.key(0, "view", 1), torch.arange(162 * 200)), minlength=162
+        augment.sample_views(random.key(0, "view", 1), torch.arange(162 * 200)), minlength=162
     )
     assert len(counts) == 162
     assert counts.min() > 130
@@ -52,7 +52,7 @@ def test_all_162_views_are_drawn_about_equally_often() -> None:
     [(Augmentation(), 1), (Augmentation(crop=1), 9), (Augmentation(flip=True), 2)],
 )
 def test_only_what_is_switched_on_varies(augment: Augmentation, drawn: int) -> None:
-    views = augment.draw(random.key(0, "view", 1), torch.arange(500))
+    views = augment.sample_views(random.key(0, "view", 1), torch.arange(500))
     assert len(views.unique()) == drawn == augment.views
     assert views.max() < augment.views
     assert (
@@ -67,8 +67,8 @@ def test_only_what_is_switched_on_varies(augment: Augmentation, drawn: int) -> N
 
 def test_a_draw_depends_on_the_sample_not_on_its_company() -> None:
     augment, stream = Augmentation(crop=4, flip=True), random.key(7, "view", 3)
-    whole = augment.draw(stream, torch.arange(50))
-    assert torch.equal(augment.draw(stream, torch.tensor([41, 3])), whole[[41, 3]])
+    whole = augment.sample_views(stream, torch.arange(50))
+    assert torch.equal(augment.sample_views(stream, torch.tensor([41, 3])), whole[[41, 3]])
 
 
 def test_floating_point_inputs_are_cropped_too() -> None:
@@ -91,7 +91,7 @@ class TestResizedCrop:
     augment = Augmentation(resized_crop=True, flip=True, scale=(0.2, 0.8), ratio=(0.5, 2.0))
 
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        views = self.augment.draw(random.key(0, "view", 1), torch.arange(400))
+        views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(400))
         return [self.augment._box(view, height, width) for view in views.tolist()]
 
     def test_boxes_lie_in_the_picture_and_keep_to_area_and_ratio(self) -> None:
@@ -114,7 +114,7 @@ class TestResizedCrop:
 
     def test_a_view_fixes_the_pixels(self) -> None:
         image = picture(3, 20, 30)
-        views = self.augment.draw(random.key(0, "view", 1), torch.arange(40)).tolist()
+        views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(40)).tolist()
         first = [self.augment.cut(image, view, 8) for view in views]
         assert all(
             torch.equal(self.augment.cut(image, view, 8), made)
@@ -125,7 +125,7 @@ class TestResizedCrop:
 
     def test_half_of_the_views_are_mirrored(self) -> None:
         ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
-        views = self.augment.draw(random.key(0, "view", 1), torch.arange(400)).tolist()
+        views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(400)).tolist()
         mirrored = sum(
             int(cut[0, 0, 0] > cut[0, 0, -1])
             for cut in (self.augment.cut(ramp, view, 8) for view in views)
@@ -190,7 +190,7 @@ class TestFixedViews:
 
     @pytest.mark.parametrize("augment", [crop, cut])
     def test_the_seed_chooses_among_them_evenly(self, augment: Augmentation) -> None:
-        views = augment.draw(random.key(3, "view", 1), torch.arange(4000))
+        views = augment.sample_views(random.key(3, "view", 1), torch.arange(4000))
         counts = torch.bincount(views, minlength=8)
         assert len(counts) == 8
         assert 400 < counts.min() <= counts.max() < 600

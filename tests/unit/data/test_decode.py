@@ -17,7 +17,7 @@ from kdcli.core.types import Batch, Feed
 from kdcli.data import decode
 from kdcli.data import streamed as streamed_module
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import Folder
+from kdcli.data.source import ImageFolder
 from kdcli.errors import BadData, UsageError
 from kdcli.jobs import train_teacher
 from tests.unit.data.test_streamed import streamed
@@ -28,7 +28,7 @@ CUT = Augmentation(resized_crop=True, flip=True)
 
 
 @pytest.fixture
-def photographs(folder: Path) -> Folder:
+def photographs(folder: Path) -> ImageFolder:
     """The pictures of `folder`, those of one class as JPEG files, one of them grey; of odd
     sizes.
     """
@@ -42,7 +42,7 @@ def photographs(folder: Path) -> Folder:
 @pytest.mark.parametrize("augment", [Augmentation(), Augmentation(crop=2, flip=True), CUT])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_device_decodes_what_workers_decode(
-    photographs: Folder, feed: Make, augment: Augmentation, workers: int
+    photographs: ImageFolder, feed: Make, augment: Augmentation, workers: int
 ) -> None:
     settings = {"batch_size": 5, "val_fraction": 0.2, "seed": 3}
     theirs, ours = (
@@ -57,7 +57,7 @@ def test_a_device_decodes_what_workers_decode(
 
 
 def test_what_is_measured_is_decoded_by_workers(
-    photographs: Folder, feed: Make, same: Same
+    photographs: ImageFolder, feed: Make, same: Same
 ) -> None:
     theirs, ours = (
         feed(photographs, CUT, val_fraction=0.2),
@@ -69,7 +69,7 @@ def test_what_is_measured_is_decoded_by_workers(
 
 
 def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_cpu(
-    photographs: Folder, feed: Make
+    photographs: ImageFolder, feed: Make
 ) -> None:
     usual, refused = decode._decode_jpegs, []
 
@@ -92,7 +92,7 @@ def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_cpu(
     "harm", [lambda path: path.write_bytes(path.read_bytes()[:40]), lambda path: path.unlink()]
 )
 def test_a_damaged_file_is_named(
-    photographs: Folder, feed: Make, harm: Callable[[Path], object]
+    photographs: ImageFolder, feed: Make, harm: Callable[[Path], object]
 ) -> None:
     harmed = next(path for path in photographs.train if path.endswith(".jpg"))
     made = feed(photographs, CUT, decode="device")
@@ -121,7 +121,7 @@ def test_a_torchvision_that_cannot_decode_there_says_so() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_decodes_what_workers_decode(photographs: Folder, feed: Make) -> None:
+def test_a_gpu_decodes_what_workers_decode(photographs: ImageFolder, feed: Make) -> None:
     decode.check_decoder(torch.device("cuda"))
     theirs, ours = (
         feed(photographs, CUT, batch_size=12),

@@ -9,7 +9,7 @@ import torch
 
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, Incompatible, UsageError
 
 Make = Callable[..., Feed]
@@ -18,7 +18,7 @@ CROP = Augmentation(crop=2, flip=True)
 
 
 def test_an_epoch_does_not_depend_on_what_was_read_before(
-    pictures: Pictures, feed: Make, same: Same
+    pictures: ImageArrays, feed: Make, same: Same
 ) -> None:
     used = feed(pictures, CROP)
     for epoch in (1, 2, 5):
@@ -26,14 +26,14 @@ def test_an_epoch_does_not_depend_on_what_was_read_before(
     assert same(list(used.train(3)), list(feed(pictures, CROP).train(3)))
 
 
-def test_an_epoch_can_begin_at_any_minibatch(pictures: Pictures, feed: Make, same: Same) -> None:
+def test_an_epoch_can_begin_at_any_minibatch(pictures: ImageArrays, feed: Make, same: Same) -> None:
     made = feed(pictures, CROP)
     whole = list(made.train(4))
     for start in range(len(whole) + 1):
         assert same(list(made.train(4, start)), whole[start:])
 
 
-def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Make) -> None:
+def test_epochs_and_seeds_differ_in_order_and_views(pictures: ImageArrays, feed: Make) -> None:
     def drawn(seed: int, epoch: int) -> tuple[list[int], list[int]]:
         batches = list(feed(pictures, CROP, seed=seed).train(epoch))
         return torch.cat([batch.index for batch in batches]).tolist(), torch.cat(
@@ -47,7 +47,7 @@ def test_epochs_and_seeds_differ_in_order_and_views(pictures: Pictures, feed: Ma
 
 
 def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(
-    pictures: Pictures, feed: Make
+    pictures: ImageArrays, feed: Make
 ) -> None:
     fixed = replace(CROP, fixed=3)
     seen: dict[tuple[int, int], torch.Tensor] = {}
@@ -65,7 +65,7 @@ def test_fixed_views_are_the_same_in_every_epoch_and_for_every_seed(
 
 
 def test_fixed_views_are_drawn_anew_each_epoch_wherever_it_begins(
-    pictures: Pictures, feed: Make, same: Same
+    pictures: ImageArrays, feed: Make, same: Same
 ) -> None:
     made = feed(pictures, replace(CROP, fixed=3))
     first, second = (
@@ -76,7 +76,7 @@ def test_fixed_views_are_drawn_anew_each_epoch_wherever_it_begins(
     assert same(list(made.train(2, 4)), list(made.train(2))[4:])
 
 
-def test_one_fixed_view_is_an_image_that_never_varies(pictures: Pictures, feed: Make) -> None:
+def test_one_fixed_view_is_an_image_that_never_varies(pictures: ImageArrays, feed: Make) -> None:
     made = feed(pictures, replace(CROP, fixed=1))
     first, second = (torch.cat([batch.x for batch in made.train(epoch)]) for epoch in (1, 2))
     order = [torch.cat([batch.index for batch in made.train(epoch)]).argsort() for epoch in (1, 2)]
@@ -85,7 +85,7 @@ def test_one_fixed_view_is_an_image_that_never_varies(pictures: Pictures, feed: 
         feed(pictures, replace(CROP, fixed=51))
 
 
-def test_a_batch_says_what_it_holds(pictures: Pictures, feed: Make) -> None:
+def test_a_batch_says_what_it_holds(pictures: ImageArrays, feed: Make) -> None:
     made = feed(pictures, CROP, val_fraction=0.25, train_limit=40)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in (made.info.mean, made.info.std))
     plain = torch.cat([batch.x for batch in made.split("train")]) * std * 255 + mean * 255
@@ -95,14 +95,14 @@ def test_a_batch_says_what_it_holds(pictures: Pictures, feed: Make) -> None:
         assert torch.equal((batch.x * std * 255 + mean * 255).round(), expected.float())
 
 
-def test_normalised_pixels_have_mean_0_and_deviation_1(pictures: Pictures, feed: Make) -> None:
+def test_normalised_pixels_have_mean_0_and_deviation_1(pictures: ImageArrays, feed: Make) -> None:
     x = torch.cat([batch.x for batch in feed(pictures).split("train")])
     assert x.dtype == torch.float32
     assert x.mean(dim=(0, 2, 3)).abs().max() < 1e-4
     assert (x.std(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-4
 
 
-def test_splits_have_their_sizes_in_index_order(pictures: Pictures, feed: Make) -> None:
+def test_splits_have_their_sizes_in_index_order(pictures: ImageArrays, feed: Make) -> None:
     made = feed(pictures, CROP, val_fraction=0.25, train_limit=40)
     sizes = {"train": 40, "val": 21, "test": 10}
     assert made.info.num_train == 40
@@ -115,7 +115,7 @@ def test_splits_have_their_sizes_in_index_order(pictures: Pictures, feed: Make) 
     assert torch.equal(labels, pictures.y_test)
 
 
-def test_a_split_that_does_not_exist_yields_nothing(pictures: Pictures, feed: Make) -> None:
+def test_a_split_that_does_not_exist_yields_nothing(pictures: ImageArrays, feed: Make) -> None:
     made = feed(pictures)
     assert made.size("val") == 0
     assert list(made.split("val")) == []
@@ -123,7 +123,7 @@ def test_a_split_that_does_not_exist_yields_nothing(pictures: Pictures, feed: Ma
 
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(
-    pictures: Pictures, feed: Make, same: Same, name: str
+    pictures: ImageArrays, feed: Make, same: Same, name: str
 ) -> None:
     made = feed(pictures, CROP, val_fraction=0.25)
     drawn = list(made.sample(name, 17))
@@ -140,7 +140,7 @@ def test_a_sample_is_by_class_not_augmented_and_the_same_for_every_seed(
 
 
 def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(
-    pictures: Pictures, feed: Make
+    pictures: ImageArrays, feed: Make
 ) -> None:
     made = feed(pictures)
     for count in range(2, 90):
@@ -152,7 +152,7 @@ def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(
 
 
 def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(
-    pictures: Pictures, feed: Make
+    pictures: ImageArrays, feed: Make
 ) -> None:
     many = replace(pictures, y_train=torch.arange(83) % 41, class_names=tuple(map(str, range(41))))
     labels = torch.cat([batch.y for batch in feed(many).sample("train", 20)])
@@ -164,7 +164,7 @@ def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(
     [(40, [40, 40, 3]), (41, [41, 41]), (82, [82]), (83, [83]), (200, [83])],
 )
 def test_a_last_minibatch_of_one_sample_is_left_out(
-    pictures: Pictures, feed: Make, batch_size: int, sizes: list[int]
+    pictures: ImageArrays, feed: Make, batch_size: int, sizes: list[int]
 ) -> None:
     made = feed(pictures, batch_size=batch_size)
     assert [len(batch.y) for batch in made.train(1)] == sizes
@@ -174,14 +174,14 @@ def test_a_last_minibatch_of_one_sample_is_left_out(
 def test_vectors_pass_unchanged(feed: Make) -> None:
     x = torch.linspace(-2, 2, 24).view(4, 1, 1, 6)
     y = torch.tensor([0, 1, 0, 1])
-    source = Pictures(x, y, x, y, ("a", "b"), (0.0,), (1.0,), torch.tensor([0, 0]))
+    source = ImageArrays(x, y, x, y, ("a", "b"), (0.0,), (1.0,), torch.tensor([0, 0]))
     made = feed(source)
     assert torch.equal(next(made.split("test")).x, x)
     assert made.info.input_shape == (1, 1, 6)
     assert made.info.superclass is source.superclass
 
 
-def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: Pictures) -> None:
+def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: ImageArrays) -> None:
     x, y = pictures.x_test.clone(), pictures.y_train.clone()
     x[9, 2, 5, 8] ^= 1
     y[0] = 1
@@ -195,12 +195,12 @@ def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: Pictures
     assert replace(pictures, x_test=pictures.x_test.clone()).fingerprint == pictures.fingerprint
 
 
-def test_a_resized_crop_needs_files(pictures: Pictures, feed: Make) -> None:
+def test_a_resized_crop_needs_files(pictures: ImageArrays, feed: Make) -> None:
     with pytest.raises(Incompatible, match="held in memory"):
         feed(pictures, Augmentation(resized_crop=True))
 
 
-def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
+def test_too_little_to_train_on(pictures: ImageArrays, feed: Make) -> None:
     with pytest.raises(BadData, match="no training sample"):
         feed(pictures, train_limit=3)
     lone = replace(
@@ -211,7 +211,7 @@ def test_too_little_to_train_on(pictures: Pictures, feed: Make) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_gets_the_same_batches(pictures: Pictures, feed: Make) -> None:
+def test_a_gpu_gets_the_same_batches(pictures: ImageArrays, feed: Make) -> None:
     for augment in (CROP, replace(CROP, fixed=3)):
         ours, theirs = (
             feed(pictures, augment, val_fraction=0.2),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcli.data.split import draw, partition
+from kdcli.data.split import partition, sample_by_class
 from kdcli.errors import BadData, UsageError
 
 Y = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
@@ -47,7 +47,7 @@ def test_a_draw_has_the_size_asked_for_and_no_class_is_off_by_one(
 ) -> None:
     y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     count = round(len(y) * share)
-    mask = draw(y, count, stream=5)
+    mask = sample_by_class(y, count, stream=5)
     assert int(mask.sum()) == count
     drawn = y[mask].bincount(minlength=len(counts))
     assert all(

@@ -12,7 +12,7 @@ import torch
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
 from kdcli.data.datasets.folder import Options, load, resident
-from kdcli.data.source import Folder, Pictures
+from kdcli.data.source import ImageArrays, ImageFolder
 from kdcli.data.subset import Restriction
 
 Make = Callable[..., Feed]
@@ -22,7 +22,7 @@ CUT = Augmentation(resized_crop=True, flip=True)
 FIXED = replace(CUT, fixed=3)
 
 
-def streamed(path: Path, size: int = 6, **options: int) -> Folder:
+def streamed(path: Path, size: int = 6, **options: int) -> ImageFolder:
     # sizes below 8 are refused by Options; these tests want the smallest pictures there are
     found = load(
         "image-folder",
@@ -31,7 +31,7 @@ def streamed(path: Path, size: int = 6, **options: int) -> Folder:
         ),
         root=path,
     )
-    assert isinstance(found, Folder)
+    assert isinstance(found, ImageFolder)
     return found
 
 
@@ -110,7 +110,7 @@ def test_evaluation_resizes_the_shorter_side_and_cuts_the_middle_out(
 def test_photographs_are_resized_by_256_to_224_and_small_pictures_taken_whole(folder: Path) -> None:
     for size, resize in ((224, 256), (128, 146), (32, 32)):
         source = load("image-folder", options=Options(path=str(folder), size=size), root=folder)
-        assert isinstance(source, Folder)
+        assert isinstance(source, ImageFolder)
         assert source.resize == resize
 
 
@@ -131,7 +131,7 @@ def test_resident_is_an_option(folder: Path) -> None:
     source = load(
         "image-folder", options=Options(path=str(folder), size=8, resident=True), root=folder
     )
-    assert isinstance(source, Pictures)
+    assert isinstance(source, ImageArrays)
     assert source.x_train.shape == (12, 3, 8, 8)
     assert source.mean == streamed(folder).mean
 

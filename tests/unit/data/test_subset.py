@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.core import random
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction, choose
 from kdcli.errors import BadData, UsageError
@@ -192,7 +192,7 @@ def test_scores_that_rank_nothing_are_refused(scores):
 # ---- the feed ------------------------------------------------------------------------------------
 
 
-def test_a_feed_knows_only_what_stays(pictures: Pictures, feed):
+def test_a_feed_knows_only_what_stays(pictures: ImageArrays, feed):
     """83 pictures of five classes, 16 or 17 each; a picture's score is its position."""
     seen = []
 
@@ -230,7 +230,7 @@ def test_a_feed_knows_only_what_stays(pictures: Pictures, feed):
         assert torch.equal(batch.x, got[batch.index])
 
 
-def test_the_digest_of_positions_tells_training_sets_apart(pictures: Pictures, feed):
+def test_the_digest_of_positions_tells_training_sets_apart(pictures: ImageArrays, feed):
     def digest(**changes) -> str:
         return feed(pictures, **changes).info.positions_sha256
 
@@ -249,12 +249,12 @@ def test_the_digest_of_positions_tells_training_sets_apart(pictures: Pictures, f
     )
 
 
-def test_one_image_of_one_class_is_not_enough(pictures: Pictures, feed):
+def test_one_image_of_one_class_is_not_enough(pictures: ImageArrays, feed):
     with pytest.raises(UsageError, match="one sample is not enough"):
         feed(pictures, restriction=Restriction((0, 1, 2, 3), 1))
 
 
-def test_a_test_set_without_the_class_is_no_matter(pictures: Pictures, feed):
+def test_a_test_set_without_the_class_is_no_matter(pictures: ImageArrays, feed):
     rows = pictures.y_test != 2
     source = replace(pictures, x_test=pictures.x_test[rows], y_test=pictures.y_test[rows])
     assert feed(source, restriction=Restriction((2,))).size("test") == 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.files import finite
-from kdcli.results.dynamics import Probe, Probed, ProbedAt
+from kdcli.results.dynamics import EnergiesAt, NetworkSnapshot, Snapshot
 from kdcli.results.gap import GapAt, GapReport, PairAt, PairReport, Response, ResponseAt
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.measures import GateResult, Measures
@@ -255,14 +255,14 @@ def probe(
     others: tuple[str, ...] = (),
     teacher: str | None = "teacher",
     **other,
-) -> Probe:
+) -> Snapshot:
     """What is seen when a share of training is done: networks that come from knowing nothing to
     where their teacher is.
     """
 
-    def network(share: float, *, own: bool = False) -> Probed:
+    def network(share: float, *, own: bool = False) -> NetworkSnapshot:
         at = tuple(
-            ProbedAt(
+            EnergiesAt(
                 tau,
                 2.3 - 2.29 * share / tau,
                 2.3 * tau + 10 * share,
@@ -270,7 +270,7 @@ def probe(
             )
             for tau in (1.0, 4.0)
         )
-        return Probed(0.1 + 0.89 * share, 1 + 17 * share, at)
+        return NetworkSnapshot(0.1 + 0.89 * share, 1 + 17 * share, at)
 
     networks = {trained: network(0.9 * progress, own=True)} | {
         name: network(0.95 * progress) for name in others
@@ -284,7 +284,7 @@ def probe(
             GapAt(z.temperature, z.entropy - v.entropy, v.free_energy - z.free_energy, aligned)
             for aligned, z, v in forms
         )
-    return Probe(
+    return Snapshot(
         **(
             {"split": "val", "n": 143, "trained": trained, "networks": networks, "gaps": gaps}
             | other

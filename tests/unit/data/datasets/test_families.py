@@ -20,7 +20,7 @@ from kdcli.core.options import Options
 from kdcli.data import arrays
 from kdcli.data.augment import Augmentation
 from kdcli.data.datasets import cifar, digits, mnist, npz, user
-from kdcli.data.source import Pictures, channel_statistics
+from kdcli.data.source import ImageArrays, channel_statistics
 from kdcli.errors import BadData, DiskFull, KdError, NotFound, NotWritable
 from tests.unit.data.dataset_layouts import write_cifar10, write_cifar100, write_mnist
 
@@ -178,7 +178,7 @@ class TestArrays:
     def test_what_a_users_function_may_return(self) -> None:
         content = self.arrays(5, 6)
         source = user.from_user(content)
-        assert isinstance(source, Pictures)
+        assert isinstance(source, ImageArrays)
         assert user.from_user(source) is source
         assert (
             user.from_user(tuple(torch.from_numpy(array) for array in content.values())).fingerprint

@@ -9,12 +9,12 @@ import torch
 from pydantic import ValidationError
 
 from kdcli.data.datasets.synthetic import Options, class_vectors, linear_agreement, load
-from kdcli.data.source import Pictures
+from kdcli.data.source import ImageArrays
 
 SMALL: dict[str, Any] = {"dim": 60, "classes": 12, "superclasses": 3, "train": 600, "test": 400}
 
 
-def make(**options: Any) -> tuple[Pictures, Options]:
+def make(**options: Any) -> tuple[ImageArrays, Options]:
     chosen = Options(**(SMALL | options))
     return load("synthetic", options=chosen, root=Path()), chosen
 

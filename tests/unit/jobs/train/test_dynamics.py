@@ -20,7 +20,7 @@ from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.events import EpochDone, StageStarted, StepDone
 from kdcli.jobs.train.dynamics import answering, summarise
 from kdcli.methods.skd import SphericalDistillation
-from kdcli.results.dynamics import Probe
+from kdcli.results.dynamics import Snapshot
 from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
@@ -38,7 +38,7 @@ def events_of(run: Path, *kinds: str) -> list[dict]:
     ]
 
 
-def probes_of(run: Path) -> list[Probe]:
+def probes_of(run: Path) -> list[Snapshot]:
     loaded = Run.load(run)
     return [*(stage.probe for stage in loaded.stages), *(epoch.probe for epoch in loaded.epochs)]
 

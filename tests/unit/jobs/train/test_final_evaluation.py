@@ -22,7 +22,7 @@ EXPLAINED = {**QUICK, "report.html": True}
 def _without_figures():
     """Figures have tests of their own, and take longer than the networks here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdcli.report.page.build.draw", lambda _: ())
+        patch.setattr("kdcli.report.page.build.figures_of_run", lambda _: ())
         yield
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kdcli.report.figures.pair import draw
+from kdcli.report.figures.pair import figures_of_report
 from kdcli.report.figures.palette import STUDENT, TEACHER, Palette
 from kdcli.report.page.gap import to_page
 from kdcli.results.gap import GapReport
@@ -28,7 +28,7 @@ def page(report: GapReport) -> str:
 @pytest.fixture
 def plain(monkeypatch):
     """Pages without their figures, for what is said in words: drawing takes a second or two."""
-    monkeypatch.setattr("kdcli.report.page.gap.draw", lambda _: ())
+    monkeypatch.setattr("kdcli.report.page.gap.figures_of_report", lambda _: ())
     return page
 
 
@@ -43,7 +43,7 @@ def of_a_pair():
 
 @pytest.fixture(scope="module")
 def of_several():
-    return tuple(draw(fake_gap.several()))
+    return tuple(figures_of_report(fake_gap.several()))
 
 
 def test_a_pair_begins_with_what_was_found_and_ends_with_how(of_a_pair):
@@ -149,7 +149,9 @@ def test_a_name_cannot_break_the_page():
 def test_a_mathematical_name_is_shown_as_it_is():
     figures = "".join(
         plot.svg
-        for plot in draw(fake_gap.report(names=("$x$", "$\\alpha", "a_b", "^2", *"456789")))
+        for plot in figures_of_report(
+            fake_gap.report(names=("$x$", "$\\alpha", "a_b", "^2", *"456789"))
+        )
     )
     assert {"$x$", "$\\alpha", "a_b"} <= set(re.findall(r"<text[^>]*>([^<]+)<", figures))
     assert "mathdefault" not in figures

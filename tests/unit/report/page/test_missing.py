@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from kdcli import formatting
+from kdcli.recipe.sweep.cells import TableSection
 from kdcli.report.findings.baseline import find_baseline
 from kdcli.report.page.build import build
 from kdcli.report.tables.compare import compare
 from kdcli.report.tables.formats import to_markdown
-from kdcli.report.tables.sweep import Layout, tabulate
+from kdcli.report.tables.sweep import tabulate
 from kdcli.results import metric_paths
 from kdcli.results.intervals import Interval
 from kdcli.results.measures import Excluded, ExcludedClass
@@ -135,7 +136,10 @@ def test_it_is_a_metric_of_tables_and_comparisons(tmp_path):
         for item in (SEVEN, THREE)
     ]
     text = to_markdown(
-        tabulate(results, Layout(rows="class", columns="method", metrics=("excluded.accuracy",)))
+        tabulate(
+            results,
+            TableSection(rows=("class",), columns=("method",), metrics=("excluded.accuracy",)),
+        )
     )
     assert "| seven | 75.0 |" in text
     assert "| three | 10.0 |" in text

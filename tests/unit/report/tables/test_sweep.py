@@ -10,13 +10,14 @@ import statistics
 import pytest
 
 from kdcli.errors import UsageError
+from kdcli.recipe.sweep.cells import PaperValue, TableSection
 from kdcli.report.tables import metrics
 from kdcli.report.tables.formats import latex, to_csv, to_html, to_latex, to_markdown
-from kdcli.report.tables.sweep import Layout, PaperValue, tabulate
+from kdcli.report.tables.sweep import tabulate
 from kdcli.results.gap import GapAt
 from tests.unit.report import fake_run
 
-LAYOUT = Layout(rows="method", columns="pair", title="Digits & co")
+LAYOUT = TableSection(rows=("method",), columns=("pair",))
 ACCURACIES = {
     ("kd", "A_1"): (0.70, 0.72, 0.71),
     ("skd", "A_1"): (0.75, 0.74, 0.76),
@@ -39,10 +40,16 @@ def results(accuracies=ACCURACIES, **changes):
 def table():
     planned = [*results(), ({"method": "skd", "pair": "B|2", "seed": "0"}, None)]
     paper = [
-        PaperValue("skd", "A_1", "test.accuracy", 0.7543, "2010.07485, table 2"),
-        PaperValue("crd", "A_1", "test.accuracy", 0.7511),
+        PaperValue(
+            row="skd",
+            column="A_1",
+            metric="test.accuracy",
+            value=0.7543,
+            source="2010.07485, table 2",
+        ),
+        PaperValue(row="crd", column="A_1", metric="test.accuracy", value=0.7511),
     ]
-    return tabulate(planned, LAYOUT, paper, command="kd table digits.toml")
+    return tabulate(planned, LAYOUT, paper, title="Digits & co", command="kd table digits.toml")
 
 
 def test_cells_hold_the_mean_and_the_sample_deviation(table):
@@ -81,15 +88,13 @@ def test_one_run_has_no_deviation():
 
 
 def test_the_best_is_marked_among_those_that_compete():
-    across = tabulate(results(), Layout(rows="pair", columns="seed", over="method"))
-    assert {(cell.row, cell.column) for cell in across.cells.values() if cell.best} == {
+    across = tabulate(results(), TableSection(rows=("pair",), columns=("seed",), over=("method",)))
+    assert {(row, column) for row, column, _ in across.best} == {
         ("A_1", "2"),
         ("B|2", "2"),
     }
-    down = tabulate(results(), Layout(rows="method", columns="pair"))
-    assert {(cell.row, cell.column) for cell in down.cells.values() if cell.best} == {
-        ("skd", "A_1")
-    }
+    down = tabulate(results(), TableSection(rows=("method",), columns=("pair",)))
+    assert {(row, column) for row, column, _ in down.best} == {("skd", "A_1")}
 
 
 def test_less_is_better_for_errors_and_nearest_to_zero_for_gaps():
@@ -146,7 +151,8 @@ def test_html_escapes_and_fetches_nothing(table):
 
 def test_without_an_axis_for_columns_metrics_are_the_columns():
     table = tabulate(
-        results(), Layout(rows="method", metrics=("test.accuracy", "gap.entropy", "wall_seconds"))
+        results(),
+        TableSection(rows=("method",), metrics=("test.accuracy", "gap.entropy", "wall_seconds")),
     )
     text = to_markdown(table)
     assert "| method | accuracy, % | entropy gap, nats | wall time, s |" in text
@@ -155,7 +161,7 @@ def test_without_an_axis_for_columns_metrics_are_the_columns():
 
 def test_a_mistyped_metric_is_named_with_its_neighbour():
     with pytest.raises(UsageError, match=r"test\.acuracy") as caught:
-        tabulate(results(), Layout(rows="method", metrics=("test.acuracy",)))
+        tabulate(results(), TableSection(rows=("method",), metrics=("test.acuracy",)))
     assert "test.accuracy" in caught.value.hint
 
 
@@ -170,7 +176,9 @@ def test_metrics_lead_to_the_numbers_of_a_run():
 
 @pytest.mark.parametrize("write", [to_markdown, to_latex, to_html])
 def test_several_metrics_with_columns_are_a_grid_each(write):
-    layout = Layout(rows="method", columns="pair", metrics=("test.accuracy", "test.ece"))
+    layout = TableSection(
+        rows=("method",), columns=("pair",), metrics=("test.accuracy", "test.ece")
+    )
     text = write(tabulate(results(), layout))
     accuracy, ece = text.index("Accuracy, "), text.index("ECE")
     assert accuracy < text.index("75.00", accuracy) < ece
@@ -187,7 +195,9 @@ def test_the_aligned_gap_is_the_raw_one_where_the_loss_sees_raw_logits():
 
 def test_the_page_says_on_which_images_its_numbers_were_measured():
     def said(*shown):
-        notes = tabulate(results(), Layout(rows="method", columns="pair", metrics=shown)).notes
+        notes = tabulate(
+            results(), TableSection(rows=("method",), columns=("pair",), metrics=shown)
+        ).data.notes
         return " ".join(notes).replace("\N{NO-BREAK SPACE}", " ")
 
     assert "on the test split, n = 10 000 images" in said("test.accuracy")
