@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -106,11 +106,26 @@ def command(function: Callable[..., Outcome], name: str) -> Callable[..., Outcom
         env.command = name
         return function(env, **absorb(env, given))
 
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    return signed(run, [*own_parameters(function), *shared_parameters()])
+
+
+def own_parameters(function: Callable[..., Outcome]) -> Iterator[inspect.Parameter]:
+    """A command's own parameters but the environment: its arguments, the flags that it shares with
+    others (kdcli.cli.options.takes), then what only it has.
+    """
+    _, *written = inspect.signature(function, eval_str=True).parameters.values()
+    flags: Mapping[str, Any] = getattr(function, "flags", {})
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None)
+        for name, annotation in flags.items()
     ]
-    return signed(run, [*own, *shared_parameters()])
+    for parameter in written:
+        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    yield from shared
+    for parameter in written:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            yield parameter
 
 
 def signed(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:

@@ -6,9 +6,9 @@ A flag is an alias of a recipe key and says so in its help; everything else goes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ from kdcli.cli import completion
 
 if TYPE_CHECKING:
     from kdcli.recipe.resolve import Flag
+
+T = TypeVar("T")
 
 RECIPE, RUNNING, GATES = "Recipe", "Running", "Gates (a miss is exit code 3)"
 
@@ -242,30 +244,46 @@ MaxEce = Annotated[
     ),
 ]
 
-# flag -> recipe key, in the order of the help
-KEYS = {
-    "--teacher": "teacher.checkpoint",
-    "--data": "data.name",
-    "--student": "student.name",
-    "--model": "model.name",
-    "--method": "method.name",
-    "--epochs": "train.epochs",
-    "--seed": "seed",
-    "--name": "name",
-    "--device": "runtime.device",
-    "--devices": "runtime.devices",
-    "--precision": "runtime.precision",
-    "--min-accuracy": "gates.min_accuracy",
-    "--max-entropy-gap": "gates.max_entropy_gap",
-    "--max-free-energy-gap": "gates.max_free_energy_gap",
-    "--max-ece": "gates.max_ece",
+# options that are aliases of recipe keys, by parameter: what it is, and the key
+FLAGS: Mapping[str, tuple[Any, str]] = {
+    "teacher": (Teacher, "teacher.checkpoint"),
+    "method": (Method, "method.name"),
+    "student": (Student, "student.name"),
+    "model": (Model, "model.name"),
+    "data": (Data, "data.name"),
+    "epochs": (Epochs, "train.epochs"),
+    "seed": (Seed, "seed"),
+    "name": (Name, "name"),
+    "device": (Device, "runtime.device"),
+    "devices": (Devices, "runtime.devices"),
+    "precision": (Precision, "runtime.precision"),
+    "min_accuracy": (MinAccuracy, "gates.min_accuracy"),
+    "max_entropy_gap": (MaxEntropyGap, "gates.max_entropy_gap"),
+    "max_free_energy_gap": (MaxFreeEnergyGap, "gates.max_free_energy_gap"),
+    "max_ece": (MaxEce, "gates.max_ece"),
 }
 
+# what every training run has, and the thresholds of one under a teacher
+COMMON = ("epochs", "seed", "name", "device", "devices", "precision")
+GATE_FLAGS = ("min_accuracy", "max_entropy_gap", "max_free_energy_gap", "max_ece")
 
-def flags(given: Mapping[str, Any]) -> list[Flag]:
-    """The named flags that were given, by option, as overrides of recipe keys."""
+
+def takes(*names: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a command the options of FLAGS by these names; it gets them as `**flags`."""
+
+    def mark(function: Callable[..., T]) -> Callable[..., T]:
+        function.flags = {name: FLAGS[name][0] for name in names}  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def overrides(flags: Mapping[str, Any]) -> list[Flag]:
+    """The flags that were given, as overrides of recipe keys."""
     from kdcli.recipe.resolve import Flag
 
     return [
-        Flag(option, KEYS[option], value) for option, value in given.items() if value is not None
+        Flag(f"--{name.replace('_', '-')}", FLAGS[name][1], value)
+        for name, value in flags.items()
+        if value is not None and value != []
     ]

@@ -92,14 +92,14 @@ def resolve(
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
     shown = None if path is None else shown_as(path)
-    taught = TeacherRules(
+    rules = TeacherRules(
         kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown
     )
     # before teachers are spared: a baseline has the data of the students that it is compared with
-    taught.fill_in()
+    rules.fill_in()
     if spare_teachers or (file is None and path is not None):
-        taught.spare()
-    recipe = _build(kind, layer, taught, shown)
+        rules.drop_unneeded()
+    recipe = _build(kind, layer, rules, shown)
     return Resolved(
         recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None
     )
@@ -171,16 +171,16 @@ def _refuse_other_kind(kind: Kind, layer: Layer, path: Path) -> None:
         raise diagnostics.refuse(shown_as(path), [told])
 
 
-def _build(kind: Kind, layer: Layer, taught: TeacherRules, shown: str | None) -> Recipe:
+def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> Recipe:
     """The valid recipe of a layer, or all of its problems and those of its teachers."""
     chosen, wrong = branches.choose(kind, layer)
     names = {section: name for section in chosen if (name := default_name(section, kind))}
     explainer = Explainer(recipe_class(kind), layer, chosen, names, shown)
-    taught.problems += [
+    rules.problems += [
         explainer.at(f"{section}.name", error.message, error.hint)
         for section, error in wrong.items()
     ]
-    taught.check_number()
+    rules.check_number()
     found: Recipe | None = None
     try:
         # through JSON, because there strictness does not ask for Python's tuples: "3" is no number,
@@ -188,10 +188,12 @@ def _build(kind: Kind, layer: Layer, taught: TeacherRules, shown: str | None) ->
         text = json.dumps(branches.complete(kind, layer.values), default=str)
         found = branches.recipe_type(kind, chosen).model_validate_json(text, strict=True)
     except ValidationError as error:
-        taught.problems += [item for item in explainer.explain(error) if not taught.excuses(item)]
+        rules.problems += [
+            item for item in explainer.explain(error) if not rules.explains_missing_student(item)
+        ]
     if found is not None and not wrong:
-        taught.check_fit(found.data)
-    taught.refuse(shown or "the command line")
+        rules.check_fit(found.data)
+    rules.refuse(shown or "the command line")
     assert found is not None
     return recipe_class(kind)(**{key: getattr(found, key) for key in type(found).model_fields})
 

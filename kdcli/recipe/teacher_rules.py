@@ -1,5 +1,5 @@
-"""What its teachers mean for a recipe: data and student that follow from them, how many there may
-be, and whether they fit.
+"""Rules that teachers make for a recipe: the data and the student that follow from them, their
+number, and their fit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TeacherRules:
         # because its file is damaged or has no sibling, which is told already
         self._names_no_student = False
         if kind == "distill":
-            self._meet()
+            self._read_teachers()
 
     def refuse(self, shown: str) -> None:
         """Raise what is wrong, if anything is: a lone refusal as itself, else everything as one
@@ -59,7 +59,7 @@ class TeacherRules:
         if self.problems or told:
             raise diagnostics.refuse(shown, [*self.problems, *told])
 
-    def excuses(self, problem: Diagnostic) -> bool:
+    def explains_missing_student(self, problem: Diagnostic) -> bool:
         """Whether a missing student is no problem of its own: the teacher would have named one."""
         return (
             self._names_no_student
@@ -80,23 +80,23 @@ class TeacherRules:
             ]
         return [("teacher", given)] if isinstance(given, dict) else []
 
-    def _meet(self) -> None:
+    def _read_teachers(self) -> None:
         for key, table in self._tables():
             if isinstance(table.get("checkpoint"), str):
-                self._meet_one(
+                self._read_one(
                     f"{key}.checkpoint", partial(teacher_facts.from_checkpoint, table["checkpoint"])
                 )
             if isinstance(table.get("recipe"), str):
-                self._meet_one(f"{key}.recipe", partial(self._future, table))
+                self._read_one(f"{key}.recipe", partial(self._of_recipe, table))
             if isinstance(table.get("name"), str):
                 try:
                     teacher_facts.check_pretrained(table["name"])
                 except UsageError as error:
                     self.refusals.append((f"{key}.name", error))
 
-    def _meet_one(self, key: str, meet: Callable[[], teacher_facts.Known]) -> None:
+    def _read_one(self, key: str, read: Callable[[], teacher_facts.Known]) -> None:
         try:
-            self._known.append(meet())
+            self._known.append(read())
         except RecipeInvalid as error:
             self.problems += error.diagnostics
             self._names_no_student = True
@@ -104,7 +104,7 @@ class TeacherRules:
             self.refusals.append((key, error))
             self._names_no_student = True
 
-    def _future(self, table: Mapping[str, Any]) -> teacher_facts.Known:
+    def _of_recipe(self, table: Mapping[str, Any]) -> teacher_facts.Known:
         path, epochs, schedule = (table.get(key) for key in ("recipe", "epochs", "schedule"))
         # nothing is validated yet: a length that is none is told by the validator
         asked = (
@@ -118,9 +118,9 @@ class TeacherRules:
 
     # ---- how many, and whether they fit ----------------------------------------------------------
 
-    def spare(self) -> None:
-        """Where the method takes no teacher, an only one becomes what the gap is measured to, and
-        several are forgotten.
+    def drop_unneeded(self) -> None:
+        """Forget teachers that the method does not take; an only one becomes what the gap is
+        measured to.
         """
         if self._number() != (0, 0):
             return

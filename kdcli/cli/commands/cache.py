@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,16 +31,15 @@ SizeOnly = Annotated[
 ]
 
 
+@o.takes("teacher", "data", "device")
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,
     *,
-    teacher: o.Teacher = None,
-    data: o.Data = None,
     sets: o.Sets = None,
-    device: o.Device = None,
     out: o.Out = None,
     size: SizeOnly = False,
+    **flags: Any,
 ) -> Outcome:
     """Store a teacher's logits ahead of its students.
 
@@ -50,9 +49,8 @@ def run(
     """
     from kdcli.recipe.resolve import resolve
 
-    given = {"--teacher": teacher or None, "--data": data, "--device": device}
     resolved = resolve(
-        "distill", file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ
+        "distill", file=recipe, sets=sets or (), flags=o.overrides(flags), environ=env.environ
     )
     from kdcli import jobs
 

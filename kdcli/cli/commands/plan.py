@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdcli import __version__, formatting
 from kdcli.cli import options as o
@@ -55,21 +55,14 @@ _CHOICES = {
 _STORED = {"exact": "stored", "off": "not stored"}
 
 
+@o.takes("teacher", "method", "student", "model", "data", "epochs", "seed", "device", "precision")
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,
     *,
-    teacher: o.Teacher = None,
-    method: o.Method = None,
-    student: o.Student = None,
-    model: o.Model = None,
-    data: o.Data = None,
-    epochs: o.Epochs = None,
-    seed: o.Seed = None,
     sets: o.Sets = None,
-    device: o.Device = None,
-    precision: o.Precision = None,
     out: o.Out = None,
+    **flags: Any,
 ) -> Outcome:
     """Say what a recipe will take, and keep nothing.
 
@@ -81,22 +74,11 @@ def run(
         _refuse_sweep(recipe, sets or [])
     from kdcli.recipe.resolve import kind_of, resolve
 
-    given = {
-        "--teacher": teacher or None,
-        "--method": method,
-        "--student": student,
-        "--model": model,
-        "--data": data,
-        "--epochs": epochs,
-        "--seed": seed,
-        "--device": device,
-        "--precision": precision,
-    }
     kind = (
-        kind_of(recipe) if recipe is not None else "distill" if model is None else "train-teacher"
+        kind_of(recipe) if recipe is not None else "train-teacher" if flags["model"] else "distill"
     )
     resolved = resolve(
-        kind, file=recipe, sets=sets or (), flags=o.flags(given), environ=env.environ
+        kind, file=recipe, sets=sets or (), flags=o.overrides(flags), environ=env.environ
     )
     from kdcli import jobs
 

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
 # samples, lists, and what the quantity's name says: they are in --json
-_SKIPPED = {
-    "points",
-    "order",
-    "superclass",
-    "standardised",
-}
+_SKIPPED = {"points", "order", "superclass", "standardised", "tsne"}
 # columns of a matrix that is written entry by entry, such as CKA's; class by class it is no list of
 # scalars
 _TAPS = 16
@@ -109,28 +104,17 @@ class _Place(NamedTuple):
 
 
 def _explanations(report: GapReport) -> Iterator[tuple[object, ...]]:
+    """Every field of the explanations, so that a new one needs no line here."""
     if report.explanation:
-        for name in (
-            "similarity",
-            "hypothesis",
-            "relations",
-            "projection",
-            "silhouette",
-            "calibration",
-        ):
-            yield from _walk(
-                getattr(report.explanation, name), _Place("teacher", "raw", "", "", name), report
-            )
+        for field in dataclasses.fields(report.explanation):
+            if field.name not in _SKIPPED:
+                found = getattr(report.explanation, field.name)
+                yield from _walk(found, _Place("teacher", "raw", "", "", field.name), report)
     for pair in report.explanations:
-        for name in (
-            "rescaling",
-            "distance_ranks",
-            "differences",
-            "cka",
-            "calibration",
-            "capacity",
-        ):
-            yield from _walk(getattr(pair, name), _Place(pair.student, "raw", "", "", name), report)
+        for field in dataclasses.fields(pair):
+            if field.name != "student":
+                place = _Place(pair.student, "raw", "", "", field.name)
+                yield from _walk(getattr(pair, field.name), place, report)
 
 
 def _walk(value: Any, place: _Place, report: GapReport) -> Iterator[tuple[object, ...]]:

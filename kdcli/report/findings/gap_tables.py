@@ -1,11 +1,10 @@
-"""What explains a gap as rows of text: the same numbers, said alike, for the screen and for the
-page.
-"""
+"""Tables of what explains a gap: the same rows of text for the screen and for the page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from kdcli import formatting
 
@@ -221,54 +220,33 @@ def fitted(found: TemperatureScaling) -> str:
 # ---- pairs ---------------------------------------------------------------------------------------
 
 
-def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
-    """What explains the gaps, a column a student, under a heading."""
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """A number that explains a gap: its name, and its text for a student, empty where it has none.
+
+    The screen and the page show each; --json and --csv have the fields of `PairExplanation`.
+    """
+
+    name: Callable[[Sequence[PairExplanation]], str]
+    text: Callable[[GapReport, PairExplanation], str]
+
+
+def _named(name: str) -> Callable[[Sequence[PairExplanation]], str]:
+    return lambda _found: name
+
+
+def _rank_correlation(found: Sequence[PairExplanation]) -> str:
     tau = {formatting.temperature(each.temperature) for pair in found for each in pair.rescaling}
     at = f", τ = {tau.pop()}" if len(tau) == 1 else ""
-    quantities: list[tuple[str, Callable[[PairExplanation], str]]] = [
-        (
-            f"rank correlation of w with q_y{at}",
-            lambda pair: (
-                estimate(pair.rescaling[0].spearman, 2) if pair.rescaling else formatting.MISSING
-            ),
-        ),
-        (
-            "Pearson's",
-            lambda pair: (
-                estimate(pair.rescaling[0].pearson, 2) if pair.rescaling else formatting.MISSING
-            ),
-        ),
-        (
-            "rank correlation of −‖h−w_k‖² with q_k",
-            lambda pair: (
-                estimate(pair.distance_ranks.correlation, 2)
-                if pair.distance_ranks
-                else formatting.MISSING
-            ),
-        ),
-        ("|M(v)−M(z)|, mean; largest", lambda pair: _difference(report, pair)),
-        (
-            "best temperature",
-            lambda pair: fitted(pair.calibration) if pair.calibration else formatting.MISSING,
-        ),
-        (
-            "ECE there",
-            lambda pair: calibrated(pair.calibration) if pair.calibration else formatting.MISSING,
-        ),
-        (
-            "teacher's parameters",
-            lambda pair: (
-                formatting.times(pair.capacity.parameter_ratio)
-                if pair.capacity
-                else formatting.MISSING
-            ),
-        ),
-        ("multiply-accumulates", _operations),
-        ("latency of one image", _latency),
-        ("CKA by stage", lambda pair: diagonal(pair.cka) if pair.cka else ""),
-    ]
-    rows: list[Row] = [("what explains it", *(pair.student for pair in found))]
-    return rows + [row for name, say in quantities if any((row := (name, *map(say, found)))[1:])]
+    return f"rank correlation of w with q_y{at}"
+
+
+def _rescaling(pair: PairExplanation, of: Literal["spearman", "pearson"]) -> str:
+    return estimate(getattr(pair.rescaling[0], of), 2) if pair.rescaling else formatting.MISSING
+
+
+def _calibration(pair: PairExplanation, said: Callable[[TemperatureScaling], str]) -> str:
+    return said(pair.calibration) if pair.calibration else formatting.MISSING
 
 
 def _difference(report: GapReport, pair: PairExplanation) -> str:
@@ -301,6 +279,42 @@ def diagonal(found: StageCka) -> str:
         if tap in found.teacher_taps
     ]
     return ", ".join(formatting.number(found.values[row][column], 2) for _, row, column in both)
+
+
+PAIR_ROWS: list[PairRow] = [
+    PairRow(_rank_correlation, lambda _, pair: _rescaling(pair, "spearman")),
+    PairRow(_named("Pearson's"), lambda _, pair: _rescaling(pair, "pearson")),
+    PairRow(
+        _named("rank correlation of −‖h−w_k‖² with q_k"),
+        lambda _, pair: (
+            estimate(pair.distance_ranks.correlation, 2)
+            if pair.distance_ranks
+            else formatting.MISSING
+        ),
+    ),
+    PairRow(_named("|M(v)−M(z)|, mean; largest"), _difference),
+    PairRow(_named("best temperature"), lambda _, pair: _calibration(pair, fitted)),
+    PairRow(_named("ECE there"), lambda _, pair: _calibration(pair, calibrated)),
+    PairRow(
+        _named("teacher's parameters"),
+        lambda _, pair: (
+            formatting.times(pair.capacity.parameter_ratio) if pair.capacity else formatting.MISSING
+        ),
+    ),
+    PairRow(_named("multiply-accumulates"), lambda _, pair: _operations(pair)),
+    PairRow(_named("latency of one image"), lambda _, pair: _latency(pair)),
+    PairRow(_named("CKA by stage"), lambda _, pair: diagonal(pair.cka) if pair.cka else ""),
+]
+
+
+def pair_rows(report: GapReport, found: Sequence[PairExplanation]) -> list[Row]:
+    """What explains the gaps, a column a student, under a heading."""
+    rows: list[Row] = [("what explains it", *(pair.student for pair in found))]
+    for row in PAIR_ROWS:
+        texts = tuple(row.text(report, pair) for pair in found)
+        if any(texts):
+            rows.append((row.name(found), *texts))
+    return rows
 
 
 # ---- several teachers or students ----------------------------------------------------------------
