@@ -1,5 +1,5 @@
-"""What the fast path costs in accuracy: students of one teacher trained in pairs that differ in
-arithmetic alone.
+"""Measures what the fast path costs in accuracy: students of one teacher trained in pairs that
+differ in arithmetic alone.
 
 Every variant trains the same students: same data, same initial weights, same order and views of
 images, seed by seed. The last epoch is measured on the whole test split, in float32. Differences

@@ -1,5 +1,5 @@
-"""How well scores of teachers' answers order the students that come out, beside two rules that need
-no score.
+"""Measures how well scores of teachers' answers order the students that come out, beside two rules
+that need no score.
 
 The sweeps are trained first. The score is chosen on the first study and tested on the second;
 docs/results/advice.md says more, and why kd gives no advice.

@@ -1,4 +1,4 @@
-"""What the benchmarks do with their measurements: medians, spreads, ratios round by round,
+"""The arithmetic of the benchmarks' measurements: medians, spreads, ratios round by round,
 verdicts, and the file they go to.
 """
 
@@ -83,7 +83,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """Whether it is ok or short, or nothing where nothing is required."""
+        """Tells whether it is ok or short, or nothing where nothing is required."""
         return "" if self.least is None else "ok" if self.median >= self.least else "short"
 
     def show(self) -> str:

@@ -1,4 +1,5 @@
-"""What `kd analyze-gap` costs beside the answers of its networks, and how much memory it takes.
+"""Measures the cost of `kd analyze-gap` beside the answers of its networks, and how much memory it
+takes.
 
 Networks are untrained and pictures are noise: what an analysis costs does not depend on what they
 show.

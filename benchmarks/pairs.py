@@ -1,5 +1,5 @@
-"""What the speed benchmarks train: pairs of networks with the pictures, batches and optimisers of
-their tables.
+"""The pairs of networks that the speed benchmarks train, with the pictures, batches and optimisers
+of their tables.
 
 Pictures are noise and labels go round: what training costs does not depend on what they show.
 """

@@ -1,5 +1,5 @@
-"""What kd plan says beside what then happens: seconds of the whole command, peak memory, files.
-Each run follows its plan, from empty folders.
+"""Compares what kd plan says with what then happens: seconds of the whole command, peak memory,
+files. Each run follows its plan, from empty folders.
 
 python -m benchmarks.plan
 """

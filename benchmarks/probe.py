@@ -1,4 +1,5 @@
-"""What following a student along training costs: seconds in the probe for each second of training.
+"""Measures the cost of following a student along training: seconds in the probe for each second of
+training.
 
 Probe and training alternate in one run, so a busy moment meets both. Pictures are noise; the cost
 does not depend on what they show.

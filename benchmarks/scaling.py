@@ -1,5 +1,5 @@
-"""How cost grows: with samples, length of a run, classes, students and ranks; memory with the
-batch; and the time to the first step.
+"""Measures how cost grows: with samples, length of a run, classes, students and ranks; memory with
+the batch; and the time to the first step.
 
 Cost per image must not grow with the number of samples, the length of the run or the number of
 students. Networks are small on purpose: what grows shows beside them first.

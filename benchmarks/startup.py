@@ -1,4 +1,4 @@
-"""What a user waits for: the start of a command, and the quickstart's training.
+"""Measures what a user waits for: the start of a command, and the quickstart's training.
 
 Everything is measured in one run of this script, in interleaved rounds, and given as the median
 with its ratio to the thing beside it that does the least: a bare interpreter, and a bare training

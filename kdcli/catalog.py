@@ -1,4 +1,4 @@
-"""What exists: methods, networks and datasets, found by looking at the files, without importing
+"""The catalogue of methods, networks and datasets, found by looking at the files, without importing
 torch.
 
 There is no registry. A method is a file in kdcli/methods and its name is the file's name. A network
@@ -168,8 +168,8 @@ def entries(kind: Kind) -> Mapping[str, Entry]:
 
 
 def _anything_declares(group: str) -> bool:
-    """Whether an installed package may add to a group. importlib.metadata knows, but takes a tenth
-    of the time of a listing to import.
+    """Tells whether an installed package may add to a group. importlib.metadata knows, but takes a
+    tenth of the time of a listing to import.
     """
     declarations = (
         path for folder in sys.path for path in Path(folder or ".").glob("*-info/entry_points.txt")
@@ -256,7 +256,7 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
 
 
 def teachers_in_words(least: int, most: int | None) -> str:
-    """How many teachers a method takes, as messages and lists say it."""
+    """The number of teachers a method takes, as messages and lists say it."""
     if most == 0:
         return "no teacher"
     if most is None:
@@ -281,7 +281,8 @@ def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def is_present(dataset: Entry, root: Path) -> bool | None:
-    """Whether a dataset is on this machine; None where only a path that the user gives would tell.
+    """Tells whether a dataset is on this machine; None where only a path that the user gives would
+    tell.
 
     Looks at the places that its table names; whether the files are whole is seen when they are
     opened.

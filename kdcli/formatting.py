@@ -1,4 +1,4 @@
-"""How numbers are said: one way for every page, table and figure.
+"""Formats numbers for people: one way for every page, table and figure.
 
 Accuracy is a fraction in files and a percentage here; differences of accuracy are in points; a
 number that is not there is a dot, never a zero. Minus signs are real ones, thousands are kept apart
@@ -22,7 +22,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def known(value: float | None) -> bool:
-    """Whether there is a number to show."""
+    """Tells whether there is a number to show."""
     return value is not None and math.isfinite(value)
 
 

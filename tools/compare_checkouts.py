@@ -127,7 +127,9 @@ for number, argv in enumerate(json.load(open(sys.argv[1]))):
 
 
 class Recording:
-    """What one tree says and writes, in a folder of its own that is thrown away at the end."""
+    """A recording of what one tree says and writes, in a folder of its own that is thrown away at
+    the end.
+    """
 
     def __init__(self, tree: Path, work: Path) -> None:
         self.tree = tree

@@ -1,1 +1,1 @@
-"""What the responses of teacher and student say about the gap between them."""
+"""Analyses of logits: the gap between teacher and student, and what explains it."""

@@ -1,4 +1,4 @@
-"""What every analysis asks of its logits, checked once and named by network, before a NaN or a
+"""Checks of logits that every analysis starts with: errors name the network, before a NaN or a
 shape can spoil a mean.
 """
 
@@ -18,8 +18,8 @@ STUDENT, TEACHER = "the student", "the teacher"
 
 
 def rows_at_a_time(logits: Tensor) -> int:
-    """How many samples of [n,K] to take at a time, where what is made of them on the way would not
-    fit for all.
+    """The number of samples of [n,K] to take at a time, where what is made of them on the way would
+    not fit for all.
     """
     return max(_ENTRIES // logits.shape[1], 1)
 

@@ -158,7 +158,7 @@ class MinibatchCka:
         return {tap: _flat(taps[tap], f"tap {tap} of the {name}") for tap in self.taps[number]}
 
     def result(self) -> StageCka:
-        """What has been added up so far.
+        """The alignment of all that was added so far.
 
         Raises:
             BadData: no batch of at least four samples, or features that are not finite, named by

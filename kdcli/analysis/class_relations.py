@@ -1,4 +1,4 @@
-"""How alike a network makes its classes: by its answers, and by the weights of its last layer.
+"""Similarity of classes in a network: in its answers, and in the weights of its last layer.
 
 Source: Tang et al. 2020, Understanding and improving knowledge distillation (paper 002), section
 3.2 and figure 1: (a) and (b) the Pearson correlation of probabilities at a low and a higher

@@ -1,4 +1,4 @@
-"""How differently two networks relate classes: the difference of their logit correlation matrices
+"""The difference in how two networks relate classes: that of their logit correlation matrices
 (paper 003, Fig. 6).
 
 What the figure's matrices are the paper does not say. Public notebooks that draw it take the mean

@@ -91,8 +91,8 @@ def second_order(
 
 
 def in_range(teacher: Energies, *, classes: int, temperature: float) -> bool:
-    """Whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as the
-    paper asks.
+    """Tells whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as
+    the paper asks.
 
     Necessary, not sufficient: one logit far above K - 1 others keeps the norm small and the third
     cumulant large.

@@ -31,7 +31,7 @@ Form = Literal["raw", "aligned"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Responses:
-    """What one network answered on a split, and what it is.
+    """A network's answers on a split, and what it is.
 
     logits: [n,K] raw, in the split's order. aligned: [n,K] as its method's loss sees them beside
     the teacher's, None where these are the raw ones. measures: of the raw logits.

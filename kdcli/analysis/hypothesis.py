@@ -1,5 +1,5 @@
-"""What distilling a network amounts to: the distillation hypothesis of paper 001 as a rule with
-numbers.
+"""The distillation hypothesis of paper 001 as a rule with numbers: what distilling a network
+amounts to.
 
 Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network
 compression, figures 2 and 10.
@@ -14,8 +14,8 @@ from kdcli.results.teacher import ClassEffect, Effect, Hypothesis, SimilarityAt,
 
 
 def hypothesis(at: SimilarityAt) -> Hypothesis:
-    """What distilling this network amounts to: distillation, regularisation, or label smoothing
-    (paper 001, figure 2).
+    """Judges what distilling this network amounts to: distillation, regularisation, or label
+    smoothing (paper 001, figure 2).
 
     The paper draws a picture without numbers; the rule and the limits are ours, and both come back
     with the verdict. Row variance is no part of it: in the paper's own tables it is the same for

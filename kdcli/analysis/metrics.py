@@ -1,5 +1,5 @@
-"""How good a network is: accuracy, likelihood, calibration and energies of one split, and whether
-two networks differ.
+"""Metrics of a network on one split: accuracy, likelihood, calibration and energies of one split,
+and whether two networks differ.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measure(
 
 
 def rank(logits: Tensor, targets: Tensor) -> Tensor:
-    """How many classes each sample puts before its true one, [n] int64; 0 is a correct answer.
+    """The number of classes each sample puts before its true one, [n] int64; 0 is a correct answer.
 
     Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree
     about ties.
@@ -76,7 +76,7 @@ def rank(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """Which samples are classified correctly, [n] bool: what `mcnemar` compares."""
+    """The samples that are classified correctly, [n] bool: what `mcnemar` compares."""
     return rank(logits, targets) == 0
 
 

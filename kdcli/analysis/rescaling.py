@@ -1,5 +1,5 @@
-"""What distillation does to a student's gradients, sample by sample, and to the geometry of its
-last layer.
+"""The factor by which distillation rescales a student's gradient, sample by sample, and the
+geometry of its last layer.
 
 Two propositions of paper 002 (Tang et al., Understanding and improving knowledge distillation,
 arXiv:2002.03532), measured. Prop. 2: distillation multiplies the gradient of cross-entropy by a
@@ -35,8 +35,8 @@ _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
 
 
 class Factors(NamedTuple):
-    """What `factors` finds of every sample, [n] float64: w_t; q_t at tau; 1 - p_t at temperature 1,
-    to full relative precision.
+    """The factors of every sample, [n] float64: w_t; q_t at tau; 1 - p_t at temperature 1, to full
+    relative precision.
     """
 
     w: Tensor

@@ -94,9 +94,9 @@ def _labels(v: Tensor, y: Tensor, temperature: float) -> _Labels:
 
 
 class _At:
-    """What is kept at one temperature: by class, moments of the scalars [K,4], of q and of r [K,K];
-    sums of squared influences of a sample on its class's column_variance and column_cv [K,2], from
-    the second pass.
+    """Sums at one temperature: by class, moments of the scalars [K,4], of q and of r [K,K]; sums of
+    squared influences of a sample on its class's column_variance and column_cv [K,2], from the
+    second pass.
     """
 
     def __init__(self, classes: int, temperature: float, device: torch.device) -> None:
@@ -158,7 +158,7 @@ def similarity(
     label: str = "the network",
     class_names: Sequence[str] | None = None,
 ) -> tuple[SimilarityAt, ...]:
-    """What the responses of a network are like, at each temperature.
+    """Describes the responses of a network at each temperature.
 
     Args:
         logits: [n,K] of any floating type, K at least 3.

@@ -100,9 +100,9 @@ def _relative(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
 
 
 class _Survey(NamedTuple):
-    """What tells of every sample, before any fit, whether there is a minimum, [n]: variance of its
-    logits; mean of the logits less the true class's, whose mean over samples is the loss's slope at
-    1 / T = 0; whether another class has a larger one.
+    """Facts about every sample that tell, before any fit, whether there is a minimum, [n]: variance
+    of its logits; mean of the logits less the true class's, whose mean over samples is the loss's
+    slope at 1 / T = 0; whether another class has a larger one.
     """
 
     variance: Tensor

@@ -99,7 +99,7 @@ def _root(ctx: typer.Context, **given: Any) -> Outcome | None:
 
 @functools.cache
 def command_tree() -> Any:
-    """What `kd` parses with, made once a process."""
+    """The command tree that `kd` parses with, made once a process."""
     app = typer.Typer(
         cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=examples(EXAMPLES)
     )

@@ -1,5 +1,5 @@
-"""How a function becomes a command: it gains the global options, hands back an Outcome, and its
-help ends with examples.
+"""Makes a function a command: it gains the global options, hands back an Outcome, and its help ends
+with examples.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What the shell offers after TAB. From the catalogue and the file system only: no torch, well
-under 0.3 s.
+"""Shell completion: the words offered after TAB. From the catalogue and the file system only: no
+torch, well under 0.3 s.
 """
 
 from __future__ import annotations

@@ -164,17 +164,19 @@ class Environment:
 
     @property
     def unicode(self) -> bool:
-        """Whether stdout can hold any sign."""
+        """Tells whether stdout can hold any sign."""
         return bool(self.stdout.unicode)  # type: ignore[attr-defined]
 
     @property
     def github(self) -> bool:
-        """Whether this is a job of GitHub Actions."""
+        """Tells whether this is a job of GitHub Actions."""
         return self.environ.get("GITHUB_ACTIONS") == "true"
 
     @property
     def live(self) -> bool:
-        """Whether stderr may be redrawn: a capable terminal, and no continuous integration."""
+        """Tells whether stderr may be redrawn: a capable terminal, and no continuous
+        integration.
+        """
         quiet_places = (
             self.environ.get("CI", "") not in {"", "0", "false"}
             or self.environ.get("TERM") == "dumb"
@@ -183,7 +185,7 @@ class Environment:
 
     @cached_property
     def err(self) -> Console:
-        """Where the conversation goes."""
+        """The console of the conversation, stderr."""
         return self._console(self.stderr)
 
     def _console(self, stream: TextIO) -> Console:

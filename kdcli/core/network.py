@@ -15,8 +15,8 @@ from kdcli.core.types import Output, Tap
 
 
 class Blueprint(NamedTuple):
-    """How a network is built again: a name of the zoo and its constructor arguments, as JSON can
-    hold them.
+    """A recipe for building a network again: a name of the zoo and its constructor arguments, as
+    JSON can hold them.
     """
 
     architecture: str

@@ -14,7 +14,7 @@ from kdcli.errors import Incompatible
 
 
 def name_of(network: Network) -> str:
-    """What messages call a network."""
+    """The name of a network in messages."""
     return str(getattr(network, "name", type(network).__name__))
 
 

@@ -34,8 +34,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Which training samples make a minibatch, and which view of each: index, view [B] int64, on
-    the device, as in `Batch`.
+    """The training samples of a minibatch, and the view of each: index, view [B] int64, on the
+    device, as in `Batch`.
     """
 
     index: Tensor
@@ -43,14 +43,14 @@ class Draw:
 
 
 class Output(NamedTuple):
-    """What a network returns: logits [N,K] and the taps that were asked for, by name."""
+    """The output of a network: logits [N,K] and the taps that were asked for, by name."""
 
     logits: Tensor
     taps: Mapping[str, Tensor]
 
 
 class Step(NamedTuple):
-    """What a loss returns: its terms by name, already weighted (the engine sums and logs them), and
+    """The loss of a step: its terms by name, already weighted (the engine sums and logs them), and
     the logits [N,K] of the network whose training accuracy is worth showing.
     """
 
@@ -71,7 +71,7 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands. epoch counts from 1; step is the number of optimiser steps of this
+    """The position in training. epoch counts from 1; step is the number of optimiser steps of this
     stage already taken.
     """
 
@@ -95,7 +95,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What a method or a checkpoint may know of the data.
+    """The facts about the data that a method or a checkpoint may know.
 
     targets: [num_train] int64, labels of the training split in index order.
     superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels
@@ -134,7 +134,9 @@ class Feed(Protocol):
 
     @property
     def resident(self) -> bool:
-        """Whether `view` makes a batch from what lies on the device, without asking the host."""
+        """Tells whether `view` makes a batch from what lies on the device, without asking the
+        host.
+        """
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         """What `train` makes batches of."""
@@ -157,7 +159,7 @@ class Feed(Protocol):
 
 
 class Arity(NamedTuple):
-    """How many teachers a method takes: at least, and at most (None: no limit)."""
+    """The number of teachers a method takes: at least, and at most (None: no limit)."""
 
     least: int
     most: int | None

@@ -1,4 +1,4 @@
-"""Arrays that somebody else made, checked and turned into Pictures.
+"""Arrays of others, checked and turned into ImageArrays.
 
 Everything wrong with them is said here, in one sentence that names the array, before a wrong shape
 or label becomes a CUDA assertion in the middle of a run.

@@ -34,7 +34,7 @@ RULE = 2
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How training images vary.
+    """The augmentation of training images.
 
     crop: pad each side by this many pixels, then cut the original size out at random. padding:
     "zeros" is black, as torchvision's RandomCrop on pictures; "reflect" mirrors without repeating
@@ -57,7 +57,7 @@ class Augmentation:
 
     @property
     def changes(self) -> int | None:
-        """How many different things can happen to an image: 1 without augmentation, None where
+        """The number of different things can happen to an image: 1 without augmentation, None where
         beyond counting (resized_crop).
         """
         return None if self.resized_crop else (1 + self.flip) * (2 * self.crop + 1) ** 2
@@ -105,7 +105,7 @@ class Augmentation:
         return random.integers(stream, index, self.views)
 
     def change(self, index: Tensor, views: Tensor) -> Tensor:
-        """What happens to the samples at index [B] in their views [B], int64 [B].
+        """The change of the samples at index [B] in their views [B], int64 [B].
 
         A change is ((dy * (2 crop + 1)) + dx) * 2 + flip, without the last step where nothing is
         mirrored, with dy and dx the corner of the crop in the padded image; for resized_crop it is

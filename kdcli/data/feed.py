@@ -28,7 +28,7 @@ Decode = Literal["workers", "device"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a feed is made with besides its source.
+    """The settings of a feed besides its source.
 
     batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many
     samples are wanted here, where ranks share minibatches; None for all. decode: what decodes the
@@ -46,8 +46,8 @@ class Plan:
 
 
 class Part(NamedTuple):
-    """What a batch is to hold: samples [B], which view of each [B], and what happens to it in that
-    view [B].
+    """The contents of a batch: samples [B], the view of each [B], and its change in that view
+    [B].
     """
 
     index: Tensor  # type: ignore[assignment]  # a tuple's method of that name is not needed
@@ -64,7 +64,7 @@ Score = Callable[[Feed], Tensor]
 
 
 class SourceFeed(ABC):
-    """What resident and streamed feeds share; implements kdcli.core.types.Feed.
+    """The base of resident and streamed feeds; implements kdcli.core.types.Feed.
 
     Args:
         source: resident or streamed.

@@ -27,8 +27,8 @@ Item = tuple[int, int]  # position in a split, what happens to it
 
 
 class _Decoder(Dataset[Any]):
-    """What a worker does: a list of items in, one tensor out. pinned: in memory from which a GPU
-    copies while it computes.
+    """The work of a loader process: a list of items in, one tensor out. pinned: in memory from
+    which a GPU copies while it computes.
     """
 
     pinned = True
@@ -61,7 +61,7 @@ class _Decoder(Dataset[Any]):
 
 
 class _Reader(_Decoder):
-    """What a worker does where the device decodes: a list of files as they are."""
+    """The work of a loader process where the device decodes: a list of files as they are."""
 
     pinned = False
 

@@ -23,7 +23,7 @@ Select = Literal["random", "entropy", "entropy-ascending", "stratified"]
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What is taken away from a training set.
+    """A restriction of the training set.
 
     exclude: numbers of classes of which no image stays. per_class: images of each other class that
     stay, None for all of them.
@@ -37,7 +37,7 @@ class Restriction:
 
     @property
     def ranked(self) -> bool:
-        """Whether images are chosen by their scores, which somebody must then compute."""
+        """Tells whether images are chosen by their scores, which somebody must then compute."""
         return self.per_class is not None and self.select != "random"
 
 

@@ -117,7 +117,7 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a run needs to go on: tensors by name, and JSON-able facts."""
+    """The state from which a run can go on: tensors by name, and JSON-able facts."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What notes the work of a device to have it done again: CUDA graphs."""
+"""CUDA graphs: a device's work recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class Recorder(Protocol):
-    """What makes graphs."""
+    """Records graphs."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Note what `work` has the device do, without its being done; what is returned does it,

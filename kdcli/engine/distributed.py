@@ -41,20 +41,20 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """What torch.distributed says; alone where it was not initialised."""
+        """The ranks that torch.distributed knows; one alone where it was not initialised."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that speaks and writes."""
+        """Tells whether this is the rank that speaks and writes."""
         return self.rank == 0
 
     # ---- minibatches -----------------------------------------------------------------------------
 
     def part(self, count: int) -> slice:
-        """Which of a minibatch's `count` samples are this rank's: parts differ by one sample at
+        """The samples of a minibatch of `count` that are this rank's: parts differ by one sample at
         most.
 
         All of them where a rank would get fewer than two, which batch norms and relations need:
@@ -84,7 +84,7 @@ class Ranks:
         return 1.0 if batch.whole in {0, own} else own * self.size / batch.whole
 
     def counts(self, batch: Batch) -> bool:
-        """Whether this rank counts its samples: what every rank did is counted once."""
+        """Tells whether this rank counts its samples: what every rank did is counted once."""
         return self.first or batch.whole != batch.y.shape[0]
 
     # ---- talking to each other -------------------------------------------------------------------
@@ -129,7 +129,7 @@ class Ranks:
         return items
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, on every rank; the others wait for it.
+        """Calls `make` on rank 0 and returns its result on every rank; the others wait for it.
 
         Raises:
             KdError: what `make` raised on rank 0, on every rank.

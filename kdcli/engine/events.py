@@ -1,5 +1,5 @@
-"""What the trainer says while it works. Listeners are the only output: files, progress display and
-checkpoints hang here.
+"""Events of the trainer. Listeners are the only output: files, progress display and checkpoints
+hang here.
 
 The values of a StepDone stay on the device; whoever reads one pays for the synchronisation, so
 listeners read few.

@@ -111,8 +111,8 @@ def choose_graphs(wanted: Literal["auto", "on", "off"], device: torch.device) ->
 def choose_teacher_batch(
     wanted: int | None, batch_size: int, device: torch.device, *, graphs: bool = False
 ) -> Choice:
-    """How many images teachers answer at once: whole minibatches, one of them at least. graphs:
-    steps are replayed from them.
+    """The number of images teachers answer at once: whole minibatches, one of them at least.
+    graphs: steps are replayed from them.
     """
     if wanted is not None:
         return Choice(str(max(wanted // batch_size, 1) * batch_size), "asked for")

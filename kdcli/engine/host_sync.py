@@ -76,7 +76,7 @@ class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _crosses(args: Any, made: Any) -> bool:
-    """Whether values went from one kind of device to another."""
+    """Tells whether values went from one kind of device to another."""
     sources = [
         argument.device.type
         for argument in args

@@ -50,7 +50,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 
 
 class Runtime:
-    """Where and in what precision a job computes.
+    """The device and precision of a job, and all that depends on them.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:INDEX". index: of the CUDA device, where none is
@@ -103,7 +103,7 @@ class Runtime:
 
     @property
     def weighs_networks(self) -> bool:
-        """Whether the precision is still to be settled by `suit`."""
+        """Tells whether the precision is still to be settled by `suit`."""
         return (
             self._wanted == "auto"
             and self.device.type == "cpu"
@@ -126,7 +126,7 @@ class Runtime:
 
     @property
     def synchronous(self) -> bool:
-        """Whether reading a value costs nothing, as on a CPU, and what it says needs no other
+        """Tells whether reading a value costs nothing, as on a CPU, and what it says needs no other
         rank's consent.
         """
         return self.device.type == "cpu" and self.ranks.size == 1
@@ -189,7 +189,7 @@ class Runtime:
         self.ahead = int(self.teacher_batch_choice.value) // batch_size
 
     def answering(self, teacher: Teacher) -> Teacher:
-        """What answers training batches for a teacher: a faster copy of its network."""
+        """A faster copy of a teacher's network, which answers training batches."""
         dtype = _DTYPES[self.teacher_choice.value]  # type: ignore[index]
         return InferenceTeacher(teacher, dtype, channels_last=self.channels_last)
 
@@ -231,7 +231,7 @@ class Runtime:
         optimiser.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on in the same arithmetic."""
+        """The state that a resumed run needs to go on in the same arithmetic."""
         return {"scaler": self._scaler.state_dict(), "threads": self.threads}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""What the engine is told: plain values that a recipe's sections are turned into, so that the
-engine knows no recipe.
+"""Settings of the engine: plain values that a recipe's sections are turned into, so that the engine
+knows no recipe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How long and in what portions; the meanings are those of the recipe's [train]."""
+    """The length of training and its portions; the meanings are those of the recipe's [train]."""
 
     epochs: int
     seed: int = 0

@@ -1,5 +1,5 @@
-"""How optimiser steps are taken: forward, backward, optimiser, meters. The trainer knows when, and
-what comes after each.
+"""Optimiser steps: forward, backward, optimiser, meters. The trainer knows when, and what comes
+after each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Seed = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class StageParts:
-    """What steps need of their stage.
+    """The parts of a stage that steps need.
 
     forward: its loss, whose gradients are averaged over ranks where there are several. optimiser:
     of what it trains.

@@ -1,5 +1,5 @@
-"""What a network costs and where it can be tapped, without computing anything with it; and which
-ones a teacher could teach.
+"""Facts about a network without running it: its cost, its taps, and the students that a teacher
+could teach.
 """
 
 from __future__ import annotations

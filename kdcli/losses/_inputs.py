@@ -1,5 +1,5 @@
-"""What every loss asks of its arguments, checked from shapes and Python numbers alone: nothing here
-waits for the device.
+"""Checks of a loss's arguments, from shapes and Python numbers alone: nothing here waits for the
+device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the losses on feature maps share: shapes that fit, and one size for two maps."""
+"""Helpers of the losses on feature maps: shapes that fit, and one size for two maps."""
 
 from __future__ import annotations
 

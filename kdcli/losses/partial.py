@@ -83,7 +83,7 @@ def _is_label(y: Tensor, classes: int) -> Tensor:
 
 
 def kd_sim(weight: Tensor, y: Tensor, *, temperature: float, power: float) -> Tensor:
-    """How alike the teacher's last layer makes the classes.
+    """The similarity of classes in the teacher's last layer.
 
         rho = softmax( sign(c) |c|^power / tau ),   c_k = cos(w_t, w_k)
 

@@ -1,4 +1,4 @@
-"""What the methods share that train a chain of networks: teacher, assistants from large to small,
+"""The base of methods that train a chain of networks: teacher, assistants from large to small,
 student.
 """
 

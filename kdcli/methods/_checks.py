@@ -1,4 +1,4 @@
-"""What several methods ask of the data before they train."""
+"""Checks of the data that several methods make before they train."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the methods on features share: labels, an optional term on the logits, and terms of their
-own on taps.
+"""The base of methods on features: labels, an optional term on the logits, and terms of their own
+on taps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the partial methods share: the loss of a synthetic target, and the targets that depend on
+"""The base of the partial methods: the loss of a synthetic target, and the targets that depend on
 the label alone, as tables.
 """
 

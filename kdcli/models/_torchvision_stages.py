@@ -1,5 +1,5 @@
-"""Where the stages of torchvision's families are: for each, the steps from tap to tap, by the paths
-of its own modules.
+"""The stages of torchvision's families: for each, the steps from tap to tap, by the paths of its
+own modules.
 
 A map is tapped where the resolution is about to drop, as the distillation literature does. ".pre"
 is the map before the stage's last activation; the families whose stages end in a linear layer

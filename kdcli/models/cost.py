@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulate operations an image, and how many of them go into a
+"""The cost of a network: multiply-accumulate operations an image, and how many of them go into a
 value.
 """
 

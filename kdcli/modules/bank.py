@@ -1,5 +1,5 @@
-"""What contrastive distillation remembers and draws: a bank with a vector for each training sample,
-and samples of other classes.
+"""The memory of contrastive distillation: a bank with a vector for each training sample, and
+samples of other classes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Which class checks each section of a recipe: the branch that its `name` selects, and the recipe
-type made of them.
+"""The classes that check the sections of a recipe: the branch that its `name` selects, and the
+recipe type made of them.
 """
 
 from __future__ import annotations

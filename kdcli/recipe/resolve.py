@@ -138,7 +138,7 @@ def resolve_teacher(
 
 
 def kind_of(file: Path | str) -> Kind:
-    """Which command a recipe file is for: one with a [model] is train-teacher's.
+    """The command that a recipe file is for: one with a [model] is train-teacher's.
 
     Raises:
         NotFound: no such recipe. RecipeInvalid: it is not TOML.
@@ -224,8 +224,8 @@ def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
 
 
 def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, str]:
-    """What is run where a recipe names a teacher's recipe, and the command line that its
-    environment.json shows.
+    """The recipe of a teacher that is named by recipe, and the command line for its
+    environment.json.
     """
     length = (
         f" (teacher.epochs = {section.epochs}, {section.schedule or 'scaled'})"

@@ -1,4 +1,4 @@
-"""What a recipe may say; every default lives here. No torch, no typer, no rich.
+"""The schema of recipes; every default lives here. No torch, no typer, no rich.
 
 Two kinds of recipe share a base: train-teacher's names its network under [model], distill's under
 [student] and [teacher]. Options that belong to one method, network family, dataset, optimiser or
@@ -392,7 +392,7 @@ class DataSection(Named):
 
     @property
     def ranked(self) -> bool:
-        """Whether a teacher decides which images are trained on."""
+        """Tells whether a teacher decides which images are trained on."""
         return self.select != "random"
 
 

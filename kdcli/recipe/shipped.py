@@ -28,7 +28,7 @@ class Shipped:
 
 
 def folder() -> Path:
-    """Where the shipped recipes are: inside an installed wheel, else beside the package."""
+    """The folder of the shipped recipes: inside an installed wheel, else beside the package."""
     inside = _PACKAGE / "_recipes"
     return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
 

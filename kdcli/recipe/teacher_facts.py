@@ -1,4 +1,4 @@
-"""What can be known of a teacher before torch is imported, and whether it fits the data: from its
+"""Facts about a teacher that are known before torch is imported, and its fit to the data: from its
 file's header, or its recipe.
 """
 
@@ -35,7 +35,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What is known of a dataset; None where only loading it would tell."""
+    """Facts about a dataset; None where only loading it would tell."""
 
     name: str
     num_classes: int | None = None
@@ -44,7 +44,7 @@ class Images:
 
 
 def from_checkpoint(path: str) -> Known:
-    """What a checkpoint's header says.
+    """The facts of a checkpoint, from its header.
 
     Raises:
         NotFound: nothing there. BadCheckpoint: damaged, or not one of ours.
@@ -54,7 +54,7 @@ def from_checkpoint(path: str) -> Known:
 
 
 def of_header(path: Path, header: CheckpointHeader) -> Known:
-    """What a header says."""
+    """The facts of a header."""
     return Known(
         str(path),
         "teacher's file",
@@ -67,7 +67,7 @@ def of_header(path: Path, header: CheckpointHeader) -> Known:
 
 
 def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
-    """What a teacher that is yet to be trained will be."""
+    """The facts of a teacher that is yet to be trained."""
     images = images_of(recipe.data)
     data = recipe.data.model_dump(exclude_none=True)
     return Known(

@@ -60,7 +60,9 @@ class TeacherRules:
             raise diagnostics.refuse(shown, [*self.problems, *told])
 
     def explains_missing_student(self, problem: Diagnostic) -> bool:
-        """Whether a missing student is no problem of its own: the teacher would have named one."""
+        """Tells whether a missing student is no problem of its own: the teacher would have named
+        one.
+        """
         return (
             self._names_no_student
             and problem.problem == "missing"
@@ -142,7 +144,7 @@ class TeacherRules:
         return str(self.layer.get("method", "name") or default_name("method", self.kind))
 
     def _number(self) -> Number | None:
-        """How many teachers the method takes; None where there is no such method."""
+        """The number of teachers the method takes; None where there is no such method."""
         try:
             least, most = catalog.entry("method", self._method()).facts.get("teachers") or (1, 1)
         except UsageError:

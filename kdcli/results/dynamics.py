@@ -1,5 +1,5 @@
-"""What is followed along training: a few networks on the same images, before the first step and
-after each epoch.
+"""Records of training dynamics: a few networks on the same images, before the first step and after
+each epoch.
 
 Entropies are in nats, accuracy is a fraction. Standard library only: reports read these without
 torch.

@@ -1,5 +1,5 @@
-"""Why a student answers differently from its teacher: the numbers behind the pictures, one set of
-types for JSON, report and screen.
+"""Records of what explains a student's gap to its teacher, one set of types for JSON, report and
+screen.
 
 The teacher alone is in kdcli.results.teacher, the gap itself in kdcli.results.measures. Letters: z
 student logits, v teacher logits, p and q their softmax at tau, t the label of a sample. Standard

@@ -1,6 +1,4 @@
-"""What a run will take, as `kd plan` says it before the run. Standard library only, as
-kdcli.results.measures, which has all of this too.
-"""
+"""Records of what a run will take, as `kd plan` says it before the run."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class SweepResult:
 
     @property
     def complete(self) -> bool:
-        """Whether no cell failed."""
+        """Tells whether no cell failed."""
         return all(cell.status != "failed" for cell in self.cells)
 
 

@@ -1,5 +1,4 @@
-"""Why a gap is what it is: the numbers behind the pictures of `kd analyze-gap`, one set of types
-for JSON, report and screen.
+"""Records of what one network has to teach, one set of types for JSON, report and screen.
 
 Probabilities are fractions, entropies are in nats, classes are numbered from 0. Intervals are of 95
 %; each type says how they were found. Standard library only: reports read these without torch.
@@ -118,7 +117,7 @@ class Hypothesis:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many classes have each effect."""
+        """The number of classes have each effect."""
         return dict(Counter(each.effect for each in self.by_class))
 
 

@@ -107,5 +107,5 @@ def finished_runs(out: Path) -> dict[str, Path]:
 
 
 def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:
-    """Where runs go: --out, else $KD_RUNS_DIR, else runs."""
+    """The folder of runs: --out, else $KD_RUNS_DIR, else runs."""
     return out or Path(environ.get("KD_RUNS_DIR") or "runs")

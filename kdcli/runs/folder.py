@@ -116,7 +116,7 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def busy(run: Path) -> bool:
-    """Whether another process is at work on a run."""
+    """Tells whether another process is at work on a run."""
     if not (run / LOCK_FILE).exists():
         return False
     try:

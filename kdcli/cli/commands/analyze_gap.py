@@ -206,7 +206,7 @@ def _show(env: Environment, report: GapReport) -> None:
 
 
 class _Files(NamedTuple):
-    """What to write, and where."""
+    """The files to write, and where."""
 
     html: Path | None
     csv: Path | None

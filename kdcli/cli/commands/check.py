@@ -81,7 +81,7 @@ def _check(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether a file says on which axes a recipe varies."""
+    """Tells whether a file says on which axes a recipe varies."""
     try:
         return "axes" in tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What evaluate and analyze-gap share: gates from flags, and the split."""
+"""Gates from flags, and the split, for evaluate and analyze-gap."""
 
 from __future__ import annotations
 

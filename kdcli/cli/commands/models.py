@@ -125,7 +125,7 @@ Teacher = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """What networks are built for. shape: None for each network's usual one."""
+    """The data that networks are built for. shape: None for each network's usual one."""
 
     classes: int = 10
     shape: tuple[int, int, int] | None = None

@@ -53,7 +53,7 @@ class RecipeText:
 
 @dataclass(frozen=True, slots=True)
 class RecipeCopy:
-    """Where a copy went. also: files that it extends or names, copied beside it."""
+    """A copied recipe: where it went. also: files that it extends or names, copied beside it."""
 
     path: str
     also: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ Html = Annotated[bool, typer.Option("--html/--no-html", help="Also report.html w
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
-    """What was written. report: the page to open."""
+    """The files that were written. report: the page to open."""
 
     run: str
     report: str

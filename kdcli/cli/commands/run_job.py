@@ -1,4 +1,4 @@
-"""What train-teacher, distill and resume share: resolve before torch, run with progress, show what
+"""Runs a recipe for train-teacher and distill: resolve before torch, train with progress, show what
 came out.
 """
 

@@ -1,1 +1,1 @@
-"""What commands write: screens, progress, files, the JSON envelope, errors."""
+"""Output of commands: screens, progress, files, the JSON envelope, errors."""

@@ -1,5 +1,5 @@
-"""What `--json` prints: one document with a version, the same keys on success and failure. Keys are
-only ever added.
+"""The document that `--json` prints: one with a version, the same keys on success and failure. Keys
+are only ever added.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ErrorItem:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command came to: its answer, and how the process exits."""
+    """The outcome of a command: its answer, and how the process exits."""
 
     data: Any = None
     gates: tuple[GateResult, ...] = ()

@@ -57,8 +57,8 @@ def explain(error: BaseException, env: Environment) -> Outcome:
 
 
 def _alone(error: KdError) -> bool:
-    """Whether an error of another rank than the first is worth a word: the first says what it has
-    in common, and who was lost.
+    """Tells whether an error of another rank than the first is worth a word: the first says what it
+    has in common, and who was lost.
     """
     return error.exit_code == Exit.FAILURE and not isinstance(error, RankLost | NonFiniteLoss)
 

@@ -1,4 +1,4 @@
-"""What explains a gap, on a screen: the teacher by itself, then each student beside it."""
+"""The screen of what explains a gap: the teacher by itself, then each student beside it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def teachers_table(report: GapReport) -> Iterator[str]:
 
 
 def time_line(report: GapReport) -> str:
-    """What the networks took, what the analysis took, and the optional parts apart."""
+    """The time of the networks, of the analysis, and of the optional parts."""
     networks = report.seconds.get("networks", 0.0)
     deep = sum(report.seconds.get(name, 0.0) for name in DEEP)
     rest = sum(report.seconds.values()) - networks - deep

@@ -1,4 +1,4 @@
-"""What analyze-gap writes on request: every number as CSV, a page, and the figures."""
+"""Files that analyze-gap writes on request: every number as CSV, a page, and the figures."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _by_class(
 
 
 class _Place(NamedTuple):
-    """Where a number stands: the first columns of its line."""
+    """The place of a number: the first columns of its line."""
 
     network: str
     form: str

@@ -1,5 +1,5 @@
-"""What GitHub Actions understands: annotations at a file's line, foldable groups, and the summary
-of the job.
+"""Messages for GitHub Actions: annotations at a file's line, foldable groups, and the summary of
+the job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What hears a job's events for the user, whatever it makes of them."""
+"""The listener to a job's events that works for the user."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which lines of a long run a log keeps: dense at first, then ever sparser, so that no run of any
-length floods a log.
+"""Thins the log of a long run: dense at first, then ever sparser, so that no run of any length
+floods a log.
 """
 
 from __future__ import annotations

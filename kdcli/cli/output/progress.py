@@ -1,5 +1,5 @@
-"""What a run shows while it works: a live block on a terminal, lines of key=value in a log.
-Listeners of the jobs' events.
+"""The progress of a run: a live block on a terminal, lines of key=value in a log. Listeners of the
+jobs' events.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class RunNarrator(Narrator):
 
 
 def ending(event: events.CellDone | events.TeacherDone) -> tuple[tuple[str, str], str]:
-    """How a cell of a sweep ended, in a word, and what there is to say of it."""
+    """The end of a cell of a sweep, in a word, and what there is to say of it."""
     marks = {
         "done": ("✓ done", "green"),
         "skipped": ("· skipped: done before", "dim"),
@@ -291,7 +291,7 @@ def log_line(
 
 
 def epoch_accuracies(event: events.EpochDone) -> dict[str, float]:
-    """What a log line says of an epoch."""
+    """The accuracies of an epoch in a log line."""
     return {
         "train_acc": event.train_accuracy,
         **({"val_acc": event.val.accuracy} if event.val else {}),

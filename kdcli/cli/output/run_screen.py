@@ -1,4 +1,4 @@
-"""What a run shows that is not progress: its first lines, and what came out of it."""
+"""The screen of a run but for its progress: the first lines, and the result."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _device(prepared: Prepared) -> str:
 
 
 def show_result(env: Environment, result: RunResult) -> None:
-    """What came out of a run, its gates, and where to go next."""
+    """Shows a run's result, its gates, and where to go next."""
     env.report()
     if result.teachers:
         for line in _comparison(result):

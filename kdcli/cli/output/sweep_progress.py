@@ -1,5 +1,5 @@
-"""What a sweep shows while several cells go on at once: a line for each on a terminal, lines that
-say whose they are in a log.
+"""The progress of several cells of a sweep at once: a line for each on a terminal, lines that say
+whose they are in a log.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class SweepNarrator(Narrator):
         self.env.progress("  ", mark, f"  {name}{shown}{self.so_far(event.status)}")
 
     def so_far(self, status: str) -> str:  # noqa: ARG002  a log needs it
-        """What the line of a cell that ended says of the whole sweep."""
+        """The state of the whole sweep, for the line of a cell that ended."""
         return ""
 
     def from_run(self, event: events.FromRun) -> None:
@@ -111,7 +111,7 @@ class SweepNarrator(Narrator):
 
     @property
     def total(self) -> str:
-        """How far the sweep is: 7/20 cells, 3 running."""
+        """The progress of the sweep: 7/20 cells, 3 running."""
         return f"{self.ended}/{self.cells} cells, {len(self.running)} running"
 
 

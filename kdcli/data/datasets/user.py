@@ -1,4 +1,4 @@
-"""What a user's own `path/to/file.py:function` may return as a dataset."""
+"""Datasets of users: what a `path/to/file.py:function` of theirs may return."""
 
 from __future__ import annotations
 

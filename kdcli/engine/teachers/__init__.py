@@ -1,1 +1,1 @@
-"""How teachers answer: through an inference copy, or from stored logits."""
+"""Teachers that answer through an inference copy of their network, or from stored logits."""

@@ -1,5 +1,5 @@
-"""How one answer of a teacher is stored: a row of 16-bit words, and a mark that says whether the
-row is whole.
+"""The format of a stored answer of a teacher: a row of 16-bit words, and a mark that says whether
+the row is whole.
 
 All logits as float16; or, where there are many classes, the k largest with their classes and the
 logsumexp of the rest, whose mass is then spread evenly over the other classes when the row is read.

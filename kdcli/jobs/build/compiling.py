@@ -1,4 +1,4 @@
-"""Whether a job's networks are compiled, and why: the choice that `runtime.compile` makes."""
+"""Decides whether a job's networks are compiled, with the reason: `runtime.compile`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""When a teacher's answers are stored and looked up, where, and why: the choice that
-`teacher.cache` makes.
+"""Decides whether a teacher's answers are stored and looked up, where, with the reason:
+`teacher.cache`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def store(
     """A teacher whose answers are looked up, where that was asked for or pays.
 
     Args:
-        rehearsal: a folder for the table instead of the cache, for a run that is only gone through.
+        rehearsal: a folder for the table instead of the cache, for a run that is only tried.
 
     Raises:
         Incompatible: stored answers were asked for, and the views of these images cannot be

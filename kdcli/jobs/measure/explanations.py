@@ -1,5 +1,5 @@
-"""What lies behind a gap: the explanations of one teacher and of one pair, from what one pass of
-each network gave.
+"""The explanations of a gap: those of one teacher and of one pair, from what one pass of each
+network gave.
 
 No part can take the others with it: one that the data or a network do not allow is left out, and a
 warning says why.
@@ -179,7 +179,7 @@ def _relations(teacher: Answers, parts: Parts, label: str) -> ClassRelations:
 
 
 def _keeps(parts: Parts, classes: int) -> bool:
-    """Whether matrices are kept; a note where they are not."""
+    """Tells whether matrices are kept; a note where they are not."""
     if classes > MATRIX_CLASSES:
         parts.warnings.append(
             f"matrices of {classes} classes are not kept or drawn, only the numbers that sum "

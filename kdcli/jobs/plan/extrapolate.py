@@ -115,7 +115,7 @@ def asked_shares(stored: Sequence[Stored], lasting: Sequence[int]) -> Iterator[f
 
 
 def _distinct(views: int, draws: int) -> float:
-    """How many of so many equally likely views are seen in so many draws, on average."""
+    """The number of of so many equally likely views are seen in so many draws, on average."""
     return views * (1 - (1 - 1 / views) ** draws)
 
 

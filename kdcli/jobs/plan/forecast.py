@@ -1,5 +1,5 @@
-"""What a run will take and choose: its rehearsal, extrapolated. Nothing of it is left, neither
-under the runs nor in the caches.
+"""Forecasts what a run will take and choose: a trial of some steps, extrapolated. Nothing of it is
+left, neither under the runs nor in the caches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run gone through in little, with a clock: a few minibatches of each stage, everything around
+"""A trial run with a clock: a few minibatches of each stage, everything around
 them, and what comes after.
 
 It is the run's own code on the run's own networks and data. Three things differ. Few minibatches
@@ -209,7 +209,7 @@ class ShortFeed:
         self._clock.spent[name].append(self._clock() - start)
 
     def left_out(self, name: SplitName) -> float:
-        """How many times as many images as were measured a split has beyond them."""
+        """The number of times as many images as were measured a split has beyond them."""
         return self.size(name) / self.measured[name] - 1 if self.measured.get(name) else 0.0
 
 

@@ -81,9 +81,8 @@ class EventSender:
                 return
             self._read_at = now
             event = self._convert(_in_numbers(event))
-        with contextlib.suppress(
-            OSError
-        ):  # nobody listens any more: what remains is to save the state
+        # nobody listens any more: what remains is to save the state
+        with contextlib.suppress(OSError):
             self._line.send(event)
 
 

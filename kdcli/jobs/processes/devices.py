@@ -1,5 +1,5 @@
-"""How many processes train one run together: what a recipe asks for, what torchrun started, and
-what this machine has.
+"""The number of processes that train one run together: what a recipe asks for, what torchrun
+started, and what this machine has.
 
 Started by `--devices` (kdcli.jobs.processes.launch) or by torchrun, every rank does the whole job.
 They differ in this: each trains on its part of every minibatch, and only the first speaks, measures

@@ -140,7 +140,7 @@ class _Watch:
             listener(message)
 
     def _trouble(self) -> bool:
-        """Whether a rank has failed."""
+        """Tells whether a rank has failed."""
         ended = {rank: process.exitcode for rank, process in enumerate(self._processes)}
         self._died |= {
             rank: code for rank, code in ended.items() if code and rank not in self._outcomes

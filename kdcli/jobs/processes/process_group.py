@@ -23,7 +23,8 @@ _PATIENCE = timedelta(days=1)
 
 @contextmanager
 def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
-    """Be one of the ranks that RANK and WORLD_SIZE speak of; as it was if it is one already.
+    """Join the process group that RANK and WORLD_SIZE speak of; does nothing in one that has
+    joined.
 
     Args:
         meeting: where ranks find each other, as torch.distributed has it.
@@ -62,5 +63,5 @@ def _nothing_on_stdout() -> Iterator[None]:
 
 
 def on_cuda(section: RuntimeSection) -> bool:
-    """Whether a job of this [runtime] computes on CUDA devices."""
+    """Tells whether a job of this [runtime] computes on CUDA devices."""
     return choose_device(section.device).value != "cpu"

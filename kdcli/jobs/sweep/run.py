@@ -152,7 +152,7 @@ def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
 
 
 def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
-    """How many processes there will be: no more than there are cells.
+    """The number of processes there will be: no more than there are cells.
 
     Raises:
         UsageError: none, more than there are cores, or "auto" on a GPU.

@@ -1,4 +1,6 @@
-"""What a sweep has to run: its cells, the teachers that cells share, and who waits for whom."""
+"""The runs of a sweep in their order: its cells, the teachers that cells share, and who waits for
+whom.
+"""
 
 from __future__ import annotations
 

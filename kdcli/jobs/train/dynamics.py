@@ -1,5 +1,5 @@
-"""What is followed along training: entropy, free energy, gaps and logit norms of a few networks on
-the same images.
+"""Training dynamics: entropy, free energy, gaps and logit norms of a few networks on the same
+images.
 
 Measuring changes nothing that is trained: networks are in eval mode, nothing is drawn from a
 generator, and nothing that torch.compile made is called, whose later choices depend on what it has

@@ -1,4 +1,4 @@
-"""What environment.json holds: versions, machine, and every automatic choice with its reason."""
+"""Writes environment.json: versions, machine, and every automatic choice with its reason."""
 
 from __future__ import annotations
 

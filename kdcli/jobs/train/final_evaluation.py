@@ -1,4 +1,4 @@
-"""What is computed once, at the end: the test set is touched here and nowhere else."""
+"""The evaluation at the end of a run, done once: the test set is touched here and nowhere else."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def run_result(
     recipe_sha256: str,
     wall_seconds: float,
 ) -> RunResult:
-    """What summary.json holds.
+    """Makes the record of summary.json.
 
     Args:
         run: its folder. last: the epoch that ended last. wall_seconds: from its start, without the
@@ -186,8 +186,8 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
 def _teacher_answers(
     job: Job, targets: Tensor
 ) -> tuple[Answers | None, tuple[TeacherSummary, ...]]:
-    """What the gap is measured to, several teachers as the one that the method listens to; and each
-    of them, measured. Nothing where there is neither a teacher nor a reference.
+    """The answers that the gap is measured to, several teachers as the one that the method listens
+    to; and each of them, measured. Nothing where there is neither a teacher nor a reference.
     """
     loaded = job.teachers or ((job.reference,) if job.reference is not None else ())
     if job.answering is None:
@@ -238,7 +238,7 @@ def _report(
     *,
     explains: bool,
 ) -> GapReport:
-    """What is said about a run never costs the run: explanations that fail are left out, with a
+    """The report of a gap that never costs the run: explanations that fail are left out, with a
     warning.
     """
 

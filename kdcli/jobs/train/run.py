@@ -396,7 +396,7 @@ class Execution:
     def hooks(
         self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None
     ) -> Hooks:
-        """What the trainer asks and tells on the first rank. resume_at: as for MetricsWriter."""
+        """The trainer's hooks on the first rank. resume_at: as for MetricsWriter."""
         self.metrics = MetricsWriter(self.run, resume_at)
         listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
         return Hooks(

@@ -1,4 +1,4 @@
-"""What a validator complains about, in words for people: which key, what is wrong, what to write
+"""Turns a validator's complaints into words for people: which key, what is wrong, what to write
 instead, and where it stands.
 """
 

@@ -1,5 +1,5 @@
-"""What a recipe's values are laid over each other from: parents, file, environment, --set and
-flags; each value keeps its origin.
+"""The layers of a recipe's values, one over the other: parents, file, environment, --set and flags;
+each value keeps its origin.
 
 Only the shape of a recipe is known here, not its rules: a wrong key or value passes through and is
 explained later, where it stands.
@@ -167,7 +167,7 @@ def _switch_teacher(result: Layer, above: Layer) -> None:
 
 @cache
 def default_name(section: str, kind: Kind) -> str | None:
-    """What `name` of a section is where nobody gives it; None where it must be given."""
+    """The default `name` of a section; None where it must be given."""
     found = recipe_class(kind).model_fields.get(section)
     if found is None or found.is_required() or (section not in NAMED and section not in TABLES):
         return None

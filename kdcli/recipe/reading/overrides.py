@@ -1,6 +1,4 @@
-"""What is said outside of a recipe file and wins over it: the environment, --set and the named
-flags.
-"""
+"""Overrides of a recipe file: the environment, --set and the named flags."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ _STRING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from. label: what `kd check` prints. at: its key and value in a file.
-    flag: the override that set it.
+    """The origin of a value. label: what `kd check` prints. at: its key and value in a file. flag:
+    the override that set it.
     """
 
     label: str
@@ -84,8 +84,8 @@ def point(file: str, lines: tuple[str, ...], place: Place, diagnostic: Diagnosti
 
 
 def shown_as(path: Path) -> str:
-    """How messages name a file: shipped ones as recipes/NAME.toml wherever they are installed,
-    others as they were given.
+    """The name of a file in messages: shipped ones as recipes/NAME.toml wherever they are
+    installed, others as they were given.
     """
     name = shipped.name_of(path)
     return str(path) if name is None else f"recipes/{name}.toml"

@@ -32,7 +32,7 @@ def figures_of_gap(gap: GapReport, palette: Palette) -> Iterator[Figure]:
 
 
 def images(gap: GapReport) -> str:
-    """What the numbers of a report rest on: n = 360 test images of digits."""
+    """The basis of a report's numbers: n = 360 test images of digits."""
     return f"n = {formatting.plural(gap.n, f'{gap.split} image')} of {gap.data}"
 
 

@@ -1,4 +1,4 @@
-"""Which colour stands for what, the same in every figure of a page.
+"""The colours of networks, the same in every figure of a page.
 
 Networks have colours, warm for teachers and cool for students: the first teacher is orange and the
 first student blue, which stay apart under every kind of colour blindness, as both do from the grey
@@ -37,7 +37,7 @@ ALIGNED_HATCH = "////"  # the same network in another form: its own colour, stri
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one network is drawn. called: its name in a legend, short where it is the only one of its
+    """The look of one network. called: its name in a legend, short where it is the only one of its
     kind.
     """
 

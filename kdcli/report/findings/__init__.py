@@ -1,1 +1,1 @@
-"""What is said of a run or a gap: sentences and rows made of its numbers."""
+"""Findings: a run's or a gap's numbers, said in sentences and rows."""

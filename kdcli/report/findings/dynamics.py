@@ -1,4 +1,4 @@
-"""What was probed along training, in order and in words. Its figures are in probe_plots."""
+"""Training dynamics in order and in words; figures.dynamics draws them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Moment(NamedTuple):
 
 
 def course(run: Run) -> tuple[Moment, ...]:
-    """What was probed, in order: before the first step of each stage, and after each epoch."""
+    """The snapshots in order: before the first step of each stage, and after each epoch."""
     before = {stage.stage: stage.probe for stage in run.stages}
     found = []
     for position, epoch in enumerate(run.epochs):

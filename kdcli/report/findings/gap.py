@@ -1,5 +1,5 @@
-"""What explains a gap, in sentences of plain words: first the finding, then the numbers and limits
-that it rests on.
+"""Sentences on what explains a gap: first the finding, then the numbers and limits that it rests
+on.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def certainty_of(gap: float, *, may_be_zero: bool) -> str:
 
 
 def amount(effect: Effect) -> str:
-    """What a verdict is called where it stands beside the word distilling."""
+    """The name of a verdict beside the word distilling."""
     return "distillation proper" if effect == "distillation" else effect
 
 

@@ -104,7 +104,7 @@ def verdict_rows(found: Hypothesis) -> list[Row]:
 
 
 def settled(found: Hypothesis) -> str:
-    """Whether the intervals decide the verdict."""
+    """Tells whether the intervals decide the verdict."""
     return {True: "intervals settle it", False: "intervals do not settle it", None: "no interval"}[
         found.settled
     ]

@@ -83,7 +83,9 @@ def beside(run: Run) -> str:
 
 
 def against_labels(run: Run) -> str:
-    """Whether the teacher was worth it, where a label-only baseline is known; else nothing."""
+    """Tells whether the teacher was worth it, where a label-only baseline is known; else
+    nothing.
+    """
     if run.summary is None or run.baseline is None:
         return ""
     test, alone = run.summary.test, run.baseline.test
@@ -209,8 +211,8 @@ def _certainty(run: Run, summary: RunResult) -> str:
 
 
 def _may_be_zero(run: Run, entropy: float) -> bool:
-    """Whether the gap's interval holds zero; where there is none, whether the gap is too small to
-    matter.
+    """Tells whether the gap's interval holds zero; where there is none, whether the gap is too
+    small to matter.
     """
     pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
     if pair is None:

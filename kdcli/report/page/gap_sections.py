@@ -1,5 +1,5 @@
-"""What a page says of a gap and of what explains it, from a GapReport: a run's report and the page
-of `kd analyze-gap` share these parts.
+"""Sections of a page about a gap and what explains it: a run's report and the page of `kd
+analyze-gap` share them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""MODEL_CARD.md: what somebody needs who finds the weights without the project; front matter as the
-Hugging Face hub reads it.
+"""MODEL_CARD.md: all that is needed where the weights are found without the project; front matter
+as the Hugging Face hub reads it.
 
 Nothing is invented: licence and intended use are left as blanks that one can see, for a person to
 fill in.

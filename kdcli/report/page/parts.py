@@ -1,4 +1,4 @@
-"""What a page is made of, whether HTML or Markdown shows it: sections of text, figures and small
+"""The parts of a page, whether HTML or Markdown shows it: sections of text, figures and small
 tables.
 """
 

@@ -1,5 +1,4 @@
-"""What a report says, in order, before anybody asks how it looks: report.html and report.md are two
-renderings of this.
+"""The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
 verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the
 teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
@@ -107,7 +106,7 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
 
 
 def provenance(summary: RunResult) -> str:
-    """What every number of a run rests on: split, n, which epoch, seed."""
+    """The basis of every number of a run: split, n, which epoch, seed."""
     test = summary.test
     epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
     return (

@@ -73,12 +73,12 @@ def value(summary: RunResult | None, path: str) -> float | None:
 
 
 def is_share(path: str) -> bool:
-    """Whether the number is a fraction that pages show as a percentage."""
+    """Tells whether the number is a fraction that pages show as a percentage."""
     return path.rpartition(".")[2] in _SHARES
 
 
 def label(path: str) -> str:
-    """What a heading calls it, with its unit."""
+    """The name of a metric in a heading, with its unit."""
     return _LABELS.get(path, path.replace("_", " ") + (", %" if is_share(path) else ""))
 
 
