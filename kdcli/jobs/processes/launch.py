@@ -1,9 +1,7 @@
-"""Ranks as processes of this machine: started by PyTorch, listened to, told to stop, and mourned.
+"""The launcher of ranks on this machine: starts, hears and stops them, and says how they ended.
 
-The launcher is none of them. It hears what the first rank has to say, passes it on to the
-listeners, and notices when a rank dies; so one process speaks, whatever becomes of the others. A
-rank is stopped by SIGTERM alone: Ctrl-C reaches every process of a terminal, and the launcher
-decides what it means.
+The launcher is no rank itself. It passes the first rank's events on to the listeners and notices
+when a rank dies, so that one process speaks, whatever becomes of the others.
 """
 
 from __future__ import annotations
@@ -12,24 +10,21 @@ import contextlib
 import os
 import signal
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import connection, parent_process
+from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import multiprocessing
 
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import Interrupted, KdError, RankLost, Terminated
-from kdcli.jobs.events import Event, Listener, Prepared, StepDone
-from kdcli.jobs.processes.pipe import Teller
+from kdcli.jobs.events import Event, Listener, Prepared
+from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.processes.process_group import joined
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.schema import RuntimeSection
@@ -59,90 +54,65 @@ def start(
     arguments: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> Any:
-    """Do a task on ranks that are started for it; returns what it returns on the first.
+    """Does a task on ranks that are started for it; returns what it returns on the first.
 
     Args and errors: see kdcli.jobs.processes.devices.shared.
     """
     count = section.devices
     threads = max((section.threads or torch.get_num_threads()) // count, 1)
-    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(count)]
-    theirs = tuple(pipe[1] for pipe in pipes)
     with (
         tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder,
         StopRequest("") as stop,
     ):
-        with _signals_for_the_launcher():
-            given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
-            context = multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
-                _rank, given, nprocs=count, join=False, start_method="spawn"
-            )
-        for line in theirs:
-            line.close()
-        return _Watch(context.processes, [pipe[0] for pipe in pipes], listeners).until_the_end(stop)
-
-
-@contextlib.contextmanager
-def _signals_for_the_launcher() -> Iterator[None]:
-    """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
-    child and all its threads.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ranks: list[Child] = []
+        try:
+            for rank in range(count):
+                given = (rank, f"file://{folder}/meeting", section, threads, task, dict(arguments))
+                ranks.append(Child(_rank, *given))
+            watch = _Watch(ranks, listeners)
+            watch.until_the_end(stop)
+        finally:
+            for child in ranks:
+                child.process.kill()
+                child.process.join()
+        return watch.verdict(stop)
 
 
 class _Watch:
-    """What the launcher does until the last rank has ended."""
+    """The launcher's part of the job, until the last rank has ended."""
 
-    def __init__(
-        self,
-        processes: Sequence[SpawnProcess],
-        lines: Sequence[Connection],
-        listeners: Sequence[Listener],
-    ) -> None:
-        self._processes = processes
-        self._lines = dict(zip(lines, range(len(lines)), strict=True))
+    def __init__(self, ranks: Sequence[Child], listeners: Sequence[Listener]) -> None:
+        self._ranks = ranks
+        self._pipes = {child.pipe: rank for rank, child in enumerate(ranks)}
         self._listeners = listeners
         self._outcomes: dict[int, _Outcome] = {}  # in the order in which they came
-        self._died: dict[int, int] = {}  # exit codes of those that we did not kill
+        self._died: set[int] = set()  # ranks that ended without an outcome, and not by our hand
         self._run: str | None = None
 
-    def until_the_end(self, stop: StopRequest) -> Any:
-        """The result of the first rank, or the error that ended the job. No process is left
-        behind.
-        """
+    def until_the_end(self, stop: StopRequest) -> None:
+        """Hear the ranks until all have ended, or have had their time to after one that failed."""
         told, deadline = False, float("inf")
-        try:
-            while (
-                any(process.is_alive() for process in self._processes)
-                and time.monotonic() < deadline
-            ):
-                self._hear(_TURN_SECONDS)
-                if stop.received and not told:
-                    told = True
-                    for process in self._processes:
-                        process.terminate()
-                if deadline == float("inf") and self._trouble():
-                    deadline = time.monotonic() + _GRACE_SECONDS
-            self._trouble()
-        finally:
-            for process in self._processes:
-                process.kill()
-                process.join()
-        self._hear(0)
-        return self._verdict(stop)
+        while (
+            any(child.process.is_alive() for child in self._ranks) and time.monotonic() < deadline
+        ):
+            self._hear(_TURN_SECONDS)
+            if stop.received and not told:
+                told = True
+                for child in self._ranks:
+                    child.process.terminate()
+            if deadline == float("inf") and self._trouble():
+                deadline = time.monotonic() + _GRACE_SECONDS
+        self._trouble()
 
     def _hear(self, seconds: float) -> None:
-        sentinels = [process.sentinel for process in self._processes if process.is_alive()]
-        connection.wait([*self._lines, *sentinels], seconds)
-        for line, rank in list(self._lines.items()):
+        alive = [child.process.sentinel for child in self._ranks if child.process.is_alive()]
+        connection.wait([*self._pipes, *alive], seconds)
+        for pipe, rank in list(self._pipes.items()):
             try:
-                while line.poll():
-                    self._take(rank, line.recv())
+                while pipe.poll():
+                    self._take(rank, pipe.recv())
             except (EOFError, OSError):
-                del self._lines[line]
+                del self._pipes[pipe]
 
     def _take(self, rank: int, message: Event | _Outcome) -> None:
         if isinstance(message, _Outcome):
@@ -154,16 +124,19 @@ class _Watch:
             listener(message)
 
     def _trouble(self) -> bool:
-        """Whether a rank has failed."""
-        ended = {rank: process.exitcode for rank, process in enumerate(self._processes)}
+        """True once a rank has failed."""
         self._died |= {
-            rank: code for rank, code in ended.items() if code and rank not in self._outcomes
+            rank
+            for rank, child in enumerate(self._ranks)
+            if child.process.exitcode and rank not in self._outcomes
         }
         return bool(self._died) or any(
             outcome.error is not None for outcome in self._outcomes.values()
         )
 
-    def _verdict(self, stop: StopRequest) -> Any:
+    def verdict(self, stop: StopRequest) -> Any:
+        """The result of the first rank, or the error that ended the job."""
+        self._hear(0)
         failed = {
             rank: outcome for rank, outcome in self._outcomes.items() if outcome.error is not None
         }
@@ -200,15 +173,11 @@ class _Watch:
         raise Interrupted(message.replace("terminated", "interrupted", 1), hint=hint)
 
     def _lost(self) -> NoReturn:
-        rank, code = next(iter(sorted(self._died.items())))
-        how = (
-            f"was killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with exit code {code}"
-        )
+        rank = min(self._died)
         kept = self._run is not None and any(Path(self._run).glob("state/state-*"))
         hint = f"kd resume {self._run}" if kept else "no state had been saved: start it again"
-        raise RankLost(f"rank {rank} of {len(self._processes)} {how}", hint=hint)
+        how = self._ranks[rank].how_it_ended()
+        raise RankLost(f"rank {rank} of {len(self._ranks)} {how}", hint=hint)
 
     def _failed(self, causes: Mapping[int, _Outcome]) -> NoReturn:
         rank, first = next(iter(causes.items()))
@@ -218,7 +187,7 @@ class _Watch:
             causes
         ) > 1
         if not alike and not isinstance(error, RankLost):  # what all ranks say needs no name
-            error.message = f"rank {rank} of {len(self._processes)}: {error.message}"
+            error.message = f"rank {rank} of {len(self._ranks)}: {error.message}"
         raise error from _Trace(first.trace)
 
 
@@ -226,54 +195,35 @@ class _Watch:
 
 
 def _rank(
+    pipe: Connection,
     rank: int,
-    lines: Sequence[Connection],
     meeting: str,
     section: RuntimeSection,
     threads: int,
     task: Callable[..., Any],
     arguments: Mapping[str, Any],
 ) -> None:
-    """What the process of one rank does."""
-    for other in (*lines[:rank], *lines[rank + 1 :]):
-        # else nobody would notice that the other rank has died in the middle of a message
-        other.close()
-    signal.signal(signal.SIGTERM, _stop_at_once)
-    _end_with_the_launcher()
+    """The main function of a rank: does the task beside the others."""
+    answer_sigterm(_stop_at_once, patience=6 * _GRACE_SECONDS)
     _be_quiet(first=rank == 0)
     torch.set_num_threads(threads)
     size = str(section.devices)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
     try:
         with joined(section, meeting), Ranks.current().noticing():
-            outcome = _Outcome(
-                task(**arguments, listeners=(Teller(lines[rank], _read),) if rank == 0 else ())
-            )
+            listeners = (EventSender(pipe),) if rank == 0 else ()
+            outcome = _Outcome(task(**arguments, listeners=listeners))
     except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
         outcome = _Outcome(
             error=error if isinstance(error, KdError) else KdError.unforeseen(error),
             trace=traceback.format_exc(),
         )
     with contextlib.suppress(OSError):  # the launcher is gone: nobody listens
-        lines[rank].send(outcome if rank == 0 else replace(outcome, result=None))
+        pipe.send(outcome if rank == 0 else replace(outcome, result=None))
 
 
 def _stop_at_once(_number: int, _frame: object) -> NoReturn:
     raise Terminated("terminated before training began")
-
-
-def _end_with_the_launcher() -> None:
-    """Save the state and end, should the launcher be killed; and soon, whatever hangs."""
-    launcher = parent_process()
-    assert launcher is not None
-
-    def watch() -> None:
-        connection.wait([launcher.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(6 * _GRACE_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _be_quiet(*, first: bool) -> None:
@@ -283,9 +233,3 @@ def _be_quiet(*, first: bool) -> None:
     if not first:
         os.dup2(nowhere, 2)
     os.close(nowhere)
-
-
-def _read(event: StepDone) -> StepDone:
-    numbers: Any = {name: float(value) for name, value in event.losses.items()}
-    counted: Any = int(event.correct)
-    return replace(event, losses=numbers, correct=counted)
