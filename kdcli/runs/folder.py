@@ -5,7 +5,6 @@ explain it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -13,10 +12,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import write_error
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.toml"
@@ -24,6 +26,7 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 ANALYSIS_FILE = "analysis.json"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 
 
 def run_name(*parts: str) -> str:
@@ -93,32 +96,46 @@ def claimed(run: Path) -> Iterator[None]:
     Raises:
         UsageError: another process is at work on it. NotWritable: it cannot be written to.
     """
-    path = run / "environment.json"
+    path = run / LOCK_FILE
     try:
-        handle = path.open("rb+")
+        path.touch()
     except OSError as error:
         raise write_error(error, path) from error
-    with handle:
-        if not _lock(handle):
-            raise UsageError(
-                f"another process is at work on {run}",
-                hint="wait until it has finished, or stop it",
-            )
+    lock = _locked(path)
+    if lock is None:
+        raise UsageError(
+            f"another process is at work on {run}", hint="wait until it has finished, or stop it"
+        )
+    try:
         yield
+    finally:
+        # while it is ours: who has opened it by then sees that it is gone, and makes another
+        with contextlib.suppress(OSError):  # Windows removes no open file; filelock does it later
+            path.unlink()
+        lock.release()
 
 
 def busy(run: Path) -> bool:
-    """Whether another process is at work on a run."""
-    with (run / "environment.json").open("rb+") as handle:
-        return not _lock(handle)
-
-
-def _lock(handle: IO[bytes]) -> bool:
-    """Whether the file is ours until it is closed."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """True while another process is at work on a run."""
+    path = run / LOCK_FILE
+    if not path.exists():
         return False
+    lock = _locked(path)  # one that a killed process left behind is free
+    if lock is not None:
+        lock.release()
+    return lock is None
+
+
+def _locked(path: Path) -> BaseFileLock | None:
+    """The lock on a file, held by this process; None if another holds it."""
+    from filelock import FileLock, Timeout
+
+    # a soft lock, which is a file that exists, would outlive a killed process
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
     except OSError:
-        return True  # a file system that knows no locks: as it would be without them
-    return True
+        pass  # a file system that knows no locks: as it would be without them
+    return lock
