@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -68,6 +68,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
     """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
     child and all its threads.
     """
+    resource_tracker.ensure_running()  # which begins with the first child, and then lets it through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
