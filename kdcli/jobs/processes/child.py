@@ -68,6 +68,9 @@ def _ctrl_c_blocked() -> Iterator[None]:
     """Within, processes are started that Ctrl-C does not reach: a blocked signal stays blocked in a
     child and all its threads.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: `answer_sigterm` ignores it
+        yield
+        return
     resource_tracker.ensure_running()  # which begins with the first child, and then lets it through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -103,6 +106,8 @@ def answer_sigterm(
             leaves it all the time it needs.
     """
     signal.signal(signal.SIGTERM, handler)
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -26,3 +26,9 @@ def interrupted(pipe: Connection) -> None:
     pipe.send("not interrupted")
     while True:
         time.sleep(0.05)
+
+
+def interrupted_without_masks(pipe: Connection) -> None:
+    """The same where the system cannot block a signal."""
+    del signal.pthread_sigmask
+    interrupted(pipe)

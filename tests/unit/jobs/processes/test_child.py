@@ -39,6 +39,16 @@ def test_ctrl_c_does_not_reach_a_child_and_sigterm_does(child):
     assert one.how_it_ended() == "ended with exit code 3"
 
 
+def test_where_signals_cannot_be_blocked_a_child_ignores_ctrl_c(child, monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    one = child(child_tasks.interrupted_without_masks)
+    assert one.pipe.recv() is None
+    assert one.pipe.recv() == "not interrupted"
+    one.process.kill()
+    one.process.join(60)
+    assert one.how_it_ended() == "was killed by SIGKILL"
+
+
 def test_of_steps_some_are_sent_and_with_numbers():
     sent = []
     sender = EventSender(SimpleNamespace(send=sent.append))
