@@ -1,6 +1,4 @@
-"""A run's directory: reserved once, never overwritten, and complete enough to repeat the run and to
-explain it.
-"""
+"""A run's folder: its name, its files, and the lock that keeps it to one process."""
 
 from __future__ import annotations
 
@@ -90,8 +88,7 @@ def drop_state(run: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Keep a run to this process. The system lets go of it when the process ends, however that
-    comes about.
+    """Keep a run to this process, until it is done or has ended, however that comes about.
 
     Raises:
         UsageError: another process is at work on it. NotWritable: it cannot be written to.

@@ -2,6 +2,12 @@
 
 The launcher is no rank itself. It passes the first rank's events on to the listeners and notices
 when a rank dies, so that one process speaks, whatever becomes of the others.
+
+torch.distributed.elastic was tried in its place (torch 2.14): it tells a rank's error as text,
+without code and hint, logs tracebacks to stderr, hangs where one rank has returned and another
+waits for it, and leaves a temporary folder behind. Its agent takes the main thread and the signals,
+so that hearing rank 0 and obeying Ctrl-C would go around it, and all of this file but the starting
+of processes would remain.
 """
 
 from __future__ import annotations
@@ -35,9 +41,7 @@ _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has f
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a rank ended. error: what it raised, None if it did its work. trace: the traceback, for
-    --debug.
-    """
+    """The end of a rank's task. error: what it raised, or None. trace: the traceback of that."""
 
     result: Any = None
     error: KdError | None = None
@@ -54,7 +58,7 @@ def start(
     arguments: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> Any:
-    """Does a task on ranks that are started for it; returns what it returns on the first.
+    """Do a task on ranks that are started for it; returns what it returns on the first.
 
     Args and errors: see kdcli.jobs.processes.devices.shared.
     """
@@ -154,7 +158,7 @@ class _Watch:
         return self._outcomes[0].result
 
     def _stopped(self, stop: StopRequest, failed: Mapping[int, _Outcome]) -> None:
-        """Stopped, as the user asked: unless something else went wrong before."""
+        """Raise that the user stopped the job, unless something else went wrong before."""
         told = next(
             (outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)),
             None,
@@ -227,7 +231,7 @@ def _stop_at_once(_number: int, _frame: object) -> NoReturn:
 
 
 def _be_quiet(*, first: bool) -> None:
-    """Stdout is the launcher's; warnings and the like are worth saying once."""
+    """Silence stdout, which is the launcher's, and stderr on all ranks but the first."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     if not first:

@@ -1,6 +1,4 @@
-"""Worker processes that share one machine: each keeps to its cores, runs one task after another and
-says what goes on.
-"""
+"""Worker processes that share one machine, each with its cores and one task after another."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ def machine_cores() -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What of the machine is one worker's. pin: whether it must keep to the cores."""
+    """One worker's part of the machine. pin: whether it must keep to the cores."""
 
     cores: tuple[int, ...]
     threads: int
@@ -47,8 +45,8 @@ class Share:
 
 
 class _Stop:
-    """SIGTERM: a training run asks for it at its steps; what comes before and after one is left at
-    once.
+    """The handler of SIGTERM: what comes before and after training is left at once; in training,
+    which has a handler of its own, the run stops at its next step.
     """
 
     def __init__(self) -> None:
@@ -61,7 +59,7 @@ class _Stop:
             raise KeyboardInterrupt  # not an Exception: nobody may take it for a failure of his own
 
     def guard(self, task: Task, out: Path, pipe: Connection | None) -> Ended:
-        """Run a task unless somebody said stop."""
+        """Run a task, unless SIGTERM has come already."""
         self._working = True
         try:
             if self._asked:
@@ -112,9 +110,7 @@ class _Worker(Child):
         return f"its process {how}{reason}"
 
     def end(self, *, at_once: bool) -> None:
-        """Let it go, with the state of its task saved unless it has to be at once. Without a task
-        there is nothing to lose.
-        """
+        """End the process: at once, or after it has saved the state of its task, if it has one."""
         self.pipe.close()
         if at_once or self.task is None:
             self.process.kill()  # torch takes a second to leave in good order
@@ -177,15 +173,15 @@ class Crew:
 
     @property
     def busy(self) -> tuple[Task, ...]:
-        """What goes on now."""
+        """The tasks that go on now."""
         return tuple(worker.task for worker in self._workers if worker.task is not None)
 
     def share(self, parts: int) -> Share:
-        """What a worker gets where the machine is divided evenly, the first of them."""
+        """The first worker's part where the machine is divided evenly."""
         return self._share(self._cores, len(self._cores) // parts)
 
     def shares(self, ready: int) -> list[Share]:
-        """What of the machine can begin now, where `ready` tasks could.
+        """The parts of the machine at which tasks can begin now, where `ready` of them could.
 
         Where nothing goes on and less is ready than there are jobs, as with a teacher that all
         cells wait for, that much gets the whole machine: the rest of it would idle.
@@ -226,8 +222,8 @@ class Crew:
         worker.end(at_once=False)
 
     def listen(self, seconds: float) -> Iterator[tuple[Task, RunEvent | Ended]]:
-        """What the tasks say within some seconds, or sooner: events, and the end of each. A worker
-        that died fails its task.
+        """The messages of the tasks within some seconds: events, and the end of each. A worker that
+        died fails its task.
         """
         pipes = {worker.pipe: worker for worker in self._workers if worker.task is not None}
         for pipe in connection.wait(list(pipes), seconds):
@@ -253,7 +249,7 @@ class Crew:
 
 
 def _step_read(event: StepDone) -> StepRead:
-    """A step whose values are numbers already, as those hear it who follow several runs."""
+    """A step, whose values are numbers already, as listeners to several runs hear it."""
     losses = {name: float(value) for name, value in event.losses.items()}
     accuracy = float(event.correct) / max(event.seen, 1)
     return StepRead(
