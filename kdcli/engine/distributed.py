@@ -41,21 +41,20 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """The ranks that torch.distributed knows; one alone where it was not initialised."""
+        """The rank that torch.distributed has for this process; alone where it is not in use."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
 
     @property
     def first(self) -> bool:
-        """Tells whether this is the rank that speaks and writes."""
+        """True for the rank that speaks and writes."""
         return self.rank == 0
 
     # ---- minibatches -----------------------------------------------------------------------------
 
     def part(self, count: int) -> slice:
-        """The samples of a minibatch of `count` that are this rank's: parts differ by one sample at
-        most.
+        """The part of a minibatch's samples that is this rank's; parts differ by one at most.
 
         All of them where a rank would get fewer than two, which batch norms and relations need:
         then every rank does the same.
@@ -67,9 +66,7 @@ class Ranks:
         return slice(start, start + least + (self.rank < rest))
 
     def share(self, batch: Batch) -> Batch:
-        """What this rank does of a minibatch: its part, or all of what the feed has shared out
-        already.
-        """
+        """The part of a minibatch that is this rank's, as which the feed may give it already."""
         if self.size == 1 or batch.whole:
             return batch
         count = batch.y.shape[0]
@@ -77,14 +74,12 @@ class Ranks:
         return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part], whole=count)
 
     def weight(self, batch: Batch) -> float:
-        """By what the loss of this rank's part is multiplied, so that the mean over ranks is the
-        mean over the whole minibatch.
-        """
+        """The factor of this rank's loss that makes the mean over ranks that over the minibatch."""
         own = batch.y.shape[0]
         return 1.0 if batch.whole in {0, own} else own * self.size / batch.whole
 
     def counts(self, batch: Batch) -> bool:
-        """Tells whether this rank counts its samples: what every rank did is counted once."""
+        """True if this rank counts its samples: what every rank did is counted once."""
         return self.first or batch.whole != batch.y.shape[0]
 
     # ---- talking to each other -------------------------------------------------------------------
@@ -129,7 +124,7 @@ class Ranks:
         return items
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Calls `make` on rank 0 and returns its result on every rank; the others wait for it.
+        """The object that rank 0 makes, on every rank; the others wait for it.
 
         Raises:
             KdError: what `make` raised on rank 0, on every rank.
@@ -149,7 +144,7 @@ class Ranks:
 
     @contextmanager
     def noticing(self) -> Iterator[None]:
-        """Tell the loss of another rank from an error of this one.
+        """Turn the error of waiting for a rank that ended into RankLost.
 
         Raises:
             RankLost: another rank ended while this one waited for it.
@@ -176,8 +171,8 @@ class Ranks:
                 buffer.copy_(self.total(buffer) / self.size)
 
     def differing(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """On rank 0: what the others hold otherwise, as "rank1.NAME", for a state from which `own`
-        restores every rank.
+        """On rank 0, the tensors that others hold with other values, as "rank1.NAME": for a state
+        from which `own` restores every rank.
         """
         if self.size == 1:
             return {}
@@ -195,7 +190,7 @@ class Ranks:
         return {name: tensor for part in gathered or () for name, tensor in part.items()}
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A state as this rank had it: that of rank 0, and over it what `differing` found."""
+        """The state of this rank: that of rank 0, and over it what `differing` found."""
         mine = f"rank{self.rank}."
         return {
             **tensors,
@@ -229,8 +224,8 @@ class Ranks:
 
 
 class Pace:
-    """At which steps ranks talk to each other: at the same ones on all of them, about twice a
-    second, and at each one if alone.
+    """The steps at which ranks talk to each other: the same on all, about twice a second; every
+    step for one alone.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -239,7 +234,7 @@ class Pace:
         self._since = time.monotonic()
 
     def due(self) -> bool:
-        """Asked once a step."""
+        """True at a step at which to talk; asked once a step."""
         if self._ranks.size == 1:
             return True
         self._left -= 1

@@ -1,4 +1,4 @@
-"""Memory: kept where giving it back costs time, and missed in one sentence."""
+"""Memory: kept where giving it back costs time, and its lack told in one sentence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Is this machine ready? Each check says what it found and, where something is missing, what to
-do.
-"""
+"""Checks of this machine: each says what it found and, where something is missing, what to do."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ class Check:
 
 
 def doctor(root: str | None = None, *, out: Path = Path("runs")) -> tuple[Check, ...]:
-    """Look at versions, devices, precision, disk, folders and datasets."""
+    """The checks of versions, devices, precision, disk, folders and datasets."""
     folder = catalog.data_root(root)
     return (*_versions(), *_devices(), *_folders(folder, out), *_datasets(folder))
 

@@ -40,8 +40,9 @@ def fill_cache(
     command: str = "kd cache",
     size_only: bool = False,
 ) -> CacheResult:
-    """Answer every view of every training image of a distill recipe that its teachers have not
-    answered yet, and compare a sample.
+    """Store the answers that a recipe's teachers have not given yet, and compare a sample.
+
+    They answer every view of every training image.
 
     Args:
         out: folder of the runs, where a teacher that is named by recipe is found or trained.

@@ -10,15 +10,13 @@ from typing import Any, Literal
 
 from kdcli.errors import KdError, NotFound
 from kdcli.files import read_json
-from kdcli.runs.folder import busy
-from kdcli.runs.folder import RECIPE_FILE, SUMMARY_FILE
+from kdcli.runs.folder import RECIPE_FILE, SUMMARY_FILE, busy
 
 Command = Literal["train-teacher", "distill"]
 
 
 def unfinished_run(out: Path, recipe_sha256: str, devices: int | None = None) -> Path | None:
-    """A run of the recipe under OUT that was stopped and can be resumed; not one that another
-    process is at work on.
+    """A stopped run of the recipe under OUT that can be resumed, and that no process is at work on.
 
     Args:
         devices: as many it must have been trained on; any number unless given.

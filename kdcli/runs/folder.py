@@ -1,6 +1,4 @@
-"""A run's directory: reserved once, never overwritten, and complete enough to repeat the run and to
-explain it.
-"""
+"""A run's folder: its name, its files, and the lock that keeps it to one process."""
 
 from __future__ import annotations
 
@@ -12,11 +10,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import write_error
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.toml"
@@ -88,41 +88,51 @@ def drop_state(run: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Keep a run to this process. The system lets go of it when the process ends, however that
-    comes about.
+    """Keep a run to this process, until it is done or has ended, however that comes about.
 
     Raises:
-        UsageError: another process is at work on it, or has just finished it. NotWritable: it
-            cannot be written to.
+        UsageError: another process is at work on it. NotWritable: it cannot be written to.
     """
-    lock = FileLock(run / LOCK_FILE)
+    path = run / LOCK_FILE
     try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
+        path.touch()
+    except OSError as error:
+        raise write_error(error, path) from error
+    lock = _locked(path)
+    if lock is None:
         raise UsageError(
             f"another process is at work on {run}", hint="wait until it has finished, or stop it"
-        ) from error
-    except NotImplementedError:  # a file system that knows no locks: as it would be without them
-        pass
-    except OSError as error:
-        raise write_error(error, run / LOCK_FILE) from error
-    with lock:
-        finished = run / SUMMARY_FILE
-        if finished.exists():
-            raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
+        )
+    try:
         yield
-        if finished.exists():  # nobody will ask for it again
-            (run / LOCK_FILE).unlink(missing_ok=True)
+    finally:
+        # while it is ours: who has opened it by then sees that it is gone, and makes another
+        with contextlib.suppress(OSError):  # Windows removes no open file; filelock does it later
+            path.unlink()
+        lock.release()
 
 
 def busy(run: Path) -> bool:
-    """Tells whether another process is at work on a run."""
-    if not (run / LOCK_FILE).exists():
+    """True while another process is at work on a run."""
+    path = run / LOCK_FILE
+    if not path.exists():
         return False
+    lock = _locked(path)  # one that a killed process left behind is free
+    if lock is not None:
+        lock.release()
+    return lock is None
+
+
+def _locked(path: Path) -> BaseFileLock | None:
+    """The lock on a file, held by this process; None if another holds it."""
+    from filelock import FileLock, Timeout
+
+    # a soft lock, which is a file that exists, would outlive a killed process
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        with FileLock(run / LOCK_FILE, blocking=False):
-            return False
+        lock.acquire()
     except Timeout:
-        return True
-    except (NotImplementedError, OSError):
-        return False
+        return None
+    except OSError:
+        pass  # a file system that knows no locks: as it would be without them
+    return lock

@@ -1,5 +1,4 @@
-"""A run directory as one typed value: everything that a report, a comparison or a table needs, read
-without torch.
+"""A run's folder as one typed value: all that a report, a comparison or a table needs. No torch.
 
 Reading is forgiving about time and strict about content. A job may still be writing (the last line
 of metrics.jsonl is torn, there is no summary yet), or may have been killed and resumed (an epoch is
@@ -120,9 +119,6 @@ class Run:
             analysis=_optional(folder / ANALYSIS_FILE, RunAnalysis),
             torn_lines=torn,
         )
-
-
-# ---- finding -------------------------------------------------------------------------------------
 
 
 # ---- reading -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -159,8 +159,8 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) 
         with temporary.open("wb") as handle:
             handle.write(header)
             length = len(header) + shape.bytes
-            if reserve and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle.fileno(), 0, length)
+            if reserve:
+                _reserve(handle, length)
             else:
                 handle.truncate(length)
             handle.flush()
@@ -171,6 +171,15 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) 
         raise write_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reserve(handle: BinaryIO, length: int) -> None:
+    """Take the room of so many bytes, of which the first are written; the rest are zeros."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle.fileno(), 0, length)
+    else:  # Windows and macOS: slower
+        while (left := length - handle.tell()) > 0:
+            handle.write(bytes(min(left, _CHUNK_BYTES)))
 
 
 def _place(made: Path, path: Path) -> None:

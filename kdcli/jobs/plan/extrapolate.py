@@ -1,4 +1,4 @@
-"""From some steps of each stage to a whole run: the arithmetic of `kd plan`."""
+"""The arithmetic of `kd plan`: from some steps of each stage to a whole run."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def extrapolate(
     importing: float,
     notes: tuple[str, ...],
 ) -> Plan:
-    """What a run will take.
+    """The plan of a run, extrapolated from its rehearsal.
 
     Args:
-        job, rehearsed: the run, and what came of its rehearsal.
+        job, rehearsed: the run and its rehearsal.
         first: plans of teachers that are trained before it.
         start: seconds until its rehearsal began.
         importing: seconds of what the rehearsal's first step found imported, and the run's will
@@ -92,8 +92,8 @@ def extrapolate(
 
 
 def asked_shares(stored: Sequence[Stored], lasting: Sequence[int]) -> Iterator[float]:
-    """For each stage the share of its images whose answers a teacher has to compute, 1 where none
-    are stored.
+    """The share of each stage's images whose answers a teacher has to compute: 1 where none are
+    stored.
 
     An image shows one of its views in each epoch, the same ones in each stage: what one has stored,
     the next looks up.
@@ -115,7 +115,7 @@ def asked_shares(stored: Sequence[Stored], lasting: Sequence[int]) -> Iterator[f
 
 
 def _distinct(views: int, draws: int) -> float:
-    """The number of of so many equally likely views are seen in so many draws, on average."""
+    """The mean number of views, of so many equally likely ones, that so many draws show."""
     return views * (1 - (1 - 1 / views) ** draws)
 
 

@@ -1,5 +1,5 @@
-"""Forecasts what a run will take and choose: a trial of some steps, extrapolated. Nothing of it is
-left, neither under the runs nor in the caches.
+"""The forecast of a run: its rehearsal, extrapolated. Nothing of that is left, neither under the
+runs nor in the caches.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ _PATIENCE = 6.0  # seconds for all networks together to go through a split in a 
 def forecast(
     resolved: Resolved, *, out: Path, tell: Tell = lambda _text: None, spent: float = 0.0
 ) -> Plan:
-    """Rehearse a recipe, and first those of its teachers that have not been trained, and say what
-    they will take.
+    """The plan of a recipe, after those of its teachers that have not been trained.
 
     Args:
         out: folder of the runs, where a teacher that is named by recipe is looked for.
@@ -53,7 +52,7 @@ def forecast(
 
 
 class _Forecaster:
-    """Plans a recipe after those of its teachers."""
+    """Plans a recipe after the recipes of its teachers."""
 
     def __init__(self, out: Path, folder: Path, tell: Tell) -> None:
         self._out = out
@@ -65,7 +64,7 @@ class _Forecaster:
     def plan(
         self, resolved: Resolved, spent: float = 0.0, *, teaches: bool = False
     ) -> tuple[Plan, Path]:
-        """The plan, and the rehearsed run; with the files of a teacher, if it `teaches`."""
+        """The plan and the folder of the rehearsal; with the files of a teacher if it `teaches`."""
         recipe = resolved.recipe
         first: list[Plan] = []
         notes = list(resolved.notes)
@@ -93,7 +92,7 @@ class _Forecaster:
     def _teacher(
         self, section: TeacherSection, student: Recipe, first: list[Plan], notes: list[str]
     ) -> Path:
-        """The run of a teacher's recipe, or what stands in for it."""
+        """The run of a teacher's recipe, or the rehearsal that stands in for it."""
         resolved, _ = teacher_recipe(section, student)
         digest = recipe_hash(resolved.recipe)
         if digest not in self._trained:
@@ -118,7 +117,7 @@ class _Forecaster:
         return self._trained[digest]
 
     def _networks(self, job: Job) -> Iterator[PlannedNetwork]:
-        """Teachers first; last what is trained."""
+        """The networks of a run: teachers first, the one that is trained last."""
         role: Literal["teacher", "reference"] = "teacher" if job.teachers else "reference"
         for loaded in job.teachers or ((job.reference,) if job.reference is not None else ()):
             there = loaded.summary.checkpoint
@@ -141,8 +140,8 @@ class _Forecaster:
 
     @contextmanager
     def _code_compiled_elsewhere(self, job: Job) -> Iterator[list[float]]:
-        """Where these networks have never been compiled, let the rehearsal leave it so: the run
-        meets what the rehearsal has met.
+        """Keep what the rehearsal compiles from the run, if these networks were never compiled: the
+        run then meets what the rehearsal has met.
 
         Gives the seconds that this takes: imports, which otherwise the first step makes.
         """

@@ -1,5 +1,4 @@
-"""A trial run with a clock: a few minibatches of each stage, everything around
-them, and what comes after.
+"""The rehearsal of a run, timed: a few minibatches of each stage, and all that comes around them.
 
 It is the run's own code on the run's own networks and data. Three things differ. Few minibatches
 make an epoch, and three epochs a stage. Of a split that takes long to measure, only a part is. The
@@ -54,7 +53,7 @@ _BLOCK = 10
 
 
 class Clock:
-    """Seconds, once the device has done what it was told."""
+    """A clock that is read once the device has done its work."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
@@ -67,7 +66,7 @@ class Clock:
         return time.perf_counter()
 
     def timed(self, name: str, function: Callable[..., T]) -> Callable[..., T]:
-        """The function, each call noted under a name."""
+        """The function, with the seconds of each call noted under a name."""
 
         def call(*given: Any) -> T:
             start = self()
@@ -80,8 +79,8 @@ class Clock:
 
 @dataclass(slots=True)
 class Pass:
-    """An epoch of a rehearsal: how many minibatches were trained on at which time, the first mark 0
-    of them.
+    """An epoch of a rehearsal. marks: minibatches trained on and the time then; the first are 0.
+    warm: minibatches that are not timed.
     """
 
     warm: int
@@ -97,12 +96,12 @@ class Pass:
 
     @property
     def count(self) -> int:
-        """Minibatches."""
+        """The number of minibatches."""
         return self.marks[-1][0]
 
     def each(self) -> list[float]:
-        """Seconds a minibatch, between two looks at the clock each; without those that warm up, if
-        others are left.
+        """Seconds a minibatch, between two readings of the clock each; without those that warm up,
+        if others are left.
         """
         timed = [
             ((later - at) / (count - number), number)
@@ -209,7 +208,7 @@ class ShortFeed:
         self._clock.spent[name].append(self._clock() - start)
 
     def left_out(self, name: SplitName) -> float:
-        """The number of times as many images as were measured a split has beyond them."""
+        """The images of a split that were not measured, as a multiple of those that were."""
         return self.size(name) / self.measured[name] - 1 if self.measured.get(name) else 0.0
 
 
@@ -230,7 +229,7 @@ class RehearsedStage:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """What came of it.
+    """A rehearsal that is over.
 
     run: its folder. feed: knows what was left out. Seconds: preparing, before the first stage;
     after the last, testing and validating, the networks at work on images, analysing what they
@@ -250,7 +249,7 @@ class Rehearsed:
 
 
 def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> Rehearsed:
-    """Go through a job.
+    """Rehearse a job.
 
     Args:
         job: assembled as a rehearsal; its networks are of no use afterwards.
@@ -302,9 +301,7 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
 
 
 class _Watch:
-    """Listener that notes when stages end, how often was measured until then, and how large a state
-    is.
-    """
+    """A listener that notes when stages end, what was measured until then, and a state's size."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -369,8 +366,8 @@ def _stages(
 
 
 def stand_in(job: Job, rehearsed: Rehearsed) -> Path:
-    """Make of a rehearsal what a student can be planned under: the files of a teacher that has
-    learnt nothing. Returns its folder.
+    """Give a rehearsal the files of a teacher that has learnt nothing, so that a student can be
+    planned under it. Returns its folder.
     """
     network: Network = job.method.deployable()
     train = job.recipe.train

@@ -1,5 +1,4 @@
-"""The number of processes that train one run together: what a recipe asks for, what torchrun
-started, and what this machine has.
+"""The devices of a run: as many as a recipe asks for, torchrun has started, and this machine has.
 
 Started by `--devices` (kdcli.jobs.processes.launch) or by torchrun, every rank does the whole job.
 They differ in this: each trains on its part of every minibatch, and only the first speaks, measures
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 
 def settled(resolved: Resolved) -> Resolved:
-    """A recipe with as many devices as there are ranks, if there are several already.
+    """A recipe with as many devices as torchrun has started ranks, if it has started several.
 
     Raises:
         UsageError: it asks for another number, or its minibatches are too small to share.
@@ -56,7 +55,7 @@ def settled(resolved: Resolved) -> Resolved:
 
 
 def check_same(run: Path, section: RuntimeSection) -> None:
-    """Refuse to go on with a run on another number of ranks than it has had.
+    """Refuse to resume a run on another number of ranks than it was trained on.
 
     Raises:
         UsageError: torchrun started another number.
@@ -98,7 +97,7 @@ def check(section: RuntimeSection) -> None:
 
 
 def refuse_torchrun(command: str) -> None:
-    """Refuse to do on several ranks what would be done several times.
+    """Refuse a command that each rank of torchrun would do once more.
 
     Raises:
         UsageError: torchrun started this process beside others.
@@ -111,12 +110,12 @@ def refuse_torchrun(command: str) -> None:
 
 
 def local_rank() -> int:
-    """The number of the CUDA device that is this process's, where none is named."""
+    """The index of this process's CUDA device, where the recipe names none."""
     return int(os.environ.get("LOCAL_RANK", "0")) if Ranks.current().size > 1 else 0
 
 
 def own_threads(section: RuntimeSection) -> int | None:
-    """The CPU threads of this rank; the process's own setting where the recipe has none."""
+    """The CPU threads of this rank; None, for the process's own, where the recipe has none."""
     if section.threads is None or Ranks.current().size == 1:
         return section.threads
     return max(section.threads // int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)), 1)
@@ -128,8 +127,7 @@ def shared(
     arguments: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> T:
-    """Do a task on as many ranks as a recipe asks for: in this process, among those that there are,
-    or on some started for it.
+    """Do a task on as many ranks as a recipe asks for, those of torchrun or some started for it.
 
     Args:
         task: a function of a module, called with `arguments` and `listeners`; these hear the first
@@ -154,9 +152,7 @@ def shared(
 
 
 def _size() -> int:
-    """Processes that do this job: those of torch.distributed, or those that torchrun has started
-    and that are yet to meet.
-    """
+    """The number of ranks: of torch.distributed, or of torchrun where they have not met yet."""
     if Ranks.current().size > 1:
         return Ranks.current().size
     told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))

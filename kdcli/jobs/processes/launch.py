@@ -1,8 +1,13 @@
-"""Starts the ranks of a run as processes of this machine, passes on what the first one says, and
-says which one failed.
+"""The launcher of ranks on this machine: starts, hears and stops them, and says how they ended.
 
-The launcher is none of them: it hears the first rank, tells the listeners, and notices when a rank
-dies; so one process speaks, whatever becomes of the others.
+The launcher is no rank itself. It passes the first rank's events on to the listeners and notices
+when a rank dies, so that one process speaks, whatever becomes of the others.
+
+torch.distributed.elastic was tried in its place (torch 2.14): it tells a rank's error as text,
+without code and hint, logs tracebacks to stderr, hangs where one rank has returned and another
+waits for it, and leaves a temporary folder behind. Its agent takes the main thread and the signals,
+so that hearing rank 0 and obeying Ctrl-C would go around it, and all of this file but the starting
+of processes would remain.
 """
 
 from __future__ import annotations
@@ -17,17 +22,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import multiprocessing
 
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import Interrupted, KdError, RankLost, Terminated
 from kdcli.jobs.events import Event, Listener, Prepared
-from kdcli.jobs.processes.child import EventSender, deaf_to_ctrl_c, end_with_the_parent
+from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.processes.process_group import joined
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.schema import RuntimeSection
@@ -38,9 +41,7 @@ _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has f
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a rank ended. error: what it raised, None if it did its work. trace: the traceback, for
-    --debug.
-    """
+    """The end of a rank's task. error: what it raised, or None. trace: the traceback of that."""
 
     result: Any = None
     error: KdError | None = None
@@ -63,72 +64,59 @@ def start(
     """
     count = section.devices
     threads = max((section.threads or torch.get_num_threads()) // count, 1)
-    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(count)]
-    theirs = tuple(pipe[1] for pipe in pipes)
     with (
         tempfile.TemporaryDirectory(prefix="kd-ranks-", ignore_cleanup_errors=True) as folder,
         StopRequest("") as stop,
     ):
-        with deaf_to_ctrl_c():
-            given = (theirs, f"file://{folder}/meeting", section, threads, task, dict(arguments))
-            context = multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
-                _rank, given, nprocs=count, join=False, start_method="spawn"
-            )
-        for line in theirs:
-            line.close()
-        return _Watch(context.processes, [pipe[0] for pipe in pipes], listeners).until_the_end(stop)
+        ranks: list[Child] = []
+        try:
+            for rank in range(count):
+                given = (rank, f"file://{folder}/meeting", section, threads, task, dict(arguments))
+                ranks.append(Child(_rank, *given))
+            watch = _Watch(ranks, listeners)
+            watch.until_the_end(stop)
+        finally:
+            for child in ranks:
+                child.process.kill()
+                child.process.join()
+        return watch.verdict(stop)
 
 
 class _Watch:
-    """What the launcher does until the last rank has ended."""
+    """The launcher's part of the job, until the last rank has ended."""
 
-    def __init__(
-        self,
-        processes: Sequence[SpawnProcess],
-        lines: Sequence[Connection],
-        listeners: Sequence[Listener],
-    ) -> None:
-        self._processes = processes
-        self._lines = dict(zip(lines, range(len(lines)), strict=True))
+    def __init__(self, ranks: Sequence[Child], listeners: Sequence[Listener]) -> None:
+        self._ranks = ranks
+        self._pipes = {child.pipe: rank for rank, child in enumerate(ranks)}
         self._listeners = listeners
         self._outcomes: dict[int, _Outcome] = {}  # in the order in which they came
-        self._died: dict[int, int] = {}  # exit codes of those that we did not kill
+        self._died: set[int] = set()  # ranks that ended without an outcome, and not by our hand
         self._run: str | None = None
 
-    def until_the_end(self, stop: StopRequest) -> Any:
-        """The result of the first rank, or the error that ended the job. No process is left
-        behind.
-        """
+    def until_the_end(self, stop: StopRequest) -> None:
+        """Hear the ranks until all have ended, or have had their time to after one that failed."""
         told, deadline = False, float("inf")
-        try:
-            while (
-                any(process.is_alive() for process in self._processes)
-                and time.monotonic() < deadline
-            ):
-                self._hear(_TURN_SECONDS)
-                if stop.received and not told:
-                    told = True
-                    for process in self._processes:
-                        process.terminate()
-                if deadline == float("inf") and self._trouble():
-                    deadline = time.monotonic() + _GRACE_SECONDS
-            self._trouble()
-        finally:
-            for process in self._processes:
-                process.kill()
-                process.join()
-        self._hear(0)
-        return self._verdict(stop)
+        while (
+            any(child.process.is_alive() for child in self._ranks) and time.monotonic() < deadline
+        ):
+            self._hear(_TURN_SECONDS)
+            if stop.received and not told:
+                told = True
+                for child in self._ranks:
+                    child.process.terminate()
+            if deadline == float("inf") and self._trouble():
+                deadline = time.monotonic() + _GRACE_SECONDS
+        self._trouble()
 
     def _hear(self, seconds: float) -> None:
-        sentinels = [process.sentinel for process in self._processes if process.is_alive()]
-        connection.wait([*self._lines, *sentinels], seconds)
-        for line, rank in list(self._lines.items()):
+        alive = [child.process.sentinel for child in self._ranks if child.process.is_alive()]
+        connection.wait([*self._pipes, *alive], seconds)
+        for pipe, rank in list(self._pipes.items()):
             try:
-                while line.poll():
-                    self._take(rank, line.recv())
+                while pipe.poll():
+                    self._take(rank, pipe.recv())
             except (EOFError, OSError):
-                del self._lines[line]
+                del self._pipes[pipe]
 
     def _take(self, rank: int, message: Event | _Outcome) -> None:
         if isinstance(message, _Outcome):
@@ -140,16 +128,19 @@ class _Watch:
             listener(message)
 
     def _trouble(self) -> bool:
-        """Tells whether a rank has failed."""
-        ended = {rank: process.exitcode for rank, process in enumerate(self._processes)}
+        """True once a rank has failed."""
         self._died |= {
-            rank: code for rank, code in ended.items() if code and rank not in self._outcomes
+            rank
+            for rank, child in enumerate(self._ranks)
+            if child.process.exitcode and rank not in self._outcomes
         }
         return bool(self._died) or any(
             outcome.error is not None for outcome in self._outcomes.values()
         )
 
-    def _verdict(self, stop: StopRequest) -> Any:
+    def verdict(self, stop: StopRequest) -> Any:
+        """The result of the first rank, or the error that ended the job."""
+        self._hear(0)
         failed = {
             rank: outcome for rank, outcome in self._outcomes.items() if outcome.error is not None
         }
@@ -167,7 +158,7 @@ class _Watch:
         return self._outcomes[0].result
 
     def _stopped(self, stop: StopRequest, failed: Mapping[int, _Outcome]) -> None:
-        """Stopped, as the user asked: unless something else went wrong before."""
+        """Raise that the user stopped the job, unless something else went wrong before."""
         told = next(
             (outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)),
             None,
@@ -186,15 +177,11 @@ class _Watch:
         raise Interrupted(message.replace("terminated", "interrupted", 1), hint=hint)
 
     def _lost(self) -> NoReturn:
-        rank, code = next(iter(sorted(self._died.items())))
-        how = (
-            f"was killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with exit code {code}"
-        )
+        rank = min(self._died)
         kept = self._run is not None and any(Path(self._run).glob("state/state-*"))
         hint = f"kd resume {self._run}" if kept else "no state had been saved: start it again"
-        raise RankLost(f"rank {rank} of {len(self._processes)} {how}", hint=hint)
+        how = self._ranks[rank].how_it_ended()
+        raise RankLost(f"rank {rank} of {len(self._ranks)} {how}", hint=hint)
 
     def _failed(self, causes: Mapping[int, _Outcome]) -> NoReturn:
         rank, first = next(iter(causes.items()))
@@ -204,7 +191,7 @@ class _Watch:
             causes
         ) > 1
         if not alike and not isinstance(error, RankLost):  # what all ranks say needs no name
-            error.message = f"rank {rank} of {len(self._processes)}: {error.message}"
+            error.message = f"rank {rank} of {len(self._ranks)}: {error.message}"
         raise error from _Trace(first.trace)
 
 
@@ -212,36 +199,31 @@ class _Watch:
 
 
 def _rank(
+    pipe: Connection,
     rank: int,
-    lines: Sequence[Connection],
     meeting: str,
     section: RuntimeSection,
     threads: int,
     task: Callable[..., Any],
     arguments: Mapping[str, Any],
 ) -> None:
-    """What the process of one rank does."""
-    for other in (*lines[:rank], *lines[rank + 1 :]):
-        # else nobody would notice that the other rank has died in the middle of a message
-        other.close()
-    signal.signal(signal.SIGTERM, _stop_at_once)
-    end_with_the_parent(6 * _GRACE_SECONDS)
+    """The main function of a rank: does the task beside the others."""
+    answer_sigterm(_stop_at_once, patience=6 * _GRACE_SECONDS)
     _be_quiet(first=rank == 0)
     torch.set_num_threads(threads)
     size = str(section.devices)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
     try:
         with joined(section, meeting), Ranks.current().noticing():
-            outcome = _Outcome(
-                task(**arguments, listeners=(EventSender(lines[rank]),) if rank == 0 else ())
-            )
+            listeners = (EventSender(pipe),) if rank == 0 else ()
+            outcome = _Outcome(task(**arguments, listeners=listeners))
     except Exception as error:  # noqa: BLE001  the launcher is told, whatever it is
         outcome = _Outcome(
             error=error if isinstance(error, KdError) else KdError.unforeseen(error),
             trace=traceback.format_exc(),
         )
     with contextlib.suppress(OSError):  # the launcher is gone: nobody listens
-        lines[rank].send(outcome if rank == 0 else replace(outcome, result=None))
+        pipe.send(outcome if rank == 0 else replace(outcome, result=None))
 
 
 def _stop_at_once(_number: int, _frame: object) -> NoReturn:
@@ -249,7 +231,7 @@ def _stop_at_once(_number: int, _frame: object) -> NoReturn:
 
 
 def _be_quiet(*, first: bool) -> None:
-    """Stdout is the launcher's; warnings and the like are worth saying once."""
+    """Silence stdout, which is the launcher's, and stderr on all ranks but the first."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     if not first:

@@ -23,8 +23,7 @@ _PATIENCE = timedelta(days=1)
 
 @contextmanager
 def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
-    """Join the process group that RANK and WORLD_SIZE speak of; does nothing in one that has
-    joined.
+    """Join the process group of RANK and WORLD_SIZE, unless this process is in one already.
 
     Args:
         meeting: where ranks find each other, as torch.distributed has it.
@@ -51,7 +50,7 @@ def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
 
 @contextmanager
 def _nothing_on_stdout() -> Iterator[None]:
-    """Send to stderr what libraries print from C: stdout is the answer's."""
+    """Send to stderr what libraries print from C: stdout is for kd's answer."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -63,5 +62,5 @@ def _nothing_on_stdout() -> Iterator[None]:
 
 
 def on_cuda(section: RuntimeSection) -> bool:
-    """Tells whether a job of this [runtime] computes on CUDA devices."""
+    """True if a job of this [runtime] computes on CUDA devices."""
     return choose_device(section.device).value != "cpu"

@@ -1,6 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop at the next step, a second Ctrl-C is obeyed at
-once.
-"""
+"""Ctrl-C and SIGTERM: the first stops a run at its next step, a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -14,8 +12,7 @@ from kdcli.errors import Interrupted, KdError, Terminated
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM become a request that the trainer reads at step
-    boundaries.
+    """A context in which SIGINT and SIGTERM are requests that the trainer reads between steps.
 
     Args:
         again: the command that goes on from there, for the hint.
@@ -58,7 +55,7 @@ class StopRequest:
 
     @property
     def received(self) -> int | None:
-        """What this process was sent first."""
+        """The first signal that this process was sent, or None."""
         return self._signal
 
     def __call__(self) -> KdError | None:

@@ -1,6 +1,4 @@
-"""A matrix of runs: finished cells are skipped, interrupted ones go on, failed ones do not stop the
-others.
-"""
+"""Running a sweep: finished cells are skipped, stopped ones go on, a failed one stops no other."""
 
 from __future__ import annotations
 
@@ -152,7 +150,7 @@ def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
 
 
 def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
-    """The number of processes there will be: no more than there are cells.
+    """The number of worker processes, at most one for each cell.
 
     Raises:
         UsageError: none, more than there are cores, or "auto" on a GPU.
@@ -178,7 +176,7 @@ def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
 
 
 def _device(tasks: Sequence[Task]) -> str:
-    """Where the cells compute: a GPU if any of them does."""
+    """The device of the cells: a GPU if any of them computes on one."""
     found = "cpu"
     for wanted in dict.fromkeys(task.resolved.recipe.runtime.device for task in tasks):
         try:
@@ -264,7 +262,7 @@ class _Together:
             raise self.stopping
 
     def _drop_orphans(self) -> None:
-        """What waits for a teacher that failed has failed."""
+        """Fail the tasks that wait for a teacher that failed."""
         for task in list(self.waiting):
             lost = next(
                 (

@@ -1,6 +1,4 @@
-"""The runs of a sweep in their order: its cells, the teachers that cells share, and who waits for
-whom.
-"""
+"""The tasks of a sweep: its cells, the teachers that cells share, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -50,8 +48,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a task. "found": another process had finished it. "stopped": on request, its
-    state is saved.
+    """The end of a task. "found": another process had finished it. "stopped": on request, its state
+    is saved.
     """
 
     status: Literal["done", "found", "failed", "stopped"]
@@ -66,7 +64,7 @@ def attempt(
     listeners: Sequence[Listener] = (),
     finished: Mapping[str, Path] | None = None,
 ) -> Ended:
-    """Run a task; whatever breaks it is told, not raised: the others may work.
+    """Run a task; an error of it is returned, not raised: the others may work.
 
     Args:
         finished: as for `find_or_train`.
@@ -114,9 +112,7 @@ def cell_tasks(cells: Sequence[Cell], command: str) -> list[Task]:
 
 
 def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[Task]:
-    """The tasks, each knowing whom it waits for, after tasks for the teachers that are named by
-    recipe and not finished.
-    """
+    """The tasks with those that they wait for, after tasks for their unfinished teachers."""
     known = {task.key for task in tasks} | finished.keys()
     teachers: dict[str, Task] = {}
 
@@ -133,9 +129,7 @@ def with_teachers(tasks: Sequence[Task], finished: Mapping[str, Path]) -> list[T
 
 
 def _teachers_of(recipe: Recipe) -> Iterator[Task]:
-    """The runs that a recipe names as teachers, or as what it is measured against, by their
-    recipes.
-    """
+    """Tasks for the runs that a recipe names, by their recipes, as teachers or as reference."""
     sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
     reference = recipe.report.reference
     if not sections and reference is not None and reference.endswith(".toml"):
@@ -154,9 +148,7 @@ def _teachers_of(recipe: Recipe) -> Iterator[Task]:
 
 
 def _sharing(cells: Sequence[Cell]) -> Mapping[str, int]:
-    """For each cell, by id, how many of them ask the same teachers for the same answers, itself
-    counted.
-    """
+    """By id of a cell, the number of cells that ask the same teachers the same, itself counted."""
     asked = {cell.id: _question(cell.resolved.recipe) for cell in cells}
     counts = Counter(asked.values())
     return {
@@ -165,7 +157,7 @@ def _sharing(cells: Sequence[Cell]) -> Mapping[str, int]:
 
 
 def _question(recipe: Recipe) -> str | None:
-    """Text that is equal for runs whose teachers give the same answers to the same images; None
+    """A hash that is equal for runs whose teachers give the same answers to the same images; None
     where none can be stored.
     """
     if not isinstance(recipe, DistillRecipe) or not catalog.entry(

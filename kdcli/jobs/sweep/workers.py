@@ -1,35 +1,28 @@
-"""Worker processes that share one machine: each keeps to its cores, runs one task after another and
-says what goes on.
-
-Processes are spawned, because threads of torch do not survive a fork.
-"""
+"""Worker processes that share one machine, each with its cores and one task after another."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from kdcli.errors import Interrupted, Terminated
 from kdcli.jobs.build.datasets import kept_sources
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
-from kdcli.jobs.processes.child import EventSender, deaf_to_ctrl_c, end_with_the_parent
+from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt
 
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 def machine_cores() -> tuple[int, ...]:
@@ -41,7 +34,7 @@ def machine_cores() -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What of the machine is one worker's. pin: whether it must keep to the cores."""
+    """One worker's part of the machine. pin: whether it must keep to the cores."""
 
     cores: tuple[int, ...]
     threads: int
@@ -52,8 +45,8 @@ class Share:
 
 
 class _Stop:
-    """SIGTERM: a training run asks for it at its steps; what comes before and after one is left at
-    once.
+    """The handler of SIGTERM: what comes before and after training is left at once; in training,
+    which has a handler of its own, the run stops at its next step.
     """
 
     def __init__(self) -> None:
@@ -65,39 +58,30 @@ class _Stop:
         if self._working:
             raise KeyboardInterrupt  # not an Exception: nobody may take it for a failure of his own
 
-    def guard(self, task: Task, out: Path, line: Connection | None) -> Ended:
-        """Run a task unless somebody said stop."""
+    def guard(self, task: Task, out: Path, pipe: Connection | None) -> Ended:
+        """Run a task, unless SIGTERM has come already."""
         self._working = True
         try:
             if self._asked:
                 return Ended("stopped")
-            return attempt(task, out, (EventSender(line, _read),) if line is not None else ())
+            return attempt(task, out, (EventSender(pipe),) if pipe is not None else ())
         except (KeyboardInterrupt, Interrupted, Terminated):
             return Ended("stopped")
         finally:
             self._working = False
 
 
-def _read(event: StepDone) -> StepRead:
-    losses: Any = event.losses
-    accuracy = float(event.correct) / max(event.seen, 1)
-    return StepRead(
-        event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second
-    )
-
-
-def _work(line: Connection, share: Share) -> None:
-    """What a worker process does until its line is closed."""
+def _work(pipe: Connection, share: Share) -> None:
+    """The main function of a worker: runs what comes through the pipe, until that is closed."""
     stop = _Stop()
-    signal.signal(signal.SIGTERM, stop)
-    end_with_the_parent()
+    answer_sigterm(stop)
     if share.pin:
         os.sched_setaffinity(0, share.cores)
     with contextlib.suppress(EOFError, OSError), kept_sources():
         while True:
-            task, out, tell = line.recv()
+            task, out, tell = pipe.recv()
             torch.set_num_threads(share.threads)  # the task before may have set its own
-            line.send(stop.guard(task, out, line if tell else None))
+            pipe.send(stop.guard(task, out, pipe if tell else None))
             gc.collect()
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()  # the others need the room
@@ -106,56 +90,32 @@ def _work(line: Connection, share: Share) -> None:
 # ---- in the parent -------------------------------------------------------------------------------
 
 
-class _Worker:
+class _Worker(Child):
     """A process, and the task that it is at."""
 
     def __init__(self, share: Share) -> None:
+        super().__init__(_work, share, environment={"OMP_NUM_THREADS": str(share.threads)})
         self.share = share
         self.task: Task | None = None
-        self.line, theirs = _SPAWN.Pipe()
-        # a daemon could have no loader processes
-        self.process = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
-        with deaf_to_ctrl_c(), _environment("OMP_NUM_THREADS", str(share.threads)):
-            self.process.start()
-        theirs.close()
 
     def why_it_died(self) -> str:
         """A sentence on a process that ended in the middle of its task."""
         self.process.join(_PATIENCE)
-        code = self.process.exitcode
-        if code is None or code >= 0:
-            return f"its process ended with exit code {code}"
-        name = signal.Signals(-code).name
+        how = self.how_it_ended()
         reason = (
             ": the system does that where memory runs out, and fewer --jobs need less"
-            if name == "SIGKILL"
+            if how.endswith("SIGKILL")
             else ""
         )
-        return f"its process was killed by {name}{reason}"
+        return f"its process {how}{reason}"
 
     def end(self, *, at_once: bool) -> None:
-        """Let it go, with the state of its task saved unless it has to be at once. Without a task
-        there is nothing to lose.
-        """
-        self.line.close()
+        """End the process: at once, or after it has saved the state of its task, if it has one."""
+        self.pipe.close()
         if at_once or self.task is None:
             self.process.kill()  # torch takes a second to leave in good order
         else:
             self.process.terminate()
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Within, a variable that libraries read when they are loaded."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 class Crew:
@@ -213,15 +173,15 @@ class Crew:
 
     @property
     def busy(self) -> tuple[Task, ...]:
-        """What goes on now."""
+        """The tasks that go on now."""
         return tuple(worker.task for worker in self._workers if worker.task is not None)
 
     def share(self, parts: int) -> Share:
-        """What a worker gets where the machine is divided evenly, the first of them."""
+        """The first worker's part where the machine is divided evenly."""
         return self._share(self._cores, len(self._cores) // parts)
 
     def shares(self, ready: int) -> list[Share]:
-        """What of the machine can begin now, where `ready` tasks could.
+        """The parts of the machine at which tasks can begin now, where `ready` of them could.
 
         Where nothing goes on and less is ready than there are jobs, as with a teacher that all
         cells wait for, that much gets the whole machine: the rest of it would idle.
@@ -254,7 +214,7 @@ class Crew:
         worker.task = task
         # it died while it had nothing to do: `listen` finds that out
         with contextlib.suppress(OSError):
-            worker.line.send((replace(task, cell=None), self._out, self._tell))
+            worker.pipe.send((replace(task, cell=None), self._out, self._tell))
 
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -262,21 +222,23 @@ class Crew:
         worker.end(at_once=False)
 
     def listen(self, seconds: float) -> Iterator[tuple[Task, RunEvent | Ended]]:
-        """What the tasks say within some seconds, or sooner: events, and the end of each. A worker
-        that died fails its task.
+        """The messages of the tasks within some seconds: events, and the end of each. A worker that
+        died fails its task.
         """
-        lines = {worker.line: worker for worker in self._workers if worker.task is not None}
-        for line in multiprocessing.connection.wait(list(lines), seconds):
-            worker = lines[line]  # type: ignore[index]
+        pipes = {worker.pipe: worker for worker in self._workers if worker.task is not None}
+        for pipe in connection.wait(list(pipes), seconds):
+            worker = pipes[pipe]  # type: ignore[index]
             task = worker.task
             assert task is not None
             try:
-                message: RunEvent | Ended = worker.line.recv()
+                message: RunEvent | Ended = worker.pipe.recv()
             except (EOFError, OSError):
                 message = Ended("failed", error=worker.why_it_died())
                 self._dismiss(worker)
             if isinstance(message, Ended):
                 worker.task = None
+            elif isinstance(message, StepDone):
+                message = _step_read(message)
             yield task, message
 
     def stop(self) -> None:
@@ -284,3 +246,12 @@ class Crew:
         for worker in self._workers:
             if worker.task is not None:
                 worker.process.terminate()
+
+
+def _step_read(event: StepDone) -> StepRead:
+    """A step, whose values are numbers already, as listeners to several runs hear it."""
+    losses = {name: float(value) for name, value in event.losses.items()}
+    accuracy = float(event.correct) / max(event.seen, 1)
+    return StepRead(
+        event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second
+    )

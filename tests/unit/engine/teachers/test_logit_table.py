@@ -335,6 +335,15 @@ def test_without_room_nothing_is_made(path, monkeypatch):
     assert list(path.parent.iterdir()) == []
 
 
+def test_where_the_system_reserves_no_room_zeros_take_it(path, monkeypatch):
+    reserved = path.with_name("reserved.safetensors")
+    LogitTable(reserved, KEY, SHAPE)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr("kdcli.engine.teachers.logit_table._CHUNK_BYTES", 50)
+    LogitTable(path, KEY, SHAPE)
+    assert path.read_bytes() == reserved.read_bytes()
+
+
 def test_what_a_killed_process_stored_stays(path, teacher):
     code = f"""
 import os, torch
