@@ -34,13 +34,16 @@ def run(
     alone: the data come from the teacher's file, and the student is the teacher's smaller sibling
     unless --student names one.
     """
-    return run_job(
-        env,
+    from kdcli.recipe.resolve import resolve
+
+    # every mistake that can be known is told before torch is imported
+    resolved = resolve(
         "distill",
-        recipe=recipe,
+        file=recipe,
         sets=sets or (),
         flags=o.overrides(flags),
-        out=out,
-        keep_state=keep_state,
-        dry_run=dry_run,
+        environ=env.environ,
     )
+    from kdcli import jobs
+
+    return run_job(env, jobs.distill, resolved, out=out, keep_state=keep_state, dry_run=dry_run)

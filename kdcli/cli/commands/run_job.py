@@ -1,13 +1,11 @@
-"""Runs a recipe for train-teacher and distill: resolve before torch, train with progress, show what
-came out.
-"""
+"""Runs a job with progress and shows what came out: for train-teacher, distill and resume."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kdcli.cli.console import Environment
 from kdcli.cli.output import github
@@ -17,38 +15,26 @@ from kdcli.cli.output.run_screen import show_result
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.recipe.resolve import Flag
+    from kdcli.recipe.resolve import Resolved
     from kdcli.results.run import RunResult
 
 
 def run_job(
     env: Environment,
-    kind: Literal["train-teacher", "distill"],
+    job: Callable[..., RunResult | None],
+    resolved: Resolved,
     *,
-    recipe: str | None,
-    sets: Sequence[str],
-    flags: Sequence[Flag],
     out: Path | None,
     keep_state: bool,
     dry_run: bool,
 ) -> Outcome:
-    """Resolve and run a recipe. Every mistake that can be known is reported before torch is
-    imported.
-    """
-    from kdcli.recipe.resolve import resolve
-
-    resolved = resolve(kind, file=recipe, sets=sets, flags=flags, environ=env.environ)
-    from kdcli import jobs
-
-    job = jobs.distill if kind == "distill" else jobs.train_teacher
-    folder = runs_dir(env.environ, out)
-    typed = shlex.join(["kd", *env.argv])
+    """Call a job of kdcli.jobs on a resolved recipe, with progress, and show what comes out."""
     with narrate(env) as listeners:
         result = job(
             resolved,
-            out=folder,
+            out=runs_dir(env.environ, out),
             listeners=listeners,
-            command=typed,
+            command=shlex.join(["kd", *env.argv]),
             dry_run=dry_run,
             keep_state=keep_state,
         )

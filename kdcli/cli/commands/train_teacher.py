@@ -32,13 +32,18 @@ def run(
 
     Without a recipe: the quickstart's teacher, on digits that kd brings along.
     """
-    return run_job(
-        env,
+    from kdcli.recipe.resolve import resolve
+
+    # every mistake that can be known is told before torch is imported
+    resolved = resolve(
         "train-teacher",
-        recipe=recipe,
+        file=recipe,
         sets=sets or (),
         flags=o.overrides(flags),
-        out=out,
-        keep_state=keep_state,
-        dry_run=dry_run,
+        environ=env.environ,
+    )
+    from kdcli import jobs
+
+    return run_job(
+        env, jobs.train_teacher, resolved, out=out, keep_state=keep_state, dry_run=dry_run
     )
