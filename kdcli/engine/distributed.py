@@ -65,6 +65,10 @@ class Ranks:
         start = self.rank * least + min(self.rank, rest)
         return slice(start, start + least + (self.rank < rest))
 
+    def largest_part(self, count: int) -> int:
+        """The samples that a rank gets of a minibatch of `count`, the most of any."""
+        return count if count < 2 * self.size else -(-count // self.size)
+
     def share(self, batch: Batch) -> Batch:
         """The part of a minibatch that is this rank's, as which the feed may give it already."""
         if self.size == 1 or batch.whole:

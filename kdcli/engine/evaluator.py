@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from kdcli.core.types import Batch
+from kdcli.core.types import Batch, filled_up
 from kdcli.engine.memory import memory_errors
 
 Forward = Callable[[Batch], Tensor]
@@ -34,24 +35,38 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
     """Logits [n,K] float32 and targets [n] int64 of a split, on the CPU.
 
     Args:
-        forward: logits [B,K] of a batch, for example `lambda batch: network(batch.x).logits`.
-        batches: the split, in index order.
+        forward: logits [B,K] of a batch, for example `lambda batch: network(batch.x).logits`. It is
+            asked about batches of one size: the last one is filled up, and cut again.
+        batches: the split, in index order, the last one smaller or not.
 
     Raises:
         OutOfMemory: a batch does not fit.
     """
     logits: list[Tensor] = []
     targets: list[Tensor] = []
+    rows = 0
     with torch.inference_mode():
         for batch in batches:
+            count = len(batch.y)
+            rows = rows or count
             with _memory_errors(batch):
-                logits.append(forward(batch).float())
+                logits.append(forward(_filled_up(batch, rows))[:count].float())
             targets.append(batch.y)
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
     # joined outside of inference mode, because a tensor that is made within cannot enter autograd
     # later
     return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+
+
+def _filled_up(batch: Batch, rows: int) -> Batch:
+    return replace(
+        batch,
+        x=filled_up(batch.x, rows),
+        y=filled_up(batch.y, rows),
+        index=filled_up(batch.index, rows),
+        view=filled_up(batch.view, rows),
+    )
 
 
 def _memory_errors(batch: Batch) -> AbstractContextManager[None]:

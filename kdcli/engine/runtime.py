@@ -91,6 +91,7 @@ class Runtime:
             CudaRecorder(self.device) if self.graphs_choice.value == "on" else None
         )
         self.ahead = 1
+        self.teacher_rows: int | None = None
         self._compiled_size = 0
         self._compiled: Sequence[tuple[Network, Any]] = ()
         if self.device.type == "cpu":
@@ -161,10 +162,7 @@ class Runtime:
         ]
         for teacher in teachers:
             if isinstance(teacher, InferenceTeacher):
-                teacher.compile(
-                    size * self.ahead,
-                    options={"freezing": True} if self.device.type == "cpu" else None,
-                )
+                teacher.compile(options={"freezing": True} if self.device.type == "cpu" else None)
 
     @contextmanager
     def stepping(self, batch: Batch) -> Iterator[None]:
@@ -180,18 +178,22 @@ class Runtime:
 
     def look_ahead(self, wanted: int | None, batch_size: int) -> None:
         """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic
-        number unless given.
+        number unless given. They are asked in blocks of that size and no other, on every rank the
+        largest part of it.
         """
         graphs = self.graphs_choice.value == "on"
         self.teacher_batch_choice = choose_teacher_batch(
             wanted, batch_size, self.device, graphs=graphs
         )
         self.ahead = int(self.teacher_batch_choice.value) // batch_size
+        self.teacher_rows = self.ranks.largest_part(batch_size) * self.ahead
 
     def answering(self, teacher: Teacher) -> Teacher:
         """A faster copy of a teacher's network, which answers training batches."""
         dtype = _DTYPES[self.teacher_choice.value]  # type: ignore[index]
-        return InferenceTeacher(teacher, dtype, channels_last=self.channels_last)
+        return InferenceTeacher(
+            teacher, dtype, channels_last=self.channels_last, rows=self.teacher_rows
+        )
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""

@@ -76,6 +76,7 @@ def fill_cache(
         return CacheResult(
             tuple(_planned(name, views) for name, views in zip(names, asked, strict=True))
         )
+    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, trained)
     filled = (
         _fill(loaded, views, feed, runtime, tell, command)

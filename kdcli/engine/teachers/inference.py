@@ -8,7 +8,7 @@ network itself.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output
+from kdcli.core.types import Batch, Output, filled_up
 
 
 class Folded(NamedTuple):
@@ -106,10 +106,14 @@ class InferenceTeacher(Teacher):
         plain: the teacher itself; `network` stays its own, for methods that look into it.
         dtype: precision of the copy; float32 for no autocast, whatever the step's.
         channels_last: memory layout of the copy; batches come in it.
+        rows: images that the copy is asked about at once, always.
     """
 
-    def __init__(self, plain: Teacher, dtype: torch.dtype, *, channels_last: bool) -> None:
+    def __init__(
+        self, plain: Teacher, dtype: torch.dtype, *, channels_last: bool, rows: int | None = None
+    ) -> None:
         self._plain = plain
+        self.rows = rows
         self.network = plain.network
         self.renormalise = plain.renormalise
         self.epoch = plain.epoch
@@ -122,7 +126,6 @@ class InferenceTeacher(Teacher):
         if channels_last:  # fused weights are made in the usual layout
             self._graph.to(memory_format=torch.channels_last)
         self._compiled: Any = None
-        self._size = 0
         self._asked = False  # for logits alone, since it was last told what comes
         self._held: dict[
             int, tuple[Tensor, Tensor]
@@ -132,11 +135,9 @@ class InferenceTeacher(Teacher):
     def live(self) -> Teacher:
         return self._plain.live
 
-    def compile(self, size: int, **options: Any) -> None:
-        """Compile the copy for batches of so many images; others take the usual path. options:
-        those of torch.compile.
-        """
-        self._compiled, self._size = torch.compile(self._graph, dynamic=False, **options), size
+    def compile(self, **options: Any) -> None:
+        """Compile the copy for `rows` images. options: those of torch.compile."""
+        self._compiled = torch.compile(self._graph, dynamic=False, **options)
 
     def expect(self, batches: Sequence[Batch]) -> None:
         """Answer several minibatches at once, if the last were asked about their logits alone."""
@@ -163,13 +164,25 @@ class InferenceTeacher(Teacher):
         )
 
     def _answer(self, x: Tensor, taps: tuple[str, ...]) -> Output:
-        forward = (
-            self._compiled if self._compiled is not None and len(x) == self._size else self._graph
-        )
+        graph = self._compiled if self._compiled is not None else self._graph
         low = self.dtype != torch.float32
         with (
             torch.no_grad(),
             torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low),
         ):
-            answer: Output = forward(x, taps)
-        return answer
+            return in_one_shape(lambda part: graph(part, taps), x, self.rows or len(x))
+
+
+def in_one_shape(forward: Callable[[Tensor], Output], x: Tensor, rows: int) -> Output:
+    """Answers to images [B,...] asked in blocks of exactly `rows`, the last one filled up."""
+    if len(x) == rows:
+        return forward(x)
+    parts: Sequence[Tensor] = x.split(rows)  # type: ignore[no-untyped-call]
+    answers = [(forward(filled_up(part, rows)), len(part)) for part in parts]
+    return Output(
+        torch.cat([answer.logits[:count] for answer, count in answers]),
+        {
+            tap: torch.cat([answer.taps[tap][:count] for answer, count in answers])
+            for tap in answers[0][0].taps
+        },
+    )

@@ -125,6 +125,7 @@ def build_job(
     student = _student(recipe, section, feed)
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
+    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     stored = alike(
         runtime.ranks,
@@ -162,7 +163,6 @@ def _compile(
         lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
     )
     compiling.prepare_cache()
-    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
     runtime.compile(choice, method, asked, part.stop - part.start)
     return seen

@@ -116,6 +116,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         "images": views.info.positions_sha256,
         "views": {"rule": RULE, **asdict(views.augment)},
         "arithmetic": f"{runtime.device.type} {runtime.teacher_choice.value}",
+        "rows": runtime.teacher_rows,
     }
     more = {"top": views.top, "decode": None if views.decode == "workers" else views.decode}
     return key | {name: value for name, value in more.items() if value is not None}

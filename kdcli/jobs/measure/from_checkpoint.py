@@ -132,7 +132,7 @@ class CheckpointEvaluator:
             logits=logits,
             targets=targets,
             measures=measure(logits, targets, split=self._split),
-            features={tap: torch.cat(values) for tap, values in kept.items()},
+            features={tap: torch.cat(values)[: len(targets)] for tap, values in kept.items()},
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
