@@ -95,19 +95,22 @@ def write_json(path: Path, value: Any) -> None:
     )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of ours.
 
     Raises:
         NotFound: no such file.
-        CorruptFile: it is not JSON.
+        CorruptFile: it is not JSON, or no object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptFile(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CorruptFile(f"{path} is not what kd writes: it holds no JSON object")
+    return found
 
 
 def sha256_file(path: Path) -> str:
@@ -144,7 +147,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
         raise NotFound(f"no such file: {path}") from error
     except IsADirectoryError as error:
         raise NotFound(f"{path} is a folder, not a checkpoint") from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    ends = [_end(path, entry) for name, entry in header.items() if name != "__metadata__"]
     expected = 8 + _header_length(path, size_bytes) + max(ends, default=0)
     if actual != expected:
         raise CorruptFile(
@@ -152,7 +155,24 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
             hint="copy it again, or train again",
         )
     metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise CorruptFile(f"{path} is damaged: its metadata are no table")
     return {str(key): str(value) for key, value in metadata.items()}
+
+
+def _end(path: Path, entry: Any) -> int:
+    """The byte behind a tensor, from its entry in the header."""
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(type(offset) is int and offset >= 0 for offset in offsets)
+    ):
+        raise CorruptFile(
+            f"{path} is damaged: its header does not say where each tensor lies",
+            hint="copy it again, or train again",
+        )
+    return int(offsets[1])
 
 
 def _header_length(path: Path, size_bytes: bytes) -> int:
@@ -174,7 +194,7 @@ def _header(path: Path, size_bytes: bytes, text: bytes) -> dict[str, Any]:
         )
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(
             f"{path} is not a safetensors file",
             hint="kd reads the model.safetensors that its own runs leave",

@@ -117,10 +117,13 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state from which a run can go on: tensors by name, and JSON-able facts."""
+    """The state from which a run can go on: tensors by name, and JSON-able facts. damaged: what is
+    wrong with a newer one, which could not be used.
+    """
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+    damaged: str = ""
 
 
 def save_state(folder: Path, state: State, order: int) -> Path:
@@ -161,9 +164,11 @@ def load_state(folder: Path) -> State:
     problem: CorruptFile | None = None
     for path in reversed(states):
         try:
-            return _load_state(path)
+            found = _load_state(path)
         except CorruptFile as error:
-            problem = error
+            problem = problem or error
+        else:
+            return found if problem is None else replace(found, damaged=problem.message)
     assert problem is not None
     raise problem
 

@@ -1,4 +1,4 @@
-"""The header of a model.safetensors: what makes a checkpoint explain itself. Standard library only.
+"""The header of a model.safetensors: what makes a checkpoint explain itself. No torch.
 
 A checkpoint names its architecture and arguments, the classes it predicts, how its input was
 normalised, what it was trained on and how good it was; so `kd evaluate` needs no recipe, any
@@ -8,18 +8,23 @@ imported.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from kdcli.errors import BadCheckpoint, CorruptFile, NotFound
-from kdcli.files import finite, safetensors_metadata
+from kdcli.files import finite, safetensors_metadata, sha256_json
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
 KEPT_FOLDER = "checkpoints"
+CHECKSUM = "header_sha256"  # of all else in the header
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,28 @@ class CheckpointHeader:
     tensors_sha256: str = ""
     created_by: str = ""
 
+    def __post_init__(self) -> None:
+        channels = self.input_shape[0]
+        for problem, wrong in {
+            "numbers must be 1 or more": min(self.num_classes, *self.input_shape) < 1,
+            "one name is needed for each class": len(self.class_names) != self.num_classes,
+            "mean and std are of other channels": {len(self.mean), len(self.std)} != {channels},
+            "std must be above 0": not all(0 < value < math.inf for value in self.std),
+            "mean must be finite": not all(map(math.isfinite, self.mean)),
+        }.items():
+            if wrong:
+                raise ValueError(problem)
+
     def to_metadata(self) -> dict[str, str]:
-        """The string metadata that safetensors stores."""
-        return {"kd": json.dumps({"format": FORMAT, **finite(asdict(self))}, sort_keys=True)}
+        """The string metadata that safetensors stores: the header, and its checksum."""
+        content = {"format": FORMAT, **finite(asdict(self))}
+        # one entry: safetensors writes several in no order, and equal runs give equal files
+        return {"kd": json.dumps({**content, CHECKSUM: sha256_json(content)}, sort_keys=True)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> CheckpointHeader:
-        """Parse what `to_metadata` made.
+        """Parse what `to_metadata` made. A header without a checksum, of a kd before there was one,
+        is read: `is_unsigned` tells.
 
         Raises:
             CorruptFile: the file was not written by kd, or its header is damaged or of a newer
@@ -73,13 +93,40 @@ class CheckpointHeader:
             )
         try:
             content = json.loads(metadata["kd"])
+            signed = content.pop(CHECKSUM, None)
+            if signed is not None and signed != sha256_json(content):
+                raise CorruptFile(
+                    f"{path} is damaged: its header does not match its checksum",
+                    hint="copy it again, or train again",
+                )
             if content.pop("format") > FORMAT:
                 raise CorruptFile(f"{path} was written by a newer kd", hint="upgrade kd")
-            for key in ("input_shape", "class_names", "mean", "std", "teachers"):
-                content[key] = tuple(content[key])
-            return cls(**content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CorruptFile(f"{path} has a damaged kd header: {error}", hint=hint) from error
+            return _validated(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"][:2])
+            told = first["msg"].removeprefix("Value error, ").lower()
+            problem = f"{place}: {told}" if place else told
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            problem = str(error)[:200]
+        raise CorruptFile(f"{path} has a damaged kd header: {problem}", hint=hint)
+
+
+def _validated(content: Any) -> CheckpointHeader:
+    """Strictly typed: text is no number, and a number is no text. Keys of a newer kd are
+    ignored.
+    """
+    return _adapter().validate_json(json.dumps(content), strict=True)
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[CheckpointHeader]:
+    return TypeAdapter(CheckpointHeader)
+
+
+def is_unsigned(path: Path) -> bool:
+    """Tells whether a checkpoint's header has no checksum: damage to it could not be seen."""
+    return f'"{CHECKSUM}"' not in safetensors_metadata(path).get("kd", "")
 
 
 def find_checkpoint(path: str | Path) -> Path:

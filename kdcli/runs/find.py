@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +35,7 @@ def unfinished_run(out: Path, recipe_sha256: str, devices: int | None = None) ->
 
 
 def _fact(run: Path, name: str) -> Any:
-    with contextlib.suppress(Exception):  # a foreign or half-written file is no match
+    with suppress(KdError):  # a foreign or half-written file is no match
         return read_json(run / "environment.json").get(name)
     return None
 
@@ -78,11 +77,10 @@ def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
     Raises:
         NotFound: there is none yet.
     """
-    finished = [path for path in runs_in(runs_dir) if (path / SUMMARY_FILE).is_file()]
     found = [
         path
-        for path in finished
-        if command is None or read_json(path / SUMMARY_FILE).get("command") == command
+        for path in runs_in(runs_dir)
+        if (path / SUMMARY_FILE).is_file() and command in {None, _command(path)}
     ]
     if not found:
         raise NotFound(
@@ -92,13 +90,19 @@ def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
     return max(found, key=lambda path: ((path / SUMMARY_FILE).stat().st_mtime_ns, path.name))
 
 
+def _command(run: Path) -> object:
+    with suppress(KdError):  # damage to one run is no reason to refuse the others
+        return read_json(run / SUMMARY_FILE).get("command")
+    return ""
+
+
 def finished_runs(out: Path) -> dict[str, Path]:
     """Finished runs under a folder by the content hash of their recipe; of several, the one
     finished last.
     """
     found: dict[str, Path] = {}
     for summary in sorted(out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
-        with suppress(KdError, AttributeError):  # a foreign or damaged file is no run of ours
+        with suppress(KdError):  # a foreign or damaged file is no run of ours
             if not summary.parent.is_symlink():
                 found[str(read_json(summary).get("recipe_sha256"))] = summary.parent
     return found

@@ -11,7 +11,7 @@ import typer
 
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.commands.gates import gates_of, split_of
+from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
@@ -143,7 +143,7 @@ def run(
     )
     _show(env, report)
     _write(env, report, _Files(html, csv, plot, save_logits))
-    return Outcome.of(report)
+    return Outcome.of(report, warn_of_unsigned(env, (*found, *students)))
 
 
 def _temperatures(given: str | None) -> tuple[float, ...] | None:
@@ -176,16 +176,17 @@ def _pair(
 
 def _teacher_of(student: Path) -> Path:
     from kdcli.files import read_json
+    from kdcli.results.run import RunResult
+    from kdcli.runs.read import from_dict
 
-    folder = student if student.is_dir() else student.parent
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
-    teachers = summary.get("teachers") or ()
-    if not teachers:
+    summary = (student if student.is_dir() else student.parent) / "summary.json"
+    found = from_dict(RunResult, read_json(summary), summary) if summary.is_file() else None
+    if found is None or not found.teachers:
         raise UsageError(
             f"{student} does not say who taught it",
             hint=f"kd analyze-gap --teacher CKPT --student {student}",
         )
-    return Path(teachers[0]["checkpoint"])
+    return Path(found.teachers[0].checkpoint)
 
 
 def _read_headers(checkpoints: tuple[Path, ...]) -> None:

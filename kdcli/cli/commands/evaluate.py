@@ -14,7 +14,7 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.commands.gates import gates_of, split_of
+from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
@@ -85,7 +85,7 @@ def run(
     if save_logits:
         env.report(f"  logits   {save_logits}")
     show_gates(env, result.gates)
-    return Outcome.of(result)
+    return Outcome.of(result, warn_of_unsigned(env, checkpoints))
 
 
 def _distinct(checkpoints: list[Path]) -> list[Path]:

@@ -1,12 +1,15 @@
-"""Gates from flags, and the split, for evaluate and analyze-gap."""
+"""Gates from flags, the split, and remarks on checkpoints, for evaluate and analyze-gap."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from kdcli.cli.console import Environment
     from kdcli.recipe.schema import GatesSection
 
 SplitName = Literal["train", "val", "test"]
@@ -43,3 +46,17 @@ def split_of(name: str) -> SplitName:
     if name not in get_args(SplitName):
         raise UsageError(f"{name!r} is not a split", hint="--split test, val or train")
     return cast("SplitName", name)
+
+
+def warn_of_unsigned(env: Environment, paths: Iterable[Path]) -> tuple[str, ...]:
+    """A warning, said and returned, for each checkpoint whose header has no checksum."""
+    from kdcli.results.weights_header import find_checkpoint, is_unsigned
+
+    warnings = tuple(
+        f"{path} is of an earlier kd: its header has no checksum, and damage to it cannot be seen"
+        for path in paths
+        if is_unsigned(find_checkpoint(path))
+    )
+    for warning in warnings:
+        env.report(f"  {warning}")
+    return warnings

@@ -54,14 +54,16 @@ class Outcome:
     exit_code: Exit = Exit.OK
 
     @classmethod
-    def of(cls, result: Any) -> Outcome:
-        """The outcome of a job: its gates decide between 0 and 3."""
+    def of(cls, result: Any, warnings: Iterable[str] = ()) -> Outcome:
+        """The outcome of a job, whose gates decide between 0 and 3; `warnings` are beside its
+        own.
+        """
         gates: tuple[GateResult, ...] = getattr(result, "gates", ())
         passed = all(gate.passed for gate in gates)
         return cls(
             result,
             gates,
-            tuple(getattr(result, "warnings", ())),
+            (*getattr(result, "warnings", ()), *warnings),
             exit_code=Exit.OK if passed else Exit.GATE,
         )
 

@@ -4,7 +4,7 @@ it left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -119,13 +119,13 @@ def kept(info: DataInfo) -> dict[str, Any]:
     return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
 
 
-def check_same(environment: Mapping[str, Any], info: DataInfo) -> None:
-    """Refuse to go on with a run whose training images are not those that it began with.
+def check_same(before: object, info: DataInfo) -> None:
+    """Refuse to go on with a run whose training images are not those that it began with: `before`
+    is the digest of which they were, where the run says.
 
     Raises:
         Incompatible: the data, or the teacher that picked them, changed meanwhile.
     """
-    before = environment.get("data", {}).get("positions_sha256")
     if before is not None and before != info.positions_sha256:
         raise Incompatible(
             "the training images are no longer those that the run began with",

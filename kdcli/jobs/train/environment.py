@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,14 +18,17 @@ from kdcli import __version__, catalog
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
-from kdcli.files import write_json, write_text
+from kdcli.errors import UsageError
+from kdcli.files import read_json, write_json, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.events import Prepared
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
+from kdcli.runs.read import from_dict
 
 
 def now() -> str:
@@ -69,6 +73,7 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         {
             "kind": job.recipe.KIND,
             "recipe_sha256": recipe_hash(job.recipe),
+            "recipe": job.recipe.model_dump(mode="json", exclude_none=True),
             **environment(command),
             "devices": runtime.ranks.size,
             "device": str(runtime.device),
@@ -98,6 +103,67 @@ def write_environment(run: Path, job: Job, command: str) -> None:
     ]
     if lines:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChoice:
+    """Whether the answers of one teacher are stored."""
+
+    stored: Literal["auto", "exact", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """What a run that goes on takes from its environment.json."""
+
+    kind: Literal["train-teacher", "distill"]
+    recipe_sha256: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    compile: Literal["on", "off"] = "off"
+    teacher_logits: tuple[StoredChoice, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def read_environment(run: Path) -> RunEnvironment:
+    """What `write_environment` wrote, typed.
+
+    Raises:
+        NotFound: no such file.
+        CorruptFile: it is damaged.
+    """
+    path = run / "environment.json"
+    return from_dict(RunEnvironment, read_json(path), path)
+
+
+def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None:
+    """Refuse to go on with a run whose recipe.toml is not the one that it began with.
+
+    Raises:
+        UsageError: what was changed since, by key.
+    """
+    if recipe_hash(recipe) == environment.recipe_sha256:
+        return
+    before = _flat(environment.recipe)
+    now = _flat(recipe.model_dump(mode="json", exclude_none=True))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    what = (
+        f"{changed[0]} is {now.get(changed[0], 'left out')}, and the run began with "
+        f"{before.get(changed[0], 'none')}"
+        if before and changed
+        else "its recipe, or a file that it names, is not what it was"
+    )
+    raise UsageError(
+        f"{run} cannot go on: {what}",
+        hint=f"put {run / 'recipe.toml'} back, or start a run of its own with kd {recipe.KIND}",
+    )
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    if isinstance(value, Mapping):
+        parts = (_flat(item, f"{key}.{name}" if key else name) for name, item in value.items())
+        return {name: item for part in parts for name, item in part.items()}
+    return {key: value}
 
 
 def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) -> Prepared:

@@ -34,7 +34,9 @@ class MetricsWriter:
         kept: list[str] = []
         number = 0
         for line in (
-            self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ()
+            self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if self.path.exists()
+            else ()
         ):
             with contextlib.suppress(ValueError):  # a line that the crash cut off
                 event = json.loads(line)

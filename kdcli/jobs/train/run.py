@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
-from kdcli.files import read_json, write_json, write_text
+from kdcli.files import write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
@@ -30,7 +30,7 @@ from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
-from kdcli.jobs.train.environment import prepared, write_environment
+from kdcli.jobs.train.environment import check_recipe, prepared, read_environment, write_environment
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
 from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.recipe.resolve import Flag, Resolved, resolve, teacher_recipe
@@ -235,10 +235,10 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
         )
     if (run / "summary.json").is_file():
         raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
-    environment = read_json(run / "environment.json")
-    kind = cast("Literal['train-teacher', 'distill']", environment["kind"])
-    recipe = resolve(kind, file=recipe_file).recipe
+    environment = read_environment(run)
+    recipe = resolve(environment.kind, file=recipe_file).recipe
     devices.check_same(run, recipe.runtime)
+    check_recipe(run, recipe, environment)
     return devices.shared(
         recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners
     )
@@ -247,22 +247,23 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
 def _resume(
     run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_state: bool
 ) -> RunResult:
-    environment = read_json(run / "environment.json")
+    environment = read_environment(run)
     # whether a table is used must not depend on what others have stored since
-    decided = [item["stored"] for item in environment.get("teacher_logits", ())]
+    decided = [choice.stored for choice in environment.teacher_logits]
     job = build_job(
         recipe,
         lambda teacher: teacher_run(teacher, recipe, out=run.parent, listeners=listeners),
         decided=decided,
-        compiled=environment.get("compile", "off"),
+        compiled=environment.compile,
     )
-    data_subset.check_same(environment, job.feed.info)
+    data_subset.check_same(environment.data.get("positions_sha256"), job.feed.info)
     state = (
         load_state(run / run_folder.STATE_FOLDER)
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
         else None
     )
-    return Execution(run, job, listeners, (), keep_state=keep_state).go(state, resumed=True)
+    notes = (f"{state.damaged}: going on from the state before",) if state and state.damaged else ()
+    return Execution(run, job, listeners, notes, keep_state=keep_state).go(state, resumed=True)
 
 
 # ---- runs that others need -----------------------------------------------------------------------
@@ -347,7 +348,7 @@ class Execution:
         self.epochs: int | None = None
         self.started = time.perf_counter()
         job.runtime.watch_memory()
-        self.recipe_sha256 = str(read_json(run / "environment.json")["recipe_sha256"])
+        self.recipe_sha256 = read_environment(run).recipe_sha256
 
     def go(self, state: State | None, *, resumed: bool = False) -> RunResult:
         """Do it all.

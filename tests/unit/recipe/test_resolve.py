@@ -49,6 +49,7 @@ def test_data_and_student_follow_from_the_teachers_file(checkpoint):
         checkpoint(
             data={"name": "synthetic", "classes": 20, "dim": 64, "val_fraction": 0.2},
             num_classes=20,
+            class_names=tuple(map(str, range(20))),
             input_shape=(1, 1, 64),
         )
     )

@@ -125,7 +125,7 @@ def test_a_run_goes_on_with_as_many_ranks_as_it_had(torchrun, tmp_path, had, wor
     torchrun(4)
     resolved = recipe(devices=had)
     (tmp_path / "recipe.toml").write_text(dump(resolved.recipe))
-    (tmp_path / "environment.json").write_text('{"kind": "train-teacher"}')
+    (tmp_path / "environment.json").write_text('{"kind": "train-teacher", "recipe_sha256": ""}')
     with pytest.raises(
         UsageError, match=f"was trained by {words}, and torchrun started 4"
     ) as found:
