@@ -165,13 +165,15 @@ def answer_scores(
 
 
 def _means(logits: Tensor, targets: Tensor, temperature: float) -> tuple[float, float]:
-    """Mean Brier score of the answers and mean standard deviation over classes of the logits, a
-    block of samples at a time.
+    """(mean Brier score of the answers, mean standard deviation over classes of the logits).
+
+    A block of samples at a time.
     """
     brier, spread, rows = [], [], rows_at_a_time(logits)
     for v, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
         x = v.double()
         q = (x / temperature).softmax(dim=1)
+        # |q - onehot(y)|^2 = |q|^2 - 2 q_y + 1
         brier.append(float(q.square().sum() - 2 * q.gather(1, y[:, None]).sum()) + len(y))
         spread.append(float(x.std(dim=1).sum()))
     n = len(targets)
@@ -231,8 +233,9 @@ def columns_of(
 def correlate(
     columns: Mapping[str, Sequence[float]], outcome: Sequence[float], resamples: int
 ) -> dict[str, tuple[float, Tensor]]:
-    """Spearman's correlation of each column with the outcome, and what it is in resamples of the
-    cells, [resamples].
+    """Spearman's correlation of each column with the outcome, and in resamples of the cells.
+
+    The latter are [resamples].
     """
     n = len(outcome)
     drawn = torch.cat(list(resampled_counts(n, resamples=resamples, seed=0)))
@@ -262,6 +265,7 @@ def study(
     recipe: str, cells: Sequence[Cell], split: SplitName, chosen: str | None
 ) -> tuple[Study, dict[str, Any]]:
     """A study, and for each score and rule the accuracy of the cell that it would have taken.
+
     chosen: a score; the best one here unless given.
     """
     scores, rules = columns_of(cells, split)

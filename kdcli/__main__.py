@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line of this process and exit with its code."""
+    """Runs the command line of this process and exits with its code."""
     try:
         from kdcli.cli.app import run
         from kdcli.cli.console import Environment, stop_on_sigterm

@@ -359,7 +359,7 @@ def options_class(found: Entry) -> type[Options]:
 
 
 def load(found: Entry) -> ModuleType:
-    """Import the module of an entry: from here on torch is needed."""
+    """Imports the module of an entry: from here on torch is needed."""
     package = Path(__file__).parent
     if found.path.is_relative_to(package):
         folder = _FOLDERS[found.kind].replace("/", ".")

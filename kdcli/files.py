@@ -34,7 +34,7 @@ def write_error(error: OSError, path: Path) -> KdError:
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+    """Lets `write` fill a temporary file beside `path`, then puts it in place in one step.
 
     A reader sees the old file or the new one, never a part of it, also across a crash: data and
     folder are synced.
@@ -58,7 +58,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Makes a rename in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, UTF-8."""
+    """Writes a text file atomically, UTF-8."""
     write_atomic(path, lambda temporary: _write_bytes(temporary, text.encode()))
 
 
@@ -89,14 +89,14 @@ def finite(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; non-finite numbers become null."""
+    """Writes JSON atomically; non-finite numbers become null."""
     write_text(
         path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of ours.
+    """Reads a JSON file of ours.
 
     Raises:
         NotFound: no such file.

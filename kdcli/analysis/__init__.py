@@ -1,1 +1,1 @@
-"""Analyses of logits: the gap between teacher and student, and what explains it."""
+"""Analyses of teachers, students and the gap between them, from logits, features and weights."""

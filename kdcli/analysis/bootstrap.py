@@ -26,16 +26,17 @@ def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
         seed: of the draws.
     """
     n = len(values)
+    # [rows,n] @ [n,C]: a mean over a resample is the mean weighted by how often each was drawn
     return torch.cat(
         [counts @ values / n for counts in resampled_counts(n, resamples=resamples, seed=seed)]
     )
 
 
 def resampled_counts(n: int, *, resamples: int, seed: int) -> Iterator[Tensor]:
-    """How often each of n samples is in a resample, some resamples at a time, [rows,n] float64: for
-    statistics that are no means.
+    """Counts of each of n samples in every resample, [rows,n] float64, some resamples at a time.
 
-    These are the resamples of `resampled_means` with the same seed.
+    For statistics that are no means. These are the resamples of `resampled_means` with the same
+    seed.
     """
     stream = random.key(seed, "bootstrap")
     rows = max(1, _DRAWS // n)
@@ -44,7 +45,7 @@ def resampled_counts(n: int, *, resamples: int, seed: int) -> Iterator[Tensor]:
 
 
 def _counts(stream: int, first: int, rows: int, n: int) -> Tensor:
-    """How often each of n samples is drawn by resamples first..first+rows, [rows,n] float64."""
+    """Counts of each of n samples in the resamples from first to first + rows, [rows,n] float64."""
     drawn = random.integers(stream, torch.arange(first * n, (first + rows) * n), n).view(rows, n)
-    cells = drawn + torch.arange(rows)[:, None] * n
+    cells = drawn + torch.arange(rows)[:, None] * n  # of a [rows,n] table, laid flat
     return torch.bincount(cells.flatten(), minlength=rows * n).view(rows, n).double()

@@ -1,4 +1,4 @@
-"""Calibration: does a network that says 90 % get 90 % right?
+"""Calibration error and reliability diagram: does a network that says 90 % get 90 % right?
 
 Counted here rather than by torchmetrics, which gives the error without the bins that the diagram
 needs, works in float32, and takes longer to import than a small run takes to evaluate; it is what
@@ -27,9 +27,11 @@ class _Bins(NamedTuple):
 
 
 def answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every sample the largest probability, whether that class is the true one, and the
-    log-probability of the true one, [n] each, in float64: a block of samples at a time, because a
-    copy of all logits [n,K] may not fit.
+    """(confidence, correct, log_p) of every sample, [n] each, from logits [n,K] and targets [n].
+
+    confidence: the largest probability, float64. correct: whether that class is the true one, bool.
+    log_p: log-probability of the true class, nats, float64. A block of samples at a time, because a
+    float64 copy of all logits may not fit.
     """
     parts, rows = [], rows_at_a_time(logits)
     for x, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
@@ -41,7 +43,7 @@ def answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
-    """Bins are closed on the left, the last one on both sides."""
+    """The sums of equal bins of confidence [n], closed on the left, the last on both sides."""
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
     sums = (
@@ -52,12 +54,15 @@ def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
 
 
 def _error(binned: _Bins) -> float:
+    # eq. 3: sum_b n_b / n |accuracy_b - confidence_b|, with accuracy_b = correct_b / n_b
     return float((binned.correct - binned.confidence).abs().sum() / binned.n.sum())
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over equal bins of confidence, weighted by the bins' samples
-    (Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3), in float64.
+    """Expected calibration error: mean |accuracy - confidence| over equal bins of confidence.
+
+    Weighted by the bins' samples, in float64 (Guo et al., On calibration of modern neural networks,
+    ICML 2017, eq. 3).
 
     Args:
         confidence: [n] float64, the largest probability of each sample.
@@ -88,6 +93,7 @@ def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
 
 
 def _means(sums: Tensor, count: Tensor) -> tuple[float | None, ...]:
+    """Means by bin; None for a bin without samples."""
     return tuple(
         total / size if size else None
         for total, size in zip(sums.tolist(), count.tolist(), strict=True)

@@ -1,5 +1,6 @@
-"""Checks of logits that every analysis starts with: errors name the network, before a NaN or a
-shape can spoil a mean.
+"""Checks of what analyses are given, before a NaN or a shape can spoil a mean.
+
+Messages name the network.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ STUDENT, TEACHER = "the student", "the teacher"
 
 
 def rows_at_a_time(logits: Tensor) -> int:
-    """The number of samples of [n,K] to take at a time, where what is made of them on the way would
-    not fit for all.
+    """The number of samples of logits [n,K] to take at a time.
+
+    For where what is made of them on the way would not fit for all.
     """
     return max(_ENTRIES // logits.shape[1], 1)
 
@@ -27,7 +29,7 @@ def rows_at_a_time(logits: Tensor) -> int:
 def check_logits(
     logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0
 ) -> None:
-    """Refuse logits that no analysis can use.
+    """Refuses logits that no analysis can use.
 
     Args:
         logits: [n,K] floating point.
@@ -61,6 +63,7 @@ def check_logits(
 
 
 def _check_shapes(logits: Tensor, targets: Tensor, label: str) -> None:
+    """Refuses all but logits [n,K] for targets [n] with n >= 1 and K >= 2."""
     if logits.ndim != 2 or targets.ndim != 1 or len(logits) != len(targets):
         raise Incompatible(
             f"{label} has logits of shape {list(logits.shape)} for targets of shape "
@@ -78,7 +81,7 @@ def _check_shapes(logits: Tensor, targets: Tensor, label: str) -> None:
 
 
 def check_temperatures(temperatures: Sequence[float]) -> None:
-    """Refuse an empty list of temperatures, and any that is not a positive number.
+    """Refuses an empty list of temperatures, and any that is not a positive number.
 
     Raises:
         UsageError: as said.
@@ -96,7 +99,7 @@ def check_temperatures(temperatures: Sequence[float]) -> None:
 
 
 def check_class_names(class_names: Sequence[str], logits: Tensor, *, label: str) -> None:
-    """Refuse names that are not one for each column of logits [n,K].
+    """Refuses names that are not one for each column of logits [n,K].
 
     Raises:
         Incompatible: as said.
@@ -117,8 +120,7 @@ def check_pair(
     teacher: str = TEACHER,
     classes: int = 2,
 ) -> None:
-    """Refuse two networks' logits [n,K] that cannot be compared sample by sample and class by
-    class.
+    """Refuses two networks' logits [n,K] that cannot be compared by sample and by class.
 
     Args:
         z: student logits.
@@ -145,7 +147,7 @@ def check_pair(
 
 
 def check_classes(logits: Tensor, least: int, *, label: str) -> None:
-    """Refuse logits [n,K] of fewer than `least` classes.
+    """Refuses logits [n,K] of fewer than `least` classes.
 
     Raises:
         Incompatible: as said.
@@ -158,7 +160,7 @@ def check_classes(logits: Tensor, least: int, *, label: str) -> None:
 
 
 def check_varied(logits: Tensor, *, label: str) -> None:
-    """Refuse logits [n,K] that say the same of every class, in every sample.
+    """Refuses logits [n,K] that say the same of every class, in every sample.
 
     Raises:
         BadData: as said.
@@ -175,7 +177,7 @@ def check_varied(logits: Tensor, *, label: str) -> None:
 
 
 def check_resamples(resamples: int) -> None:
-    """Refuse a bootstrap without resamples.
+    """Refuses a bootstrap without resamples.
 
     Raises:
         UsageError: as said.
@@ -188,7 +190,7 @@ def check_resamples(resamples: int) -> None:
 
 
 def check_finite(values: Tensor, what: str, *, rows: str = "sample") -> None:
-    """Refuse values [n,...] with a NaN or an infinity, naming the first row that has one.
+    """Refuses values [n,...] with a NaN or an infinity, naming the first row that has one.
 
     Raises:
         BadData: as said.

@@ -38,6 +38,7 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 def _named(
     student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 ) -> tuple[tuple[str, Mapping[str, Tensor]], ...]:
+    """Both sides by what messages call them."""
     return (("student", student), ("teacher", teacher))
 
 
@@ -74,22 +75,19 @@ def _samples(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> in
 
 
 class _Sums(NamedTuple):
-    """HSIC_1 in one batch, times its samples: of every pair of taps [S,T], and of each side's taps
-    with themselves [S], [T].
-    """
+    """HSIC_1 of one batch times its samples, for S student taps and T teacher taps, float64."""
 
-    cross: Tensor
-    student: Tensor
-    teacher: Tensor
+    cross: Tensor  # [S,T]: each student tap with each teacher tap
+    student: Tensor  # [S]: each with itself
+    teacher: Tensor  # [T]
 
 
 class MinibatchCka:
-    """Adds up unbiased minibatch CKA of every student tap with every teacher tap, while features
-    pass by.
+    """Adds up unbiased minibatch CKA of every student tap with every teacher tap.
 
-    Keeps a few numbers a batch and nothing else, in float64 and where the features are; waits for
-    the device only in `result`. Batches count by their samples; those of fewer than four are left
-    out.
+    Takes features as they pass by. Keeps a few numbers a batch and nothing else, in float64 and
+    where the features are; waits for the device only in `result`. Batches count by their samples;
+    those of fewer than four are left out.
 
         cka = MinibatchCka(("stage1", "pooled"), ("stage1", "stage2", "pooled"))
         for batch in batches: cka.update(student(batch, taps).taps, teacher(batch, taps).taps)
@@ -112,8 +110,7 @@ class MinibatchCka:
         self._left_out = 0
 
     def update(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
-        """Take in one batch: features [B,...] by tap; taps that were not named at the start are
-        ignored.
+        """Takes in one batch: features [B,...] by tap, of which those not named are ignored.
 
         Raises:
             Incompatible: a tap that is missing or changes its size, or different numbers of
@@ -136,9 +133,11 @@ class MinibatchCka:
         if size < _LEAST:
             self._left_out += size
             return
+        # [S,B*B] and [T,B*B]
         first, second = (
             torch.stack([_u_centred(x).flatten() for x in taps.values()]) for taps in sides
         )
+        # HSIC_1 = <K, L> / (B (B - 3)), and the batch counts by its B samples
         scale = size / (size * (size - 3))
         self._sums.append(
             _Sums(
@@ -149,6 +148,7 @@ class MinibatchCka:
         )
 
     def _pick(self, number: int, taps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features [B,D] of the taps that were named, of student (0) or teacher (1)."""
         name = ("student", "teacher")[number]
         missing = [tap for tap in self.taps[number] if tap not in taps]
         if missing:
@@ -158,7 +158,7 @@ class MinibatchCka:
         return {tap: _flat(taps[tap], f"tap {tap} of the {name}") for tap in self.taps[number]}
 
     def result(self) -> StageCka:
-        """The alignment of all that was added so far.
+        """The CKA over all batches so far.
 
         Raises:
             BadData: no batch of at least four samples, or features that are not finite, named by
@@ -212,11 +212,11 @@ def _first_bad(x: Tensor) -> Tensor:
 
 
 def _u_centred(x: Tensor) -> Tensor:
-    """The linear kernel of features [n,D], U-centred, [n,n] float64: HSIC_1 of two kernels is the
-    inner product of theirs over n (n - 3).
+    """The U-centred linear kernel of features [n,D], [n,n] float64.
 
-    U-centring (Szekely and Rizzo, Annals of Statistics 2014, section 3.1) makes every row and
-    column sum to 0 with a zero diagonal. Being an inner product, it keeps CKA within [-1, 1].
+    HSIC_1 of two kernels is the inner product of their U-centred forms over n (n - 3). U-centring
+    (Szekely and Rizzo, Annals of Statistics 2014, section 3.1) makes every row and column sum to 0
+    with a zero diagonal. Being an inner product, it keeps CKA within [-1, 1].
     """
     x = x.double()
     square = x.square().sum()
@@ -225,25 +225,28 @@ def _u_centred(x: Tensor) -> Tensor:
     n = len(x)
     kernel = (x @ x.T).fill_diagonal_(0.0)
     rows = kernel.sum(dim=1)
+    # K_ij - K_i. / (n - 2) - K_.j / (n - 2) + K_.. / ((n - 1) (n - 2))
     kernel = kernel - rows / (n - 2) - rows[:, None] / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
     return kernel.fill_diagonal_(0.0)
 
 
 def _with_interval(sums: _Sums) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA [S,T] and, from two batches on, its normal 95 % interval by the jackknife over
-    batches.
+    """CKA [S,T] and its normal 95 % interval by the jackknife over batches, None for one batch.
+
+    sums: those of all batches, stacked: [batches,S,T], [batches,S], [batches,T].
     """
     totals = [column.sum(dim=0) for column in sums]
     values, batches = _ratio(*totals), len(sums.cross)
     if batches < 2:
         return values, None, None
     left = _ratio(*(total - column for total, column in zip(totals, sums, strict=True)))
+    # standard error^2 = (b - 1) / b sum (x_j - mean)^2 over the b values with one batch left out
     half = _Z95 * ((batches - 1) * left.var(dim=0, correction=0)).sqrt()
     return values, (values - half).clamp(min=-1.0), (values + half).clamp(max=1.0)
 
 
 def _ratio(cross: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    """[...,S,T] over the norms [...,S] and [...,T]; 0 where one of them does not vary."""
+    """CKA, cross [...,S,T] / sqrt(student [...,S] teacher [...,T]); 0 where one of these is 0."""
     scale = (student.clamp(min=0)[..., :, None] * teacher.clamp(min=0)[..., None, :]).sqrt()
     return torch.where(scale > 0, cross / scale.masked_fill(scale == 0, 1.0), 0.0).clamp(-1.0, 1.0)
 

@@ -123,8 +123,9 @@ def _check_classes(classes: int, label: str) -> None:
 
 
 def weight_cosines(weight: Tensor, *, label: str = "the network") -> Tensor:
-    """Cosines between the rows of the last layer's weight [K,D], [K,K] float64; its bias is not
-    used. A row of zeros has zeros, on the diagonal too (paper 002, figure 1(d)).
+    """Cosines between the rows of the last layer's weight [K,D], [K,K] float64.
+
+    Its bias is not used. A row of zeros has zeros, on the diagonal too (paper 002, figure 1(d)).
 
     Raises:
         Incompatible: not a matrix, or fewer than three rows.
@@ -156,18 +157,16 @@ def weight_cosines(weight: Tensor, *, label: str = "the network") -> Tensor:
 
 
 class _Pairs(NamedTuple):
-    """Sums over pairs of different classes, and over those of each class: total [S], of_class
-    [K,S].
-    """
+    """Sums of S quantities over pairs of different classes."""
 
-    total: Tensor
-    of_class: Tensor
+    total: Tensor  # [S]: over all pairs
+    of_class: Tensor  # [K,S]: over the pairs of each class
 
     @classmethod
     def of(cls, *terms: Tensor) -> _Pairs:
-        """Of S symmetric matrices [K,K], without their diagonals."""
+        """The sums of S symmetric matrices [K,K], without their diagonals."""
         rows = torch.stack([term.clone().fill_diagonal_(0.0).sum(dim=1) for term in terms], dim=1)
-        return cls(rows.sum(dim=0) / 2, rows)
+        return cls(rows.sum(dim=0) / 2, rows)  # each pair stands in two rows
 
     @property
     def without(self) -> Tensor:
@@ -176,11 +175,10 @@ class _Pairs(NamedTuple):
 
 
 def _jackknife(value: float, left_out: Tensor) -> Interval:
-    """Normal interval from the values without each class [K]: Arvesen's jackknife of a mean over
-    pairs (1969, Jackknifing U-statistics).
+    """Normal 95 % interval from the values without each class, left_out [K].
 
-    Pairs share classes, so their number says nothing of how sure their mean is; the number of
-    classes does.
+    Arvesen's jackknife of a mean over pairs (1969, Jackknifing U-statistics): pairs share classes,
+    so their number says nothing of how sure their mean is; the number of classes does.
     """
     n = len(left_out)
     half = _Z95 * ((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt().item()
@@ -188,8 +186,9 @@ def _jackknife(value: float, left_out: Tensor) -> Interval:
 
 
 def contrast(matrix: Tensor, superclass: Tensor) -> Contrast | None:
-    """Mean entry of a matrix [K,K] within superclasses minus across them, over pairs of different
-    classes.
+    """Mean entry of a matrix [K,K] within superclasses minus across them.
+
+    Over pairs of different classes.
 
     Args:
         matrix: symmetric.
@@ -228,9 +227,10 @@ def _check_superclass(superclass: Tensor, classes: int) -> None:
 
 
 def likeness(first: Tensor, second: Tensor) -> tuple[float | None, Interval | None]:
-    """Pearson correlation between the entries of two symmetric matrices [K,K] over the pairs of
-    different classes, and its interval by the jackknife over classes; None where one matrix has the
-    same entry everywhere, interval None where it has once some class is left out, or with fewer
+    """Pearson correlation between the entries of two symmetric matrices [K,K], and its interval.
+
+    Over the pairs of different classes, with the jackknife over classes. None where one matrix has
+    the same entry everywhere; interval None where it has once some class is left out, or with fewer
     than four classes.
 
     Raises:
@@ -253,13 +253,17 @@ def likeness(first: Tensor, second: Tensor) -> tuple[float | None, Interval | No
 
 
 def _centred(x: Tensor) -> Tensor:
-    """Minus the mean over pairs: sums of squares then lose no digits."""
+    """A matrix [K,K] minus its mean over pairs: sums of squares then lose no digits."""
     return x - _Pairs.of(x).total / (len(x) * (len(x) - 1) / 2)
 
 
 def _correlation(sums: Tensor) -> Tensor:
-    """Of sums [...,6] of 1, x, y, x^2, y^2 and x y, [...]; NaN where x or y does not vary."""
+    """Pearson's correlation [...] from sums [...,6] of 1, x, y, x^2, y^2 and xy.
+
+    NaN where x or y does not vary.
+    """
     n, x, y, xx, yy, xy = sums.unbind(-1)
+    # n times the variances
     vx, vy = xx - x * x / n, yy - y * y / n
     # entries are at most 1: less than this is rounding
     varies = (vx > 1e-20 * n) & (vy > 1e-20 * n)
@@ -274,8 +278,9 @@ def _correlation(sums: Tensor) -> Tensor:
 
 
 def class_order(classes: int, superclass: Tensor | None) -> tuple[int, ...]:
-    """Class numbers with those of a superclass side by side, in class order within it and without
-    superclasses.
+    """Class numbers, those of a superclass side by side.
+
+    In class order within a superclass, and where there are none.
 
     Raises:
         Incompatible: not one superclass a class.
@@ -294,8 +299,9 @@ def class_relations(
     keep: bool = True,
     label: str = "the network",
 ) -> ClassRelations:
-    """Both kinds of matrices, in the order of superclasses, with their contrasts and how like the
-    cosines each correlation is.
+    """The matrices of answers and of weights, in the order of superclasses.
+
+    With their contrasts, and how like the cosines each correlation is.
 
     Args:
         correlations: usually at a low and at a higher temperature, and one with a top_k.
@@ -306,7 +312,7 @@ def class_relations(
 
     Raises:
         Incompatible: nothing to look at, or parts that are not of the same classes.
-        BadData: as the parts.
+        BadData: see `weight_cosines`.
     """
     tables = [each.matrix for each in correlations]
     if weight is not None:
@@ -346,7 +352,7 @@ def _matrix(
     superclass: Tensor | None,
     keep: bool,
 ) -> ClassMatrix:
-    """source: None for the cosines."""
+    """The record of one matrix; source: None for the cosines."""
     place = torch.tensor(order, device=table.device)
     values = tuple(tuple(row) for row in table[place][:, place].tolist()) if keep else None
     return ClassMatrix(
@@ -361,7 +367,7 @@ def _matrix(
 
 
 def _likeness(tables: Sequence[Tensor], position: int) -> Likeness:
-    """Of one table and the last, which is the cosines'."""
+    """The likeness of one table and the last, which is the cosines'."""
     value, interval = likeness(tables[position], tables[-1])
     classes = len(tables[-1])
     return Likeness(position, len(tables) - 1, value, classes * (classes - 1) // 2, interval)

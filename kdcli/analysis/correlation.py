@@ -1,6 +1,4 @@
-"""Correlation over samples, of values and of ranks, with intervals; and rank correlation inside
-each sample.
-"""
+"""Correlation of values and of ranks over samples, with intervals, and of ranks row by row."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ _FLAT = 1e-12
 
 
 class Correlations(NamedTuple):
-    """Of two statistics over the same samples; None where either is constant, or where there are
-    fewer than three samples.
+    """Correlations of two statistics over the same samples.
+
+    None where either is constant, or where there are fewer than three samples.
     """
 
     pearson: Estimate | None
@@ -27,9 +26,7 @@ class Correlations(NamedTuple):
 
 
 def ranks(x: Tensor) -> Tensor:
-    """Ranks inside each row of x [n,m], from 1, equal values sharing the mean of theirs; [n,m]
-    float64.
-    """
+    """Ranks from 1 inside each row of x [n,m], [n,m] float64; equal values share a mean rank."""
     ordered, order = x.sort(dim=1)
     places = torch.arange(1.0, x.shape[1] + 1, dtype=torch.float64, device=x.device).expand(x.shape)
     found = torch.empty_like(places).scatter_(1, order, places)
@@ -42,8 +39,9 @@ def ranks(x: Tensor) -> Tensor:
 
 
 def spearman_rows(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman's rank correlation of row i of x [n,m] with row i of y [n,m], [n] float64; NaN where
-    one of the rows is constant.
+    """Spearman's rank correlation of row i of x [n,m] with row i of y [n,m], [n] float64.
+
+    NaN where one of the rows is constant.
     """
     x, y = ranks(x), ranks(y)
     x, y = x - x.mean(dim=-1, keepdim=True), y - y.mean(dim=-1, keepdim=True)
@@ -51,12 +49,11 @@ def spearman_rows(x: Tensor, y: Tensor) -> Tensor:
 
 
 def correlations(x: Tensor, y: Tensor, *, resamples: int, seed: int) -> Correlations:
-    """Pearson's and Spearman's correlation of x and y over n samples, with 95 % percentile
-    bootstrap intervals over samples.
+    """Pearson's and Spearman's correlation of x and y over n samples, with 95 % intervals.
 
-    Ranks are taken anew in every resample, as they would be in another test set: keeping those of
-    the whole set makes the interval wrong. That needs no sort, only running sums of how often each
-    sample was drawn.
+    Percentile bootstrap over samples. Ranks are taken anew in every resample, as they would be in
+    another test set: keeping those of the whole set makes the interval wrong. That needs no sort,
+    only running sums of how often each sample was drawn.
 
     Args:
         x: [n] float64, finite.
@@ -79,39 +76,40 @@ def correlations(x: Tensor, y: Tensor, *, resamples: int, seed: int) -> Correlat
 
 
 def _flat(x: Tensor) -> bool:
+    """True where values differ by rounding alone."""
     return bool(x.max() - x.min() <= _FLAT * x.abs().max())
 
 
 def _cosine(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """A cosine, product / sqrt(first * second), inside [-1, 1] whatever the rounding; NaN where one
-    of them is not above 0.
+    """A cosine, product / sqrt(first * second), inside [-1, 1] whatever the rounding.
+
+    NaN where first or second is not above 0.
     """
     ratio = (product / (first.clamp(min=0).sqrt() * second.clamp(min=0).sqrt())).clamp(-1.0, 1.0)
     return ratio.masked_fill((first <= 0) | (second <= 0), float("nan"))
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
-    """Columns x, y, x^2, y^2, xy of both in standard units, without which squares of small
-    variations would round away, [n,5].
+    """Columns x, y, x^2, y^2, xy of both in standard units, [n,5].
+
+    Without standard units squares of small variations would round away.
     """
     x, y = ((each - each.mean()) / each.std(correction=0) for each in (x, y))
     return torch.stack((x, y, x * x, y * y, x * y), dim=1)
 
 
 def _pearson(counts: Tensor, moments: Tensor) -> Tensor:
-    """The correlation in each resample, [rows]."""
-    x, y, xx, yy, xy = (counts @ moments / counts.shape[1]).unbind(dim=1)
+    """Pearson's correlation in each resample, [rows]. counts [rows,n], moments [n,5]."""
+    x, y, xx, yy, xy = (counts @ moments / counts.shape[1]).unbind(dim=1)  # means in a resample
     return _cosine(xy - x * y, xx - x * x, yy - y * y)
 
 
 class _Ranking(NamedTuple):
-    """Samples in the order of their values, and for each sample how many are smaller, and how many
-    are not larger; [n] int64.
-    """
+    """The order of n samples by their values, each column [n] int64."""
 
-    order: Tensor
-    below: Tensor
-    through: Tensor
+    order: Tensor  # positions of the samples, smallest value first
+    below: Tensor  # how many have a smaller value than this sample
+    through: Tensor  # how many have no larger one
 
     @classmethod
     def of(cls, x: Tensor) -> _Ranking:
@@ -121,21 +119,25 @@ class _Ranking(NamedTuple):
         )
 
     def centred(self, counts: Tensor) -> Tensor:
-        """Ranks of the samples in resamples with these counts, less their mean, [rows,n]."""
+        """Ranks of the samples in resamples with counts [rows,n], less their mean, [rows,n]."""
+        # [rows,n+1]: how many draws the i smallest samples have together
         drawn = functional.pad(counts[:, self.order].cumsum(dim=1), (1, 0))
+        # a rank is (below + through + 1) / 2 and the mean of all is (n + 1) / 2
         return (drawn[:, self.below] + drawn[:, self.through] - counts.shape[1]) / 2
 
 
 def _spearman(counts: Tensor, first: _Ranking, second: _Ranking) -> Tensor:
-    """The rank correlation in each resample, [rows]."""
+    """Spearman's correlation in each resample, [rows]. counts [rows,n]."""
     x, y = first.centred(counts), second.centred(counts)
     weighted = counts * x
     return _cosine((weighted * y).sum(1), (weighted * x).sum(1), (counts * y * y).sum(1))
 
 
 def _estimate(whole: Tensor, resampled: Tensor) -> Estimate:
-    """With the resamples in which one side happened to be constant left out; if that is all of
-    them, nothing is known.
+    """A correlation with its 95 % percentile interval over resamples.
+
+    Resamples in which one side happened to be constant are left out; if that is all of them,
+    nothing is known, and the interval is [-1, 1].
     """
     low, high = torch.nanquantile(
         resampled, torch.tensor((0.025, 0.975), dtype=torch.float64)

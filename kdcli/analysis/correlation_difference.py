@@ -1,10 +1,9 @@
-"""The difference in how two networks relate classes: that of their logit correlation matrices
-(paper 003, Fig. 6).
+"""Difference of two networks' logit correlation matrices (paper 003, Fig. 6).
 
-What the figure's matrices are the paper does not say. Public notebooks that draw it take the mean
-logits of each class; the word correlation suggests Pearson's, over samples. Both are here. Differs:
-logits are centred per sample first, because a constant added to all logits of a sample changes no
-probability, yet it would change both matrices.
+It says how differently they relate classes. What the figure's matrices are the paper does not say.
+Public notebooks that draw it take the mean logits of each class; the word correlation suggests
+Pearson's, over samples. Both are here. Differs: logits are centred per sample first, because a
+constant added to all logits of a sample changes no probability, yet it would change both matrices.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ def correlation_difference(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> CorrelationDifference:
-    """|M(teacher) - M(student)| for a K x K matrix M of each network's logits, its mean and its
-    largest entry.
+    """Mean and largest entry of |M(teacher) - M(student)|, M a matrix [K,K] of a network's logits.
 
     Args:
         z: student logits [n,K].
@@ -95,8 +93,9 @@ def correlation_difference(
 
 
 def class_means(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
-    """Mean centred logits [K,K] float64 by true class; zeros for a class without samples. logits
-    [n,K], targets [n].
+    """Mean centred logits by true class, [K,K] float64; zeros for a class without samples.
+
+    From logits [n,K] and targets [n].
     """
     classes = logits.shape[1]
     totals = torch.zeros(classes, classes, dtype=torch.float64)
@@ -106,14 +105,16 @@ def class_means(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tenso
 
 
 def pearson(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
-    """Correlations over samples of the columns of centred logits, [K,K] float64; 0 for a constant
-    column, on the diagonal too.
+    """Correlations over samples of the columns of centred logits [n,K], [K,K] float64.
+
+    0 for a constant column, on the diagonal too.
     """
     classes, n = logits.shape[1], len(logits)
     mean, square = torch.zeros(2, classes, dtype=torch.float64)
     for x, _ in _blocks(logits, targets, standardised=standardised):
         mean += x.sum(dim=0) / n
         square += x.square().sum(dim=0) / n
+    # the covariance [K,K], from a second pass: differences of raw sums would lose digits
     products = torch.zeros(classes, classes, dtype=torch.float64)
     for x, _ in _blocks(logits, targets, standardised=standardised):
         products.addmm_((x - mean).T, x - mean, alpha=1 / n)
@@ -125,7 +126,7 @@ def pearson(logits: Tensor, targets: Tensor, *, standardised: bool) -> Tensor:
 def _blocks(
     logits: Tensor, targets: Tensor, *, standardised: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some rows at a time, centred or standardised, in float64."""
+    """Some rows [m,K] at a time, centred or standardised, in float64, with their targets [m]."""
     prepare = losses.standardize if standardised else losses.centre
     for start in range(0, len(logits), _ROWS):
         yield prepare(logits[start : start + _ROWS].double()), targets[start : start + _ROWS]

@@ -1,6 +1,4 @@
-"""Does a larger teacher make a better student? Students' accuracy and gaps as one side grows, as
-one curve.
-"""
+"""The degradation curve: students' accuracy and gaps as teacher or student grows."""
 
 from __future__ import annotations
 
@@ -20,14 +18,12 @@ Side = Literal["teacher", "student"]
 
 
 class _Pair(NamedTuple):
-    """A teacher, one of its students, what lies between them, and that at the curve's
-    temperature.
-    """
+    """A teacher, one of its students, and the gap between them."""
 
     teacher: Response
     student: Response
     report: PairReport
-    at: PairAt
+    at: PairAt  # of the report, at the curve's temperature
 
     def side(self, varies: Side) -> Response:
         """The network whose capacity orders the curve."""
@@ -43,13 +39,13 @@ def degradation(
     capacity: Mapping[str, float] | None = None,
     measure: str = "parameters",
 ) -> DegradationCurve:
-    """One row a teacher-student pair, ordered by the capacity of the side that varies (paper 000,
-    Table 7; paper 001, Fig. 9).
+    """The curve of teacher-student pairs, ordered by the capacity of the side that varies.
 
-    One student against many teachers is one report a teacher, each with the student that it made;
-    many students against one teacher are one report. Capacity is a network's number of parameters
-    unless given. Equal capacities keep the order given, and a label that is there several times,
-    such as a student of several seeds, keeps its rows.
+    Source: paper 000, Table 7; paper 001, Fig. 9. One student against many teachers is one report a
+    teacher, each with the student that it made; many students against one teacher are one report.
+    Capacity is a network's number of parameters unless given. Equal capacities keep the order
+    given, and a label that is there several times, such as a student of several seeds, keeps its
+    rows.
 
     Args:
         reports: gaps of teachers to their students, on the same data.
@@ -162,6 +158,7 @@ def _row(pair: _Pair, capacity: float, varies: Side, change: float | None) -> De
 
 
 def _rank_correlation(sizes: Sequence[float], accuracies: Sequence[float]) -> float | None:
+    """Spearman's; None for fewer than three pairs, or where one side does not vary."""
     if len(sizes) < 3:
         return None
     rows = (torch.tensor([values], dtype=torch.float64) for values in (sizes, accuracies))

@@ -1,5 +1,4 @@
-"""Entropy and free energy of logits, sample by sample, and the second-order approximations of their
-gaps.
+"""Entropy and free energy of logits, sample by sample, and second-order forms of their gaps.
 
 Letters as in "An energy perspective in knowledge distillation": z student logits, v teacher logits,
 p and q their probabilities at temperature tau, S entropy in nats, F = tau logsumexp(x / tau), S and
@@ -21,26 +20,22 @@ from kdcli.analysis.checks import rows_at_a_time
 
 
 class Energies(NamedTuple):
-    """One network's energies: entropy [n,J] (nats) and free_energy [n,J] at J temperatures,
-    square_norm [n], all float64 and of centred logits.
-    """
+    """Energies of one network for n samples at J temperatures, float64, of centred logits."""
 
-    entropy: Tensor
-    free_energy: Tensor
-    square_norm: Tensor
+    entropy: Tensor  # S [n,J], nats
+    free_energy: Tensor  # F [n,J], in the unit of logits
+    square_norm: Tensor  # |x|^2 [n]
 
 
 def _blocks(*logits: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Some rows of each [n,K] at a time, centred, in float64."""
+    """Some rows [m,K] of each [n,K] at a time, centred, in float64."""
     rows = rows_at_a_time(logits[0])
     for parts in zip(*(each.split(rows) for each in logits), strict=True):  # type: ignore[no-untyped-call]
         yield tuple(losses.centre(part.double()) for part in parts)
 
 
 def energies(logits: Tensor, temperatures: Sequence[float]) -> Energies:
-    """Entropy and free energy of every sample at every temperature, in one pass over the logits
-    [n,K].
-    """
+    """Entropy and free energy of every sample at every temperature, in one pass over [n,K]."""
     parts = []
     for (x,) in _blocks(logits):
         entropy = torch.stack([losses.entropy(x, temperature=tau) for tau in temperatures], dim=1)
@@ -52,12 +47,11 @@ def energies(logits: Tensor, temperatures: Sequence[float]) -> Energies:
 
 
 def divergence(z: Tensor, v: Tensor, temperatures: Sequence[float]) -> tuple[float, ...]:
-    """Mean KL(q || p) over samples at each temperature, nats, without the loss's tau^2. z, v
-    [n,K].
-    """
+    """Mean KL(q || p) over samples at each temperature, nats; z, v [n,K]."""
     totals = [0.0] * len(temperatures)
     for student, teacher in _blocks(z, v):
         for position, tau in enumerate(temperatures):
+            # the loss is a block's mean times tau^2
             totals[position] += (
                 losses.kd(student, teacher, temperature=tau).item() / tau**2 * len(student)
             )
@@ -65,20 +59,19 @@ def divergence(z: Tensor, v: Tensor, temperatures: Sequence[float]) -> tuple[flo
 
 
 class SecondOrder(NamedTuple):
-    """Approximate gaps: entropy in nats, free_energy in the unit of logits. negligible: equal norms
-    to float32 rounding, so that a ratio to these values would be noise.
-    """
+    """Gaps to second order in 1/tau."""
 
-    entropy: float
-    free_energy: float
-    negligible: bool
+    entropy: float  # nats
+    free_energy: float  # in the unit of logits
+    negligible: bool  # norms are equal to float32 rounding: a ratio to these gaps would be noise
 
 
 def second_order(
     student: Energies, teacher: Energies, *, classes: int, temperature: float
 ) -> SecondOrder:
-    """The gaps to second order in 1/tau: G_entropy ~ D / (2 K tau^2), G_f ~ D / (2 K tau), with D =
-    mean |v|^2 - mean |z|^2.
+    """The gaps to second order in 1/tau, from D = mean |v|^2 - mean |z|^2.
+
+        G_entropy ~ D / (2 K tau^2),   G_f ~ D / (2 K tau)
 
     Good where every |logit| is small beside tau; elsewhere third and higher cumulants of the logits
     dominate.
@@ -91,10 +84,9 @@ def second_order(
 
 
 def in_range(teacher: Energies, *, classes: int, temperature: float) -> bool:
-    """Tells whether the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K, as
-    the paper asks.
+    """True where the second-order approximation has a chance: mean |v|^2 < 0.1 * 2 tau^2 K.
 
-    Necessary, not sufficient: one logit far above K - 1 others keeps the norm small and the third
-    cumulant large.
+    The paper's condition. Necessary, not sufficient: one logit far above K - 1 others keeps the
+    norm small and the third cumulant large.
     """
     return teacher.square_norm.mean().item() < 0.1 * 2.0 * temperature**2 * classes

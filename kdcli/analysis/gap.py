@@ -1,5 +1,6 @@
-"""The gap between a teacher and its students: entropy and free energy, exact and to second order,
-with intervals.
+"""Entropy and free-energy gaps between a teacher and its students, with intervals.
+
+Exact, and to second order beside it.
 
 Signs, so that a student less sure than its teacher has positive gaps: G_entropy = S(student) -
 S(teacher) and G_f = F(teacher) - F(student), with logits centred per sample (see
@@ -31,7 +32,7 @@ Form = Literal["raw", "aligned"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Responses:
-    """A network's answers on a split, and what it is.
+    """One network and its answers to a split.
 
     logits: [n,K] raw, in the split's order. aligned: [n,K] as its method's loss sees them beside
     the teacher's, None where these are the raw ones. measures: of the raw logits.
@@ -48,18 +49,16 @@ class Responses:
 
 
 class _Spread(NamedTuple):
-    """Statistics over samples of (entropy, free energy) at J temperatures: mean [2,J], resampled
-    [B,2,J], by_class [K,2,J] with NaN for a class without samples.
-    """
+    """Means over samples of (entropy, free energy) at J temperatures, float64."""
 
-    mean: Tensor
-    resampled: Tensor
-    by_class: Tensor
+    mean: Tensor  # [2,J]
+    resampled: Tensor  # [B,2,J]: in B bootstrap resamples
+    by_class: Tensor  # [K,2,J]: NaN for a class without samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One network in one form, with all that pairs need of it."""
+    """One network in one form: its logits [n,K] and what gaps are made of."""
 
     owner: Responses
     form: Form
@@ -80,8 +79,7 @@ def compare(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> GapReport:
-    """Entropy and free energy gaps of every student against the teacher, raw and, where it has
-    them, aligned.
+    """The gaps of every student to the teacher, on raw and, where it has them, aligned logits.
 
     Without students the report is the teacher's response profile over the temperatures.
 
@@ -146,6 +144,7 @@ def _size(logits: Tensor) -> str:
 
 
 def _forms(students: Sequence[Responses]) -> Iterator[tuple[Responses, Form, Tensor]]:
+    """Each student's raw logits, then its aligned ones where it has them."""
     for student in students:
         yield student, "raw", student.logits
         if student.aligned is not None:
@@ -160,8 +159,9 @@ def _sides(
     bootstrap: int,
     seed: int,
 ) -> list[_Side]:
+    """Every network in every form; all share the resamples, so that gaps are paired."""
     found = [energies(logits, temperatures) for _, _, logits in forms]
-    # [n,M,2,J]
+    # [n,M,2,J]: M forms, entropy and free energy, J temperatures
     values = torch.stack(
         [torch.stack((each.entropy, each.free_energy), dim=1) for each in found], dim=1
     )
@@ -177,14 +177,14 @@ def _sides(
 
 
 def _class_means(values: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """Means by class of values [n,...], [K,...]; 0/0 = NaN for a class without samples."""
+    """Means by class [K,...] of values [n,...]; 0/0 = NaN for a class without samples."""
     totals = values.new_zeros(classes, *values.shape[1:]).index_add_(0, targets, values)
     count = torch.bincount(targets, minlength=classes)
     return totals / count.view(-1, *(1,) * (values.ndim - 1))
 
 
 def _estimates(spread: _Spread, position: int) -> tuple[Estimate, Estimate]:
-    """(entropy, free energy) at one temperature, with percentile intervals."""
+    """(entropy, free energy) at one temperature, with 95 % percentile intervals."""
     bounds = torch.tensor((0.025, 0.975), dtype=torch.float64)
     low, high = torch.quantile(spread.resampled[:, :, position], bounds, dim=0).tolist()
     means = spread.mean[:, position].tolist()
@@ -232,7 +232,7 @@ def _response(side: _Side, targets: Tensor, temperatures: Sequence[float]) -> Re
 
 
 def _pair(student: _Side, teacher: _Side, temperatures: Sequence[float]) -> PairReport:
-    # S: student minus teacher; F: teacher minus student
+    # S: student minus teacher; F: teacher minus student; [2,1], over [2,J], [B,2,J] and [K,2,J]
     signs = torch.tensor((1.0, -1.0), dtype=torch.float64)[:, None]
     gap = _Spread(*((z - v) * signs for z, v in zip(student.spread, teacher.spread, strict=True)))
     divergences = divergence(student.logits, teacher.logits, temperatures)

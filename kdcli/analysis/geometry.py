@@ -52,7 +52,7 @@ def _sample_all(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tenso
 
 
 def check_features(features: Tensor, targets: Tensor, *, label: str = "the network") -> None:
-    """Refuse features that no geometry can be made of.
+    """Refuses features that no geometry can be made of.
 
     Args:
         features: [n,D] floating point.
@@ -90,16 +90,16 @@ def check_features(features: Tensor, targets: Tensor, *, label: str = "the netwo
 def choose_classes(
     response: Tensor, class_names: Sequence[str]
 ) -> tuple[tuple[int, int, int], str]:
-    """Three classes worth a look, and why: the pair that the network confuses most, and the class
-    nearest to both.
+    """The three classes most worth a look, and why, in words.
 
-    Confusion of a pair is the sum of both mean similarity labels, what the samples of each give to
-    the other; nearness to both the sum of the confusions with each. The paper takes any three;
-    these show most.
+    They are the pair that the network confuses most, and the class nearest to both. Confusion of a
+    pair is the sum of both mean similarity labels, what the samples of each give to the other;
+    nearness to both the sum of the confusions with each. The paper takes any three; these show
+    most.
 
     Args:
         response: mean probabilities [K,K], row the true class:
-            `SimilarityAccumulator.mean_response`.
+            `similarity`'s mean_response at a temperature.
         class_names: K names.
 
     Raises:
@@ -207,7 +207,7 @@ def _check_plane(
 
 
 def _basis(a: Tensor, b: Tensor, c: Tensor, label: str, classes: tuple[int, int, int]) -> Tensor:
-    """[D,2] float64, orthonormal."""
+    """An orthonormal basis [D,2] float64 of the plane through rows a, b, c [D] of a weight."""
     edges = torch.stack((b - a, c - a), dim=1)
     if edges.shape[0] >= 2:
         q, r = torch.linalg.qr(edges)
@@ -222,14 +222,15 @@ def _basis(a: Tensor, b: Tensor, c: Tensor, label: str, classes: tuple[int, int,
 
 
 def _spread(xy: Tensor, member: Tensor, label: str) -> tuple[Tensor, Estimate]:
-    """Centres [3,2] of points xy [m,2] in classes member [m,3], and the spread: mean within-class
-    variance over the mean squared distance of centres. Its standard error is that of the influence
-    function, class sizes given.
+    """Centres [3,2] and the spread of points xy [m,2] in classes member [m,3], 0 or 1.
+
+    The spread is the mean within-class variance over the mean squared distance of centres. Its
+    standard error is that of the influence function, class sizes given.
     """
     n = member.sum(dim=0)
     centres = member.T @ xy / n[:, None]
-    off = xy - member @ centres
-    within = member.T @ off.square().sum(dim=1) / n
+    off = xy - member @ centres  # [m,2]
+    within = member.T @ off.square().sum(dim=1) / n  # [3]
     others = 3 * centres - centres.sum(dim=0)  # sum of the differences to the two others
     between = (centres * others).sum() / 3  # mean of the three squared distances
     if not between > 1e-18 * (within.sum() + centres.square().sum()):
@@ -238,6 +239,7 @@ def _spread(xy: Tensor, member: Tensor, label: str) -> tuple[Tensor, Estimate]:
             "one place"
         )
     spread = within.mean() / between
+    # d spread = (d within / 3 - spread d between) / between; d between = 2 / 3 others . d centre
     influence = (off.square().sum(dim=1) - member @ within) / 3 - spread * 2 / 3 * (
         (member @ others) * off
     ).sum(dim=1)
@@ -246,6 +248,7 @@ def _spread(xy: Tensor, member: Tensor, label: str) -> tuple[Tensor, Estimate]:
 
 
 def _estimate(value: float, error: float, *, least: float) -> Estimate:
+    """With a normal 95 % interval from a standard error, cut off below `least`."""
     return Estimate(value, max(least, value - _Z95 * error), value + _Z95 * error)
 
 

@@ -1,5 +1,4 @@
-"""The distillation hypothesis of paper 001 as a rule with numbers: what distilling a network
-amounts to.
+"""The distillation hypothesis of paper 001 as a rule: what distilling a network amounts to.
 
 Source: Vats and Crandall 2022, Controlling the quality of distillation in response-based network
 compression, figures 2 and 10.
@@ -14,8 +13,7 @@ from kdcli.results.teacher import ClassEffect, Effect, Hypothesis, SimilarityAt,
 
 
 def hypothesis(at: SimilarityAt) -> Hypothesis:
-    """Judges what distilling this network amounts to: distillation, regularisation, or label
-    smoothing (paper 001, figure 2).
+    """The verdict on a network: distillation, regularisation or label smoothing (figure 2).
 
     The paper draws a picture without numbers; the rule and the limits are ours, and both come back
     with the verdict. Row variance is no part of it: in the paper's own tables it is the same for
@@ -26,7 +24,7 @@ def hypothesis(at: SimilarityAt) -> Hypothesis:
         at: at the temperature to judge, the paper's 9 by default.
     """
     limits = Thresholds()
-    scale = math.log(at.classes)
+    scale = math.log(at.classes)  # the largest entropy of K classes, nats
     by_class = []
     for each in at.by_class:
         relative = each.entropy / scale
@@ -52,7 +50,7 @@ def hypothesis(at: SimilarityAt) -> Hypothesis:
 
 
 def effect(relative_entropy: float, column_cv: float, limits: Thresholds) -> Effect:
-    """The rule; see Hypothesis."""
+    """The effect by the rule of Hypothesis. relative_entropy: entropy / log K."""
     if column_cv < limits.constant:
         return "label smoothing"
     if column_cv >= limits.varied and relative_entropy >= limits.entropy:
@@ -61,6 +59,7 @@ def effect(relative_entropy: float, column_cv: float, limits: Thresholds) -> Eff
 
 
 def _settled(at: SimilarityAt, limits: Thresholds) -> bool | None:
+    """True where all four corners of the two intervals get one verdict."""
     if at.column_cv_interval is None:
         return None
     entropies = (at.relative_entropy.low, at.relative_entropy.high)

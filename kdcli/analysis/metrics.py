@@ -1,6 +1,4 @@
-"""Metrics of a network on one split: accuracy, likelihood, calibration and energies of one split,
-and whether two networks differ.
-"""
+"""Measures of a network on one split, and McNemar's test between two networks."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ def measure(
     selected: Literal["last", "best"] = "last",
     label: str = "the network",
 ) -> Measures:
-    """Everything that is said of one network on one split, from its raw logits.
+    """The measures of one network on one split, from its raw logits.
 
     Args:
         logits: [n,K] float, on the CPU.
@@ -62,7 +60,7 @@ def measure(
 
 
 def rank(logits: Tensor, targets: Tensor) -> Tensor:
-    """The number of classes each sample puts before its true one, [n] int64; 0 is a correct answer.
+    """The number of classes that each sample puts before its true one, [n] int64; 0 is correct.
 
     Equal logits stand in the order of their classes, as in argmax, so that top-1 and top-5 agree
     about ties.
@@ -76,7 +74,7 @@ def rank(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """The samples that are classified correctly, [n] bool: what `mcnemar` compares."""
+    """Mask of the samples that are classified correctly, [n] bool: what `mcnemar` compares."""
     return rank(logits, targets) == 0
 
 
@@ -105,8 +103,7 @@ def per_class_accuracy(
 
 
 def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
-    """p-value of McNemar's exact two-sided test that two networks are equally accurate on the same
-    samples.
+    """p-value of McNemar's exact two-sided test that two networks are equally accurate.
 
     Args:
         correct_a: [n] bool, as `correct` gives it.
@@ -133,8 +130,9 @@ def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:
 
 
 def confusion(logits: Tensor, targets: Tensor, num_classes: int) -> tuple[tuple[int, ...], ...]:
-    """Counts [true][predicted] for logits [n,K] and targets [n]; rows of classes without samples
-    are zero.
+    """Counts [true][predicted] for logits [n,K] and targets [n].
+
+    Rows of classes without samples are zero.
 
     Raises:
         Incompatible: num_classes is not K, or the shapes do not fit.
@@ -181,9 +179,7 @@ def excluded(
 def _measured(
     rows: Tensor, right: Tensor, known: Tensor | None
 ) -> tuple[int, float | None, Interval | None, float | None]:
-    """Over some rows [n] bool: how many they are, accuracy, its interval, and the teacher's
-    accuracy.
-    """
+    """(count, accuracy, its interval, the teacher's accuracy) over some rows [n] bool."""
     n, hits = int(rows.sum()), int(right[rows].sum())
     if n == 0:
         return 0, None, None, None

@@ -1,5 +1,4 @@
-"""The factor by which distillation rescales a student's gradient, sample by sample, and the
-geometry of its last layer.
+"""Gradient rescaling by distillation, and nearness of a student's features to class weights.
 
 Two propositions of paper 002 (Tang et al., Understanding and improving knowledge distillation,
 arXiv:2002.03532), measured. Prop. 2: distillation multiplies the gradient of cross-entropy by a
@@ -35,13 +34,11 @@ _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
 
 
 class Factors(NamedTuple):
-    """The factors of every sample, [n] float64: w_t; q_t at tau; 1 - p_t at temperature 1, to full
-    relative precision.
-    """
+    """Rescaling factors of n samples, each column [n] float64."""
 
-    w: Tensor
-    confidence: Tensor
-    miss: Tensor
+    w: Tensor  # w_t
+    confidence: Tensor  # q_t at tau
+    miss: Tensor  # 1 - p_t at temperature 1, to full relative precision
 
 
 def factors(
@@ -54,7 +51,8 @@ def factors(
     ce_weight: float,
     t_squared: bool = True,
 ) -> Factors:
-    """The factor by which distillation rescales the gradient at the label's logit, of every sample.
+    """The factor by which distillation rescales each sample's gradient at the label's logit.
+
     Nothing is checked.
 
         D_k = ce_weight (p_k(1) - y_k) + weight tau^(1 or -1) (p_k - q_k),   d_k = p_k(1) - y_k,
@@ -92,8 +90,9 @@ def factors(
 
 
 def _split(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n]. The second is summed over the other classes:
-    subtraction would leave no digits of a small one.
+    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n].
+
+    The second is summed over the other classes: subtraction would leave no digits of a small one.
     """
     total = x.logsumexp(1)
     others = x.scatter(1, label[:, None], -math.inf).logsumexp(1)
@@ -115,8 +114,9 @@ def rescaling(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> GradientRescaling:
-    """Gradient rescaling over a split, and how it goes with the teacher's confidence. Training
-    samples are what it is about.
+    """Gradient rescaling over a split, and its correlation with the teacher's confidence.
+
+    Training samples are what it is about.
 
     Args:
         z: student logits [n,K].
@@ -175,8 +175,9 @@ def _check_weights(weight: float, ce_weight: float, bins: int) -> None:
 
 
 def _curve(w: Tensor, confidence: Tensor, bins: int) -> tuple[RescalingBin, ...]:
-    """Factors by the quantiles of confidence: at a high temperature all of it can lie in a
-    hundredth of [0, 1].
+    """Factors w [n] by the quantiles of confidence [n].
+
+    By quantiles, because at a high temperature all confidences can lie in a hundredth of [0, 1].
     """
     if len(w) == 0:
         return ()
@@ -214,8 +215,7 @@ def distance_ranks(
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> DistanceRanks:
-    """Mean over samples of the rank correlation of -|h - w_k|^2 with the teacher's q_k over the
-    wrong classes k.
+    """Mean rank correlation of -|h - w_k|^2 with the teacher's q_k over the wrong classes k.
 
     Prop. 1 of paper 002 says that it is 1 at the optimum of a student whose |w_k| are equal. Ranks
     of q_k are those of the teacher's logits at every temperature, so the logits stand in, which do
@@ -243,6 +243,7 @@ def distance_ranks(
     check_pair(v, v, targets, student=teacher, teacher=teacher, classes=3)
     _check_head(features, head_weight, head_bias, v, student)
     weight = head_weight.double()
+    # -|h - w_k|^2 = 2 h.w_k - offset_k - |h|^2; the bias adds (1 - b_k)^2 to the offset |w_k|^2
     offset = weight.square().sum(dim=1)
     if head_bias is not None:
         offset += (1 - head_bias.double()).square()
@@ -285,6 +286,7 @@ def _others(x: Tensor, label: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, resamples: int, seed: int) -> Estimate:
+    """The mean of values [n] with its 95 % percentile bootstrap interval."""
     means = resampled_means(values[:, None], resamples=resamples, seed=seed)[:, 0]
     low, high = torch.quantile(means, torch.tensor((0.025, 0.975), dtype=torch.float64)).tolist()
     return Estimate(values.mean().item(), low, high)

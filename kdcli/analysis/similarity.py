@@ -28,12 +28,11 @@ _ALIKE = 3  # classes named as alike to a class
 
 
 class Grouped:
-    """Mean and sum of squared deviations of C columns by class, one block of samples at a time, all
-    float64.
+    """Mean and sum of squared deviations of C columns by class, from blocks of samples.
 
     Blocks are joined by the update of Chan, Golub and LeVeque (1983, Algorithms for computing the
     sample variance), which loses no digits where a column hardly varies; a difference of raw sums
-    would. mean, square: [K,C]. count: [K] float64.
+    would. mean, square: [K,C]; count: [K]; all float64.
     """
 
     def __init__(self, classes: int, columns: int, device: torch.device | None = None) -> None:
@@ -42,7 +41,7 @@ class Grouped:
         self.square = torch.zeros_like(self.mean)
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in rows x [m,C] of classes y [m] int64."""
+        """Takes in rows x [m,C] of classes y [m] int64."""
         count = torch.bincount(y, minlength=len(self.count)).double()
         mean = torch.zeros_like(self.mean).index_add_(0, y, x) / count.clamp(min=1)[:, None]
         self.square.index_add_(0, y, (x - mean[y]).square_())
@@ -65,17 +64,15 @@ class Grouped:
 
 
 class _Labels(NamedTuple):
-    """The response to a block of samples: q and r [m,K]; confidence, entropy, row_variance and
-    similarity_entropy side by side [m,4].
-    """
+    """The response to a block of m samples, float64."""
 
-    q: Tensor
-    r: Tensor
-    scalars: Tensor
+    q: Tensor  # [m,K]: softmax(v / tau)
+    r: Tensor  # [m,K]: q without the true class, scaled to sum 1; 0 at the true class
+    scalars: Tensor  # [m,4]: confidence, entropy (nats), row_variance, similarity_entropy
 
 
 def _labels(v: Tensor, y: Tensor, temperature: float) -> _Labels:
-    """Of logits v [m,K] float64 with classes y [m]."""
+    """The labels of logits v [m,K] float64 with classes y [m]."""
     others = v.shape[1] - 1
     own = torch.arange(v.shape[1], device=v.device) == y[:, None]
     x = v / temperature
@@ -136,7 +133,7 @@ class _At:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """0 where the denominator is."""
+    """The ratio, and 0 where the denominator is 0."""
     return torch.where(denominator > 0, numerator / denominator, 0.0)
 
 
@@ -229,7 +226,7 @@ def similarity_and_responses(
 
 
 def _check_counts(count: Tensor, names: Sequence[str] | None) -> None:
-    """Refuse classes [K] with fewer than two samples."""
+    """Refuses classes [K] with fewer than two samples."""
     if bool((count < 2).any()):
         first = int((count < 2).nonzero()[0])
         name = first if names is None else f"{names[first]} ({first})"
@@ -271,11 +268,12 @@ def _similarity_at(at: _At, n: int, classes: int) -> SimilarityAt:
 
 
 def _estimate(value: float, error: float) -> Estimate:
+    """With a normal 95 % interval from a standard error."""
     return Estimate(value, value - _Z95 * error, value + _Z95 * error)
 
 
 def _interval(value: float, error: float) -> Interval:
-    """Of something that cannot be negative."""
+    """A normal 95 % interval of something that cannot be negative."""
     return Interval(max(0.0, value - _Z95 * error), value + _Z95 * error)
 
 

@@ -1,5 +1,4 @@
-"""Temperature scaling: how well calibrated a network is once its logits are divided by one number,
-and which number that is.
+"""Temperature scaling: calibration of a network whose logits are divided by one fitted number.
 
 Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2: the temperature that
 minimises the mean negative log-likelihood of softmax(z / T). It changes no prediction. Fit it on
@@ -37,10 +36,11 @@ _STEPS = 200  # never reached: halving the range takes 40
 
 
 class Fit(NamedTuple):
-    """The temperature with the least loss. edge: no temperature has it, and the limit of the range
-    stands: "cold", every sample is classified correctly, so that the loss falls for ever as T goes
-    to 0; "hot", the true class's logit is on average no larger than the others', so that it falls
-    as T grows.
+    """The temperature with the least loss.
+
+    edge: no temperature has it, and the limit of the range stands: "cold", every sample is
+    classified correctly, so that the loss falls for ever as T goes to 0; "hot", the true class's
+    logit is on average no larger than the others', so that it falls as T grows.
     """
 
     temperature: float
@@ -93,24 +93,24 @@ def _fit(logits: Tensor, targets: Tensor, survey: _Survey, start: float) -> Fit:
 
 
 def _relative(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
-    """Logits less that of the true class, which is then 0, in float64, some rows at a time."""
+    """Logits less that of the true class, which is then 0: float64 [m,K], some rows at a time."""
     for first in range(0, len(logits), _ROWS):
         x = logits[first : first + _ROWS].double()
         yield x - x.gather(1, targets[first : first + _ROWS, None])
 
 
 class _Survey(NamedTuple):
-    """Facts about every sample that tell, before any fit, whether there is a minimum, [n]: variance
-    of its logits; mean of the logits less the true class's, whose mean over samples is the loss's
-    slope at 1 / T = 0; whether another class has a larger one.
+    """Statistics of n samples that tell before any fit whether there is a minimum, [n] each.
+
+    The mean of `others` over samples is the slope of the loss at 1 / T = 0.
     """
 
-    variance: Tensor
-    others: Tensor
-    wrong: Tensor
+    variance: Tensor  # of the logits
+    others: Tensor  # mean of the logits less the true class's
+    wrong: Tensor  # bool: another class has a larger logit
 
     def of(self, samples: Tensor) -> _Survey:
-        """Of some of them, by mask [n]."""
+        """The statistics of some of the samples, by mask [n]."""
         return _Survey(*(column[samples] for column in self))
 
 
@@ -123,11 +123,11 @@ def _survey(logits: Tensor, targets: Tensor) -> _Survey:
 
 
 def _slope(logits: Tensor, targets: Tensor, b: float) -> tuple[float, float]:
-    """First and second derivative of the mean loss in b = 1 / T."""
+    """First and second derivative of the mean loss (nats) in b = 1 / T."""
     slope = curvature = 0.0
     for x in _relative(logits, targets):
         p = (x * b).softmax(dim=1)
-        mean = (p * x).sum(dim=1)
+        mean = (p * x).sum(dim=1)  # <z>_b - z_y of each sample, [m]
         slope += mean.sum().item()
         curvature += (p * (x - mean[:, None]).square()).sum().item()
     return slope / len(logits), curvature / len(logits)
@@ -142,8 +142,7 @@ def cross_fitted(
     seed: int = 0,
     label: str = "the network",
 ) -> TemperatureScaling:
-    """Calibration before and after scaling where there is one set of samples: each part is scaled
-    by the temperature fitted on the others.
+    """Calibration before and after scaling each part of the samples by what the others fit.
 
     So no sample is scaled by a temperature that has seen it. The temperature reported is the median
     over the parts.
@@ -234,16 +233,15 @@ def _report(
 
 
 class _Answers(NamedTuple):
-    """Loss and confidence [n] float64 of every sample, and whether it is classified correctly [n]
-    bool.
-    """
+    """Answers to n samples at one temperature each."""
 
-    nll: Tensor
-    confidence: Tensor
-    correct: Tensor
+    nll: Tensor  # [n] float64, nats
+    confidence: Tensor  # [n] float64: the largest probability
+    correct: Tensor  # [n] bool: it is the true class's
 
 
 def _answers(logits: Tensor, targets: Tensor, temperatures: Tensor) -> _Answers:
+    """The answers of logits [n,K] at temperatures [n], one a sample."""
     parts = []
     for first in range(0, len(logits), _ROWS):
         rows = slice(first, first + _ROWS)

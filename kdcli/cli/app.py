@@ -146,7 +146,7 @@ def _add(app: typer.Typer, function: Any, name: str, lines: str, prefix: str = "
 
 
 def run(argv: Sequence[str], env: Environment) -> int:
-    """Run one invocation: parse, do, tell, and return the exit code. Nothing escapes but the
+    """Runs one invocation (parse, do, tell) and returns the exit code. Nothing escapes but the
     interpreter's own exit.
     """
     env.argv = tuple(argv)

@@ -86,7 +86,7 @@ def shared_parameters() -> list[inspect.Parameter]:
 
 
 def absorb(env: Environment, given: dict[str, Any]) -> dict[str, Any]:
-    """Merge the global options among `given` into the environment; the rest comes back."""
+    """Merges the global options among `given` into the environment; the rest comes back."""
     common = {
         key: given.get(key, default) for key, (_, default) in SHARED.items() if key != "version"
     }

@@ -148,8 +148,8 @@ class Environment:
     def merge(
         self, *, json: bool, quiet: int, verbose: bool, color: str | None, debug: bool
     ) -> None:
-        """Add global options given at one place, before or after the command, to those given at the
-        other.
+        """Adds global options given at one place, before or after the command, to those given at
+        the other.
         """
         mine = self.settings
         mine.json, mine.verbose, mine.debug = (
@@ -218,13 +218,13 @@ class Environment:
     # ---- saying something ------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
-        """Put the answer on stdout, unless the answer is JSON."""
+        """Puts the answer on stdout, unless the answer is JSON."""
         if not self.settings.json:
             self.stdout.write(text if text.endswith("\n") else text + "\n")
             self.stdout.flush()
 
     def write_rows(self, rows: Sequence[str], last: str) -> None:
-        """Put a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
+        """Puts a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
         width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
         self.write("\n".join([*(shorten(row, width) if width else row for row in rows), last]))
 
@@ -256,7 +256,7 @@ class Environment:
 
 
 def stop_on_sigterm() -> None:
-    """Let SIGTERM end the process as an error that is reported like any other, with exit code
+    """Lets SIGTERM end the process as an error that is reported like any other, with exit code
     143.
     """
 

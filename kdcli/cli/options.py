@@ -269,7 +269,7 @@ GATE_FLAGS = ("min_accuracy", "max_entropy_gap", "max_free_energy_gap", "max_ece
 
 
 def takes(*names: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Give a command the options of FLAGS by these names; it gets them as `**flags`."""
+    """Gives a command the options of FLAGS by these names; it gets them as `**flags`."""
 
     def mark(function: Callable[..., T]) -> Callable[..., T]:
         function.flags = {name: FLAGS[name][0] for name in names}  # type: ignore[attr-defined]

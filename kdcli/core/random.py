@@ -102,7 +102,7 @@ def permutation(stream: int, n: int, device: torch.device | str = "cpu") -> Tens
 
 @contextmanager
 def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
-    """Run library code that draws from torch's global generators (weight init) as a function of
+    """Runs library code that draws from torch's global generators (weight init) as a function of
     (seed, purpose, counters).
 
     The generators' earlier state is put back afterwards, so nothing outside notices.

@@ -51,7 +51,7 @@ def _matching(network: Network, pattern: str) -> list[str]:
 
 
 def check_maps(network: Network, taps: Iterable[str], method: str) -> None:
-    """Refuse taps that are vectors where a method compares maps.
+    """Refuses taps that are vectors where a method compares maps.
 
     Raises:
         Incompatible: names the first one.

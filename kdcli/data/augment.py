@@ -70,7 +70,7 @@ class Augmentation:
         return self.changes if self.fixed is None else self.fixed
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
-        """Refuse what cannot be done to images of this shape.
+        """Refuses what cannot be done to images of this shape.
 
         Raises:
             Incompatible: a reflection that is wider than the image, or more fixed views than there

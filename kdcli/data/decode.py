@@ -92,7 +92,7 @@ def _decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def check_decoder(device: torch.device) -> None:
-    """Refuse a device that does not decode JPEG files.
+    """Refuses a device that does not decode JPEG files.
 
     Raises:
         UsageError: it is no GPU, or this torchvision cannot decode on it.

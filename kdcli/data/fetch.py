@@ -16,7 +16,8 @@ from kdcli.errors import DiskFull, KdError, NotWritable
 
 
 def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str) -> None:
-    """Fetch an archive from the first address that gives it, check it and unpack it into `folder`.
+    """Fetches an archive from the first address that gives it, checks it and unpacks it into
+    `folder`.
 
     What is there already with the right checksum is not fetched again, but unpacked again: it may
     have been cut off.
@@ -56,7 +57,7 @@ def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str) -> None
 
 
 def _stop_if_hopeless(error: Exception, folder: Path) -> None:
-    """Raise what no other address can help with."""
+    """Raises what no other address can help with."""
     if not isinstance(error, OSError) or isinstance(error, URLError):
         return
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

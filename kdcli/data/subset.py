@@ -42,7 +42,7 @@ class Restriction:
 
 
 def check_sizes(y: Tensor, per_class: int, class_names: Sequence[str]) -> None:
-    """Refuse to take more images of a class than it has.
+    """Refuses to take more images of a class than it has.
 
     Args:
         y: [n] int64 labels of what there is to take from. Classes without any are not asked for.

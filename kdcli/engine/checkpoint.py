@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically; tensors are contiguous and share no memory.
+    """Writes a safetensors file atomically; tensors are contiguous and share no memory.
 
     Raises:
         DiskFull, NotWritable: see `kdcli.files.write_atomic`.
@@ -76,7 +76,7 @@ def write_tensors(
 
 
 def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> CheckpointHeader:
-    """Write a self-describing checkpoint atomically; returns the header with its checksum filled
+    """Writes a self-describing checkpoint atomically; returns the header with its checksum filled
     in.
     """
     tensors = _portable(network.state_dict())
@@ -86,7 +86,7 @@ def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> Chec
 
 
 def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
-    """Put a checkpoint's weights into a network that was built from its header.
+    """Puts a checkpoint's weights into a network that was built from its header.
 
     Raises:
         CorruptFile: truncated, not ours, or the checksum does not match.
@@ -127,7 +127,7 @@ class State:
 
 
 def save_state(folder: Path, state: State, order: int) -> Path:
-    """Write a state atomically and drop all but the newest few.
+    """Writes a state atomically and drops all but the newest few.
 
     Args:
         order: grows along the run; the file with the greatest one is the newest.

@@ -148,7 +148,7 @@ class Ranks:
 
     @contextmanager
     def noticing(self) -> Iterator[None]:
-        """Turn the error of waiting for a rank that ended into RankLost.
+        """Turns the error of waiting for a rank that ended into RankLost.
 
         Raises:
             RankLost: another rank ended while this one waited for it.
@@ -165,7 +165,9 @@ class Ranks:
     # ---- training --------------------------------------------------------------------------------
 
     def agree(self, *modules: nn.Module | None) -> None:
-        """Make buffers equal on all ranks by their mean: batch norms have seen different images."""
+        """Makes buffers equal on all ranks by their mean: batch norms have seen different
+        images.
+        """
         if self.size == 1:
             return
         for buffer in (

@@ -25,7 +25,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take the network's weights into the average."""
+        """Takes the network's weights into the average."""
         ours: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = list(model.parameters())
         if int(self.n_averaged) == 0:  # on the CPU, wherever the weights are

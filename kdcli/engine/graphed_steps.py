@@ -85,7 +85,7 @@ class CapturedSteps(Steps):
             yield [draw]
 
     def take(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
-        """Take one step, in whatever way."""
+        """Takes one step, in whatever way."""
         (minibatch,) = group
         if isinstance(minibatch, Batch) or len(minibatch.index) != self._size:
             return super().take(group, at, meters, seed)

@@ -24,7 +24,7 @@ class Choice:
 
 
 def choose_device(wanted: str, index: int = 0) -> Choice:
-    """Resolve "auto", and refuse what this machine does not have.
+    """Resolves "auto", and refuses what this machine does not have.
 
     Args:
         index: of the CUDA device, where `wanted` names none.
@@ -56,7 +56,7 @@ def choose_device(wanted: str, index: int = 0) -> Choice:
 
 
 def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
-    """Resolve "auto": bf16 where the device computes it natively, float32 elsewhere.
+    """Resolves "auto": bf16 where the device computes it natively, float32 elsewhere.
 
     Weights, norms, the head and losses are float32 in either case;
     docs/results/speed-and-accuracy.md has what that costs.
@@ -75,7 +75,7 @@ def choose_precision(wanted: Wanted, device: torch.device) -> Choice:
 
 
 def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.device) -> Choice:
-    """Resolve "auto" of the teachers' copies: what was asked for the student, and bf16 where it is
+    """Resolves "auto" of the teachers' copies: what was asked for the student, and bf16 where it is
     native if nothing was.
     """
     if wanted != "auto":
@@ -88,7 +88,7 @@ def choose_teacher_precision(wanted: Wanted, student: Wanted, device: torch.devi
 
 
 def choose_graphs(wanted: Literal["auto", "on", "off"], device: torch.device) -> Choice:
-    """Resolve "auto": whether steps are replayed from CUDA graphs.
+    """Resolves "auto": whether steps are replayed from CUDA graphs.
 
     Raises:
         DeviceUnavailable: it was asked for, and the device has none.

@@ -34,7 +34,7 @@ def keep_memory(free: int = 2**31 - 1, block: int = 2**30) -> None:
 
 @contextmanager
 def memory_errors(device: torch.device, context: str, remedy: str) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into one sentence.
+    """Turns torch's out-of-memory errors into one sentence.
 
     Args:
         context: what was running. remedy: what to set.

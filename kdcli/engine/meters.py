@@ -32,7 +32,7 @@ class Meters(Mapping[str, Tensor]):
     def update(
         self, step: Step, targets: Tensor, number: int | None, *, counts: bool = True
     ) -> None:
-        """Add a minibatch's terms, weighted by its size.
+        """Adds a minibatch's terms, weighted by its size.
 
         Args:
             number: of the optimiser step, to name it if a term is bad; None where they are known to
@@ -78,7 +78,7 @@ class Meters(Mapping[str, Tensor]):
         return len(self._sums)
 
     def agree(self, ranks: Ranks) -> None:
-        """Make them what one process would have that saw the images of all ranks. At the end of an
+        """Makes them what one process would have that saw the images of all ranks. At the end of an
         epoch, once.
         """
         if ranks.size > 1:

@@ -112,7 +112,7 @@ class Runtime:
         )
 
     def suit(self, density: float) -> None:
-        """Take back an automatic bf16 where the network to be trained does too few multiply-adds
+        """Takes back an automatic bf16 where the network to be trained does too few multiply-adds
         for each value that it makes.
         """
         if self.weighs_networks and density < _DENSE:
@@ -133,7 +133,7 @@ class Runtime:
         return self.device.type == "cpu" and self.ranks.size == 1
 
     def move(self, module: nn.Module) -> None:
-        """Put a module on the device, in the layout that convolutions like."""
+        """Puts a module on the device, in the layout that convolutions like."""
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -177,9 +177,9 @@ class Runtime:
                 del network.forward
 
     def look_ahead(self, wanted: int | None, batch_size: int) -> None:
-        """Read so many minibatches ahead that teachers answer `wanted` images at once; an automatic
-        number unless given. They are asked in blocks of that size and no other, on every rank the
-        largest part of it.
+        """Reads so many minibatches ahead that teachers answer `wanted` images at once; an
+        automatic number unless given. They are asked in blocks of that size and no other, on every
+        rank the largest part of it.
         """
         graphs = self.graphs_choice.value == "on"
         self.teacher_batch_choice = choose_teacher_batch(
@@ -237,8 +237,8 @@ class Runtime:
         return {"scaler": self._scaler.state_dict(), "threads": self.threads}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue with the scale and the number of threads of an earlier run: sums split otherwise
-        round otherwise.
+        """Continues with the scale and the number of threads of an earlier run: sums split
+        otherwise round otherwise.
         """
         self._scaler.load_state_dict(state["scaler"])
         if self.device.type == "cpu" and state["threads"] != self.threads:
@@ -255,7 +255,7 @@ class Runtime:
         )
 
     def watch_memory(self) -> None:
-        """Count the peak of memory from here on, where the system lets a process begin anew."""
+        """Counts the peak of memory from here on, where the system lets a process begin anew."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:

@@ -78,7 +78,7 @@ class Steps:
             yield from placed
 
     def take(self, group: Group, at: Progress, meters: Meters, seed: Seed) -> int:
-        """Take one step; returns how many images it saw, on all ranks.
+        """Takes one step; returns how many images it saw, on all ranks.
 
         Args:
             seed: gives torch's global generators the state that belongs to minibatch number so many

@@ -78,7 +78,7 @@ class Hooks:
 
 
 def set_modes(method: Method, stage: Stage) -> None:
-    """Freeze everything but what the stage trains: gradients and train mode in one rule."""
+    """Freezes everything but what the stage trains: gradients and train mode in one rule."""
     method.requires_grad_(requires_grad=False)
     method.eval()
     for module in stage.trains:
@@ -128,7 +128,7 @@ class Trainer:
     # ---- the loop --------------------------------------------------------------------------------
 
     def run(self) -> Network:
-        """Train every stage that is left; returns the network to evaluate and ship."""
+        """Trains every stage that is left; returns the network to evaluate and ship."""
         with torch.random.fork_rng(
             devices=[self.runtime.device] if self.runtime.device.type == "cuda" else []
         ):
@@ -445,7 +445,7 @@ class _StageWork:
         )
 
     def restore(self, state: State) -> None:
-        """Put a saved state into method, optimiser, meters and average."""
+        """Puts a saved state into method, optimiser, meters and average."""
         trainer = self.trainer
         tensors = trainer.runtime.ranks.own(state.tensors)
 

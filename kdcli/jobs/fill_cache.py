@@ -40,7 +40,7 @@ def fill_cache(
     command: str = "kd cache",
     size_only: bool = False,
 ) -> CacheResult:
-    """Store the answers that a recipe's teachers have not given yet, and compare a sample.
+    """Stores the answers that a recipe's teachers have not given yet, and compares a sample.
 
     They answer every view of every training image.
 

@@ -7,7 +7,7 @@ from kdcli.errors import Incompatible
 
 
 def need_three_classes(method: str, data: DataInfo, why: str) -> None:
-    """Refuse two classes where a method normalises logits: only the sign of their difference would
+    """Refuses two classes where a method normalises logits: only the sign of their difference would
     be left.
 
     Args:

@@ -41,7 +41,7 @@ class FeatureMethod(Method):
         return self.teacher.network
 
     def require_maps(self) -> None:
-        """Refuse taps that are vectors.
+        """Refuses taps that are vectors.
 
         Raises:
             Incompatible: names the tap and its network.
@@ -91,7 +91,7 @@ class FeatureMethod(Method):
 
 
 def require_equal_channels(method: FeatureMethod, why: str) -> None:
-    """Refuse pairs of taps whose channels differ.
+    """Refuses pairs of taps whose channels differ.
 
     Raises:
         Incompatible: names the first such pair and both networks. why: what the method needs it

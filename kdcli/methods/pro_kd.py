@@ -138,7 +138,7 @@ class ProgressiveDistillation(Method):
 
 
 def _check_order(earlier: tuple[str, ...], setup: Setup) -> None:
-    """Load each checkpoint once, before anything is trained: one that does not fit is refused now.
+    """Loads each checkpoint once, before anything is trained: one that does not fit is refused now.
 
     Raises:
         Incompatible: there are none, or one was trained for longer than the next; both are named.

@@ -99,7 +99,7 @@ class TeacherFree(Method):
 
 
 def _need_own_kind(setup: Setup) -> None:
-    """Refuse mode "self" without a teacher, or with one of another architecture."""
+    """Refuses mode "self" without a teacher, or with one of another architecture."""
     if not setup.teachers:
         raise Incompatible(
             'tf_kd in mode "self" needs a teacher: a checkpoint of the same network, trained '

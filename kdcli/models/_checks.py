@@ -8,7 +8,7 @@ from kdcli.errors import Incompatible
 
 
 def check_taps(network: str, wanted: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse taps that a network does not have.
+    """Refuses taps that a network does not have.
 
     Raises:
         Incompatible: names the first such tap, the network and the taps that it does have.
@@ -22,7 +22,7 @@ def check_taps(network: str, wanted: Iterable[str], known: Iterable[str]) -> Non
 
 
 def check_size(network: str, input_shape: tuple[int, int, int], halvings: int) -> None:
-    """Refuse pictures that would be a single pixel before the last halving.
+    """Refuses pictures that would be a single pixel before the last halving.
 
     Args:
         network: its name, for the message.

@@ -241,8 +241,8 @@ def _construct(
 
 
 def _declare(network: Headed, input_shape: tuple[int, int, int]) -> None:
-    """Check by a dry run that the network takes such pictures, and set the channels and strides of
-    its stages.
+    """Checks by a dry run that the network takes such pictures, and sets the channels and strides
+    of its stages.
     """
     _, height, width = input_shape
     names = tuple(network.plan.parts) if isinstance(network, Staged) else ()

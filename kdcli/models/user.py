@@ -25,7 +25,7 @@ from kdcli.models._meta import evaluating
 def adapt(
     factory: Callable[..., Any], *, num_classes: int, input_shape: tuple[int, int, int], source: str
 ) -> Network:
-    """Call a user's factory and make a Network of what it returns.
+    """Calls a user's factory and makes a Network of what it returns.
 
     Args:
         factory: called as factory(num_classes=..., input_shape=...), or with those of the two that

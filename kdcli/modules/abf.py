@@ -42,7 +42,7 @@ class ABF(nn.Module):
             nn.init.kaiming_uniform_(part[0].weight, a=1)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Fuse a level.
+        """Fuses a level.
 
         Args:
             x: the student's map [B,channels_in,H,W].

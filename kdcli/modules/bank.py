@@ -63,7 +63,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, vectors: Tensor, momentum: float) -> None:
-        """Move rows toward vectors: row = normalise(momentum row + (1 - momentum) vector). index
+        """Moves rows toward vectors: row = normalise(momentum row + (1 - momentum) vector). index
         [N], vectors [N,D].
         """
         if not self.training:

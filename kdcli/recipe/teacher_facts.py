@@ -82,7 +82,7 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
 
 
 def check_pretrained(name: str) -> None:
-    """Refuse a name that brings no weights. What its weights predict is known only once they are
+    """Refuses a name that brings no weights. What its weights predict is known only once they are
     loaded.
 
     Raises:
@@ -112,7 +112,7 @@ def images_of(data: schema.DataSection) -> Images:
 
 
 def check_fit(teacher: Known, images: Images) -> None:
-    """Refuse a teacher that was not trained for these images: it would answer, and every answer
+    """Refuses a teacher that was not trained for these images: it would answer, and every answer
     would be wrong.
 
     Raises:

@@ -50,7 +50,7 @@ class TeacherRules:
             self._read_teachers()
 
     def refuse(self, shown: str) -> None:
-        """Raise what is wrong, if anything is: a lone refusal as itself, else everything as one
+        """Raises what is wrong, if anything is: a lone refusal as itself, else everything as one
         error.
         """
         if not self.problems and len(self.refusals) == 1:
@@ -121,7 +121,7 @@ class TeacherRules:
     # ---- how many, and whether they fit ----------------------------------------------------------
 
     def drop_unneeded(self) -> None:
-        """Forget teachers that the method does not take; an only one becomes what the gap is
+        """Forgets teachers that the method does not take; an only one becomes what the gap is
         measured to.
         """
         if self._number() != (0, 0):
@@ -152,7 +152,7 @@ class TeacherRules:
         return least, most
 
     def check_number(self) -> None:
-        """Complain where the method takes more or fewer teachers than there are."""
+        """Complains where the method takes more or fewer teachers than there are."""
         number, given, name = self._number(), len(self._tables()), self._method()
         if number is None or (given >= number[0] and (number[1] is None or given <= number[1])):
             return
@@ -182,7 +182,7 @@ class TeacherRules:
         self.problems.append(self.explainer.at(*told))
 
     def check_fit(self, data: DataSection) -> None:
-        """Complain of teachers that were not trained for such images."""
+        """Complains of teachers that were not trained for such images."""
         images = teacher_facts.images_of(data)
         for known in self._known:
             try:
@@ -193,7 +193,7 @@ class TeacherRules:
     # ---- what follows from them ------------------------------------------------------------------
 
     def fill_in(self) -> None:
-        """Take data and student from the first teacher, unless they are set."""
+        """Takes data and student from the first teacher, unless they are set."""
         if not self._known:
             return
         teacher = self._known[0]

@@ -79,8 +79,8 @@ class CheckpointHeader:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> CheckpointHeader:
-        """Parse what `to_metadata` made. A header without a checksum, of a kd before there was one,
-        is read: `is_unsigned` tells.
+        """Parses what `to_metadata` made. A header without a checksum, of a kd before there was
+        one, is read: `is_unsigned` tells.
 
         Raises:
             CorruptFile: the file was not written by kd, or its header is damaged or of a newer
@@ -181,7 +181,7 @@ def kept_along(checkpoint: Path, epoch: int | None = None) -> tuple[Path, ...]:
 
 
 def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
-    """Find the checkpoint that a user names and read its header, without loading a tensor or
+    """Finds the checkpoint that a user names and reads its header, without loading a tensor or
     importing torch.
 
     Raises:

@@ -36,7 +36,7 @@ def run_name(*parts: str) -> str:
 
 
 def reserve(out: Path, base: str, name: str | None) -> Path:
-    """Create the run's directory: OUT/NAME, or OUT/BASE-N with the first free N.
+    """Creates the run's directory: OUT/NAME, or OUT/BASE-N with the first free N.
 
     Raises:
         RunExists: NAME is taken. NotWritable: the folder cannot be written to.
@@ -64,7 +64,7 @@ def reserve(out: Path, base: str, name: str | None) -> Path:
 
 
 def point_latest(run: Path) -> None:
-    """Make OUT/latest a link to the run; a file system without links does without it."""
+    """Makes OUT/latest a link to the run; a file system without links does without it."""
     link = run.parent / "latest"
     temporary = run.parent / f".latest.{os.getpid()}"
     with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def point_latest(run: Path) -> None:
 
 
 def write_crash(run: Path, error: BaseException) -> Path:
-    """Keep the traceback of a failed run beside its files."""
+    """Keeps the traceback of a failed run beside its files."""
     path = run / "crash.txt"
     with contextlib.suppress(OSError):
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
@@ -82,13 +82,13 @@ def write_crash(run: Path, error: BaseException) -> Path:
 
 
 def drop_state(run: Path) -> None:
-    """Remove what only `kd resume` needs."""
+    """Removes what only `kd resume` needs."""
     shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Keep a run to this process, until it is done or has ended, however that comes about.
+    """Keeps a run to this process, until it is done or has ended, however that comes about.
 
     Raises:
         UsageError: another process is at work on it. NotWritable: it cannot be written to.

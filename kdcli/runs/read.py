@@ -100,7 +100,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
-        """Read a run directory (or the one that holds the file given).
+        """Reads a run directory (or the one that holds the file given).
 
         Raises:
             NotFound: there is no run. CorruptFile: one of its files is damaged.
@@ -130,7 +130,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def from_dict(kind: type[T], data: Any, origin: Path | str) -> T:
-    """Rebuild a frozen result from the JSON it was written as; keys of a newer kd are ignored.
+    """Rebuilds a frozen result from the JSON it was written as; keys of a newer kd are ignored.
 
     JSON has no word for NaN and infinity, so null where a number must stand is read as NaN.
 

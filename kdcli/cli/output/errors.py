@@ -35,8 +35,8 @@ _COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
-    """Say on stderr what went wrong, and return the outcome: the only mapping of exceptions to exit
-    codes.
+    """Says on stderr what went wrong, and returns the outcome: the only mapping of exceptions to
+    exit codes.
     """
     if isinstance(error, _ParseError):
         return (
@@ -64,7 +64,7 @@ def _alone(error: KdError) -> bool:
 
 
 def _leave_it_to_the_first(outcome: Outcome) -> Outcome:
-    """Wait for the first rank to speak and end: torchrun stops all the others, this one too, as
+    """Waits for the first rank to speak and end: torchrun stops all the others, this one too, as
     soon as any has ended with an error.
     """
     if outcome.exit_code not in {Exit.INTERRUPTED, Exit.TERMINATED}:  # these came to all at once
@@ -89,7 +89,7 @@ def _explain_parse_error(error: Any, env: Environment) -> Outcome:
 
 
 def show_error(error: KdError, env: Environment) -> None:
-    """Say on stderr what is wrong, where, and what to do."""
+    """Says on stderr what is wrong, where, and what to do."""
     if error.exit_code in {Exit.INTERRUPTED, Exit.TERMINATED}:
         env.complain((f"{error.message}", "bold yellow"))
         if error.hint:

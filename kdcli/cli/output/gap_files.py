@@ -197,7 +197,7 @@ def write_page(report: GapReport, path: Path) -> None:
 
 
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
-    """Draw every figure of a report, each as SVG and as PNG, and a page that shows them over their
+    """Draws every figure of a report, each as SVG and as PNG, and a page that shows them over their
     captions.
     """
     from kdcli.report.figures.pair import figures_of_report

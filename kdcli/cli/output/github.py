@@ -19,7 +19,7 @@ def _escape(text: str, *, value: bool = False) -> str:
 
 
 def annotate(env: Environment, items: Iterable[ErrorItem]) -> None:
-    """Show each error at its place in the pull request."""
+    """Shows each error at its place in the pull request."""
     if not env.github:
         return
     for item in items:
@@ -40,19 +40,19 @@ def annotate(env: Environment, items: Iterable[ErrorItem]) -> None:
 
 
 def group(env: Environment, title: str) -> None:
-    """Begin a foldable part of the log."""
+    """Begins a foldable part of the log."""
     if env.github:
         env.progress(f"::group::{_escape(title)}")
 
 
 def end_group(env: Environment) -> None:
-    """End it."""
+    """Ends it."""
     if env.github:
         env.progress("::endgroup::")
 
 
 def summarise(env: Environment, report: Path) -> None:
-    """Append a run's report.md to the job's summary page."""
+    """Appends a run's report.md to the job's summary page."""
     target = env.environ.get("GITHUB_STEP_SUMMARY")
     if env.github and target and report.is_file():
         # a missing page fails no run

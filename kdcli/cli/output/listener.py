@@ -32,4 +32,4 @@ class Narrator:
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Leaves the terminal as it was."""

@@ -73,7 +73,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: AR
 
 
 def download(name: str, *, root: Path) -> None:
-    """Fetch one of the two sets into `root`, in torchvision's layout."""
+    """Fetches one of the two sets into `root`, in torchvision's layout."""
     layout = _SETS[name]
     fetch([layout.url], root, filename=layout.filename, md5=layout.tgz_md5)
 

@@ -69,7 +69,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: AR
 
 
 def download(name: str, *, root: Path) -> None:
-    """Fetch one of the two sets into `root`, in torchvision's layout."""
+    """Fetches one of the two sets into `root`, in torchvision's layout."""
     layout = _SETS[name]
     for filename, md5 in layout.resources:
         fetch(

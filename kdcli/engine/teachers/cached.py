@@ -50,7 +50,7 @@ class CachedTeacher(Teacher):
         return self.asked.live
 
     def expect(self, batches: Sequence[Batch]) -> None:
-        """Compute what is missing of several minibatches at once, if anything was looked up
+        """Computes what is missing of several minibatches at once, if anything was looked up
         before.
         """
         if self._lookups and self._copy is None and len(batches) > 1:

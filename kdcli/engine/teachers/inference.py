@@ -87,7 +87,7 @@ class _Tapped(nn.Module):
 
 
 def lower(network: Network, dtype: torch.dtype) -> None:
-    """Keep the weights of convolutions and linear layers in a precision, so that autocast need not
+    """Keeps the weights of convolutions and linear layers in a precision, so that autocast need not
     convert them each time.
 
     Norms stay float32, and so do heads (see `Network.classify`) and subclasses, which may compute

@@ -74,7 +74,7 @@ class LogitTable:
         return self.shape.unpack(words), found
 
     def write(self, index: Tensor, view: Tensor, logits: Tensor) -> Tensor:
-        """Store logits [B,K]; returns them as they will be read, [B,K] float32 on the CPU."""
+        """Stores logits [B,K]; returns them as they will be read, [B,K] float32 on the CPU."""
         rows, words = self.rows(index, view).cpu().numpy(), self.shape.pack(logits).cpu()
         self._words[rows] = words.numpy()
         self._marks[rows] = marks(words).numpy()
@@ -149,7 +149,7 @@ def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
 
 
 def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) -> None:
-    """Make an empty table. Its room is reserved now: writing to a mapped file on a full disk would
+    """Makes an empty table. Its room is reserved now: writing to a mapped file on a full disk would
     kill the process.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -174,7 +174,7 @@ def _create(path: Path, key: Mapping[str, Any], shape: Shape, *, reserve: bool) 
 
 
 def _reserve(handle: BinaryIO, length: int) -> None:
-    """Take the room of so many bytes, of which the first are written; the rest are zeros."""
+    """Takes the room of so many bytes, of which the first are written; the rest are zeros."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle.fileno(), 0, length)
     else:  # Windows and macOS: slower
@@ -183,7 +183,7 @@ def _reserve(handle: BinaryIO, length: int) -> None:
 
 
 def _place(made: Path, path: Path) -> None:
-    """Give a table its name. Of several processes that make one at a time the first wins, and all
+    """Gives a table its name. Of several processes that make one at a time the first wins, and all
     of them fill it.
     """
     try:

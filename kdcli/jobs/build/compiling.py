@@ -31,14 +31,14 @@ WARM_STEPS = 170
 
 
 def prepare_cache() -> None:
-    """Let inductor keep what it compiles beside kd's other caches, unless the user said where.
+    """Lets inductor keep what it compiles beside kd's other caches, unless the user said where.
     Before anything is compiled.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(catalog.cache_root() / "inductor"))
 
 
 def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
-    """Resolve "auto": compile where the job is long enough to repay it.
+    """Resolves "auto": compile where the job is long enough to repay it.
 
     Args:
         steps: minibatches of the whole job.
@@ -112,8 +112,8 @@ def seen_path(
 
 
 def mark(seen: Path, choice: Choice) -> None:
-    """Remember that the first step has been compiled, if it was. Nothing depends on it but the next
-    choice.
+    """Remembers that the first step has been compiled, if it was. Nothing depends on it but the
+    next choice.
     """
     if choice.value != "on" or seen.exists():
         return

@@ -120,7 +120,7 @@ def kept(info: DataInfo) -> dict[str, Any]:
 
 
 def check_same(before: object, info: DataInfo) -> None:
-    """Refuse to go on with a run whose training images are not those that it began with: `before`
+    """Refuses to go on with a run whose training images are not those that it began with: `before`
     is the digest of which they were, where the run says.
 
     Raises:

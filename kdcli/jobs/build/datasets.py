@@ -77,7 +77,7 @@ def _read(data: DataSection) -> Source:
 
 
 def download(name: str, root: str | None = None) -> Path:
-    """Fetch a dataset with torchvision; returns the folder it is in.
+    """Fetches a dataset with torchvision; returns the folder it is in.
 
     Raises:
         UsageError: there is nothing to fetch for it. KdError: the network or the disk failed.

@@ -103,7 +103,7 @@ def build_job(
     runs: int = 1,
     rehearsal: Path | None = None,
 ) -> Job:
-    """Build everything that a recipe names.
+    """Builds everything that a recipe names.
 
     Args:
         checkpoint_of: gives the checkpoint of a teacher's recipe, training it if no run of it

@@ -237,7 +237,7 @@ def stored_measures(header: CheckpointHeader) -> Measures | None:
 
 
 def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
-    """Refuse a checkpoint whose classes or input shape are not the data's.
+    """Refuses a checkpoint whose classes or input shape are not the data's.
 
     Raises:
         Incompatible: what differs, and what to give instead.

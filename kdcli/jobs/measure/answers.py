@@ -116,7 +116,7 @@ class Answers:
 
 
 def check_same_samples(first: Answers, other: Answers) -> None:
-    """Refuse to compare answers to different samples.
+    """Refuses to compare answers to different samples.
 
     Raises:
         Incompatible: their labels or numbers of classes differ.

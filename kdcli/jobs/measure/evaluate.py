@@ -29,7 +29,7 @@ def evaluate(
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
 ) -> EvaluateResult:
-    """Measure checkpoints; each needs only itself and the data.
+    """Measures checkpoints; each needs only itself and the data.
 
     Args:
         checkpoints: files or run directories.

@@ -93,7 +93,7 @@ class CheckpointEvaluator:
         label: str | None = None,
         taps: Callable[[Network], tuple[str, ...]] | None = None,
     ) -> Answers:
-        """Run a checkpoint over its split, once.
+        """Runs a checkpoint over its split, once.
 
         Args:
             checkpoint: a file or a run directory.
@@ -162,5 +162,5 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def save_logits(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write logits and targets as one safetensors file, atomically."""
+    """Writes logits and targets as one safetensors file, atomically."""
     write_tensors(path, {name: tensor.contiguous().clone() for name, tensor in tensors.items()})

@@ -48,7 +48,7 @@ def gap_report(
     explain: Explain | None = None,
     every_teacher: bool = True,
 ) -> GapReport:
-    """Compare students with teachers, and say what explains each gap.
+    """Compares students with teachers, and says what explains each gap.
 
     Networks may answer as they are asked for: of each no more than the logits is kept, but for a
     teacher's features where explanations go deep.

@@ -140,8 +140,8 @@ class _Forecaster:
 
     @contextmanager
     def _code_compiled_elsewhere(self, job: Job) -> Iterator[list[float]]:
-        """Keep what the rehearsal compiles from the run, if these networks were never compiled: the
-        run then meets what the rehearsal has met.
+        """Keeps what the rehearsal compiles from the run, if these networks were never compiled:
+        the run then meets what the rehearsal has met.
 
         Gives the seconds that this takes: imports, which otherwise the first step makes.
         """

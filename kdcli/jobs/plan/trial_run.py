@@ -249,7 +249,7 @@ class Rehearsed:
 
 
 def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> Rehearsed:
-    """Rehearse a job.
+    """Rehearses a job.
 
     Args:
         job: assembled as a rehearsal; its networks are of no use afterwards.
@@ -366,7 +366,7 @@ def _stages(
 
 
 def stand_in(job: Job, rehearsed: Rehearsed) -> Path:
-    """Give a rehearsal the files of a teacher that has learnt nothing, so that a student can be
+    """Gives a rehearsal the files of a teacher that has learnt nothing, so that a student can be
     planned under it. Returns its folder.
     """
     network: Network = job.method.deployable()

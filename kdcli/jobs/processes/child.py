@@ -99,7 +99,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def answer_sigterm(
     handler: Callable[[int, FrameType | None], Any], *, patience: float | None = None
 ) -> None:
-    """Call a handler on SIGTERM, which this process is sent as well should its parent be killed.
+    """Calls a handler on SIGTERM, which this process is sent as well should its parent be killed.
 
     Args:
         patience: seconds after the parent's death until the process ends, whatever hangs; None

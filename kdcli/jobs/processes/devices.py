@@ -55,7 +55,7 @@ def settled(resolved: Resolved) -> Resolved:
 
 
 def check_same(run: Path, section: RuntimeSection) -> None:
-    """Refuse to resume a run on another number of ranks than it was trained on.
+    """Refuses to resume a run on another number of ranks than it was trained on.
 
     Raises:
         UsageError: torchrun started another number.
@@ -69,7 +69,7 @@ def check_same(run: Path, section: RuntimeSection) -> None:
 
 
 def check(section: RuntimeSection) -> None:
-    """Refuse more devices than this machine has.
+    """Refuses more devices than this machine has.
 
     Raises:
         DeviceUnavailable: says how many there are.
@@ -97,7 +97,7 @@ def check(section: RuntimeSection) -> None:
 
 
 def refuse_torchrun(command: str) -> None:
-    """Refuse a command that each rank of torchrun would do once more.
+    """Refuses a command that each rank of torchrun would do once more.
 
     Raises:
         UsageError: torchrun started this process beside others.
@@ -127,7 +127,7 @@ def shared(
     arguments: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> T:
-    """Do a task on as many ranks as a recipe asks for, those of torchrun or some started for it.
+    """Does a task on as many ranks as a recipe asks for, those of torchrun or some started for it.
 
     Args:
         task: a function of a module, called with `arguments` and `listeners`; these hear the first

@@ -58,7 +58,7 @@ def start(
     arguments: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> Any:
-    """Do a task on ranks that are started for it; returns what it returns on the first.
+    """Does a task on ranks that are started for it; returns what it returns on the first.
 
     Args and errors: see kdcli.jobs.processes.devices.shared.
     """
@@ -158,7 +158,7 @@ class _Watch:
         return self._outcomes[0].result
 
     def _stopped(self, stop: StopRequest, failed: Mapping[int, _Outcome]) -> None:
-        """Raise that the user stopped the job, unless something else went wrong before."""
+        """Raises that the user stopped the job, unless something else went wrong before."""
         told = next(
             (outcome.error for outcome in failed.values() if isinstance(outcome.error, Terminated)),
             None,

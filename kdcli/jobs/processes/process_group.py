@@ -23,7 +23,7 @@ _PATIENCE = timedelta(days=1)
 
 @contextmanager
 def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
-    """Join the process group of RANK and WORLD_SIZE, unless this process is in one already.
+    """Joins the process group of RANK and WORLD_SIZE, unless this process is in one already.
 
     Args:
         meeting: where ranks find each other, as torch.distributed has it.
@@ -50,7 +50,7 @@ def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
 
 @contextmanager
 def _nothing_on_stdout() -> Iterator[None]:
-    """Send to stderr what libraries print from C: stdout is for kd's answer."""
+    """Sends to stderr what libraries print from C: stdout is for kd's answer."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -52,7 +52,7 @@ def run_sweep(
     limit: int | None = None,
     jobs: Jobs = 1,
 ) -> SweepResult:
-    """Run every cell of a sweep that is not finished yet.
+    """Runs every cell of a sweep that is not finished yet.
 
     Args:
         sweep: a sweep file, a shipped sweep's name, or a loaded sweep.
@@ -262,7 +262,7 @@ class _Together:
             raise self.stopping
 
     def _drop_orphans(self) -> None:
-        """Fail the tasks that wait for a teacher that failed."""
+        """Fails the tasks that wait for a teacher that failed."""
         for task in list(self.waiting):
             lost = next(
                 (

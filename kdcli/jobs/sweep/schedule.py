@@ -64,7 +64,7 @@ def attempt(
     listeners: Sequence[Listener] = (),
     finished: Mapping[str, Path] | None = None,
 ) -> Ended:
-    """Run a task; an error of it is returned, not raised: the others may work.
+    """Runs a task; an error of it is returned, not raised: the others may work.
 
     Args:
         finished: as for `find_or_train`.

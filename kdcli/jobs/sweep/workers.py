@@ -59,7 +59,7 @@ class _Stop:
             raise KeyboardInterrupt  # not an Exception: nobody may take it for a failure of his own
 
     def guard(self, task: Task, out: Path, pipe: Connection | None) -> Ended:
-        """Run a task, unless SIGTERM has come already."""
+        """Runs a task, unless SIGTERM has come already."""
         self._working = True
         try:
             if self._asked:
@@ -110,7 +110,7 @@ class _Worker(Child):
         return f"its process {how}{reason}"
 
     def end(self, *, at_once: bool) -> None:
-        """End the process: at once, or after it has saved the state of its task, if it has one."""
+        """Ends the process: at once, or after it has saved the state of its task, if it has one."""
         self.pipe.close()
         if at_once or self.task is None:
             self.process.kill()  # torch takes a second to leave in good order
@@ -197,7 +197,7 @@ class Crew:
         return Share(tuple(cores[:width]), max(min(width, self._most_threads), 1), self._pin)
 
     def start(self, task: Task, share: Share) -> None:
-        """Give a task to a worker with this share, a new one if there is none."""
+        """Gives a task to a worker with this share, a new one if there is none."""
         worker = next(
             (worker for worker in self._workers if worker.task is None and worker.share == share),
             None,
@@ -242,7 +242,7 @@ class Crew:
             yield task, message
 
     def stop(self) -> None:
-        """Ask every task to save its state and end; `listen` tells when each has."""
+        """Asks every task to save its state and end; `listen` tells when each has."""
         for worker in self._workers:
             if worker.task is not None:
                 worker.process.terminate()

@@ -20,8 +20,8 @@ from kdcli.runs.find import finished_runs
 
 
 def try_out(recipe: Recipe, out: Path) -> None:
-    """Build everything and put a minibatch through every stage. A teacher that is yet to be trained
-    is tried with fresh weights.
+    """Builds everything and puts a minibatch through every stage. A teacher that is yet to be
+    trained is tried with fresh weights.
     """
     with tempfile.TemporaryDirectory() as folder:
 

@@ -48,7 +48,7 @@ class Monitor:
         self._answers: Tensor | None = None
 
     def __call__(self, network: Network, stage: Stage, step: int) -> Snapshot | None:
-        """Measure the network that a stage shows, beside the teacher and those that the method
+        """Measures the network that a stage shows, beside the teacher and those that the method
         watches.
 
         Args:

@@ -66,7 +66,7 @@ def environment(command: str) -> dict[str, Any]:
 
 
 def write_environment(run: Path, job: Job, command: str) -> None:
-    """Write environment.json, and which weights the teachers have."""
+    """Writes environment.json, and which weights the teachers have."""
     runtime, feed = job.runtime, job.feed
     write_json(
         run / "environment.json",
@@ -136,7 +136,7 @@ def read_environment(run: Path) -> RunEnvironment:
 
 
 def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None:
-    """Refuse to go on with a run whose recipe.toml is not the one that it began with.
+    """Refuses to go on with a run whose recipe.toml is not the one that it began with.
 
     Raises:
         UsageError: what was changed since, by key.

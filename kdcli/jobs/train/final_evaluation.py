@@ -83,7 +83,7 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
 
 
 def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
-    """Measure the finished network, its teachers and the gap between them.
+    """Measures the finished network, its teachers and the gap between them.
 
     Args:
         network: the result, last or best epoch as the recipe says.

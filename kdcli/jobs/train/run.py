@@ -72,7 +72,7 @@ def train_teacher(
     overrides: Mapping[str, Any] | None = None,
     **aliases: Any,
 ) -> RunResult | None:
-    """Train a network on labels.
+    """Trains a network on labels.
 
     Args:
         recipe: a recipe file, a shipped recipe's name, or a resolved recipe; the quickstart's
@@ -108,7 +108,7 @@ def distill(
     overrides: Mapping[str, Any] | None = None,
     **aliases: Any,
 ) -> RunResult | None:
-    """Train a student under one or more teachers.
+    """Trains a student under one or more teachers.
 
     Args:
         recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
@@ -160,7 +160,7 @@ def execute(
     keep_state: bool = False,
     runs: int = 1,
 ) -> RunResult | None:
-    """Run a resolved recipe; returns what summary.json holds, or None after a dry run.
+    """Runs a resolved recipe; returns what summary.json holds, or None after a dry run.
 
     Args:
         out: folder of the runs. command: the command line, for environment.json.
@@ -206,7 +206,7 @@ def _train(
 
 
 def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
-    """Reserve the run's directory, and say in it what is about to be done."""
+    """Reserves the run's directory, and says in it what is about to be done."""
     recipe = resolved.recipe
     parts = (
         (recipe.method.name, network_section(recipe).name)
@@ -351,7 +351,7 @@ class Execution:
         self.recipe_sha256 = read_environment(run).recipe_sha256
 
     def go(self, state: State | None, *, resumed: bool = False) -> RunResult:
-        """Do it all.
+        """Does it all.
 
         Raises:
             KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
@@ -409,7 +409,7 @@ class Execution:
         )
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
-        """Measure what came out, and write it all down."""
+        """Measures what came out, and writes it all down."""
         assert self.metrics is not None
         network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None

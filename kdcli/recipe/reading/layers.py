@@ -60,7 +60,7 @@ class Layer:
         return self.origins.get(path)
 
     def put(self, path: KeyPath, value: Any, origin: Origin) -> None:
-        """Set one value, making the tables around it.
+        """Sets one value, making the tables around it.
 
         Raises:
             KeyError: what should be a table is a plain value.
@@ -76,7 +76,7 @@ class Layer:
         self.origins.update(_every_path(path, value, origin))
 
     def forget(self, path: KeyPath) -> None:
-        """Drop a value, what is below it, and where it came from."""
+        """Drops a value, what is below it, and where it came from."""
         table = self.get(*path[:-1]) if path[:-1] else self.values
         if isinstance(table, dict):
             table.pop(str(path[-1]), None)

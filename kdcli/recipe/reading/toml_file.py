@@ -92,7 +92,7 @@ def shown_as(path: Path) -> str:
 
 
 def read(path: Path) -> Document:
-    """Read a TOML file.
+    """Reads a TOML file.
 
     Raises:
         NotFound: no such file. RecipeInvalid: not text, or not TOML; placed where the parser

@@ -85,7 +85,7 @@ class Sweep:
         return found
 
     def check(self) -> None:
-        """Resolve every cell, so that a sweep does not fail after hours.
+        """Resolves every cell, so that a sweep does not fail after hours.
 
         Raises:
             RecipeInvalid: with the problems of all cells, each once. Others: a problem that all
@@ -111,7 +111,7 @@ class Sweep:
 
 
 def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Flag] = ()) -> Sweep:
-    """Read a sweep; cells are resolved when they are asked for.
+    """Reads a sweep; cells are resolved when they are asked for.
 
     Args:
         path: a file, or the name of a shipped one (tables/...).

@@ -148,7 +148,7 @@ def _matches(cell: Mapping[str, Point], rule: Mapping[str, Any]) -> bool:
 
 
 def read(path: Path | str) -> Read:
-    """Read and check a sweep file.
+    """Reads and checks a sweep file.
 
     Raises:
         NotFound: no such sweep. RecipeInvalid: with all its problems.

@@ -305,7 +305,7 @@ def _kl_from(probe: Snapshot, name: str, place: int) -> float | None:
 
 
 def _spread_out(axes: Axes) -> str:
-    """Make an axis logarithmic where a linear one would show the first epochs and nothing after
+    """Makes an axis logarithmic where a linear one would show the first epochs and nothing after
     them; says so if it did.
     """
     drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]

@@ -24,7 +24,7 @@ HTML_FILE, MARKDOWN_FILE, CARD_FILE, PLOTS_FOLDER = (
 
 
 def build(run: str | Path, *, html: bool = True) -> Path:
-    """Write report.md, MODEL_CARD.md and, with `html`, report.html and plots/; each file is
+    """Writes report.md, MODEL_CARD.md and, with `html`, report.html and plots/; each file is
     replaced whole.
 
     The same run gives the same bytes. An unfinished run gets a report that says so, and no model

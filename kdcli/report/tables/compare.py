@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Set runs side by side: keys of their recipes that differ, then their numbers.
+    """Sets runs side by side: keys of their recipes that differ, then their numbers.
 
     Raises:
         UsageError: there are fewer than two.

@@ -54,7 +54,7 @@ def tabulate(
     title: str = "",
     command: str = "kd table",
 ) -> Table:
-    """Gather the runs of a sweep into its table.
+    """Gathers the runs of a sweep into its table.
 
     Args:
         results: for each planned run the labels of its axes, and its summary, or None where it has
