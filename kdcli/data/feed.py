@@ -124,7 +124,7 @@ class SourceFeed(ABC):
         counts = [min(self.plan.batch_size, self.info.num_train - at) for at in bounds]
         # cut before anything is loaded: no rank decodes the images of another
         own = [slice(0, count) if share is None else share(count) for count in counts]
-        drawn = self._drawn(epoch)
+        drawn = self._epoch_order(epoch)
         parts = (
             drawn.rows(at + part.start, at + part.stop)
             for at, part in zip(bounds, own, strict=True)
@@ -138,14 +138,14 @@ class SourceFeed(ABC):
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         """What `train` makes batches of, where it does not share them."""
-        size, drawn = self.plan.batch_size, self._drawn(epoch)
+        size, drawn = self.plan.batch_size, self._epoch_order(epoch)
         parts = (
             drawn.rows(number * size, (number + 1) * size)
             for number in range(start, self.train_batches)
         )
         return (Draw(part.index, part.view) for part in parts)
 
-    def _drawn(self, epoch: int) -> Part:
+    def _epoch_order(self, epoch: int) -> Part:
         """All training samples in an epoch's order, each with its view: at once, because a launch
         costs more than a sample.
         """

@@ -1,5 +1,5 @@
-"""The two kinds of source that a dataset family returns: Pictures, held whole in memory, and
-Folder, read as it is needed.
+"""The two kinds of source that a dataset family returns: ImageArrays, held whole in memory, and
+ImageFolder, read as it is needed.
 
 A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same
 stream of Batch. Pixels are kept as uint8, a quarter of float32 in memory and on the way to the

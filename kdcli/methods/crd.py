@@ -114,7 +114,7 @@ class ContrastiveRepresentation(FeatureMethod):
         ((h_s, h_t),) = self.pairs(student, teacher)
         e_s = functional.normalize(self.embed_student(h_s).float(), dim=1)
         e_t = functional.normalize(self.embed_teacher(h_t).float(), dim=1)
-        drawn = self._drawn(batch, at)
+        drawn = self._sample(batch, at)
         sides = [
             self._side(self.teacher_memory, e_s, drawn),
             self._side(self.student_memory, e_t, drawn),
@@ -129,14 +129,14 @@ class ContrastiveRepresentation(FeatureMethod):
         ratios = memory.ratios(vectors, drawn, self.options.contrast_temperature, self.gather)
         return losses.crd(ratios, num_train=self.data.num_train)
 
-    def _drawn(self, batch: Batch, at: Progress) -> Tensor:
+    def _sample(self, batch: Batch, at: Progress) -> Tensor:
         """Indices [B,1+K]: the positive of each image, then its negatives."""
         positive, index = batch.index, batch.index
         if self.options.mode == "relax":
-            positive = self.sampler.draw_same(
+            positive = self.sampler.sample_same(
                 index, random.key(self.seed, "crd positive", at.epoch, at.step)
             )
-        negatives = self.sampler.draw_others(
+        negatives = self.sampler.sample_others(
             index, self.negatives, random.key(self.seed, "crd negatives", at.epoch, at.step)
         )
         return torch.cat([positive.unsqueeze(1), negatives], 1)

@@ -34,8 +34,8 @@ def shortcut(channels_in: int, channels: int, stride: int) -> nn.Module:
 
 
 def relu_between(blocks: Iterable[nn.Module]) -> nn.Sequential:
-    """Blocks in a row with a ReLU between two, none after the last: the chain's own follows
-    there.
+    """Blocks in a row with a ReLU between two, none after the last: that of the staged network
+    follows there.
     """
     return nn.Sequential(
         *[module for block in blocks for module in (block, nn.ReLU(inplace=True))][:-1]

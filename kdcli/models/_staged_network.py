@@ -1,5 +1,5 @@
-"""Chain: the network that most families are. A row of parts, an activation after each, a neck, a
-linear head.
+"""StagedNetwork: the network that most families are. A row of parts, an activation after each, a
+neck, a linear head.
 
 The activation stands outside the parts, so a ".pre" tap is simply what a part returns. It works in
 place unless that tap is asked for: a tap that nobody wants costs neither memory nor time.
@@ -30,7 +30,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor, bool], Tensor]] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a chain.
+    """One part of a staged network.
 
     name: its tap, "stem" or "stageN". module: gives the tap before its activation. channels,
     stride: as in Tap. activation: "relu", "leaky_relu", "tanh" or "none". norm: the batch norm that

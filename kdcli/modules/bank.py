@@ -111,7 +111,7 @@ class ClassSampler(nn.Module):
         """Samples of other classes that a sample of the largest class has."""
         return len(self.targets) - self.largest
 
-    def draw_same(self, index: Tensor, stream: int) -> Tensor:
+    def sample_same(self, index: Tensor, stream: int) -> Tensor:
         """For each sample one of its class, itself included. index [N], returns [N]. stream: a key
         of kdcli.core.random.
         """
@@ -120,7 +120,7 @@ class ClassSampler(nn.Module):
             self.starts[classes] + random.integers(stream, index, self.counts[classes])
         ]
 
-    def draw_others(self, index: Tensor, count: int, stream: int) -> Tensor:
+    def sample_others(self, index: Tensor, count: int, stream: int) -> Tensor:
         """For each sample `count` different ones of other classes. index [N], count at most
         `others`, returns [N,count].
         """

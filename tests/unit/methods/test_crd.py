@@ -72,7 +72,7 @@ def test_each_side_is_scored_against_the_others_memory():
     method, batch = crd(negatives=6, width=8, weight=0.5), pictures(4)
     method.eval()
     e_s, e_t = embedded(method, batch)
-    drawn = method._drawn(batch, at(0)).tolist()
+    drawn = method._sample(batch, at(0)).tolist()
     total = 0.0
     for vectors, memory in ((e_s, method.teacher_memory), (e_t, method.student_memory)):
         rows = memory.memory.tolist()
@@ -95,7 +95,7 @@ def test_the_positive_is_the_image_or_one_of_its_class_and_negatives_are_of_othe
     method, batch = crd(mode=mode, negatives=9), pictures(16)
     positives = set()
     for step in range(20):
-        drawn = method._drawn(batch, at(step))
+        drawn = method._sample(batch, at(step))
         assert drawn.shape == (16, 10)
         assert (CLASSES[drawn[:, 0]] == batch.y).all()
         assert (CLASSES[drawn[:, 1:]] != batch.y.unsqueeze(1)).all()
@@ -105,11 +105,11 @@ def test_the_positive_is_the_image_or_one_of_its_class_and_negatives_are_of_othe
 
 def test_every_step_draws_anew_and_the_same_again():
     batch = pictures(4)
-    draws = [crd(negatives=5)._drawn(batch, at(step)) for step in range(4)]
+    draws = [crd(negatives=5)._sample(batch, at(step)) for step in range(4)]
     assert all(not torch.equal(draws[a], draws[b]) for a in range(4) for b in range(a))
-    assert torch.equal(crd(negatives=5)._drawn(batch, at(2)), draws[2])
+    assert torch.equal(crd(negatives=5)._sample(batch, at(2)), draws[2])
     half = Batch(batch.x[2:], batch.y[2:], batch.index[2:], batch.view[2:])
-    assert torch.equal(crd(negatives=5)._drawn(half, at(2)), draws[2][2:])
+    assert torch.equal(crd(negatives=5)._sample(half, at(2)), draws[2][2:])
 
 
 def test_a_step_moves_the_rows_of_its_images_and_sets_z_once():
@@ -172,7 +172,7 @@ def test_what_it_rewards_is_that_vectors_of_one_image_are_near_and_of_other_clas
     optimiser = torch.optim.Adam([free], lr=0.05)
     for step in range(60):
         e_s, e_t = functional.normalize(free, dim=-1)
-        drawn = method._drawn(batch, at(step))
+        drawn = method._sample(batch, at(step))
         optimiser.zero_grad()
         (
             method._side(method.teacher_memory, e_s, drawn)

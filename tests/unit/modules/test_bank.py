@@ -145,7 +145,7 @@ def test_others_are_of_other_classes_and_none_comes_twice(count):
     sampler, everyone = ClassSampler(TARGETS), torch.arange(12)
     assert sampler.others == 6
     for step in range(50):
-        drawn = sampler.draw_others(everyone, count, random.key(0, "test", step))
+        drawn = sampler.sample_others(everyone, count, random.key(0, "test", step))
         assert drawn.shape == (12, count)
         assert (TARGETS[drawn] != TARGETS.unsqueeze(1)).all()
         assert all(len(set(line)) == count for line in drawn.tolist())
@@ -153,18 +153,18 @@ def test_others_are_of_other_classes_and_none_comes_twice(count):
 
 def test_a_draw_is_a_function_of_the_key_and_of_the_sample():
     sampler = ClassSampler(TARGETS)
-    whole = sampler.draw_others(torch.arange(12), 3, 5)
-    assert torch.equal(sampler.draw_others(torch.tensor([7, 2]), 3, 5), whole[[7, 2]])
-    assert not torch.equal(sampler.draw_others(torch.arange(12), 3, 6), whole)
-    same = sampler.draw_same(torch.arange(12), 5)
-    assert torch.equal(sampler.draw_same(torch.tensor([7, 2]), 5), same[[7, 2]])
+    whole = sampler.sample_others(torch.arange(12), 3, 5)
+    assert torch.equal(sampler.sample_others(torch.tensor([7, 2]), 3, 5), whole[[7, 2]])
+    assert not torch.equal(sampler.sample_others(torch.arange(12), 3, 6), whole)
+    same = sampler.sample_same(torch.arange(12), 5)
+    assert torch.equal(sampler.sample_same(torch.tensor([7, 2]), 5), same[[7, 2]])
 
 
 def test_every_sample_of_another_class_is_as_likely():
     sampler, steps, count = ClassSampler(TARGETS), 1500, 2
     index = torch.tensor([1, 2])  # of the classes of six and of three
     drawn = torch.stack(
-        [sampler.draw_others(index, count, random.key(1, "test", step)) for step in range(steps)]
+        [sampler.sample_others(index, count, random.key(1, "test", step)) for step in range(steps)]
     )
     for line, others in ((0, 6), (1, 9)):
         counts = torch.bincount(drawn[:, line].flatten(), minlength=12)
@@ -180,7 +180,7 @@ def test_pairs_of_others_are_as_likely_as_each_other():
     pairs = [
         tuple(
             sorted(
-                sampler.draw_others(torch.tensor([1]), 2, random.key(2, "test", step))[0].tolist()
+                sampler.sample_others(torch.tensor([1]), 2, random.key(2, "test", step))[0].tolist()
             )
         )
         for step in range(steps)
@@ -193,7 +193,7 @@ def test_pairs_of_others_are_as_likely_as_each_other():
 def test_a_positive_is_of_the_same_class_and_any_of_it():
     sampler, everyone = ClassSampler(TARGETS), torch.arange(12)
     drawn = torch.stack(
-        [sampler.draw_same(everyone, random.key(0, "test", step)) for step in range(300)]
+        [sampler.sample_same(everyone, random.key(0, "test", step)) for step in range(300)]
     )
     assert (TARGETS[drawn] == TARGETS).all()
     for sample in range(12):
@@ -213,7 +213,7 @@ def test_nothing_waits_for_the_device():
 
     def step():
         drawn = torch.cat(
-            [sampler.draw_same(index, 1).unsqueeze(1), sampler.draw_others(index, 5, 1)], 1
+            [sampler.sample_same(index, 1).unsqueeze(1), sampler.sample_others(index, 5, 1)], 1
         )
         memory.ratios(e, drawn, 0.07, alone).sum().backward()
         memory.update(index, e, 0.5)
