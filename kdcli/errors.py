@@ -85,8 +85,8 @@ class KdError(Exception):
 
     @classmethod
     def unforeseen(cls, error: BaseException) -> KdError:
-        """What is not explained, as far as it can be told: its type and the first line of its
-        text.
+        """An error that nobody foresaw, as far as it can be told: its type and the first line of
+        its text.
         """
         text = str(error).strip().partition("\n")[0]
         found = cls(

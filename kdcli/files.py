@@ -22,7 +22,7 @@ MAX_HEADER_BYTES = 100 * 1024 * 1024  # the format's own limit
 
 
 def write_error(error: OSError, path: Path) -> KdError:
-    """What a failed write means for the user: DiskFull, or NotWritable with the system's reason."""
+    """The error of a failed write: DiskFull, or NotWritable with the system's reason."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(
             f"the disk is full: could not write {path}",

@@ -157,7 +157,7 @@ class Feed(Protocol):
         """
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
-        """What `train` makes batches of."""
+        """The samples and views that `train` makes batches of, in the same order."""
 
     def split(self, name: SplitName) -> Iterator[Batch]:
         """A split in index order, not augmented. A split that does not exist yields nothing."""

@@ -57,8 +57,8 @@ class Augmentation:
 
     @property
     def changes(self) -> int | None:
-        """The number of different things can happen to an image: 1 without augmentation, None where
-        beyond counting (resized_crop).
+        """The number of different changes of an image: 1 without augmentation, None where beyond
+        counting (resized_crop).
         """
         return None if self.resized_crop else (1 + self.flip) * (2 * self.crop + 1) ** 2
 
@@ -184,7 +184,7 @@ def _reflected(length: int, margin: int, device: torch.device) -> Tensor:
 
 
 def _dealt(index: Tensor, places: Tensor, count: int) -> Tensor:
-    """What a permutation of range(count), another one for each index [B], has at places [B].
+    """The entries at places [B] of permutations of range(count), another one for each index [B].
 
     A swap-or-not shuffle (Hoang, Morris, Rogaway: An enciphering scheme based on a card shuffle,
     CRYPTO 2012): each round pairs all numbers, and swaps a pair or not. So no list of count numbers

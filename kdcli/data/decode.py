@@ -37,8 +37,8 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
 
 
 def read(folder: ImageFolder, path: str) -> Tensor:
-    """What a JPEG file holds, [bytes] uint8, for a device to decode; of another file the picture
-    itself, [3,h,w] uint8.
+    """The content of a JPEG file, [bytes] uint8, for a device to decode; of another file the
+    picture itself, [3,h,w] uint8.
 
     Raises:
         BadData: it cannot be read, or decoded.

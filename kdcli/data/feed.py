@@ -137,7 +137,7 @@ class SourceFeed(ABC):
         )
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
-        """What `train` makes batches of, where it does not share them."""
+        """The samples and views that `train` makes batches of, where it does not share them."""
         size, drawn = self.plan.batch_size, self._epoch_order(epoch)
         parts = (
             drawn.rows(number * size, (number + 1) * size)

@@ -55,7 +55,7 @@ class _Decoder(Dataset[Any]):
         )
 
     def on(self, device: torch.device, made: Any, part: Part) -> Tensor:  # noqa: ARG002  a reader needs the part
-        """What a worker has made, as finished pictures [B,C,H,W] on a device."""
+        """Finished pictures [B,C,H,W] on a device, from what a worker has made."""
         pictures: Tensor = made.to(device, non_blocking=True)
         return pictures
 

@@ -2,11 +2,10 @@
 a step, not by arithmetic.
 
 A graph holds a whole step, from the samples' numbers to the meters, and lives for one epoch, in
-which everything but the position is
-constant: learning rate, number of the step and samples lie on the device, and torch's generators
-are seeded before each replay. Two steps of each epoch are taken as usual and watched, the third is
-captured. A step that cannot be is taken as usual to the end, and the reason told: its loss looks at
-the position, or makes the host wait.
+which everything but the position is constant: learning rate, number of the step and samples lie on
+the device, and torch's generators are seeded before each replay. Two steps of each epoch are taken
+as usual and watched, the third is captured. Where a step cannot be captured, because its loss looks
+at the position or makes the host wait, the reason is told and all steps are taken as usual.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ _WATCHED_STEPS = 2
 
 
 def hindrance(feed: Feed, runtime: Runtime, settings: TrainSettings) -> str:
-    """Why no step of a run can be captured, as a part of a sentence; empty if nothing is in the
-    way.
+    """The reason why no step of a run can be captured, as a part of a sentence; empty if there is
+    none.
     """
     reasons = {
         "several devices share each minibatch": runtime.ranks.size > 1,
@@ -133,8 +132,8 @@ class CapturedSteps(Steps):
             self._tell(reason)
 
     def _captured(self, draw: Draw, at: Progress, meters: Meters) -> Callable[[Draw], None] | None:
-        """What takes a step with other samples, on the device alone; None if the graph cannot be
-        made.
+        """A function that takes a step with other samples, on the device alone; None if the graph
+        cannot be made.
         """
         held = Draw(draw.index.clone(), draw.view.clone())  # where the graph looks its samples up
         number = torch.full((), at.step, dtype=torch.int64, device=draw.index.device)

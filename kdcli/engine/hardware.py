@@ -127,8 +127,8 @@ def choose_teacher_batch(
 
 
 def cpu_unit() -> Literal["AMX", "AVX512-BF16"] | None:
-    """What computes bf16 in this CPU; None where torch would emulate it, which is slower than
-    float32.
+    """The unit of this CPU that computes bf16; None where torch would emulate it, which is slower
+    than float32.
     """
     units: dict[Literal["AMX", "AVX512-BF16"], str] = {
         "AMX": "_is_amx_tile_supported",

@@ -46,8 +46,8 @@ class Meters(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def add(self, step: Step, targets: Tensor, number: int | Tensor | None, size: int) -> None:
-        """What `update` does on the device, in place: a graph that has captured it can do it
-        again.
+        """The part of `update` on the device, in place: a graph that has captured it can do it
+        again. Logits [N,K] count as correct or not where there is one row a target.
         """
         for name, term in step.losses.items():
             if name not in self._sums:
@@ -65,7 +65,7 @@ class Meters(Mapping[str, Tensor]):
             self.correct.add_((step.logits.argmax(-1) == targets.reshape(-1)).sum())
 
     def count(self, size: int) -> None:
-        """What `update` does on the host: so many images more."""
+        """The part of `update` on the host: so many images more."""
         self.seen += size
 
     def __getitem__(self, name: str) -> Tensor:

@@ -140,7 +140,7 @@ class Runtime:
     def compile(
         self, choice: Choice, method: nn.Module, teachers: Iterable[Teacher], size: int
     ) -> None:
-        """Compile what a method trains and what answers for its teachers, if the choice is "on".
+        """Compiles what a method trains and what answers for its teachers, if the choice is "on".
 
         For minibatches of `size` images only, inside `stepping`: another size or an evaluation
         would compile everything once more and takes the usual path. torch compiles when the first
@@ -202,7 +202,7 @@ class Runtime:
         return batch
 
     def seed(self, number: int) -> None:
-        """Seed torch's global generators of the devices in use.
+        """Seeds torch's global generators of the devices in use.
 
         torch.manual_seed seeds those of all kinds of devices, and writes down the stack for each
         that is not in use: half a millisecond.
@@ -218,11 +218,11 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Backpropagate, scaled where float16 needs it."""
+        """Backpropagates, scaled where float16 needs it."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
-        """Clip, take the optimiser's step and clear the gradients."""
+        """Clips, takes the optimiser's step and clears the gradients."""
         if clip_norm is not None:
             self._scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(

@@ -130,7 +130,7 @@ class Steps:
         return step
 
     def update(self) -> None:
-        """Clip, take the optimiser's step and clear the gradients."""
+        """Clips, takes the optimiser's step and clears the gradients."""
         self.runtime.step(self.optimiser, self.settings.clip_norm)
 
     def memory_errors(self, at: Progress, size: int) -> AbstractContextManager[Any]:

@@ -22,8 +22,8 @@ def precise(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """In here a matrix product is as precise as its arguments. Without it autocast rounds them to
-    half precision again.
+    """A context in which matrix products are as precise as their arguments: autocast would round
+    them to half precision again.
     """
     return torch.autocast(x.device.type, enabled=False)
 

@@ -83,7 +83,7 @@ class DenselyGuided(ChainMethod):
         )
 
     def guides(self, position: int, step: int) -> list[int]:
-        """Which of the larger networks teach the one at a position in a step: 0 the teacher, j the
+        """The larger networks that teach the one at a position in a step: 0 the teacher, j the
         assistant j. At least one.
         """
         stream = random.key(self.seed, "dgkd", position, step)

@@ -110,7 +110,7 @@ class ProgressiveDistillation(Method):
             self._loaded = place, self._load(self._earlier[place])
 
     def place(self, at: Progress) -> int:
-        """Which checkpoint teaches in an epoch, from 0; the last one is the teacher."""
+        """Number from 0 of the checkpoint that teaches in an epoch; the last one is the teacher."""
         return -(-at.epoch * self._count // at.epochs) - 1
 
     @property
@@ -126,7 +126,7 @@ class ProgressiveDistillation(Method):
         return Step(terms, z)
 
     def _distance(self, z: Tensor, v: Tensor, number: int) -> Tensor:
-        """To the logits of checkpoint `number`, from 1."""
+        """Distance to the logits of checkpoint `number`, from 1."""
         if self.options.loss == "mse":
             return losses.logit_mse(z, v, share=number / self._count)
         left = (self._count - number) / max(self._count - 1, 1)

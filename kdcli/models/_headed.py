@@ -12,7 +12,7 @@ from kdcli.models._checks import check_taps
 
 
 def head_path(net: nn.Module) -> str | None:
-    """Where the last linear layer of a module is, or None where it has none."""
+    """The path of a module's last linear layer, or None where it has none."""
     paths = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     return paths[-1] if paths else None
 

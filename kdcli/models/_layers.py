@@ -25,8 +25,8 @@ def depthwise(channels: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 def shortcut(channels_in: int, channels: int, stride: int) -> nn.Module:
-    """What a residual block adds to: its input, through a 1x1 convolution and batch norm where the
-    shape changes.
+    """The shortcut of a residual block: its input, through a 1x1 convolution and batch norm where
+    the shape changes.
     """
     if stride == 1 and channels_in == channels:
         return nn.Identity()

@@ -28,7 +28,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def dry_run(module: nn.Module, input_shape: tuple[int, int, int], *arguments: Any) -> Any:
-    """What a module returns for one picture, as meta tensors. The module itself is not touched.
+    """The output of a module for one picture, as meta tensors. The module itself is not touched.
 
     In eval mode: there it is the same function, and its batch norms run several times faster on
     meta tensors.

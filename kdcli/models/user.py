@@ -104,7 +104,7 @@ def _split(
 def _logits(
     module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str
 ) -> Tensor:
-    """What a module answers to two black pictures, in eval mode; its own mode is put back."""
+    """Logits [2,K] of a module for two black pictures, in eval mode; its own mode is put back."""
     try:
         with evaluating(module):
             found = module(torch.zeros(2, *input_shape))

@@ -13,14 +13,13 @@ Stretch = Literal["scaled", "truncated"]
 
 
 def shortened(recipe: Recipe, epochs: int, schedule: Stretch) -> dict[str, Any]:
-    """What changes in a recipe that trains for another number of epochs, by dotted key.
+    """The values that change in a recipe that trains for another number of epochs, by dotted key.
 
         scaled      milestones and warm-up in proportion; a cosine ends with the training. The rate
-        is annealed, as in
-                    Cho, Hariharan, On the efficacy of knowledge distillation, ICCV 2019
+                    is annealed, as in Cho, Hariharan, On the efficacy of knowledge distillation,
+                    ICCV 2019
         truncated   every rate is that of the full length, and the end is cut off: the weights are
-        those of the full
-                    training's checkpoint after so many epochs
+                    those of the full training's checkpoint after so many epochs
 
     Args:
         recipe: the teacher's, with its own length.

@@ -97,7 +97,7 @@ def _union(section: str, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base(table: Mapping[str, type[BaseModel]]) -> type[BaseModel]:
-    """What all classes of a table inherit from."""
+    """The class that all classes of a table inherit from."""
     return next(iter(table.values())).__mro__[1]
 
 
@@ -146,7 +146,7 @@ def _branch(
 
 
 def _names(names: tuple[str, ...]) -> dict[str, Any]:
-    """What `name` may be: some of the names, or anything that an adapter such as torchvision/*
+    """The schema of `name`: some of the names, or anything that an adapter such as torchvision/*
     takes.
     """
     plain = [name for name in names if not name.endswith("/*")]

@@ -199,7 +199,7 @@ def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> 
 
 
 def _origins(recipe: Recipe, layer: Layer) -> dict[str, str]:
-    """Where each value came from, by dotted key; [teacher] has no number where it is one."""
+    """The origin of each value, by dotted key; [teacher] has no number where it is one."""
     single = not isinstance(layer.get("teacher"), list)
     found: dict[str, str] = {}
     for path in _leaves(recipe):

@@ -98,8 +98,8 @@ def check_pretrained(name: str) -> None:
 
 
 def images_of(data: schema.DataSection) -> Images:
-    """What the catalogue knows of a [data] section, and what its own options fix (the number of
-    synthetic classes).
+    """The facts about a [data] section: the catalogue's, and those that its own options fix (the
+    number of synthetic classes).
     """
     facts = catalog.entry("dataset", data.name).facts
     classes, shape, names = (facts.get(key) for key in ("classes", "shape", "class_names"))

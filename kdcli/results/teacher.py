@@ -117,7 +117,7 @@ class Hypothesis:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of classes have each effect."""
+        """The number of classes that have each effect."""
         return dict(Counter(each.effect for each in self.by_class))
 
 

@@ -22,7 +22,7 @@ BatchOf = Callable[[Tensor, Tensor], Batch]  # index and view [B] int64 to a tra
 def fill(
     teacher: CachedTeacher, batch_of: BatchOf, *, chunk: int, done: Callable[[int, int], None]
 ) -> None:
-    """Answer every view that is not stored yet, in the order of the table.
+    """Answers every view that is not stored yet, in the order of the table.
 
     Args:
         chunk: views at a time.
@@ -58,7 +58,7 @@ def divergence(
     most: int,
     chunk: int,
 ) -> tuple[Divergence, ...]:
-    """What rounding, and what was left out, costs: stored answers beside those that the teacher
+    """The cost of rounding, and of what was left out: stored answers beside those that the teacher
     gives a run that stores none.
 
     Args:

@@ -136,11 +136,11 @@ class InferenceTeacher(Teacher):
         return self._plain.live
 
     def compile(self, **options: Any) -> None:
-        """Compile the copy for `rows` images. options: those of torch.compile."""
+        """Compiles the copy for `rows` images. options: those of torch.compile."""
         self._compiled = torch.compile(self._graph, dynamic=False, **options)
 
     def expect(self, batches: Sequence[Batch]) -> None:
-        """Answer several minibatches at once, if the last were asked about their logits alone."""
+        """Answers several minibatches at once, if the last were asked about their logits alone."""
         wanted = self._asked and not self._held and len(batches) > 1
         self._asked = not self._held and self._asked
         self._held = {}

@@ -196,7 +196,7 @@ def _place(made: Path, path: Path) -> None:
 
 
 def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
-    """Where the rows begin.
+    """Checks a table's header and length; returns the byte at which its rows begin.
 
     Raises:
         CorruptFile: another key, another shape or length, or no table.

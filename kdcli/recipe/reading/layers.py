@@ -54,7 +54,7 @@ class Layer:
         return value
 
     def origin(self, path: KeyPath) -> Origin | None:
-        """Where a path was set, or the nearest table around it."""
+        """The origin of a path, or of the nearest table around it that has one."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path)

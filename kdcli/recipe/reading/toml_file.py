@@ -66,8 +66,8 @@ class Document:
     lines: tuple[str, ...]
 
     def origin(self, path: KeyPath) -> Origin:
-        """Where a key path of this file stands; the nearest table around it where the path itself
-        is absent.
+        """The place of a key path in this file, or of the nearest table around it where the path
+        itself is absent.
         """
         while path and path not in self.spans:
             path = path[:-1]
