@@ -91,10 +91,11 @@ class Steps:
         """
         images, ranks = 0, self.runtime.ranks
         for offset, minibatch in enumerate(group):
-            whole = self.batch(minibatch)
+            whole = self.batch(minibatch)  # x [B,...], y [B]
             seed(offset)
             images += whole.whole or len(whole.y)
-            batch = ranks.share(whole)
+            batch = ranks.share(whole)  # this rank's rows of it
+            # gradients add up over the group; ranks average them once, after its last minibatch
             with ranks.accumulating(self.forward, last=offset == len(group) - 1):
                 step = self.forward_backward(batch, at, len(group), meters)
             meters.update(
@@ -119,12 +120,14 @@ class Steps:
             self.runtime.stepping(batch),
             self.runtime.autocast(),
         ):
-            step = self.forward(batch, at)
+            step = self.forward(batch, at)  # losses: scalars, weighted; logits [N,K]
+        # the total in float32, whatever precision the forward pass had
         terms = [value.float() for value in step.losses.values()]
         total = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         if self._reads_losses and not math.isfinite(total.item()):
             meters.update(step, batch.y, at.step + 1)
             self._check()
+        # a step's gradient: the mean over the samples of all ranks, then over its minibatches
         with self.memory_errors(at, len(batch.y)):
             self.runtime.backward(total * self.runtime.ranks.weight(batch) / parts)
         return step

@@ -1,5 +1,8 @@
 """The loop. It knows stages, batches and steps; it knows no method, network or dataset.
 
+Read it from `Trainer.run` down: _run_stage, _run_epoch, and for each optimiser step
+`kdcli.engine.steps.Steps.take`, which is forward, backward and update.
+
 A trainer's position is (stage, epoch, minibatch). A state on disk is a position with everything
 that changed since the start; because every random draw is a function of the recipe and the
 position, going on from a state gives the very bits of a run that never stopped.
@@ -48,7 +51,7 @@ CHECK_EVERY = 100  # steps between looks at the loss where looking makes the dev
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where training stands: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser
+    """A place in training: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser
     steps of the stage taken.
     """
 
@@ -60,7 +63,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the engine asks of its caller.
+    """The functions by which the engine asks its caller.
 
     evaluate: measures of a network on the held-out split, or None where nothing is held out.
     probe: what the network that a stage shows answers to a fixed set of images, before the stage's
@@ -136,36 +139,15 @@ class Trainer:
                 self._run_stage(number)
         return self.result()
 
-    def result(self) -> Network:
-        """The deployable network: the average of the weights where one is kept."""
-        return (
-            cast("Network", self.average.module)
-            if self.average is not None
-            else self.method.deployable()
-        )
-
-    def epochs_of_result(self, until: int | None = None) -> int:
-        """Epochs that train what is deployed: in all stages, or in those before number `until`,
-        from 0.
-        """
-        return sum(
-            stage.epochs or self.settings.epochs
-            for stage in self.stages[:until]
-            if self._trains_the_result(stage)
-        )
-
-    def _trains_the_result(self, stage: Stage) -> bool:
-        # a stage that trains only helpers, or one network of several, has nothing whole to measure,
-        # to select or to keep
-        return stage.network is None and _trains(stage, self.method.deployable())
-
     def _run_stage(self, number: int) -> None:
         stage = self.stages[number]
+        # a resumed run goes on inside the first stage it comes to; every other begins at its start
         if number != self.position.stage:
             self.position = Position(stage=number)
         set_modes(self.method, stage)
         work = _StageWork(self, stage)
         steps = self._steps(work)
+        # only now: the optimiser that the state goes into is the stage's own
         if self._resume is not None:
             work.restore(self._resume)
             self._resume = None
@@ -186,29 +168,12 @@ class Trainer:
             self._run_epoch(work, steps)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
-    def _steps(self, work: _StageWork) -> Steps:
-        """How the steps of a stage are taken."""
-
-        def tell(reason: str) -> None:
-            self._emit(StepsCaptured(work.progress(), reason))
-
-        arguments = (self.method, self.feed, self.runtime, self.settings)
-        parts = StageParts(
-            self.runtime.ranks.parallel(self.method, work.stage),
-            work.optimiser,
-            lambda: self._check(work),
-        )
-        if self.runtime.recorder is None:
-            return Steps(*arguments, parts)
-        if reason := hindrance(self.feed, self.runtime, self.settings):
-            tell(reason)
-            return Steps(*arguments, parts)
-        return CapturedSteps(*arguments, parts, self.runtime.recorder, tell)
-
     def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
         started, images = time.perf_counter(), 0
         self.method.on_epoch(work.progress())
         for group in steps.groups(self.position.epoch, self.position.batch):
+            # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
+            # rate and seed follow from the position alone, so a resumed run takes the same step
             rate = work.set_rate()
             images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
@@ -219,19 +184,6 @@ class Trainer:
             )
             self._after_step(work, rate, images / (time.perf_counter() - started))
         self._end_epoch(work, time.perf_counter() - started, images)
-
-    def _seed(self, offset: int) -> None:
-        """Seed what draws from torch's global generator, dropout and its like, for the minibatch
-        that comes so many after the position's.
-        """
-        position = self.position
-        counters = (
-            position.stage,
-            position.epoch,
-            position.batch + offset,
-            self.runtime.ranks.rank,
-        )
-        self.runtime.seed(random.key(self.settings.seed, "step", *counters) >> 1)
 
     def _after_step(self, work: _StageWork, rate: float, speed: float) -> None:
         at = work.progress()
@@ -248,12 +200,16 @@ class Trainer:
                 speed,
             )
         )
+        # ranks save and stop together or not at all: all ask at the same steps, and one that is
+        # late makes all save
         talk, late = (
             self._pace.due(),
             time.monotonic() - self._saved_at >= self.settings.state_seconds,
         )
         stop = self.hooks.stop() if talk else None
         due = talk and bool(self.runtime.ranks.most(int(late)))
+        # no state is saved whose loss was not finite; beyond that, look seldom: the device has to
+        # finish first
         if not self.runtime.synchronous and (
             stop is not None or due or self.position.step % CHECK_EVERY == 0
         ):
@@ -265,6 +221,7 @@ class Trainer:
 
     def _end_epoch(self, work: _StageWork, seconds: float, images: int) -> None:
         self._check(work)
+        # from here on all ranks have the same buffers and sums, so all measure the same network
         self.runtime.ranks.agree(self.method, self.average)
         work.meters.agree(self.runtime.ranks)
         at, network, meters = work.progress(), self.result(), work.meters
@@ -305,13 +262,101 @@ class Trainer:
         if at.epoch < work.epochs:
             self._save(work, stopping=False)
 
-    def _shown(self, work: _StageWork) -> Network | None:
-        return self.result() if work.trains_the_result else work.stage.network
+    # ---- what the loop calls ---------------------------------------------------------------------
+
+    def _steps(self, work: _StageWork) -> Steps:
+        """The steps of a stage: replayed from CUDA graphs where these are wanted and possible."""
+
+        def tell(reason: str) -> None:
+            self._emit(StepsCaptured(work.progress(), reason))
+
+        arguments = (self.method, self.feed, self.runtime, self.settings)
+        parts = StageParts(
+            self.runtime.ranks.parallel(self.method, work.stage),
+            work.optimiser,
+            lambda: self._check(work),
+        )
+        if self.runtime.recorder is None:
+            return Steps(*arguments, parts)
+        if reason := hindrance(self.feed, self.runtime, self.settings):
+            tell(reason)
+            return Steps(*arguments, parts)
+        return CapturedSteps(*arguments, parts, self.runtime.recorder, tell)
+
+    def _seed(self, offset: int) -> None:
+        """Seeds what draws from torch's global generator, dropout and its like, for the minibatch
+        that comes so many after the position's.
+        """
+        position = self.position
+        counters = (
+            position.stage,
+            position.epoch,
+            position.batch + offset,
+            self.runtime.ranks.rank,
+        )
+        self.runtime.seed(random.key(self.settings.seed, "step", *counters) >> 1)
+
+    def _check(self, work: _StageWork) -> None:
+        found = self.runtime.ranks.every(work.meters.first_bad())
+        bad = [(item[1], rank, item[0]) for rank, item in enumerate(found) if item is not None]
+        if not bad:
+            return
+        step, rank, term = min(bad)
+        where = f" on rank {rank}" if len(found) > 1 else ""
+        kept = (
+            "the last good state is kept"
+            if self.state_folder is not None and any(self.state_folder.glob("state-*"))
+            else "no state had been saved"
+        )
+        raise NonFiniteLoss(
+            f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch "
+            f"{self.position.epoch}, step {step}; {kept}",
+            hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
+        )
 
     def _probe(self, work: _StageWork) -> Snapshot | None:
         shown = self._shown(work)
         return (
             self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None
+        )
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.hooks.listeners:
+            listener(event)
+
+    # ---- what is deployed ------------------------------------------------------------------------
+
+    def result(self) -> Network:
+        """The deployable network: the average of the weights where one is kept."""
+        return (
+            cast("Network", self.average.module)
+            if self.average is not None
+            else self.method.deployable()
+        )
+
+    def epochs_of_result(self, until: int | None = None) -> int:
+        """Epochs that train what is deployed: in all stages, or in those before number `until`,
+        from 0.
+        """
+        return sum(
+            stage.epochs or self.settings.epochs
+            for stage in self.stages[:until]
+            if self._trains_the_result(stage)
+        )
+
+    def _trains_the_result(self, stage: Stage) -> bool:
+        # a stage that trains only helpers, or one network of several, has nothing whole to measure,
+        # to select or to keep
+        return stage.network is None and _trains(stage, self.method.deployable())
+
+    def _shown(self, work: _StageWork) -> Network | None:
+        return self.result() if work.trains_the_result else work.stage.network
+
+    def _make_average(self) -> MovingAverage | None:
+        return (
+            None
+            if self.settings.ema is None
+            else MovingAverage(self.method.deployable(), self.settings.ema)
         )
 
     # ---- state -----------------------------------------------------------------------------------
@@ -361,35 +406,6 @@ class Trainer:
                 for name, buffer in (module.named_buffers() if module is not None else ())
             )
 
-    def _check(self, work: _StageWork) -> None:
-        found = self.runtime.ranks.every(work.meters.first_bad())
-        bad = [(item[1], rank, item[0]) for rank, item in enumerate(found) if item is not None]
-        if not bad:
-            return
-        step, rank, term = min(bad)
-        where = f" on rank {rank}" if len(found) > 1 else ""
-        kept = (
-            "the last good state is kept"
-            if self.state_folder is not None and any(self.state_folder.glob("state-*"))
-            else "no state had been saved"
-        )
-        raise NonFiniteLoss(
-            f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch "
-            f"{self.position.epoch}, step {step}; {kept}",
-            hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
-        )
-
-    def _make_average(self) -> MovingAverage | None:
-        return (
-            None
-            if self.settings.ema is None
-            else MovingAverage(self.method.deployable(), self.settings.ema)
-        )
-
-    def _emit(self, event: Event) -> None:
-        for listener in self.hooks.listeners:
-            listener(event)
-
 
 def _trains(stage: Stage, network: nn.Module) -> bool:
     trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
@@ -397,7 +413,7 @@ def _trains(stage: Stage, network: nn.Module) -> bool:
 
 
 class _StageWork:
-    """What lives as long as a stage: optimiser, meters, and the arithmetic of its steps."""
+    """Optimiser, meters and the arithmetic of the steps of one stage; they live as long as it."""
 
     def __init__(self, trainer: Trainer, stage: Stage) -> None:
         self.trainer = trainer
