@@ -5,8 +5,11 @@
 
 `record` trains every method on a few digits and calls every command, once with and once without
 `--json`, with the code of TREE. What must differ between two recordings of one tree (times, places,
-versions, memory) is replaced by a mark; everything else is kept as it is, model.safetensors by the
-digest of its bytes. `compare` exits with 1 if anything differs.
+versions, memory) is replaced by a mark; everything else is kept as it is, screens too,
+model.safetensors by the digest of its bytes. `compare` exits with 1 if anything differs.
+
+Not recorded: what `kd doctor` and `kd plan` say of the machine, stored logits, log.txt, and runs
+that were killed, which tests/faults compares byte for byte.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ VOLATILE_TEXT = (
     (re.compile(r"img_s=\d+"), "img_s=N"),
     (re.compile(r"\d[\d,\s]* images(/s| a second)"), "N images/s"),
     (re.compile(r"\b\d+(\.\d+)?\s(m?s|seconds|minutes|min|h|GB|MB|MiB)\b"), "N UNIT"),
-    (re.compile(r"(?m)^.*latency.*$"), "LATENCY"),
+    (re.compile(r"(?m)^.*(latency|wall time|images/s).*$"), "A LINE OF TIMES"),
     (re.compile(r"\d+:\d\d:\d\d"), "H:MM:SS"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "COMMIT"),
 )
@@ -75,7 +78,7 @@ FILES = {
     "torn.toml": "[data\nname = 1\n",
     "sweep.toml": """title = "Golden"
 base = "student.toml"
-paper = [{ row = "kd", column = "4", metric = "accuracy", value = 0.9, source = "nowhere" }]
+paper = [{ row = "kd", column = "4", metric = "test.accuracy", value = 0.9, source = "nowhere" }]
 
 [axes]
 "method.name" = ["kd", "skd"]
@@ -85,8 +88,8 @@ label = "4"
 set = { "method.temperature" = 4.0 }
 
 [table]
-rows = "method.name"
-columns = "temperature"
+rows = ["method.name"]
+columns = ["temperature"]
 """,
     "student.toml": """[data]
 name = "digits"
@@ -240,6 +243,7 @@ def call_everything(recording: Recording, names: Sequence[str]) -> None:
         ["cache", "-t", "runs/teacher", "-d", "digits", *sets("data.train_limit=100"), "--size"],
         ["table", "sweep.toml"],
         ["sweep", "sweep.toml", "-q"],
+        ["sweep", "sweep.toml", "--out", "beside", "--jobs", "2", "-q"],
         *(["table", "sweep.toml", "--format", name] for name in ("md", "csv", "latex", "html")),
     )
     recording.both(
@@ -266,6 +270,10 @@ def call_everything(recording: Recording, names: Sequence[str]) -> None:
         [
             *("distill", "-t", "runs/teacher", "-t", "runs/none", "-m", "kd", "--name", "two"),
             *("--student", "cnn-small", "--min-accuracy", "0.9999", "--json", *quick),
+        ],
+        [
+            *("distill", "-t", "runs/teacher", "-m", "kd", "--name", "ranks", "--devices", "2"),
+            *("--student", "cnn-small", "--json", *quick),
         ],
     )
 
@@ -310,12 +318,12 @@ def normalised_answer(answer: Mapping[str, Any], places: Mapping[str, str]) -> d
         out = normalised(json.loads(out), places) if with_json else plain(out, places)
     except ValueError:
         out = plain(out, places)
+    # the width of a time moves the columns beside it
+    err = re.sub(r" {2,}", "  ", plain(answer["err"], places))
     if call in MACHINE and "--help" not in answer["argv"]:
-        out = sorted(out) if isinstance(out, dict) else "..."
+        out, err = sorted(out) if isinstance(out, dict) else "...", "..."
     if call in DOCSTRINGS and isinstance(out, str):
         out = " ".join(out.replace("\\n", " ").split())
-    # progress depends on time; what went wrong does not
-    err = plain(answer["err"], places) if answer["code"] in {1, 2} else ""
     return {"argv": answer["argv"], "code": answer["code"], "out": out, "err": err}
 
 
@@ -325,7 +333,8 @@ def normalised(value: Any, places: Mapping[str, str], key: str = "") -> Any:
         return "VOLATILE"
     if isinstance(value, dict):
         # a row of a table that is about such a number
-        if any(isinstance(item, str) and item in VOLATILE_KEYS for item in value.values()):
+        path = value.get("path")
+        if isinstance(path, str) and path in VOLATILE_KEYS:
             return "VOLATILE"
         return {name: normalised(item, places, name) for name, item in value.items()}
     if isinstance(value, list):
