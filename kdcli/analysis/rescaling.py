@@ -9,7 +9,6 @@ the wrong classes that the teacher finds likelier have weights nearer to the fea
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,99 +32,52 @@ LEAST_MISS = 1e-6
 _ROWS = 2048  # samples in float64 at a time: 16 MB a copy for 1,000 classes
 
 
-class Factors(NamedTuple):
-    """Rescaling factors of n samples, each column [n] float64."""
-
-    w: Tensor  # w_t
-    confidence: Tensor  # q_t at tau
-    miss: Tensor  # 1 - p_t at temperature 1, to full relative precision
-
-
-def factors(
-    z: Tensor,
-    v: Tensor,
-    targets: Tensor,
-    *,
-    temperature: float,
-    weight: float,
-    ce_weight: float,
-    t_squared: bool = True,
-) -> Factors:
-    """The factor by which distillation rescales each sample's gradient at the label's logit.
-
-    Nothing is checked.
-
-        D_k = ce_weight (p_k(1) - y_k) + weight tau^(1 or -1) (p_k - q_k),   d_k = p_k(1) - y_k,
-        w_t = D_t / d_t
-
-    with p, q at tau and p(1) at temperature 1. Since D and d both sum to 0 over the classes, w_t is
-    also the ratio of their sums over k != t. Source: paper 002, equation 3 and Prop. 2, whose
-    weights are 1 - lambda and lambda and whose exponent is -1.
-
-    Args:
-        z: student logits [n,K].
-        v: teacher logits [n,K].
-        targets: [n] int64, the labels t.
-        temperature: tau > 0.
-        weight: of the distillation term.
-        ce_weight: of the cross-entropy.
-        t_squared: whether the loss multiplies the distillation term by tau^2.
-
-    Returns:
-        w may be negative, and is infinite or NaN where 1 - p_t(1) underflows.
-    """
-    scale = weight * (temperature if t_squared else 1 / temperature)
-    parts = []
-    for start in range(0, len(z), _ROWS):
-        student, teacher, label = (each[start : start + _ROWS] for each in (z, v, targets))
-        _, miss = _split(student.double(), label)
-        _, student_miss = _split(student.double() / temperature, label)
-        confidence, teacher_miss = _split(teacher.double() / temperature, label)
-        # q_t - p_t as a difference of what each side leaves over, which keeps its digits where both
-        # are near 1
-        parts.append(
-            Factors(ce_weight + scale * (student_miss - teacher_miss) / miss, confidence, miss)
-        )
-    return Factors(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
 def _split(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n].
+    """(p_t, 1 - p_t) of softmax(x [n,K]), each [n] float64.
 
     The second is summed over the other classes: subtraction would leave no digits of a small one.
     """
-    total = x.logsumexp(1)
-    others = x.scatter(1, label[:, None], -math.inf).logsumexp(1)
-    return (x.gather(1, label[:, None])[:, 0] - total).exp(), (others - total).exp()
+    parts = []
+    for start in range(0, len(x), _ROWS):
+        block, column = x[start : start + _ROWS].double(), label[start : start + _ROWS, None]
+        total = block.logsumexp(1)
+        others = block.scatter(1, column, -math.inf).logsumexp(1)
+        parts.append(((block.gather(1, column)[:, 0] - total).exp(), (others - total).exp()))
+    hit, miss = (torch.cat(column) for column in zip(*parts, strict=True))
+    return hit, miss
 
 
 def rescaling(
     z: Tensor,
     v: Tensor,
     targets: Tensor,
+    slopes: Tensor,
     *,
     temperature: float,
-    weight: float = 0.9,
-    ce_weight: float | None = None,
-    t_squared: bool = True,
     bins: int = 20,
     bootstrap: int = 1000,
     seed: int = 0,
     student: str = STUDENT,
     teacher: str = TEACHER,
 ) -> GradientRescaling:
-    """Gradient rescaling over a split, and its correlation with the teacher's confidence.
+    """The factor by which a loss rescales each sample's gradient at the label's logit, and its
+    correlation with the teacher's confidence.
 
-    Training samples are what it is about.
+        w_t = D_t / d_t,   d_t = p_t - 1
+
+    with D_t the gradient of the loss, d_t that of the cross-entropy, p_t at temperature 1. For kd
+    it is ce_weight + weight tau (q_t - p_t(tau)) / (1 - p_t), paper 002's equation 3 times tau^2.
+    Where D sums to 0 over the classes, as it does for every loss that no constant added to the
+    logits changes, w_t is also the ratio of the sums over the wrong classes, as in Prop. 2.
+
+    Differs from the paper: any loss, not only kd's.
 
     Args:
         z: student logits [n,K].
         v: teacher logits [n,K], same samples.
-        targets: [n] int64.
-        temperature: tau > 0.
-        weight: of the distillation term, lambda.
-        ce_weight: of the cross-entropy; 1 - weight, at least 0, unless given.
-        t_squared: whether the loss multiplies the distillation term by tau^2.
+        targets: [n] int64, the labels t.
+        slopes: [n] float64, D_t: n times the gradient of a mean over the n samples.
+        temperature: tau > 0, of the confidence q_t.
         bins: most points of the curve; each has about as many samples, at least 10, and equal
             confidences are never parted.
         bootstrap: resamples behind the intervals.
@@ -134,25 +86,24 @@ def rescaling(
         teacher: what messages call the teacher.
 
     Raises:
-        UsageError: a temperature that is not above 0, a negative weight, no bins, or no resamples.
-        Incompatible, BadData: see `check_pair`.
+        UsageError: a temperature that is not above 0, no bins, or no resamples.
+        Incompatible, BadData: see `check_pair`; slopes that are not one finite number a sample.
     """
     check_temperatures((temperature,))
     check_resamples(bootstrap)
-    ce_weight = max(0.0, 1.0 - weight) if ce_weight is None else ce_weight
-    _check_weights(weight, ce_weight, bins)
+    if bins < 1:
+        raise UsageError(f"the number of bins must be at least 1, got {bins}")
     check_pair(z, v, targets, student=student, teacher=teacher)
-    found = factors(
-        z,
-        v,
-        targets,
-        temperature=temperature,
-        weight=weight,
-        ce_weight=ce_weight,
-        t_squared=t_squared,
-    )
-    kept = found.miss > LEAST_MISS
-    w, confidence = found.w[kept], found.confidence[kept]
+    if slopes.shape != targets.shape:
+        raise Incompatible(
+            f"gradients of {student} have shape {list(slopes.shape)}, labels {list(targets.shape)}",
+            hint="give one a sample",
+        )
+    check_finite(slopes[:, None], f"gradients of {student}")
+    _, miss = _split(z, targets)
+    kept = miss > LEAST_MISS
+    w = -slopes.double()[kept] / miss[kept]
+    confidence = _split(v.double() / temperature, targets)[0][kept]
     together = correlations(w, confidence, resamples=bootstrap, seed=seed)
     mean, negative = (w.mean().item(), (w < 0).double().mean().item()) if len(w) else (None, None)
     low, median, high = (
@@ -160,18 +111,8 @@ def rescaling(
         if len(w)
         else (None,) * 3
     )
-    curve = _curve(w, confidence, bins)
-    n, dropped = len(w), len(z) - len(w)
-    shown = (n, dropped, mean, median, negative, low, high)
-    return GradientRescaling(temperature, weight, ce_weight, t_squared, *shown, *together, curve)
-
-
-def _check_weights(weight: float, ce_weight: float, bins: int) -> None:
-    for name, value in (("weight", weight), ("ce_weight", ce_weight)):
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{name} must be a number of at least 0, got {value}")
-    if bins < 1:
-        raise UsageError(f"the number of bins must be at least 1, got {bins}")
+    shown = (len(w), len(z) - len(w), mean, median, negative, low, high)
+    return GradientRescaling(temperature, *shown, *together, _curve(w, confidence, bins))
 
 
 def _curve(w: Tensor, confidence: Tensor, bins: int) -> tuple[RescalingBin, ...]:

@@ -120,6 +120,13 @@ class Method(nn.Module, ABC):
         """
         return Taps(cls.student_taps, cls.teacher_taps)
 
+    @classmethod
+    def softening(cls, options: MethodOptions) -> float:
+        """The temperature at which a method with these options softens its teacher's answers: what
+        the option of that name says unless overridden, and 1 where there is none.
+        """
+        return float(getattr(options, "temperature", 1.0))
+
     @property
     def teacher(self) -> Teacher:
         """The only teacher of a method that takes one."""

@@ -31,23 +31,19 @@ class RescalingBin:
 
 @dataclass(frozen=True, slots=True)
 class GradientRescaling:
-    """By how much distillation multiplies the gradient of cross-entropy at the label's logit (paper
-    002, equation 3, Prop. 2):
+    """By how much a method's loss multiplies the gradient of cross-entropy at the label's logit
+    (paper 002, Prop. 2):
 
-        w_t = ce_weight + weight tau^(1 or -1) (q_t - p_t) / (1 - p_t(1)),   p_t, q_t at tau, p_t(1)
-        at temperature 1.
+        w_t = (dL/dz_t) / (p_t - 1),   p_t at temperature 1,
 
-    t_squared: whether the loss has the factor tau^2, exponent 1. n: samples measured; dropped:
-    those without a gradient to speak of, 1 - p_t(1) <= 1e-6. pearson, spearman: correlation of w_t
-    with q_t, bootstrapped over samples; None where one of them is constant. Neither depends on the
-    weights or on tau^2, which move all w_t alike. mean, median, negative (the share of w_t < 0) and
-    low, high (where 1 % of w_t are below, above: limits for a plot) do; None without samples.
+    with L the method's own loss, in the last step of its training. temperature: of the teacher's
+    confidence q_t. n: samples measured; dropped: those without a gradient to speak of, 1 - p_t <=
+    1e-6. pearson, spearman: correlation of w_t with q_t, bootstrapped over samples; None where one
+    of them is constant. mean, median, negative (the share of w_t < 0) and low, high (where 1 % of
+    w_t are below, above: limits for a plot): None without samples.
     """
 
     temperature: float
-    weight: float
-    ce_weight: float
-    t_squared: bool
     n: int
     dropped: int
     mean: float | None

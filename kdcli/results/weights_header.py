@@ -35,8 +35,8 @@ class CheckpointHeader:
     data: the resolved [data] section it was trained on. metrics: as in summary.json, without times,
     so that equal runs give equal files. method, method_options, seed, teachers, recipe_sha256: how
     it came to be. tensors_sha256: checksum of the weights.
-    epoch: epochs of training that the weights have had, where that is known (not where the best one
-    was chosen).
+    epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
+    where that is known (not where the best one was chosen).
     """
 
     architecture: str
@@ -55,6 +55,7 @@ class CheckpointHeader:
     teachers: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe_sha256: str = ""
+    epochs: int | None = None
     epoch: int | None = None
     tensors_sha256: str = ""
     created_by: str = ""

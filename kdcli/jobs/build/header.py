@@ -54,6 +54,7 @@ def make_header(
         parameters=parameter_count(network),
         method=job.recipe.method.name,
         method_options=job.recipe.method.options,
+        epochs=job.recipe.train.epochs,
         seed=job.recipe.seed,
         teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
         metrics=asdict(test) if test is not None else {},

@@ -28,7 +28,8 @@ class Answers:
     """A network and its answers to the samples of a split; everything on the CPU but the image.
 
     label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
-    method, method_options: what it was trained by. info: the data that it answered. logits: [n,K]
+    method, method_options, epochs: what it was trained by, and for how long; None where that is not
+    known. info: the data that it answered. logits: [n,K]
     float32, raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
     [n,D] float32, maps averaged over their positions. image: the split's first one as the network
     gets it, [1,C,H,W], where its cost is asked for. sha256: of its weights; teachers: those of the
@@ -47,6 +48,7 @@ class Answers:
     targets: Tensor
     measures: Measures
     method_options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
     sha256: str = ""

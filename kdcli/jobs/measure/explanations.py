@@ -28,6 +28,7 @@ from kdcli.core.network import Network, parameter_count
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.jobs.build.header import class_names
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.logit_gradients import label_gradient
 from kdcli.models.cost import macs
 from kdcli.results.intervals import Estimate
 from kdcli.results.pair import (
@@ -70,6 +71,7 @@ TOP_SHARE = 10  # paper 002's largest tenth of the classes, from twice as many o
 MATRIX_CLASSES = 256  # above this, matrices of K^2 entries are summed up and not kept
 # samples of an unbiased minibatch; smaller where there are few, for an interval takes several
 CKA_BATCH = 512
+UNCHANGED = 1e-6  # a factor on the gradient this near to 1 is the cross-entropy's own
 REPEATS, WARM_UP = 30, 5  # of a latency
 
 T = TypeVar("T")
@@ -251,26 +253,22 @@ def _called(teacher: Answers, student: Answers) -> dict[str, Any]:
     return {"student": f"student {student.label}", "teacher": f"teacher {teacher.label}"}
 
 
-def _rescaling(teacher: Answers, student: Answers, bootstrap: int) -> GradientRescaling:
-    """With the temperature and the weights that the student was trained with, where its method has
-    some.
-    """
-    options: Any = {
-        key: value
-        for key, value in student.method_options.items()
-        if key in {"temperature", "weight", "ce_weight", "t_squared"}
-        and isinstance(value, bool | int | float)
-    }
-    settings = {"temperature": 4.0, **options}
+def _rescaling(teacher: Answers, student: Answers, bootstrap: int) -> GradientRescaling | None:
+    """By the student's own loss; None where that is the cross-entropy, which rescales nothing."""
+    gradient = label_gradient(student, teacher)
     called = _called(teacher, student)
-    return rescaling(
+    found = rescaling(
         student.logits,
         teacher.logits,
         student.targets,
+        gradient.slopes,
+        temperature=gradient.temperature,
         bootstrap=bootstrap,
-        **settings,
         **called,
     )
+    if found.low is None or found.high is None:
+        return found
+    return None if max(abs(found.low - 1), abs(found.high - 1)) < UNCHANGED else found
 
 
 def _ranks(teacher: Answers, student: Answers, bootstrap: int) -> DistanceRanks:

@@ -127,6 +127,7 @@ class CheckpointEvaluator:
             parameters=header.parameters,
             method=header.method,
             method_options=header.method_options,
+            epochs=header.epochs,
             network=network,
             info=feed.info,
             logits=logits,

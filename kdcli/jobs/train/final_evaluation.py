@@ -175,6 +175,7 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
         parameters=parameter_count(network),
         method=job.recipe.method.name,
         method_options=job.recipe.method.options,
+        epochs=job.recipe.train.epochs,
         network=network,
         info=job.feed.info,
         logits=logits,

@@ -168,9 +168,6 @@ def student(label: str, classes: int = 10, *, deep: bool = True) -> PairExplanat
         rescaling=(
             GradientRescaling(
                 4.0,
-                0.9,
-                0.1,
-                True,
                 340,
                 20,
                 3.0,

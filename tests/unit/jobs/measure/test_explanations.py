@@ -139,11 +139,13 @@ def test_projection_silhouette_and_calibration_are_those_of_features_and_logits(
 
 def test_a_pair_is_explained_from_the_same_logits_and_features(report, teacher, student, images):
     found, y = report.explanations[0], images[1]
+    # kd's own: paper 002, equation 3
+    weight, miss = 0.9, 1 - label_probability(student.logits, y)
+    soft = label_probability(student.logits / 4, y) - label_probability(teacher.logits / 4, y)
+    slopes = -(1 - weight) * miss + weight * 4 * soft
     close(
         found.rescaling[0],
-        rescaling(
-            student.logits, teacher.logits, y, temperature=4.0, weight=0.9, bootstrap=BOOTSTRAP
-        ),
+        rescaling(student.logits, teacher.logits, y, slopes, temperature=4.0, bootstrap=BOOTSTRAP),
         1e-4,
     )
     ranks = distance_ranks(
@@ -163,10 +165,16 @@ def test_a_pair_is_explained_from_the_same_logits_and_features(report, teacher, 
     close(found.calibration, cross_fitted(student.logits, y, bootstrap=BOOTSTRAP), 1e-4)
 
 
-def test_the_method_s_own_temperature_and_weight_rescale(report, trained):
-    options = read_header(trained.out / "skd")[1].method_options
-    assert report.explanations[1].rescaling[0].temperature == options["temperature"]
-    assert report.explanations[1].rescaling[0].weight == options["weight"]
+def label_probability(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return logits.double().softmax(1).gather(1, y[:, None])[:, 0]
+
+
+def test_every_method_rescales_by_its_own_loss(report, trained):
+    kd, skd = (pair.rescaling[0] for pair in report.explanations)
+    assert (kd.temperature, skd.temperature) == tuple(
+        read_header(trained.out / name)[1].method_options["temperature"] for name in ("kd", "skd")
+    )
+    assert skd.mean != pytest.approx(kd.mean, rel=0.01)
 
 
 def test_capacity_is_counted_and_measured(report, teacher, student):
@@ -290,7 +298,8 @@ def fresh(**options):
 
 
 def test_networks_without_a_vector_before_the_head_keep_the_rest(trained, tmp_path):
-    path = saved(trained, tmp_path, "both", Composite([fresh(), fresh()], "mean_probabilities"))
+    both = Composite([fresh(), fresh()], "mean_probabilities")
+    path = saved(trained, tmp_path, "both", both, method="kd", epochs=2)
     report = analyze_gap(trained.out / "teacher", [path], bootstrap=5, deep=True)
     (found,) = report.explanations
     assert found.distance_ranks is None
