@@ -11,7 +11,7 @@ import typer
 
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
+from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
@@ -87,6 +87,7 @@ def run(
     temperature: Temperatures = None,
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
+    sets: o.DataSets = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     bootstrap: Annotated[
@@ -125,15 +126,14 @@ def run(
     )
     temperatures, wanted = _temperatures(temperature), split_of(split)
     found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
-    _read_headers((*found, *students))
+    asked = measured_on((*found, *students), data, sets or (), data_dir)
     from kdcli import jobs
 
     report = jobs.analyze_gap(
         found,
         students,
         temperatures=temperatures,
-        data=data,
-        data_root=str(data_dir) if data_dir else None,
+        overrides=asked,
         split=wanted,
         device=device,
         bootstrap=bootstrap,
@@ -187,14 +187,6 @@ def _teacher_of(student: Path) -> Path:
             hint=f"kd analyze-gap --teacher CKPT --student {student}",
         )
     return Path(found.teachers[0].checkpoint)
-
-
-def _read_headers(checkpoints: tuple[Path, ...]) -> None:
-    """Refuse a path that is no checkpoint before torch is imported."""
-    from kdcli.results.weights_header import read_header
-
-    for path in checkpoints:
-        read_header(path)
 
 
 def _show(env: Environment, report: GapReport) -> None:

@@ -4,10 +4,11 @@ profile, from their checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
 from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers_of
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import GateResult
@@ -29,7 +32,7 @@ def analyze_gap(
     *,
     temperatures: Sequence[float] | None = None,
     data: str | None = None,
-    data_root: str | None = None,
+    overrides: Mapping[str, Any] | Layer | None = None,
     split: SplitName = "test",
     device: str = "auto",
     bootstrap: int = 1000,
@@ -48,6 +51,7 @@ def analyze_gap(
         teacher: a checkpoint or run directory, or several.
         students: checkpoints or run directories.
         temperatures: 1 and 4 unless given; the profile's are PROFILE.
+        data, overrides: as for `evaluate`.
         bootstrap: resamples behind the intervals.
         explain: the explanations too, which cost about a tenth of the networks' own time.
         deep: also t-SNE, silhouette, CKA and latency, which cost more.
@@ -59,7 +63,8 @@ def analyze_gap(
         NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
     """
     runtime = Runtime(device, precision="fp32")
-    evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
+    about = measured_data.asked_for(data, overrides)
+    evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
     parts, asked = Parts(), gates or GatesSection()
     wanted = taps(deep=deep) if explain or deep else None
     kept: dict[str, list[Answers]] = {"teachers": [], "students": []}
@@ -83,7 +88,12 @@ def analyze_gap(
     )
     if save_logits_to is not None:
         save_logits(save_logits_to, _tensors(kept["teachers"], kept["students"]))
-    return replace(report, gates=tuple(_gates(report, asked)), seconds=dict(parts.seconds))
+    return replace(
+        report,
+        gates=tuple(_gates(report, asked)),
+        seconds=dict(parts.seconds),
+        data_options=about.get("data") or {},
+    )
 
 
 def _temperatures(given: Sequence[float], gates: GatesSection) -> tuple[float, ...]:

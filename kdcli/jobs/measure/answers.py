@@ -29,8 +29,9 @@ class Answers:
 
     label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
     method, method_options, epochs: what it was trained by, and for how long; None where that is not
-    known. info: the data that it answered. logits: [n,K]
-    float32, raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
+    known. info: the data that it answered; source: what tables call them, where that is more than
+    their name; trained_on_them: whether they are what it was trained on. logits: [n,K] float32,
+    raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
     [n,D] float32, maps averaged over their positions. image: the split's first one as the network
     gets it, [1,C,H,W], where its cost is asked for. sha256: of its weights; teachers: those of the
     networks that taught it. alone: False for several teachers that answer as one, which share
@@ -49,6 +50,8 @@ class Answers:
     measures: Measures
     method_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+    source: str = ""
+    trained_on_them: bool = True
     features: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
     sha256: str = ""
@@ -125,7 +128,7 @@ def check_same_samples(first: Answers, other: Answers) -> None:
     """
     same = first.logits.shape[1] == other.logits.shape[1]
     if not same or not torch.equal(first.targets, other.targets):
-        names = f"{first.info.name} and {other.info.name}"
+        names = f"{first.source or first.info.name} and {other.source or other.info.name}"
         raise Incompatible(
             f"{first.label} and {other.label} are not measured on the same images ({names})",
             hint="-d DATA measures both on one dataset",

@@ -18,26 +18,9 @@ from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
 from kdcli.jobs.measure.answers import Answers
-from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
 from kdcli.results.weights_header import CheckpointHeader, read_header
-
-
-def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
-    """The data that a checkpoint was trained on, or the dataset that was asked for instead.
-
-    Whole: what a run took away from its training split (classes, all but a few images of each) is
-    measured too, so that a student and its teacher meet the same images, and no teacher is needed
-    to find out which ones a student had.
-    """
-    wanted = (
-        dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
-    )
-    wanted = {key: value for key, value in wanted.items() if key not in RESTRICTIONS}
-    if root is not None:
-        wanted["root"] = root
-    section = branch(DataSection, str(wanted["name"])).model_validate(wanted)
-    assert isinstance(section, DataSection)
-    return section
 
 
 def label_of(path: Path) -> str:
@@ -49,27 +32,24 @@ class CheckpointEvaluator:
     """Measures checkpoints on the same splits; a dataset is opened once.
 
     Args:
-        data: a dataset's name, or None for what each checkpoint was trained on. root: folder of the
-            datasets.
+        asked: what was said about the data (kdcli.recipe.measured_data); nothing, for what each
+            checkpoint was trained on.
         split: "test", "val" or "train"; val is the part that the checkpoint's own recipe held out.
     """
 
-    def __init__(
-        self, *, data: str | None, root: str | None, split: SplitName, runtime: Runtime
-    ) -> None:
-        self._data = data
-        self._root = root
+    def __init__(self, asked: Layer, *, split: SplitName, runtime: Runtime) -> None:
+        self._asked = asked
         self._split: SplitName = split
         self._runtime = runtime
         self._feeds: dict[str, Feed] = {}
 
-    def feed(self, header: CheckpointHeader) -> Feed:
-        """The batches that a checkpoint is measured on.
+    def feed(self, path: Path, header: CheckpointHeader) -> tuple[Feed, str]:
+        """The batches that a checkpoint is measured on, and what tables call them.
 
         Raises:
-            Incompatible: the split is empty.
+            Incompatible: the split is empty. Others: as kdcli.recipe.measured_data.section_of.
         """
-        section = data_section(header, self._data, self._root)
+        section = measured_data.section_of(path, header, self._asked, train=self._split != "test")
         # only the held-out part depends on the seed
         key = section.model_dump_json() + (str(header.seed) if self._split != "test" else "")
         if key not in self._feeds:
@@ -80,7 +60,7 @@ class CheckpointEvaluator:
                 f"{section.name} has no {self._split} split here",
                 hint="--split test, or train with data.val_fraction above 0",
             )
-        return feed
+        return feed, measured_data.label_of(section, self._asked)
 
     @property
     def device(self) -> str:
@@ -102,7 +82,7 @@ class CheckpointEvaluator:
                 given.
         """
         path, header = read_header(checkpoint)
-        feed = self.feed(header)
+        feed, source = self.feed(path, header)
         check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
@@ -130,6 +110,8 @@ class CheckpointEvaluator:
             epochs=header.epochs,
             network=network,
             info=feed.info,
+            source=source,
+            trained_on_them=header.data_fingerprint == feed.info.fingerprint,
             logits=logits,
             targets=targets,
             measures=measure(logits, targets, split=self._split),

@@ -103,7 +103,12 @@ def gap_report(
             bootstrap=bootstrap,
             seed=seed,
         )
-        return replace(found, explanation=explained[number], explanations=tuple(pairs[number]))
+        return replace(
+            found,
+            explanation=explained[number],
+            explanations=tuple(pairs[number]),
+            source=kept[0].source,
+        )
 
     first, *others = [
         parts.timed("gap", lambda number=number: report(number))  # type: ignore[misc]
