@@ -153,12 +153,12 @@ class Method(nn.Module, ABC):
         """
         return {}
 
-    @staticmethod
-    def aligned(z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG004  the methods that align need v
-        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw
-        ones unless overridden.
+    @classmethod
+    def aligned(cls, options: MethodOptions, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG003  the methods that align need them
+        """Student and teacher logits, each [N,K], as the loss of a method with these options sees
+        them beside each other; the raw ones themselves unless overridden.
 
         Of the class, not of an instance: a gap is also measured long after training, without the
         method's networks.
         """
-        return z
+        return z, v

@@ -97,7 +97,8 @@ class PairReport:
 class GapReport:
     """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty
     without students. data: the dataset's name; source: with its path and what else was asked for,
-    which data_options has by key.
+    which data_options has by key. shares: of several teachers in the weighted mean that `teacher`
+    then is; empty for one alone.
 
     explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty
     where nobody asked. others: where several teachers were given, the reports of all but the first,
@@ -123,6 +124,7 @@ class GapReport:
     warnings: tuple[str, ...] = ()
     source: str = ""
     data_options: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     @property
     def measured_on(self) -> str:

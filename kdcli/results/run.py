@@ -12,13 +12,14 @@ from kdcli.results.measures import Excluded, GateResult, Measures
 
 @dataclass(frozen=True, slots=True)
 class TeacherSummary:
-    """A teacher as a report needs it."""
+    """A teacher as a report needs it. weight: its share of the mean of several; 1 of one alone."""
 
     checkpoint: str
     sha256: str
     architecture: str
     parameters: int
     test: Measures | None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

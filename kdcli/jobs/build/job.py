@@ -279,7 +279,11 @@ def load_teachers(
 ) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    return tuple(_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    loaded = (_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    return tuple(
+        replace(each, summary=replace(each.summary, weight=share))
+        for each, share in zip(loaded, _shares(recipe), strict=True)
+    )
 
 
 def _teacher(
@@ -300,12 +304,15 @@ def _reference(
 
 def _answering(recipe: Recipe, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
     """Several teachers as one that answers by their weighted mean."""
-    if len(teachers) < 2:
-        return teachers
-    assert isinstance(recipe, DistillRecipe)
-    weights = [section.weight if section.weight is not None else 1.0 for section in recipe.teacher]
+    return teachers if len(teachers) < 2 else (Ensemble(teachers, _shares(recipe)),)
+
+
+def _shares(recipe: Recipe) -> list[float]:
+    """Each teacher's share of their mean; they add up to 1."""
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    weights = [section.weight if section.weight is not None else 1.0 for section in chosen]
     total = sum(weights)
-    return (Ensemble(teachers, [weight / total for weight in weights]),)
+    return [weight / total for weight in weights]
 
 
 def _setup(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.measure.answers import Answers, taps
+from kdcli.jobs.measure.answers import Answers, mean_of, taps
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
 from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers_of
@@ -30,6 +30,7 @@ def analyze_gap(
     teacher: str | Path | Sequence[str | Path],
     students: Sequence[str | Path] = (),
     *,
+    shares: Sequence[float] | None = None,
     temperatures: Sequence[float] | None = None,
     data: str | None = None,
     overrides: Mapping[str, Any] | Layer | None = None,
@@ -50,13 +51,16 @@ def analyze_gap(
     Args:
         teacher: a checkpoint or run directory, or several.
         students: checkpoints or run directories.
+        shares: of the teachers in the weighted mean of their logits, by which they taught; they add
+            up to 1. Students are then compared with that mean, and not with each teacher.
         temperatures: 1 and 4 unless given; the profile's are PROFILE.
         data, overrides: as for `evaluate`.
         bootstrap: resamples behind the intervals.
         explain: the explanations too, which cost about a tenth of the networks' own time.
         deep: also t-SNE, silhouette, CKA and latency, which cost more.
-        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and
-            "aligned.LABEL"; with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
+        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and, where the
+            student's loss sees others, "aligned.LABEL" (its own) and "facing.LABEL" (the
+            teacher's); with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
 
     Raises:
@@ -76,8 +80,9 @@ def analyze_gap(
                 kept[role].append(found.without_features())
             yield found
 
+    teachers = answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher)
     report = gap_report(
-        answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher),
+        teachers if shares is None else (mean_of([*teachers], shares),),
         answers("students", students),
         split=split,
         temperatures=_temperatures(temperatures or ((1.0, 4.0) if students else PROFILE), asked),
@@ -87,12 +92,14 @@ def analyze_gap(
         every_teacher=len(students) == 1,
     )
     if save_logits_to is not None:
-        save_logits(save_logits_to, _tensors(kept["teachers"], kept["students"]))
+        each = kept["teachers"] if shares is None else [mean_of(kept["teachers"], shares)]
+        save_logits(save_logits_to, _tensors(each, kept["students"]))
     return replace(
         report,
         gates=tuple(_gates(report, asked)),
         seconds=dict(parts.seconds),
         data_options=about.get("data") or {},
+        shares=tuple(shares or ()),
     )
 
 
@@ -111,9 +118,9 @@ def _tensors(teachers: Sequence[Answers], students: Sequence[Answers]) -> dict[s
         tensors[f"student.{student.label}"] = student.logits
         numbers = range(len(teachers)) if len(students) == 1 else teachers_of(student, teachers)
         for item in (teachers[number] for number in numbers):
-            seen = aligned(student, item)
-            if seen is not None:
-                tensors[f"aligned.{student.label}{suffix[item.label]}"] = seen
+            for name, seen in zip(("aligned", "facing"), aligned(student, item), strict=True):
+                if seen is not None:
+                    tensors[f"{name}.{student.label}{suffix[item.label]}"] = seen
     return tensors
 
 

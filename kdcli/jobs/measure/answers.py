@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.gap import Responses
+from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
@@ -58,8 +59,8 @@ class Answers:
     teachers: tuple[str, ...] = ()
     alone: bool = True
 
-    def response(self, aligned: Tensor | None = None) -> Responses:
-        """What a gap is computed from. aligned: as for `Responses`."""
+    def response(self, aligned: Tensor | None = None, facing: Tensor | None = None) -> Responses:
+        """What a gap is computed from. aligned, facing: as for `Responses`."""
         return Responses(
             label=self.label,
             checkpoint=self.checkpoint,
@@ -69,6 +70,7 @@ class Answers:
             logits=self.logits,
             aligned=aligned,
             measures=self.measures,
+            facing=facing,
         )
 
     def without_features(self) -> Answers:
@@ -118,6 +120,38 @@ class Answers:
                 f"logits of {self.label} are not its features times the weights of its last layer"
             )
         return head
+
+
+def mean_of(each: Sequence[Answers], weights: Sequence[float]) -> Answers:
+    """Several networks that answer as one, by the weighted mean of their logits, as
+    kdcli.core.teacher.Ensemble does; one alone is itself.
+
+    Args:
+        weights: each one's share; they add up to 1.
+
+    Raises:
+        Incompatible: they did not answer the same samples.
+    """
+    first, *others = each
+    if not others:
+        return first
+    for other in others:
+        check_same_samples(first, other)
+    logits = torch.stack(
+        [item.logits * weight for item, weight in zip(each, weights, strict=True)]
+    ).sum(0)
+    measured = first.measures
+    return replace(
+        first,
+        label=f"mean of {len(each)} teachers",
+        parameters=sum(item.parameters for item in each),
+        method="none",
+        method_options={},
+        logits=logits,
+        measures=measure(logits, first.targets, split=measured.split, selected=measured.selected),
+        features={},
+        alone=False,
+    )
 
 
 def check_same_samples(first: Answers, other: Answers) -> None:

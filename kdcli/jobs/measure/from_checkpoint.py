@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -114,12 +115,17 @@ class CheckpointEvaluator:
             trained_on_them=header.data_fingerprint == feed.info.fingerprint,
             logits=logits,
             targets=targets,
-            measures=measure(logits, targets, split=self._split),
+            measures=measure(logits, targets, split=self._split, selected=_selected(header)),
             features={tap: torch.cat(values)[: len(targets)] for tap, values in kept.items()},
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
         )
+
+
+def _selected(header: CheckpointHeader) -> Literal["last", "best"]:
+    """Which epoch the weights are of, as the run that made them said."""
+    return "best" if header.metrics.get("selected") == "best" else "last"
 
 
 def _as_vectors(x: Tensor) -> Tensor:

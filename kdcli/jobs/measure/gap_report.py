@@ -44,7 +44,6 @@ def gap_report(
     temperatures: Sequence[float],
     parts: Parts,
     bootstrap: int = 1000,
-    seed: int = 0,
     explain: Explain | None = None,
     every_teacher: bool = True,
 ) -> GapReport:
@@ -59,7 +58,7 @@ def gap_report(
         split: what they answered; recorded.
         temperatures: each > 0.
         parts: what runs explanations, and keeps their times and warnings.
-        bootstrap, seed: resamples behind the gaps' intervals.
+        bootstrap: resamples behind the gaps' intervals, the same ones each time.
         explain: None for the gaps alone.
         every_teacher: compare a student with all teachers, not only with those that taught it.
 
@@ -84,10 +83,13 @@ def gap_report(
     pairs: list[list[PairExplanation]] = [[] for _ in kept]
     for student in students:
         check_same_samples(kept[0], student)
+        if student.teachers and not any(item.sha256 in student.teachers for item in kept):
+            named = ", ".join(item.label for item in kept)
+            parts.warnings.append(f"{student.label} was not taught by {named}: by other weights")
         price = _cost(student, parts, explain)
         for number in range(len(kept)) if every_teacher else teachers_of(student, kept):
             teacher, paid = kept[number], costs[number]
-            compared[number].append(student.response(aligned(student, teacher)))
+            compared[number].append(student.response(*aligned(student, teacher)))
             if explain is not None and paid is not None and price is not None:
                 pairs[number].append(_pair(teacher, student, parts, explain, (paid, price)))
 
@@ -101,7 +103,6 @@ def gap_report(
             split=split,
             temperatures=temperatures,
             bootstrap=bootstrap,
-            seed=seed,
         )
         return replace(
             found,
@@ -122,13 +123,14 @@ def gap_report(
     )
 
 
-def aligned(student: Answers, teacher: Answers) -> Tensor | None:
-    """The student's logits as its method's loss saw them, [n,K]; None where that is the raw
-    ones.
+def aligned(student: Answers, teacher: Answers) -> tuple[Tensor | None, Tensor | None]:
+    """Both logits as the loss of the student's method saw them, with the options that it was
+    trained with, each [n,K]; None where these are the raw ones.
     """
+    cls = method_class(student.method)
     with torch.no_grad():
-        found = method_class(student.method).aligned(student.logits, teacher.logits)
-    return None if found is student.logits else found
+        z, v = cls.aligned(cls.Options(**student.method_options), student.logits, teacher.logits)
+    return None if z is student.logits else z, None if v is teacher.logits else v
 
 
 def teachers_of(student: Answers, teachers: Sequence[Answers]) -> list[int]:

@@ -97,7 +97,8 @@ def reproduce(report: GapReport) -> Section:
         student.checkpoint for one in report.reports for student in one.students
     )
     given = [
-        *(("-t", one.teacher.checkpoint) for one in report.reports),
+        # a mean is what the student's own run names
+        *(("-t", one.teacher.checkpoint) for one in report.reports if not one.shares),
         *(("--student", path) for path in students),
     ]
     temperatures = ",".join(formatting.temperature(tau) for tau in report.temperatures)
