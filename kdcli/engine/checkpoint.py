@@ -85,8 +85,11 @@ def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> Chec
     return complete
 
 
-def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
+def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> CheckpointHeader:
     """Puts a checkpoint's weights into a network that was built from its header.
+
+    Args:
+        but: the path of a module whose weights are left as they are.
 
     Raises:
         CorruptFile: truncated, not ours, or the checksum does not match.
@@ -99,6 +102,9 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
             f"{path} is damaged: its weights do not match their checksum",
             hint="copy it again, or train again",
         )
+    if but is not None:
+        own = {f"{but}.{name}": t for name, t in network.get_submodule(but).state_dict().items()}
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{but}.")} | own
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != actual:

@@ -31,7 +31,8 @@ class RunResult:
     excluded: None where every class was trained on.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
-    tensors, or, on a CPU, of the whole process; None where the system does not tell.
+    tensors, or, on a CPU, of the whole process; None where the system does not tell. notes: how the
+    network began, one sentence each.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -61,6 +62,7 @@ class RunResult:
     images_per_second: float = 0.0
     peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

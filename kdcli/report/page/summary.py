@@ -23,7 +23,8 @@ def to_markdown(run: Run, parts: Sequence[Section]) -> str:
             blocks.append(
                 "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
             )
-        blocks += [f"> Note: {escape(warning)}" for warning in run.summary.warnings]
+        said = (*run.summary.warnings, *run.summary.notes)
+        blocks += [f"> Note: {escape(sentence)}" for sentence in said]
     for section in parts:
         blocks += _section(section)
     return "\n\n".join(blocks) + "\n"
