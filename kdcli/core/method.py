@@ -132,6 +132,13 @@ class Method(nn.Module, ABC):
         """The only teacher of a method that takes one."""
         return self.teacher_nets[0]
 
+    @classmethod
+    def superclass(cls, options: MethodOptions, data: DataInfo) -> Tensor | None:  # noqa: ARG003  overridden where an option gives it
+        """The superclass [K] of each class as a method with these options sees it; the data's
+        unless overridden.
+        """
+        return data.superclass
+
     def loss(self, batch: Batch, at: Progress) -> Step:
         """The loss terms of one minibatch, already weighted."""
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor stages")

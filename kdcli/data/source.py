@@ -33,7 +33,7 @@ class ImageArrays:
     [n,1,1,d]).
     y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1]
     (of the values themselves where x is float32). superclass: [K] int64, or None where the classes
-    have none.
+    have none. train, test: the files that the pictures are from; empty where they are from none.
     """
 
     x_train: Tensor = field(repr=False)
@@ -44,6 +44,8 @@ class ImageArrays:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     superclass: Tensor | None = field(default=None, repr=False)
+    train: tuple[str, ...] = field(default=(), repr=False)
+    test: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from kdcli import catalog
 from kdcli.cli.app import run as main
 from kdcli.cli.console import Environment
 from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
+from kdcli.jobs.events import Prepared
 from kdcli.recipe.sweep.cells import TableSection
 from kdcli.report.tables.compare import compare
 from kdcli.report.tables.sweep import tabulate
@@ -102,6 +103,33 @@ def test_options_change_what_is_measured_alike_everywhere(what, teacher, folder)
     run = distill(out=folder, method="skd", data="digits", overrides=overrides, teacher=teacher)
     assert run is not None
     agree(run, analyze_gap(teacher, [run.run], explain=False), run.teachers[0])
+
+
+def test_classes_are_related_as_the_student_was_taught_it(teacher, folder):
+    options = {
+        **SHORT,
+        "student.name": "cnn-small",
+        "method.superclasses": [["0", 6, 8, "9"], [1, 4, 7], [2, 3, 5]],
+    }
+    said: list[Prepared] = []
+    run = distill(
+        out=folder,
+        method="kd_pt_rel",
+        data="digits",
+        overrides={**options, "report.html": True},
+        teacher=teacher,
+        listeners=[lambda event: said.append(event) if isinstance(event, Prepared) else None],
+    )
+    assert run is not None
+    assert "superclasses: 0, 6, 8, 9; 1, 4, 7; 2, 3, 5" in said[0].notes
+    known = Run.load(run.run).analysis
+    assert known is not None
+    found = analyze_gap(teacher, [run.run], bootstrap=5)
+    for report in (known.gap, found):
+        assert report is not None
+        assert report.explanation is not None
+        assert report.explanation.relations is not None
+        assert report.explanation.relations.superclass == (0,) * 4 + (1,) * 3 + (2,) * 3
 
 
 def test_several_teachers_are_the_one_that_they_were_to_the_student(teacher, folder):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import load_file
 
+from kdcli.files import safetensors_metadata
 from kdcli.jobs import train_teacher
 
 
@@ -58,6 +63,36 @@ def test_a_gap_and_its_page_say_what_was_measured(kd, run, tmp_path):
     page = (tmp_path / "gap.html").read_text(encoding="utf-8")
     assert "npz other.npz" in page
     assert "data.path=&#34;other.npz&#34;" in page
+
+
+def test_saved_logits_say_what_their_rows_and_columns_are(kd, tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for number, name in enumerate(("10", "2", "cat")):
+            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            for picture in range(count):
+                pixels = np.full((8, 8, 3), 50 * number + picture, np.uint8)
+                Image.fromarray(pixels).save(
+                    tmp_path / "pictures" / split / name / f"{picture}.png"
+                )
+    for resident in (True, False):
+        options = {
+            "train.epochs": 1,
+            "report.html": False,
+            "data.path": "pictures",
+            "data.size": 8,
+            "data.resident": resident,
+        }
+        found = train_teacher(
+            model="mlp", data="image-folder", out=tmp_path / "runs", overrides=options
+        )
+        for command in (["evaluate", found.run], ["analyze-gap", "-t", found.run]):
+            assert kd(*command, "--save-logits", "l.safetensors").code == 0
+            about = json.loads(safetensors_metadata(tmp_path / "l.safetensors")["logits"])
+            assert about["class_names"] == ["10", "2", "cat"]
+            assert (about["data"], about["split"]) == ("image-folder pictures", "test")
+            targets = load_file(tmp_path / "l.safetensors")["targets"].tolist()
+            named = [about["class_names"][target] for target in targets]
+            assert [file.split("/")[-2] for file in about["files"]] == named
 
 
 def test_a_users_function_is_measured_and_named(kd, run, tmp_path):

@@ -17,13 +17,14 @@ from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measure.answers import Answers, mean_of, taps
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
-from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers_of
+from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, seen_by, teachers_of
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import GateResult
+from kdcli.results.weights_header import read_header
 
 
 def analyze_gap(
@@ -71,11 +72,17 @@ def analyze_gap(
     evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
     parts, asked = Parts(), gates or GatesSection()
     wanted = taps(deep=deep) if explain or deep else None
+    # how classes relate is said as the first student was taught it
+    taught = read_header(students[0])[1] if students else None
     kept: dict[str, list[Answers]] = {"teachers": [], "students": []}
 
     def answers(role: str, paths: Sequence[str | Path]) -> Iterator[Answers]:
         for path, label in zip(paths, labels_of(paths), strict=True):
             found = parts.timed("networks", partial(evaluator.answers, path, label, wanted))
+            if taught is not None:
+                found = replace(
+                    found, info=seen_by(taught.method, taught.method_options, found.info)
+                )
             if save_logits_to is not None:
                 kept[role].append(found.without_features())
             yield found
@@ -93,7 +100,7 @@ def analyze_gap(
     )
     if save_logits_to is not None:
         each = kept["teachers"] if shares is None else [mean_of(kept["teachers"], shares)]
-        save_logits(save_logits_to, _tensors(each, kept["students"]))
+        save_logits(save_logits_to, _tensors(each, kept["students"]), each[0])
     return replace(
         report,
         gates=tuple(_gates(report, asked)),

@@ -31,12 +31,12 @@ class Answers:
     label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
     method, method_options, epochs: what it was trained by, and for how long; None where that is not
     known. info: the data that it answered; source: what tables call them, where that is more than
-    their name; trained_on_them: whether they are what it was trained on. logits: [n,K] float32,
-    raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
-    [n,D] float32, maps averaged over their positions. image: the split's first one as the network
-    gets it, [1,C,H,W], where its cost is asked for. sha256: of its weights; teachers: those of the
-    networks that taught it. alone: False for several teachers that answer as one, which share
-    neither features nor a last layer.
+    their name; trained_on_them: whether they are what it was trained on; files: the file of each
+    sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
+    raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
+    positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
+    asked for. sha256: of its weights; teachers: those of the networks that taught it. alone: False
+    for several teachers that answer as one, which share neither features nor a last layer.
     """
 
     label: str
@@ -53,6 +53,7 @@ class Answers:
     epochs: int | None = None
     source: str = ""
     trained_on_them: bool = True
+    files: tuple[str, ...] = ()
     features: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
     sha256: str = ""

@@ -55,7 +55,7 @@ def evaluate(
         tensors = {
             f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
         }
-        save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
+        save_logits(save_logits_to, {"targets": measured[0].targets, **tensors}, measured[0])
     evaluations = tuple(_evaluation(item, per_class=per_class) for item in measured)
     thresholds, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
     results = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
@@ -113,6 +114,7 @@ class CheckpointEvaluator:
             info=feed.info,
             source=source,
             trained_on_them=header.data_fingerprint == feed.info.fingerprint,
+            files=feed.files(self._split),
             logits=logits,
             targets=targets,
             measures=measure(logits, targets, split=self._split, selected=_selected(header)),
@@ -150,6 +152,23 @@ def distinct(names: Iterable[str]) -> list[str]:
     return labels
 
 
-def save_logits(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes logits and targets as one safetensors file, atomically."""
-    write_tensors(path, {name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+def save_logits(path: Path, tensors: dict[str, Tensor], first: Answers) -> None:
+    """Writes logits and targets as one safetensors file, atomically.
+
+    Its metadata has one entry "logits", JSON: the data and the split, the name of each column
+    (class_names), and the file of each row (files; empty where samples are from no files).
+
+    Args:
+        first: answers to the samples that the rows are of.
+    """
+    about = {
+        "data": first.source or first.info.name,
+        "split": first.measures.split,
+        "class_names": first.info.class_names,
+        "files": first.files,
+    }
+    write_tensors(
+        path,
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        {"logits": json.dumps(about, ensure_ascii=False)},
+    )

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
-from kdcli.core.types import SplitName
+from kdcli.core.types import DataInfo, SplitName
+from kdcli.errors import KdError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers, check_same_samples
 from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
@@ -131,6 +132,16 @@ def aligned(student: Answers, teacher: Answers) -> tuple[Tensor | None, Tensor |
     with torch.no_grad():
         z, v = cls.aligned(cls.Options(**student.method_options), student.logits, teacher.logits)
     return None if z is student.logits else z, None if v is teacher.logits else v
+
+
+def seen_by(method: str, options: Mapping[str, Any], info: DataInfo) -> DataInfo:
+    """The data with superclasses as a method with these options sees them."""
+    cls = method_class(method)
+    try:
+        superclass = cls.superclass(cls.Options(**options), info)
+    except KdError:  # other data than it was trained on, whose classes the option does not name
+        return info
+    return replace(info, superclass=superclass)
 
 
 def teachers_of(student: Answers, teachers: Sequence[Answers]) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from kdcli import __version__, catalog
+from kdcli.core.classes import shown
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
@@ -206,6 +207,7 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
         notes=(
             *notes,
             *job.notes,
+            *_superclass_notes(job),
             *data_subset.notes(recipe.data, info, job.ranked_by),
             *_cache_notes(job),
         ),
@@ -248,6 +250,22 @@ def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
         "folded": asked.folded,
         "minibatches": runtime.ahead,
     }
+
+
+def _superclass_notes(job: Job) -> list[str]:
+    """The superclasses that an option of the method gives, as they were understood."""
+    method, info = job.method, job.feed.info
+    superclass = type(method).superclass(method.options, info)
+    if (
+        superclass is None
+        or superclass is info.superclass
+        or (info.superclass is not None and (superclass.tolist() == info.superclass.tolist()))
+    ):
+        return []
+    groups: dict[int, list[str]] = {}
+    for number, group in enumerate(superclass.tolist()):
+        groups.setdefault(group, []).append(shown(number, info.class_names))
+    return ["superclasses: " + "; ".join(", ".join(names) for names in groups.values())]
 
 
 def _cache_notes(job: Job) -> list[str]:

@@ -22,7 +22,7 @@ from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.measure.answers import Answers, mean_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
-from kdcli.jobs.measure.gap_report import Explain, gap_report
+from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import Excluded, Measures
@@ -211,7 +211,7 @@ def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
         parameters=known.parameters,
         method="none",
         network=loaded.teacher.live.network,
-        info=job.feed.info,
+        info=seen_by(job.recipe.method.name, job.recipe.method.options, job.feed.info),
         logits=logits,
         targets=targets,
         measures=measure(logits, targets, selected=known.test.selected if known.test else "last"),
