@@ -134,9 +134,11 @@ def relation(
     """
     if names == others and names is not None:
         return "same"
-    if not names or not others or _numbered(names) or _numbered(others):
+    if not names or not others:
         return "unknown"
-    return "order" if sorted(names) == sorted(others) else "other"
+    if sorted(names) == sorted(others):  # folders 0, 1, 10, 2 beside numbers, too
+        return "order"
+    return "unknown" if _numbered(names) or _numbered(others) else "other"
 
 
 def _numbered(names: tuple[str, ...]) -> bool:

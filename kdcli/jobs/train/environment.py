@@ -27,6 +27,7 @@ from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.events import Prepared
+from kdcli.jobs.measure.chance import teacher_warnings
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
 from kdcli.runs.read import from_dict
@@ -211,6 +212,7 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
             *data_subset.notes(recipe.data, info, job.ranked_by),
             *_cache_notes(job),
         ),
+        warnings=() if resumed_at else tuple(teacher_warnings(job)),
         resumed_at=resumed_at,
     )
 

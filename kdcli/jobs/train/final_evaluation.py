@@ -21,6 +21,7 @@ from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.measure.answers import Answers, mean_of
+from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
@@ -49,6 +50,7 @@ class Outcome:
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
+    warnings: tuple[str, ...]
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -96,6 +98,15 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
         curves = {"teacher": reliability(teacher.logits, targets), **curves}
     report = _gap(job, own, teacher)
     gaps = _gaps(report) if report is not None else ()
+    guess = chance(targets, len(names))
+    measured = {
+        "the student" if job.teachers else "the network": own.measures,
+        **{
+            f"teacher {known.checkpoint}": known.test
+            for known in (summaries if job.teachers else ())
+            if known.test is not None
+        },
+    }
     return Outcome(
         test=own.measures,
         val=validation(job)(network),
@@ -111,6 +122,11 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
             missing_classes(job.feed.info),
             names,
             None if teacher is None else teacher.logits,
+        ),
+        warnings=tuple(
+            warning
+            for name, found in measured.items()
+            for warning in result_warnings(name, found, guess, len(names))
         ),
     )
 
@@ -158,6 +174,7 @@ def run_result(
         wall_seconds=wall_seconds,
         images_per_second=last.images_per_second if last else 0.0,
         peak_memory_mib=job.runtime.peak_memory_mib(),
+        warnings=outcome.warnings,
         notes=job.notes,
     )
 
