@@ -88,11 +88,14 @@ def finite(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any) -> str:
+    """A JSON file's text; non-finite numbers become null."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; non-finite numbers become null."""
-    write_text(
-        path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    """Writes JSON atomically, as `json_text`."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> dict[str, Any]:

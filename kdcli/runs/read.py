@@ -8,10 +8,9 @@ logged twice); but a file that is not what kd writes is named as damaged, never 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,6 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.errors import CorruptFile
-from kdcli.files import read_json
 from kdcli.runs.folder import (
     ANALYSIS_FILE,
     ENVIRONMENT_FILE,
@@ -31,6 +29,8 @@ from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import Command, find_run
+from kdcli.runs.manifest import check, read_record
+from kdcli.runs.metrics_file import read_metrics
 
 T = TypeVar("T")
 
@@ -72,8 +72,9 @@ class Epoch:
 class Run:
     """A run directory. summary is None while the run is unfinished; analysis where none was made.
 
-    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are
-    left out. baseline: the same network trained on labels alone, where
+    torn: whether a killed process left the last line of metrics.jsonl half written. damage: a
+    sentence for each record that is not what was written; what could not be believed is left out.
+    baseline: the same network trained on labels alone, where
     `kdcli.report.findings.baseline` found such a run.
     """
 
@@ -85,7 +86,8 @@ class Run:
     epochs: tuple[Epoch, ...]
     summary: RunResult | None
     analysis: RunAnalysis | None
-    torn_lines: int = 0
+    torn: bool = False
+    damage: tuple[str, ...] = ()
     baseline: RunResult | None = None
 
     @property
@@ -107,18 +109,55 @@ class Run:
         """
         folder = find_run(path)
         text, recipe = read_recipe(folder / RECIPE_FILE)
-        events, torn = _events(folder / METRICS_FILE)
+        metrics = read_metrics(folder / METRICS_FILE)
+        events = [event for event, _ in metrics.events]
+        summary = _optional(folder / SUMMARY_FILE, RunResult)
+        damage = Damage()
+        damage.noticed(lambda: check(folder / RECIPE_FILE), "it is shown as it is now")
+        environment = damage.noticed(
+            lambda: _optional(folder / ENVIRONMENT_FILE, dict[str, Any]), "it is left out"
+        )
+        analysis = damage.noticed(
+            lambda: _optional(folder / ANALYSIS_FILE, RunAnalysis),
+            f"what it draws is left out; kd analyze-gap --student {folder} measures it again",
+        )
+        lost = metrics.damaged + (summary is not None and not _ended(events))
+        if lost:
+            damage.sentences.append(
+                f"{folder / METRICS_FILE} is damaged: {lost} of its lines are left out of the curves"
+            )
         return cls(
             path=folder,
             recipe=recipe,
             recipe_text=text,
-            environment=_optional(folder / ENVIRONMENT_FILE, dict[str, Any]) or {},
+            environment=environment or {},
             stages=_stages(events, folder / METRICS_FILE),
             epochs=_epochs(events, folder / METRICS_FILE),
-            summary=_optional(folder / SUMMARY_FILE, RunResult),
-            analysis=_optional(folder / ANALYSIS_FILE, RunAnalysis),
-            torn_lines=torn,
+            summary=summary,
+            analysis=analysis,
+            torn=metrics.torn,
+            damage=tuple(damage.sentences),
         )
+
+
+class Damage:
+    """Collects what is wrong with records that a run can be read without."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def noticed(self, read: Callable[[], T], so: str) -> T | None:
+        """What `read` returns; None and a sentence where it finds damage. so: what follows."""
+        try:
+            return read()
+        except CorruptFile as error:
+            self.sentences.append(f"{error.message}: {so}")
+            return None
+
+
+def _ended(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Tells whether the last line is that of a finished run, or of a run without one."""
+    return not events or events[-1]["event"] == "done" or "line" not in events[-1]
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -175,7 +214,7 @@ def _with_nan(data: Any, place: tuple[int | str, ...]) -> Any:
 
 
 def _optional(path: Path, kind: type[T]) -> T | None:
-    return from_dict(kind, read_json(path), path) if path.is_file() else None
+    return from_dict(kind, read_record(path), path) if path.is_file() else None
 
 
 def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
@@ -189,25 +228,6 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
         return text, tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise CorruptFile(f"{path} cannot be read as TOML: {error}") from error
-
-
-def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of metrics.jsonl, and how many lines are torn: the last of a live run, or one
-    before a resume.
-    """
-    if not path.is_file():
-        return [], 0
-    events: list[dict[str, Any]] = []
-    torn = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            torn += 1
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events, torn
 
 
 def _stages(events: list[dict[str, Any]], path: Path) -> tuple[Stage, ...]:

@@ -175,12 +175,12 @@ def _pair(
 
 
 def _teacher_of(student: Path) -> Path:
-    from kdcli.files import read_json
     from kdcli.results.run import RunResult
+    from kdcli.runs.manifest import read_record
     from kdcli.runs.read import from_dict
 
     summary = (student if student.is_dir() else student.parent) / "summary.json"
-    found = from_dict(RunResult, read_json(summary), summary) if summary.is_file() else None
+    found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None
     if found is None or not found.teachers:
         raise UsageError(
             f"{student} does not say who taught it",

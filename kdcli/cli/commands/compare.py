@@ -41,6 +41,9 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     from kdcli.runs.read import Run
 
     loaded = [Run.load(path) for path in runs]
+    damage = tuple(sentence for run in loaded for sentence in run.damage)
+    for sentence in damage:
+        env.report(f"  {sentence}")
     comparison = compare(loaded)
     if not comparison.differences:
         env.report("  the recipes are the same")
@@ -55,4 +58,4 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
 
         write_text(plot, overlay(loaded).svg)
         env.report(f"  curves   {plot}")
-    return Outcome(comparison)
+    return Outcome(comparison, warnings=damage)

@@ -19,7 +19,7 @@ from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
 from kdcli.errors import UsageError
-from kdcli.files import read_json, write_json, write_text
+from kdcli.files import write_json, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
@@ -28,6 +28,7 @@ from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.events import Prepared
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
+from kdcli.runs.manifest import read_record
 from kdcli.runs.read import from_dict
 
 
@@ -132,7 +133,7 @@ def read_environment(run: Path) -> RunEnvironment:
         CorruptFile: it is damaged.
     """
     path = run / "environment.json"
-    return from_dict(RunEnvironment, read_json(path), path)
+    return from_dict(RunEnvironment, read_record(path), path)
 
 
 def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None:

@@ -20,7 +20,7 @@ from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import KdError, NotFound, RankLost, UsageError
-from kdcli.files import write_json, write_text
+from kdcli.files import json_text, write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
@@ -40,6 +40,7 @@ from kdcli.report.page.build import build as build_report
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
+from kdcli.runs import manifest
 from kdcli.runs.find import finished_runs, unfinished_run
 
 # ---- what is called from outside -----------------------------------------------------------------
@@ -378,6 +379,7 @@ class Execution:
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
             place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
+            manifest.begin(self.run)
             self._emit(prepared(self.job, self.run, self.notes, place))
             hooks = self.hooks(
                 stop, (position["stage"] + 1, position["epoch"]) if resumed else None
@@ -471,8 +473,10 @@ class Execution:
         )
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
-        # summary.json last: a run that has one is finished
-        write_json(self.run / "summary.json", asdict(result))
+        # summary.json last: a run that has one is finished, and its manifest is whole
+        summary = json_text(asdict(result))
+        manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
+        write_text(self.run / run_folder.SUMMARY_FILE, summary)
         build_report(self.run, html=self.job.recipe.report.html)
         run_folder.point_latest(self.run)
         if not self.keep_state:

@@ -45,7 +45,7 @@ def to_html(run: Run, parts: Sequence[Section]) -> str:
         lead=lead(run),
         rests_on=why(run)[1],
         gates=run.summary.gates if run.summary else (),
-        warnings=(*run.summary.warnings, *_left_out(run)) if run.summary else (),
+        warnings=(*run.damage, *(run.summary.warnings if run.summary else ()), *_left_out(run)),
         sections=parts,
         footer=(
             f"Made by kd {run.environment.get('kdcli', __version__)} from the files of this run."

@@ -253,11 +253,8 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     ]
     if left := restrictions(run):
         text.append(f"The training set was restricted: {left}.")
-    if run.torn_lines:
-        text.append(
-            f"{formatting.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a "
-            "killed process and left out."
-        )
+    if run.torn:
+        text.append("The last line of metrics.jsonl was cut off by a killed process and left out.")
     terms = tuple((name, formatting.number(value, 4)) for name, value in last.losses.items())
     held_out = (
         (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)

@@ -18,12 +18,12 @@ def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     """
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
     blocks += [escape(sentence) for sentence in (*lead(run), why(run)[1]) if sentence]
-    if run.summary:
-        if run.summary.gates:
-            blocks.append(
-                "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
-            )
-        blocks += [f"> Note: {escape(warning)}" for warning in run.summary.warnings]
+    if run.summary and run.summary.gates:
+        blocks.append(
+            "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
+        )
+    warnings = (*run.damage, *(run.summary.warnings if run.summary else ()))
+    blocks += [f"> Note: {escape(warning)}" for warning in warnings]
     for section in parts:
         blocks += _section(section)
     return "\n\n".join(blocks) + "\n"

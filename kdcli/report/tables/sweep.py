@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from kdcli import formatting
-from kdcli.files import read_json
 from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables import metrics
@@ -21,6 +20,7 @@ from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
 from kdcli.results.sweep import SweepTable, TableCell
 from kdcli.runs.find import finished_runs
+from kdcli.runs.manifest import read_record
 from kdcli.runs.read import from_dict
 
 SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
@@ -219,6 +219,9 @@ def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunR
         run = runs.get(recipe_hash(cell.resolved.recipe))
         path = run / "summary.json" if run is not None else None
         results.append(
-            (cell.labels, from_dict(RunResult, read_json(path), path) if path is not None else None)
+            (
+                cell.labels,
+                from_dict(RunResult, read_record(path), path) if path is not None else None,
+            )
         )
     return results
