@@ -113,6 +113,11 @@ def temperature(value: float) -> str:
     return f"{value:g}"
 
 
+def measured_temperature(value: float) -> str:
+    """A temperature that was fitted, to three figures: 0.431."""
+    return f"{value:.3g}"
+
+
 def short(name: str, most: int = 16) -> str:
     """A name that fits beside an axis: its beginning, where it is longer."""
     return name if len(name) <= most else name[: most - 1] + "…"

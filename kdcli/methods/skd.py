@@ -11,8 +11,9 @@ Reference code: https://github.com/forjiuzhou/Spherical-Knowledge-Distillation@m
 Entropy and free energy of a network follow the norm of its logits; once both norms are equal, what
 is left to match is the direction, which a small student can match. The rescaled logits enter the
 cross-entropy too, so the student's own norm is never trained: its accuracy is the same raw and
-rescaled, its calibration is not. Equation 16 has the cross-entropy see the student's own logits,
-which trains their norm: ce_logits = "raw".
+rescaled, its calibration is not. Where images are held out (data.val_fraction), a temperature
+fitted on them is folded into the last layer (train.calibrate). Equation 16 has the cross-entropy
+see the student's own logits, which trains their norm: ce_logits = "raw".
 
 Differs from the paper: the default follows the released code, which scales the student to the
 teacher's standard deviation over classes. As printed (align = "unit") both logits have norm 1: at
@@ -74,6 +75,7 @@ class SphericalDistillation(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits"
     cacheable = True
+    scale_free = True
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)

@@ -508,6 +508,14 @@ class TrainSection(Section):
     select: Literal["last", "best"] = Field(
         "last", description="Which epoch is the result; best is chosen on the held-out part."
     )
+    calibrate: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Divide the result's logits by a temperature fitted on the held-out part, and fold it "
+            "into the last layer; auto: for methods whose loss leaves the scale of the logits "
+            "free, where something is held out."
+        ),
+    )
     keep_best: bool = Field(
         default=False, description="Also keep the epoch with the best validation accuracy."
     )
@@ -544,6 +552,12 @@ class Recipe(Section):
         if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        if self.train.calibrate == "on" and self.data.val_fraction == 0:
+            raise rule(
+                "train.calibrate",
+                "a temperature is fitted on held-out data, and data.val_fraction is 0",
+                "data.val_fraction = 0.1, for example",
+            )
         return self
 
     @model_validator(mode="after")

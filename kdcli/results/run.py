@@ -22,12 +22,31 @@ class TeacherSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldedTemperature:
+    """A temperature fitted on held-out images after training, and folded into the network's last
+    layer: its weights and bias are divided by it, so that no class changes.
+
+    temperature: None where none was folded; why_not says why, as a clause. n: the held-out images.
+    nll_before, nll_after, ece_before, ece_after: of the test split; None where none was folded.
+    """
+
+    temperature: float | None
+    n: int
+    why_not: str = ""
+    nll_before: float | None = None
+    nll_after: float | None = None
+    ece_before: float | None = None
+    ece_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """A finished train-teacher or distill run: exactly summary.json.
 
     reference: what the gap is measured to where the method has no teacher.
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
+    calibration: None where no temperature was to be folded into the network.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
     tensors, or, on a CPU, of the whole process; None where the system does not tell.
@@ -50,6 +69,7 @@ class RunResult:
     train_accuracy: float | None = None
     per_class: Mapping[str, float] = field(default_factory=dict)
     excluded: Excluded | None = None
+    calibration: FoldedTemperature | None = None
     teachers: tuple[TeacherSummary, ...] = ()
     reference: TeacherSummary | None = None
     gap: GapAt | None = None

@@ -37,6 +37,8 @@ class CheckpointHeader:
     it came to be. tensors_sha256: checksum of the weights.
     epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
     where that is known (not where the best one was chosen).
+    folded_temperature: what the weights and bias of the last layer were divided by after training,
+    so that their softmax is a probability; None where they are as they were trained.
     """
 
     architecture: str
@@ -57,6 +59,7 @@ class CheckpointHeader:
     recipe_sha256: str = ""
     epochs: int | None = None
     epoch: int | None = None
+    folded_temperature: float | None = None
     tensors_sha256: str = ""
     created_by: str = ""
 

@@ -158,6 +158,8 @@ def show_result(env: Environment, result: RunResult) -> None:
         )
     for parts in _missing(result):
         env.report(*parts)
+    if (calibrated := _calibrated(result)) is not None:
+        env.report(calibrated)
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
     show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
@@ -190,6 +192,21 @@ def _comparison(result: RunResult) -> list[str]:
         f"  test split · n = {formatting.thousands(result.test.n)} · {result.test.selected} epoch"
     )
     return [selected, *columns(rows, "<>>>>><")]
+
+
+def _calibrated(result: RunResult) -> str | None:
+    """What the fitted temperature did, or why there is none; None where none was to be."""
+    folded = result.calibration
+    if folded is None:
+        return None
+    if folded.temperature is None:
+        return f"  logits as trained, no temperature fitted: {folded.why_not}"
+    return (
+        f"  logits divided by {formatting.measured_temperature(folded.temperature)} (fitted on "
+        f"{formatting.plural(folded.n, 'held-out image')}): "
+        f"NLL {formatting.number(folded.nll_before)} → {formatting.number(folded.nll_after)}, "
+        f"ECE {formatting.number(folded.ece_before)} → {formatting.number(folded.ece_after)}"
+    )
 
 
 _MOST_MISSING = 4  # lines

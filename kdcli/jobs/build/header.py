@@ -30,7 +30,12 @@ def architecture(network: Network) -> str:
 
 
 def make_header(
-    job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None
+    job: Job,
+    network: Network,
+    test: Measures | None,
+    recipe_sha256: str,
+    epoch: int | None = None,
+    folded_temperature: float | None = None,
 ) -> CheckpointHeader:
     """The header that makes a checkpoint explain itself.
 
@@ -38,6 +43,8 @@ def make_header(
         network: what is saved; a method may deploy another one than the recipe names.
         test: None for weights kept on the way.
         epoch: after how many they were kept, where that is known.
+        folded_temperature: what the last layer was divided by after training; None where it is as
+            it was trained.
     """
     info = job.feed.info
     assert network.blueprint is not None  # everything that a job builds has one
@@ -60,5 +67,6 @@ def make_header(
         metrics=asdict(test) if test is not None else {},
         recipe_sha256=recipe_sha256,
         epoch=epoch,
+        folded_temperature=folded_temperature,
         created_by=f"kdcli {__version__}",
     )

@@ -137,6 +137,7 @@ class CheckpointEvaluator:
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
+            folded_temperature=header.folded_temperature,
         )
 
 

@@ -122,7 +122,7 @@ def aligned(student: Answers, teacher: Answers) -> Tensor | None:
     ones.
     """
     with torch.no_grad():
-        found = method_class(student.method).aligned(student.logits, teacher.logits)
+        found = method_class(student.method).aligned(student.as_trained, teacher.logits)
     return None if found is student.logits else found
 
 

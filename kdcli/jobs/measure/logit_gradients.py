@@ -103,10 +103,11 @@ def _label_gradient(cls: type[Method], student: Answers, teacher: Answers) -> La
     epochs = stage.epochs or student.epochs
     at = Progress(stage.name, epochs, epochs, epochs, epochs)
     slopes = torch.empty(len(student.targets), dtype=torch.float64)
+    logits = student.as_trained
     order = random.permutation(random.key(0, "label gradient"), len(slopes))
     for rows in order.tensor_split(-(-len(order) // BATCH)):
         y = student.targets[rows]
-        z.rows = student.logits[rows].double().requires_grad_()
+        z.rows = logits[rows].double().requires_grad_()
         v.rows = teacher.logits[rows].double()
         loss = sum(stage.loss(Batch(rows, y, rows, torch.zeros_like(rows)), at).losses.values())
         assert isinstance(loss, Tensor)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli.analysis.calibration import reliability
+from kdcli.analysis.calibration import answers, calibration_error, reliability
 from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
@@ -26,7 +26,7 @@ from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import Excluded, Measures
 from kdcli.results.pair import CorrelationDifference
-from kdcli.results.run import RunAnalysis, RunResult, TeacherSummary
+from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, TeacherSummary
 from kdcli.results.teacher import Matrix, TeacherExplanation
 from kdcli.results.weights_header import MODEL_FILE
 
@@ -51,6 +51,7 @@ class Outcome:
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
+    calibration: FoldedTemperature | None
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -82,15 +83,21 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
     return evaluate
 
 
-def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
+def measure_outcome(
+    job: Job, network: Network, label: str, folded: FoldedTemperature | None = None
+) -> Outcome:
     """Measures the finished network, its teachers and the gap between them.
 
     Args:
         network: the result, last or best epoch as the recipe says.
         label: the run's name, as the gap's tables show it.
+        folded: what was folded into the network, if a temperature was to be.
     """
     names = job.feed.info.class_names
-    own = _own_answers(job, network, label)
+    own = replace(
+        _own_answers(job, network, label),
+        folded_temperature=None if folded is None else folded.temperature,
+    )
     logits, targets = own.logits, own.targets
     teacher, summaries = _teacher_answers(job, targets)
     curves = {"network" if teacher is None else "student": reliability(logits, targets)}
@@ -114,6 +121,21 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
             names,
             None if teacher is None else teacher.logits,
         ),
+        calibration=None if folded is None else _before_and_after(folded, own),
+    )
+
+
+def _before_and_after(folded: FoldedTemperature, own: Answers) -> FoldedTemperature:
+    """The same with the test split's likelihood and calibration error, before and after."""
+    if folded.temperature is None:
+        return folded
+    before = answers(own.logits, own.targets, 1 / folded.temperature)
+    return replace(
+        folded,
+        nll_before=-before.log_p.mean().item(),
+        nll_after=own.measures.nll,
+        ece_before=calibration_error(before.confidence, before.correct),
+        ece_after=own.measures.ece,
     )
 
 
@@ -151,6 +173,7 @@ def run_result(
         train_accuracy=last.train_accuracy if last else None,
         per_class=outcome.per_class,
         excluded=outcome.excluded,
+        calibration=outcome.calibration,
         teachers=outcome.teachers,
         reference=outcome.reference,
         gap=outcome.gap,

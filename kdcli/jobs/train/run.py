@@ -32,6 +32,7 @@ from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import check_recipe, prepared, read_environment, write_environment
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
+from kdcli.jobs.train.fold_temperature import fold_temperature
 from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.recipe.resolve import Flag, Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
@@ -415,7 +416,8 @@ class Execution:
         assert self.metrics is not None
         network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
-        outcome = measure_outcome(self.job, network, self.run.name)
+        folded = fold_temperature(self.job, network)
+        outcome = measure_outcome(self.job, network, self.run.name, folded)
         seconds = self.metrics.earlier_seconds + time.perf_counter() - self.started
         result = run_result(
             self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
@@ -469,7 +471,14 @@ class Execution:
         save_model(
             self.run / MODEL_FILE,
             network,
-            make_header(self.job, network, outcome.test, self.recipe_sha256, self.epochs),
+            make_header(
+                self.job,
+                network,
+                outcome.test,
+                self.recipe_sha256,
+                self.epochs,
+                outcome.calibration.temperature if outcome.calibration else None,
+            ),
         )
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})

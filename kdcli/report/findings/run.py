@@ -168,6 +168,30 @@ def on_missing(summary: RunResult | None) -> str:
     )
 
 
+def on_temperature(summary: RunResult | None) -> str:
+    """Which temperature was folded into the network, and on what it was fitted; or why none was.
+    Nothing where none was to be.
+    """
+    folded = summary.calibration if summary else None
+    if summary is None or folded is None:
+        return ""
+    if folded.temperature is None:
+        return f"No temperature was fitted to the logits: {folded.why_not}."
+    chosen = summary.val is not None and summary.val.selected == "best"
+    again = (
+        ", the same on which the epoch was chosen, so that they look a little better than they are"
+        if chosen
+        else ""
+    )
+    tau = formatting.measured_temperature(folded.temperature)
+    images = formatting.plural(folded.n, "image")
+    return (
+        f"All logits were divided by {tau}, folded into the last layer once training was over: no "
+        f"image is taken for another class. That temperature fits {images} held out of the "
+        f"training set best{again}."
+    )
+
+
 def missing_names(excluded: Excluded) -> str:
     """The missing classes in a sentence: class 7, classes 3 and 7."""
     names = [item.name for item in excluded.classes]

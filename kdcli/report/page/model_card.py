@@ -14,10 +14,17 @@ from pathlib import PurePath
 from typing import Any
 
 from kdcli import formatting
-from kdcli.report.findings.run import beside_teacher, missing_names, on_missing, verdict
+from kdcli.report.findings.run import (
+    beside_teacher,
+    missing_names,
+    on_missing,
+    on_temperature,
+    verdict,
+)
 from kdcli.report.markdown import cell, code_block, escape
 from kdcli.report.page.run_sections import (
     accuracy,
+    before_and_after,
     missing,
     provenance,
     reproduce_command,
@@ -96,6 +103,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
         if section:
             yield from (escape(paragraph) for paragraph in section.text)
             yield from (grid_markdown(grid) for grid in section.grids)
+    yield from (grid_markdown(grid) for grid in before_and_after(summary))
     if summary.gap:
         gap = (
             f"entropy {formatting.signed(summary.gap.entropy)} nats, free energy "
@@ -137,6 +145,8 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     )
     if left := restrictions(run):
         yield "trained on", left
+    if said := on_temperature(summary):
+        yield "temperature", said
     yield (
         "training",
         (

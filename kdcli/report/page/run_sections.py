@@ -15,7 +15,7 @@ from kdcli import formatting
 from kdcli.report.figures.run import teacher_first
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
-from kdcli.report.findings.run import best_teacher, overlap_note
+from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note
 from kdcli.report.page import gap_sections
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.parts import Grid, Section
@@ -280,6 +280,8 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
     caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
+    if run.summary and run.summary.calibration and run.summary.calibration.temperature:
+        caption += " All of it before the logits were divided by their temperature."
     grid = Grid(
         ("", "accuracy", "entropy, nats", "free energy", "logit norm"),
         tuple(rows(first, last)),
@@ -358,11 +360,31 @@ def calibration(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     return Section(
         "calibration",
         "Calibration",
-        (),
-        (Grid(("", "ECE", "n"), rows, caption),),
+        (said,) if (said := on_temperature(run.summary)) else (),
+        (Grid(("", "ECE", "n"), rows, caption), *before_and_after(run.summary)),
         plots,
         folded=NUMBERS,
     )
+
+
+def before_and_after(summary: RunResult | None) -> Iterator[Grid]:
+    """What the temperature that was folded into the network did, where one was."""
+    folded = summary.calibration if summary else None
+    if summary is None or folded is None or folded.temperature is None:
+        return
+    rows = tuple(
+        (name, formatting.number(before), formatting.number(after))
+        for name, before, after in (
+            ("NLL, nats", folded.nll_before, folded.nll_after),
+            ("ECE", folded.ece_before, folded.ece_after),
+        )
+    )
+    head = (
+        "",
+        "as trained",
+        f"divided by {formatting.measured_temperature(folded.temperature)}",
+    )
+    yield Grid(head, rows, provenance(summary))
 
 
 def confusion(run: Run, plots: tuple[Figure, ...]) -> Section | None:
