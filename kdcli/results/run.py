@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kdcli.results.gap import GapAt, GapReport
-from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.measures import EnergyAt, Excluded, GateResult, Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class RunResult:
     """A finished train-teacher or distill run: exactly summary.json.
 
     reference: what the gap is measured to where the method has no teacher.
+    train_losses: means over the last epoch of the loss terms by name, weighted as they were trained
+    on; train_loss: their sum, what was minimised.
+    energies, teacher_energies: of the network, and of what the gap is measured to, on the test
+    split, at every temperature of [report].
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
     calibration: None where no temperature was to be folded into the network.
@@ -67,6 +71,8 @@ class RunResult:
     test: Measures
     val: Measures | None = None
     train_accuracy: float | None = None
+    train_loss: float | None = None
+    train_losses: Mapping[str, float] = field(default_factory=dict)
     per_class: Mapping[str, float] = field(default_factory=dict)
     excluded: Excluded | None = None
     calibration: FoldedTemperature | None = None
@@ -74,6 +80,8 @@ class RunResult:
     reference: TeacherSummary | None = None
     gap: GapAt | None = None
     gaps: tuple[GapAt, ...] = ()
+    energies: tuple[EnergyAt, ...] = ()
+    teacher_energies: tuple[EnergyAt, ...] = ()
     gates: tuple[GateResult, ...] = ()
     recipe_sha256: str = ""
     wall_seconds: float = 0.0
@@ -84,6 +92,14 @@ class RunResult:
     @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
+
+    @property
+    def teacher(self) -> TeacherSummary | None:
+        """The only teacher, or the reference where the method has none; None where there are
+        several.
+        """
+        known = self.teachers or ((self.reference,) if self.reference is not None else ())
+        return known[0] if len(known) == 1 else None
 
     @property
     def aligned_gap(self) -> GapAt | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error, reliability
+from kdcli.analysis.energy import energies
 from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
@@ -24,7 +25,7 @@ from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
-from kdcli.results.measures import Excluded, Measures
+from kdcli.results.measures import EnergyAt, Excluded, Measures
 from kdcli.results.pair import CorrelationDifference
 from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, TeacherSummary
 from kdcli.results.teacher import Matrix, TeacherExplanation
@@ -48,6 +49,8 @@ class Outcome:
     reference: TeacherSummary | None
     gap: GapAt | None
     gaps: tuple[GapAt, ...]
+    energies: tuple[EnergyAt, ...]
+    teacher_energies: tuple[EnergyAt, ...]
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
@@ -112,6 +115,8 @@ def measure_outcome(
         reference=None if job.teachers or not summaries else summaries[0],
         gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
         gaps=gaps,
+        energies=_energies(job, own),
+        teacher_energies=() if teacher is None else _energies(job, teacher),
         analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
         per_class=per_class_accuracy(logits, targets, names),
         excluded=excluded(
@@ -123,6 +128,17 @@ def measure_outcome(
         ),
         calibration=None if folded is None else _before_and_after(folded, own),
     )
+
+
+def _energies(job: Job, own: Answers) -> tuple[EnergyAt, ...]:
+    temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
+    found = energies(own.logits, temperatures)
+    # a column at a time, in one piece: sums in the order, and so with the bits, of `measure`
+    means = (
+        [column.contiguous().mean().item() for column in each.unbind(dim=1)]
+        for each in (found.entropy, found.free_energy)
+    )
+    return tuple(EnergyAt(*each) for each in zip(temperatures, *means, strict=True))
 
 
 def _before_and_after(folded: FoldedTemperature, own: Answers) -> FoldedTemperature:
@@ -171,6 +187,8 @@ def run_result(
         test=outcome.test,
         val=outcome.val,
         train_accuracy=last.train_accuracy if last else None,
+        train_loss=sum(last.losses.values()) if last else None,
+        train_losses=last.losses if last else {},
         per_class=outcome.per_class,
         excluded=outcome.excluded,
         calibration=outcome.calibration,
@@ -178,6 +196,8 @@ def run_result(
         reference=outcome.reference,
         gap=outcome.gap,
         gaps=outcome.gaps,
+        energies=outcome.energies,
+        teacher_energies=outcome.teacher_energies,
         gates=check_gates(recipe.gates, outcome.test, outcome.gap),
         recipe_sha256=recipe_sha256,
         wall_seconds=wall_seconds,

@@ -65,10 +65,11 @@ def tabulate(
         command: what makes this table again.
 
     Raises:
-        UsageError: a metric is no number of a run.
+        UsageError: a metric is no number of a run, or a term that none of these losses has.
     """
+    finished = [summary for _, summary in results if summary]
     for metric in (*layout.metrics, *(published.metric for published in paper)):
-        metrics.check(metric)
+        metrics.check_terms(metrics.check(metric), finished)
     placed = [
         ((_label(labels, layout.rows), _label(labels, layout.columns)), summary)
         for labels, summary in results

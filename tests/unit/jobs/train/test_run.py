@@ -44,6 +44,23 @@ def test_the_summary_is_the_result(trained):
     )
 
 
+def test_what_tables_name_is_measured(trained):
+    run = trained.kd
+    lines = (trained.out / "kd" / "metrics.jsonl").read_text().splitlines()
+    last = [line for line in map(json.loads, lines) if line["event"] == "epoch"][-1]
+    assert run.train_losses == last["losses"]
+    assert run.train_loss == sum(last["losses"].values())
+    own, taught = (
+        {at.temperature: at for at in found} for found in (run.energies, run.teacher_energies)
+    )
+    assert list(own) == list(taught) == [1.0, 4.0]
+    assert (own[1.0].entropy, own[1.0].free_energy) == (run.test.entropy, run.test.free_energy)
+    assert taught[1.0].entropy == run.teacher.test.entropy
+    for gap in run.gaps:
+        there = own[gap.temperature].entropy - taught[gap.temperature].entropy
+        assert gap.entropy == pytest.approx(there, abs=1e-9)
+
+
 def test_the_recipe_of_a_run_repeats_it_to_the_byte(trained, tmp_path):
     again = distill(trained.out / "skd" / "recipe.toml", out=tmp_path, name="again")
     assert sha256_file(tmp_path / "again" / "model.safetensors") == sha256_file(
