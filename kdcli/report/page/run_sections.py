@@ -68,17 +68,18 @@ def accuracy(run: Run, plots: tuple[Figure, ...]) -> Section | None:
             f"{overlap_note(summary.test, run.baseline.test)}."
         )
     if summary.val:
-        text.append(_validation(summary.val))
+        text.append(_validation(summary.val, summary))
     return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(run, summary),), plots)
 
 
-def _validation(val: Measures) -> str:
-    chosen = (
-        "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
-    )
+def _validation(val: Measures, summary: RunResult) -> str:
+    folded = summary.calibration is not None and summary.calibration.temperature is not None
+    uses = (("the epoch", val.selected == "best"), ("the temperature", folded))
+    chosen = " and ".join(what for what, done in uses if done) or "nothing"
+    verb = "were" if " and " in chosen else "was"
     return (
         f"On {formatting.plural(val.n, 'image')} held out of the training set: "
-        f"{formatting.percent(val.accuracy, val.n)}; {chosen}."
+        f"{formatting.percent(val.accuracy, val.n)}; {chosen} {verb} chosen on them."
     )
 
 

@@ -90,6 +90,7 @@ def test_pages_say_what_it_was_fitted_on_and_what_it_did(trained):
         assert f"divided by {tau}" in text
         assert f"{found.n} images held out of the training set" in text
         assert "on which the epoch was chosen" not in text
+        assert "; the temperature was chosen on them." in text
         for value in (found.nll_before, found.nll_after, found.ece_before, found.ece_after):
             assert f"{value:.3f}" in text
     summary = json.loads((trained.out / "skd" / "summary.json").read_text())
@@ -99,7 +100,9 @@ def test_pages_say_what_it_was_fitted_on_and_what_it_did(trained):
 def test_a_page_says_when_the_epoch_was_chosen_on_the_same_images(trained, tmp_path):
     run = learn(trained, tmp_path, "best", **{"method.name": "skd", "train.select": "best"})
     assert run.calibration.temperature
-    assert "the same on which the epoch was chosen" in (tmp_path / "best" / "report.md").read_text()
+    page = (tmp_path / "best" / "report.md").read_text()
+    assert "the same on which the epoch was chosen" in page
+    assert "the epoch and the temperature were chosen on them" in page
 
 
 def test_other_methods_and_teachers_do_it_when_asked(trained, tmp_path):

@@ -153,6 +153,18 @@ def test_the_best_epoch_is_kept_and_shipped_when_asked_for(tmp_path):
     assert all(torch.equal(kept[name], shipped[name]) for name in kept)
 
 
+def test_spherical_distillation_as_printed_learns(trained, tmp_path):
+    for ce_logits in ("aligned", "raw"):
+        result = distill(
+            teacher=str(trained.out / "teacher"),
+            method="skd",
+            student="mlp",
+            out=tmp_path,
+            overrides={**QUICK, "method.align": "unit", "method.ce_logits": ce_logits},
+        )
+        assert result.test.accuracy > 0.6
+
+
 def test_several_teachers_answer_as_one(trained, tmp_path):
     both = [str(trained.out / "teacher"), str(trained.out / "kd")]
     result = distill(teacher=both, method="kd", student="mlp", out=tmp_path, overrides=QUICK)
