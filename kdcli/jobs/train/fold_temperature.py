@@ -7,10 +7,8 @@ weights and bias of the last layer: what is measured, saved and used from then o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcli.analysis.temperature_scaling import fit_temperature
 from kdcli.core.network import Network
@@ -46,30 +44,30 @@ def fold_temperature(job: Job, network: Network) -> FoldedTemperature | None:
     if fit.edge == "hot":
         return FoldedTemperature(None, n, f"the {n} held-out images are answered as by chance")
     if not _folded(job, network, fit.temperature):
-        return FoldedTemperature(
-            None, n, f"the last layer of {architecture(network)} is not linear"
-        )
+        why_not = f"the logits of {architecture(network)} are not what a last linear layer gives"
+        return FoldedTemperature(None, n, why_not)
     return FoldedTemperature(fit.temperature, n)
 
 
-@torch.no_grad()
 def _folded(job: Job, network: Network, temperature: float) -> bool:
     """Divides the last layer; False, and nothing is changed, where that does not divide the
     logits.
     """
     if not (heads := network.linear_heads()):
         return False
+    parameters = [parameter.detach() for head in heads for parameter in head.parameters()]
+    kept = [parameter.clone() for parameter in parameters]
     image = job.runtime.place(next(iter(job.feed.split("val")))).x
-    with evaluating(network):
-        before = network(image).logits.float()
-        kept = [parameter.clone() for parameter in _parameters(heads)]
-        torch._foreach_div_(_parameters(heads), temperature)
-        after = network(image).logits.float()
+    before = _ask(network, image)
+    torch._foreach_div_(parameters, temperature)
+    after = _ask(network, image)
     if torch.allclose(after * temperature, before, rtol=0, atol=_AGREE * float(before.abs().max())):
         return True
-    torch._foreach_copy_(_parameters(heads), kept)
+    torch._foreach_copy_(parameters, kept)
     return False
 
 
-def _parameters(heads: Sequence[nn.Linear]) -> list[Tensor]:
-    return [parameter for head in heads for parameter in head.parameters()]
+def _ask(network: Network, image: Tensor) -> Tensor:
+    # as in an evaluation: a compiled network is not compiled once more
+    with evaluating(network), torch.inference_mode():
+        return network(image).logits.float()

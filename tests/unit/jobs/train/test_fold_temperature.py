@@ -203,7 +203,7 @@ def test_a_network_whose_last_layer_cannot_take_it_keeps_its_logits_and_says_so(
         teacher=str(trained.out / "teacher"), out=tmp_path, name="run", overrides=overrides
     )
     assert run.calibration.temperature is None
-    assert "is not linear" in run.calibration.why_not
+    assert "are not what a last linear layer gives" in run.calibration.why_not
     assert read_header(run.run)[1].folded_temperature is None
 
 
