@@ -192,6 +192,9 @@ def method_page(name: str) -> str:
         ("stored teacher logits serve", "yes" if entry.facts.get("cacheable") else "no"),
         ("recipes", ", ".join(f"`{recipe}`" for recipe in _recipes(name))),
     ]
+    if entry.facts.get("scale_free"):
+        said = "divided by a temperature where images are held out (`train.calibrate`)"
+        facts.insert(-1, ("logits", said))
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts)
     table = option_table(options) if options.model_fields else "No options.\n"
     command = f"```text\nkd distill --method {name}\n```"

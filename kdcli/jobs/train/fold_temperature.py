@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdcli.analysis.temperature_scaling import fit_temperature
 from kdcli.core.network import Network
+from kdcli.core.types import Output
 from kdcli.engine.evaluator import evaluating
 from kdcli.errors import BadData
 from kdcli.jobs.build.header import architecture
@@ -70,4 +71,5 @@ def _folded(job: Job, network: Network, temperature: float) -> bool:
 def _ask(network: Network, image: Tensor) -> Tensor:
     # as in an evaluation: a compiled network is not compiled once more
     with evaluating(network), torch.inference_mode():
-        return network(image).logits.float()
+        found: Output = network(image)
+        return found.logits.float()

@@ -47,6 +47,8 @@ def answers(run, split):
 def test_the_methods_that_leave_the_scale_free():
     assert {"skd", "logit_std"} <= set(FREE)
     assert "kd" not in FREE
+    page = Path(__file__).parents[4] / "docs" / "reference" / "methods" / "logit_std.md"
+    assert "divided by a temperature where images are held out" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", FREE)
