@@ -5,8 +5,10 @@ each under its line.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -22,6 +24,7 @@ from kdcli.errors import (
     NonFiniteLoss,
     RankLost,
     RecipeInvalid,
+    Untrusted,
     UsageError,
     Where,
 )
@@ -47,6 +50,8 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else KdError.unforeseen(error)
+    if isinstance(known, Untrusted):
+        known.hint = _with_trust(env.argv)
     if env.rank and not _alone(known):
         return _leave_it_to_the_first(Outcome.failure(items_of(known), known.exit_code))
     show_error(known, env)
@@ -54,6 +59,12 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     items = items_of(known)
     github.annotate(env, items)
     return Outcome.failure(items, known.exit_code)
+
+
+def _with_trust(argv: Sequence[str]) -> str:
+    """The command that was typed, and that it may run what it names."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return shlex.join(["kd", *argv[:end], "--trust", *argv[end:]])
 
 
 def _alone(error: KdError) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from kdcli import __version__, catalog
+from kdcli import __version__, catalog, trust
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
@@ -157,6 +157,12 @@ def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None
         f"{run} cannot go on: {what}",
         hint=f"put {run / 'recipe.toml'} back, or start a run of its own with kd {recipe.KIND}",
     )
+
+
+def resume_command(run: Path, job: Job) -> str:
+    """The command that goes on with a run; of one that needs Python files, trusting these."""
+    named = [job.recipe.model_dump(), *(loaded.architecture for loaded in job.teachers)]
+    return f"kd resume {run}{trust.option(named)}"
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
