@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from kdcli.cli.console import Environment, Part
+from kdcli.cli.console import Environment
 from kdcli.cli.output import github
 from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.errors import (
@@ -114,16 +114,17 @@ def show_error(error: KdError, env: Environment) -> None:
     elif error.where is not None and str(error.where):
         env.complain(f"  at    {error.where}")
     if error.hint:
-        env.complain(*_hint_lines(error.hint))
+        for line in _hint_lines(error.hint):
+            env.complain(line)
     if error.crash_file is not None:
         env.complain(f"  traceback  {error.crash_file}")
 
 
-def _hint_lines(hint: str) -> list[Part]:
+def _hint_lines(hint: str) -> list[str]:
     """A hint that is a command is something to try; one that is a sentence stands for itself."""
     label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
     first, *rest = hint.splitlines()
-    return [label, first, *(f"\n{' ' * len(label)}{line}" for line in rest)]
+    return [f"{label}{first}", *(f"{' ' * len(label)}{line}" for line in rest)]
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
@@ -163,4 +164,5 @@ def _show_excerpt(problem: Diagnostic, where: Where, column: int, env: Environme
 
 def _show_traceback(error: BaseException, env: Environment) -> None:
     if env.settings.debug:
-        env.complain("".join(traceback.format_exception(error)).rstrip())
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            env.complain(line)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from kdcli import __version__, catalog, trust
+from kdcli import __version__, catalog, clean, trust
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
@@ -100,7 +100,8 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         },
     )
     lines = [
-        f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers
+        clean.line(f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}")
+        for loaded in job.teachers
     ]
     if lines:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdcli import formatting
 from kdcli.report.findings.run import beside_teacher, missing_names, on_missing, verdict
-from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.run_sections import (
     accuracy,
     missing,
@@ -106,7 +106,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
             f"logits: {gap} ({provenance(summary)})."
         )
     yield "## How it was made"
-    yield "\n".join(f"- {key}: {cell(value)}" for key, value in _facts(run, summary))
+    yield "\n".join(f"- {key}: {escape(value)}" for key, value in _facts(run, summary))
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
     yield (
