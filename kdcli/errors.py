@@ -138,6 +138,12 @@ class Incompatible(UsageError):
     code = "INCOMPATIBLE"
 
 
+class Untrusted(UsageError):
+    """A Python file that the user has not named would have to run."""
+
+    code = "UNTRUSTED"
+
+
 class DeviceUnavailable(UsageError):
     """The device asked for is not on this machine."""
 

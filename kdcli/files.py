@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdcli import clean
 from kdcli.errors import CorruptFile, DiskFull, KdError, NotFound, NotWritable
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024  # the format's own limit
@@ -71,6 +72,13 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: _write_bytes(temporary, text.encode()))
 
 
+def write_page(path: Path, text: str) -> None:
+    """Writes a page that people read atomically: what came from outside cannot command a terminal
+    (kdcli.clean).
+    """
+    write_text(path, clean.text(text))
+
+
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
@@ -89,8 +97,11 @@ def finite(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """A JSON file's text; non-finite numbers become null."""
-    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """A JSON file's text; non-finite numbers become null, and what could command a terminal is
+    escaped.
+    """
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return clean.text(text) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,12 +9,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from kdcli import clean
 from kdcli.cli.text import shorten
 from kdcli.errors import Terminated
 
@@ -189,7 +190,21 @@ class Environment:
         return self._console(self.stderr)
 
     def _console(self, stream: TextIO) -> Console:
-        from rich.console import Console
+        from rich.console import Console, ConsoleOptions, RenderableType
+        from rich.segment import Segment
+
+        class CleanConsole(Console):
+            """A console that draws no text as it came from outside (kdcli.clean)."""
+
+            def render(
+                self, renderable: RenderableType, options: ConsoleOptions | None = None
+            ) -> Iterable[Segment]:
+                for segment in super().render(renderable, options):
+                    yield (
+                        segment
+                        if segment.control
+                        else Segment(clean.text(segment.text), segment.style)
+                    )
 
         color = self.settings.color
         options: dict[str, Any] = (
@@ -200,7 +215,7 @@ class Environment:
             else {}
         )
         width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
-        return Console(
+        return CleanConsole(
             file=stream,
             highlight=False,
             markup=False,
@@ -220,13 +235,15 @@ class Environment:
     def write(self, text: str) -> None:
         """Puts the answer on stdout, unless the answer is JSON."""
         if not self.settings.json:
+            text = clean.text(text)
             self.stdout.write(text if text.endswith("\n") else text + "\n")
             self.stdout.flush()
 
     def write_rows(self, rows: Sequence[str], last: str) -> None:
         """Puts a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
         width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
-        self.write("\n".join([*(shorten(row, width) if width else row for row in rows), last]))
+        cut = [shorten(row, width) if width else row for row in rows]
+        self.write("\n".join(clean.line(row) for row in (*cut, last)))
 
     def progress(self, *parts: Part) -> None:
         """A line on stderr that -q silences: what is going on."""
@@ -245,8 +262,13 @@ class Environment:
     def _line(self, parts: tuple[Part, ...]) -> None:
         from rich.text import Text
 
-        text = Text.assemble(*parts)
-        if self.stderr.isatty() and len(text) > self.width and "\n" not in text:
+        text = Text.assemble(
+            *(
+                clean.line(part) if isinstance(part, str) else (clean.line(part[0]), part[1])
+                for part in parts
+            )
+        )
+        if self.stderr.isatty() and len(text) > self.width:
             hang = len(text.plain) - len(text.plain.lstrip()) + 2
             first, *rest = text.wrap(self.err, self.width - hang)
             for line in (first, *rest):

@@ -164,6 +164,14 @@ KeepState = Annotated[
 DryRun = Annotated[
     bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)
 ]
+Trust = Annotated[
+    bool,
+    _option(
+        "--trust",
+        text="Run Python files that a checkpoint, a run or somebody else's recipe names.",
+        panel=RUNNING,
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     _option(

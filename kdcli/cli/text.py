@@ -10,6 +10,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from kdcli import clean
+
 BARS = "▁▂▃▄▅▆▇█"
 LEAST = 12  # columns that a shortened name keeps
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
@@ -27,6 +29,7 @@ def columns(
 
     Nothing is cut, unless the table must fit into `room` columns: then the first column gives way.
     """
+    rows = [tuple(map(clean.line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     excess = 0 if room is None else indent + sum(widths) + gap * (len(widths) - 1) - room
     if excess > 0:

@@ -85,12 +85,11 @@ def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> Chec
     return complete
 
 
-def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
-    """Puts a checkpoint's weights into a network that was built from its header.
+def verified(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """The header and the weights of a checkpoint, after comparing both with their checksums.
 
     Raises:
-        CorruptFile: truncated, not ours, or the checksum does not match.
-        Incompatible: the network has other parameters than the file.
+        CorruptFile: truncated, not ours, or a checksum does not match.
     """
     header = CheckpointHeader.from_metadata(safetensors_metadata(path), path)
     tensors = _read(path)
@@ -99,6 +98,17 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
             f"{path} is damaged: its weights do not match their checksum",
             hint="copy it again, or train again",
         )
+    return header, tensors
+
+
+def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
+    """Puts a checkpoint's weights into a network that was built from its header.
+
+    Raises:
+        CorruptFile: truncated, not ours, or the checksum does not match.
+        Incompatible: the network has other parameters than the file.
+    """
+    header, tensors = verified(path)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != actual:

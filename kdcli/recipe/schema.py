@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from kdcli import catalog
 from kdcli.errors import UsageError
+from kdcli.static_options import UNREAD
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -306,8 +307,18 @@ class Named(Section):
     @property
     def options(self) -> dict[str, Any]:
         """The keys that belong to the branch, by name."""
-        own = self.own_keys()
+        own = self.own_keys() - self._left_to_the_file()
         return {key: value for key, value in self.model_dump().items() if key in own}
+
+    def _left_to_the_file(self) -> frozenset[str]:
+        """Options whose default only the user's own file knows, where none other is given."""
+        return frozenset(
+            key
+            for key, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict)
+            and UNREAD in field.json_schema_extra
+            and getattr(self, key) is None
+        )
 
     @classmethod
     def common(cls) -> type[Named]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli import catalog
+from kdcli import catalog, trust
 from kdcli.errors import Incompatible, Where
 from kdcli.recipe import schema
 from kdcli.results.weights_header import CheckpointHeader, read_header
@@ -22,6 +22,8 @@ class Known:
     """A teacher from outside; what is not known is None.
 
     told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
+    data_of_a_stranger: whether it is not the user who named that. files: the Python files that its
+    network is made of, where a header names them.
     """
 
     path: str
@@ -31,6 +33,8 @@ class Known:
     num_classes: int | None = None
     input_shape: Shape | None = None
     class_names: tuple[str, ...] | None = None
+    data_of_a_stranger: bool = True
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,11 @@ def of_header(path: Path, header: CheckpointHeader) -> Known:
         header.num_classes,
         tuple(header.input_shape),
         header.class_names,
+        files=trust.files_in([header.architecture, header.arguments]),
     )
 
 
-def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
+def from_recipe(path: str, recipe: schema.TrainTeacherRecipe, *, data_of_a_stranger: bool) -> Known:
     """The facts of a teacher that is yet to be trained."""
     images = images_of(recipe.data)
     data = recipe.data.model_dump(exclude_none=True)
@@ -78,6 +83,7 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
         images.num_classes,
         images.input_shape,
         images.class_names,
+        data_of_a_stranger,
     )
 
 

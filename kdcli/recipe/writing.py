@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from kdcli import catalog
+from kdcli import catalog, clean
 from kdcli.errors import KdError
 from kdcli.files import sha256_file, sha256_json
 from kdcli.recipe.early_stopped_teacher import Stretch
@@ -56,7 +56,8 @@ def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
         "",
     ]
     lines += _table(values, (), origins or {})
-    return "\n".join(lines).rstrip() + "\n"
+    # a TOML string escapes what is escaped here, and the name of a file stays in its comment
+    return clean.text("\n".join(lines).rstrip() + "\n")
 
 
 def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str]) -> Iterator[str]:
@@ -66,7 +67,7 @@ def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str])
     for key, value in values.items():
         if key not in tables:
             line = f"{_text_of_key(key)} = {_text_of(value)}"
-            origin = origins.get(dotted((*path, key)))
+            origin = clean.line(origins.get(dotted((*path, key)), ""))
             yield f"{line:<{_COMMENT_COLUMN}}  # {origin}" if origin else line
     for key, value in tables.items():
         header = ".".join(

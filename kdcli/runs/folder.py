@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdcli import clean
 from kdcli.errors import NotWritable, RunExists, UsageError
 from kdcli.files import write_error
 
@@ -77,7 +78,8 @@ def write_crash(run: Path, error: BaseException) -> Path:
     """Keeps the traceback of a failed run beside its files."""
     path = run / "crash.txt"
     with contextlib.suppress(OSError):
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace = clean.text("".join(traceback.format_exception(error)))
+        path.write_text(trace, encoding="utf-8")
     return path
 
 

@@ -89,6 +89,7 @@ def run(
     data_dir: o.DataRoot = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
+    trust: o.Trust = False,
     bootstrap: Annotated[
         int,
         typer.Option(
@@ -140,6 +141,7 @@ def run(
         deep=deep,
         save_logits_to=save_logits,
         gates=gates,
+        trust=trust,
     )
     _show(env, report)
     _write(env, report, _Files(html, csv, plot, save_logits))

@@ -51,11 +51,12 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
         for line in columns([grid.columns, *grid.rows], "<" + ">" * (len(grid.columns) - 1), gap=3):
             env.report(line)
         if grid.caption:
-            env.report(wrap(grid.caption))
+            for line in wrap(grid.caption).split("\n"):
+                env.report(line)
         env.report()
     if plot is not None:
-        from kdcli.files import write_text
+        from kdcli.files import write_page
 
-        write_text(plot, overlay(loaded).svg)
+        write_page(plot, overlay(loaded).svg)
         env.report(f"  curves   {plot}")
     return Outcome(comparison, warnings=damage)

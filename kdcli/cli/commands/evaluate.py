@@ -51,6 +51,7 @@ def run(
     data_dir: o.DataRoot = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
+    trust: o.Trust = False,
     per_class: Annotated[
         bool,
         typer.Option(
@@ -79,6 +80,7 @@ def run(
         per_class=per_class,
         save_logits_to=save_logits,
         gates=gates,
+        trust=trust,
     )
     for line in _lines(env, result):
         env.report(line)

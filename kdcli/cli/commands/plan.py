@@ -62,6 +62,7 @@ def run(
     *,
     sets: o.Sets = None,
     out: o.Out = None,
+    trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
     """Say what a recipe will take, and keep nothing.
@@ -88,6 +89,7 @@ def run(
         out=runs_dir(env.environ, out),
         tell=lambda text: env.progress(f"  {text} ..."),
         spent=spent,
+        trust=trust,
     )
     env.write("\n".join(_screen(plan)))
     return Outcome(plan)

@@ -12,7 +12,7 @@ import typer
 from kdcli.cli import completion
 from kdcli.cli.commands.run_job import finish
 from kdcli.cli.console import Environment
-from kdcli.cli.options import KeepState
+from kdcli.cli.options import KeepState, Trust
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.output.progress import narrate
 
@@ -30,7 +30,9 @@ Run = Annotated[
 ]
 
 
-def run(env: Environment, run: Run, *, keep_state: KeepState = False) -> Outcome:
+def run(
+    env: Environment, run: Run, *, keep_state: KeepState = False, trust: Trust = False
+) -> Outcome:
     """Continue a run that was interrupted.
 
     The recipe is the run's own; nothing can be changed.
@@ -38,5 +40,5 @@ def run(env: Environment, run: Run, *, keep_state: KeepState = False) -> Outcome
     from kdcli import jobs
 
     with narrate(env) as listeners:
-        result = jobs.resume(run, listeners=listeners, keep_state=keep_state)
+        result = jobs.resume(run, listeners=listeners, keep_state=keep_state, trust=trust)
     return finish(env, result)

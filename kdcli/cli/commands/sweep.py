@@ -12,7 +12,7 @@ import typer
 
 from kdcli.cli import completion
 from kdcli.cli.console import Environment
-from kdcli.cli.options import RUNNING, Out, Sets
+from kdcli.cli.options import RUNNING, Out, Sets, Trust
 from kdcli.cli.output.envelope import ErrorItem, Outcome
 from kdcli.cli.output.progress import narrate
 from kdcli.cli.output.sweep_progress import narrate_together
@@ -68,6 +68,7 @@ def run(
     out: Out = None,
     limit: Limit = None,
     jobs: Jobs = "1",
+    trust: Trust = False,
 ) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
 
@@ -90,6 +91,7 @@ def run(
             command=typed,
             limit=limit,
             jobs=number,
+            trust=trust,
         )
     return _finish(env, sweep, result)
 

@@ -5,13 +5,15 @@ each under its line.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-from kdcli.cli.console import Environment, Part
+from kdcli.cli.console import Environment
 from kdcli.cli.output import github
 from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.errors import (
@@ -22,6 +24,7 @@ from kdcli.errors import (
     NonFiniteLoss,
     RankLost,
     RecipeInvalid,
+    Untrusted,
     UsageError,
     Where,
 )
@@ -47,6 +50,8 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else KdError.unforeseen(error)
+    if isinstance(known, Untrusted):
+        known.hint = _with_trust(env.argv)
     if env.rank and not _alone(known):
         return _leave_it_to_the_first(Outcome.failure(items_of(known), known.exit_code))
     show_error(known, env)
@@ -54,6 +59,12 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     items = items_of(known)
     github.annotate(env, items)
     return Outcome.failure(items, known.exit_code)
+
+
+def _with_trust(argv: Sequence[str]) -> str:
+    """The command that was typed, and that it may run what it names."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return shlex.join(["kd", *argv[:end], "--trust", *argv[end:]])
 
 
 def _alone(error: KdError) -> bool:
@@ -103,16 +114,17 @@ def show_error(error: KdError, env: Environment) -> None:
     elif error.where is not None and str(error.where):
         env.complain(f"  at    {error.where}")
     if error.hint:
-        env.complain(*_hint_lines(error.hint))
+        for line in _hint_lines(error.hint):
+            env.complain(line)
     if error.crash_file is not None:
         env.complain(f"  traceback  {error.crash_file}")
 
 
-def _hint_lines(hint: str) -> list[Part]:
+def _hint_lines(hint: str) -> list[str]:
     """A hint that is a command is something to try; one that is a sentence stands for itself."""
     label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
     first, *rest = hint.splitlines()
-    return [label, first, *(f"\n{' ' * len(label)}{line}" for line in rest)]
+    return [f"{label}{first}", *(f"{' ' * len(label)}{line}" for line in rest)]
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
@@ -152,4 +164,5 @@ def _show_excerpt(problem: Diagnostic, where: Where, column: int, env: Environme
 
 def _show_traceback(error: BaseException, env: Environment) -> None:
     if env.settings.debug:
-        env.complain("".join(traceback.format_exception(error)).rstrip())
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            env.complain(line)

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcli import __version__, formatting
+from kdcli import __version__, formatting, trust
 from kdcli.cli.console import Environment, Part
 from kdcli.cli.text import columns, option
 
@@ -307,7 +307,14 @@ def _pointers(result: RunResult) -> list[tuple[str, ...]]:
             ("report", report),
             ("next", _distil_command(result)),
         ]
-    after = [("next", f"kd analyze-gap --student {result.run}")] if result.teachers else []
+    named = (
+        result.network,
+        result.method,
+        result.data,
+        *(teacher.architecture for teacher in result.teachers),
+    )
+    gap = f"kd analyze-gap --student {result.run}{trust.option(*named)}"
+    after = [("next", gap)] if result.teachers else []
     return [("report ", f"{report}          {formatting.duration(result.wall_seconds)}"), *after]
 
 
@@ -316,4 +323,5 @@ def _distil_command(result: RunResult) -> str:
 
     known = catalog.entries("model")
     smaller = known[result.network].facts.get("smaller") if result.network in known else None
-    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'}"
+    end = trust.option(result.network, result.data)
+    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'}{end}"

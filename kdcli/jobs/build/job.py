@@ -31,7 +31,8 @@ from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
     LoadedTeacher,
     between,
-    build_network,
+    checked_header,
+    fresh_network,
     given_by_the_user,
     load_teacher,
     pretrained_teacher,
@@ -120,6 +121,7 @@ def build_job(
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
+    check_sources(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -211,6 +213,21 @@ def _never(section: TeacherSection, method: str) -> Stored:
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
+def check_sources(recipe: Recipe) -> None:
+    """Looks at the checkpoints that a recipe names before anything that they name is run.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged or not ours.
+    """
+    sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    reference = recipe.report.reference
+    named = [section.checkpoint for section in sections]
+    named += [reference] if reference is not None and not reference.endswith(".toml") else []
+    for path in named:
+        if path is not None:
+            checked_header(path)
+
+
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:
     """The batches that a recipe trains on.
 
@@ -260,7 +277,7 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     shape = feed.info.input_shape
-    network = build_network(
+    network = fresh_network(
         section.name,
         num_classes=feed.info.num_classes,
         input_shape=shape,
@@ -326,7 +343,7 @@ def _setup(
         elif name == "teacher" and teachers:
             name, options = teachers[0].architecture, teachers[0].arguments
         shape = feed.info.input_shape
-        return build_network(
+        return fresh_network(
             name,
             num_classes=feed.info.num_classes,
             input_shape=shape,

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from kdcli import catalog
+from kdcli import catalog, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
-from kdcli.engine.checkpoint import load_weights
+from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, UsageError
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
@@ -60,6 +60,31 @@ def build_network(
         NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown
             option.
     """
+    with trust.trusting([name]):
+        return fresh_network(
+            name,
+            num_classes=num_classes,
+            input_shape=input_shape,
+            options=options,
+            seed=seed,
+            copy=copy,
+        )
+
+
+def fresh_network(
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    copy: int = 0,
+) -> Network:
+    """`build_network` for a name that a recipe or a checkpoint gives: a file runs if it is trusted.
+
+    Raises:
+        Untrusted: it is not. Others: as `build_network`.
+    """
     arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
         return _construct(name, num_classes, input_shape, arguments)
@@ -87,7 +112,7 @@ def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str
             contextlib.suppress(UsageError),
             torch.device("meta"),
         ):
-            network = build_network(
+            network = fresh_network(
                 name, num_classes=info.num_classes, input_shape=info.input_shape
             )
             found[name] = parameter_count(network)
@@ -155,11 +180,11 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
 
     Raises:
         NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network
-            has changed since.
+            has changed since. Untrusted: its header names a file that the user has not.
     """
-    found, header = read_header(path)
+    found, header = checked_header(path)
     # the weights are overwritten; the global generator must not notice
-    with random.seeded(0, "init"):
+    with random.seeded(0, "init"), trust.named_by(f"the header of {found}"):
         network = _construct(
             header.architecture,
             header.num_classes,
@@ -169,6 +194,20 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     with given_by_the_user():
         load_weights(found, network)
     return network, header, found
+
+
+def checked_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
+    """The file and the header of a checkpoint. The weights of one that names Python files are
+    compared with their checksum: nothing that a damaged file asks for is run.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged or not ours.
+    """
+    found, header = read_header(path)
+    if trust.files_in([header.architecture, header.arguments, header.data, header.method]):
+        with given_by_the_user():
+            verified(found)
+    return found, header
 
 
 @contextmanager
@@ -282,7 +321,7 @@ def pretrained_teacher(
             f"teacher {name} needs weights: a fresh network teaches nothing",
             hint='teacher.weights = "DEFAULT"',
         )
-    network = build_network(
+    network = fresh_network(
         name,
         num_classes=info.num_classes,
         input_shape=info.input_shape,

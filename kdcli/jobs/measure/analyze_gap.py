@@ -21,6 +21,7 @@ from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import GateResult
+from kdcli.trust import trusting
 
 
 def analyze_gap(
@@ -37,6 +38,7 @@ def analyze_gap(
     deep: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
+    trust: bool = False,
 ) -> GapReport:
     """Entropy and free-energy gaps of students against their teachers, and what explains them;
     without students, the teacher's response profile. Each network answers once.
@@ -54,9 +56,11 @@ def analyze_gap(
         save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and
             "aligned.LABEL"; with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
+        trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
         NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
+            Untrusted: a checkpoint names a Python file.
     """
     runtime = Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
@@ -71,18 +75,21 @@ def analyze_gap(
                 kept[role].append(found.without_features())
             yield found
 
-    report = gap_report(
-        answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher),
-        answers("students", students),
-        split=split,
-        temperatures=_temperatures(temperatures or ((1.0, 4.0) if students else PROFILE), asked),
-        parts=parts,
-        bootstrap=bootstrap,
-        explain=Explain(deep, bootstrap, evaluator.device) if wanted else None,
-        every_teacher=len(students) == 1,
-    )
-    if save_logits_to is not None:
-        save_logits(save_logits_to, _tensors(kept["teachers"], kept["students"]))
+    with trusting([data], everything=trust):
+        report = gap_report(
+            answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher),
+            answers("students", students),
+            split=split,
+            temperatures=_temperatures(
+                temperatures or ((1.0, 4.0) if students else PROFILE), asked
+            ),
+            parts=parts,
+            bootstrap=bootstrap,
+            explain=Explain(deep, bootstrap, evaluator.device) if wanted else None,
+            every_teacher=len(students) == 1,
+        )
+        if save_logits_to is not None:
+            save_logits(save_logits_to, _tensors(kept["teachers"], kept["students"]))
     return replace(report, gates=tuple(_gates(report, asked)), seconds=dict(parts.seconds))
 
 

@@ -16,6 +16,7 @@ from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, sa
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
+from kdcli.trust import trusting
 
 
 def evaluate(
@@ -28,6 +29,7 @@ def evaluate(
     per_class: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
+    trust: bool = False,
 ) -> EvaluateResult:
     """Measures checkpoints; each needs only itself and the data.
 
@@ -37,14 +39,16 @@ def evaluate(
         per_class: also the accuracy of each class.
         save_logits_to: a safetensors file for "targets" and "logits.LABEL".
         gates: thresholds that every checkpoint must meet.
+        trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
         NotFound: a checkpoint or the data is not there. Incompatible: classes or images do not fit
-            the data.
+            the data. Untrusted: a checkpoint names a Python file.
     """
     runtime = Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
-    measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
+    with trusting([data], everything=trust):
+        measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {

@@ -16,10 +16,11 @@ from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import open_feed
-from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
+from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
 from kdcli.results.weights_header import CheckpointHeader, read_header
+from kdcli.trust import named_by
 
 
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
@@ -101,8 +102,9 @@ class CheckpointEvaluator:
             taps: the taps of a network to keep besides its logits; none, and no image, unless
                 given.
         """
-        path, header = read_header(checkpoint)
-        feed = self.feed(header)
+        path, header = checked_header(checkpoint)
+        with named_by(f"the header of {path}"):
+            feed = self.feed(header)
         check_fits(path, header, feed.info)
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)

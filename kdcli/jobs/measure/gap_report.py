@@ -21,6 +21,7 @@ from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_t
 from kdcli.results.gap import GapReport
 from kdcli.results.pair import Cost, DegradationCurve, PairExplanation
 from kdcli.results.teacher import TeacherExplanation
+from kdcli.trust import named_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def aligned(student: Answers, teacher: Answers) -> Tensor | None:
     """The student's logits as its method's loss saw them, [n,K]; None where that is the raw
     ones.
     """
-    with torch.no_grad():
+    with torch.no_grad(), named_by(f"the header of {student.checkpoint}"):
         found = method_class(student.method).aligned(student.as_trained, teacher.logits)
     return None if found is student.logits else found
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from kdcli import __version__, catalog
+from kdcli import __version__, catalog, clean, trust
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
@@ -100,7 +100,8 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         },
     )
     lines = [
-        f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers
+        clean.line(f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}")
+        for loaded in job.teachers
     ]
     if lines:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")
@@ -157,6 +158,12 @@ def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None
         f"{run} cannot go on: {what}",
         hint=f"put {run / 'recipe.toml'} back, or start a run of its own with kd {recipe.KIND}",
     )
+
+
+def resume_command(run: Path, job: Job) -> str:
+    """The command that goes on with a run; of one that needs Python files, trusting these."""
+    named = [job.recipe.model_dump(), *(loaded.architecture for loaded in job.teachers)]
+    return f"kd resume {run}{trust.option(named)}"
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

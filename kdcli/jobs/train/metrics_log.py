@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kdcli import clean
 from kdcli.files import write_error, write_text
 from kdcli.jobs.events import EpochDone, Event, StageStarted, StepsCaptured
 from kdcli.jobs.train.environment import now
@@ -96,7 +97,7 @@ class MetricsWriter:
     def _append(path: Path, line: str) -> None:
         try:
             with path.open("a", encoding="utf-8") as handle:
-                handle.write(line + "\n")
+                handle.write(clean.line(line) + "\n")
         except OSError as error:
             raise write_error(error, path) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
@@ -25,16 +25,24 @@ from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job, build_job, network_section
+from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
-from kdcli.jobs.train.environment import check_recipe, prepared, read_environment, write_environment
+from kdcli.jobs.train.environment import (
+    check_recipe,
+    prepared,
+    read_environment,
+    resume_command,
+    write_environment,
+)
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
 from kdcli.jobs.train.fold_temperature import fold_temperature
+from kdcli.jobs.train.keywords import resolved_keywords
 from kdcli.jobs.train.metrics_log import MetricsWriter
-from kdcli.recipe.resolve import Flag, Resolved, resolve, teacher_recipe
+from kdcli.recipe.resolve import Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
 from kdcli.report.page.build import build as build_report
@@ -43,24 +51,9 @@ from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
 from kdcli.runs import manifest
 from kdcli.runs.find import finished_runs, unfinished_run
+from kdcli.trust import Folder
 
 # ---- what is called from outside -----------------------------------------------------------------
-
-
-# keyword argument -> recipe key: the aliases that the command line has as flags
-ALIASES: Mapping[str, str] = {
-    "teacher": "teacher.checkpoint",
-    "method": "method.name",
-    "student": "student.name",
-    "model": "model.name",
-    "data": "data.name",
-    "epochs": "train.epochs",
-    "seed": "seed",
-    "name": "name",
-    "device": "runtime.device",
-    "devices": "runtime.devices",
-    "precision": "runtime.precision",
-}
 
 
 def train_teacher(
@@ -72,6 +65,7 @@ def train_teacher(
     dry_run: bool = False,
     keep_state: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
     **aliases: Any,
 ) -> RunResult | None:
     """Trains a network on labels.
@@ -81,6 +75,8 @@ def train_teacher(
             teacher unless given.
         out: folder of the runs. listeners: called with each event of `kdcli.jobs.events`.
         dry_run: build everything, try one minibatch, write nothing and return None.
+        trust: whether Python files run that a checkpoint or another recipe names, and not the
+            caller.
         overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed,
             name, device, devices, precision. A script that asks for several devices begins at `if
             __name__ == "__main__":`, as with all of Python's processes.
@@ -88,15 +84,16 @@ def train_teacher(
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
-    resolved = _resolved("train-teacher", recipe, overrides, aliases)
-    return execute(
-        resolved,
-        out=Path(out),
-        listeners=listeners,
-        command=command,
-        dry_run=dry_run,
-        keep_state=keep_state,
-    )
+    resolved = resolved_keywords("train-teacher", recipe, overrides, aliases)
+    with trusted_recipe(resolved, trust=trust):
+        return execute(
+            resolved,
+            out=Path(out),
+            listeners=listeners,
+            command=command,
+            dry_run=dry_run,
+            keep_state=keep_state,
+        )
 
 
 def distill(
@@ -108,48 +105,30 @@ def distill(
     dry_run: bool = False,
     keep_state: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
     **aliases: Any,
 ) -> RunResult | None:
     """Trains a student under one or more teachers.
 
     Args:
-        recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
+        recipe, out, listeners, command, dry_run, keep_state, overrides, trust: as for
+            `train_teacher`.
         aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed,
             name, device, devices, precision.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
-    resolved = _resolved("distill", recipe, overrides, aliases)
-    return execute(
-        resolved,
-        out=Path(out),
-        listeners=listeners,
-        command=command,
-        dry_run=dry_run,
-        keep_state=keep_state,
-    )
-
-
-def _resolved(
-    kind: Literal["train-teacher", "distill"],
-    recipe: Resolved | str | Path | None,
-    overrides: Mapping[str, Any] | None,
-    aliases: Mapping[str, Any],
-) -> Resolved:
-    if isinstance(recipe, Resolved):
-        return recipe
-    unknown = sorted(set(aliases) - set(ALIASES))
-    if unknown:
-        raise TypeError(
-            f"{kind} takes no argument {unknown[0]!r}; recipe keys go into overrides={{...}}"
+    resolved = resolved_keywords("distill", recipe, overrides, aliases)
+    with trusted_recipe(resolved, trust=trust):
+        return execute(
+            resolved,
+            out=Path(out),
+            listeners=listeners,
+            command=command,
+            dry_run=dry_run,
+            keep_state=keep_state,
         )
-    flags = [Flag(option=name, key=ALIASES[name], value=value) for name, value in aliases.items()]
-    flags += [
-        Flag(option=f"overrides[{key!r}]", key=key, value=value)
-        for key, value in (overrides or {}).items()
-    ]
-    return resolve(kind, file=None if recipe is None else Path(recipe), flags=flags)
 
 
 def execute(
@@ -221,13 +200,22 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     return run
 
 
-def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = False) -> RunResult:
+def resume(
+    run: Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    keep_state: bool = False,
+    trust: bool = False,
+) -> RunResult:
     """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits
     of one that never stopped.
 
+    Args:
+        trust: whether the Python files run that the run's recipe names.
+
     Raises:
         NotFound: no run there, or it was stopped before its first state. UsageError: it is
-            finished, or another process is at it.
+            finished, or another process is at it. Untrusted: its recipe names a Python file.
     """
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
@@ -238,12 +226,13 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     if (run / "summary.json").is_file():
         raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
     environment = read_environment(run)
-    recipe = resolve(environment.kind, file=recipe_file).recipe
+    resolved = resolve(environment.kind, file=recipe_file, tree=Folder(None))
+    recipe = resolved.recipe
     devices.check_same(run, recipe.runtime)
     check_recipe(run, recipe, environment)
-    return devices.shared(
-        recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners
-    )
+    arguments = {"run": run, "recipe": recipe, "keep_state": keep_state}
+    with trusted_recipe(resolved, trust=trust):
+        return devices.shared(recipe.runtime, _resume, arguments, listeners)
 
 
 def _resume(
@@ -362,7 +351,7 @@ class Execution:
             with (
                 ExitStack() as claim,
                 self.ranks.noticing(),
-                StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop,
+                StopRequest(resume_command(self.run, self.job), agree=self.ranks.most) as stop,
             ):
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
                 return self._go(state, stop, resumed=resumed)

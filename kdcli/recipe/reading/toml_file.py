@@ -35,7 +35,8 @@ _STRING = re.compile(
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The origin of a value. label: what `kd check` prints. at: its key and value in a file. flag:
-    the override that set it.
+    the override that set it. stranger: whether the user has named neither the value nor its file
+    (kdcli.trust).
     """
 
     label: str
@@ -43,6 +44,7 @@ class Origin:
     at: Span | None = None
     lines: tuple[str, ...] = ()
     flag: str | None = None
+    stranger: bool = False
 
     def diagnostic(
         self, key: str, problem: str, hint: str | None = None, *, on_key: bool = False
@@ -57,13 +59,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One TOML file. shown: its name in messages. spans: the places of its keys."""
+    """One TOML file. shown: its name in messages. spans: the places of its keys. stranger: whether
+    it is not the user's.
+    """
 
     path: Path
     shown: str
     values: dict[str, Any]
     spans: Mapping[KeyPath, Span]
     lines: tuple[str, ...]
+    stranger: bool = False
 
     def origin(self, path: KeyPath) -> Origin:
         """The place of a key path in this file, or of the nearest table around it where the path
@@ -73,7 +78,7 @@ class Document:
             path = path[:-1]
         span = self.spans.get(path)
         label = f"{self.shown}:{span.key.line}" if span else self.shown
-        return Origin(label, self.shown, span, self.lines)
+        return Origin(label, self.shown, span, self.lines, stranger=self.stranger)
 
 
 def point(file: str, lines: tuple[str, ...], place: Place, diagnostic: Diagnostic) -> Diagnostic:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdcli import trust
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.layers import Kind, Layer
@@ -30,13 +31,14 @@ class Cell:
     """One run of a sweep.
 
     kind: which job it is. labels: what stands for it on each axis. sets: the recipe keys that it
-    sets.
+    sets. sweep: the file of the sweep, which the user named.
     """
 
     kind: Kind
     base: Path
     labels: Mapping[str, str]
     sets: Mapping[str, Any]
+    sweep: Path
     layer: Layer = field(repr=False)
     overrides: tuple[Sequence[str], Sequence[Flag]] = field(default=((), ()), repr=False)
 
@@ -55,6 +57,7 @@ class Cell:
             sets=sets,
             flags=flags,
             spare_teachers=True,
+            tree=trust.Folder(self.sweep.parent),
         )
 
     @cached_property
@@ -149,10 +152,13 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
             read.kind,
             read.base,
             {axis: point.label for axis, point in chosen.items()},
-            *read.settings(chosen),
+            plain,
+            read.path,
+            layer,
             (sets, flags),
         )
         for chosen in read.combinations()
+        for plain, layer in [read.settings(chosen)]
     )
     labels = {axis: tuple(point.label for point in points) for axis, points in read.points.items()}
     return Sweep(

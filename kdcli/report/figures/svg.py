@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdcli import clean
 from kdcli.report.figures.palette import MUTED
 from kdcli.report.markdown import escape
 
@@ -104,8 +105,13 @@ class Figure:
         buffer = io.BytesIO()
         self.canvas.set_facecolor("white")
         self.canvas.set_dpi(_DPI)
-        words = {"Title": self.title, "Description": self.caption, "Software": None}
-        FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
+        words = {
+            "Title": clean.text(self.title),
+            "Description": clean.text(self.caption),
+            "Software": None,
+        }
+        with _clean_texts():
+            FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
     @property
@@ -123,8 +129,27 @@ def house_style(name: str) -> Iterator[None]:
     """
     from matplotlib import style
 
-    with style.context({**_RC, "svg.hashsalt": name}, after_reset=True):
+    with style.context({**_RC, "svg.hashsalt": name}, after_reset=True), _clean_texts():
         yield
+
+
+@contextmanager
+def _clean_texts() -> Iterator[None]:
+    """Within it whatever is drawn is cleaned (kdcli.clean): a font has no sign for ESC, and would
+    say so.
+    """
+    from matplotlib.text import Text
+
+    before = Text.set_text
+
+    def set_text(self: Text, text: Any) -> None:
+        before(self, clean.text(text) if isinstance(text, str) else text)
+
+    Text.set_text = set_text  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        Text.set_text = before  # type: ignore[method-assign]
 
 
 def canvas(width: float = 5.0, height: float = 3.1) -> Canvas:
@@ -199,7 +224,7 @@ def to_svg(figure: Canvas) -> str:
     text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
-    return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'
+    return clean.text(f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n')
 
 
 def finished(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdcli import formatting
+from kdcli import formatting, trust
 from kdcli.report.findings.gap import (
     certainty_of,
     first_raw_pair,
@@ -212,7 +212,7 @@ def _unfinished(run: Run) -> str:
     last = run.epochs[-1]
     return (
         f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go "
-        f"on with: kd resume {run.path}"
+        f"on with: kd resume {run.path}{trust.option(run.recipe)}"
     )
 
 

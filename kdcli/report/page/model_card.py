@@ -21,7 +21,7 @@ from kdcli.report.findings.run import (
     on_temperature,
     verdict,
 )
-from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.run_sections import (
     accuracy,
     before_and_after,
@@ -114,7 +114,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
             f"logits: {gap} ({provenance(summary)})."
         )
     yield "## How it was made"
-    yield "\n".join(f"- {key}: {cell(value)}" for key, value in _facts(run, summary))
+    yield "\n".join(f"- {key}: {escape(value)}" for key, value in _facts(run, summary))
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
     yield (

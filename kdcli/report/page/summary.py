@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kdcli.report.findings.run import gate_sentence, lead, verdict, why
-from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
 
@@ -47,11 +47,11 @@ def _section(section: Section) -> Iterator[str]:
 
 def grid_markdown(grid: Grid) -> str:
     """A table in pipes, numbers to the right, words to the left; the caption follows it."""
-    columns = [cell(column) or " " for column in grid.columns]
+    columns = [escape(column) or " " for column in grid.columns]
     lines = [
         columns,
         [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)],
-        *([cell(text) for text in row] for row in grid.rows),
+        *([escape(text) for text in row] for row in grid.rows),
     ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table
