@@ -45,6 +45,7 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
 _ORIENTATION = 0x0112  # the tag of EXIF
+_EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -120,7 +121,7 @@ def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:
     if _transparent(eight):
         over = eight.convert("RGBA")
         eight = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
-    rgb = eight.convert("RGB")
+    rgb = eight if eight.mode == "RGB" else eight.convert("RGB")
     upright = rgb if turn is None else rgb.transpose(turn)
     return pil_to_tensor(upright)  # type: ignore[no-any-return]
 
@@ -142,7 +143,7 @@ def _check(image: Image.Image) -> None:
         raise CannotRead("holds 32-bit integers, of which nothing says what is black and white")
     if mode not in _AS_RGB | _WITH_ALPHA | {"I", "F"} and not mode.startswith("I;16"):
         raise CannotRead(f"holds colours of a kind that is not read ({mode})")
-    if mode == "RGB" and _deep(image) and "transparency" in image.info:
+    if mode == "RGB" and "transparency" in image.info and _deep(image):
         raise CannotRead("holds 16-bit colours with one of them transparent")
 
 
@@ -152,6 +153,8 @@ def _deep(image: Image.Image) -> bool:
 
 def _orientation(image: Image.Image) -> int:
     """1 to 8; 1, upright, where nothing is said or what is said is damaged."""
+    if image.format != "TIFF" and not _EXIF & image.info.keys():  # to look it up takes long
+        return 1
     try:
         found: Any = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001  EXIF is written by all kinds of programs; a viewer ignores what it cannot read
