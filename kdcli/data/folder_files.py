@@ -149,7 +149,8 @@ class _Found:
 @dataclass(frozen=True, slots=True)
 class Arranged:
     """An image folder, sorted out. train, val, test: paths below the top by class, for each class
-    name; val is None where there is none. problems, notes: as in a DataReport.
+    name; val is None where there is none. problems, notes: as in a DataReport; to have
+    no part to test on is a problem, and test is train then.
     """
 
     class_names: tuple[str, ...]
@@ -176,7 +177,7 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
         test_fraction: share of each class that is tested on where there is no test/.
 
     Raises:
-        NotFound: there is no such folder, or no part to train or to test on. UsageError: a part is
+        NotFound: there is no such folder, or no part to train on. UsageError: a part is
             to be drawn that is there. BadData: there are fewer than two classes, or a part twice.
     """
     found = _Found(suffixes)
@@ -205,10 +206,14 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
         split["test"] = split.pop("val")
         notes.append(f"there is no test/: accuracy is reported on {parts['val']}/")
     else:
-        raise NotFound(
+        split["test"] = dict(split["train"])  # what is wrong with the rest can still be told
+        untested = DataProblem(
+            "part",
             f"{top} has no folder test/ or val/, and data.test_fraction is not set",
-            hint=f"-s data.test_fraction=0.2 tests on a fifth of each class; or: {_LAYOUT_HINT}",
+            "-s data.test_fraction=0.2 tests on a fifth of each class; or put class folders of "
+            "pictures to test on into test/",
         )
+        found.problems.append(untested)
     _check_classes(split, parts, top, found)
     names = tuple(sorted(split["train"]))
     _check_rest(found)

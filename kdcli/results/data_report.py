@@ -11,12 +11,13 @@ from typing import Literal
 class DataProblem:
     """One thing that is wrong with a dataset, and what to do about it.
 
-    kind: "file" that cannot be read, "class" without pictures, "format" that is not read, "size"
-    of pictures, "layout" of folders, or another "dataset" that cannot be used. stops: whether a run
-    is refused for it, and does not only say it. file: the one that is meant, if it is one.
+    kind: "file" that cannot be read, "part" that is missing, "class" without pictures, "format"
+    that is not read, "size" of pictures, "layout" of folders, or another "dataset" that cannot be
+    used. stops: whether a run is refused for it, and does not only say it. file: the one that is
+    meant, if it is one.
     """
 
-    kind: Literal["file", "class", "format", "size", "layout", "dataset"]
+    kind: Literal["file", "part", "class", "format", "size", "layout", "dataset"]
     message: str
     hint: str
     stops: bool = True

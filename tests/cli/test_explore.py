@@ -190,6 +190,10 @@ def test_check_opens_the_data_of_recipes_and_of_overrides(kd, pets, tmp_path):
         (checked,) = answer.json["data"]
         assert [report["test"] for report in checked["data"]] == [4] * count
     assert kd("check", "--data").code == 2
+    for argv in (("check", "pets"), ("train-teacher", "-d", "pets")):
+        answer = kd(*argv)
+        assert answer.code == 2
+        assert "kd check --data pets" in answer.err
     assert kd("check").code == 2
 
 

@@ -27,7 +27,7 @@ from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes, arrange
 from kdcli.data.picture import SUFFIXES, Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
-from kdcli.errors import BadData
+from kdcli.errors import BadData, KdError, NotFound
 from kdcli.results.data_report import DataProblem, DataReport
 
 T = TypeVar("T")
@@ -108,7 +108,10 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolde
     """
     folder, found = _folder(options)
     if stopping := [problem for problem in found.problems if problem.stops]:
-        _refuse([problem.message for problem in stopping], options.path, stopping[0].hint)
+        kind = NotFound if stopping[0].kind == "part" else BadData
+        _refuse(
+            [problem.message for problem in stopping], options.path, stopping[0].hint, kind=kind
+        )
     said = [problem.message for problem in found.problems]
     labels = folder.y_train.tolist()
     first = dict(reversed(list(zip(labels, folder.train, strict=True))))
@@ -129,7 +132,8 @@ def examine(options: Options) -> DataReport:
     """
     folder, found = _folder(options)
     problems = list(found.problems)
-    paths = (*folder.train, *folder.test)
+    untested = any(problem.kind == "part" for problem in problems)
+    paths = folder.train if untested else (*folder.train, *folder.test)
     kinds, bad = _sorted_out(_each(paths, lambda path: _decodable(folder, path)))
     problems += [
         DataProblem("file", error.message, REPLACE, file=str(folder.root / path))
@@ -143,7 +147,7 @@ def examine(options: Options) -> DataReport:
         len(folder.class_names),
         len(folder.train) - folder.held,
         folder.held,
-        len(folder.test),
+        0 if untested else len(folder.test),
         tuple(problems),
         (*found.notes, *_reading(kinds)),
         found.skipped,
@@ -182,10 +186,10 @@ def _files(classes: Classes, numbers: dict[str, int]) -> tuple[tuple[str, ...], 
     return paths, torch.repeat_interleave(torch.arange(len(numbers)), counts)
 
 
-def _refuse(problems: Sequence[str], path: str, hint: str | None) -> None:
+def _refuse(problems: Sequence[str], path: str, hint: str, kind: type[KdError] = BadData) -> None:
     more = len(problems) - 1
     others = f" (and {more} more: kd check --data {path} lists all)" if more else ""
-    raise BadData(f"{problems[0]}{others}", hint=hint)
+    raise kind(f"{problems[0]}{others}", hint=hint)
 
 
 def _each(paths: Sequence[str], work: Callable[[str], T]) -> Iterator[tuple[str, T | BadData]]:

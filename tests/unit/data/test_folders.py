@@ -95,6 +95,10 @@ def test_class_folders_are_split_by_a_key(tmp_path: Path) -> None:
         NotFound, match=r"no folder test/ or val/, and data.test_fraction is not set"
     ):
         opened(top)
+    (top / "cat" / "0.png").write_bytes(b"no picture")
+    kinds = [problem.kind for problem in examine(Options(path=str(top), size=8)).problems]
+    assert kinds == ["part", "file"]
+    picture(top / "cat" / "0.png")
     source = opened(top, test_fraction=0.3)
     assert source.class_names == ("cat", "dog", "train")
     assert source.y_test.bincount().tolist() == [3, 3, 3]
