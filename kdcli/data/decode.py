@@ -50,14 +50,18 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
 
 
 def look(folder: ImageFolder, path: str) -> picture.Kind:
-    """What the header of one picture says; its pixels are not decoded.
+    """What the header of one picture says. Its pixels are decoded only if the file does not end as
+    such a file does: it may have been cut off.
 
     Raises:
-        BadData: it is no picture, or one of a kind that is not read.
+        BadData: it is no picture, or one of a kind that is not read, or it was cut off.
     """
     file = folder.root / path
     with _naming(file), picture.opened(file) as image:
-        return picture.kind_of(image)
+        kind = picture.kind_of(image)
+        if not picture.looks_whole(image, file):
+            picture.shown(image, folder.background)
+        return kind
 
 
 def read(folder: ImageFolder, path: str) -> Tensor:

@@ -55,6 +55,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# near the end of a file: other programs append to it
+_END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x00;"}
+_TAIL = 1024  # bytes
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _AS_RGB = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 _SIXTEEN_BITS = {"PNG", "PPM"}  # formats that Pillow may open as "I", and that hold no more
@@ -102,6 +105,19 @@ def kind_of(image: Image.Image) -> Kind:
     """
     _check(image)
     return Kind(min(image.size), _deep(image), bool(getattr(image, "is_animated", False)))
+
+
+def looks_whole(image: Image.Image, path: Path) -> bool:
+    """Tells whether a file ends as one of its format does; False where a format has no such mark.
+
+    What was cut off, as by a broken download, does not: a cheap look, and no proof of either.
+    """
+    mark = _END_MARKS.get(image.format or "")
+    if mark is None:
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), _TAIL), os.SEEK_END)
+        return mark in file.read()
 
 
 def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:

@@ -97,9 +97,9 @@ class Options(_Options):
 def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolder:  # noqa: ARG001  all families share this signature
     """The files below `options.path`.
 
-    Of files that are decoded as they are needed, the headers of what is measured on, and of one
-    file of each class in training, are read now: a file that is no picture is found before
-    training, but where only its pixels are damaged.
+    Of files that are decoded as they are needed, the headers and ends of what is measured on, and
+    of one file of each class in training, are read now: a file that is no picture, or was cut off,
+    is found before training, but not one that is damaged in between.
 
     Raises:
         NotFound: the folder, its train/ or its test/ and val/ are not there.

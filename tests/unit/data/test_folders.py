@@ -175,9 +175,14 @@ def test_classes_may_have_folders_of_their_own_and_links_that_go_round(folder: P
 def test_a_bad_file_to_measure_on_is_found_at_the_start(folder: Path, part: str) -> None:
     val(folder)
     culprit = next((folder / part / "dog").iterdir())
-    culprit.write_text("no picture")
-    with pytest.raises(BadData, match=f"{culprit} is not an image"):
-        opened(folder)
+    Image.linear_gradient("L").save(culprit)
+    whole = culprit.read_bytes()
+    for content in (b"no picture", whole[: len(whole) // 2]):
+        culprit.write_bytes(content)
+        with pytest.raises(BadData, match=f"{culprit} is not an image"):
+            opened(folder)
+    culprit.write_bytes(whole + b"appended" * 1000)  # which is decoded, to be sure
+    opened(folder)
 
 
 def test_how_files_are_read_is_said_once(folder: Path) -> None:
