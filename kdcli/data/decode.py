@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from kdcli.data import picture
 from kdcli.data.augment import Augmentation
 from kdcli.data.source import REPLACE, ImageFolder
-from kdcli.errors import BadData, UsageError
+from kdcli.errors import BadData, KdError, UsageError
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Whatever a decoder raises, as one sentence that begins with the file."""
     try:
         yield
-    except BadData:
+    except KdError:  # a signal
         raise
     except picture.CannotRead as error:
         raise BadData(f"{path} {error}", hint=_HINT) from error

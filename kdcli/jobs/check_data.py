@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdcli import catalog
-from kdcli.errors import KdError
+from kdcli.errors import Interrupted, KdError, Terminated
 from kdcli.jobs.build.datasets import open_source
 from kdcli.recipe.schema import DataSection
 from kdcli.results.data_report import DataProblem, DataReport
@@ -22,6 +22,8 @@ def check_data(data: DataSection) -> DataReport:
                 report: DataReport = module.examine(module.Options(**data.options))
                 return report
         source = open_source(data)
+    except (Interrupted, Terminated):
+        raise
     except KdError as error:
         problem = DataProblem("dataset", error.message, error.hint or f"kd datasets {data.name}")
         return DataReport(data.name, path, 0, 0, 0, 0, (problem,))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kdcli import catalog
 from kdcli.cli import completion, text
+from kdcli.errors import Terminated
 
 
 def test_methods_are_listed_by_family_with_their_number(kd):
@@ -174,6 +175,15 @@ def test_check_opens_every_file_of_a_folder(kd, pets):
         "pets/train/dog/0.png",
         "pets/test/dog/1.png",
     ]
+
+
+def test_a_check_that_is_stopped_says_no_more(kd, pets, monkeypatch):
+    def stopped(_data):
+        raise Terminated("stopped by the system (SIGTERM)")
+
+    monkeypatch.setattr("kdcli.jobs.check_data", stopped)
+    answer = kd("check", "--data", "pets", "pets")
+    assert (answer.code, answer.err.count("stopped by the system")) == (143, 1)
 
 
 def test_check_opens_the_data_of_recipes_and_of_overrides(kd, pets, tmp_path):

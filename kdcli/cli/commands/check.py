@@ -19,7 +19,7 @@ from kdcli.cli.options import Sets
 from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.cli.output.errors import show_error
 from kdcli.cli.text import columns
-from kdcli.errors import Exit, KdError, UsageError, Where
+from kdcli.errors import Exit, Interrupted, KdError, Terminated, UsageError, Where
 from kdcli.results.data_report import DataReport
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def run(
                 errors += _problems(checked[-1])
             else:
                 checked.append(_check(env, name, tuple(sets or ())))
+        except (Interrupted, Terminated):
+            raise
         except KdError as error:
             show_error(error, env)
             errors += items_of(error)
