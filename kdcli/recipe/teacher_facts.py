@@ -131,11 +131,11 @@ def _remedy(teacher: Known, images: Images) -> str:
     trained_on = str(teacher.data.get("name", "other data"))
     if trained_on != images.name:
         return f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
-    anew = f"train a teacher on these images first: kd train-teacher -d {images.name}"
-    size = teacher.data.get("size")
+    size, path = teacher.data.get("size"), teacher.data.get("path")
+    given = f"{images.name} -s data.path=PATH" if path else images.name
+    anew = f"train a teacher on these images first: kd train-teacher -d {given}"
     if size and teacher.input_shape != images.input_shape:
-        return f"-s data.size={size}, which it was trained with, or {anew} with this data.size"
-    path = teacher.data.get("path")
+        return f"-s data.size={size}, which it was trained with, or {anew} -s data.size=N"
     if path:
         return f"distil on {path} as it was when the teacher was trained, or {anew}"
     return f"distil on the data that it was trained on, or {anew}"
