@@ -228,6 +228,11 @@ def entry(kind: Kind, name: str) -> Entry:
     file, _, factory = name.partition(":")
     if file.endswith(".py"):
         return _user_entry(kind, name, Path(file), factory)
+    if kind == "dataset" and Path(name).is_dir():
+        raise NotFound(
+            f"{name!r} is a folder, not a dataset",
+            hint=f"of pictures: -d image-folder -s data.path={name}; kd check --data {name} first",
+        )
     near = suggest(name, tuple(known))
     plural = f"kd {kind}s"
     raise NotFound(

@@ -60,6 +60,7 @@ def partition(
     class_names: Sequence[str],
     restriction: Restriction | None = None,
     scores: Callable[[], Tensor] | None = None,
+    held: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Positions [n_train] and [n_val] of the training and validation split in the training set,
     ascending.
@@ -73,20 +74,31 @@ def partition(
         restriction: what is taken away from the training split.
         scores: gives [n] by which a restriction ranks images; called only then, after everything
             else was checked.
+        held: the last so many samples are a validation split that the dataset brings.
 
     Raises:
-        UsageError: the fraction holds out nothing, the limit is above what there is, or the
+        UsageError: the fraction holds out nothing, or something beside what the dataset brings, the
+            limit is above what there is, or the
             restriction is impossible.
         BadData: a class that is not left out has no sample to train on, or the scores are none.
     """
     restriction = restriction or Restriction()
-    held = round(len(y) * val_fraction)
-    if val_fraction > 0 and held == 0:
+    if held and val_fraction > 0:
         raise UsageError(
-            f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
-            hint="raise data.val_fraction",
+            f"data.val_fraction is {val_fraction:g}, and the data have a validation part of their "
+            "own",
+            hint="leave data.val_fraction out, or the data's part (the folder val/)",
         )
-    val = sample_by_class(y, held, random.key(seed, "holdout"))
+    if held:
+        val = torch.arange(len(y)) >= len(y) - held
+    else:
+        held = round(len(y) * val_fraction)
+        if val_fraction > 0 and held == 0:
+            raise UsageError(
+                f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
+                hint="raise data.val_fraction",
+            )
+        val = sample_by_class(y, held, random.key(seed, "holdout"))
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
     if train_limit is not None:

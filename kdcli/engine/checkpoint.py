@@ -106,7 +106,7 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
 
     Raises:
         CorruptFile: truncated, not ours, or the checksum does not match.
-        Incompatible: the network has other parameters than the file.
+        Incompatible: the network has other parameters than the file, or of another type.
     """
     header, tensors = verified(path)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -121,8 +121,24 @@ def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
             f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
             f"first {differing[0]}"
         )
+    for name, tensor in network.state_dict().items():
+        # torch would convert between them, and lose what does not fit
+        if _kind(tensors[name]) != _kind(tensor):
+            raise Incompatible(
+                f"{path} does not fit {header.architecture}: {name} is "
+                f"{_named(tensors[name])}, and the network has {_named(tensor)}",
+                hint="save the weights in the type that they were trained in",
+            )
     network.load_state_dict(tensors)
     return header
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kdcli.jobs.build.datasets import download
 from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.check_data import check_data
 from kdcli.jobs.doctor import Check, doctor
 from kdcli.jobs.fill_cache import fill_cache
 from kdcli.jobs.measure.analyze_gap import analyze_gap
@@ -32,6 +33,7 @@ __all__ = [
     "Proposal",
     "analyze_gap",
     "build_network",
+    "check_data",
     "describe_model",
     "distill",
     "doctor",

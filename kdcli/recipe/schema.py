@@ -560,7 +560,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
-        if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
+        if (
+            self.chooses_an_epoch
+            and self.data.val_fraction == 0
+            # a dataset that may bring a validation part is asked when it is opened
+            and not catalog.entry("dataset", self.data.name).facts.get("val")
+        ):
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
         if self.train.calibrate == "on" and self.data.val_fraction == 0:
@@ -570,6 +575,11 @@ class Recipe(Section):
                 "data.val_fraction = 0.1, for example",
             )
         return self
+
+    @property
+    def chooses_an_epoch(self) -> bool:
+        """Tells whether the best epoch is looked for, which takes held-out data."""
+        return self.train.select == "best" or self.train.keep_best
 
     @model_validator(mode="after")
     def _a_part_for_each_device(self) -> Self:

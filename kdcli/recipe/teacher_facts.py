@@ -125,11 +125,26 @@ def check_fit(teacher: Known, images: Images) -> None:
         Incompatible: another number of classes, other classes or another order of them, another
             shape of input.
     """
-    trained_on = str(teacher.data.get("name", "other data"))
-    hint = f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
     problem = _misfit(teacher, images)
     if problem:
-        raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
+        raise Incompatible(problem, hint=_remedy(teacher, images), where=Where(file=teacher.path))
+
+
+def _remedy(teacher: Known, images: Images) -> str:
+    """What to do about a teacher that does not fit: to name a dataset helps only where the name
+    says which images are meant.
+    """
+    trained_on = str(teacher.data.get("name", "other data"))
+    if trained_on != images.name:
+        return f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
+    size, path = teacher.data.get("size"), teacher.data.get("path")
+    given = f"{images.name} -s data.path=PATH" if path else images.name
+    anew = f"train a teacher on these images first: kd train-teacher -d {given}"
+    if size and teacher.input_shape != images.input_shape:
+        return f"-s data.size={size}, which it was trained with, or {anew} -s data.size=N"
+    if path:
+        return f"distil on {path} as it was when the teacher was trained, or {anew}"
+    return f"distil on the data that it was trained on, or {anew}"
 
 
 def _misfit(teacher: Known, images: Images) -> str | None:

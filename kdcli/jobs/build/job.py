@@ -21,7 +21,7 @@ from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible
+from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build import compiling
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
@@ -232,7 +232,8 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
     """The batches that a recipe trains on.
 
     Raises:
-        UsageError: a device is to decode images that cannot. OutOfMemory: they do not fit on it.
+        UsageError: a device is to decode images that cannot, or nothing is held out to choose the
+            best epoch on. OutOfMemory: the images do not fit on the device.
     """
     if recipe.runtime.decode == "device":
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
@@ -242,7 +243,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
         f"for the images of {recipe.data.name}",
         "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU",
     ):
-        return open_feed(
+        feed = open_feed(
             recipe.data,
             device=runtime.device,
             seed=recipe.seed,
@@ -252,6 +253,12 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             score=_score(recipe, runtime, checkpoint_of),
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
         )
+    if recipe.chooses_an_epoch and not feed.size("val"):
+        raise UsageError(
+            "the best epoch is chosen on held-out data, and nothing is held out",
+            hint="set data.val_fraction, or put a folder val/ beside train/ and test/",
+        )
+    return feed
 
 
 def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Score:

@@ -211,7 +211,12 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
         optimiser=recipe.optim.name,
         lr=recipe.optim.lr,
         schedule=recipe.schedule.name,
-        notes=(*notes, *data_subset.notes(recipe.data, info, job.ranked_by), *_cache_notes(job)),
+        notes=(
+            *notes,
+            *info.notes,
+            *data_subset.notes(recipe.data, info, job.ranked_by),
+            *_cache_notes(job),
+        ),
         resumed_at=resumed_at,
     )
 

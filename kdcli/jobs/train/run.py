@@ -19,7 +19,7 @@ from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import KdError, NotFound, RankLost, UsageError
+from kdcli.errors import BadData, KdError, NotFound, RankLost, UsageError
 from kdcli.files import json_text, write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
@@ -247,14 +247,16 @@ def _resume(
         decided=decided,
         compiled=environment.compile,
     )
-    data_subset.check_same(environment.data.get("positions_sha256"), job.feed.info)
+    changed = data_subset.check_same(str(run), environment.data, environment.kind, job.feed)
     state = (
         load_state(run / run_folder.STATE_FOLDER)
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
         else None
     )
     notes = (f"{state.damaged}: going on from the state before",) if state and state.damaged else ()
-    return Execution(run, job, listeners, notes, keep_state=keep_state).go(state, resumed=True)
+    return Execution(run, job, listeners, (*notes, *changed), keep_state=keep_state).go(
+        state, resumed=True
+    )
 
 
 # ---- runs that others need -----------------------------------------------------------------------
@@ -356,6 +358,10 @@ class Execution:
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
                 return self._go(state, stop, resumed=resumed)
         except KdError as error:
+            if isinstance(error, BadData):
+                error.hint = (
+                    f"{error.hint}; with a good file of that name kd resume {self.run} goes on"
+                )
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):
                 error.crash_file = run_folder.write_crash(self.run, error)

@@ -94,6 +94,17 @@ def test_other_parameters_than_the_file_has_are_refused(tmp_path, header):
         load_weights(tmp_path / "m", wider)
 
 
+@pytest.mark.parametrize("wrong", [torch.int32, torch.complex64, torch.bool])
+def test_weights_of_another_type_are_refused_by_name(tmp_path, header, wrong):
+    """Their checksum is right: torch would convert them, and lose what does not fit."""
+    network = tiny()
+    network.head.weight = torch.nn.Parameter(network.head.weight.to(wrong), requires_grad=False)
+    save_model(tmp_path / "model.safetensors", network, header)
+    named = str(wrong).removeprefix("torch.")
+    with pytest.raises(Incompatible, match=rf"head.weight is {named}, and the network has float32"):
+        load_weights(tmp_path / "model.safetensors", tiny())
+
+
 def test_a_state_round_trips_and_only_the_newest_few_are_kept(tmp_path):
     for order in range(5):
         save_state(
