@@ -14,7 +14,7 @@ import torch
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
-from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.build.networks import build_network, check_outline
 from kdcli.models.cost import macs
 from kdcli.results.weights_header import read_header
 
@@ -151,7 +151,8 @@ def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | No
             raise  # its hint names the nearest network
     else:
         return describe_model(teacher, num_classes or 10, input_shape)
-    _, header = read_header(teacher)
+    path, header = read_header(teacher)
+    check_outline(path, header)
     # they cost the same and would be fetched
     options = {key: value for key, value in header.arguments.items() if key != "weights"}
     shape = input_shape or header.input_shape

@@ -4,7 +4,6 @@ trained, torch is not imported.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.cli.output.errors import show_error
 from kdcli.cli.text import columns
 from kdcli.errors import Exit, KdError
+from kdcli.files import parse_toml
 
 NAME = "check"
 EXAMPLES = """
@@ -83,7 +83,7 @@ def _check(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
 def is_sweep(path: Path) -> bool:
     """Tells whether a file says on which axes a recipe varies."""
     try:
-        return "axes" in tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return "axes" in parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return False  # the resolver will say what is wrong with it, and where
 

@@ -31,7 +31,8 @@ _ParseError: Any = typer.BadParameter.__base__
 PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
 # as long as another rank waits at most for the first to say what both have met
 FIRST_SPEAKS_SECONDS = 10.0
-_COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
+_COMMAND = re.compile(r"(?:kd [a-z-]+(?: (?:ls|show|cp)\b)?|(?=--?[a-z]))(.*?)(?:,|;|  |$)")
+_WORD = re.compile(r"[a-z]+")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
@@ -110,9 +111,26 @@ def show_error(error: KdError, env: Environment) -> None:
 
 def _hint_lines(hint: str) -> list[Part]:
     """A hint that is a command is something to try; one that is a sentence stands for itself."""
-    label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
+    label = "  try:  " if _is_command(hint) else "  "
     first, *rest = hint.splitlines()
     return [label, first, *(f"\n{' ' * len(label)}{line}" for line in rest)]
+
+
+def _is_command(hint: str) -> bool:
+    """Tells a command, perhaps with a remark behind a comma, from a sentence that begins like one:
+    "kd models NAME", and "kd models lists them all".
+    """
+    found = _COMMAND.match(hint)
+    if found is None:
+        return False
+    words = found[1].split()
+    before = ["", *words]
+    prose = [
+        word
+        for word, last in zip(words, before, strict=False)
+        if _WORD.fullmatch(word) and not last.startswith("-")
+    ]
+    return len(prose) < 2
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
