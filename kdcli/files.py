@@ -24,7 +24,7 @@ from kdcli.errors import CorruptFile, DiskFull, KdError, NotFound, NotWritable
 # bounds far above any real file: a header (a tensor takes some hundred bytes), JSON, a recipe
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_JSON_BYTES = 256 * 2**20
-MAX_RECIPE_BYTES = 2**20
+MAX_RECIPE_BYTES = 2**18
 MAX_DEPTH = 20  # of tables and lists in a recipe
 _STRINGS = re.compile(
     r'"""(?:\\.|[^\\])*?"""'
