@@ -225,15 +225,15 @@ _MEANING = {
     Exit.OK: ("done, and every gate passed", "green"),
     Exit.FAILURE: (
         (
-            "it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, "
-            "unreadable data"
+            "it ran and broke: out of memory, a loss that is not a number, a file that "
+            "turned out damaged while it trained"
         ),
         "look at the log",
     ),
     Exit.USAGE: (
         (
-            "the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; "
-            "nothing was started"
+            "the call is wrong: a flag, a recipe, a missing or damaged file, data that cannot be "
+            "used, a teacher that does not fit; nothing was started"
         ),
         "fix the call",
     ),

@@ -42,9 +42,10 @@ from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps
-from kdcli.errors import KdError, NonFiniteLoss
+from kdcli.errors import CorruptFile, KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
+from kdcli.typed import strict
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
 
@@ -59,6 +60,26 @@ class Position:
     epoch: int = 1
     batch: int = 0
     step: int = 0
+
+
+def position_of(state: State) -> Position:
+    """Where a saved state goes on.
+
+    Raises:
+        CorruptFile: it does not say.
+    """
+    try:
+        return strict(Position, state.facts.get("position"))
+    except ValueError as error:
+        raise _unfit(f"position: {error}") from error
+
+
+def _unfit(problem: str) -> CorruptFile:
+    first_line, _, _ = problem.partition("\n")
+    return CorruptFile(
+        f"the saved state is not one of this run: {first_line[:200]}",
+        hint="remove the newest file under RUN/state to go on from the one before",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +147,7 @@ class Trainer:
         self._resume = resume
         self._saved_at = time.monotonic()
         self._pace = Pace(runtime.ranks)
-        self.position = Position(**resume.facts["position"]) if resume else Position()
+        self.position = position_of(resume) if resume else Position()
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -149,7 +170,10 @@ class Trainer:
         steps = self._steps(work)
         # only now: the optimiser that the state goes into is the stage's own
         if self._resume is not None:
-            work.restore(self._resume)
+            try:
+                work.restore(self._resume)
+            except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+                raise _unfit(str(error)) from error
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         about = (

@@ -14,7 +14,7 @@ import torch
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
-from kdcli.jobs.build.networks import checked_header, fresh_network
+from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models.cost import macs
 from kdcli.trust import named_by, trusting
 
@@ -159,6 +159,7 @@ def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | No
     else:
         return describe_model(teacher, num_classes or 10, input_shape)
     path, header = checked_header(teacher)
+    check_outline(path, header)
     # they cost the same and would be fetched
     options = {key: value for key, value in header.arguments.items() if key != "weights"}
     shape = input_shape or header.input_shape

@@ -7,8 +7,9 @@ No torch is imported: what does not fit is refused before anything slow begins.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -18,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdcli import trust
-from kdcli.errors import KdError
+from kdcli.errors import Diagnostic, KdError
 from kdcli.recipe import branches, shipped
 from kdcli.recipe.early_stopped_teacher import Stretch, shortened
 from kdcli.recipe.reading import diagnostics, extends, overrides
@@ -34,7 +35,7 @@ from kdcli.recipe.reading.layers import (
 )
 from kdcli.recipe.reading.overrides import Flag
 from kdcli.recipe.reading.toml_file import Origin, shown_as
-from kdcli.recipe.schema import Recipe, TeacherSection
+from kdcli.recipe.schema import LARGEST, Recipe, TeacherSection, is_bounded
 from kdcli.recipe.teacher_rules import TeacherRules
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
@@ -271,6 +272,7 @@ def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> 
         for section, error in wrong.items()
     ]
     rules.check_number()
+    rules.problems += _out_of_reach(layer, chosen, explainer)
     found: Recipe | None = None
     try:
         # through JSON, because there strictness does not ask for Python's tuples: "3" is no number,
@@ -286,6 +288,25 @@ def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> 
     rules.refuse(shown or "the command line")
     assert found is not None
     return recipe_class(kind)(**{key: getattr(found, key) for key in type(found).model_fields})
+
+
+def _out_of_reach(
+    layer: Layer, sections: Mapping[str, type[BaseModel]], explainer: Explainer
+) -> Iterator[Diagnostic]:
+    """Complains of numbers too large for the arithmetic, where a key has no bound of its own."""
+    for section, cls in sections.items():
+        table = layer.get(section)
+        for key, value in table.items() if isinstance(table, dict) else ():
+            numbers = value if isinstance(value, list) else [value]
+            large = [item for item in numbers if type(item) in {int, float} and _is_large(item)]
+            if large and not is_bounded(cls, key):
+                shown = diagnostics.toml_of(large[0])
+                problem = f"must be at most {LARGEST:.0e} in size, got {shown}"
+                yield explainer.at(f"{section}.{key}", problem)
+
+
+def _is_large(number: float) -> bool:
+    return LARGEST < abs(number) != math.inf  # infinity is no number to the validator
 
 
 def _origins(recipe: Recipe, layer: Layer) -> dict[str, str]:

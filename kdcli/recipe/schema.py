@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
+from annotated_types import Le, Lt
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -37,6 +38,15 @@ def rule(key: str, problem: str, hint: str | None = None) -> PydanticCustomError
     return PydanticCustomError(
         "rule", "{problem}", {"key": key, "problem": problem, **({"hint": hint} if hint else {})}
     )
+
+
+LARGEST = 10**12  # a number that nothing in a recipe needs, and arithmetic still bears
+
+
+def is_bounded(cls: type[BaseModel], key: str) -> bool:
+    """Tells whether a key has an upper bound of its own."""
+    field = cls.model_fields.get(key)
+    return field is not None and any(isinstance(item, Lt | Le) for item in field.metadata)
 
 
 class Section(BaseModel):
@@ -416,6 +426,11 @@ RESTRICTIONS = (
 )
 
 
+# of [data]: what a machine is asked for at most. A bound is whoever runs a recipe's own: no file
+# carries it to others, and it changes no result
+BOUNDS = ("max_gb", "max_pixels")
+
+
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 
@@ -505,7 +520,7 @@ class MethodSection(Named):
 class TrainSection(Section):
     """[train]: how long, in what portions, and what is kept."""
 
-    epochs: int = Field(30, ge=1, description="Passes over the training set.")
+    epochs: int = Field(30, ge=1, le=1_000_000, description="Passes over the training set.")
     batch_size: int = Field(64, ge=1, description="Images an optimiser step takes at a time.")
     accumulate: int = Field(
         1, ge=1, description="Minibatches of batch_size whose gradients make one step."

@@ -15,7 +15,7 @@ from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.diagnostics import Explainer
 from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.reading.toml_file import Origin
-from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
+from kdcli.recipe.schema import BOUNDS, DataSection, Recipe, TrainTeacherRecipe
 
 
 class ResolvedTeacher(Protocol):
@@ -240,7 +240,7 @@ class TeacherRules:
             options = catalog.options_class(catalog.entry("dataset", name)).model_fields
         except UsageError:  # the validator says so
             options = {}
-        for key in ("name", *options):
+        for key in ("name", *(option for option in options if option not in BOUNDS)):
             if teacher.data.get(key) is not None and self.layer.get("data", key) is None:
                 self.layer.put(("data", key), teacher.data[key], origin)
         self.layer.notes.append(f"data {name}: what the teacher was trained on")

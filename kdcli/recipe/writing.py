@@ -18,7 +18,7 @@ from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
 from kdcli.recipe.resolve import resolve_teacher
-from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.schema import BOUNDS, DistillRecipe, Recipe
 from kdcli.results.weights_header import kept_along, read_header
 
 # what may differ between two runs that learn the same; by section
@@ -26,7 +26,7 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "name": True,
     "gates": True,
     "report": True,
-    "data": {"root"},
+    "data": {"root", *BOUNDS},
     "train": {"state_seconds"},
     "runtime": {"compile", "device", "devices", "graphs", "teacher_batch", "threads", "workers"},
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import CorruptFile, KdError
-from kdcli.files import read_json, sha256_file, sha256_json, write_json
+from kdcli.files import MAX_JSON_BYTES, read_bytes, read_json, sha256_file, sha256_json, write_json
 from kdcli.runs.folder import ANALYSIS_FILE, ENVIRONMENT_FILE, METRICS_FILE, RECIPE_FILE
 
 MANIFEST_FILE = "manifest.json"
@@ -50,13 +50,7 @@ def check(path: Path) -> None:
     expected = _read(path.parent).get(path.name)
     if expected is None:
         return
-    try:
-        found = _digest(path.read_bytes())
-    except OSError as error:
-        raise CorruptFile(
-            f"{path} cannot be read: {error.strerror or error}", hint=_HINT
-        ) from error
-    if found != expected:
+    if _digest(read_bytes(path, MAX_JSON_BYTES)) != expected:
         raise CorruptFile(f"{path} is damaged: it is not what {MANIFEST_FILE} says", hint=_HINT)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.files import finite, sha256_json
+from kdcli.files import MAX_JSON_BYTES, finite, parse_json, read_bytes, sha256_json
 
 DIGEST = "digest"  # of all else in the line
 _DIGITS = 16  # of a digest: against accidents, not against somebody who signs what he writes
@@ -37,9 +37,9 @@ def written_line(content: Mapping[str, Any]) -> str:
 
 def read_metrics(path: Path) -> MetricsFile:
     """The events of a metrics.jsonl, none where there is no file."""
-    if not path.is_file():
+    if not path.exists():
         return MetricsFile()
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_bytes(path, MAX_JSON_BYTES).decode(errors="replace")
     lines = text.splitlines()
     found = [(_event(line), line) for line in lines]
     torn = bool(lines) and found[-1][0] is None and not text.endswith("\n")
@@ -53,8 +53,8 @@ def read_metrics(path: Path) -> MetricsFile:
 def _event(line: str) -> dict[str, Any] | None:
     """The object of a line; None where it is not what was written."""
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        event = parse_json(line)
+    except ValueError:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None

@@ -179,7 +179,7 @@ def _pair(
 def _teacher_of(student: Path) -> Path:
     from kdcli.results.run import RunResult
     from kdcli.runs.manifest import read_record
-    from kdcli.runs.read import from_dict
+    from kdcli.typed import from_dict
 
     summary = (student if student.is_dir() else student.parent) / "summary.json"
     found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None

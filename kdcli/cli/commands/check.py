@@ -4,7 +4,6 @@ with --data every file of their data is opened. Nothing is trained.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.cli.output.errors import show_error
 from kdcli.cli.text import columns
 from kdcli.errors import Exit, Interrupted, KdError, Terminated, UsageError, Where
+from kdcli.files import parse_toml
 from kdcli.results.data_report import DataReport
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _check(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
 def is_sweep(path: Path) -> bool:
     """Tells whether a file says on which axes a recipe varies."""
     try:
-        return "axes" in tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return "axes" in parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return False  # the resolver will say what is wrong with it, and where
 

@@ -32,9 +32,11 @@ from kdcli.errors import (
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
 PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
+LONGEST_LINE = 160  # of a recipe, as it is quoted
 # as long as another rank waits at most for the first to say what both have met
 FIRST_SPEAKS_SECONDS = 10.0
-_COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
+_COMMAND = re.compile(r"(?:kd [a-z-]+(?: (?:ls|show|cp)\b)?|(?=--?[a-z]))(.*?)(?:,|;|  |$)")
+_WORD = re.compile(r"[a-z]+")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
@@ -122,9 +124,26 @@ def show_error(error: KdError, env: Environment) -> None:
 
 def _hint_lines(hint: str) -> list[str]:
     """A hint that is a command is something to try; one that is a sentence stands for itself."""
-    label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
+    label = "  try:  " if _is_command(hint) else "  "
     first, *rest = hint.splitlines()
     return [f"{label}{first}", *(f"{' ' * len(label)}{line}" for line in rest)]
+
+
+def _is_command(hint: str) -> bool:
+    """Tells a command, perhaps with a remark behind a comma, from a sentence that begins like one:
+    "kd models NAME", and "kd models lists them all".
+    """
+    found = _COMMAND.match(hint)
+    if found is None:
+        return False
+    words = found[1].split()
+    before = ["", *words]
+    prose = [
+        word
+        for word, last in zip(words, before, strict=False)
+        if _WORD.fullmatch(word) and not last.startswith("-")
+    ]
+    return len(prose) < 2
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
@@ -157,9 +176,22 @@ def _show_excerpt(problem: Diagnostic, where: Where, column: int, env: Environme
     margin = " " * len(str(where.line))
     env.complain("  ", (problem.key, "bold"), f"{': ' if problem.key else ''}{problem.problem}")
     env.complain((f"  {margin} ╭─ {where}", "dim"))
-    env.complain((f"  {where.line} │ ", "dim"), problem.source_line or "")
-    underline = " " * (column - 1) + "─" * max(problem.length, 1)
+    source, start = _window(problem.source_line or "", column)
+    env.complain((f"  {where.line} │ ", "dim"), source)
+    room = max(len(source) - start, 1)
+    underline = " " * start + "─" * min(max(problem.length, 1), room)
     env.complain((f"  {margin} │ ", "dim"), (underline, "red"), f"  {problem.hint}")
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """The part of a line around a column, as long as a person reads, and where in it that is."""
+    if len(line) <= LONGEST_LINE:
+        return line, column - 1
+    begin = max(0, column - 1 - LONGEST_LINE // 4)
+    before = "..." if begin else ""
+    part = line[begin : begin + LONGEST_LINE]
+    after = "..." if begin + LONGEST_LINE < len(line) else ""
+    return f"{before}{part}{after}", len(before) + column - 1 - begin
 
 
 def _show_traceback(error: BaseException, env: Environment) -> None:

@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 
 from kdcli.core import random
 from kdcli.core.options import Options as _Options
+from kdcli.data.bounds import check_memory
 from kdcli.data.source import ImageArrays
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -81,6 +82,10 @@ class Options(_Options):
         0, ge=0, description="Seed of the task itself; the recipe's seed does not change the data."
     )
 
+    max_gb: float = Field(
+        8.0, gt=0, description="Refuse to make data of more GB than this: a bound, no target."
+    )
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.classes % self.superclasses:
@@ -103,7 +108,19 @@ class Options(_Options):
 def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: ARG001  all families share this signature
     """The task that the options describe. x: [n,1,1,d] float32, not normalised: each coordinate is
     N(0, 1) already.
+
+    Raises:
+        UsageError: it would take more memory than `max_gb`, or than there is.
     """
+    count = options.train + options.test
+    # inputs in float32, labels, and the vectors of the classes with what they are made of
+    needed = count * (4 * options.dim + 8) + 24 * options.classes * options.dim
+    check_memory(
+        needed,
+        options.max_gb,
+        f"synthetic data of {count:,} samples, {options.dim:,} long,",
+        "lower data.train, data.test or data.dim",
+    )
     siblings = options.classes // options.superclasses
     x_train, y_train = _samples(options, "train", options.train)
     x_test, y_test = _samples(options, "test", options.test)

@@ -4,7 +4,7 @@ it left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses import entropy
 from kdcli.recipe.schema import DataSection
+from kdcli.results.environment import TrainedOn
 
 _SHOWN = 12  # class names that a sentence lists
 _RANKS = {
@@ -119,7 +120,7 @@ def kept(info: DataInfo) -> dict[str, Any]:
     return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
 
 
-def check_same(run: str, began: Mapping[str, Any], kind: str, feed: Feed) -> tuple[str, ...]:
+def check_same(run: str, began: TrainedOn, kind: str, feed: Feed) -> tuple[str, ...]:
     """Refuses to go on with a run whose training images are not those that it began with; other
     changes of its files are told, a sentence each.
 
@@ -129,11 +130,10 @@ def check_same(run: str, began: Mapping[str, Any], kind: str, feed: Feed) -> tup
     Raises:
         Incompatible: the data, or the teacher that picked them, changed meanwhile.
     """
-    positions = began.get("positions_sha256")
-    if positions is not None and positions != feed.info.positions_sha256:
-        if began.get("train") != feed.size("train"):
+    if began.positions_sha256 not in {None, feed.info.positions_sha256}:
+        if began.train != feed.size("train"):
             raise Incompatible(
-                f"{run} began with {began.get('train')} training images, and there are "
+                f"{run} began with {began.train} training images, and there are "
                 f"{feed.size('train')} now",
                 hint=(
                     "bring each file back, or put a good picture in its place under its name, and "
@@ -147,14 +147,14 @@ def check_same(run: str, began: Mapping[str, Any], kind: str, feed: Feed) -> tup
                 f"ties otherwise: start anew with kd {kind} {run}/recipe.toml"
             ),
         )
-    parts: tuple[SplitName, ...] = ("val", "test")
+    parts: tuple[tuple[SplitName, int | None], ...] = (("val", began.val), ("test", began.test))
     told = [
-        f"the run began with {formatting.plural(began[part], f'{part} image')}, and there are "
+        f"the run began with {formatting.plural(count, f'{part} image')}, and there are "
         f"{formatting.thousands(feed.size(part))} now"
-        for part in parts
-        if part in began and began[part] != feed.size(part)
+        for part, count in parts
+        if count is not None and count != feed.size(part)
     ]
-    if not told and began.get("fingerprint", feed.info.fingerprint) != feed.info.fingerprint:
+    if not told and began.fingerprint not in {"unknown", feed.info.fingerprint}:
         told = ["files of the data are not what they were when the run began"]
     return tuple(told)
 

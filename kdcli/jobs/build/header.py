@@ -10,6 +10,7 @@ from kdcli import __version__
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.jobs.build.job import Job
+from kdcli.recipe.schema import BOUNDS
 from kdcli.results.measures import Measures
 from kdcli.results.weights_header import CheckpointHeader
 
@@ -56,7 +57,7 @@ def make_header(
         class_names=info.class_names,
         mean=info.mean,
         std=info.std,
-        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
+        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root", *BOUNDS}),
         data_fingerprint=info.fingerprint,
         parameters=parameter_count(network),
         method=job.recipe.method.name,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from kdcli.analysis.metrics import measure
@@ -14,13 +16,14 @@ from kdcli.core.types import Batch, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible
+from kdcli.errors import BadCheckpoint, Incompatible
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
-from kdcli.recipe.schema import RESTRICTIONS, DataSection, branch
+from kdcli.recipe.schema import BOUNDS, RESTRICTIONS, DataSection, branch
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from kdcli.trust import named_by
+from kdcli.typed import complaint
 
 
 def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
@@ -33,10 +36,20 @@ def data_section(header: CheckpointHeader, data: str | None, root: str | None) -
     wanted = (
         dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
     )
-    wanted = {key: value for key, value in wanted.items() if key not in RESTRICTIONS}
+    wanted = {key: value for key, value in wanted.items() if key not in (*RESTRICTIONS, *BOUNDS)}
     if root is not None:
         wanted["root"] = root
-    section = branch(DataSection, str(wanted["name"])).model_validate(wanted)
+    try:
+        # through JSON: there strictness does not ask for Python's tuples
+        text = json.dumps(wanted)
+        section = branch(DataSection, str(wanted.get("name"))).model_validate_json(
+            text, strict=True
+        )
+    except ValidationError as error:
+        raise BadCheckpoint(
+            f"the data that its header names cannot be had: {complaint(error)}",
+            hint="name the data: -d NAME, or train it again",
+        ) from error
     assert isinstance(section, DataSection)
     return section
 

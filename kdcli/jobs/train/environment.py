@@ -6,11 +6,10 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from kdcli import __version__, catalog, clean, trust
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, shortened
 from kdcli.files import write_json, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import architecture
@@ -28,8 +27,9 @@ from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.events import Prepared
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
+from kdcli.results.environment import RunEnvironment
 from kdcli.runs.manifest import read_record
-from kdcli.runs.read import from_dict
+from kdcli.typed import from_dict
 
 
 def now() -> str:
@@ -107,25 +107,6 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChoice:
-    """Whether the answers of one teacher are stored."""
-
-    stored: Literal["auto", "exact", "off"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnvironment:
-    """What a run that goes on takes from its environment.json."""
-
-    kind: Literal["train-teacher", "distill"]
-    recipe_sha256: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    compile: Literal["on", "off"] = "off"
-    teacher_logits: tuple[StoredChoice, ...] = ()
-    data: dict[str, Any] = field(default_factory=dict)
-
-
 def read_environment(run: Path) -> RunEnvironment:
     """What `write_environment` wrote, typed.
 
@@ -149,8 +130,8 @@ def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None
     now = _flat(recipe.model_dump(mode="json", exclude_none=True))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     what = (
-        f"{changed[0]} is {now.get(changed[0], 'left out')}, and the run began with "
-        f"{before.get(changed[0], 'none')}"
+        f"{changed[0]} is {shortened(str(now.get(changed[0], 'left out')), 60)}, and the run "
+        f"began with {shortened(str(before.get(changed[0], 'none')), 60)}"
         if before and changed
         else "its recipe, or a file that it names, is not what it was"
     )

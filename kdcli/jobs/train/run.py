@@ -18,8 +18,8 @@ from typing import Any
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
-from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import BadData, KdError, NotFound, RankLost, UsageError
+from kdcli.engine.trainer import Hooks, Position, Trainer, position_of
+from kdcli.errors import BadData, CorruptFile, Exit, KdError, NotFound, RankLost, UsageError
 from kdcli.files import json_text, write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
@@ -253,6 +253,8 @@ def _resume(
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
         else None
     )
+    if state is not None:
+        position_of(state)  # refused here, before the run is touched
     notes = (f"{state.damaged}: going on from the state before",) if state and state.damaged else ()
     return Execution(run, job, listeners, (*notes, *changed), keep_state=keep_state).go(
         state, resumed=True
@@ -362,6 +364,8 @@ class Execution:
                 error.hint = (
                     f"{error.hint}; with a good file of that name kd resume {self.run} goes on"
                 )
+            if isinstance(error, BadData | CorruptFile):  # found when the run had begun
+                error.exit_code = Exit.FAILURE
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):
                 error.crash_file = run_folder.write_crash(self.run, error)
@@ -371,15 +375,13 @@ class Execution:
             raise
 
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
-        position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
+        position = position_of(state) if state else Position()
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
-            place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
+            place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
             manifest.begin(self.run)
             self._emit(prepared(self.job, self.run, self.notes, place))
-            hooks = self.hooks(
-                stop, (position["stage"] + 1, position["epoch"]) if resumed else None
-            )
+            hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
         trainer = Trainer(
             self.job.method,
             self.job.feed,

@@ -14,6 +14,8 @@ from kdcli.recipe.reading import toml_file
 from kdcli.recipe.reading.layers import Kind, Layer, lay
 from kdcli.recipe.reading.toml_file import Document
 
+MAX_EXTENDS = 20
+
 
 def from_file(path: Path, kind: Kind, tree: trust.Folder | None = None) -> Layer:
     """A recipe file over all that it extends.
@@ -58,6 +60,8 @@ def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
         found = shipped.locate(parent, beside=read.path.parent)
     except NotFound as error:
         raise refuse(f"there is no recipe {parent!r}", error.hint) from error
+    if len(children) >= MAX_EXTENDS:
+        raise refuse(f"more than {MAX_EXTENDS} recipes extend each other", "write it in fewer")
     if found.resolve() in {child.resolve() for child in children}:
         chain = " -> ".join(toml_file.shown_as(child) for child in (*children, found))
         raise refuse(f"the recipes extend each other in a circle: {chain}")

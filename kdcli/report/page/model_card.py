@@ -138,10 +138,7 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
         )
     yield (
         "data",
-        (
-            f"{summary.data}, fingerprint "
-            f"{run.environment.get('data', {}).get('fingerprint', 'unknown')}"
-        ),
+        (f"{summary.data}, fingerprint {run.described.data.fingerprint}"),
     )
     if left := restrictions(run):
         yield "trained on", left
@@ -156,16 +153,13 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     )
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"
     yield "weights", PurePath(summary.checkpoint).name
-    git = run.environment.get("git") or {}
+    git = run.described.git
     commit = (
-        f", commit {git['commit'][:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
-        if git.get("commit")
+        f", commit {git.commit[:12]}{' with uncommitted changes' if git.dirty else ''}"
+        if git is not None
         else ""
     )
     yield (
         "software",
-        (
-            f"kdcli {run.environment.get('kdcli', '?')}, torch "
-            f"{run.environment.get('torch', '?')}{commit}"
-        ),
+        (f"kdcli {run.described.kdcli}, torch {run.described.torch}{commit}"),
     )

@@ -21,7 +21,7 @@ from kdcli.results.run import RunResult
 from kdcli.results.sweep import SweepTable, TableCell
 from kdcli.runs.find import finished_runs
 from kdcli.runs.manifest import read_record
-from kdcli.runs.read import from_dict
+from kdcli.typed import from_dict
 
 SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
 

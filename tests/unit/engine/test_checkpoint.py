@@ -4,6 +4,8 @@ survive a bad newest one.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from kdcli.engine.checkpoint import State, digest, load_state, load_weights, sav
 from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from tests.unit.engine.conftest import Tiny
+from tests.unit.report import fake_run
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def header():
         {"name": "noise"},
         "f",
         55,
-        metrics={"accuracy": 0.5},
+        metrics=asdict(fake_run.measures(0.5)),
     )
 
 

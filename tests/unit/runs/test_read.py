@@ -9,7 +9,8 @@ import pytest
 from kdcli.errors import CorruptFile, NotFound
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import find_run, newest
-from kdcli.runs.read import Run, from_dict
+from kdcli.runs.read import Run
+from kdcli.typed import from_dict
 from tests.unit.report import fake_run
 
 
