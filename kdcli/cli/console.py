@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from kdcli.cli.text import shorten
+from kdcli.cli.text import LEAST_COLUMNS, shorten, terminal_columns
 from kdcli.errors import Terminated
 
 if TYPE_CHECKING:
@@ -51,13 +50,14 @@ def to_ascii(text: str) -> str:
 
 
 class _Stream:
-    """A text stream that survives a reader who has gone (`kd methods | head`) and an encoding that
-    lacks a sign.
+    """A text stream that survives a reader who has gone (`kd methods | head`), a full disk, and an
+    encoding that lacks a sign. What is written after a failure is dropped.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._broken = False
+        self.failure = ""  # why it could not be written to; a reader who has gone is no failure
         self.unicode = (
             (getattr(stream, "encoding", None) or "utf-8")
             .lower()
@@ -88,11 +88,15 @@ class _Stream:
             return
         try:
             action()
-        except BrokenPipeError:
+        except OSError as error:
             self._broken = True
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error.strerror or str(error)
             # else the interpreter complains when it flushes at exit
             with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
 
 
 @dataclass
@@ -184,6 +188,11 @@ class Environment:
         return self.stderr.isatty() and not quiet_places and self.err.is_interactive
 
     @cached_property
+    def out(self) -> Console:
+        """The console of the answer, stdout."""
+        return self._console(self.stdout)
+
+    @cached_property
     def err(self) -> Console:
         """The console of the conversation, stderr."""
         return self._console(self.stderr)
@@ -200,7 +209,7 @@ class Environment:
             else {}
         )
         width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
-        return Console(
+        console = Console(
             file=stream,
             highlight=False,
             markup=False,
@@ -209,50 +218,75 @@ class Environment:
             _environ=self.environ,
             **options,
         )
+        if console.width < LEAST_COLUMNS:  # noqa: PLR1730  a width once set no longer follows the window
+            console.width = LEAST_COLUMNS
+        return console
 
     @property
     def width(self) -> int:
         """Columns of stderr; without end where it is no terminal."""
         return self.err.width
 
+    @property
+    def answer_width(self) -> int:
+        """Columns of stdout; without end where it is no terminal."""
+        return self.out.width
+
     # ---- saying something ------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
-        """Puts the answer on stdout, unless the answer is JSON."""
+        """Puts text as it is on stdout, unless the answer is JSON."""
         if not self.settings.json:
             self.stdout.write(text if text.endswith("\n") else text + "\n")
             self.stdout.flush()
 
     def write_rows(self, rows: Sequence[str], last: str) -> None:
         """Puts a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
-        width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
+        width = terminal_columns() if self.stdout.isatty() else None
         self.write("\n".join([*(shorten(row, width) if width else row for row in rows), last]))
+
+    def answer(self, *parts: Part) -> None:
+        """A line on stdout that -qq silences: what was asked for. With --json, whose document has
+        stdout for itself, on stderr.
+        """
+        if self.settings.quiet < 2:
+            self._line(self.err if self.settings.json else self.out, parts)
 
     def progress(self, *parts: Part) -> None:
         """A line on stderr that -q silences: what is going on."""
         if self.settings.quiet < 1:
-            self._line(parts)
+            self._line(self.err, parts)
 
     def report(self, *parts: Part) -> None:
-        """A line on stderr that -qq silences: what came out."""
+        """A line on stderr that -qq silences: what there is to say beside the answer."""
         if self.settings.quiet < 2:
-            self._line(parts)
+            self._line(self.err, parts)
 
     def complain(self, *parts: Part) -> None:
         """A line on stderr that nothing silences."""
-        self._line(parts)
+        self._line(self.err, parts)
 
-    def _line(self, parts: tuple[Part, ...]) -> None:
+    def tell_of_lost_answer(self) -> None:
+        """Says that stdout could not be written to. What the command did is done all the same, so
+        that its exit code stays.
+        """
+        failure: str = self.stdout.failure  # type: ignore[attr-defined]
+        if failure:
+            self.complain(
+                ("warning: ", "yellow"), f"the answer could not be written to stdout: {failure}"
+            )
+
+    def _line(self, console: Console, parts: tuple[Part, ...]) -> None:
         from rich.text import Text
 
         text = Text.assemble(*parts)
-        if self.stderr.isatty() and len(text) > self.width and "\n" not in text:
-            hang = len(text.plain) - len(text.plain.lstrip()) + 2
-            first, *rest = text.wrap(self.err, self.width - hang)
+        if console.file.isatty() and len(text) > console.width and "\n" not in text:
+            hang = min(len(text.plain) - len(text.plain.lstrip()) + 2, LEAST_COLUMNS // 2)
+            first, *rest = text.wrap(console, console.width - hang)
             for line in (first, *rest):
                 line.rstrip()
             text = Text("\n" + " " * hang).join([first, *rest])
-        self.err.print(text, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
 
 def stop_on_sigterm() -> None:

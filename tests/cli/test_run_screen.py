@@ -34,14 +34,16 @@ kd 0.1.0 · distill · run runs/skd-cnn-small-digits-1
 TIME stage=distill epoch=1/2 step=23/46 lr=0.05 ce=0.231 skd=1.902 train_acc=0.690 val_acc=0.878 img_s=21034
 TIME stage=distill epoch=2/2 step=46/46 lr=0.05 ce=0.231 skd=1.902 train_acc=0.940 val_acc=0.978 img_s=21034
 
+  report   runs/skd-cnn-small-digits-1/report.md          6.3 s
+  next     kd analyze-gap --student runs/skd-cnn-small-digits-1
+"""
+RESULT = """\
   test split · n = 360 · last epoch
            accuracy    NLL    ECE  entropy  free energy
   teacher    98.9 %  0.097  0.021    0.031        11.42
   student    97.2 %  0.097  0.021    0.112        11.38
   gap       −1.7 pt                 +0.081        +0.04  (τ = 1, raw logits)
   aligned                           +0.020        +0.01  (τ = 1, in the loss)
-  report   runs/skd-cnn-small-digits-1/report.md          6.3 s
-  next     kd analyze-gap --student runs/skd-cnn-small-digits-1
 """
 
 
@@ -55,7 +57,7 @@ def digits(pretend):
 def test_log_where_stderr_is_no_terminal(kd, digits):
     answer = kd("distill")
     assert STAMP.sub("TIME", answer.err) == LOG
-    assert answer.out == ""
+    assert answer.out == RESULT
 
 
 @pytest.mark.parametrize("environ", [{"CI": "true"}, {"TERM": "dumb"}])
@@ -105,8 +107,9 @@ def test_a_step_of_the_learning_rate_is_an_epoch_that_matters():
 
 
 def test_quiet_leaves_the_result_and_very_quiet_leaves_nothing(kd, digits):
-    assert kd("distill", "-q").err.splitlines()[1] == "  test split · n = 360 · last epoch"
-    assert kd("distill", "-qq").err == ""
+    assert kd("distill", "-q").out == RESULT
+    silent = kd("distill", "-qq")
+    assert (silent.out, silent.err) == ("", "")
 
 
 def test_a_teacher_alone(kd, pretend):
@@ -115,10 +118,11 @@ def test_a_teacher_alone(kd, pretend):
         result("train-teacher", run="runs/t", checkpoint="runs/t/model.safetensors"),
         [prepared("train-teacher")],
     )
-    lines = kd("train-teacher").err.splitlines()
+    answer = kd("train-teacher")
+    lines = answer.err.splitlines()
     assert lines[1] == "  model    cnn-large  20.5 k  parameters"
-    assert (
-        "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s" in lines
+    assert answer.out == (
+        "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s\n"
     )
     assert lines[-1] == "  next     kd distill --teacher runs/t --student cnn-small"
 
@@ -177,11 +181,11 @@ def test_what_the_job_is_given(kd, pretend, tmp_path):
 )
 def test_colour(kd, pretend, terminal, environ, argv, coloured):
     pretend("train_teacher", result("train-teacher"))
-    err = kd(
-        "train-teacher", "-q", *argv, environ=environ, stderr=Terminal() if terminal else None
-    ).err
-    assert ("\x1b[32m✓" in err) == coloured
-    assert "✓ test accuracy" in ESCAPE.sub("", err)
+    out = kd(
+        "train-teacher", "-q", *argv, environ=environ, stdout=Terminal() if terminal else None
+    ).out
+    assert ("\x1b[32m✓" in out) == coloured
+    assert "✓ test accuracy" in ESCAPE.sub("", out)
 
 
 def test_signs_have_a_plain_form():

@@ -198,11 +198,16 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 
 
 def _show(env: Environment, report: GapReport) -> None:
+    from kdcli.cli.output.explanation_screen import time_line
     from kdcli.cli.output.gap_screen import screen_lines
     from kdcli.cli.output.run_screen import show_gates
 
-    for line in screen_lines(report, env.width, verbose=env.settings.verbose):
-        env.report(line)
+    for line in screen_lines(report, env.answer_width, verbose=env.settings.verbose):
+        env.answer(line)
+    for warning in report.warnings:
+        env.report(("warning: ", "yellow"), warning)
+    if report.seconds:
+        env.report(time_line(report))
     show_gates(env, report.gates)
 
 

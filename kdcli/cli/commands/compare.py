@@ -43,13 +43,13 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     loaded = [Run.load(path) for path in runs]
     comparison = compare(loaded)
     if not comparison.differences:
-        env.report("  the recipes are the same")
+        env.answer("  the recipes are the same")
     for grid in grids(comparison):
         for line in columns([grid.columns, *grid.rows], "<" + ">" * (len(grid.columns) - 1), gap=3):
-            env.report(line)
+            env.answer(line)
         if grid.caption:
-            env.report(wrap(grid.caption))
-        env.report()
+            env.answer(wrap(grid.caption))
+        env.answer()
     if plot is not None:
         from kdcli.files import write_text
 

@@ -81,7 +81,7 @@ def run(
         gates=gates,
     )
     for line in _lines(env, result):
-        env.report(line)
+        env.answer(line)
     if save_logits:
         env.report(f"  logits   {save_logits}")
     show_gates(env, result.gates)
@@ -144,12 +144,12 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "ECE",
     )
     names = [label(item.checkpoint) for item in items]
-    if max(map(len, names)) > MOST_NAME and env.stderr.isatty():
+    if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
         names = [Path(name).name for name in names]
     return columns(
         [head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))],
         "<<>>>>>>",
-        room=env.width,
+        room=env.answer_width,
     )
 
 

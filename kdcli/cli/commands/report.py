@@ -46,6 +46,6 @@ def run(env: Environment, run: RunDirectory, *, html: Html = True) -> Outcome:
     page = build(folder, html=html)
     names = (HTML_FILE, MARKDOWN_FILE, CARD_FILE) if html else (MARKDOWN_FILE, CARD_FILE)
     files = tuple(str(folder / name) for name in names if (folder / name).is_file())
-    env.report(("✓", "green"), f" {page}")
+    env.answer(("✓", "green"), f" {page}")
     github.summarise(env, folder / MARKDOWN_FILE)
     return Outcome(ReportFiles(str(folder), str(page), files))

@@ -108,7 +108,7 @@ def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
         [f"{left} left"] if left else []
     )
     mark = ("✓", "green") if result.complete else ("✗", "bold red")
-    env.report(mark, f" {result.count} cells: {', '.join(parts)}")
+    env.answer(mark, f" {result.count} cells: {', '.join(parts)}")
     failed = [cell for cell in result.cells if cell.status == "failed"]
     errors = tuple(
         ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}")

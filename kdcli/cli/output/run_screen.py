@@ -140,15 +140,15 @@ def _device(prepared: Prepared) -> str:
 
 
 def show_result(env: Environment, result: RunResult) -> None:
-    """Shows a run's result, its gates, and where to go next."""
+    """Shows a run's result on stdout; on stderr its warnings, its gates, and where to go next."""
     env.report()
     if result.teachers:
         for line in _comparison(result):
-            env.report(line)
+            env.answer(line)
     else:
         chosen = f"n = {formatting.thousands(result.test.n)}, {result.test.selected} epoch"
         entropy = f"mean entropy {formatting.number(result.test.entropy)} nats"
-        env.report(
+        env.answer(
             ("✓", "green"),
             (
                 f" test accuracy {formatting.percent(result.test.accuracy)}  ({chosen})   "
@@ -157,7 +157,7 @@ def show_result(env: Environment, result: RunResult) -> None:
             ),
         )
     for parts in _missing(result):
-        env.report(*parts)
+        env.answer(*parts)
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
     show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
