@@ -162,6 +162,12 @@ class DiskFull(KdError):
     code = "DISK_FULL"
 
 
+class WriteFailed(KdError):
+    """A file of a run that was going on could not be written."""
+
+    code = "WRITE_FAILED"
+
+
 class CorruptFile(KdError):
     """A file that should be ours is truncated, is not what it claims, or fails its checksum."""
 

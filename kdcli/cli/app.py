@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
-from kdcli.cli.console import Environment
+from kdcli.cli.console import Environment, refuse_odd_bytes
 from kdcli.cli.output.envelope import Outcome, dumps, envelope
 from kdcli.cli.output.errors import explain
 from kdcli.cli.typer_help import Command, Group
@@ -163,6 +163,7 @@ def _run(argv: Sequence[str], env: Environment) -> int:
     env.argv = tuple(argv)
     try:
         env.take_rank()
+        refuse_odd_bytes(env)
         outcome = command_tree().main(
             args=list(argv), standalone_mode=False, obj=env, prog_name="kd"
         )

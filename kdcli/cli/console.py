@@ -15,7 +15,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from kdcli.cli.text import LEAST_COLUMNS, shorten, terminal_columns
-from kdcli.errors import Terminated
+from kdcli.errors import Terminated, UsageError
+from kdcli.surroundings import started_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,6 +72,8 @@ class _Stream:
     def write(self, text: str) -> int:
         # it keeps numbers and units together on pages; here it would defeat grep
         text = text.replace("\N{NO-BREAK SPACE}", " ")
+        if not text.isascii():  # bytes in names of files that are no UTF-8
+            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
         if not self.unicode:
             text = (
                 to_ascii(text)
@@ -142,11 +145,12 @@ class Environment:
     def take_rank(self) -> None:
         """Under torchrun, let the first rank speak for all, but for an error that another one has
         alone.
+
+        Raises:
+            UsageError: a variable of torchrun's does not hold what it should.
         """
-        several = int(self.environ.get("WORLD_SIZE") or 1) > 1
-        self.rank = (
-            int(self.environ.get("RANK") or 0) if several and TRAINING & set(self.argv) else 0
-        )
+        if TRAINING & set(self.argv):
+            self.rank, _ = started_rank(self.environ)
         self.settings.quiet += 2 * (self.rank > 0)
 
     def merge(
@@ -287,6 +291,38 @@ class Environment:
                 line.rstrip()
             text = Text("\n" + " " * hang).join([first, *rest])
         console.print(text, soft_wrap=True)
+
+
+def refuse_odd_bytes(env: Environment) -> None:
+    """Refuses names that are no UTF-8, since recipes, headers and reports, which name them, are.
+
+    Raises:
+        UsageError: an argument, or a variable of kd's, is none.
+    """
+    variables = {name: text for name, text in env.environ.items() if name.startswith("KD_")}
+    for where, text in [("", argument) for argument in env.argv] + list(variables.items()):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = text.encode(errors="backslashreplace").decode()
+            raise UsageError(
+                f"{f'{where}: ' if where else ''}{shown} is not UTF-8, as kd's files are",
+                hint="rename it",
+            ) from error
+
+
+def open_streams() -> None:
+    """Opens the null device for each standard stream that the process was started without, so that
+    no file of kd's takes its number and what is written to it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def stop_on_sigterm() -> None:

@@ -15,6 +15,7 @@ from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
+from kdcli.files import check_folder, check_writable
 from kdcli.runs import find
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def run(
     temperatures, wanted = _temperatures(temperature), split_of(split)
     found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
     _read_headers((*found, *students))
+    files = _Files(html, csv, plot, save_logits)
+    files.check()
     from kdcli import jobs
 
     report = jobs.analyze_gap(
@@ -142,7 +145,7 @@ def run(
         gates=gates,
     )
     _show(env, report)
-    _write(env, report, _Files(html, csv, plot, save_logits))
+    _write(env, report, files)
     return Outcome.of(report, warn_of_unsigned(env, (*found, *students)))
 
 
@@ -218,6 +221,16 @@ class _Files(NamedTuple):
     csv: Path | None
     plot: Path | None
     logits: Path | None
+
+    def check(self) -> None:
+        """Refuses places that cannot be written to, before anything is measured."""
+        for path in (self.html, self.csv):
+            if path is not None:
+                check_writable(path)
+        if self.logits is not None:
+            check_writable(self.logits, text=False)
+        if self.plot is not None:
+            check_folder(self.plot)
 
 
 def _write(env: Environment, report: GapReport, files: _Files) -> None:

@@ -11,6 +11,7 @@ from kdcli.cli import completion
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
+from kdcli.files import check_writable, write_text
 
 NAME = "compare"
 EXAMPLES = """
@@ -41,6 +42,8 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     from kdcli.runs.read import Run
 
     loaded = [Run.load(path) for path in runs]
+    if plot is not None:
+        check_writable(plot)
     comparison = compare(loaded)
     if not comparison.differences:
         env.answer("  the recipes are the same")
@@ -51,8 +54,6 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
             env.answer(wrap(grid.caption))
         env.answer()
     if plot is not None:
-        from kdcli.files import write_text
-
         write_text(plot, overlay(loaded).svg)
         env.report(f"  curves   {plot}")
     return Outcome(comparison)

@@ -18,6 +18,7 @@ from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
+from kdcli.files import check_writable
 
 if TYPE_CHECKING:
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
@@ -67,6 +68,8 @@ def run(
     """
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
+    if save_logits is not None:
+        check_writable(save_logits, text=False)
     from kdcli import jobs
     from kdcli.cli.output.run_screen import show_gates
 

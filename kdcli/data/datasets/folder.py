@@ -21,6 +21,7 @@ from kdcli.core.options import Options as _Options
 from kdcli.data.decode import decode, fit
 from kdcli.data.source import ImageArrays, ImageFolder
 from kdcli.errors import BadData, NotFound
+from kdcli.surroundings import at_home
 
 DATASETS: dict[str, dict[str, Any]] = {
     "image-folder": {
@@ -73,7 +74,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolde
         BadData: a class is empty, train and test differ in classes, or (if resident) a file cannot
             be decoded.
     """
-    top = Path(options.path).expanduser()
+    top = at_home(options.path)
     train, test = _parts(top)
     names = _class_names(train)
     if (other := _class_names(test)) != names:
@@ -142,6 +143,13 @@ def _class_names(part: Path) -> tuple[str, ...]:
             if entry.is_dir() and not entry.name.startswith(".")
         )
     )
+    for name in names:
+        shown = name.encode(errors="backslashreplace").decode()
+        if shown != name:
+            raise BadData(
+                f"the name of the class folder {part}/{shown} is not UTF-8, as kd's files are",
+                hint="rename it",
+            )
     if len(names) < 2:
         raise BadData(
             f"{part} holds {len(names)} class folders",

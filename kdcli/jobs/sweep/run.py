@@ -30,6 +30,7 @@ from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
+from kdcli.runs.folder import check_out
 
 Jobs = int | Literal["auto"]
 
@@ -72,6 +73,7 @@ def run_sweep(
     loaded.check()  # a mistake in the last cell must not show after hours
     told = command or f"kd sweep {loaded.path}"
     folder = Path(out)
+    check_out(folder)
     tasks = cell_tasks([cells[0] for cells in loaded.runs().values()], told)
     finished = finished_runs(folder)  # read once: what this sweep adds are other cells
     looked_at = _within(limit, tasks, finished)

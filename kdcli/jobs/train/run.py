@@ -19,7 +19,15 @@ from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import KdError, NotFound, RankLost, UsageError
+from kdcli.errors import (
+    CorruptFile,
+    DiskFull,
+    KdError,
+    NotFound,
+    NotWritable,
+    RankLost,
+    UsageError,
+)
 from kdcli.files import write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
@@ -28,6 +36,7 @@ from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.train import write_failures
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import check_recipe, prepared, read_environment, write_environment
@@ -172,6 +181,7 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     resolved = devices.settled(resolved)
+    run_folder.check_out(out)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)
@@ -213,9 +223,10 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
         if isinstance(recipe, DistillRecipe)
         else (network_section(recipe).name,)
     )
-    run = run_folder.reserve(out, run_folder.run_name(*parts, recipe.data.name), recipe.name)
-    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
-    write_environment(run, job, command)
+    base = run_folder.run_name(*parts, recipe.data.name)
+    with run_folder.reserved(out, base, recipe.name) as run:
+        write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+        write_environment(run, job, command)
     return run
 
 
@@ -363,7 +374,10 @@ class Execution:
                 StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop,
             ):
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
-                return self._go(state, stop, resumed=resumed)
+                try:
+                    return self._go(state, stop, resumed=resumed)
+                except (CorruptFile, DiskFull, NotFound, NotWritable) as error:
+                    raise write_failures.stopped_by(error, self.run) from error
         except KdError as error:
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):
@@ -431,6 +445,7 @@ class Execution:
             self.last_epoch = event
 
     def _keep(self, name: str, network: Network) -> None:
+        write_failures.check_there(self.run)  # else its folder would be made again
         train = self.job.recipe.train
         if name != "best":
             self._save_model(
