@@ -12,8 +12,8 @@ import pytest
 
 from kdcli.cli.console import Environment, to_ascii
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
-from kdcli.cli.output.progress import EpochTable, LogNarrator
-from kdcli.engine.events import EpochDone, StageDone, StageStarted
+from kdcli.cli.output.progress import EpochTable, LiveNarrator, LogNarrator
+from kdcli.engine.events import Compiling, EpochDone, StageDone, StageStarted
 from tests.cli.conftest import Terminal, prepared, result, training
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -139,6 +139,24 @@ def test_stages_are_named_where_there_are_several(kd, pretend):
         ],
     )
     assert "stage 1/2 distill" in kd("distill").err
+
+
+def test_compiling_is_said_and_how_long_it_took(kd, pretend):
+    started, *rest = training(1)
+    events = [prepared(), started, Compiling(started.at), Compiling(started.at, 41.0), *rest]
+    pretend("distill", result(), events)
+    err = kd("distill").err
+    assert "  compiling the networks for the first step ...\n  compiled in 41.0 s\n" in err
+    times = iter(range(0, 1000, 5))
+    said = io.StringIO()
+    env = Environment(said, Terminal(), {"COLUMNS": "100", "TERM": "xterm"})
+    narrator = LiveNarrator(env, lambda: float(next(times)))
+    for event in events[:3]:
+        narrator(event)
+    bar, task = narrator._bar
+    row = next(row for row in bar.tasks if row.id == task)
+    assert str(row.fields["terms"]) == "compiling the networks for 5.0 s"
+    narrator.close()
 
 
 def test_dry_run(kd, pretend):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from kdcli.data.datasets import folder
-from kdcli.errors import BadData, Exit, NotWritable, UsageError, WriteFailed
+from kdcli.errors import BadData, Exit, Interrupted, NotWritable, UsageError, WriteFailed
 from kdcli.files import check_folder, check_writable, sha256_file, write_atomic, write_text
 from kdcli.jobs import resume, train_teacher
 from kdcli.jobs.events import EpochDone
 from kdcli.surroundings import at_home, started_rank
 
+ROOT = Path(__file__).parents[2]
 QUICK = {"data.train_limit": 60, "train.batch_size": 20, "report.html": False, "report.probe": 0}
 
 
@@ -93,6 +95,66 @@ def test_out_that_is_a_file_is_refused_before_anything_is_built(tmp_path, monkey
     for out in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(NotWritable, match="is a file"):
             train(out)
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------------
+
+
+def test_what_breaks_in_a_step_after_ctrl_c_is_an_interruption(tmp_path):
+    def compiler_dies(event) -> None:
+        if isinstance(event, EpochDone) and event.at.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("C++ compile error")
+
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path / "runs", listeners=(compiler_dies,))
+    run = tmp_path / "runs" / "run"
+    assert caught.value.exit_code == Exit.INTERRUPTED
+    assert caught.value.hint == f"kd resume {run}"
+    assert not (run / "crash.txt").exists()
+    assert resume(run).epochs == 3
+
+
+def test_a_second_ctrl_c_says_how_to_go_on(tmp_path):
+    def hurry(event) -> None:
+        if isinstance(event, EpochDone) and event.at.epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path / "runs", listeners=(hurry,))
+    assert caught.value.hint == f"kd resume {tmp_path / 'runs' / 'run'}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+def test_ctrl_c_while_networks_are_compiled(tmp_path):
+    compiler = tmp_path / "interrupted-compiler"
+    compiler.write_text("#!/bin/sh\nkill -INT 0\nsleep 2\nexit 1\n")  # to the whole process group
+    compiler.chmod(0o755)
+    done = kd(
+        "train-teacher", "--model", "mlp", "--name", "run", "-s", "runtime.compile=on", "-s", "data.train_limit=100",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == Exit.INTERRUPTED, done.stderr
+    assert "compiling the networks for the first step" in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "interrupted; what was saved before is kept",
+        "  continue:  kd resume runs/run",
+    ]
+    assert "Traceback" not in done.stderr
+    resumed = kd(
+        "resume",
+        "runs/run",
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "compiled in" in resumed.stderr
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -190,7 +252,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path):
     done = subprocess.run(
         ["bash", "-c", script, sys.executable, gone],
         cwd=gone,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

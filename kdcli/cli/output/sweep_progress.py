@@ -199,6 +199,10 @@ class LiveSweep(SweepNarrator):
                 numbers="",
                 speed="",
             )
+        elif kind == "Compiling":
+            self._rows.update(
+                self._tasks[event.id], numbers="compiling" if said.seconds is None else ""
+            )
         elif kind == "EpochDone":
             self._val[event.id] = (
                 f"  val {formatting.percent(said.val.accuracy)}" if said.val else ""

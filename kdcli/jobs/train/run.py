@@ -19,15 +19,7 @@ from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import (
-    CorruptFile,
-    DiskFull,
-    KdError,
-    NotFound,
-    NotWritable,
-    RankLost,
-    UsageError,
-)
+from kdcli.errors import KdError, NotFound, RankLost, UsageError
 from kdcli.files import write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
@@ -376,8 +368,15 @@ class Execution:
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
                 try:
                     return self._go(state, stop, resumed=resumed)
-                except (CorruptFile, DiskFull, NotFound, NotWritable) as error:
+                except write_failures.CAUSES as error:
                     raise write_failures.stopped_by(error, self.run) from error
+                except KeyboardInterrupt as error:
+                    raise stop.in_a_step() from error
+                except Exception as error:
+                    # Ctrl-C reaches the compiler too, and that it ended is no failure of the run's
+                    if stop.received and not isinstance(error, KdError):
+                        raise stop.in_a_step() from error
+                    raise
         except KdError as error:
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):

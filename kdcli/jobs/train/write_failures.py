@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdcli.errors import DiskFull, KdError, NotWritable, WriteFailed
+from kdcli.errors import CorruptFile, DiskFull, KdError, NotFound, NotWritable, WriteFailed
 from kdcli.runs.folder import RECIPE_FILE, STATE_FOLDER
+
+CAUSES = (CorruptFile, DiskFull, NotFound, NotWritable)
+"""Errors of files that a run writes, or reads again."""
 
 
 def check_there(run: Path) -> None:
