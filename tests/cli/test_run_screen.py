@@ -14,6 +14,9 @@ from kdcli.cli.console import Environment, to_ascii
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
 from kdcli.cli.output.progress import EpochTable, LiveNarrator, LogNarrator
 from kdcli.engine.events import Compiling, EpochDone, StageDone, StageStarted
+from kdcli.formatting import plural
+from kdcli.report.findings.run import gate_sentence
+from kdcli.results.measures import GateResult
 from tests.cli.conftest import Terminal, prepared, result, training
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -147,16 +150,41 @@ def test_compiling_is_said_and_how_long_it_took(kd, pretend):
     pretend("distill", result(), events)
     err = kd("distill").err
     assert "  compiling the networks for the first step ...\n  compiled in 41.0 s\n" in err
-    times = iter(range(0, 1000, 5))
+    now = 3.0
     said = io.StringIO()
     env = Environment(said, Terminal(), {"COLUMNS": "100", "TERM": "xterm"})
-    narrator = LiveNarrator(env, lambda: float(next(times)))
+    narrator = LiveNarrator(env, lambda: now)
     for event in events[:3]:
         narrator(event)
     bar, task = narrator._bar
     row = next(row for row in bar.tasks if row.id == task)
-    assert str(row.fields["terms"]) == "compiling the networks for 5.0 s"
+    now = 8.0
+    assert str(row.fields["terms"]) == "compiling the networks for 5.0\N{NO-BREAK SPACE}s"
     narrator.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "shown"),
+    [
+        (0.9335, 0.9333, "✗ gate min-accuracy 0.9335 > 0.9333"),
+        (0.98, 0.972, "✗ gate min-accuracy 0.980 > 0.972"),
+        (1 / 3, 0.333333, "✗ gate min-accuracy 0.3333333 > 0.3333330"),
+    ],
+)
+def test_a_missed_gate_has_digits_enough_to_see_that_it_was(kd, pretend, limit, value, shown):
+    missed = GateResult("min_accuracy", limit, value, passed=False)
+    pretend("distill", result(gates=(missed,)))
+    assert shown in kd("distill").err
+    assert len(set(re.findall(r"[\d.]+", gate_sentence(missed)))) == 2
+
+
+def test_one_is_not_several(kd, pretend):
+    pretend("distill", result(epochs=1), [prepared(epochs=1, batches=1)])
+    assert "  train    1 epoch × 1 step · batch 64" in kd("distill").err
+    assert [plural(1, "class"), plural(2, "class")] == [
+        "1\N{NO-BREAK SPACE}class",
+        "2\N{NO-BREAK SPACE}classes",
+    ]
 
 
 def test_dry_run(kd, pretend):

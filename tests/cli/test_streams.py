@@ -21,7 +21,7 @@ ANSWERS = {
     "train-teacher": (("train-teacher",), "✓ test accuracy 97.2 %"),
     "distill": (("distill",), "  student    97.2 %"),
     "resume": (("resume", "runs/kd"), "  student    97.2 %"),
-    "sweep": (("sweep", "sweep.toml"), "✓ 1 cells"),
+    "sweep": (("sweep", "sweep.toml"), "✓ 1 cell: 1 done"),
     "cache": (
         ("cache", "-t", "runs/t", "-s", "student.name=mlp", "--size"),
         "1437 images × 1 view",

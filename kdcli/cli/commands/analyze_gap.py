@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
@@ -244,6 +245,9 @@ def _write(env: Environment, report: GapReport, files: _Files) -> None:
         env.report(f"  csv      {files.csv}")
     if files.plot is not None:
         drawn = len(gap_files.write_plots(report, files.plot)) // 2
-        env.report(f"  plots    {drawn} figures, SVG and PNG: {files.plot / 'README.md'}")
+        env.report(
+            f"  plots    {formatting.plural(drawn, 'figure')}, SVG and PNG: "
+            f"{files.plot / 'README.md'}"
+        )
     if files.logits is not None:
         env.report(f"  logits   {files.logits}")

@@ -53,7 +53,8 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
         _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
     env.progress(
-        f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch "
+        f"  train    {formatting.plural(prepared.epochs, 'epoch')} × "
+        f"{formatting.plural(prepared.batches, 'step')} · batch "
         f"{prepared.batch_size} · {rate}"
     )
     for note in prepared.notes:
@@ -271,13 +272,11 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         owner = f"  ({gate.subject})" if gate.subject else ""
+        limit, value = formatting.set_apart(gate.limit, gate.value)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(
             mark,
-            (
-                f" gate {gate.name.replace('_', '-')} {formatting.number(gate.limit)} {sign} "
-                f"{formatting.number(gate.value)}{owner}{tail}"
-            ),
+            (f" gate {gate.name.replace('_', '-')} {limit} {sign} {value}{owner}{tail}"),
         )
 
 

@@ -112,7 +112,7 @@ class SweepNarrator(Narrator):
     @property
     def total(self) -> str:
         """The progress of the sweep: 7/20 cells, 3 running."""
-        return f"{self.ended}/{self.cells} cells, {len(self.running)} running"
+        return f"{self.ended}/{formatting.plural(self.cells, 'cell')}, {len(self.running)} running"
 
 
 def _named(event: events.CellStarted | events.CellDone) -> str:

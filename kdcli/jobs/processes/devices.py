@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
+from kdcli import formatting
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
@@ -94,7 +95,8 @@ def check(section: RuntimeSection) -> None:
     if count > have:
         hint = f"--devices {have} at most" if have > 1 else "leave --devices out"
         raise DeviceUnavailable(
-            f"{count} devices were asked for, and this machine has {have} {what}{'s' * (have > 1)}",
+            f"{count} devices were asked for, and this machine has "
+            f"{formatting.plural(have, what, ' ')}",
             hint=hint,
         )
 
