@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kdcli import trust
 from kdcli.errors import NotFound, UsageError
+from kdcli.surroundings import USER_MODULE, at_home
 
 if TYPE_CHECKING:
     from kdcli.core.options import Options
@@ -309,12 +310,12 @@ def teachers_in_words(least: int, most: int | None) -> str:
 
 def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of the datasets: the one given, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
-    return Path(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data").expanduser()
+    return at_home(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data")
 
 
 def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of what can be computed again: $KD_CACHE_DIR, else ~/.cache/kdcli."""
-    return Path(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli").expanduser()
+    return at_home(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli")
 
 
 def is_present(dataset: Entry, root: Path) -> bool | None:
@@ -414,7 +415,7 @@ def load(found: Entry) -> ModuleType:
     if found.path.is_relative_to(package):
         folder = _FOLDERS[found.kind].replace("/", ".")
         return importlib.import_module(f"kdcli.{folder}.{found.path.stem}")
-    module_name = f"kdcli_user_{found.path.stem}"
+    module_name = f"{USER_MODULE}{found.path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, found.path)
     if spec is None or spec.loader is None:
         raise NotFound(f"cannot import {found.path}")

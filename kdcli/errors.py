@@ -183,6 +183,12 @@ class DiskFull(KdError):
     code = "DISK_FULL"
 
 
+class WriteFailed(KdError):
+    """A file of a run that was going on could not be written."""
+
+    code = "WRITE_FAILED"
+
+
 class CorruptFile(KdError):
     """A file that should be ours is truncated, is not what it claims, or fails its checksum. Seen
     before work begins; met in a run, it is a failure of the run.

@@ -6,6 +6,7 @@ Standard library only: recipes and reports read these files too, and must not im
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -50,27 +51,86 @@ def write_error(error: OSError, path: Path) -> KdError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(
             f"the disk is full: could not write {path}",
-            hint="free some space, or choose another folder with --out",
+            hint="free some space, or write to another place",
         )
-    return NotWritable(
-        f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out"
-    )
+    reason = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        if not (there := _there(path.parent)).is_dir():
+            reason = f"{there} is a file, and no folder"
+    return NotWritable(f"cannot write {path}: {reason}", hint="write to another place")
+
+
+def _there(folder: Path) -> Path:
+    """The part of a path that exists."""
+    return next((part for part in (folder, *folder.parents) if part.exists()), folder)
+
+
+def check_writable(path: Path, *, text: bool = True) -> None:
+    """Tries whether a file could be written at `path`, before anything is done for it.
+
+    Args:
+        text: whether it is one, which may go to a device or a pipe as well.
+
+    Raises:
+        DiskFull, NotWritable: it could not.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not _is_device(path):
+            _try_folder(path.parent)
+        elif not text:
+            raise _no_file()
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Tries whether files could be written into a folder, which is there or will be made.
+
+    Raises:
+        DiskFull, NotWritable: they could not.
+    """
+    try:
+        _try_folder(folder)
+    except OSError as error:
+        raise write_error(error, folder) from error
+
+
+def _try_folder(folder: Path) -> None:
+    trial = _there(folder) / f".kd.{os.getpid()}.tmp"
+    trial.touch()
+    trial.unlink()
+
+
+def _is_device(path: Path) -> bool:
+    """Tells whether a path is a device or a pipe, such as /dev/stdout: it must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _no_file() -> OSError:
+    return OSError(errno.EINVAL, "it is a device or a pipe")
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary file beside `path`, then puts it in place in one step.
 
     A reader sees the old file or the new one, never a part of it, also across a crash: data and
-    folder are synced.
+    folder are synced. It has the permissions that a new file has here, whatever `write` gave it.
 
     Raises:
         DiskFull: there is no space left.
-        NotWritable: the folder cannot be written to.
+        NotWritable: the folder cannot be written to, or the path is a device.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if _is_device(path):
+            raise _no_file()
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        permissions = temporary.stat().st_mode & 0o777
         write(temporary)
+        temporary.chmod(permissions)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
@@ -78,7 +138,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise write_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as where its folder is a file
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -91,8 +152,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, UTF-8."""
-    write_atomic(path, lambda temporary: _write_bytes(temporary, text.encode()))
+    """Writes a text file atomically, UTF-8; what is none, in a file's name, as an escape. A device
+    or a pipe is written to as it is.
+    """
+    content = text.encode(errors="backslashreplace")
+    try:
+        if _is_device(path):
+            path.write_bytes(content)
+            return
+    except OSError as error:
+        raise write_error(error, path) from error
+    write_atomic(path, lambda temporary: _write_bytes(temporary, content))
 
 
 def write_page(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from kdcli import clean
 
 BARS = "▁▂▃▄▅▆▇█"
 LEAST = 12  # columns that a shortened name keeps
+LEAST_COLUMNS = 40  # a screen that says it is narrower is written as if it had these
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
 
 
@@ -49,11 +50,16 @@ def _tail(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
+def terminal_columns() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return max(shutil.get_terminal_size((80, 24)).columns, LEAST_COLUMNS)
+
+
 def wrap(text: str, indent: int = 2) -> str:
     """Prose, wrapped to the terminal, at most 100 columns. Paragraphs, "Label: ..." lines and
     indented lines keep their start.
     """
-    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+    width = min(terminal_columns(), 100)
     margin = " " * indent
     blocks = []
     for block in text.strip().split("\n\n"):

@@ -138,6 +138,13 @@ class _Found:
     def classes(self, folder: Path, below: str) -> Classes:
         """The pictures of each class folder in a folder; `below` is "" at the top."""
         folders, files = self.entries(folder)
+        for name in folders:
+            if (shown := name.encode(errors="backslashreplace").decode()) != name:
+                raise BadData(
+                    f"the name of the class folder {folder}/{shown} is not UTF-8, as kd's files "
+                    "are",
+                    hint="rename it",
+                )
         if loose := self.read(files):
             self.loose[str(folder)] += len(loose)
         return {

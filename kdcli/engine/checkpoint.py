@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdcli.errors import CorruptFile, Incompatible, NotFound
-from kdcli.files import safetensors_metadata, sha256_json, write_atomic
+from kdcli.files import safetensors_metadata, sha256_json, write_atomic, write_error
 from kdcli.results.weights_header import CheckpointHeader
 
 STATES_KEPT = 2  # the newest may be damaged by a failing disk: then the one before it still serves
@@ -157,8 +157,17 @@ def save_state(folder: Path, state: State, order: int) -> Path:
 
     Args:
         order: grows along the run; the file with the greatest one is the newest.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written, or the folder's own folder is gone.
     """
     path = folder / f"state-{order:012d}.safetensors"
+    try:
+        folder.mkdir(
+            exist_ok=True
+        )  # but not the run's own folder: a run that was removed has ended
+    except OSError as error:
+        raise write_error(error, path) from error
     tensors = _portable(state.tensors)
     metadata = {
         "facts": json.dumps(state.facts),

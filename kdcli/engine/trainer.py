@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,7 @@ from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser,
 from kdcli.engine.distributed import Pace
 from kdcli.engine.ema import MovingAverage
 from kdcli.engine.events import (
+    Compiling,
     EpochDone,
     Event,
     Listener,
@@ -192,6 +194,18 @@ class Trainer:
             self._run_epoch(work, steps)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
+    @contextmanager
+    def _compiling(self, work: _StageWork) -> Iterator[None]:
+        """Tells that networks are compiled, where this is the first step of a stage here."""
+        if work.compiled or self.runtime.compile_choice.value != "on":
+            yield
+            return
+        self._emit(Compiling(work.progress()))
+        began = time.perf_counter()
+        yield
+        work.compiled = True
+        self._emit(Compiling(work.progress(), time.perf_counter() - began))
+
     def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
         started, images = time.perf_counter(), 0
         self.method.on_epoch(work.progress())
@@ -199,7 +213,8 @@ class Trainer:
             # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
             # rate and seed follow from the position alone, so a resumed run takes the same step
             rate = work.set_rate()
-            images += steps.take(group, work.progress(), work.meters, self._seed)
+            with self._compiling(work):
+                images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
             if self.average is not None and work.trains_the_result:
                 self.average.update_parameters(self.method.deployable())
@@ -457,6 +472,7 @@ class _StageWork:
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
         self.meters = Meters(trainer.runtime.device)
+        self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
 
     def progress(self) -> Progress:

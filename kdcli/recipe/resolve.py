@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdcli import trust
+from kdcli import formatting, trust
 from kdcli.errors import Diagnostic, KdError
 from kdcli.recipe import branches, shipped
 from kdcli.recipe.early_stopped_teacher import Stretch, shortened
@@ -170,7 +170,8 @@ def resolve_teacher(
     )
     told = ", ".join(f"{key} = {value}" for key, value in changes.items())
     note = (
-        f"a teacher of {epochs} epochs instead of {whole.recipe.train.epochs}, "
+        f"a teacher of {formatting.plural(epochs, 'epoch', ' ')} instead of "
+        f"{whole.recipe.train.epochs}, "
         f"{schedule or 'scaled'}: {told}"
     )
     return replace(found, notes=(*found.notes, note))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
+from kdcli.files import check_folder, check_writable
 from kdcli.runs import find
 
 if TYPE_CHECKING:
@@ -127,6 +129,8 @@ def run(
     temperatures, wanted = _temperatures(temperature), split_of(split)
     found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
     _read_headers((*found, *students))
+    files = _Files(html, csv, plot, save_logits)
+    files.check()
     from kdcli import jobs
 
     report = jobs.analyze_gap(
@@ -144,7 +148,7 @@ def run(
         trust=trust,
     )
     _show(env, report)
-    _write(env, report, _Files(html, csv, plot, save_logits))
+    _write(env, report, files)
     return Outcome.of(report, warn_of_unsigned(env, (*found, *students)))
 
 
@@ -200,11 +204,16 @@ def _read_headers(checkpoints: tuple[Path, ...]) -> None:
 
 
 def _show(env: Environment, report: GapReport) -> None:
+    from kdcli.cli.output.explanation_screen import time_line
     from kdcli.cli.output.gap_screen import screen_lines
     from kdcli.cli.output.run_screen import show_gates
 
-    for line in screen_lines(report, env.width, verbose=env.settings.verbose):
-        env.report(line)
+    for line in screen_lines(report, env.answer_width, verbose=env.settings.verbose):
+        env.answer(line)
+    for warning in report.warnings:
+        env.report(("warning: ", "yellow"), warning)
+    if report.seconds:
+        env.report(time_line(report))
     show_gates(env, report.gates)
 
 
@@ -215,6 +224,16 @@ class _Files(NamedTuple):
     csv: Path | None
     plot: Path | None
     logits: Path | None
+
+    def check(self) -> None:
+        """Refuses places that cannot be written to, before anything is measured."""
+        for path in (self.html, self.csv):
+            if path is not None:
+                check_writable(path)
+        if self.logits is not None:
+            check_writable(self.logits, text=False)
+        if self.plot is not None:
+            check_folder(self.plot)
 
 
 def _write(env: Environment, report: GapReport, files: _Files) -> None:
@@ -228,6 +247,9 @@ def _write(env: Environment, report: GapReport, files: _Files) -> None:
         env.report(f"  csv      {files.csv}")
     if files.plot is not None:
         drawn = len(gap_files.write_plots(report, files.plot)) // 2
-        env.report(f"  plots    {drawn} figures, SVG and PNG: {files.plot / 'README.md'}")
+        env.report(
+            f"  plots    {formatting.plural(drawn, 'figure')}, SVG and PNG: "
+            f"{files.plot / 'README.md'}"
+        )
     if files.logits is not None:
         env.report(f"  logits   {files.logits}")

@@ -67,9 +67,9 @@ def run(
     )
     for table in result.tables:
         if size:
-            env.report(f"  {_size(table)}")
+            env.answer(f"  {_size(table)}")
         else:
-            env.report(
+            env.answer(
                 ("✓", "green"),
                 (
                     f" {formatting.thousands(table.stored)} of "
@@ -78,7 +78,7 @@ def run(
                 ),
             )
             for line in _error(table):
-                env.report(f"  {line}")
+                env.answer(f"  {line}")
     return Outcome(result)
 
 

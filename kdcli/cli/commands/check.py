@@ -156,7 +156,11 @@ def _check_sweep(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedR
     sweep.check()
     rows = [("cell", *sweep.axes), *((cell.id, *cell.labels.values()) for cell in sweep.cells)]
     env.write("\n".join(columns(rows)))
-    _valid(env, f"{name}: a valid sweep of kd {sweep.kind}, {len(sweep.runs())} runs", ())
+    _valid(
+        env,
+        f"{name}: a valid sweep of kd {sweep.kind}, {formatting.plural(len(sweep.runs()), 'run')}",
+        (),
+    )
     return CheckedRecipe(
         name, "sweep", cells=tuple(CheckedCell(cell.id, cell.labels) for cell in sweep.cells)
     )

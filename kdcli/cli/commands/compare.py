@@ -11,6 +11,7 @@ from kdcli.cli import completion
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
+from kdcli.files import check_writable
 
 NAME = "compare"
 EXAMPLES = """
@@ -41,19 +42,21 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     from kdcli.runs.read import Run
 
     loaded = [Run.load(path) for path in runs]
+    if plot is not None:
+        check_writable(plot)
     damage = tuple(sentence for run in loaded for sentence in run.damage)
     for sentence in damage:
         env.report(f"  {sentence}")
     comparison = compare(loaded)
     if not comparison.differences:
-        env.report("  the recipes are the same")
+        env.answer("  the recipes are the same")
     for grid in grids(comparison):
         for line in columns([grid.columns, *grid.rows], "<" + ">" * (len(grid.columns) - 1), gap=3):
-            env.report(line)
+            env.answer(line)
         if grid.caption:
             for line in wrap(grid.caption).split("\n"):
-                env.report(line)
-        env.report()
+                env.answer(line)
+        env.answer()
     if plot is not None:
         from kdcli.files import write_page
 

@@ -18,6 +18,7 @@ from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
+from kdcli.files import check_writable
 
 if TYPE_CHECKING:
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
@@ -68,6 +69,8 @@ def run(
     """
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
+    if save_logits is not None:
+        check_writable(save_logits, text=False)
     from kdcli import jobs
     from kdcli.cli.output.run_screen import show_gates
 
@@ -83,7 +86,7 @@ def run(
         trust=trust,
     )
     for line in _lines(env, result):
-        env.report(line)
+        env.answer(line)
     if save_logits:
         env.report(f"  logits   {save_logits}")
     show_gates(env, result.gates)
@@ -146,12 +149,12 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "ECE",
     )
     names = [label(item.checkpoint) for item in items]
-    if max(map(len, names)) > MOST_NAME and env.stderr.isatty():
+    if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
         names = [Path(name).name for name in names]
     return columns(
         [head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))],
         "<<>>>>>>",
-        room=env.width,
+        room=env.answer_width,
     )
 
 

@@ -50,6 +50,6 @@ def run(env: Environment, run: RunDirectory, *, html: Html = True) -> Outcome:
     files = tuple(str(folder / name) for name in names if (folder / name).is_file())
     for sentence in damage:
         env.report(f"  {sentence}")
-    env.report(("✓", "green"), f" {page}")
+    env.answer(("✓", "green"), f" {page}")
     github.summarise(env, folder / MARKDOWN_FILE)
     return Outcome(ReportFiles(str(folder), str(page), files), warnings=damage)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli.console import Environment
 from kdcli.cli.options import RUNNING, Out, Sets, Trust
@@ -110,7 +111,7 @@ def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
         [f"{left} left"] if left else []
     )
     mark = ("✓", "green") if result.complete else ("✗", "bold red")
-    env.report(mark, f" {result.count} cells: {', '.join(parts)}")
+    env.answer(mark, f" {formatting.plural(result.count, 'cell')}: {', '.join(parts)}")
     failed = [cell for cell in result.cells if cell.status == "failed"]
     errors = tuple(
         ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}")

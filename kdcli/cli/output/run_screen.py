@@ -53,7 +53,8 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
         _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
     env.progress(
-        f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch "
+        f"  train    {formatting.plural(prepared.epochs, 'epoch')} × "
+        f"{formatting.plural(prepared.batches, 'step')} · batch "
         f"{prepared.batch_size} · {rate}"
     )
     for note in prepared.notes:
@@ -140,15 +141,15 @@ def _device(prepared: Prepared) -> str:
 
 
 def show_result(env: Environment, result: RunResult) -> None:
-    """Shows a run's result, its gates, and where to go next."""
+    """Shows a run's result on stdout; on stderr its warnings, its gates, and where to go next."""
     env.report()
     if result.teachers:
         for line in _comparison(result):
-            env.report(line)
+            env.answer(line)
     else:
         chosen = f"n = {formatting.thousands(result.test.n)}, {result.test.selected} epoch"
         entropy = f"mean entropy {formatting.number(result.test.entropy)} nats"
-        env.report(
+        env.answer(
             ("✓", "green"),
             (
                 f" test accuracy {formatting.percent(result.test.accuracy)}  ({chosen})   "
@@ -157,9 +158,9 @@ def show_result(env: Environment, result: RunResult) -> None:
             ),
         )
     for parts in _missing(result):
-        env.report(*parts)
+        env.answer(*parts)
     if (calibrated := _calibrated(result)) is not None:
-        env.report(calibrated)
+        env.answer(calibrated)
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
     show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
@@ -288,13 +289,11 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         owner = f"  ({gate.subject})" if gate.subject else ""
+        limit, value = formatting.set_apart(gate.limit, gate.value)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(
             mark,
-            (
-                f" gate {gate.name.replace('_', '-')} {formatting.number(gate.limit)} {sign} "
-                f"{formatting.number(gate.value)}{owner}{tail}"
-            ),
+            (f" gate {gate.name.replace('_', '-')} {limit} {sign} {value}{owner}{tail}"),
         )
 
 

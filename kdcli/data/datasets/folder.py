@@ -29,6 +29,7 @@ from kdcli.data.picture import SUFFIXES, Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
 from kdcli.results.data_report import DataProblem, DataReport
+from kdcli.surroundings import at_home
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ def examine(options: Options) -> DataReport:
 
 
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
-    top = Path(options.path).expanduser()
+    top = at_home(options.path)
     found = arrange(top, SUFFIXES, options.test_fraction)
     numbers = {name: label for label, name in enumerate(found.class_names)}
     train, y_train = _files(found.train, numbers)

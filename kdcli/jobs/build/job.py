@@ -22,7 +22,7 @@ from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs.build import compiling
+from kdcli.jobs.build import batch_norms, compiling
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
@@ -139,6 +139,7 @@ def build_job(
     )
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
+    batch_norms.check(method, feed.info.num_train, recipe.train.batch_size, feed.info.input_shape)
     runtime.move(method)
     seen = _compile(recipe, runtime, feed, method, teachers, compiled)
     reference = None

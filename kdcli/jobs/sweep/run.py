@@ -31,6 +31,7 @@ from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
+from kdcli.runs.folder import check_out
 
 Jobs = int | Literal["auto"]
 
@@ -75,6 +76,7 @@ def run_sweep(
     devices.refuse_torchrun("kd sweep")
     loaded.check()  # a mistake in the last cell must not show after hours
     told = command or f"kd sweep {loaded.path}"
+    check_out(Path(out))
     with trusted_recipe(*(cell.resolved for cell in loaded.cells), trust=trust):
         return _run_all(loaded, Path(out), listeners, told, limit, jobs)
 

@@ -29,6 +29,7 @@ from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.train import write_failures
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import (
@@ -153,6 +154,7 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     resolved = devices.settled(resolved)
+    run_folder.check_out(out)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)
@@ -194,9 +196,10 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
         if isinstance(recipe, DistillRecipe)
         else (network_section(recipe).name,)
     )
-    run = run_folder.reserve(out, run_folder.run_name(*parts, recipe.data.name), recipe.name)
-    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
-    write_environment(run, job, command)
+    base = run_folder.run_name(*parts, recipe.data.name)
+    with run_folder.reserved(out, base, recipe.name) as run:
+        write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+        write_environment(run, job, command)
     return run
 
 
@@ -358,7 +361,17 @@ class Execution:
                 StopRequest(resume_command(self.run, self.job), agree=self.ranks.most) as stop,
             ):
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
-                return self._go(state, stop, resumed=resumed)
+                try:
+                    return self._go(state, stop, resumed=resumed)
+                except write_failures.CAUSES as error:
+                    raise write_failures.stopped_by(error, self.run) from error
+                except KeyboardInterrupt as error:
+                    raise stop.in_a_step() from error
+                except Exception as error:
+                    # Ctrl-C reaches the compiler too, and that it ended is no failure of the run's
+                    if stop.received and not isinstance(error, KdError):
+                        raise stop.in_a_step() from error
+                    raise
         except KdError as error:
             if isinstance(error, BadData):
                 error.hint = (
@@ -432,6 +445,7 @@ class Execution:
             self.last_epoch = event
 
     def _keep(self, name: str, network: Network) -> None:
+        write_failures.check_there(self.run)  # else its folder would be made again
         train = self.job.recipe.train
         if name != "best":
             self._save_model(

@@ -11,9 +11,11 @@ was.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,8 +38,6 @@ _ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in somebody's class names is a dollar
-    # for measuring: it comes with matplotlib, and is wider than what a browser will use
-    "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -72,6 +72,27 @@ _RC: dict[str, Any] = {
 }
 
 _DPI = 150
+# for class names in Chinese, Japanese, Korean and other scripts, as systems have them
+_MORE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans JP",
+    "Source Han Sans JP",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "MS Gothic",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK KR",
+    "NanumGothic",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "Noto Sans",
+    "Arial Unicode MS",
+    "Last Resort High-Efficiency",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +131,7 @@ class Figure:
             "Description": clean.text(self.caption),
             "Software": None,
         }
-        with _clean_texts():
+        with _clean_texts(), _unknown_signs():
             FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
@@ -129,7 +150,28 @@ def house_style(name: str) -> Iterator[None]:
     """
     from matplotlib import style
 
-    with style.context({**_RC, "svg.hashsalt": name}, after_reset=True), _clean_texts():
+    look = {**_RC, "font.family": list(_families()), "svg.hashsalt": name}
+    with style.context(look, after_reset=True), _clean_texts(), _unknown_signs():
+        yield
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """Fonts to measure and draw PNGs with, in the order in which they are asked for a sign."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    # the first comes with matplotlib, and is wider than what a browser will use
+    return ("DejaVu Sans", *(name for name in _MORE_FONTS if name in installed))
+
+
+@contextmanager
+def _unknown_signs() -> Iterator[None]:
+    """Within, a sign that no installed font has is drawn as a box without a warning. In SVG it
+    stays text, for which the reader's browser finds a font.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ ", UserWarning)
         yield
 
 

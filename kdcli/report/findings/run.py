@@ -249,12 +249,13 @@ def gate_sentence(gate: GateResult) -> str:
     """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
-    value, limit = (
-        (formatting.percent(gate.value), formatting.percent(gate.limit))
-        if share
-        else (formatting.number(gate.value), formatting.number(gate.limit))
+    scale, digits, unit = (100, 1, f"{formatting.NBSP}%") if share else (1, 3, "")
+    found = None if gate.value is None else scale * gate.value
+    value, limit = formatting.set_apart(found, scale * gate.limit, digits)
+    return (
+        f"{quantity.replace('_', ' ')} {value}{unit}, {_COMPARES.get(kind, 'limit')} {limit}{unit} "
+        "asked for"
     )
-    return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
 
 def overlap_note(first: Measures, second: Measures) -> str:

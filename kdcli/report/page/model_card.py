@@ -147,8 +147,8 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     yield (
         "training",
         (
-            f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on "
-            f"{summary.device}, {formatting.duration(summary.wall_seconds)}"
+            f"{formatting.plural(summary.epochs, 'epoch')}, seed {summary.seed}, "
+            f"{summary.precision} on {summary.device}, {formatting.duration(summary.wall_seconds)}"
         ),
     )
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"
