@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from kdcli.errors import KdError
+from kdcli.errors import Interrupted, KdError
 from kdcli.jobs import distill, train_teacher
 from kdcli.recipe import shipped
 from kdcli.recipe.early_stopped_teacher import shortened
@@ -31,7 +31,7 @@ from tests.recipes import stand_ins
 
 TRAINED = [item for item in shipped.ls() if item.kind != "base"]
 
-# a recipe of each folder, those that are over in a second
+# a recipe of each folder: those that are over soonest
 FEW = (
     "cifar10/none-resnet20",
     "cifar100/none-resnet8",
@@ -45,7 +45,7 @@ FEW = (
 EPOCHS = 4
 BATCH = 16
 # what is asked for: chance is 0.02 for the synthetic task and 0.1 for all others
-SYNTHETIC_ACCURACY, ACCURACY = 0.12, 0.4
+SYNTHETIC_ACCURACY, ACCURACY = 0.12, 0.3
 
 
 @dataclass
@@ -173,6 +173,8 @@ def learnt(item: shipped.Shipped, trainer: Trainer) -> None:
         least = SYNTHETIC_ACCURACY if recipe.data.name == "synthetic" else ACCURACY
         try:
             accuracy = trainer.accuracy(recipe)
+        except Interrupted:
+            raise
         except KdError as error:
             wrong[label] = error.message
             continue
