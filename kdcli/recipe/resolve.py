@@ -101,6 +101,7 @@ def resolve(
     given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
     above = (overrides.from_environment(environ), given, overrides.from_command_line(sets, flags))
     path = _choose(kind, file, above)
+    first = kind == "distill" or tree is None  # not the recipe that another one refers to
     if tree is None:
         tree = trust.Folder(path.parent if path is not None else Path())
     layer = reduce(
@@ -122,7 +123,7 @@ def resolve(
     if spare_teachers or (file is None and path is not None):
         rules.drop_unneeded()
     recipe = _build(kind, layer, rules, shown)
-    if kind == "distill":
+    if first:
         named.look_at_reference(layer)
     own_files, strangers = _files(layer)
     return Resolved(
