@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kdcli.errors import UsageError
+from PIL import Image
+
+from kdcli.errors import BadData, UsageError
+
+# Pillow's own bound, which no recipe can raise: `check_pixels` stands in its place
+Image.MAX_IMAGE_PIXELS = None
 
 
 def check_memory(needed: int, most_gb: float, what: str, hint: str) -> None:
@@ -39,3 +44,22 @@ def _free_memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
     except (OSError, StopIteration, ValueError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_pixels(path: Path, most: int) -> None:
+    """Refuses a picture that is too large to be decoded: a file of some kilobytes may hold
+    gigabytes of one colour. Its size stands in its header; no pixel is decoded.
+
+    Args:
+        most: pixels; the bound that a recipe sets.
+
+    Raises:
+        BadData: it has more. OSError, or whatever else Pillow raises: it is no picture.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+    if width * height > most:
+        raise BadData(
+            f"{path} has {width:,} x {height:,} pixels, more than data.max_pixels = {most:,}",
+            hint="make it smaller, or raise data.max_pixels",
+        )

@@ -13,6 +13,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from kdcli.data.augment import Augmentation
+from kdcli.data.bounds import check_pixels
 from kdcli.data.source import ImageFolder
 from kdcli.errors import BadData, UsageError
 
@@ -26,7 +27,10 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
         BadData: it cannot be decoded.
     """
     try:
+        check_pixels(folder.root / path, folder.max_pixels)
         return pil_to_tensor(default_loader(folder.root / path))  # type: ignore[no-any-return]
+    except BadData:
+        raise
     except (
         Exception
     ) as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
@@ -45,6 +49,8 @@ def read(folder: ImageFolder, path: str) -> Tensor:
     """
     try:
         content = (folder.root / path).read_bytes()
+        if content.startswith(_JPEG):
+            check_pixels(folder.root / path, folder.max_pixels)
     except OSError as error:
         raise BadData(
             f"{folder.root / path} cannot be read: {error.strerror}",

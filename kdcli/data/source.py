@@ -77,7 +77,7 @@ class ImageFolder:
 
     train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
     x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
-    resized crop takes a part of the whole file.
+    resized crop takes a part of the whole file. max_pixels: a picture of more is refused.
     """
 
     root: Path
@@ -90,6 +90,7 @@ class ImageFolder:
     resize: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    max_pixels: int = 100_000_000
     superclass: Tensor | None = field(default=None, repr=False)
 
     @property

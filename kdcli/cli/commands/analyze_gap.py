@@ -15,6 +15,7 @@ from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
+from kdcli.results.intervals import check_resamples
 from kdcli.runs import find
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run(
         int,
         typer.Option(
             "--bootstrap",
-            help="Resamples behind the intervals.",
+            help="Resamples behind the intervals, at most a million.",
             metavar="N",
             rich_help_panel=o.RUNNING,
         ),
@@ -117,6 +118,7 @@ def run(
     and what it has to teach. One student is compared with every teacher; several students of
     several teachers each with those that taught them.
     """
+    check_resamples(bootstrap)
     gates = gates_of(
         min_accuracy=min_accuracy,
         max_entropy_gap=max_entropy_gap,

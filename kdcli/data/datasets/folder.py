@@ -57,6 +57,11 @@ class Options(_Options):
         default=False,
         description="Decode all files once and keep them in memory: for small pictures.",
     )
+    max_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Refuse a picture of more pixels than this, before it is decoded.",
+    )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Mean of each channel, of pixels in [0, 1]."
     )
@@ -95,6 +100,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolde
         resize=_resize(options),
         mean=options.mean,
         std=options.std,
+        max_pixels=options.max_pixels,
     )
     return resident(folder) if options.resident else folder
 

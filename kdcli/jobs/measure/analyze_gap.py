@@ -20,6 +20,7 @@ from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.intervals import check_resamples
 from kdcli.results.measures import GateResult
 
 
@@ -56,8 +57,10 @@ def analyze_gap(
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
 
     Raises:
-        NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
+        UsageError: too many resamples. NotFound: a checkpoint or the data is not there.
+        Incompatible: they do not fit each other.
     """
+    check_resamples(bootstrap)
     runtime = Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
     parts, asked = Parts(), gates or GatesSection()
