@@ -34,6 +34,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", MINUS if float(text) else "")
 
 
+def asked(limit: float, least: int = 3) -> str:
+    """A limit with all the digits that were asked for, so many at least: 0.960, 0.9999."""
+    exact = round(limit, 9)
+    return number(exact, next((d for d in range(least, 9) if round(exact, d) == exact), 9))
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference: +0.081, −0.020."""
     if value is None or not math.isfinite(value):

@@ -133,9 +133,14 @@ def _group(found: ModuleType) -> typer.Typer:
     alone = command(first, found.NAME)
 
     def without_name(ctx: typer.Context, **given: Any) -> Outcome | None:
-        return alone(ctx, **given) if ctx.invoked_subcommand is None else None
+        if ctx.invoked_subcommand is None:
+            return alone(ctx, **given)
+        env = ctx.find_object(Environment)
+        assert env is not None
+        absorb(env, given)
+        return None
 
-    group.callback(invoke_without_command=True)(signed(without_name, []))
+    group.callback(invoke_without_command=True)(signed(without_name, shared_parameters()))
     for name, function, lines in found.COMMANDS:
         _add(group, function, name, lines, prefix=f"{found.NAME} ")
     return group

@@ -22,6 +22,7 @@ class Known:
     """A teacher from outside; what is not known is None.
 
     told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
+    called: what messages call it.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Known:
     num_classes: int | None = None
     input_shape: Shape | None = None
     class_names: tuple[str, ...] | None = None
+    called: str = "teacher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def from_checkpoint(path: str) -> Known:
     return of_header(found, header)
 
 
-def of_header(path: Path, header: CheckpointHeader) -> Known:
+def of_header(path: Path, header: CheckpointHeader, called: str = "teacher") -> Known:
     """The facts of a header."""
     return Known(
         str(path),
@@ -63,6 +65,7 @@ def of_header(path: Path, header: CheckpointHeader) -> Known:
         header.num_classes,
         tuple(header.input_shape),
         header.class_names,
+        called,
     )
 
 
@@ -120,7 +123,9 @@ def check_fit(teacher: Known, images: Images) -> None:
             shape of input.
     """
     trained_on = str(teacher.data.get("name", "other data"))
-    hint = f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
+    hint = (
+        f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on {images.name}"
+    )
     problem = _misfit(teacher, images)
     if problem:
         raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
@@ -129,20 +134,20 @@ def check_fit(teacher: Known, images: Images) -> None:
 def _misfit(teacher: Known, images: Images) -> str | None:
     if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
         return (
-            f"teacher predicts {teacher.num_classes} classes, {images.name} has "
+            f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
             f"{images.num_classes}"
         )
     if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
         return (
-            f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has "
+            f"{teacher.called} takes images of {_size(teacher.input_shape)}, {images.name} has "
             f"{_size(images.input_shape)}"
         )
     if teacher.class_names and images.class_names and teacher.class_names != images.class_names:
-        return _names_differ(teacher.class_names, images)
+        return _names_differ(teacher.called, teacher.class_names, images)
     return None
 
 
-def _names_differ(names: tuple[str, ...], images: Images) -> str:
+def _names_differ(called: str, names: tuple[str, ...], images: Images) -> str:
     assert images.class_names is not None
     if sorted(names) == sorted(images.class_names):
         first = next(
@@ -151,11 +156,11 @@ def _names_differ(names: tuple[str, ...], images: Images) -> str:
             if ours != theirs
         )
         return (
-            f"teacher has the classes of {images.name} in another order: class {first} is "
+            f"{called} has the classes of {images.name} in another order: class {first} is "
             f"{names[first]!r} to it and {images.class_names[first]!r} there"
         )
     return (
-        f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
+        f"{called} predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
         f"({', '.join(images.class_names[:3])}, ...)"
     )
 

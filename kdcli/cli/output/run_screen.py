@@ -275,7 +275,7 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         env.report(
             mark,
             (
-                f" gate {gate.name.replace('_', '-')} {formatting.number(gate.limit)} {sign} "
+                f" gate {gate.name.replace('_', '-')} {formatting.asked(gate.limit)} {sign} "
                 f"{formatting.number(gate.value)}{owner}{tail}"
             ),
         )

@@ -116,7 +116,7 @@ class CheckpointEvaluator:
         """
         path, header = read_header(checkpoint)
         feed = self.feed(header)
-        check_fits(path, header, feed.info)
+        check_fits(path, header, feed.info, "network")
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
         wanted = () if taps is None else taps(network)

@@ -226,9 +226,12 @@ def gate_sentence(gate: GateResult) -> str:
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
     value, limit = (
-        (formatting.percent(gate.value), formatting.percent(gate.limit))
+        (
+            formatting.percent(gate.value),
+            f"{formatting.asked(100 * gate.limit, 1)}{formatting.NBSP}%",
+        )
         if share
-        else (formatting.number(gate.value), formatting.number(gate.limit))
+        else (formatting.number(gate.value), formatting.asked(gate.limit))
     )
     return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
