@@ -34,6 +34,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", MINUS if float(text) else "")
 
 
+def asked_digits(limit: float, least: int = 3) -> int:
+    """As many decimals as a limit was asked for with, so many at least: 0.96 has three, 0.9999
+    four.
+    """
+    exact = round(limit, 9)
+    return next((digits for digits in range(least, 9) if round(exact, digits) == exact), 9)
+
+
 def set_apart(first: float | None, second: float | None, digits: int = 3) -> tuple[str, str]:
     """Two plain numbers that are compared, with as many digits as it takes to tell them apart:
     0.9335, 0.9331.

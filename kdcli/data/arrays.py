@@ -123,6 +123,12 @@ def _class_names(arrays: Mapping[str, Any], origin: str) -> tuple[str, ...]:
     if arrays.get("classes") is None:
         labels = np.asarray(arrays["y_train"])
         highest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
+        if highest > max(labels.size, 1):  # classes are as many as the highest label says
+            raise BadData(
+                f"{origin}: y_train[{labels.argmax()}] is {highest}, so that {highest + 1:,} "
+                f"classes would have {labels.size:,} samples",
+                hint="number classes from 0, without gaps",
+            )
         return tuple(str(number) for number in range(max(highest, 1) + 1))
     names = tuple(
         name.decode() if isinstance(name, bytes) else str(name)

@@ -45,7 +45,7 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
         BadData: it cannot be decoded.
     """
     file = folder.root / path
-    with _naming(file), picture.opened(file) as image:
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
         return picture.shown(image, folder.background)
 
 
@@ -57,7 +57,7 @@ def look(folder: ImageFolder, path: str) -> picture.Kind:
         BadData: it is no picture, or one of a kind that is not read, or it was cut off.
     """
     file = folder.root / path
-    with _naming(file), picture.opened(file) as image:
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
         kind = picture.kind_of(image)
         if not picture.looks_whole(image, file):
             picture.shown(image, folder.background)
@@ -72,7 +72,7 @@ def read(folder: ImageFolder, path: str) -> Tensor:
         BadData: it cannot be read, or decoded.
     """
     file = folder.root / path
-    with _naming(file), picture.opened(file) as image:
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
         if not picture.is_plain_jpeg(image):
             return picture.shown(image, folder.background)
         return torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)

@@ -41,6 +41,7 @@ SUFFIXES = (
     ".tiff",
     ".webp",
 )
+MOST_PIXELS = 100_000_000  # of a picture, unless a recipe says otherwise
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
@@ -62,6 +63,8 @@ _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _AS_RGB = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 _SIXTEEN_BITS = {"PNG", "PPM"}  # formats that Pillow may open as "I", and that hold no more
 
+# Pillow's own bound, which no recipe can raise: the one of `opened` stands in its place
+Image.MAX_IMAGE_PIXELS = None
 # Pillow's remarks on odd files are for programmers; what cannot be read raises
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -84,16 +87,25 @@ class Kind:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """An image file whose header has been read.
 
+    Args:
+        most: pixels that it may have: a file of some kilobytes may hold gigabytes of one colour.
+
     Raises:
-        CannotRead: it is no file. OSError, or whatever else Pillow raises: it cannot be read.
+        CannotRead: it is no file, or has more pixels. OSError, or whatever else Pillow raises: it
+            cannot be read.
     """
     # before it is opened: whoever opens a pipe waits until somebody writes
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  beside the next line, of the same cost
         raise CannotRead("is no regular file")
     with Image.open(path) as image:
+        width, height = image.size
+        if width * height > most:
+            raise CannotRead(
+                f"has {width:,} x {height:,} pixels, more than data.max_pixels = {most:,}"
+            )
         yield image
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdcli.data.picture import MOST_PIXELS
 from kdcli.errors import BadData
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -132,7 +133,8 @@ class ImageFolder:
     train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
     x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
     resized crop takes a part of the whole file. background: red, green and blue, 0 to 255, of what
-    shows through transparent pictures. held, notes: as for ImageArrays.
+    shows through transparent pictures. max_pixels: a picture of more is refused. held, notes: as
+    for ImageArrays.
     """
 
     root: Path
@@ -145,6 +147,7 @@ class ImageFolder:
     resize: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    max_pixels: int = MOST_PIXELS
     superclass: Tensor | None = field(default=None, repr=False)
     background: tuple[int, int, int] = (255, 255, 255)
     held: int = 0

@@ -350,7 +350,12 @@ class Trainer:
         raise NonFiniteLoss(
             f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch "
             f"{self.position.epoch}, step {step}; {kept}",
-            hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
+            hint=(
+                "lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)"
+                if step > 1
+                else "no step had been taken: look at the data, their mean and std, and at the "
+                "weights and options that the loss begins with"
+            ),
         )
 
     def _probe(self, work: _StageWork) -> Snapshot | None:

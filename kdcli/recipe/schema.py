@@ -561,7 +561,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random draw.")
     name: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._+-]+$",
+        pattern=r"^\.*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$",
         description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given.",
     )
     data: SerializeAsAny[DataSection] = Field(default_factory=DataSection)

@@ -23,7 +23,7 @@ class Known:
 
     told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
     data_of_a_stranger: whether it is not the user who named that. files: the Python files that its
-    network is made of, where a header names them.
+    network is made of, where a header names them. called: what messages call it.
     """
 
     path: str
@@ -35,6 +35,7 @@ class Known:
     class_names: tuple[str, ...] | None = None
     data_of_a_stranger: bool = True
     files: tuple[str, ...] = ()
+    called: str = "teacher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def from_checkpoint(path: str) -> Known:
     return of_header(found, header)
 
 
-def of_header(path: Path, header: CheckpointHeader) -> Known:
+def of_header(path: Path, header: CheckpointHeader, called: str = "teacher") -> Known:
     """The facts of a header."""
     return Known(
         str(path),
@@ -67,6 +68,7 @@ def of_header(path: Path, header: CheckpointHeader) -> Known:
         header.num_classes,
         tuple(header.input_shape),
         header.class_names,
+        called=called,
         files=trust.files_in([header.architecture, header.arguments]),
     )
 
@@ -136,7 +138,10 @@ def _remedy(teacher: Known, images: Images) -> str:
     """
     trained_on = str(teacher.data.get("name", "other data"))
     if trained_on != images.name:
-        return f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
+        return (
+            f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "
+            f"{images.name}"
+        )
     size, path = teacher.data.get("size"), teacher.data.get("path")
     given = f"{images.name} -s data.path=PATH" if path else images.name
     anew = f"train a teacher on these images first: kd train-teacher -d {given}"
@@ -150,20 +155,20 @@ def _remedy(teacher: Known, images: Images) -> str:
 def _misfit(teacher: Known, images: Images) -> str | None:
     if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
         return (
-            f"teacher predicts {teacher.num_classes} classes, {images.name} has "
+            f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
             f"{images.num_classes}"
         )
     if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
         return (
-            f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has "
+            f"{teacher.called} takes images of {_size(teacher.input_shape)}, {images.name} has "
             f"{_size(images.input_shape)}"
         )
     if teacher.class_names and images.class_names and teacher.class_names != images.class_names:
-        return _names_differ(teacher.class_names, images)
+        return _names_differ(teacher.called, teacher.class_names, images)
     return None
 
 
-def _names_differ(names: tuple[str, ...], images: Images) -> str:
+def _names_differ(called: str, names: tuple[str, ...], images: Images) -> str:
     assert images.class_names is not None
     if sorted(names) == sorted(images.class_names):
         first = next(
@@ -172,11 +177,11 @@ def _names_differ(names: tuple[str, ...], images: Images) -> str:
             if ours != theirs
         )
         return (
-            f"teacher has the classes of {images.name} in another order: class {first} is "
+            f"{called} has the classes of {images.name} in another order: class {first} is "
             f"{names[first]!r} to it and {images.class_names[first]!r} there"
         )
     return (
-        f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
+        f"{called} predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
         f"({', '.join(images.class_names[:3])}, ...)"
     )
 

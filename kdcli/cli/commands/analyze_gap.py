@@ -17,6 +17,7 @@ from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
 from kdcli.files import check_folder, check_writable
+from kdcli.results.intervals import check_resamples
 from kdcli.runs import find
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run(
         int,
         typer.Option(
             "--bootstrap",
-            help="Resamples behind the intervals.",
+            help="Resamples behind the intervals, at most a million.",
             metavar="N",
             rich_help_panel=o.RUNNING,
         ),
@@ -120,6 +121,7 @@ def run(
     and what it has to teach. One student is compared with every teacher; several students of
     several teachers each with those that taught them.
     """
+    check_resamples(bootstrap)
     gates = gates_of(
         min_accuracy=min_accuracy,
         max_entropy_gap=max_entropy_gap,

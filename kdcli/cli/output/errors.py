@@ -9,6 +9,7 @@ import shlex
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -35,7 +36,10 @@ PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
 LONGEST_LINE = 160  # of a recipe, as it is quoted
 # as long as another rank waits at most for the first to say what both have met
 FIRST_SPEAKS_SECONDS = 10.0
-_COMMAND = re.compile(r"(?:kd [a-z-]+(?: (?:ls|show|cp)\b)?|(?=--?[a-z]))(.*?)(?:,|;|  |$)")
+_COMMAND = re.compile(r"(?:kd ([a-z-]+)(?: (?:ls|show|cp)\b)?|(?=--?[a-z]))(.*?)(?:,|;|  |$)")
+_NAMES = frozenset(
+    path.stem.replace("_", "-") for path in (Path(__file__).parents[1] / "commands").glob("*.py")
+)
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -134,9 +138,9 @@ def _is_command(hint: str) -> bool:
     "kd models NAME", and "kd models lists them all".
     """
     found = _COMMAND.match(hint)
-    if found is None:
+    if found is None or (found[1] and found[1] not in _NAMES):
         return False
-    words = found[1].split()
+    words = found[2].split()
     before = ["", *words]
     prose = [
         word

@@ -289,7 +289,8 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         owner = f"  ({gate.subject})" if gate.subject else ""
-        limit, value = formatting.set_apart(gate.limit, gate.value)
+        digits = formatting.asked_digits(gate.limit)
+        limit, value = formatting.set_apart(gate.limit, gate.value, digits)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(
             mark,

@@ -25,7 +25,7 @@ from torch import Tensor
 from kdcli.core.options import Options as _Options
 from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes, arrange
-from kdcli.data.picture import SUFFIXES, Kind
+from kdcli.data.picture import MOST_PIXELS, SUFFIXES, Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
 from kdcli.results.data_report import DataProblem, DataReport
@@ -86,6 +86,11 @@ class Options(_Options):
     resident: bool = Field(
         default=False,
         description="Decode all files once and keep them in memory: for small pictures.",
+    )
+    max_pixels: int = Field(
+        MOST_PIXELS,
+        ge=1,
+        description="Refuse a picture of more pixels than this, before it is decoded.",
     )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Mean of each channel, of pixels in [0, 1]."
@@ -174,6 +179,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
         resize=_resize(options),
         mean=options.mean,
         std=options.std,
+        max_pixels=options.max_pixels,
         background=options.background,
         held=len(held),
     )

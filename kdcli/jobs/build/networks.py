@@ -347,14 +347,16 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     )
 
 
-def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
+def check_fits(
+    path: Path, header: CheckpointHeader, info: DataInfo, called: str = "teacher"
+) -> None:
     """Refuses a checkpoint whose classes or input shape are not the data's.
 
     Raises:
         Incompatible: what differs, and what to give instead.
     """
     teacher_facts.check_fit(
-        teacher_facts.of_header(path, header),
+        teacher_facts.of_header(path, header, called),
         teacher_facts.Images(info.name, info.num_classes, info.input_shape, info.class_names),
     )
 

@@ -20,6 +20,7 @@ from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.intervals import check_resamples
 from kdcli.results.measures import GateResult
 from kdcli.trust import trusting
 
@@ -59,9 +60,10 @@ def analyze_gap(
         trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
-        NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
-            Untrusted: a checkpoint names a Python file.
+        UsageError: too many resamples. NotFound: a checkpoint or the data is not there.
+        Incompatible: they do not fit each other. Untrusted: a checkpoint names a Python file.
     """
+    check_resamples(bootstrap)
     runtime = Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
     parts, asked = Parts(), gates or GatesSection()

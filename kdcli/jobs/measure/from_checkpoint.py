@@ -118,7 +118,7 @@ class CheckpointEvaluator:
         path, header = checked_header(checkpoint)
         with named_by(f"the header of {path}"):
             feed = self.feed(header)
-        check_fits(path, header, feed.info)
+        check_fits(path, header, feed.info, "network")
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
         wanted = () if taps is None else taps(network)

@@ -249,9 +249,9 @@ def gate_sentence(gate: GateResult) -> str:
     """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
-    scale, digits, unit = (100, 1, f"{formatting.NBSP}%") if share else (1, 3, "")
-    found = None if gate.value is None else scale * gate.value
-    value, limit = formatting.set_apart(found, scale * gate.limit, digits)
+    scale, least, unit = (100, 1, f"{formatting.NBSP}%") if share else (1, 3, "")
+    found, asked = None if gate.value is None else scale * gate.value, scale * gate.limit
+    value, limit = formatting.set_apart(found, asked, formatting.asked_digits(asked, least))
     return (
         f"{quantity.replace('_', ' ')} {value}{unit}, {_COMPARES.get(kind, 'limit')} {limit}{unit} "
         "asked for"
