@@ -159,7 +159,12 @@ Out = Annotated[
     ),
 ]
 KeepState = Annotated[
-    bool, _option("--keep-state", text="Keep the state for kd resume after the run.", panel=RUNNING)
+    bool,
+    _option(
+        "--keep-state",
+        text="Keep the last state, from which kd resume RUN --epochs N trains longer.",
+        panel=RUNNING,
+    ),
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)

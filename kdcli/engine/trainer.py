@@ -119,7 +119,7 @@ class Trainer:
         method: what is trained and what the loss is, already on the device.
         feed: batches on the device.
         state_folder: where states for `kd resume` go; None keeps none.
-        resume: a state to go on from.
+        resume: a state to go on from. keeps_last_state: whether one is saved after the last epoch.
 
     Raises:
         NonFiniteLoss: a loss term became NaN or infinite; the last state on disk is from before.
@@ -136,6 +136,7 @@ class Trainer:
         hooks: Hooks | None = None,
         state_folder: Path | None = None,
         resume: State | None = None,
+        keeps_last_state: bool = False,
     ) -> None:
         self.method = method
         self.feed = feed
@@ -146,7 +147,7 @@ class Trainer:
         self.stages = method.stages()
         self.average = self._make_average()
         self.best: float | None = None
-        self._resume = resume
+        self._resume, self._keeps_last_state = resume, keeps_last_state
         self._saved_at = time.monotonic()
         self._pace = Pace(runtime.ranks)
         self.position = position_of(resume) if resume else Position()
@@ -201,9 +202,8 @@ class Trainer:
             yield
             return
         self._emit(Compiling(work.progress()))
-        began = time.perf_counter()
+        began, work.compiled = time.perf_counter(), True
         yield
-        work.compiled = True
         self._emit(Compiling(work.progress(), time.perf_counter() - began))
 
     def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
@@ -298,7 +298,7 @@ class Trainer:
         )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
-        if at.epoch < work.epochs:
+        if at.epoch < work.epochs or self._keeps_last_state:
             self._save(work, stopping=False)
 
     # ---- what the loop calls ---------------------------------------------------------------------

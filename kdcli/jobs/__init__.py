@@ -26,6 +26,7 @@ from kdcli.jobs.model_info import (
 from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
+from kdcli.jobs.train.train_longer import train_longer
 
 __all__ = [
     "Check",
@@ -45,5 +46,6 @@ __all__ = [
     "propose_students",
     "resume",
     "run_sweep",
+    "train_longer",
     "train_teacher",
 ]

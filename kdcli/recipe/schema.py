@@ -521,6 +521,9 @@ class TrainSection(Section):
     """[train]: how long, in what portions, and what is kept."""
 
     epochs: int = Field(30, ge=1, le=1_000_000, description="Passes over the training set.")
+    continues: str | None = Field(
+        None, description="Finished run whose last state this one starts from (kd resume --epochs)."
+    )
     batch_size: int = Field(64, ge=1, description="Images an optimiser step takes at a time.")
     accumulate: int = Field(
         1, ge=1, description="Minibatches of batch_size whose gradients make one step."

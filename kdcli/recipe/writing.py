@@ -7,13 +7,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from kdcli import catalog, clean
 from kdcli.errors import KdError
-from kdcli.files import sha256_file, sha256_json
+from kdcli.files import read_json, sha256_file, sha256_json
 from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
@@ -120,6 +121,8 @@ def recipe_hash(recipe: Recipe) -> str:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
             table["name"] = _own_file(section, table["name"])
+    if recipe.train.continues is not None:
+        content["train"]["continues"] = _recipe_of_run(recipe.train.continues)
     if catalog.entry("method", recipe.method.name).facts.get("follows_history"):
         content["method"].pop("checkpoints", None)
         content["history"] = _history(recipe)
@@ -136,6 +139,13 @@ def _weights(path: str) -> str:
         return read_header(path)[1].tensors_sha256 or path
     except KdError:
         return path
+
+
+def _recipe_of_run(run: str) -> str:
+    try:
+        return str(read_json(Path(run) / "environment.json").get("recipe_sha256", run))
+    except KdError:
+        return run
 
 
 def _history(recipe: Recipe) -> list[str]:

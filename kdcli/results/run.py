@@ -53,7 +53,8 @@ class RunResult:
     calibration: None where no temperature was to be folded into the network.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
-    tensors, or, on a CPU, of the whole process; None where the system does not tell.
+    tensors, or, on a CPU, of the whole process; None where the system does not tell. continues: the
+    run from whose last state this one went on.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -88,6 +89,7 @@ class RunResult:
     images_per_second: float = 0.0
     peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
+    continues: str | None = None
 
     @property
     def passed(self) -> bool:

@@ -38,6 +38,7 @@ class CheckpointHeader:
     where that is known (not where the best one was chosen).
     folded_temperature: what the weights and bias of the last layer were divided by after training,
     so that their softmax is a probability; None where they are as they were trained.
+    continues: the run from whose last state its own went on.
     """
 
     architecture: str
@@ -59,6 +60,7 @@ class CheckpointHeader:
     epochs: int | None = None
     epoch: int | None = None
     folded_temperature: float | None = None
+    continues: str = ""
     tensors_sha256: str = ""
     created_by: str = ""
 

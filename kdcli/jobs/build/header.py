@@ -69,5 +69,6 @@ def make_header(
         recipe_sha256=recipe_sha256,
         epoch=epoch,
         folded_temperature=folded_temperature,
+        continues=job.recipe.train.continues or "",
         created_by=f"kdcli {__version__}",
     )

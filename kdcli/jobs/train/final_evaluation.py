@@ -203,6 +203,7 @@ def run_result(
         wall_seconds=wall_seconds,
         images_per_second=last.images_per_second if last else 0.0,
         peak_memory_mib=job.runtime.peak_memory_mib(),
+        continues=recipe.train.continues,
     )
 
 

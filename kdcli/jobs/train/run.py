@@ -29,7 +29,7 @@ from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
-from kdcli.jobs.train import write_failures
+from kdcli.jobs.train import longer, write_failures
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import (
@@ -155,6 +155,7 @@ def execute(
     """
     resolved = devices.settled(resolved)
     run_folder.check_out(out)
+    longer.check(resolved.recipe)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)
@@ -184,8 +185,10 @@ def _train(
         lambda teacher: teacher_run(teacher, recipe, out=out, listeners=listeners),
         runs=runs,
     )
+    state = longer.last_state(job)
     run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
-    return Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
+    execution = Execution(run, job, listeners, resolved.notes, keep_state=keep_state)
+    return execution.go(state, resumed=state is not None)
 
 
 def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
@@ -254,7 +257,7 @@ def _resume(
     state = (
         load_state(run / run_folder.STATE_FOLDER)
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
-        else None
+        else longer.last_state(job)
     )
     if state is not None:
         position_of(state)  # refused here, before the run is touched
@@ -403,6 +406,7 @@ class Execution:
             hooks=hooks,
             state_folder=self.run / run_folder.STATE_FOLDER,
             resume=state,
+            keeps_last_state=self.keep_state,
         )
         trained = trainer.run()
         return self.ranks.from_first(lambda: self.conclude(trainer, trained))

@@ -151,6 +151,8 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
             f"{summary.precision} on {summary.device}, {formatting.duration(summary.wall_seconds)}"
         ),
     )
+    if summary.continues:
+        yield "continues", f"the training of {summary.continues}, from its last state"
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"
     yield "weights", PurePath(summary.checkpoint).name
     git = run.described.git

@@ -252,6 +252,11 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
             f"{formatting.thousands(round(speed))} images a second."
         )
     ]
+    if run.summary and run.summary.continues:
+        text.append(
+            f"It went on from the last state of {run.summary.continues}, whose epochs are counted "
+            "and not shown."
+        )
     if left := restrictions(run):
         text.append(f"The training set was restricted: {left}.")
     if run.torn:
