@@ -97,5 +97,5 @@ def test_the_bound_on_pixels_is_the_users(pictures):
     for reader in (decode, read):
         with pytest.raises(BadData, match=r"20 x 10 pixels, more than data.max_pixels = 199"):
             reader(replace(opened(pictures), max_pixels=199), "train/cat/0.jpg")
-    with pytest.raises(BadData, match="more than data.max_pixels = 199"):
+    with pytest.raises(BadData, match=r"more than data.max_pixels = 199"):
         opened(pictures, max_pixels=199)
