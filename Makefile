@@ -16,7 +16,7 @@ WORKERS ?= auto
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN)python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 SOURCES := kdcli tests tools benchmarks
 
-.PHONY: help setup quickstart test test-all unit lint type fmt docs bench clean
+.PHONY: help setup quickstart test test-all unit lint type fmt fuzz docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,10 @@ type: $(STAMP) ## types
 fmt: $(STAMP) ## format the code, mend what can be mended
 	$(RUN)ruff check --fix $(wildcard $(SOURCES))
 	$(RUN)ruff format $(wildcard $(SOURCES))
+
+fuzz: $(STAMP) ## feed kd inputs that are nearly right for ten minutes, led by what they reach
+	@$(RUN)python -c 'import atheris' 2>/dev/null || $(RUN)python -m pip install --quiet --disable-pip-version-check atheris
+	$(RUN)python -m tools.fuzz
 
 docs: $(STAMP) ## write the generated pages of docs/reference again
 	$(RUN)python -m tools.docs

@@ -11,10 +11,16 @@ def main() -> None:
     """Runs the command line of this process and exits with its code."""
     try:
         from kdcli.cli.app import run
-        from kdcli.cli.console import Environment, stop_on_sigterm
+        from kdcli.cli.console import Environment, open_streams, stop_on_sigterm
+        from kdcli.surroundings import hush_libraries
 
         stop_on_sigterm()
-        code = run(sys.argv[1:], Environment.of_process())
+        open_streams()
+        hush_libraries()
+        env = Environment.of_process()
+        # what others print goes the same way, and survives the same
+        sys.stdout, sys.stderr = env.stdout, env.stderr
+        code = run(sys.argv[1:], env)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

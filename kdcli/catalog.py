@@ -20,12 +20,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from kdcli import trust
 from kdcli.errors import NotFound, UsageError
+from kdcli.surroundings import USER_MODULE, at_home
 
 if TYPE_CHECKING:
     from kdcli.core.options import Options
@@ -52,6 +54,8 @@ class Entry:
     dataset, and for a method the literal class attributes (teachers, student_taps, teacher_taps,
     ...).
     factory: the function to call, for what a user wrote as path/to/file.py:function.
+    own: whether it was named by its file: that is code of the user's, or of a stranger
+    (kdcli.trust).
     """
 
     kind: Kind
@@ -62,6 +66,7 @@ class Entry:
     path: Path
     facts: Mapping[str, Any] = field(default_factory=dict)
     factory: str | None = None
+    own: bool = False
 
 
 # ---- listing -------------------------------------------------------------------------------------
@@ -77,7 +82,7 @@ def _tree(path: Path) -> ast.Module:
         raise UsageError(
             f"{path} is not valid Python: {error.msg} (line {error.lineno})"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read as Python: {error}") from error
 
 
@@ -224,6 +229,11 @@ def entry(kind: Kind, name: str) -> Entry:
     file, _, factory = name.partition(":")
     if file.endswith(".py"):
         return _user_entry(kind, name, Path(file), factory)
+    if kind == "dataset" and Path(name).is_dir():
+        raise NotFound(
+            f"{name!r} is a folder, not a dataset",
+            hint=f"of pictures: -d image-folder -s data.path={name}; kd check --data {name} first",
+        )
     near = suggest(name, tuple(known))
     plural = f"kd {kind}s"
     raise NotFound(
@@ -236,7 +246,7 @@ def entry(kind: Kind, name: str) -> Entry:
 
 def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
     if kind == "method":
-        return _method_entry(path.resolve(), name)
+        return replace(_method_entry(path.resolve(), name), own=True)
     if not factory:
         raise UsageError(
             f"{name!r} does not say which function builds the {kind}", hint=f"write {name}:FUNCTION"
@@ -252,7 +262,35 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
             hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}",
         )
     doc = ast.get_docstring(tree) or ""
-    return Entry(kind, name, path.stem, _title(doc), doc, path.resolve(), {}, factory)
+    return Entry(kind, name, path.stem, _title(doc), doc, path.resolve(), {}, factory, own=True)
+
+
+def own_entries(kind: Kind, file: str) -> tuple[Entry, ...]:
+    """What a Python file of somebody's own offers as networks or datasets: its functions and
+    classes, by file.py:function, read without running the file.
+
+    Raises:
+        NotFound: no such file, or nothing in it. UsageError: it is not Python.
+    """
+    path = Path(file).resolve()
+    found = tuple(
+        Entry(
+            kind,
+            f"{file}:{node.name}",
+            path.stem,
+            _title(ast.get_docstring(node) or ""),
+            ast.get_docstring(_tree(path)) or "",
+            path,
+            {},
+            node.name,
+            own=True,
+        )
+        for node in _tree(path).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    )
+    if not found:
+        raise NotFound(f"{file} defines no function", hint=f"a {kind} is {file}:FUNCTION")
+    return found
 
 
 def teachers_in_words(least: int, most: int | None) -> str:
@@ -272,12 +310,12 @@ def teachers_in_words(least: int, most: int | None) -> str:
 
 def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of the datasets: the one given, else $KD_DATA_DIR, else ~/.cache/kdcli/data."""
-    return Path(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data").expanduser()
+    return at_home(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data")
 
 
 def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of what can be computed again: $KD_CACHE_DIR, else ~/.cache/kdcli."""
-    return Path(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli").expanduser()
+    return at_home(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli")
 
 
 def is_present(dataset: Entry, root: Path) -> bool | None:
@@ -294,6 +332,13 @@ def is_present(dataset: Entry, root: Path) -> bool | None:
 
 
 # ---- using ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _options_in(path: Path) -> type[Options]:
+    from kdcli import static_options
+
+    return static_options.read(path, _tree(path))
 
 
 @functools.cache
@@ -336,7 +381,7 @@ def _options_of(path: Path) -> type[Options]:
     sys.modules[holder.__name__] = holder
     holder.__dict__["_Base"] = Base
     try:
-        exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or one the user named
+        exec(compile(module, str(path), "exec"), holder.__dict__)  # noqa: S102  our own file, or an installed package's
         found = cast("type[Options]", holder.__dict__["Options"])
         # an annotation that cannot be resolved shows here, not when a recipe is checked
         found.model_rebuild()
@@ -353,18 +398,24 @@ def _options_of(path: Path) -> type[Options]:
 
 def options_class(found: Entry) -> type[Options]:
     """The options of a method, network family or dataset family, without importing the module they
-    stand in.
+    stand in; of a user's own file, without running anything of it.
     """
-    return _options_of(found.path)
+    return _options_in(found.path) if found.own else _options_of(found.path)
 
 
 def load(found: Entry) -> ModuleType:
-    """Imports the module of an entry: from here on torch is needed."""
+    """Imports the module of an entry: from here on torch is needed.
+
+    Raises:
+        Untrusted: it is a file that the user has not named. UsageError: it cannot be imported.
+    """
+    if found.own:
+        trust.check(found.path, found.name.partition(":")[0])
     package = Path(__file__).parent
     if found.path.is_relative_to(package):
         folder = _FOLDERS[found.kind].replace("/", ".")
         return importlib.import_module(f"kdcli.{folder}.{found.path.stem}")
-    module_name = f"kdcli_user_{found.path.stem}"
+    module_name = f"{USER_MODULE}{found.path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, found.path)
     if spec is None or spec.loader is None:
         raise NotFound(f"cannot import {found.path}")

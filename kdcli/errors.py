@@ -26,6 +26,16 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+_LONGEST = 1000  # characters of a message
+
+
+def shortened(text: str, most: int = _LONGEST) -> str:
+    """A text with its middle left out where it is longer: a value from a file may be of any
+    length.
+    """
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-most // 4 :]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """A place in a file, or on the command line (`flag`: "--set a.b=2"). Lines and columns count
@@ -56,6 +66,11 @@ class Diagnostic:
     source_line: str | None = None  # the text of the line, for the screen to underline
     length: int = 1  # how many characters of it the problem covers
 
+    def __post_init__(self) -> None:
+        for name, most in (("key", 120), ("problem", 500), ("hint", 500)):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, shortened(text, most))
+
 
 class KdError(Exception):
     """Something that kd can explain.
@@ -68,14 +83,14 @@ class KdError(Exception):
     """
 
     code: ClassVar[str] = "FAILURE"
-    exit_code: ClassVar[Exit] = Exit.FAILURE
+    exit_code: Exit = Exit.FAILURE
 
     def __init__(
         self, message: str, *, hint: str | None = None, where: Where | None = None
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message)
+        self.hint = hint if hint is None else shortened(hint)
         self.where = where
         self.crash_file: Path | None = None  # where the run kept the traceback
 
@@ -138,6 +153,12 @@ class Incompatible(UsageError):
     code = "INCOMPATIBLE"
 
 
+class Untrusted(UsageError):
+    """A Python file that the user has not named would have to run."""
+
+    code = "UNTRUSTED"
+
+
 class DeviceUnavailable(UsageError):
     """The device asked for is not on this machine."""
 
@@ -162,16 +183,28 @@ class DiskFull(KdError):
     code = "DISK_FULL"
 
 
+class WriteFailed(KdError):
+    """A file of a run that was going on could not be written."""
+
+    code = "WRITE_FAILED"
+
+
 class CorruptFile(KdError):
-    """A file that should be ours is truncated, is not what it claims, or fails its checksum."""
+    """A file that should be ours is truncated, is not what it claims, or fails its checksum. Seen
+    before work begins; met in a run, it is a failure of the run.
+    """
 
     code = "CORRUPT_FILE"
+    exit_code = Exit.USAGE
 
 
 class BadData(KdError):
-    """A dataset file is there but cannot be used."""
+    """A dataset file is there but cannot be used. Seen before work begins; met in a run, it is a
+    failure of the run.
+    """
 
     code = "BAD_DATA"
+    exit_code = Exit.USAGE
 
 
 class NonFiniteLoss(KdError):

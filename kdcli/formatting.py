@@ -34,6 +34,24 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", MINUS if float(text) else "")
 
 
+def asked_digits(limit: float, least: int = 3) -> int:
+    """As many decimals as a limit was asked for with, so many at least: 0.96 has three, 0.9999
+    four.
+    """
+    exact = round(limit, 9)
+    return next((digits for digits in range(least, 9) if round(exact, digits) == exact), 9)
+
+
+def set_apart(first: float | None, second: float | None, digits: int = 3) -> tuple[str, str]:
+    """Two plain numbers that are compared, with as many digits as it takes to tell them apart:
+    0.9335, 0.9331.
+    """
+    most = 12
+    while digits < most and first != second and number(first, digits) == number(second, digits):
+        digits += 1
+    return number(first, digits), number(second, digits)
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference: +0.081, −0.020."""
     if value is None or not math.isfinite(value):
@@ -113,6 +131,11 @@ def temperature(value: float) -> str:
     return f"{value:g}"
 
 
+def measured_temperature(value: float) -> str:
+    """A temperature that was fitted, to three figures: 0.431."""
+    return f"{value:.3g}"
+
+
 def short(name: str, most: int = 16) -> str:
     """A name that fits beside an axis: its beginning, where it is longer."""
     return name if len(name) <= most else name[: most - 1] + "…"
@@ -124,6 +147,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def plural(amount: int, word: str) -> str:
-    """1 image, 360 images."""
-    return f"{thousands(amount)}{NBSP}{word}{'' if amount == 1 else 's'}"
+def plural(amount: int, word: str, space: str = NBSP) -> str:
+    """1 image, 360 images, 10 classes. space: a plain one in messages, which are searched."""
+    ending = "" if amount == 1 else "es" if word.endswith("s") else "s"
+    return f"{thousands(amount)}{space}{word}{ending}"

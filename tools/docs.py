@@ -192,6 +192,9 @@ def method_page(name: str) -> str:
         ("stored teacher logits serve", "yes" if entry.facts.get("cacheable") else "no"),
         ("recipes", ", ".join(f"`{recipe}`" for recipe in _recipes(name))),
     ]
+    if entry.facts.get("scale_free"):
+        said = "divided by a temperature where images are held out (`train.calibrate`)"
+        facts.insert(-1, ("logits", said))
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts)
     table = option_table(options) if options.model_fields else "No options.\n"
     command = f"```text\nkd distill --method {name}\n```"
@@ -222,15 +225,15 @@ _MEANING = {
     Exit.OK: ("done, and every gate passed", "green"),
     Exit.FAILURE: (
         (
-            "it ran and broke: out of memory, a loss that is not a number, a corrupt checkpoint, "
-            "unreadable data"
+            "it ran and broke: out of memory, a loss that is not a number, a file that "
+            "turned out damaged while it trained"
         ),
         "look at the log",
     ),
     Exit.USAGE: (
         (
-            "the call is wrong: a flag, a recipe, a missing file, a teacher that does not fit; "
-            "nothing was started"
+            "the call is wrong: a flag, a recipe, a missing or damaged file, data that cannot be "
+            "used, a teacher that does not fit; nothing was started"
         ),
         "fix the call",
     ),

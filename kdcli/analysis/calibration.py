@@ -26,20 +26,35 @@ class _Bins(NamedTuple):
     correct: Tensor
 
 
-def answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(confidence, correct, log_p) of every sample, [n] each, from logits [n,K] and targets [n].
+class SampleAnswers(NamedTuple):
+    """How n samples were answered, [n] each.
 
     confidence: the largest probability, float64. correct: whether that class is the true one, bool.
-    log_p: log-probability of the true class, nats, float64. A block of samples at a time, because a
-    float64 copy of all logits may not fit.
+    log_p: log-probability of the true class, nats, float64.
     """
+
+    confidence: Tensor
+    correct: Tensor
+    log_p: Tensor
+
+
+def answers(logits: Tensor, targets: Tensor, temperatures: Tensor | float = 1.0) -> SampleAnswers:
+    """How each sample was answered, from logits [n,K] and targets [n].
+
+    A block of samples at a time, because a float64 copy of all logits may not fit.
+
+    Args:
+        temperatures: one a sample, [n], or one for all; each > 0.
+    """
+    divisors = torch.as_tensor(temperatures, dtype=torch.float64).expand(len(logits))
     parts, rows = [], rows_at_a_time(logits)
-    for x, y in zip(logits.split(rows), targets.split(rows), strict=True):  # type: ignore[no-untyped-call]
-        log_p = x.double().log_softmax(dim=1)
+    for first in range(0, len(logits), rows):
+        block = slice(first, first + rows)
+        log_p = (logits[block].double() / divisors[block, None]).log_softmax(dim=1)
         largest, predicted = log_p.max(dim=1)
+        y = targets[block]
         parts.append((largest.exp(), predicted == y, log_p.gather(1, y[:, None]).squeeze(1)))
-    confidence, correct, true = (torch.cat(column) for column in zip(*parts, strict=True))
-    return confidence, correct, true
+    return SampleAnswers(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:

@@ -82,21 +82,11 @@ def response_correlation(
     check_logits(logits, torch.zeros(len(logits), dtype=torch.int64), label=label)
     mean = torch.zeros(classes, dtype=torch.float64, device=logits.device)
     products = torch.zeros(classes, classes, dtype=torch.float64, device=logits.device)
-    n, flat = 0, True
+    n = 0
     for first in range(0, len(logits), _ROWS):
-        v = logits[first : first + _ROWS].double()
-        flat = flat and bool((v.amax(dim=1) == v.amin(dim=1)).all())
-        q = (
-            (v / temperature).softmax(dim=1)
-            if top_k is None
-            else losses.kd_topk(v, k=top_k, temperature=temperature)
-        )
-        own, m, total = q.mean(dim=0), len(q), n + len(q)
-        deviation, step = q - own, own - mean
-        products += deviation.T @ deviation + torch.outer(step, step) * (n * m / total)
-        mean += step * (m / total)
-        n = total
-    if flat:
+        block = logits[first : first + _ROWS].double()
+        n = _join(mean, products, n, _probabilities(block, temperature, top_k))
+    if bool((logits.amax(dim=1) == logits.amin(dim=1)).all()):
         raise BadData(
             f"logits of {label} are constant: every class has the same one, for each of {n} "
             "samples",
@@ -106,6 +96,26 @@ def response_correlation(
             ),
         )
     return ResponseCorrelation(_correlations(products / n, mean), temperature, top_k, n)
+
+
+def _probabilities(v: Tensor, temperature: float, top_k: int | None) -> Tensor:
+    if top_k is None:
+        return (v / temperature).softmax(dim=1)
+    return losses.kd_topk(v, k=top_k, temperature=temperature)
+
+
+def _join(mean: Tensor, products: Tensor, n: int, q: Tensor) -> int:
+    """Takes probabilities q [m,K] into the mean [K] and the sum of products of deviations [K,K] of
+    n samples, in place. A function of its own, so that nothing of a block outlives it.
+
+    Returns: n + m.
+    """
+    own, m = q.mean(dim=0), len(q)
+    step = own - mean
+    q -= own
+    products.addmm_(q.T, q).addr_(step, step, alpha=n * m / (n + m))
+    mean += step * (m / (n + m))
+    return n + m
 
 
 def _correlations(covariance: Tensor, mean: Tensor) -> Tensor:

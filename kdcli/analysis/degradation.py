@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -35,65 +35,45 @@ def degradation(
     *,
     varies: Side,
     temperature: float = 1.0,
-    form: Literal["raw", "aligned"] = "raw",
-    capacity: Mapping[str, float] | None = None,
-    measure: str = "parameters",
 ) -> DegradationCurve:
-    """The curve of teacher-student pairs, ordered by the capacity of the side that varies.
+    """The curve of teacher-student pairs, ordered by the parameters of the side that varies.
 
     Source: paper 000, Table 7; paper 001, Fig. 9. One student against many teachers is one report a
     teacher, each with the student that it made; many students against one teacher are one report.
-    Capacity is a network's number of parameters unless given. Equal capacities keep the order
-    given, and a label that is there several times, such as a student of several seeds, keeps its
-    rows.
+    Equal sizes keep the order given, and a label that is there several times, such as a student of
+    several seeds, keeps its rows. Gaps are those of raw logits.
 
     Args:
         reports: gaps of teachers to their students, on the same data.
         varies: which side grows.
         temperature: at which the gaps are read; one of the reports'.
-        form: of the student's logits that the gaps are read from; accuracies are the same.
-        capacity: of each network that varies, by label: multiply-accumulates, or seconds an image.
-        measure: what the capacity is; recorded.
 
     Raises:
-        UsageError: no report, no student in this form, a temperature that was not analysed, a
-            network without a capacity, or a capacity that is not a number above 0.
+        UsageError: no report, no student, or a temperature that was not analysed.
         Incompatible: reports on different data, splits or numbers of samples.
     """
     _check_same_data(reports)
-    pairs = [pair for report in reports for pair in _pairs(report, form, temperature)]
+    pairs = [pair for report in reports for pair in _pairs(report, temperature)]
     if not pairs:
         raise UsageError(
-            f"no student has {form} logits to put on a degradation curve",
+            "no student to put on a degradation curve",
             hint="give at least one teacher-student pair",
         )
-    sizes = (
-        {pair.side(varies).label: _capacity(pair.side(varies), capacity) for pair in pairs}
-        if capacity is not None
-        else {}
-    )
-    known = [
-        (sizes.get(pair.side(varies).label, float(pair.side(varies).parameters)), pair)
-        for pair in pairs
-    ]
-    known.sort(key=lambda each: each[0])
-    accuracies = [pair.student.measures.accuracy for _, pair in known]
+    pairs.sort(key=lambda pair: pair.side(varies).parameters)
+    accuracies = [pair.student.measures.accuracy for pair in pairs]
     changes = [None, *(after - before for before, after in pairwise(accuracies))]
     best = accuracies.index(max(accuracies))
-    first, last = (known[place][1].student.measures.accuracy_interval for place in (best, -1))
+    first, last = (pairs[place].student.measures.accuracy_interval for place in (best, -1))
     return DegradationCurve(
         varies=varies,
-        measure=measure,
-        form=form,
         temperature=temperature,
-        rows=tuple(
-            _row(pair, size, varies, change)
-            for (size, pair), change in zip(known, changes, strict=True)
-        ),
+        rows=tuple(_row(pair, varies, change) for pair, change in zip(pairs, changes, strict=True)),
         best=best,
         drop=accuracies[best] - accuracies[-1],
         degrades=first.low > last.high,
-        rank_correlation=_rank_correlation([size for size, _ in known], accuracies),
+        rank_correlation=_rank_correlation(
+            [pair.side(varies).parameters for pair in pairs], accuracies
+        ),
     )
 
 
@@ -114,9 +94,9 @@ def _check_same_data(reports: Sequence[GapReport]) -> None:
             )
 
 
-def _pairs(report: GapReport, form: str, temperature: float) -> Iterator[_Pair]:
+def _pairs(report: GapReport, temperature: float) -> Iterator[_Pair]:
     for student, pair in zip(report.students, report.pairs, strict=True):
-        if pair.form == form:
+        if pair.form == "raw":
             at = next((each for each in pair.at if each.temperature == temperature), None)
             if at is None:
                 given = ", ".join(f"{each.temperature:g}" for each in pair.at)
@@ -127,22 +107,10 @@ def _pairs(report: GapReport, form: str, temperature: float) -> Iterator[_Pair]:
             yield _Pair(report.teacher, student, pair, at)
 
 
-def _capacity(network: Response, capacity: Mapping[str, float]) -> float:
-    if network.label not in capacity:
-        raise UsageError(
-            f"no capacity was given for {network.label}",
-            hint=f"there is one for: {', '.join(capacity) or 'none'}",
-        )
-    size = capacity[network.label]
-    if not (math.isfinite(size) and size > 0):
-        raise UsageError(f"the capacity of {network.label} must be a number above 0, got {size}")
-    return size
-
-
-def _row(pair: _Pair, capacity: float, varies: Side, change: float | None) -> DegradationRow:
+def _row(pair: _Pair, varies: Side, change: float | None) -> DegradationRow:
     return DegradationRow(
         label=pair.side(varies).label,
-        capacity=capacity,
+        capacity=pair.side(varies).parameters,
         teacher_parameters=pair.teacher.parameters,
         student_parameters=pair.student.parameters,
         teacher_accuracy=pair.teacher.measures.accuracy,

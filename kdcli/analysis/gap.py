@@ -18,11 +18,16 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.bootstrap import resampled_means
-from kdcli.analysis.checks import check_class_names, check_logits, check_temperatures
+from kdcli.analysis.checks import (
+    check_class_names,
+    check_logits,
+    check_resamples,
+    check_temperatures,
+)
 from kdcli.analysis.energy import Energies, divergence, energies, in_range, second_order
 from kdcli.analysis.metrics import measure
 from kdcli.core.types import SplitName
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import Incompatible
 from kdcli.results.gap import GapReport, PairAt, PairReport, Response, ResponseAt
 from kdcli.results.intervals import Estimate
 from kdcli.results.measures import Measures
@@ -104,11 +109,7 @@ def compare(
         BadData: no samples, or logits that are NaN or infinite, named by network and sample.
     """
     check_temperatures(temperatures)
-    if bootstrap < 1:
-        raise UsageError(
-            f"the number of bootstrap resamples must be at least 1, got {bootstrap}",
-            hint="1000 is usual",
-        )
+    check_resamples(bootstrap)
     _check_networks(teacher, students, targets, class_names)
     own: list[tuple[Responses, Form, Tensor]] = [*_forms(students)]
     facing: list[tuple[Responses, Form, Tensor]] = [

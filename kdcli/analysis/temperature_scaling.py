@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.bootstrap import resampled_means
-from kdcli.analysis.calibration import calibration_error
+from kdcli.analysis.calibration import answers, calibration_error
 from kdcli.analysis.checks import check_logits, check_resamples, check_varied
 from kdcli.core import random
 from kdcli.errors import UsageError
@@ -206,11 +206,8 @@ def _report(
     seed: int,
     fits: Sequence[Fit] = (),
 ) -> TemperatureScaling:
-    before, after = (
-        _answers(logits, targets, torch.ones_like(temperatures)),
-        _answers(logits, targets, temperatures),
-    )
-    losses = torch.stack((before.nll, after.nll, before.nll - after.nll), dim=1)
+    before, after = answers(logits, targets), answers(logits, targets, temperatures)
+    losses = torch.stack((-before.log_p, -after.log_p, after.log_p - before.log_p), dim=1)
     bounds = torch.tensor((0.025, 0.975), dtype=torch.float64)
     low, high = torch.quantile(
         resampled_means(losses, resamples=resamples, seed=seed), bounds, dim=0
@@ -230,28 +227,3 @@ def _report(
         ece_after=calibration_error(after.confidence, after.correct),
         folds=tuple(each.temperature for each in fits),
     )
-
-
-class _Answers(NamedTuple):
-    """Answers to n samples at one temperature each."""
-
-    nll: Tensor  # [n] float64, nats
-    confidence: Tensor  # [n] float64: the largest probability
-    correct: Tensor  # [n] bool: it is the true class's
-
-
-def _answers(logits: Tensor, targets: Tensor, temperatures: Tensor) -> _Answers:
-    """The answers of logits [n,K] at temperatures [n], one a sample."""
-    parts = []
-    for first in range(0, len(logits), _ROWS):
-        rows = slice(first, first + _ROWS)
-        log_p = (logits[rows].double() / temperatures[rows, None]).log_softmax(dim=1)
-        likeliest, predicted = log_p.max(dim=1)
-        parts.append(
-            _Answers(
-                -log_p.gather(1, targets[rows, None])[:, 0],
-                likeliest.exp(),
-                predicted == targets[rows],
-            )
-        )
-    return _Answers(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from kdcli.cli.command import absorb, command, examples, shared_parameters, signed
-from kdcli.cli.console import Environment
+from kdcli.cli.console import Environment, refuse_odd_bytes
 from kdcli.cli.output.envelope import Outcome, dumps, envelope
 from kdcli.cli.output.errors import explain
 from kdcli.cli.typer_help import Command, Group
@@ -133,9 +133,14 @@ def _group(found: ModuleType) -> typer.Typer:
     alone = command(first, found.NAME)
 
     def without_name(ctx: typer.Context, **given: Any) -> Outcome | None:
-        return alone(ctx, **given) if ctx.invoked_subcommand is None else None
+        if ctx.invoked_subcommand is None:
+            return alone(ctx, **given)
+        env = ctx.find_object(Environment)
+        assert env is not None
+        absorb(env, given)
+        return None
 
-    group.callback(invoke_without_command=True)(signed(without_name, []))
+    group.callback(invoke_without_command=True)(signed(without_name, shared_parameters()))
     for name, function, lines in found.COMMANDS:
         _add(group, function, name, lines, prefix=f"{found.NAME} ")
     return group
@@ -149,9 +154,16 @@ def run(argv: Sequence[str], env: Environment) -> int:
     """Runs one invocation (parse, do, tell) and returns the exit code. Nothing escapes but the
     interpreter's own exit.
     """
+    code = _run(argv, env)
+    env.tell_of_lost_answer()
+    return code
+
+
+def _run(argv: Sequence[str], env: Environment) -> int:
     env.argv = tuple(argv)
-    env.take_rank()
     try:
+        env.take_rank()
+        refuse_odd_bytes(env)
         outcome = command_tree().main(
             args=list(argv), standalone_mode=False, obj=env, prog_name="kd"
         )

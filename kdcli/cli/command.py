@@ -13,6 +13,7 @@ import typer
 
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
+from kdcli.surroundings import check_working_directory
 
 GLOBAL = "Global options (before or after the command)"
 _COLORS = ("auto", "always", "never")
@@ -104,6 +105,7 @@ def command(function: Callable[..., Outcome], name: str) -> Callable[..., Outcom
         env = ctx.find_object(Environment)
         assert env is not None
         env.command = name
+        check_working_directory()
         return function(env, **absorb(env, given))
 
     return signed(run, [*own_parameters(function), *shared_parameters()])

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from kdcli.cli.text import shorten
-from kdcli.errors import Terminated
+from kdcli import clean
+from kdcli.cli.text import LEAST_COLUMNS, shorten, terminal_columns
+from kdcli.errors import Terminated, UsageError
+from kdcli.surroundings import started_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,13 +52,14 @@ def to_ascii(text: str) -> str:
 
 
 class _Stream:
-    """A text stream that survives a reader who has gone (`kd methods | head`) and an encoding that
-    lacks a sign.
+    """A text stream that survives a reader who has gone (`kd methods | head`), a full disk, and an
+    encoding that lacks a sign. What is written after a failure is dropped.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._broken = False
+        self.failure = ""  # why it could not be written to; a reader who has gone is no failure
         self.unicode = (
             (getattr(stream, "encoding", None) or "utf-8")
             .lower()
@@ -71,6 +73,8 @@ class _Stream:
     def write(self, text: str) -> int:
         # it keeps numbers and units together on pages; here it would defeat grep
         text = text.replace("\N{NO-BREAK SPACE}", " ")
+        if not text.isascii():  # bytes in names of files that are no UTF-8
+            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
         if not self.unicode:
             text = (
                 to_ascii(text)
@@ -88,11 +92,15 @@ class _Stream:
             return
         try:
             action()
-        except BrokenPipeError:
+        except OSError as error:
             self._broken = True
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error.strerror or str(error)
             # else the interpreter complains when it flushes at exit
             with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
 
 
 @dataclass
@@ -138,11 +146,12 @@ class Environment:
     def take_rank(self) -> None:
         """Under torchrun, let the first rank speak for all, but for an error that another one has
         alone.
+
+        Raises:
+            UsageError: a variable of torchrun's does not hold what it should.
         """
-        several = int(self.environ.get("WORLD_SIZE") or 1) > 1
-        self.rank = (
-            int(self.environ.get("RANK") or 0) if several and TRAINING & set(self.argv) else 0
-        )
+        if TRAINING & set(self.argv):
+            self.rank, _ = started_rank(self.environ)
         self.settings.quiet += 2 * (self.rank > 0)
 
     def merge(
@@ -184,12 +193,31 @@ class Environment:
         return self.stderr.isatty() and not quiet_places and self.err.is_interactive
 
     @cached_property
+    def out(self) -> Console:
+        """The console of the answer, stdout."""
+        return self._console(self.stdout)
+
+    @cached_property
     def err(self) -> Console:
         """The console of the conversation, stderr."""
         return self._console(self.stderr)
 
     def _console(self, stream: TextIO) -> Console:
-        from rich.console import Console
+        from rich.console import Console, ConsoleOptions, RenderableType
+        from rich.segment import Segment
+
+        class CleanConsole(Console):
+            """A console that draws no text as it came from outside (kdcli.clean)."""
+
+            def render(
+                self, renderable: RenderableType, options: ConsoleOptions | None = None
+            ) -> Iterable[Segment]:
+                for segment in super().render(renderable, options):
+                    yield (
+                        segment
+                        if segment.control
+                        else Segment(clean.text(segment.text), segment.style)
+                    )
 
         color = self.settings.color
         options: dict[str, Any] = (
@@ -200,7 +228,7 @@ class Environment:
             else {}
         )
         width = None if stream.isatty() or "COLUMNS" in self.environ else PIPE_WIDTH
-        return Console(
+        console = CleanConsole(
             file=stream,
             highlight=False,
             markup=False,
@@ -209,50 +237,114 @@ class Environment:
             _environ=self.environ,
             **options,
         )
+        if console.width < LEAST_COLUMNS:  # noqa: PLR1730  a width once set no longer follows the window
+            console.width = LEAST_COLUMNS
+        return console
 
     @property
     def width(self) -> int:
         """Columns of stderr; without end where it is no terminal."""
         return self.err.width
 
+    @property
+    def answer_width(self) -> int:
+        """Columns of stdout; without end where it is no terminal."""
+        return self.out.width
+
     # ---- saying something ------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
-        """Puts the answer on stdout, unless the answer is JSON."""
+        """Puts text as it is on stdout, unless the answer is JSON."""
         if not self.settings.json:
+            text = clean.text(text)
             self.stdout.write(text if text.endswith("\n") else text + "\n")
             self.stdout.flush()
 
     def write_rows(self, rows: Sequence[str], last: str) -> None:
         """Puts a list on stdout: on a terminal a row is cut to one line, in a pipe never."""
-        width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
-        self.write("\n".join([*(shorten(row, width) if width else row for row in rows), last]))
+        width = terminal_columns() if self.stdout.isatty() else None
+        cut = [shorten(row, width) if width else row for row in rows]
+        self.write("\n".join(clean.line(row) for row in (*cut, last)))
+
+    def answer(self, *parts: Part) -> None:
+        """A line on stdout that -qq silences: what was asked for. With --json, whose document has
+        stdout for itself, on stderr.
+        """
+        if self.settings.quiet < 2:
+            self._line(self.err if self.settings.json else self.out, parts)
 
     def progress(self, *parts: Part) -> None:
         """A line on stderr that -q silences: what is going on."""
         if self.settings.quiet < 1:
-            self._line(parts)
+            self._line(self.err, parts)
 
     def report(self, *parts: Part) -> None:
-        """A line on stderr that -qq silences: what came out."""
+        """A line on stderr that -qq silences: what there is to say beside the answer."""
         if self.settings.quiet < 2:
-            self._line(parts)
+            self._line(self.err, parts)
 
     def complain(self, *parts: Part) -> None:
         """A line on stderr that nothing silences."""
-        self._line(parts)
+        self._line(self.err, parts)
 
-    def _line(self, parts: tuple[Part, ...]) -> None:
+    def tell_of_lost_answer(self) -> None:
+        """Says that stdout could not be written to. What the command did is done all the same, so
+        that its exit code stays.
+        """
+        failure: str = self.stdout.failure  # type: ignore[attr-defined]
+        if failure:
+            self.complain(
+                ("warning: ", "yellow"), f"the answer could not be written to stdout: {failure}"
+            )
+
+    def _line(self, console: Console, parts: tuple[Part, ...]) -> None:
         from rich.text import Text
 
-        text = Text.assemble(*parts)
-        if self.stderr.isatty() and len(text) > self.width and "\n" not in text:
-            hang = len(text.plain) - len(text.plain.lstrip()) + 2
-            first, *rest = text.wrap(self.err, self.width - hang)
+        text = Text.assemble(
+            *(
+                clean.line(part) if isinstance(part, str) else (clean.line(part[0]), part[1])
+                for part in parts
+            )
+        )
+        if console.file.isatty() and len(text) > console.width:
+            hang = min(len(text.plain) - len(text.plain.lstrip()) + 2, LEAST_COLUMNS // 2)
+            first, *rest = text.wrap(console, console.width - hang)
             for line in (first, *rest):
                 line.rstrip()
             text = Text("\n" + " " * hang).join([first, *rest])
-        self.err.print(text, soft_wrap=True)
+        console.print(text, soft_wrap=True)
+
+
+def refuse_odd_bytes(env: Environment) -> None:
+    """Refuses names that are no UTF-8, since recipes, headers and reports, which name them, are.
+
+    Raises:
+        UsageError: an argument, or a variable of kd's, is none.
+    """
+    variables = {name: text for name, text in env.environ.items() if name.startswith("KD_")}
+    for where, text in [("", argument) for argument in env.argv] + list(variables.items()):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = text.encode(errors="backslashreplace").decode()
+            raise UsageError(
+                f"{f'{where}: ' if where else ''}{shown} is not UTF-8, as kd's files are",
+                hint="rename it",
+            ) from error
+
+
+def open_streams() -> None:
+    """Opens the null device for each standard stream that the process was started without, so that
+    no file of kd's takes its number and what is written to it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def stop_on_sigterm() -> None:

@@ -159,10 +159,23 @@ Out = Annotated[
     ),
 ]
 KeepState = Annotated[
-    bool, _option("--keep-state", text="Keep the state for kd resume after the run.", panel=RUNNING)
+    bool,
+    _option(
+        "--keep-state",
+        text="Keep the last state, from which kd resume RUN --epochs N trains longer.",
+        panel=RUNNING,
+    ),
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", text="Resolve, build, run one batch, stop.", panel=RUNNING)
+]
+Trust = Annotated[
+    bool,
+    _option(
+        "--trust",
+        text="Run Python files that a checkpoint, a run or somebody else's recipe names.",
+        panel=RUNNING,
+    ),
 ]
 DataRoot = Annotated[
     Path | None,

@@ -10,8 +10,11 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from kdcli import clean
+
 BARS = "▁▂▃▄▅▆▇█"
 LEAST = 12  # columns that a shortened name keeps
+LEAST_COLUMNS = 40  # a screen that says it is narrower is written as if it had these
 _LABEL = re.compile(r"\n(?=[A-Z][a-z ]+: )")
 
 
@@ -27,6 +30,7 @@ def columns(
 
     Nothing is cut, unless the table must fit into `room` columns: then the first column gives way.
     """
+    rows = [tuple(map(clean.line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     excess = 0 if room is None else indent + sum(widths) + gap * (len(widths) - 1) - room
     if excess > 0:
@@ -46,11 +50,16 @@ def _tail(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
+def terminal_columns() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return max(shutil.get_terminal_size((80, 24)).columns, LEAST_COLUMNS)
+
+
 def wrap(text: str, indent: int = 2) -> str:
     """Prose, wrapped to the terminal, at most 100 columns. Paragraphs, "Label: ..." lines and
     indented lines keep their start.
     """
-    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+    width = min(terminal_columns(), 100)
     margin = " " * indent
     blocks = []
     for block in text.strip().split("\n\n"):

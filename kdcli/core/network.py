@@ -68,6 +68,13 @@ class Network(nn.Module, ABC):
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
 
+    def linear_heads(self) -> tuple[nn.Linear, ...]:
+        """The layers whose weights and biases, all divided by one number, divide the logits by it;
+        none where there are no such layers.
+        """
+        # a kind of linear layer of its own may do anything with its weights
+        return (self.head,) if type(self.head) is nn.Linear else ()
+
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:  # noqa: ARG002  families override it
         """The batch norm that feeds a ".pre" tap, or None where the family has none there."""
         return None

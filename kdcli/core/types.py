@@ -119,7 +119,8 @@ class DataInfo:
     superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
-    where both are equal, so is the image that an index stands for.
+    where both are equal, so is the image that an index stands for. notes: what a run says of how
+    the files were read.
     """
 
     name: str
@@ -133,6 +134,7 @@ class DataInfo:
     targets: Tensor = field(repr=False)
     superclass: Tensor | None = field(default=None, repr=False)
     positions_sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Feed(Protocol):

@@ -14,7 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdcli.data.source import ImageArrays, channel_statistics
+from kdcli.data.source import (
+    STATISTICS_HINT,
+    ImageArrays,
+    channel_statistics,
+    statistics_problem,
+)
 from kdcli.errors import BadData
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -71,19 +76,34 @@ def _inputs(x: NDArray[Any], key: str, origin: str) -> Tensor:
     if x.ndim == 2 and x.dtype.kind == "f":
         return _vectors(x, key, origin)
     if x.dtype != np.uint8:
-        hint = "store pixels as 0 to 255 in uint8; only vectors [n,d] may be floating point"
-        raise BadData(f"{origin}: {key} is {x.dtype} {list(x.shape)}, not uint8", hint=hint)
+        raise BadData(
+            f"{origin}: {key} is {x.dtype} {list(x.shape)}, not uint8", hint=_as_bytes(x, key)
+        )
     return torch.from_numpy(np.array(_channels_first(x, key, origin), order="C"))
 
 
+def _as_bytes(x: NDArray[Any], key: str) -> str:
+    """How pixels of another type become bytes: kd does not guess what white is."""
+    rule = "pixels are 0 to 255 in uint8, and only vectors [n,d] may be floating point"
+    if x.dtype.kind not in "iufb" or not np.isfinite(x).all() or x.min() < 0 or x.max() > 65535:
+        return rule
+    if x.dtype.kind == "b" or (x.dtype.kind == "f" and x.max() <= 1):
+        return f'{rule}; of 0 to 1: ({key} * 255.0).round().astype("uint8")'
+    if x.max() <= 255:
+        return f'{rule}; of 0 to 255: {key}.astype("uint8")'
+    return f'{rule}; of 16 bits: ({key}.astype("uint16") >> 8).astype("uint8")'
+
+
 def _vectors(x: NDArray[Any], key: str, origin: str) -> Tensor:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        x = x.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
         raise BadData(
             f"{origin}: {key} has NaN or infinity in {len(bad)} samples, first in number {bad[0]}",
             hint="remove or repair them",
         )
-    return torch.from_numpy(np.array(x, np.float32, order="C"))[:, None, None]
+    return torch.from_numpy(np.array(x, order="C"))[:, None, None]
 
 
 def _channels_first(x: NDArray[Any], key: str, origin: str) -> NDArray[Any]:
@@ -103,6 +123,12 @@ def _class_names(arrays: Mapping[str, Any], origin: str) -> tuple[str, ...]:
     if arrays.get("classes") is None:
         labels = np.asarray(arrays["y_train"])
         highest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
+        if highest > max(labels.size, 1):  # classes are as many as the highest label says
+            raise BadData(
+                f"{origin}: y_train[{labels.argmax()}] is {highest}, so that {highest + 1:,} "
+                f"classes would have {labels.size:,} samples",
+                hint="number classes from 0, without gaps",
+            )
         return tuple(str(number) for number in range(max(highest, 1) + 1))
     names = tuple(
         name.decode() if isinstance(name, bytes) else str(name)
@@ -152,14 +178,22 @@ def _superclass(arrays: Mapping[str, Any], classes: int, origin: str) -> Tensor 
 def _statistics(
     arrays: Mapping[str, Any], x: Tensor, origin: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if arrays.get("mean") is None or arrays.get("std") is None:
+    given = [key for key in ("mean", "std") if arrays.get(key) is not None]
+    if not given:
         return channel_statistics(x)
-    mean, std = (
-        tuple(float(value) for value in np.asarray(arrays[key]).ravel()) for key in ("mean", "std")
-    )
-    if not len(mean) == len(std) == x.shape[1] or min(std) <= 0:
+    if len(given) == 1:
         raise BadData(
-            f"{origin}: mean has {len(mean)} values and std {len(std)}",
-            hint=f"give {x.shape[1]} of each, std above 0",
+            f"{origin} has {given[0]} alone", hint="give mean and std, or neither of them"
         )
+    mean, std = (_numbers(np.asarray(arrays[key]), key, origin) for key in ("mean", "std"))
+    if (problem := statistics_problem(mean, std, x.shape[1])) is not None:
+        raise BadData(f"{origin}: {problem}", hint=STATISTICS_HINT.format(x.shape[1]))
     return mean, std
+
+
+def _numbers(value: NDArray[Any], key: str, origin: str) -> tuple[float, ...]:
+    if value.dtype.kind not in "iuf":
+        raise BadData(
+            f"{origin}: {key} is {value.dtype}", hint="give one number a channel, of pixels 0 to 1"
+        )
+    return tuple(float(number) for number in value.ravel())

@@ -4,57 +4,78 @@ by devices that decode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
-from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
+from torchvision.transforms.v2.functional import center_crop, resize
 
+from kdcli.data import picture
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import ImageFolder
-from kdcli.errors import BadData, UsageError
+from kdcli.data.source import REPLACE, ImageFolder
+from kdcli.errors import BadData, KdError, UsageError
 
-_JPEG = b"\xff\xd8\xff"  # with which such files begin
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises, as one sentence that begins with the file."""
+    try:
+        yield
+    except KdError:  # a signal
+        raise
+    except picture.CannotRead as error:
+        raise BadData(f"{path} {error}", hint=_HINT) from error
+    except (
+        Exception
+    ) as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BadData(f"{path} is not an image, or is damaged ({why})", hint=_HINT) from error
+
+
+_HINT = f"{REPLACE} (kd check --data lists all such files)"
 
 
 def decode(folder: ImageFolder, path: str) -> Tensor:
-    """One picture of a folder as [3,h,w] uint8, as large as it is in the file.
+    """One picture of a folder as a viewer shows it, [3,h,w] uint8, as large as it is in the file.
 
     Raises:
         BadData: it cannot be decoded.
     """
-    try:
-        return pil_to_tensor(default_loader(folder.root / path))  # type: ignore[no-any-return]
-    except (
-        Exception
-    ) as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        raise BadData(
-            f"{folder.root / path} is not an image, or is damaged ({error})",
-            hint="remove or replace the file",
-        ) from error
+    file = folder.root / path
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
+        return picture.shown(image, folder.background)
+
+
+def look(folder: ImageFolder, path: str) -> picture.Kind:
+    """What the header of one picture says. Its pixels are decoded only if the file does not end as
+    such a file does: it may have been cut off.
+
+    Raises:
+        BadData: it is no picture, or one of a kind that is not read, or it was cut off.
+    """
+    file = folder.root / path
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
+        kind = picture.kind_of(image)
+        if not picture.looks_whole(image, file):
+            picture.shown(image, folder.background)
+        return kind
 
 
 def read(folder: ImageFolder, path: str) -> Tensor:
-    """The content of a JPEG file, [bytes] uint8, for a device to decode; of another file the
-    picture itself, [3,h,w] uint8.
+    """The content of a JPEG file that any decoder reads alike, [bytes] uint8, for a device to
+    decode; of another file the picture itself, [3,h,w] uint8.
 
     Raises:
         BadData: it cannot be read, or decoded.
     """
-    try:
-        content = (folder.root / path).read_bytes()
-    except OSError as error:
-        raise BadData(
-            f"{folder.root / path} cannot be read: {error.strerror}",
-            hint="remove or replace the file",
-        ) from error
-    return (
-        torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        if content.startswith(_JPEG)
-        else decode(folder, path)
-    )
+    file = folder.root / path
+    with _naming(file), picture.opened(file, folder.max_pixels) as image:
+        if not picture.is_plain_jpeg(image):
+            return picture.shown(image, folder.background)
+        return torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
 
 
 def decode_on(

@@ -71,6 +71,7 @@ def make_feed(
         class_names=source.class_names,
         restriction=restriction,
         scores=None if score is None else lambda: score(_whole(source, name, plan)).cpu(),
+        held=source.held,
     )
     if len(train) == 1 < batch_size:
         raise UsageError(
@@ -121,5 +122,6 @@ def _info(source: Source, name: str, train: Tensor) -> DataInfo:
         fingerprint=source.fingerprint,
         targets=source.y_train[train],
         superclass=source.superclass,
+        notes=source.notes,
         positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
     )

@@ -9,7 +9,10 @@ device, and are normalised there. Only inputs that are no pictures (synthetic ve
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +21,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdcli.data.picture import MOST_PIXELS
 from kdcli.errors import BadData
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# raised whenever image files come to be read otherwise: what is stored of their pixels is filed
+# under it
+READING_RULE = 2
+REPLACE = "put a good picture in its place, or remove it"
 _BLOCK = 1 << 24
+_INPUTS = (torch.uint8, torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,11 @@ class ImageArrays:
     y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1]
     (of the values themselves where x is float32). superclass: [K] int64, or None where the classes
     have none. train, test: the files that the pictures are from; empty where they are from none.
+    held: the last so many of the training images are a validation part that the dataset
+    brings. notes: what a run says of how its files were read, a sentence each.
+
+    Raises:
+        BadData: an array is of another type or length, or mean or std is none.
     """
 
     x_train: Tensor = field(repr=False)
@@ -46,6 +60,26 @@ class ImageArrays:
     superclass: Tensor | None = field(default=None, repr=False)
     train: tuple[str, ...] = field(default=(), repr=False)
     test: tuple[str, ...] = field(default=(), repr=False)
+    held: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        channels = self.x_train.shape[1]
+        for part, x, y in (
+            ("train", self.x_train, self.y_train),
+            ("test", self.x_test, self.y_test),
+        ):
+            if x.dtype not in _INPUTS or x.dim() != 4 or x.dtype != self.x_train.dtype:
+                raise BadData(
+                    f"x_{part} is {_named(x)}",
+                    hint="images are uint8 [n,C,H,W], vectors float32 [n,1,1,d]",
+                )
+            if y.dtype != torch.int64 or y.shape != (len(x),):
+                raise BadData(
+                    f"y_{part} is {_named(y)}", hint=f"labels are int64 [{len(x)}], one an image"
+                )
+        if (problem := statistics_problem(self.mean, self.std, channels)) is not None:
+            raise BadData(problem, hint=STATISTICS_HINT.format(channels))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -60,7 +94,29 @@ class ImageArrays:
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             digest.update(f"{array.dtype}{list(array.shape)}".encode())
             digest.update(_content(array))
+        if self.held:
+            digest.update(f"held {self.held}".encode())
         return digest.hexdigest()
+
+
+def _named(array: Tensor) -> str:
+    return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
+
+
+STATISTICS_HINT = "give {} of each, finite, std above 0"
+
+
+def statistics_problem(mean: Sequence[float], std: Sequence[float], channels: int) -> str | None:
+    """What is wrong with the mean and standard deviation of so many channels; None if nothing."""
+    if not len(mean) == len(std) == channels:
+        return f"mean has {len(mean)} values and std {len(std)}, and images {channels} channels"
+    for name, values, good in (
+        ("mean", mean, all(map(math.isfinite, mean))),
+        ("std", std, all(0 < value < math.inf for value in std)),
+    ):
+        if not good:
+            return f"{name} is {', '.join(f'{value:g}' for value in values)}"
+    return None
 
 
 def _content(array: Tensor) -> bytes:
@@ -79,7 +135,9 @@ class ImageFolder:
 
     train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
     x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
-    resized crop takes a part of the whole file.
+    resized crop takes a part of the whole file. background: red, green and blue, 0 to 255, of what
+    shows through transparent pictures. max_pixels: a picture of more is refused. held, notes: as
+    for ImageArrays.
     """
 
     root: Path
@@ -92,7 +150,11 @@ class ImageFolder:
     resize: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    max_pixels: int = MOST_PIXELS
     superclass: Tensor | None = field(default=None, repr=False)
+    background: tuple[int, int, int] = (255, 255, 255)
+    held: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -107,20 +169,23 @@ class ImageFolder:
         Raises:
             BadData: a file is no longer there.
         """
-        digest = hashlib.sha256(f"{self.size} {self.resize}\n".encode())
+        drawn = f"{self.size} {self.resize} {self.background} {self.held} {READING_RULE}\n"
+        digest = hashlib.sha256(drawn.encode())
         for paths, labels in ((self.train, self.y_train), (self.test, self.y_test)):
             for path, label in zip(paths, labels.tolist(), strict=True):
-                digest.update(f"{label} {_size(f'{self.root}/{path}')} {path}\n".encode())
+                line = f"{label} {_size(f'{self.root}/{path}')} {path}\n"
+                digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116  a Path for each of a million files takes seconds
+        status = os.stat(path)  # noqa: PTH116  a Path for each of a million files takes seconds
     except OSError as error:
-        raise BadData(
-            f"{path} cannot be read: {error.strerror}", hint="remove or replace the file"
-        ) from error
+        raise BadData(f"{path} cannot be read: {error.strerror}", hint=REPLACE) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadData(f"{path} is no regular file", hint=REPLACE)
+    return status.st_size
 
 
 Source = ImageArrays | ImageFolder

@@ -60,6 +60,7 @@ def partition(
     class_names: Sequence[str],
     restriction: Restriction | None = None,
     scores: Callable[[], Tensor] | None = None,
+    held: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Positions [n_train] and [n_val] of the training and validation split in the training set,
     ascending.
@@ -73,22 +74,38 @@ def partition(
         restriction: what is taken away from the training split.
         scores: gives [n] by which a restriction ranks images; called only then, after everything
             else was checked.
+        held: the last so many samples are a validation split that the dataset brings.
 
     Raises:
-        UsageError: the fraction holds out nothing, the limit is above what there is, or the
+        UsageError: the fraction holds out nothing, or something beside what the dataset brings, the
+            limit is above what there is, or the
             restriction is impossible.
         BadData: a class that is not left out has no sample to train on, or the scores are none.
     """
     restriction = restriction or Restriction()
-    held = round(len(y) * val_fraction)
-    if val_fraction > 0 and held == 0:
+    if held and val_fraction > 0:
         raise UsageError(
-            f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
-            hint="raise data.val_fraction",
+            f"data.val_fraction is {val_fraction:g}, and the data have a validation part of their "
+            "own",
+            hint="leave data.val_fraction out, or the data's part (the folder val/)",
         )
-    val = sample_by_class(y, held, random.key(seed, "holdout"))
+    if held:
+        val = torch.arange(len(y)) >= len(y) - held
+    else:
+        held = round(len(y) * val_fraction)
+        if val_fraction > 0 and held == 0:
+            raise UsageError(
+                f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
+                hint="raise data.val_fraction",
+            )
+        val = sample_by_class(y, held, random.key(seed, "holdout"))
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
+    if held and not len(train):
+        raise UsageError(
+            f"data.val_fraction {val_fraction:g} of {len(y)} samples leaves none to train on",
+            hint="lower data.val_fraction",
+        )
     if train_limit is not None:
         if train_limit > len(train):
             raise UsageError(
@@ -97,7 +114,7 @@ def partition(
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
         train = train[sample_by_class(y[train], train_limit, random.key(seed, "limit"))]
-    _check_classes(y[train], class_names, restriction.exclude, reduced=bool(held or train_limit))
+    _check_classes(y[train], class_names, restriction.exclude, _more(held, train_limit))
     if restriction.per_class is not None:
         check_sizes(y[train], restriction.per_class, class_names)
         ranks = scores() if restriction.ranked and scores is not None else None
@@ -107,8 +124,17 @@ def partition(
     return train, torch.nonzero(val).flatten()
 
 
+def _more(held: int, train_limit: int | None) -> str:
+    """How a class that has no sample left gets one, by what was set."""
+    ways = (
+        *(["raise data.train_limit"] if train_limit is not None else []),
+        *(["lower data.val_fraction"] if held else []),
+    )
+    return " or ".join(ways) or "remove the class, or add samples of it"
+
+
 def _check_classes(
-    y: Tensor, class_names: Sequence[str], excluded: Container[int], *, reduced: bool
+    y: Tensor, class_names: Sequence[str], excluded: Container[int], hint: str
 ) -> None:
     counts = torch.bincount(y, minlength=len(class_names)).tolist()
     empty = [
@@ -118,9 +144,4 @@ def _check_classes(
     ]
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        hint = (
-            "raise data.train_limit or lower data.val_fraction"
-            if reduced
-            else "remove the class, or add samples of it"
-        )
         raise BadData(f"class {empty[0]!r}{more} has no training sample", hint=hint)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdcli.errors import CorruptFile, Incompatible, NotFound
-from kdcli.files import safetensors_metadata, sha256_json, write_atomic
+from kdcli.files import safetensors_metadata, sha256_json, write_atomic, write_error
 from kdcli.results.weights_header import CheckpointHeader
 
 STATES_KEPT = 2  # the newest may be damaged by a failing disk: then the one before it still serves
@@ -85,15 +85,11 @@ def save_model(path: Path, network: nn.Module, header: CheckpointHeader) -> Chec
     return complete
 
 
-def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> CheckpointHeader:
-    """Puts a checkpoint's weights into a network that was built from its header.
-
-    Args:
-        but: the path of a module whose weights are left as they are.
+def verified(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """The header and the weights of a checkpoint, after comparing both with their checksums.
 
     Raises:
-        CorruptFile: truncated, not ours, or the checksum does not match.
-        Incompatible: the network has other parameters than the file.
+        CorruptFile: truncated, not ours, or a checksum does not match.
     """
     header = CheckpointHeader.from_metadata(safetensors_metadata(path), path)
     tensors = _read(path)
@@ -102,6 +98,20 @@ def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> C
             f"{path} is damaged: its weights do not match their checksum",
             hint="copy it again, or train again",
         )
+    return header, tensors
+
+
+def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> CheckpointHeader:
+    """Puts a checkpoint's weights into a network that was built from its header.
+
+    Args:
+        but: the path of a module whose weights are left as they are.
+
+    Raises:
+        CorruptFile: truncated, not ours, or the checksum does not match.
+        Incompatible: the network has other parameters than the file, or of another type.
+    """
+    header, tensors = verified(path)
     if but is not None:
         own = {f"{but}.{name}": t for name, t in network.get_submodule(but).state_dict().items()}
         tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{but}.")} | own
@@ -117,8 +127,24 @@ def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> C
             f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
             f"first {differing[0]}"
         )
+    for name, tensor in network.state_dict().items():
+        # torch would convert between them, and lose what does not fit
+        if _kind(tensors[name]) != _kind(tensor):
+            raise Incompatible(
+                f"{path} does not fit {header.architecture}: {name} is "
+                f"{_named(tensors[name])}, and the network has {_named(tensor)}",
+                hint="save the weights in the type that they were trained in",
+            )
     network.load_state_dict(tensors)
     return header
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +163,17 @@ def save_state(folder: Path, state: State, order: int) -> Path:
 
     Args:
         order: grows along the run; the file with the greatest one is the newest.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written, or the folder's own folder is gone.
     """
     path = folder / f"state-{order:012d}.safetensors"
+    try:
+        folder.mkdir(
+            exist_ok=True
+        )  # but not the run's own folder: a run that was removed has ended
+    except OSError as error:
+        raise write_error(error, path) from error
     tensors = _portable(state.tensors)
     metadata = {
         "facts": json.dumps(state.facts),
@@ -183,11 +218,13 @@ def _load_state(path: Path) -> State:
     metadata = safetensors_metadata(path)
     tensors = _read(path)
     try:
-        facts = json.loads(metadata["facts"])
-        whole = metadata["sha256"] == digest(tensors) and metadata["facts_sha256"] == sha256_json(
-            facts
+        facts = json.loads(metadata["facts"])  # the best accuracy so far may be -inf
+        whole = (
+            isinstance(facts, dict)
+            and metadata["sha256"] == digest(tensors)
+            and metadata["facts_sha256"] == sha256_json(facts)
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         whole = False
     if not whole:
         raise CorruptFile(

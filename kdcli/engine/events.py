@@ -67,6 +67,16 @@ class EpochDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiling:
+    """Networks are compiled, in the first step of a stage: seconds is None before it, and what it
+    took after it.
+    """
+
+    at: Progress
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepsCaptured:
     """From here on the steps of a stage are replayed from a CUDA graph, or they are not: reason is
     empty, or says why.
@@ -101,5 +111,5 @@ class StageDone:
     count: int
 
 
-Event = StageStarted | StepsCaptured | StepDone | EpochDone | StateSaved | StageDone
+Event = StageStarted | Compiling | StepsCaptured | StepDone | EpochDone | StateSaved | StageDone
 Listener = Callable[[Event], None]

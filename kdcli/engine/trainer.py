@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,7 @@ from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser,
 from kdcli.engine.distributed import Pace
 from kdcli.engine.ema import MovingAverage
 from kdcli.engine.events import (
+    Compiling,
     EpochDone,
     Event,
     Listener,
@@ -42,9 +44,10 @@ from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps
-from kdcli.errors import KdError, NonFiniteLoss
+from kdcli.errors import CorruptFile, KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
+from kdcli.typed import strict
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
 
@@ -59,6 +62,26 @@ class Position:
     epoch: int = 1
     batch: int = 0
     step: int = 0
+
+
+def position_of(state: State) -> Position:
+    """Where a saved state goes on.
+
+    Raises:
+        CorruptFile: it does not say.
+    """
+    try:
+        return strict(Position, state.facts.get("position"))
+    except ValueError as error:
+        raise _unfit(f"position: {error}") from error
+
+
+def _unfit(problem: str) -> CorruptFile:
+    first_line, _, _ = problem.partition("\n")
+    return CorruptFile(
+        f"the saved state is not one of this run: {first_line[:200]}",
+        hint="remove the newest file under RUN/state to go on from the one before",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +119,7 @@ class Trainer:
         method: what is trained and what the loss is, already on the device.
         feed: batches on the device.
         state_folder: where states for `kd resume` go; None keeps none.
-        resume: a state to go on from.
+        resume: a state to go on from. keeps_last_state: whether one is saved after the last epoch.
 
     Raises:
         NonFiniteLoss: a loss term became NaN or infinite; the last state on disk is from before.
@@ -113,6 +136,7 @@ class Trainer:
         hooks: Hooks | None = None,
         state_folder: Path | None = None,
         resume: State | None = None,
+        keeps_last_state: bool = False,
     ) -> None:
         self.method = method
         self.feed = feed
@@ -123,10 +147,10 @@ class Trainer:
         self.stages = method.stages()
         self.average = self._make_average()
         self.best: float | None = None
-        self._resume = resume
+        self._resume, self._keeps_last_state = resume, keeps_last_state
         self._saved_at = time.monotonic()
         self._pace = Pace(runtime.ranks)
-        self.position = Position(**resume.facts["position"]) if resume else Position()
+        self.position = position_of(resume) if resume else Position()
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -149,7 +173,10 @@ class Trainer:
         steps = self._steps(work)
         # only now: the optimiser that the state goes into is the stage's own
         if self._resume is not None:
-            work.restore(self._resume)
+            try:
+                work.restore(self._resume)
+            except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+                raise _unfit(str(error)) from error
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         about = (
@@ -168,6 +195,17 @@ class Trainer:
             self._run_epoch(work, steps)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
 
+    @contextmanager
+    def _compiling(self, work: _StageWork) -> Iterator[None]:
+        """Tells that networks are compiled, where this is the first step of a stage here."""
+        if work.compiled or self.runtime.compile_choice.value != "on":
+            yield
+            return
+        self._emit(Compiling(work.progress()))
+        began, work.compiled = time.perf_counter(), True
+        yield
+        self._emit(Compiling(work.progress(), time.perf_counter() - began))
+
     def _run_epoch(self, work: _StageWork, steps: Steps) -> None:
         started, images = time.perf_counter(), 0
         self.method.on_epoch(work.progress())
@@ -175,7 +213,8 @@ class Trainer:
             # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
             # rate and seed follow from the position alone, so a resumed run takes the same step
             rate = work.set_rate()
-            images += steps.take(group, work.progress(), work.meters, self._seed)
+            with self._compiling(work):
+                images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
             if self.average is not None and work.trains_the_result:
                 self.average.update_parameters(self.method.deployable())
@@ -259,7 +298,7 @@ class Trainer:
         )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
-        if at.epoch < work.epochs:
+        if at.epoch < work.epochs or self._keeps_last_state:
             self._save(work, stopping=False)
 
     # ---- what the loop calls ---------------------------------------------------------------------
@@ -311,7 +350,12 @@ class Trainer:
         raise NonFiniteLoss(
             f"loss term {term!r} is not finite{where} at stage {work.stage.name}, epoch "
             f"{self.position.epoch}, step {step}; {kept}",
-            hint="lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)",
+            hint=(
+                "lower optim.lr, set train.clip_norm=1.0, or train in fp32 (runtime.precision)"
+                if step > 1
+                else "no step had been taken: look at the data, their mean and std, and at the "
+                "weights and options that the loss begins with"
+            ),
         )
 
     def _probe(self, work: _StageWork) -> Snapshot | None:
@@ -433,6 +477,7 @@ class _StageWork:
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
         self.meters = Meters(trainer.runtime.device)
+        self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
 
     def progress(self) -> Progress:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kdcli.jobs.build.datasets import download
 from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.check_data import check_data
 from kdcli.jobs.doctor import Check, doctor
 from kdcli.jobs.fill_cache import fill_cache
 from kdcli.jobs.measure.analyze_gap import analyze_gap
@@ -25,6 +26,7 @@ from kdcli.jobs.model_info import (
 from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
+from kdcli.jobs.train.train_longer import train_longer
 
 __all__ = [
     "Check",
@@ -32,6 +34,7 @@ __all__ = [
     "Proposal",
     "analyze_gap",
     "build_network",
+    "check_data",
     "describe_model",
     "distill",
     "doctor",
@@ -43,5 +46,6 @@ __all__ = [
     "propose_students",
     "resume",
     "run_sweep",
+    "train_longer",
     "train_teacher",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kdcli.core.types import Progress
 from kdcli.engine.events import (
+    Compiling,
     EpochDone,
     StageDone,
     StageStarted,
@@ -20,6 +21,7 @@ from kdcli.results.run import TeacherSummary
 __all__ = [
     "CellDone",
     "CellStarted",
+    "Compiling",
     "EpochDone",
     "Event",
     "FromRun",
@@ -167,6 +169,7 @@ class FromRun:
 
 RunEvent = (
     StageStarted
+    | Compiling
     | StepsCaptured
     | StepDone
     | StepRead

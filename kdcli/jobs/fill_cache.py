@@ -15,14 +15,15 @@ from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.engine_settings import make_runtime
-from kdcli.jobs.build.job import load_teachers, training_feed
+from kdcli.jobs.build.job import check_sources, load_teachers, training_feed
 from kdcli.jobs.build.logit_cache import COUNTED, UNCOUNTABLE, Views, store
 from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train.run import teacher_run
 from kdcli.recipe.resolve import Resolved
-from kdcli.recipe.schema import DistillRecipe, TeacherSection
+from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.results.logits import CacheResult, StoredError, StoredLogits
 
 Tell = Callable[[StoredLogits], None]
@@ -39,6 +40,7 @@ def fill_cache(
     tell: Tell = lambda _table: None,
     command: str = "kd cache",
     size_only: bool = False,
+    trust: bool = False,
 ) -> CacheResult:
     """Stores the answers that a recipe's teachers have not given yet, and compares a sample.
 
@@ -49,13 +51,20 @@ def fill_cache(
         tell: told each table before it is filled, and after every chunk.
         command: what goes on after an interruption.
         size_only: make nothing; say what there would be.
+        trust: whether Python files run that somebody else than the caller has named.
 
     Raises:
         UsageError: the recipe has no teacher. Incompatible: its views cannot be counted.
         DiskFull: there is no room. Interrupted, Terminated: what is stored stays.
     """
     devices.refuse_torchrun("kd cache")
-    recipe = resolved.recipe
+    with trusted_recipe(resolved, trust=trust):
+        return _fill_all(resolved.recipe, out, tell, command, size_only=size_only)
+
+
+def _fill_all(
+    recipe: Recipe, out: Path, tell: Tell, command: str, *, size_only: bool
+) -> CacheResult:
     if not isinstance(recipe, DistillRecipe) or not recipe.teacher:
         raise UsageError(
             "there is no teacher whose logits could be stored",
@@ -66,6 +75,7 @@ def fill_cache(
     def trained(section: TeacherSection) -> Path:
         return teacher_run(section, recipe, out=out)
 
+    check_sources(recipe)
     feed = training_feed(recipe, runtime, trained)
     every = Views(
         feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode

@@ -14,9 +14,9 @@ import torch
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, NotFound
-from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models.cost import macs
-from kdcli.results.weights_header import read_header
+from kdcli.trust import named_by, trusting
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
 WORTH_IT = 1.5  # a student is worth having that costs so many times less than its teacher
@@ -70,14 +70,16 @@ def describe_model(
     """
     found = catalog.entry("model", name)
     shape = input_shape or usual_shape(found)
-    return _card(name, found.summary, shape, _weightless(name, num_classes, shape, options))
+    with trusting([name]):
+        network = _weightless(name, num_classes, shape, options)
+    return _card(name, found.summary, shape, network)
 
 
 def _weightless(
     name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None
 ) -> Network:
     with torch.device("meta"):
-        return build_network(name, num_classes=num_classes, input_shape=shape, options=options)
+        return fresh_network(name, num_classes=num_classes, input_shape=shape, options=options)
 
 
 def _card(name: str, summary: str, shape: Shape, network: Network) -> ModelCard:
@@ -114,6 +116,8 @@ def propose_students(
     among: Iterable[str] | None = None,
     num_classes: int | None = None,
     input_shape: Shape | None = None,
+    *,
+    trust: bool = False,
 ) -> tuple[ModelCard, tuple[Proposal, ...]]:
     """The teacher, and the networks with fewer parameters: the largest that are worth having first,
     then those that are not.
@@ -124,17 +128,20 @@ def propose_students(
             another size, and for a network of an adapter its known smaller siblings too.
         num_classes, input_shape: what to compare for; unless given, a checkpoint's own, else 10
             classes and the teacher's usual pictures.
+        trust: whether Python files run that a checkpoint names.
 
     Raises:
         NotFound: no such teacher. BadCheckpoint: its file is damaged. Incompatible: it cannot take
             this input.
     """
-    known = _teacher_card(teacher, num_classes, input_shape)
-    names = _candidates(known) if among is None else among
-    found = [card for name in names if (card := _smaller(name, known)) is not None]
+    names = None if among is None else tuple(among)
+    with trusting([teacher, *(names or ())], everything=trust):
+        known = _teacher_card(teacher, num_classes, input_shape)
+        cards = [_smaller(name, known) for name in (names or _candidates(known))]
     proposals = [
         Proposal(card, known.parameters / card.parameters, known.macs / max(card.macs, 1))
-        for card in found
+        for card in cards
+        if card is not None
     ]
     return known, tuple(
         sorted(
@@ -151,11 +158,15 @@ def _teacher_card(teacher: str, num_classes: int | None, input_shape: Shape | No
             raise  # its hint names the nearest network
     else:
         return describe_model(teacher, num_classes or 10, input_shape)
-    _, header = read_header(teacher)
+    path, header = checked_header(teacher)
+    check_outline(path, header)
     # they cost the same and would be fetched
     options = {key: value for key, value in header.arguments.items() if key != "weights"}
     shape = input_shape or header.input_shape
-    network = _weightless(header.architecture, num_classes or header.num_classes, shape, options)
+    with named_by(f"the header of {path}"):
+        network = _weightless(
+            header.architecture, num_classes or header.num_classes, shape, options
+        )
     # which may be a composite: that has no entry in the catalogue
     return _card(header.architecture, "", shape, network)
 

@@ -210,8 +210,8 @@ def skd(
     Source: Guo et al. 2020, Spherical knowledge distillation; equations 15 and 16 of An energy
     perspective in knowledge distillation; Spherical-Knowledge-Distillation@master skd_main.py.
     Differs from the papers, which divide both logits by their norms: at norm 1 and temperature 4 no
-    probability of 100 classes can pass 0.0128, so that nothing can be learnt. The released code
-    scales the student to the teacher's spread instead, and that is the default here.
+    probability of 100 classes can pass 0.0128, so that the loss hardly tells students apart. The
+    released code scales the student to the teacher's spread, and that is the default here.
 
     Args:
         z: student logits [N,K].

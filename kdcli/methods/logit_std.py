@@ -45,6 +45,7 @@ class LogitStandardisation(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits"
     cacheable = True
+    scale_free = True
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)

@@ -11,13 +11,18 @@ Reference code: https://github.com/forjiuzhou/Spherical-Knowledge-Distillation@m
 Entropy and free energy of a network follow the norm of its logits; once both norms are equal, what
 is left to match is the direction, which a small student can match. The rescaled logits enter the
 cross-entropy too, so the student's own norm is never trained: its accuracy is the same raw and
-rescaled, its calibration is not.
+rescaled, its calibration is not. Where images are held out (data.val_fraction), a temperature
+fitted on them is folded into the last layer (train.calibrate). Equation 16 has the cross-entropy
+see the student's own logits, which trains their norm: ce_logits = "raw".
 
 Differs from the paper: the default follows the released code, which scales the student to the
 teacher's standard deviation over classes. As printed (align = "unit") both logits have norm 1: at
-temperature 4 and 100 classes no probability can pass 0.0128, and nothing is learnt. KL instead of
-cross-entropy, and tau^2, as in that code. The weight is constant as in the paper; the code's steps
-are weight_schedule = [[60, 0.5], [80, 0.1]]. The logits are centred, which no softmax sees.
+temperature 4 and 100 classes no probability can pass 0.0128, which slows learning and does not end
+it. Measured on digits (kd distill digits/student -m skd -s method.align=unit, n = 360, seeds 0 to
+2): 96.3 % of the test images, with ce_logits = "raw" 97.0 %, the default 97.0 %, kd 98.0 %. KL
+instead of cross-entropy, and tau^2, as in that code. The weight is constant as in the paper; the
+code's steps are weight_schedule = [[60, 0.5], [80, 0.1]]. The logits are centred, which no softmax
+sees.
 """
 
 from __future__ import annotations
@@ -51,6 +56,11 @@ class Options(MethodOptions):
     multiplier: float = Field(
         2.0, gt=0, description='Standard deviation of both logits where align is "constant".'
     )
+    ce_logits: Literal["aligned", "raw"] = Field(
+        "aligned",
+        description="What the cross-entropy sees: the student's logits on the sphere, as in the "
+        "released code, or as they are, as equation 16 prints it.",
+    )
     weight_schedule: tuple[
         tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]], ...
     ] = Field((), description="Pairs [n, w]: after n epochs the weight is w. Empty: constant.")
@@ -65,6 +75,7 @@ class SphericalDistillation(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits"
     cacheable = True
+    scale_free = True
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -76,7 +87,8 @@ class SphericalDistillation(Method):
             z, v, align=self.options.align, multiplier=self.options.multiplier
         )
         weight = self._weight(at)
-        ce = (1 - weight) * losses.cross_entropy(z_hat, batch.y)
+        seen = z if self.options.ce_logits == "raw" else z_hat
+        ce = (1 - weight) * losses.cross_entropy(seen, batch.y)
         soft = weight * losses.kd(z_hat, v_hat, temperature=self.options.temperature)
         return Step({"ce": ce, "skd": soft}, z)
 

@@ -71,6 +71,12 @@ class Composite(Network):
         """The first member's."""
         return self.members[0].head  # type: ignore[return-value]
 
+    def linear_heads(self) -> tuple[nn.Linear, ...]:
+        heads = [member.linear_heads() for member in self.members]  # type: ignore[operator]
+        # a mean of probabilities divides no logit when its members' are divided
+        summed = self.combine == "sum_logits" and all(heads)
+        return tuple(head for each in heads for head in each) if summed else ()
+
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         if taps:
             raise Incompatible(

@@ -13,14 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcli import catalog
-from kdcli.errors import Diagnostic, Incompatible, UsageError
+from kdcli.errors import BadCheckpoint, Diagnostic, Incompatible, UsageError
 from kdcli.recipe.reading import diagnostics, overrides
 from kdcli.recipe.reading.diagnostics import Explainer, toml_of
 from kdcli.recipe.reading.layers import Layer, lay
 from kdcli.recipe.reading.overrides import Flag
 from kdcli.recipe.reading.toml_file import Origin
-from kdcli.recipe.schema import RESTRICTIONS, DataSection, DistillRecipe, branch
+from kdcli.recipe.schema import BOUNDS, RESTRICTIONS, DataSection, DistillRecipe, branch
 from kdcli.results.weights_header import CheckpointHeader
+from kdcli.typed import complaint
 
 # what they take away is not of the test split
 _OF_TRAINING = ("val_fraction", "train_limit")
@@ -106,6 +107,11 @@ def section_of(
     try:
         section = cls.model_validate_json(json.dumps(layer.get("data"), default=str), strict=True)
     except ValidationError as error:
+        if not asked.get("data"):
+            raise BadCheckpoint(
+                f"the data that its header names cannot be had: {complaint(error)}",
+                hint="name the data: -d NAME, or train it again",
+            ) from error
         raise _refused(*explainer.explain(error, ("data",))) from error
     if asked.get("data", "root") is not None and not catalog.entry("dataset", name).facts.get(
         "download"
@@ -123,7 +129,7 @@ def section_of(
 def _of_header(path: Path, header: CheckpointHeader, asked: Layer, *, train: bool) -> Layer:
     layer, origin = Layer(), Origin("the checkpoint", file=str(path))
     if asked.get("data", "name") in {None, header.data.get("name")}:
-        left_out = RESTRICTIONS if train else (*RESTRICTIONS, *_OF_TRAINING)
+        left_out = (*RESTRICTIONS, *BOUNDS, *(() if train else _OF_TRAINING))
         for key, value in header.data.items():
             if key not in left_out:
                 layer.put(("data", key), value, origin)

@@ -7,8 +7,10 @@ No torch is imported: what does not fit is refused before anything slow begins.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -16,14 +18,24 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdcli import formatting, trust
+from kdcli.errors import Diagnostic, KdError
 from kdcli.recipe import branches, shipped
 from kdcli.recipe.early_stopped_teacher import Stretch, shortened
 from kdcli.recipe.reading import diagnostics, extends, overrides
 from kdcli.recipe.reading.diagnostics import Explainer
-from kdcli.recipe.reading.layers import Kind, Layer, default_name, dotted, lay, recipe_class
+from kdcli.recipe.reading.layers import (
+    NAMED,
+    Kind,
+    Layer,
+    default_name,
+    dotted,
+    lay,
+    recipe_class,
+)
 from kdcli.recipe.reading.overrides import Flag
-from kdcli.recipe.reading.toml_file import shown_as
-from kdcli.recipe.schema import Recipe, TeacherSection
+from kdcli.recipe.reading.toml_file import Origin, shown_as
+from kdcli.recipe.schema import LARGEST, Recipe, TeacherSection, is_bounded
 from kdcli.recipe.teacher_rules import TeacherRules
 
 __all__ = ["Flag", "Kind", "Resolved", "kind_of", "resolve", "resolve_teacher"]
@@ -38,12 +50,18 @@ class Resolved:
     origins: for every dotted key where its value came from: "default", "base.toml:4",
     "KD_DATA_DIR", "--set", "--epochs", "teacher's file". notes: what was chosen automatically and
     why, one sentence each. path: the file, None without one.
+
+    own_files: the Python files that the user has named in it, or in the recipes of its teachers.
+    strangers: those that somebody else has named (kdcli.trust), as far as that is known before
+    anything is loaded.
     """
 
     recipe: Recipe
     origins: Mapping[str, str]
     notes: tuple[str, ...]
     path: Path | None
+    own_files: frozenset[str] = frozenset()
+    strangers: tuple[trust.Stranger, ...] = ()
 
 
 def resolve(
@@ -55,6 +73,7 @@ def resolve(
     flags: Sequence[Flag] = (),
     environ: Mapping[str, str] = os.environ,
     spare_teachers: bool = False,
+    tree: trust.Folder | None = None,
 ) -> Resolved:
     """A valid recipe from, low to high: defaults, what the file extends, the file, KD_DATA_DIR,
     `values`, --set, flags.
@@ -70,6 +89,8 @@ def resolve(
         environ: where KD_DATA_DIR is looked up.
         spare_teachers: a method that takes no teacher ignores those of the recipe, instead of
             refusing them.
+        tree: where recipes are the user's; the folder of the file, which the user named, unless
+            given.
 
     Raises:
         RecipeInvalid: with every problem that can be told without loading data or weights, each at
@@ -80,10 +101,13 @@ def resolve(
     given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
     above = (overrides.from_environment(environ), given, overrides.from_command_line(sets, flags))
     path = _choose(kind, file, above)
+    first = kind == "distill" or tree is None  # not the recipe that another one refers to
+    if tree is None:
+        tree = trust.Folder(path.parent if path is not None else Path())
     layer = reduce(
         lambda below, over: lay(below, over, kind),
         above,
-        extends.from_file(path, kind) if path is not None else Layer(),
+        extends.from_file(path, kind, tree) if path is not None else Layer(),
     )
     if file is None and path is not None:
         layer.notes.insert(
@@ -92,16 +116,27 @@ def resolve(
     if file is not None and path is not None:
         _refuse_other_kind(kind, layer, path)
     shown = None if path is None else shown_as(path)
-    rules = TeacherRules(
-        kind, layer, lambda *asked: resolve_teacher(*asked, environ=environ).recipe, shown
-    )
+    named = NamedRecipes(tree, environ)
+    rules = TeacherRules(kind, layer, named.resolve, shown)
     # before teachers are spared: a baseline has the data of the students that it is compared with
     rules.fill_in()
     if spare_teachers or (file is None and path is not None):
         rules.drop_unneeded()
     recipe = _build(kind, layer, rules, shown)
+    if first:
+        named.look_at_reference(layer)
+    own_files, strangers = _files(layer)
     return Resolved(
-        recipe, _origins(recipe, layer), tuple(layer.notes), path if file is not None else None
+        recipe,
+        _origins(recipe, layer),
+        tuple(layer.notes),
+        path if file is not None else None,
+        own_files.union(*(found.own_files for found in named.resolved)),
+        (
+            *strangers,
+            *(stranger for found in named.resolved for stranger in found.strangers),
+            *rules.strangers(),
+        ),
     )
 
 
@@ -112,26 +147,32 @@ def resolve_teacher(
     *,
     values: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
+    tree: trust.Folder | None = None,
 ) -> Resolved:
     """The recipe of a teacher, as long as a [teacher] section asks for.
 
     Args:
         file, epochs, schedule: that section's recipe, epochs and schedule.
-        values: as for `resolve`.
+        values, tree: as for `resolve`.
 
     Raises:
         UsageError: as `resolve`, and where there is nothing to cut off.
     """
-    whole = resolve("train-teacher", file=file, values=values, environ=environ)
+    whole = resolve("train-teacher", file=file, values=values, environ=environ, tree=tree)
     if epochs is None:
         return whole
     changes = shortened(whole.recipe, epochs, schedule or "scaled")
     found = resolve(
-        "train-teacher", file=file, values={**(values or {}), **changes}, environ=environ
+        "train-teacher",
+        file=file,
+        values={**(values or {}), **changes},
+        environ=environ,
+        tree=tree,
     )
     told = ", ".join(f"{key} = {value}" for key, value in changes.items())
     note = (
-        f"a teacher of {epochs} epochs instead of {whole.recipe.train.epochs}, "
+        f"a teacher of {formatting.plural(epochs, 'epoch', ' ')} instead of "
+        f"{whole.recipe.train.epochs}, "
         f"{schedule or 'scaled'}: {told}"
     )
     return replace(found, notes=(*found.notes, note))
@@ -148,6 +189,58 @@ def kind_of(file: Path | str) -> Kind:
         if "model" in extends.from_file(shipped.locate(str(file)), "distill").values
         else "distill"
     )
+
+
+class NamedRecipes:
+    """The recipes that a recipe names: those of its teachers, and of what its gap is measured to.
+
+    Args:
+        tree: where recipes are the user's.
+
+    resolved: those that were asked for.
+    """
+
+    def __init__(self, tree: trust.Folder, environ: Mapping[str, str]) -> None:
+        self._tree = tree
+        self._environ = environ
+        self.resolved: list[Resolved] = []
+
+    def resolve(self, origin: Origin | None, *asked: Any) -> Resolved:
+        """The recipe of a teacher, as `resolve_teacher`.
+
+        Args:
+            origin: where its path was given; one that is of no file is the user's word.
+        """
+        word = origin is not None and origin.file is None and not origin.stranger
+        found = resolve_teacher(*asked, environ=self._environ, tree=None if word else self._tree)
+        self.resolved.append(found)
+        return found
+
+    def look_at_reference(self, layer: Layer) -> None:
+        """Resolves the recipe that the report refers to, if it does; one that cannot be is refused
+        when it is needed.
+        """
+        reference = layer.get("report", "reference")
+        if isinstance(reference, str) and reference.endswith(".toml"):
+            with suppress(KdError):
+                self.resolve(layer.origins.get(("report", "reference")), reference)
+
+
+def _files(layer: Layer) -> tuple[frozenset[str], list[trust.Stranger]]:
+    """The Python files that a recipe names: the user's, and those of strangers."""
+    own: set[str] = set()
+    strangers = []
+    for path, origin in layer.origins.items():
+        value = layer.get(*path)
+        file = trust.python_file(value) if isinstance(value, str) else None
+        if file is None or path[0] not in (*NAMED, "teacher"):
+            continue
+        if not origin.stranger:
+            own.add(str(file))
+        else:
+            by = origin.label if origin.at is not None else f"the {origin.label} {origin.file}"
+            strangers.append(trust.Stranger(str(file), by))
+    return frozenset(own), strangers
 
 
 def _choose(kind: Kind, file: Path | str | None, above: Sequence[Layer]) -> Path | None:
@@ -181,6 +274,7 @@ def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> 
         for section, error in wrong.items()
     ]
     rules.check_number()
+    rules.problems += _out_of_reach(layer, chosen, explainer)
     found: Recipe | None = None
     try:
         # through JSON, because there strictness does not ask for Python's tuples: "3" is no number,
@@ -196,6 +290,25 @@ def _build(kind: Kind, layer: Layer, rules: TeacherRules, shown: str | None) -> 
     rules.refuse(shown or "the command line")
     assert found is not None
     return recipe_class(kind)(**{key: getattr(found, key) for key in type(found).model_fields})
+
+
+def _out_of_reach(
+    layer: Layer, sections: Mapping[str, type[BaseModel]], explainer: Explainer
+) -> Iterator[Diagnostic]:
+    """Complains of numbers too large for the arithmetic, where a key has no bound of its own."""
+    for section, cls in sections.items():
+        table = layer.get(section)
+        for key, value in table.items() if isinstance(table, dict) else ():
+            numbers = value if isinstance(value, list) else [value]
+            large = [item for item in numbers if type(item) in {int, float} and _is_large(item)]
+            if large and not is_bounded(cls, key):
+                shown = diagnostics.toml_of(large[0])
+                problem = f"must be at most {LARGEST:.0e} in size, got {shown}"
+                yield explainer.at(f"{section}.{key}", problem)
+
+
+def _is_large(number: float) -> bool:
+    return LARGEST < abs(number) != math.inf  # infinity is no number to the validator
 
 
 def _origins(recipe: Recipe, layer: Layer) -> dict[str, str]:

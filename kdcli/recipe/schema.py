@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
+from annotated_types import Le, Lt
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -24,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from kdcli import catalog
 from kdcli.errors import UsageError
+from kdcli.static_options import UNREAD
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -36,6 +38,15 @@ def rule(key: str, problem: str, hint: str | None = None) -> PydanticCustomError
     return PydanticCustomError(
         "rule", "{problem}", {"key": key, "problem": problem, **({"hint": hint} if hint else {})}
     )
+
+
+LARGEST = 10**12  # a number that nothing in a recipe needs, and arithmetic still bears
+
+
+def is_bounded(cls: type[BaseModel], key: str) -> bool:
+    """Tells whether a key has an upper bound of its own."""
+    field = cls.model_fields.get(key)
+    return field is not None and any(isinstance(item, Lt | Le) for item in field.metadata)
 
 
 class Section(BaseModel):
@@ -306,8 +317,18 @@ class Named(Section):
     @property
     def options(self) -> dict[str, Any]:
         """The keys that belong to the branch, by name."""
-        own = self.own_keys()
+        own = self.own_keys() - self._left_to_the_file()
         return {key: value for key, value in self.model_dump().items() if key in own}
+
+    def _left_to_the_file(self) -> frozenset[str]:
+        """Options whose default only the user's own file knows, where none other is given."""
+        return frozenset(
+            key
+            for key, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict)
+            and UNREAD in field.json_schema_extra
+            and getattr(self, key) is None
+        )
 
     @classmethod
     def common(cls) -> type[Named]:
@@ -405,6 +426,11 @@ RESTRICTIONS = (
 )
 
 
+# of [data]: what a machine is asked for at most. A bound is whoever runs a recipe's own: no file
+# carries it to others, and it changes no result
+BOUNDS = ("max_gb", "max_pixels")
+
+
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 
@@ -494,7 +520,10 @@ class MethodSection(Named):
 class TrainSection(Section):
     """[train]: how long, in what portions, and what is kept."""
 
-    epochs: int = Field(30, ge=1, description="Passes over the training set.")
+    epochs: int = Field(30, ge=1, le=1_000_000, description="Passes over the training set.")
+    continues: str | None = Field(
+        None, description="Finished run whose last state this one starts from (kd resume --epochs)."
+    )
     batch_size: int = Field(64, ge=1, description="Images an optimiser step takes at a time.")
     accumulate: int = Field(
         1, ge=1, description="Minibatches of batch_size whose gradients make one step."
@@ -507,6 +536,14 @@ class TrainSection(Section):
     )
     select: Literal["last", "best"] = Field(
         "last", description="Which epoch is the result; best is chosen on the held-out part."
+    )
+    calibrate: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Divide the result's logits by a temperature fitted on the held-out part, and fold it "
+            "into the last layer; auto: for methods whose loss leaves the scale of the logits "
+            "free, where something is held out."
+        ),
     )
     keep_best: bool = Field(
         default=False, description="Also keep the epoch with the best validation accuracy."
@@ -527,7 +564,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random draw.")
     name: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._+-]+$",
+        pattern=r"^\.*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$",
         description="Name of the run's folder; METHOD-STUDENT-DATA-N unless given.",
     )
     data: SerializeAsAny[DataSection] = Field(default_factory=DataSection)
@@ -541,10 +578,26 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
-        if (self.train.select == "best" or self.train.keep_best) and self.data.val_fraction == 0:
+        if (
+            self.chooses_an_epoch
+            and self.data.val_fraction == 0
+            # a dataset that may bring a validation part is asked when it is opened
+            and not catalog.entry("dataset", self.data.name).facts.get("val")
+        ):
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        if self.train.calibrate == "on" and self.data.val_fraction == 0:
+            raise rule(
+                "train.calibrate",
+                "a temperature is fitted on held-out data, and data.val_fraction is 0",
+                "data.val_fraction = 0.1, for example",
+            )
         return self
+
+    @property
+    def chooses_an_epoch(self) -> bool:
+        """Tells whether the best epoch is looked for, which takes held-out data."""
+        return self.train.select == "best" or self.train.keep_best
 
     @model_validator(mode="after")
     def _a_part_for_each_device(self) -> Self:

@@ -64,6 +64,11 @@ def find(name: str) -> Path:
         return wanted
     names = tuple(found for path in folder().rglob("*.toml") if (found := name_of(path)))
     near = catalog.suggest(plain, names)
+    if Path(name).is_dir():
+        raise NotFound(
+            f"{name} is a folder, not a recipe",
+            hint=f"of pictures: kd check --data {name} opens every file of it",
+        )
     raise NotFound(
         f"no recipe at {name}",
         hint=f"did you mean {near!r}?  (kd recipes ls)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdcli import catalog
+from kdcli import catalog, trust
 from kdcli.errors import Incompatible, Where
 from kdcli.recipe import schema
 from kdcli.results.weights_header import CheckpointHeader, read_header
@@ -22,6 +22,8 @@ class Known:
     """A teacher from outside; what is not known is None.
 
     told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
+    data_of_a_stranger: whether it is not the user who named that. files: the Python files that its
+    network is made of, where a header names them. called: what messages call it.
     """
 
     path: str
@@ -31,6 +33,9 @@ class Known:
     num_classes: int | None = None
     input_shape: Shape | None = None
     class_names: tuple[str, ...] | None = None
+    data_of_a_stranger: bool = True
+    files: tuple[str, ...] = ()
+    called: str = "teacher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def from_checkpoint(path: str) -> Known:
     return of_header(found, header)
 
 
-def of_header(path: Path, header: CheckpointHeader) -> Known:
+def of_header(path: Path, header: CheckpointHeader, called: str = "teacher") -> Known:
     """The facts of a header."""
     return Known(
         str(path),
@@ -63,10 +68,12 @@ def of_header(path: Path, header: CheckpointHeader) -> Known:
         header.num_classes,
         tuple(header.input_shape),
         header.class_names,
+        called=called,
+        files=trust.files_in([header.architecture, header.arguments]),
     )
 
 
-def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
+def from_recipe(path: str, recipe: schema.TrainTeacherRecipe, *, data_of_a_stranger: bool) -> Known:
     """The facts of a teacher that is yet to be trained."""
     images = images_of(recipe.data)
     data = recipe.data.model_dump(exclude_none=True)
@@ -78,6 +85,7 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe) -> Known:
         images.num_classes,
         images.input_shape,
         images.class_names,
+        data_of_a_stranger,
     )
 
 
@@ -119,11 +127,29 @@ def check_fit(teacher: Known, images: Images) -> None:
         Incompatible: another number of classes, other classes or another order of them, another
             shape of input.
     """
-    trained_on = str(teacher.data.get("name", "other data"))
-    hint = f"-d {trained_on}, which it was trained on, or a teacher trained on {images.name}"
     problem = _misfit(teacher, images)
     if problem:
-        raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
+        raise Incompatible(problem, hint=_remedy(teacher, images), where=Where(file=teacher.path))
+
+
+def _remedy(teacher: Known, images: Images) -> str:
+    """What to do about a teacher that does not fit: to name a dataset helps only where the name
+    says which images are meant.
+    """
+    trained_on = str(teacher.data.get("name", "other data"))
+    if trained_on != images.name:
+        return (
+            f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "
+            f"{images.name}"
+        )
+    size, path = teacher.data.get("size"), teacher.data.get("path")
+    given = f"{images.name} -s data.path=PATH" if path else images.name
+    anew = f"train a teacher on these images first: kd train-teacher -d {given}"
+    if size and teacher.input_shape != images.input_shape:
+        return f"-s data.size={size}, which it was trained with, or {anew} -s data.size=N"
+    if path:
+        return f"distil on {path} as it was when the teacher was trained, or {anew}"
+    return f"distil on the data that it was trained on, or {anew}"
 
 
 def relation(
@@ -162,21 +188,21 @@ def remark(teacher: Known, images: Images) -> str | None:
 def _misfit(teacher: Known, images: Images) -> str | None:
     if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
         return (
-            f"teacher predicts {teacher.num_classes} classes, {images.name} has "
+            f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
             f"{images.num_classes}"
         )
     if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
         return (
-            f"teacher takes images of {_size(teacher.input_shape)}, {images.name} has "
+            f"{teacher.called} takes images of {_size(teacher.input_shape)}, {images.name} has "
             f"{_size(images.input_shape)}"
         )
     if relation(teacher.class_names, images.class_names) in {"order", "other"}:
         assert teacher.class_names is not None
-        return _names_differ(teacher.class_names, images)
+        return _names_differ(teacher.called, teacher.class_names, images)
     return None
 
 
-def _names_differ(names: tuple[str, ...], images: Images) -> str:
+def _names_differ(called: str, names: tuple[str, ...], images: Images) -> str:
     assert images.class_names is not None
     if sorted(names) == sorted(images.class_names):
         first = next(
@@ -185,11 +211,11 @@ def _names_differ(names: tuple[str, ...], images: Images) -> str:
             if ours != theirs
         )
         return (
-            f"teacher has the classes of {images.name} in another order: class {first} is "
+            f"{called} has the classes of {images.name} in another order: class {first} is "
             f"{names[first]!r} to it and {images.class_names[first]!r} there"
         )
     return (
-        f"teacher predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
+        f"{called} predicts other classes ({', '.join(names[:3])}, ...) than {images.name} has "
         f"({', '.join(images.class_names[:3])}, ...)"
     )
 

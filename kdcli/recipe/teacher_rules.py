@@ -6,17 +6,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from kdcli import catalog
+from kdcli import catalog, trust
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid, UsageError
 from kdcli.recipe import teacher_facts
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.diagnostics import Explainer
 from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.reading.toml_file import Origin
-from kdcli.recipe.schema import DataSection, Recipe, TrainTeacherRecipe
+from kdcli.recipe.schema import BOUNDS, DataSection, Recipe, TrainTeacherRecipe
 
+
+class ResolvedTeacher(Protocol):
+    """What is asked of the resolved recipe of a teacher."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The valid recipe."""
+
+    @property
+    def strangers(self) -> tuple[trust.Stranger, ...]:
+        """The Python files in it that are not the user's."""
+
+
+ResolveTeacher = Callable[..., ResolvedTeacher]
 # of teachers that a method takes: at least, and at most (None: no limit)
 Number = tuple[int, int | None]
 
@@ -26,8 +40,8 @@ class TeacherRules:
 
     Args:
         layer: the recipe's values; what follows from the teachers is put into it.
-        resolve_teacher: the valid train-teacher recipe of a path, with the epochs and the schedule
-            that [teacher] gives beside it.
+        resolve_teacher: resolves the train-teacher recipe of a path, from the origin of that path,
+            the path, and the epochs and the schedule that [teacher] gives beside it.
         shown: the recipe's file, if it has one.
 
     problems: diagnostics so far, of teachers and of whoever adds to them. refusals: errors that are
@@ -35,7 +49,7 @@ class TeacherRules:
     """
 
     def __init__(
-        self, kind: Kind, layer: Layer, resolve_teacher: Callable[..., Recipe], shown: str | None
+        self, kind: Kind, layer: Layer, resolve_teacher: ResolveTeacher, shown: str | None
     ) -> None:
         self.kind = kind
         self.layer = layer
@@ -89,7 +103,7 @@ class TeacherRules:
                     f"{key}.checkpoint", partial(teacher_facts.from_checkpoint, table["checkpoint"])
                 )
             if isinstance(table.get("recipe"), str):
-                self._read_one(f"{key}.recipe", partial(self._of_recipe, table))
+                self._read_one(f"{key}.recipe", partial(self._of_recipe, key, table))
             if isinstance(table.get("name"), str):
                 try:
                     teacher_facts.check_pretrained(table["name"])
@@ -106,7 +120,7 @@ class TeacherRules:
             self.refusals.append((key, error))
             self._names_no_student = True
 
-    def _of_recipe(self, table: Mapping[str, Any]) -> teacher_facts.Known:
+    def _of_recipe(self, key: str, table: Mapping[str, Any]) -> teacher_facts.Known:
         path, epochs, schedule = (table.get(key) for key in ("recipe", "epochs", "schedule"))
         # nothing is validated yet: a length that is none is told by the validator
         asked = (
@@ -114,9 +128,22 @@ class TeacherRules:
             if type(epochs) is int and epochs > 0 and schedule in {None, "scaled", "truncated"}
             else ()
         )
-        recipe = self._resolve_teacher(path, *asked)
-        assert isinstance(recipe, TrainTeacherRecipe)
-        return teacher_facts.from_recipe(str(path), recipe)
+        parts = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        found = self._resolve_teacher(self.layer.origin((*parts, "recipe")), path, *asked)
+        assert isinstance(found.recipe, TrainTeacherRecipe)
+        strange = {stranger.file for stranger in found.strangers}
+        data = trust.files_in(found.recipe.data.name)
+        return teacher_facts.from_recipe(
+            str(path), found.recipe, data_of_a_stranger=not strange.isdisjoint(data)
+        )
+
+    def strangers(self) -> list[trust.Stranger]:
+        """The Python files that the teachers' files need and name themselves."""
+        return [
+            trust.Stranger(file, f"the header of {known.path}")
+            for known in self._known
+            for file in known.files
+        ]
 
     # ---- how many, and whether they fit ----------------------------------------------------------
 
@@ -207,12 +234,13 @@ class TeacherRules:
         return table is None or (isinstance(table, dict) and "name" not in table)
 
     def _fill_in_data(self, teacher: teacher_facts.Known) -> None:
-        name, origin = str(teacher.data["name"]), Origin(teacher.told_by, file=teacher.path)
+        name = str(teacher.data["name"])
+        origin = Origin(teacher.told_by, file=teacher.path, stranger=teacher.data_of_a_stranger)
         try:
             options = catalog.options_class(catalog.entry("dataset", name)).model_fields
         except UsageError:  # the validator says so
             options = {}
-        for key in ("name", *options):
+        for key in ("name", *(option for option in options if option not in BOUNDS)):
             if teacher.data.get(key) is not None and self.layer.get("data", key) is None:
                 self.layer.put(("data", key), teacher.data[key], origin)
         self.layer.notes.append(f"data {name}: what the teacher was trained on")

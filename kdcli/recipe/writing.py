@@ -7,18 +7,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from kdcli import catalog
+from kdcli import catalog, clean
 from kdcli.errors import KdError
-from kdcli.files import sha256_file, sha256_json
+from kdcli.files import read_json, sha256_file, sha256_json
 from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
 from kdcli.recipe.resolve import resolve_teacher
-from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.schema import BOUNDS, DistillRecipe, Recipe
 from kdcli.results.weights_header import kept_along, read_header
 
 # what may differ between two runs that learn the same; by section
@@ -26,7 +27,7 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "name": True,
     "gates": True,
     "report": True,
-    "data": {"root"},
+    "data": {"root", *BOUNDS},
     "train": {"state_seconds"},
     "runtime": {"compile", "device", "devices", "graphs", "teacher_batch", "threads", "workers"},
 }
@@ -56,7 +57,8 @@ def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
         "",
     ]
     lines += _table(values, (), origins or {})
-    return "\n".join(lines).rstrip() + "\n"
+    # a TOML string escapes what is escaped here, and the name of a file stays in its comment
+    return clean.text("\n".join(lines).rstrip() + "\n")
 
 
 def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str]) -> Iterator[str]:
@@ -66,7 +68,7 @@ def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str])
     for key, value in values.items():
         if key not in tables:
             line = f"{_text_of_key(key)} = {_text_of(value)}"
-            origin = origins.get(dotted((*path, key)))
+            origin = clean.line(origins.get(dotted((*path, key)), ""))
             yield f"{line:<{_COMMENT_COLUMN}}  # {origin}" if origin else line
     for key, value in tables.items():
         header = ".".join(
@@ -119,6 +121,8 @@ def recipe_hash(recipe: Recipe) -> str:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
             table["name"] = _own_file(section, table["name"])
+    if recipe.train.continues is not None:
+        content["train"]["continues"] = _recipe_of_run(recipe.train.continues)
     if catalog.entry("method", recipe.method.name).facts.get("follows_history"):
         content["method"].pop("checkpoints", None)
         content["history"] = _history(recipe)
@@ -135,6 +139,13 @@ def _weights(path: str) -> str:
         return read_header(path)[1].tensors_sha256 or path
     except KdError:
         return path
+
+
+def _recipe_of_run(run: str) -> str:
+    try:
+        return str(read_json(Path(run) / "environment.json").get("recipe_sha256", run))
+    except KdError:
+        return run
 
 
 def _history(recipe: Recipe) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from kdcli import clean
+
 
 def code_block(text: str, language: str) -> str:
     """A fenced block whose fence is longer than any in the text."""
@@ -13,12 +15,7 @@ def code_block(text: str, language: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: names with stars, brackets and angle brackets keep
-    them.
+    """Text that Markdown shows as it is, on one line: names with stars, brackets and angle brackets
+    keep them, and those with line ends break no table or heading.
     """
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-def cell(text: str) -> str:
-    """Text for a table cell: escaped, on one line."""
-    return escape(" ".join(text.split("\n")))
+    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", clean.line(text))

@@ -7,6 +7,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kdcli.errors import UsageError
+
+MOST_RESAMPLES = 1_000_000  # behind a bootstrap interval: more show nothing, and take hours
+
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -44,3 +48,16 @@ def wilson(hits: int, n: int) -> Interval:
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return Interval(0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half)
+
+
+def check_resamples(count: int) -> None:
+    """Refuses a number of resamples that no interval can be made of, or needs.
+
+    Raises:
+        UsageError: it is none, or more than a million.
+    """
+    if not 1 <= count <= MOST_RESAMPLES:
+        raise UsageError(
+            f"--bootstrap takes from 1 to {MOST_RESAMPLES:,} resamples, got {count}",
+            hint="--bootstrap 1000",
+        )

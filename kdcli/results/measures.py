@@ -31,6 +31,17 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyAt:
+    """Mean entropy (nats) and free energy of a network over a split at one temperature, logits
+    centred per sample.
+    """
+
+    temperature: float
+    entropy: float
+    free_energy: float
+
+
+@dataclass(frozen=True, slots=True)
 class GateResult:
     """One threshold that the user asked for. subject: whose value it is, where several checkpoints
     are measured.

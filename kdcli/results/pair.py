@@ -128,13 +128,13 @@ class StageCka:
 
 @dataclass(frozen=True, slots=True)
 class DegradationRow:
-    """One teacher-student pair of a degradation curve. label, capacity: of the side that varies;
-    other: the other side's label. Gaps: at the curve's temperature. change: accuracy of the student
-    less that of the row before, None in the first.
+    """One teacher-student pair of a degradation curve. label, capacity (in parameters): of the side
+    that varies; other: the other side's label. Gaps: at the curve's temperature. change: accuracy
+    of the student less that of the row before, None in the first.
     """
 
     label: str
-    capacity: float
+    capacity: int
     teacher_parameters: int
     student_parameters: int
     teacher_accuracy: float
@@ -160,8 +160,6 @@ class DegradationCurve:
     """
 
     varies: Literal["teacher", "student"]
-    measure: str
-    form: Literal["raw", "aligned"]
     temperature: float
     rows: tuple[DegradationRow, ...]
     best: int

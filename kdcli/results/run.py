@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kdcli.results.gap import GapAt, GapReport
-from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.measures import EnergyAt, Excluded, GateResult, Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,39 @@ class TeacherSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldedTemperature:
+    """A temperature fitted on held-out images after training, and folded into the network's last
+    layer: its weights and bias are divided by it, so that no class changes.
+
+    temperature: None where none was folded; why_not says why, as a clause. n: the held-out images.
+    nll_before, nll_after, ece_before, ece_after: of the test split; None where none was folded.
+    """
+
+    temperature: float | None
+    n: int
+    why_not: str = ""
+    nll_before: float | None = None
+    nll_after: float | None = None
+    ece_before: float | None = None
+    ece_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """A finished train-teacher or distill run: exactly summary.json.
 
     reference: what the gap is measured to where the method has no teacher.
+    train_losses: means over the last epoch of the loss terms by name, weighted as they were trained
+    on; train_loss: their sum, what was minimised.
+    energies, teacher_energies: of the network, and of what the gap is measured to, on the test
+    split, at every temperature of [report].
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
+    calibration: None where no temperature was to be folded into the network.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
     tensors, or, on a CPU, of the whole process; None where the system does not tell. notes: how the
-    network began, one sentence each.
+    network began, one sentence each. continues: the run from whose last state this one went on.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -50,12 +73,17 @@ class RunResult:
     test: Measures
     val: Measures | None = None
     train_accuracy: float | None = None
+    train_loss: float | None = None
+    train_losses: Mapping[str, float] = field(default_factory=dict)
     per_class: Mapping[str, float] = field(default_factory=dict)
     excluded: Excluded | None = None
+    calibration: FoldedTemperature | None = None
     teachers: tuple[TeacherSummary, ...] = ()
     reference: TeacherSummary | None = None
     gap: GapAt | None = None
     gaps: tuple[GapAt, ...] = ()
+    energies: tuple[EnergyAt, ...] = ()
+    teacher_energies: tuple[EnergyAt, ...] = ()
     gates: tuple[GateResult, ...] = ()
     recipe_sha256: str = ""
     wall_seconds: float = 0.0
@@ -63,10 +91,19 @@ class RunResult:
     peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    continues: str | None = None
 
     @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
+
+    @property
+    def teacher(self) -> TeacherSummary | None:
+        """The only teacher, or the reference where the method has none; None where there are
+        several.
+        """
+        known = self.teachers or ((self.reference,) if self.reference is not None else ())
+        return known[0] if len(known) == 1 else None
 
     @property
     def aligned_gap(self) -> GapAt | None:

@@ -74,13 +74,12 @@ class Thresholds:
 
     constant: below this column_cv similarity labels count as constant within a class. varied: from
     this column_cv on they count as varied. entropy: from this entropy / log K on a response counts
-    as soft. entropy_from: where that limit is from.
+    as soft.
     """
 
     constant: float = 0.01
     varied: float = 0.10
     entropy: float = 0.9
-    entropy_from: Literal["default", "given", "a smaller teacher"] = "default"
 
 
 @dataclass(frozen=True, slots=True)

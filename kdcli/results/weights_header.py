@@ -8,7 +8,6 @@ imported.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from kdcli.errors import BadCheckpoint, CorruptFile, NotFound
-from kdcli.files import finite, safetensors_metadata, sha256_json
+from kdcli.files import DAMAGED_WEIGHTS, finite, parse_json, safetensors_metadata, sha256_json
+from kdcli.results.measures import Measures
+from kdcli.typed import strict
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
@@ -37,6 +36,9 @@ class CheckpointHeader:
     it came to be. tensors_sha256: checksum of the weights.
     epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
     where that is known (not where the best one was chosen).
+    folded_temperature: what the weights and bias of the last layer were divided by after training,
+    so that their softmax is a probability; None where they are as they were trained.
+    continues: the run from whose last state its own went on.
     """
 
     architecture: str
@@ -57,6 +59,8 @@ class CheckpointHeader:
     recipe_sha256: str = ""
     epochs: int | None = None
     epoch: int | None = None
+    folded_temperature: float | None = None
+    continues: str = ""
     tensors_sha256: str = ""
     created_by: str = ""
 
@@ -68,6 +72,7 @@ class CheckpointHeader:
             "mean and std are of other channels": {len(self.mean), len(self.std)} != {channels},
             "std must be above 0": not all(0 < value < math.inf for value in self.std),
             "mean must be finite": not all(map(math.isfinite, self.mean)),
+            "data must have a name": not isinstance(self.data.get("name"), str),
         }.items():
             if wrong:
                 raise ValueError(problem)
@@ -93,36 +98,26 @@ class CheckpointHeader:
                 f"{path} has no kd header: its architecture and classes are unknown", hint=hint
             )
         try:
-            content = json.loads(metadata["kd"])
+            content = strict(dict[str, Any], parse_json(metadata["kd"]))
             signed = content.pop(CHECKSUM, None)
             if signed is not None and signed != sha256_json(content):
                 raise CorruptFile(
                     f"{path} is damaged: its header does not match its checksum",
-                    hint="copy it again, or train again",
+                    hint=DAMAGED_WEIGHTS,
                 )
-            if content.pop("format") > FORMAT:
+            if strict(int, content.pop("format", None)) > FORMAT:
                 raise CorruptFile(f"{path} was written by a newer kd", hint="upgrade kd")
-            return _validated(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"][:2])
-            told = first["msg"].removeprefix("Value error, ").lower()
-            problem = f"{place}: {told}" if place else told
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            problem = str(error)[:200]
-        raise CorruptFile(f"{path} has a damaged kd header: {problem}", hint=hint)
+            found = strict(cls, content)
+            if found.metrics:
+                strict(Measures, found.metrics)
+        except ValueError as error:
+            raise CorruptFile(f"{path} has a damaged kd header: {error}", hint=hint) from error
+        return found
 
-
-def _validated(content: Any) -> CheckpointHeader:
-    """Strictly typed: text is no number, and a number is no text. Keys of a newer kd are
-    ignored.
-    """
-    return _adapter().validate_json(json.dumps(content), strict=True)
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[CheckpointHeader]:
-    return TypeAdapter(CheckpointHeader)
+    @property
+    def measures(self) -> Measures | None:
+        """The test measures that it carries; weights kept on the way carry none."""
+        return strict(Measures, self.metrics) if self.metrics else None
 
 
 def is_unsigned(path: Path) -> bool:

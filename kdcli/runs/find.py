@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdcli.errors import KdError, NotFound
-from kdcli.files import read_json
 from kdcli.runs.folder import RECIPE_FILE, SUMMARY_FILE, busy
+from kdcli.runs.manifest import read_record
 
 Command = Literal["train-teacher", "distill"]
 
@@ -36,7 +36,7 @@ def unfinished_run(out: Path, recipe_sha256: str, devices: int | None = None) ->
 
 def _fact(run: Path, name: str) -> Any:
     with suppress(KdError):  # a foreign or half-written file is no match
-        return read_json(run / "environment.json").get(name)
+        return read_record(run / "environment.json").get(name)
     return None
 
 
@@ -92,7 +92,7 @@ def newest(runs_dir: str | Path, command: Command | None = "distill") -> Path:
 
 def _command(run: Path) -> object:
     with suppress(KdError):  # damage to one run is no reason to refuse the others
-        return read_json(run / SUMMARY_FILE).get("command")
+        return read_record(run / SUMMARY_FILE).get("command")
     return ""
 
 
@@ -104,8 +104,20 @@ def finished_runs(out: Path) -> dict[str, Path]:
     for summary in sorted(out.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
         with suppress(KdError):  # a foreign or damaged file is no run of ours
             if not summary.parent.is_symlink():
-                found[str(read_json(summary).get("recipe_sha256"))] = summary.parent
+                found[str(read_record(summary).get("recipe_sha256"))] = summary.parent
     return found
+
+
+def damaged_runs(out: Path) -> tuple[str, ...]:
+    """A sentence for each finished run under a folder whose summary cannot be believed."""
+    found = []
+    for summary in sorted(out.glob(f"*/{SUMMARY_FILE}")):
+        try:
+            if not summary.parent.is_symlink():
+                read_record(summary)
+        except KdError as error:
+            found.append(error.message)
+    return tuple(found)
 
 
 def runs_dir(environ: Mapping[str, str], out: Path | None = None) -> Path:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdcli import clean
 from kdcli.errors import NotWritable, RunExists, UsageError
-from kdcli.files import write_error
+from kdcli.files import check_folder, write_error
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,6 +34,40 @@ def run_name(*parts: str) -> str:
     """
     plain = (re.sub(r"^.*/", "", part).replace(".py", "").replace(":", "-") for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "-", part) for part in plain)
+
+
+def check_out(out: Path) -> None:
+    """Refuses a folder of runs that cannot be written to, before anything is computed for it.
+
+    Raises:
+        DiskFull, NotWritable: it cannot.
+    """
+    try:
+        check_folder(out)
+    except NotWritable as error:
+        reason = "it is a file" if out.is_file() else error.message.partition(": ")[2]
+        raise NotWritable(
+            f"no run can be made under {out}: {reason}", hint="choose another folder with --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def reserved(out: Path, base: str, name: str | None) -> Iterator[Path]:
+    """Creates the run's directory as `reserve` does; should what is done within fail, nothing of it
+    stays.
+    """
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    run = None
+    try:
+        run = reserve(out, base, name)
+        yield run
+    except BaseException:
+        if run is not None:
+            shutil.rmtree(run, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # another run is in it by now
+                folder.rmdir()
+        raise
 
 
 def reserve(out: Path, base: str, name: str | None) -> Path:
@@ -73,12 +108,14 @@ def point_latest(run: Path) -> None:
             temporary.replace(link)
 
 
-def write_crash(run: Path, error: BaseException) -> Path:
-    """Keeps the traceback of a failed run beside its files."""
+def write_crash(run: Path, error: BaseException) -> Path | None:
+    """Keeps the traceback of a failed run beside its files, if it can be written."""
     path = run / "crash.txt"
     with contextlib.suppress(OSError):
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return path
+        trace = clean.text("".join(traceback.format_exception(error)))
+        path.write_text(trace, encoding="utf-8", errors="backslashreplace")
+        return path
+    return None
 
 
 def drop_state(run: Path) -> None:

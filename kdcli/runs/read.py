@@ -7,19 +7,13 @@ logged twice); but a file that is not what kd writes is named as damaged, never 
 
 from __future__ import annotations
 
-import functools
-import json
-import math
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from kdcli.errors import CorruptFile
-from kdcli.files import read_json
+from kdcli.files import DAMAGED, MAX_RECIPE_BYTES, parse_toml, read_bytes
 from kdcli.runs.folder import (
     ANALYSIS_FILE,
     ENVIRONMENT_FILE,
@@ -27,10 +21,14 @@ from kdcli.runs.folder import (
     RECIPE_FILE,
     SUMMARY_FILE,
 )
+from kdcli.results.environment import Described
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import Command, find_run
+from kdcli.runs.manifest import check, read_record
+from kdcli.runs.metrics_file import read_metrics
+from kdcli.typed import from_dict
 
 T = TypeVar("T")
 
@@ -72,8 +70,10 @@ class Epoch:
 class Run:
     """A run directory. summary is None while the run is unfinished; analysis where none was made.
 
-    torn_lines counts the lines of metrics.jsonl that a killed process left half written: they are
-    left out. baseline: the same network trained on labels alone, where
+    environment: all of environment.json, to show; described: what a report takes from it.
+    torn: whether a killed process left the last line of metrics.jsonl half written. damage: a
+    sentence for each record that is not what was written; what could not be believed is left out.
+    baseline: the same network trained on labels alone, where
     `kdcli.report.findings.baseline` found such a run.
     """
 
@@ -81,11 +81,13 @@ class Run:
     recipe: Mapping[str, Any]
     recipe_text: str
     environment: Mapping[str, Any]
+    described: Described
     stages: tuple[Stage, ...]
     epochs: tuple[Epoch, ...]
     summary: RunResult | None
     analysis: RunAnalysis | None
-    torn_lines: int = 0
+    torn: bool = False
+    damage: tuple[str, ...] = ()
     baseline: RunResult | None = None
 
     @property
@@ -107,75 +109,86 @@ class Run:
         """
         folder = find_run(path)
         text, recipe = read_recipe(folder / RECIPE_FILE)
-        events, torn = _events(folder / METRICS_FILE)
+        metrics = read_metrics(folder / METRICS_FILE)
+        events = [event for event, _ in metrics.events]
+        summary = _optional(folder / SUMMARY_FILE, RunResult)
+        damage = Damage()
+        damage.noticed(lambda: check(folder / RECIPE_FILE), "it is shown as it is now")
+        environment = damage.noticed(lambda: _environment(folder), "it is left out")
+        analysis = damage.noticed(
+            lambda: _optional(folder / ANALYSIS_FILE, RunAnalysis),
+            f"what it draws is left out; kd analyze-gap --student {folder} measures it again",
+        )
+        lost = metrics.damaged + (summary is not None and not _ended(events))
+        if lost:
+            damage.sentences.append(
+                f"{folder / METRICS_FILE} is damaged: {lost} of its lines are left out of the curves"
+            )
         return cls(
             path=folder,
             recipe=recipe,
             recipe_text=text,
-            environment=_optional(folder / ENVIRONMENT_FILE, dict[str, Any]) or {},
+            environment=environment[0] if environment else {},
+            described=environment[1] if environment else Described(),
             stages=_stages(events, folder / METRICS_FILE),
             epochs=_epochs(events, folder / METRICS_FILE),
-            summary=_optional(folder / SUMMARY_FILE, RunResult),
-            analysis=_optional(folder / ANALYSIS_FILE, RunAnalysis),
-            torn_lines=torn,
+            summary=summary,
+            analysis=analysis,
+            torn=metrics.torn,
+            damage=tuple(damage.sentences),
         )
+
+
+class Damage:
+    """Collects what is wrong with records that a run can be read without."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def noticed(self, read: Callable[[], T], so: str) -> T | None:
+        """What `read` returns; None and a sentence where it finds damage. so: what follows."""
+        try:
+            return read()
+        except CorruptFile as error:
+            self.sentences.append(f"{error.message}: {so}")
+            return None
+
+
+def _ended(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Tells whether the last line is that of a finished run, or of a run without one."""
+    return not events or events[-1]["event"] == "done" or "line" not in events[-1]
 
 
 # ---- reading -------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def from_dict(kind: type[T], data: Any, origin: Path | str) -> T:
-    """Rebuilds a frozen result from the JSON it was written as; keys of a newer kd are ignored.
-
-    JSON has no word for NaN and infinity, so null where a number must stand is read as NaN.
-
-    Raises:
-        CorruptFile: `origin` lacks a field or holds one of another type.
-    """
-    try:
-        found: T = _validated(kind, data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CorruptFile(
-            f"{origin} is not what kd writes: {place}: {first['msg'].lower()}",
-            hint="run the command again",
-        ) from error
-    return found
-
-
-def _validated(kind: Any, data: Any) -> Any:
-    try:
-        return _adapter(kind).validate_python(data)
-    except ValidationError as error:
-        gaps = [
-            found["loc"]
-            for found in error.errors()
-            if found["type"] == "float_type" and found["input"] is None
-        ]
-        if len(gaps) < error.error_count():
-            raise
-    for place in gaps:
-        data = _with_nan(data, place)
-    return _adapter(kind).validate_python(data)
-
-
-def _with_nan(data: Any, place: tuple[int | str, ...]) -> Any:
-    if not place:
-        return math.nan
-    head, rest = place[0], place[1:]
-    if isinstance(data, dict):
-        return {**data, head: _with_nan(data[head], rest)}
-    return [_with_nan(item, rest) if number == head else item for number, item in enumerate(data)]
-
-
 def _optional(path: Path, kind: type[T]) -> T | None:
-    return from_dict(kind, read_json(path), path) if path.is_file() else None
+    return from_dict(kind, read_record(path), path) if path.exists() else None
+
+
+def _environment(folder: Path) -> tuple[dict[str, Any], Described]:
+    path = folder / ENVIRONMENT_FILE
+    content = read_record(path) if path.exists() else {}
+    return content, from_dict(Described, content, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    exclude_classes: tuple[str | int, ...] = ()
+    per_class: int | None = None
+    select: str = "random"
+    select_temperature: float = 9.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What is read of a recipe without its schema, which may be that of another version."""
+
+    name: str | None = None
+    data: _Images | None = None
+    method: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    student: dict[str, Any] | None = None
 
 
 def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
@@ -185,29 +198,12 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
         CorruptFile: it is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise CorruptFile(f"{path} cannot be read as TOML: {error}") from error
-
-
-def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of metrics.jsonl, and how many lines are torn: the last of a live run, or one
-    before a resume.
-    """
-    if not path.is_file():
-        return [], 0
-    events: list[dict[str, Any]] = []
-    torn = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            torn += 1
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events, torn
+        text = read_bytes(path, MAX_RECIPE_BYTES).decode()
+        recipe = parse_toml(text)
+    except ValueError as error:
+        raise CorruptFile(f"{path} cannot be read as TOML: {error}", hint=DAMAGED) from error
+    from_dict(_Tables, recipe, path)
+    return text, recipe
 
 
 def _stages(events: list[dict[str, Any]], path: Path) -> tuple[Stage, ...]:

@@ -77,10 +77,10 @@ def test_evaluate(runs):
         "logits.safetensors",
     )
     assert answer.code == 0
-    assert answer.err.startswith("  test split · n = 360 · digits\n")
-    assert "runs/kd " in answer.err
-    assert "McNemar p " in answer.err
-    assert "accuracy by class" in answer.err
+    assert answer.out.startswith("  test split · n = 360 · digits\n")
+    assert "runs/kd " in answer.out
+    assert "McNemar p " in answer.out
+    assert "accuracy by class" in answer.out
     with safe_open("logits.safetensors", framework="numpy") as file:
         assert file.get_tensor("targets").shape == (360,)
     assert len(document("evaluate", "runs/kd", "runs/skd")["data"]["pairs"]) == 1
@@ -109,9 +109,9 @@ def test_analyze_gap_of_the_newest_run(runs):
     answer = call("analyze-gap", "--temperature", "1,4")
     assert answer.code == 0
     assert "newest distil run: runs/last" in answer.err
-    assert "τ = 4" in answer.err
-    assert "second order" in answer.err
-    assert "largest:" in answer.err
+    assert "τ = 4" in answer.out
+    assert "second order" in answer.out
+    assert "largest:" in answer.out
 
 
 def test_analyze_gap_of_pairs_with_files_and_gates(runs):
@@ -138,14 +138,14 @@ def test_analyze_gap_of_pairs_with_files_and_gates(runs):
 def test_analyze_gap_of_a_teacher_alone(runs):
     answer = call("analyze-gap", "-t", "runs/t", "--bootstrap", "10")
     assert answer.code == 0
-    assert "response profile" in answer.err
-    assert "100 %" not in answer.err
+    assert "response profile" in answer.out
+    assert "100 %" not in answer.out
 
 
 def test_compare_and_report(runs):
     answer = call("compare", "runs/kd", "runs/skd", "--plot", "curves.svg")
     assert answer.code == 0
-    assert "method.name" in answer.err
+    assert "method.name" in answer.out
     assert Path("curves.svg").is_file()
     shutil.copytree("runs/kd", "runs/again")
     Path("runs/again/report.md").unlink()

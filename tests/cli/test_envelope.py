@@ -123,6 +123,8 @@ def test_mistakes_on_the_command_line(kd, argv):
         ("recipes cp", ("recipes", "cp", "quickstart", "mine.toml")),
         ("check", ("check", "quickstart", "quickstart-teacher", "tables/energy-table7")),
         ("check", ("check", "quickstart", "-s", "train.epochs=0")),
+        ("check", ("check", "--data", "quickstart")),
+        ("check", ("check", "--data", "-s", "data.name=image-folder", "-s", "data.path=nowhere")),
         ("schema", ("schema",)),
         ("table", ("table", "tables/energy-table7")),
         ("doctor", ("doctor",)),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.cli.console import stop_on_sigterm
-from kdcli.errors import CorruptFile, Interrupted, NonFiniteLoss, OutOfMemory, Terminated
+from kdcli.errors import BadData, CorruptFile, Interrupted, NonFiniteLoss, OutOfMemory, Terminated
 from kdcli.results.measures import GateResult
 from kdcli.results.sweep import CellResult, SweepResult
 from tests.cli.conftest import result
@@ -32,7 +32,6 @@ def test_0_when_done_and_all_gates_passed(kd, pretend):
             "out of GPU memory at stage distill", hint="kd distill r.toml -s train.batch_size=256"
         ),
         NonFiniteLoss("loss ce is NaN at epoch 3"),
-        CorruptFile("model.safetensors is truncated"),
         ZeroDivisionError("division by zero"),
     ],
 )
@@ -92,6 +91,24 @@ def test_2_when_the_call_is_wrong(kd, argv):
     assert answer.out == ""
     assert "error: " in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("error", [CorruptFile("m is truncated"), BadData("x has no y_test")])
+def test_2_when_a_file_cannot_be_used(kd, pretend, error):
+    pretend("distill", error)
+    answer = kd("distill")
+    assert answer.code == 2
+    assert str(error) in answer.err
+
+
+def test_1_when_such_a_file_is_met_in_a_run(kd, monkeypatch):
+    def damaged(*_: object) -> None:
+        raise BadData("train/cat/3.png is damaged")
+
+    monkeypatch.setattr("kdcli.engine.trainer.Trainer.run", damaged)
+    answer = kd("train-teacher", "--model", "mlp", "-d", "digits", "--epochs", "1")
+    assert answer.code == 1
+    assert "crash.txt" in answer.err
 
 
 def test_2_when_a_limit_is_no_fraction(kd, tmp_path):

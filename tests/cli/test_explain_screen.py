@@ -92,7 +92,7 @@ def test_a_teacher_alone_is_judged_with_numbers_and_limits(folder):
 
 def test_the_table_by_class_is_short_unless_all_is_wanted(folder):
     def classes(*argv: str) -> list[str]:
-        lines = gap("-t", "runs/large", *argv).err.splitlines()
+        lines = gap("-t", "runs/large", *argv).out.splitlines()
         start = next(number for number, line in enumerate(lines) if line.startswith("    class "))
         return [
             line.split()[0]
@@ -135,8 +135,8 @@ def test_several_teachers_are_one_table_by_size(folder):
     )
     assert small + 1 == large
     assert "second order" not in answer.err
-    assert "second order" in gap(*PAIRS, "-v").err
-    alone = gap("-t", "runs/large", "-t", "runs/small").err
+    assert "second order" in gap(*PAIRS, "-v").out
+    alone = gap("-t", "runs/large", "-t", "runs/small").out
     assert "distilling it is" in alone
 
 
@@ -149,7 +149,7 @@ def test_several_teachers_are_one_table_by_size(folder):
     ],
 )
 def test_screens_are_within_100_columns(folder, argv):
-    assert max(map(len, gap(*argv).err.splitlines())) <= 100
+    assert max(map(len, gap(*argv).out.splitlines())) <= 100
 
 
 def test_csv_has_every_number_of_the_json(folder):

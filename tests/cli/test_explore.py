@@ -8,9 +8,11 @@ import json
 import tomllib
 
 import pytest
+from PIL import Image
 
 from kdcli import catalog
 from kdcli.cli import completion, text
+from kdcli.errors import Terminated
 
 
 def test_methods_are_listed_by_family_with_their_number(kd):
@@ -142,6 +144,67 @@ def test_check_lists_the_cells_of_a_sweep(kd, tmp_path):
     answer = kd("check", "s.toml")
     assert len(answer.out.splitlines()) == 7
     assert "6 runs" in answer.err
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of pictures in which nothing is wrong."""
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for number in range(2):
+                path = tmp_path / "pets" / part / name / f"{number}.png"
+                Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(path)
+    return tmp_path / "pets"
+
+
+def test_check_opens_every_file_of_a_folder(kd, pets):
+    answer = kd("check", "--data", "pets", "-s", "data.size=32")
+    assert (answer.code, answer.out) == (0, "image-folder pets · 2 classes · 4 train · 4 test\n")
+    for culprit in ("train/cat/1.png", "train/dog/0.png", "test/dog/1.png"):
+        (pets / culprit).write_bytes(b"no picture")
+    (pets / "train" / "fish").mkdir()
+    answer = kd("check", "--data", "pets", "-s", "data.size=32")
+    assert answer.code == 2
+    assert answer.out.count("✗") == 4
+    assert answer.out.count("put a good picture in its place") == 1
+    errors = kd("check", "--data", "pets", "-s", "data.size=32", "--json").json["errors"]
+    assert [error["where"] and error["where"]["file"] for error in errors] == [
+        None,
+        "pets/train/cat/1.png",
+        "pets/train/dog/0.png",
+        "pets/test/dog/1.png",
+    ]
+
+
+def test_a_check_that_is_stopped_says_no_more(kd, pets, monkeypatch):
+    def stopped(_data):
+        raise Terminated("stopped by the system (SIGTERM)")
+
+    monkeypatch.setattr("kdcli.jobs.check_data", stopped)
+    answer = kd("check", "--data", "pets", "pets")
+    assert (answer.code, answer.err.count("stopped by the system")) == (143, 1)
+
+
+def test_check_opens_the_data_of_recipes_and_of_overrides(kd, pets, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'extends = "quickstart-teacher"\n[data]\nname = "image-folder"\npath = "pets"\nsize = 32\n'
+    )
+    (tmp_path / "s.toml").write_text(
+        'base = "r.toml"\n[axes]\nseed = [0, 1]\n"data.size" = [16, 32]\n'
+    )
+    keys = ("-s", "data.name=image-folder", "-s", "data.path=pets", "-s", "data.size=32")
+    for argv, count in ((("r.toml",), 1), (("s.toml",), 2), (keys, 1)):
+        answer = kd("check", "--data", *argv, "--json")
+        assert answer.code == 0
+        (checked,) = answer.json["data"]
+        assert [report["test"] for report in checked["data"]] == [4] * count
+    assert kd("check", "--data").code == 2
+    for argv in (("check", "pets"), ("train-teacher", "-d", "pets")):
+        answer = kd(*argv)
+        assert answer.code == 2
+        assert "kd check --data pets" in answer.err
+    assert kd("check").code == 2
 
 
 def test_schema_is_json(kd):

@@ -62,7 +62,7 @@ def test_the_end_of_a_run_shows_the_missing_class(kd, pretend, command, excluded
     )
     shown = [
         line
-        for line in kd(command).err.replace(formatting.NBSP, " ").splitlines()
+        for line in kd(command).out.replace(formatting.NBSP, " ").splitlines()
         if "missing" in line
     ]
     assert len(shown) == len(lines)

@@ -113,7 +113,7 @@ def test_a_checkpoint_brings_its_own_pictures_and_classes(kd, tmp_path):
     )
     arguments = {**catalog.entry("model", "mlp").facts["arguments"], "hidden": [64, 64]}
     header = CheckpointHeader(
-        "mlp", arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {}, "", 0
+        "mlp", arguments, 3, (1, 4, 4), ("a", "b", "c"), (0.5,), (0.5,), {"name": "x"}, "", 0
     )
     (tmp_path / "runs" / "t").mkdir(parents=True)
     save_model(tmp_path / "runs" / "t" / MODEL_FILE, network, header)

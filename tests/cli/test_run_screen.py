@@ -12,8 +12,11 @@ import pytest
 
 from kdcli.cli.console import Environment, to_ascii
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
-from kdcli.cli.output.progress import EpochTable, LogNarrator
-from kdcli.engine.events import EpochDone, StageDone, StageStarted
+from kdcli.cli.output.progress import EpochTable, LiveNarrator, LogNarrator
+from kdcli.engine.events import Compiling, EpochDone, StageDone, StageStarted
+from kdcli.formatting import plural
+from kdcli.report.findings.run import gate_sentence
+from kdcli.results.measures import GateResult
 from tests.cli.conftest import Terminal, prepared, result, training
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -34,14 +37,16 @@ kd 0.1.0 · distill · run runs/skd-cnn-small-digits-1
 TIME stage=distill epoch=1/2 step=23/46 lr=0.05 ce=0.231 skd=1.902 train_acc=0.690 val_acc=0.878 img_s=21034
 TIME stage=distill epoch=2/2 step=46/46 lr=0.05 ce=0.231 skd=1.902 train_acc=0.940 val_acc=0.978 img_s=21034
 
+  report   runs/skd-cnn-small-digits-1/report.md          6.3 s
+  next     kd analyze-gap --student runs/skd-cnn-small-digits-1
+"""
+RESULT = """\
   test split · n = 360 · last epoch
            accuracy    NLL    ECE  entropy  free energy
   teacher    98.9 %  0.097  0.021    0.031        11.42
   student    97.2 %  0.097  0.021    0.112        11.38
   gap       −1.7 pt                 +0.081        +0.04  (τ = 1, raw logits)
   aligned                           +0.020        +0.01  (τ = 1, in the loss)
-  report   runs/skd-cnn-small-digits-1/report.md          6.3 s
-  next     kd analyze-gap --student runs/skd-cnn-small-digits-1
 """
 
 
@@ -55,7 +60,7 @@ def digits(pretend):
 def test_log_where_stderr_is_no_terminal(kd, digits):
     answer = kd("distill")
     assert STAMP.sub("TIME", answer.err) == LOG
-    assert answer.out == ""
+    assert answer.out == RESULT
 
 
 @pytest.mark.parametrize("environ", [{"CI": "true"}, {"TERM": "dumb"}])
@@ -105,8 +110,9 @@ def test_a_step_of_the_learning_rate_is_an_epoch_that_matters():
 
 
 def test_quiet_leaves_the_result_and_very_quiet_leaves_nothing(kd, digits):
-    assert kd("distill", "-q").err.splitlines()[1] == "  test split · n = 360 · last epoch"
-    assert kd("distill", "-qq").err == ""
+    assert kd("distill", "-q").out == RESULT
+    silent = kd("distill", "-qq")
+    assert (silent.out, silent.err) == ("", "")
 
 
 def test_a_teacher_alone(kd, pretend):
@@ -115,10 +121,11 @@ def test_a_teacher_alone(kd, pretend):
         result("train-teacher", run="runs/t", checkpoint="runs/t/model.safetensors"),
         [prepared("train-teacher")],
     )
-    lines = kd("train-teacher").err.splitlines()
+    answer = kd("train-teacher")
+    lines = answer.err.splitlines()
     assert lines[1] == "  model    cnn-large  20.5 k  parameters"
-    assert (
-        "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s" in lines
+    assert answer.out == (
+        "✓ test accuracy 97.2 %  (n = 360, last epoch)   mean entropy 0.112 nats   6.3 s\n"
     )
     assert lines[-1] == "  next     kd distill --teacher runs/t --student cnn-small"
 
@@ -135,6 +142,49 @@ def test_stages_are_named_where_there_are_several(kd, pretend):
         ],
     )
     assert "stage 1/2 distill" in kd("distill").err
+
+
+def test_compiling_is_said_and_how_long_it_took(kd, pretend):
+    started, *rest = training(1)
+    events = [prepared(), started, Compiling(started.at), Compiling(started.at, 41.0), *rest]
+    pretend("distill", result(), events)
+    err = kd("distill").err
+    assert "  compiling the networks for the first step ...\n  compiled in 41.0 s\n" in err
+    now = 3.0
+    said = io.StringIO()
+    env = Environment(said, Terminal(), {"COLUMNS": "100", "TERM": "xterm"})
+    narrator = LiveNarrator(env, lambda: now)
+    for event in events[:3]:
+        narrator(event)
+    bar, task = narrator._bar
+    row = next(row for row in bar.tasks if row.id == task)
+    now = 8.0
+    assert str(row.fields["terms"]) == "compiling the networks for 5.0\N{NO-BREAK SPACE}s"
+    narrator.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "shown"),
+    [
+        (0.9335, 0.9333, "✗ gate min-accuracy 0.9335 > 0.9333"),
+        (0.98, 0.972, "✗ gate min-accuracy 0.980 > 0.972"),
+        (1 / 3, 0.333333, "✗ gate min-accuracy 0.3333333 > 0.3333330"),
+    ],
+)
+def test_a_missed_gate_has_digits_enough_to_see_that_it_was(kd, pretend, limit, value, shown):
+    missed = GateResult("min_accuracy", limit, value, passed=False)
+    pretend("distill", result(gates=(missed,)))
+    assert shown in kd("distill").err
+    assert len(set(re.findall(r"[\d.]+", gate_sentence(missed)))) == 2
+
+
+def test_one_is_not_several(kd, pretend):
+    pretend("distill", result(epochs=1), [prepared(epochs=1, batches=1)])
+    assert "  train    1 epoch × 1 step · batch 64" in kd("distill").err
+    assert [plural(1, "class"), plural(2, "class")] == [
+        "1\N{NO-BREAK SPACE}class",
+        "2\N{NO-BREAK SPACE}classes",
+    ]
 
 
 def test_dry_run(kd, pretend):
@@ -177,11 +227,11 @@ def test_what_the_job_is_given(kd, pretend, tmp_path):
 )
 def test_colour(kd, pretend, terminal, environ, argv, coloured):
     pretend("train_teacher", result("train-teacher"))
-    err = kd(
-        "train-teacher", "-q", *argv, environ=environ, stderr=Terminal() if terminal else None
-    ).err
-    assert ("\x1b[32m✓" in err) == coloured
-    assert "✓ test accuracy" in ESCAPE.sub("", err)
+    out = kd(
+        "train-teacher", "-q", *argv, environ=environ, stdout=Terminal() if terminal else None
+    ).out
+    assert ("\x1b[32m✓" in out) == coloured
+    assert "✓ test accuracy" in ESCAPE.sub("", out)
 
 
 def test_signs_have_a_plain_form():

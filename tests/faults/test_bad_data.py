@@ -7,6 +7,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,27 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "superclass": (GOOD | {"superclass": np.array([0, 1])}, r"superclass is int64 \[2\]"),
     "std": (
         GOOD | {"mean": np.array([0.5]), "std": np.array([0.0])},
-        "mean has 1 values and std 1",
+        "std is 0",
+    ),
+    "negative std": (GOOD | {"mean": np.array([0.5]), "std": np.array([-1.0])}, "std is -1"),
+    "mean that is none": (GOOD | {"mean": np.array([np.nan]), "std": np.ones(1)}, "mean is nan"),
+    "infinite std": (GOOD | {"mean": np.zeros(1), "std": np.array([np.inf])}, "std is inf"),
+    "std of text": (GOOD | {"mean": np.zeros(1), "std": np.array(["a"])}, "std is <U1"),
+    "complex std": (GOOD | {"mean": np.zeros(1), "std": np.array([1j])}, "std is complex128"),
+    "mean alone": (GOOD | {"mean": np.zeros(1)}, "has mean alone"),
+    "std of channels that are not there": (
+        GOOD | {"mean": np.zeros(3), "std": np.ones(3)},
+        "mean has 3 values and std 3, and images 1 channels",
+    ),
+    "complex": (GOOD | {"x_train": PIXELS.astype(complex)}, "x_train is complex128"),
+    "too large": (
+        {
+            "x_train": np.array([[1.0, 2.0], [1e300, 0.0]]),
+            "y_train": [0, 1],
+            "x_test": np.ones((1, 2)),
+            "y_test": [0],
+        },
+        "x_train has NaN or infinity in 1 samples, first in number 1",
     ),
     "NaN": (
         {
@@ -149,6 +170,40 @@ def test_what_a_users_function_returned_is_checked_too() -> None:
         user.from_user((PIXELS, np.arange(6), [], []))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"x_test": torch.zeros(3, 1, 4, 4, dtype=torch.int32)}, r"x_test is int32 \[3, 1, 4, 4\]"),
+        ({"x_train": torch.zeros(6, 1, 4, 4, dtype=torch.complex64)}, "x_train is complex64"),
+        ({"x_train": torch.zeros(6, 1, 4, 4)}, "x_test is uint8"),
+        ({"y_train": torch.zeros(6)}, r"y_train is float32 \[6\]"),
+        ({"y_test": torch.zeros(2, dtype=torch.int64)}, r"y_test is int64 \[2\]"),
+        ({"std": (-1.0,)}, "std is -1"),
+        ({"mean": (float("nan"),)}, "mean is nan"),
+        ({"mean": (0.5, 0.5)}, "mean has 2 values and std 1, and images 1 channels"),
+    ],
+)
+def test_arrays_that_are_made_by_hand_are_checked_too(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadData, match=says) as caught:
+        replace(user.from_user(GOOD), **wrong)  # type: ignore[type-var]
+    one_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "how"),
+    [
+        (PIXELS / 255.0 + 0.5, r'of 0 to 1: (x_train * 255.0).round().astype("uint8")'),
+        (PIXELS + 200.0, 'of 0 to 255: x_train.astype("uint8")'),
+        (PIXELS.astype(np.uint16) + 300, r'of 16 bits: (x_train.astype("uint16") >> 8)'),
+        (PIXELS.astype(bool), r"of 0 to 1: (x_train * 255.0)"),
+    ],
+)
+def test_pixels_of_another_type_are_refused_with_the_way_to_bytes(x: np.ndarray, how: str) -> None:
+    with pytest.raises(BadData, match="not uint8") as caught:
+        user.from_user(GOOD | {"x_train": x})
+    assert how in (caught.value.hint or "")
+
+
 # ---- image folders -------------------------------------------------------------------------------
 
 
@@ -218,20 +273,24 @@ def test_a_file_that_vanished_is_named(pictures: Path) -> None:
 def test_an_empty_class_folder_is_named(pictures: Path, part: str) -> None:
     for file in (pictures / part / "dog").iterdir():
         file.rename(file.with_suffix(".txt"))
-    with pytest.raises(BadData, match=f"{part}/dog holds no image file") as caught:
+    with pytest.raises(
+        BadData, match=f"class 'dog' has 2 pictures in .* and none in {part}/"
+    ) as caught:
         read(pictures)
     one_sentence(caught.value)
 
 
 def test_train_and_test_must_have_the_same_classes(pictures: Path) -> None:
     (pictures / "test" / "cat").rename(pictures / "test" / "cats")
-    with pytest.raises(BadData, match="differ in classes: 'cat' is in one of them only") as caught:
+    with pytest.raises(
+        BadData, match="class 'cat' has 2 pictures in train/ and none in test/"
+    ) as caught:
         read(pictures)
     one_sentence(caught.value)
 
 
 def test_folders_that_are_missing_or_flat(pictures: Path) -> None:
-    with pytest.raises(NotFound, match="has no folder train/"):
+    with pytest.raises(NotFound, match="no such folder"):
         read(pictures / "elsewhere")
     (pictures / "test").rename(pictures / "tset")
     with pytest.raises(NotFound, match="has no folder test/ or val/") as caught:
@@ -239,6 +298,7 @@ def test_folders_that_are_missing_or_flat(pictures: Path) -> None:
     one_sentence(caught.value)
     (pictures / "tset").rename(pictures / "test")
     (pictures / "train" / "dog").rename(pictures / "dog")
+    (pictures / "test" / "dog").rename(pictures / "dogs")
     with pytest.raises(BadData, match="holds 1 class folders"):
         read(pictures)
 

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from kdcli.engine.checkpoint import State, load_state, save_state
 from kdcli.errors import BadCheckpoint, CorruptFile, Interrupted, UsageError
 from kdcli.jobs import distill, evaluate, resume, train_teacher
 from kdcli.jobs.events import EpochDone
+from kdcli.report.page.build import build
 from kdcli.results.weights_header import is_unsigned, read_header
-from kdcli.runs.find import newest
+from kdcli.runs.find import damaged_runs, finished_runs, newest
+from kdcli.runs.read import Run
 
 QUICK = {"data.train_limit": 60, "train.batch_size": 20, "report.html": False, "report.probe": 0}
 
@@ -172,6 +175,80 @@ def test_metadata_that_are_no_table_and_a_deep_header_are_one_sentence(run, tmp_
         read_header(path)
 
 
+# ---- records of a finished run -------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(run, tmp_path) -> Path:
+    """A finished run of its own, under a folder of runs."""
+    return Path(shutil.copytree(run, tmp_path / "runs" / "copy"))
+
+
+def flipped(path: Path, place: int, bit: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= bit
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", range(0, 3000, 100))
+def test_a_flipped_bit_of_the_summary_makes_no_number(copied, place):
+    assert damaged_runs(copied.parent) == ()
+    flipped(copied / "summary.json", place)
+    with pytest.raises(CorruptFile, match=r"summary\.json is damaged"):
+        Run.load(copied)
+    assert finished_runs(copied.parent) == {}
+    assert damaged_runs(copied.parent) == (
+        f"{copied / 'summary.json'} is damaged: it is not what manifest.json says",
+    )
+
+
+@pytest.mark.parametrize("place", range(0, 300, 30))
+@pytest.mark.parametrize("name", ["environment.json", "analysis.json", "recipe.toml"])
+def test_a_flipped_bit_of_what_a_report_can_do_without_is_named_on_it(copied, name, place):
+    flipped(copied / name, place, 4 if name == "recipe.toml" else 1)
+    if name == "recipe.toml":  # a bit may also make it no TOML at all
+        (copied / name).write_text((copied / name).read_text() + "# edited\n")
+        with suppress(CorruptFile):
+            assert f"{name} is damaged" in "".join(Run.load(copied).damage)
+        return
+    (sentence,) = Run.load(copied).damage
+    assert f"{copied / name} is damaged" in sentence
+    build(copied, html=False)
+    assert f"{name} is damaged" in (copied / "report.md").read_text().replace("\\", "")
+
+
+def test_a_damaged_manifest_is_named_and_a_run_of_before_is_read(copied):
+    flipped(copied / "manifest.json", 40)
+    with pytest.raises(CorruptFile, match=r"manifest\.json"):
+        Run.load(copied)
+    (copied / "manifest.json").unlink()
+    assert Run.load(copied).damage == ()
+
+
+@pytest.mark.parametrize("place", range(5, 400, 20))
+def test_a_flipped_bit_of_the_metrics_is_counted(copied, place):
+    flipped(copied / "metrics.jsonl", place)
+    assert "of its lines are left out of the curves" in "".join(Run.load(copied).damage)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_line_of_the_metrics_that_is_gone_is_counted(copied, number):
+    path = copied / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    path.write_text("".join(lines[:number] + lines[number + 1 :]))
+    (sentence,) = Run.load(copied).damage
+    assert "metrics.jsonl is damaged: 1 of its lines" in sentence
+
+
+def test_a_table_counts_no_damaged_run(copied):
+    """Nor does the sweep take it for a finished cell."""
+    assert len(finished_runs(copied.parent)) == 1
+    text = (copied / "summary.json").read_text()
+    (copied / "summary.json").write_text(text.replace('"accuracy": 0.', '"accuracy": 0.1', 1))
+    assert finished_runs(copied.parent) == {}
+
+
 # ---- runs that were stopped ----------------------------------------------------------------------
 
 
@@ -221,6 +298,25 @@ def test_a_byte_of_the_log_that_is_no_text_stops_nothing(stopped):
     with (stopped / "metrics.jsonl").open("ab") as handle:
         handle.write(b"\xff\xfe\n")
     assert resume(stopped).epochs == 3
+
+
+@pytest.mark.parametrize("place", range(10, 3000, 300))
+def test_a_run_does_not_go_on_with_a_damaged_environment(stopped, place):
+    flipped(stopped / "environment.json", place)
+    with pytest.raises(CorruptFile, match=r"environment\.json"):
+        resume(stopped)
+
+
+def test_a_line_that_a_kill_cut_off_is_no_damage_and_what_was_damaged_stays_counted(stopped):
+    path = stopped / "metrics.jsonl"
+    text = path.read_text()
+    path.write_text(text + '{"line": 3, "event": "ep')
+    assert (Run.load(stopped).torn, Run.load(stopped).damage) == (True, ())
+    flipped(path, 20)
+    resume(stopped)
+    found = Run.load(stopped)
+    assert not found.torn
+    assert "1 of its lines" in "".join(found.damage)
 
 
 @pytest.mark.parametrize("damage", ["data_offsets", "cut", "weights"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import e as E  # noqa: N812
 from math import log
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,6 +100,29 @@ def test_skd_as_printed(terms):
     ce = log(E**0.6 + 1 + E**0.8) - 0.8
     got = terms("skd", [[3.0, 0.0, 4.0]], [[0.0, 3.0, 4.0]], [2], temperature=tau, align="unit")
     assert got == close(ce=0.1 * ce, skd=0.9 * tau**2 * LOG2 * (8 * 3 - 1 * 3) / 25)
+
+
+@pytest.mark.parametrize("align", ["unit", "teacher_std"])
+def test_skd_with_the_cross_entropy_of_equation_16(terms, align):
+    # equations 15 and 16 in numpy, row by row: logits on the sphere in the distillation term alone
+    z, v = random_rows(seed=0), random_rows(seed=1)
+    y, tau, share = [3, 0, 2], 4.0, 0.7
+    ce = soft = 0.0
+    for z_i, v_i, label in zip(z, v, y, strict=True):
+        if align == "unit":
+            z_hat, v_hat = z_i / np.sqrt((z_i**2).sum()), v_i / np.sqrt((v_i**2).sum())
+        else:
+            z_hat, v_hat = z_i * v_i.std(ddof=1) / z_i.std(ddof=1), v_i
+        p, q = (np.exp(x / tau) / np.exp(x / tau).sum() for x in (z_hat, v_hat))
+        soft += tau**2 * (q * np.log(q / p)).sum() / 3
+        ce -= np.log(np.exp(z_i)[label] / np.exp(z_i).sum()) / 3
+    options = {"temperature": tau, "weight": share, "align": align, "ce_logits": "raw"}
+    got = terms("skd", z.tolist(), v.tolist(), y, **options)
+    assert got == close(ce=(1 - share) * ce, skd=share * soft)
+
+
+def random_rows(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=3, size=(3, 5))
 
 
 def test_skd_weight_schedule_counts_finished_epochs(terms):

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from kdcli import catalog
 from kdcli.errors import NotFound, UsageError
+from kdcli.trust import trusting
 
 METHOD = '''\
 """Mine: a title.
@@ -17,13 +18,14 @@ More words.
 from __future__ import annotations
 
 import nowhere
+from kdcli.core.method import MethodOptions
 from pydantic import Field
 from typing import Literal
 
 FAMILY = "logit"
 
 
-class Options(nowhere.Base):
+class Options(MethodOptions):
     """Options."""
 
     strength: float = Field(2.0, gt=0, description="How much.")
@@ -112,24 +114,97 @@ def test_files_that_cannot_be_read_are_usage_errors(mine):
 
 
 def test_loading_names_the_file_that_breaks(mine):
-    with pytest.raises(UsageError, match=r"mine.py cannot be imported: ModuleNotFoundError"):
+    with (
+        trusting(["mine.py"]),
+        pytest.raises(UsageError, match=r"mine.py cannot be imported: ModuleNotFoundError"),
+    ):
         catalog.load(catalog.entry("method", "mine.py"))
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        ("strength: float = torch.pi", "may use pydantic and typing only"),
-        ("strength: torch.Tensor", "may use pydantic and typing only"),
-        ("strength: object() = 1", "cannot be read"),
-        ("1 / 0", "cannot be read: ZeroDivisionError"),
-    ],
-)
-def test_options_that_need_more_than_pydantic_are_refused(mine, tmp_path, body, says):
-    (tmp_path / "odd.py").write_text(
-        f'"""Odd."""\n\n\nclass Options:\n    {body}\n', encoding="utf-8"
+OPTIONS = '''\
+"""Odd."""
+
+import pathlib
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from kdcli.core.method import FeatureOptions
+from pydantic import Field, PositiveInt, field_validator
+
+pathlib.Path("MARK").touch()
+
+
+class Shared(FeatureOptions):
+    """In the same file."""
+
+    size: PositiveInt = 3
+
+
+class Options(Shared):
+    """Options."""
+
+    pathlib.Path("MARK").touch()
+    KINDS: ClassVar[tuple[str, ...]] = ("a",)
+    _hidden: int = pathlib.Path("MARK").touch()
+    plain: float = 2
+    needed: int
+    maybe: "int | None" = None
+    some: tuple[int, ...] = (1, 2)
+    limited: Annotated[float, Field(gt=0)] = Field(0.5, le=1, description="Half.")
+    which: Literal["a", "b"] = "a"
+    computed: float = np.pi * pathlib.Path("MARK").touch()
+    made: list[int] = Field(default_factory=lambda: [pathlib.Path("MARK").touch()], description="Made.")
+    strange: np.ndarray = 3
+
+    @field_validator("plain")
+    @classmethod
+    def _checks(cls, value):
+        pathlib.Path("MARK").touch()
+        return value
+'''
+
+
+def test_options_of_ones_own_file_are_read_from_its_text_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(OPTIONS, encoding="utf-8")
+    options = catalog.options_class(catalog.entry("method", "./odd.py"))
+    found = options(needed=1)
+    assert (found.size, found.plain, found.maybe, found.some, found.limited) == (
+        3,
+        2,
+        None,
+        (1, 2),
+        0.5,
     )
-    with pytest.raises(UsageError, match=says):
+    assert found.kd_weight == 0.0  # of the shared base
+    for wrong in (
+        {"limited": 2},
+        {"limited": 0},
+        {"size": 0},
+        {"which": "c"},
+        {"some": "x"},
+        {"nedeed": 2},
+    ):
+        with pytest.raises(ValidationError):
+            options(needed=1, **wrong)
+    with pytest.raises(ValidationError, match="needed"):
+        options()
+    unread = {
+        name: field.json_schema_extra["unread"]
+        for name, field in options.model_fields.items()
+        if field.json_schema_extra
+    }
+    assert unread == {"computed": "default", "made": "default", "strange": "type"}
+    assert not (tmp_path / "MARK").exists()
+
+
+@pytest.mark.parametrize("base", ["nowhere.Base", "Missing", "make()"])
+def test_options_from_a_class_that_the_text_does_not_show_are_refused(tmp_path, monkeypatch, base):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(
+        f"class Options({base}):\n    size: int = 3\n", encoding="utf-8"
+    )
+    with pytest.raises(UsageError, match="cannot read without running the file"):
         catalog.options_class(catalog.entry("method", "odd.py"))
 
 

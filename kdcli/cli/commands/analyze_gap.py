@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
+from kdcli.files import check_folder, check_writable
+from kdcli.results.intervals import check_resamples
 from kdcli.runs import find
 
 if TYPE_CHECKING:
@@ -90,11 +93,12 @@ def run(
     sets: o.DataSets = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
+    trust: o.Trust = False,
     bootstrap: Annotated[
         int,
         typer.Option(
             "--bootstrap",
-            help="Resamples behind the intervals.",
+            help="Resamples behind the intervals, at most a million.",
             metavar="N",
             rich_help_panel=o.RUNNING,
         ),
@@ -119,6 +123,7 @@ def run(
     response profile, and what it has to teach. One student is compared with every teacher that is
     given; several students of several teachers each with those that taught them.
     """
+    check_resamples(bootstrap)
     gates = gates_of(
         min_accuracy=min_accuracy,
         max_entropy_gap=max_entropy_gap,
@@ -132,6 +137,8 @@ def run(
     lesson = _Lesson(tuple(teacher)) if teacher else _lesson_of_all(students)
     found = lesson.teachers
     asked = measured_on((*found, *students), data, sets or (), data_dir)
+    files = _Files(html, csv, plot, save_logits)
+    files.check()
     from kdcli import jobs
 
     report = jobs.analyze_gap(
@@ -146,9 +153,10 @@ def run(
         deep=deep,
         save_logits_to=save_logits,
         gates=gates,
+        trust=trust,
     )
     _show(env, report)
-    _write(env, report, _Files(html, csv, plot, save_logits))
+    _write(env, report, files)
     return Outcome.of(report, warn_of_unsigned(env, (*found, *students)))
 
 
@@ -206,13 +214,13 @@ def _lesson_of_all(students: tuple[Path, ...]) -> _Lesson:
 
 
 def _lesson(student: Path) -> _Lesson:
-    from kdcli.files import read_json
     from kdcli.results.run import RunResult
     from kdcli.results.weights_header import read_header
-    from kdcli.runs.read import from_dict
+    from kdcli.runs.manifest import read_record
+    from kdcli.typed import from_dict
 
     summary = (student if student.is_dir() else student.parent) / "summary.json"
-    found = from_dict(RunResult, read_json(summary), summary) if summary.is_file() else None
+    found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None
     taught = () if found is None else found.teachers or (found.reference,)
     hint = f"kd analyze-gap --teacher CKPT --student {student}"
     teachers = [teacher for teacher in taught if teacher is not None]
@@ -233,11 +241,16 @@ def _lesson(student: Path) -> _Lesson:
 
 
 def _show(env: Environment, report: GapReport) -> None:
+    from kdcli.cli.output.explanation_screen import time_line
     from kdcli.cli.output.gap_screen import screen_lines
     from kdcli.cli.output.run_screen import show_gates
 
-    for line in screen_lines(report, env.width, verbose=env.settings.verbose):
-        env.report(line)
+    for line in screen_lines(report, env.answer_width, verbose=env.settings.verbose):
+        env.answer(line)
+    for warning in report.warnings:
+        env.report(("warning: ", "yellow"), warning)
+    if report.seconds:
+        env.report(time_line(report))
     show_gates(env, report.gates)
 
 
@@ -248,6 +261,16 @@ class _Files(NamedTuple):
     csv: Path | None
     plot: Path | None
     logits: Path | None
+
+    def check(self) -> None:
+        """Refuses places that cannot be written to, before anything is measured."""
+        for path in (self.html, self.csv):
+            if path is not None:
+                check_writable(path)
+        if self.logits is not None:
+            check_writable(self.logits, text=False)
+        if self.plot is not None:
+            check_folder(self.plot)
 
 
 def _write(env: Environment, report: GapReport, files: _Files) -> None:
@@ -261,6 +284,9 @@ def _write(env: Environment, report: GapReport, files: _Files) -> None:
         env.report(f"  csv      {files.csv}")
     if files.plot is not None:
         drawn = len(gap_files.write_plots(report, files.plot)) // 2
-        env.report(f"  plots    {drawn} figures, SVG and PNG: {files.plot / 'README.md'}")
+        env.report(
+            f"  plots    {formatting.plural(drawn, 'figure')}, SVG and PNG: "
+            f"{files.plot / 'README.md'}"
+        )
     if files.logits is not None:
         env.report(f"  logits   {files.logits}")

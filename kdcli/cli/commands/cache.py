@@ -39,6 +39,7 @@ def run(
     sets: o.Sets = None,
     out: o.Out = None,
     size: SizeOnly = False,
+    trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
     """Store a teacher's logits ahead of its students.
@@ -57,13 +58,18 @@ def run(
     narrator = _Narrator(env)
     command = shlex.join(["kd", *env.argv])
     result = jobs.fill_cache(
-        resolved, out=runs_dir(env.environ, out), tell=narrator, command=command, size_only=size
+        resolved,
+        out=runs_dir(env.environ, out),
+        tell=narrator,
+        command=command,
+        size_only=size,
+        trust=trust,
     )
     for table in result.tables:
         if size:
-            env.report(f"  {_size(table)}")
+            env.answer(f"  {_size(table)}")
         else:
-            env.report(
+            env.answer(
                 ("✓", "green"),
                 (
                     f" {formatting.thousands(table.stored)} of "
@@ -72,7 +78,7 @@ def run(
                 ),
             )
             for line in _error(table):
-                env.report(f"  {line}")
+                env.answer(f"  {line}")
     return Outcome(result)
 
 

@@ -11,6 +11,7 @@ from kdcli.cli import completion
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
+from kdcli.files import check_writable
 
 NAME = "compare"
 EXAMPLES = """
@@ -41,18 +42,24 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
     from kdcli.runs.read import Run
 
     loaded = [Run.load(path) for path in runs]
+    if plot is not None:
+        check_writable(plot)
+    damage = tuple(sentence for run in loaded for sentence in run.damage)
+    for sentence in damage:
+        env.report(f"  {sentence}")
     comparison = compare(loaded)
     if not comparison.differences:
-        env.report("  the recipes are the same")
+        env.answer("  the recipes are the same")
     for grid in grids(comparison):
         for line in columns([grid.columns, *grid.rows], "<" + ">" * (len(grid.columns) - 1), gap=3):
-            env.report(line)
+            env.answer(line)
         if grid.caption:
-            env.report(wrap(grid.caption))
-        env.report()
+            for line in wrap(grid.caption).split("\n"):
+                env.answer(line)
+        env.answer()
     if plot is not None:
-        from kdcli.files import write_text
+        from kdcli.files import write_page
 
-        write_text(plot, overlay(loaded).svg)
+        write_page(plot, overlay(loaded).svg)
         env.report(f"  curves   {plot}")
-    return Outcome(comparison)
+    return Outcome(comparison, warnings=damage)

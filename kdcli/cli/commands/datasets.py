@@ -87,6 +87,8 @@ def run(
                 "--download needs the name of a dataset", hint="kd datasets NAME --download"
             )
         return _list(env, root)
+    if name.endswith(".py"):
+        return _list(env, root, catalog.own_entries("dataset", name))
     found = catalog.entry("dataset", name)
     if download:
         _download(env, found, root)
@@ -108,14 +110,20 @@ def run(
     return Outcome(card)
 
 
-def _list(env: Environment, root: Path) -> Outcome:
+def _list(env: Environment, root: Path, own: tuple[Entry, ...] = ()) -> Outcome:
+    """All datasets, or those that a file of the user's own may offer, which is read and not run."""
     from kdcli import catalog
 
-    items = tuple(_item(entry, root) for entry in catalog.entries("dataset").values())
+    found = own or tuple(catalog.entries("dataset").values())
+    items = tuple(_item(entry, root) for entry in found)
     rows = [(item.name, _size(item), _presence(item), item.summary) for item in items]
-    env.write_rows(
-        columns(rows), f"  {len(items)} datasets · in {root} · kd datasets NAME for one in full"
+    last = (
+        f"{formatting.plural(len(own), 'function')} of {own[0].path.name}, "
+        "which was read and not run"
+        if own
+        else f"{len(items)} datasets · in {root} · kd datasets NAME for one in full"
     )
+    env.write_rows(columns(rows), f"  {last}")
     return Outcome(items)
 
 

@@ -26,6 +26,7 @@ def run(
     out: o.Out = None,
     keep_state: o.KeepState = False,
     dry_run: o.DryRun = False,
+    trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
     """Train a student under one or more teachers.
@@ -46,4 +47,12 @@ def run(
     )
     from kdcli import jobs
 
-    return run_job(env, jobs.distill, resolved, out=out, keep_state=keep_state, dry_run=dry_run)
+    return run_job(
+        env,
+        jobs.distill,
+        resolved,
+        out=out,
+        keep_state=keep_state,
+        dry_run=dry_run,
+        trust=trust,
+    )

@@ -27,9 +27,9 @@ def run(env: Environment, *, data_dir: DataRoot = None, out: Out = None) -> Outc
     checks = jobs.doctor(str(data_dir) if data_dir else None, out=runs_dir(env.environ, out))
     lines = columns([(check.name, check.detail) for check in checks], indent=1)
     for check, line in zip(checks, lines, strict=True):
-        env.report("  ", _MARKS[check.ok], line)
+        env.answer("  ", _MARKS[check.ok], line)
         if check.hint and not check.ok:
-            env.report(f"      {check.hint}")
+            env.answer(f"      {check.hint}")
     broken = [
         ErrorItem("NOT_READY", f"{check.name}: {check.detail}", check.hint)
         for check in checks

@@ -18,6 +18,7 @@ from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_un
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
+from kdcli.files import check_writable
 
 if TYPE_CHECKING:
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
@@ -52,6 +53,7 @@ def run(
     sets: o.DataSets = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
+    trust: o.Trust = False,
     per_class: Annotated[
         bool,
         typer.Option(
@@ -70,6 +72,8 @@ def run(
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
     asked = measured_on(checkpoints, data, sets or (), data_dir)
+    if save_logits is not None:
+        check_writable(save_logits, text=False)
     from kdcli import jobs
     from kdcli.cli.output.run_screen import show_gates
 
@@ -81,9 +85,10 @@ def run(
         per_class=per_class,
         save_logits_to=save_logits,
         gates=gates,
+        trust=trust,
     )
     for line in _lines(env, result):
-        env.report(line)
+        env.answer(line)
     if save_logits:
         env.report(f"  logits   {save_logits}")
     show_gates(env, result.gates)
@@ -150,12 +155,12 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "ECE",
     )
     names = [label(item.checkpoint) for item in items]
-    if max(map(len, names)) > MOST_NAME and env.stderr.isatty():
+    if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
         names = [Path(name).name for name in names]
     return columns(
         [head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))],
         "<<>>>>>>",
-        room=env.width,
+        room=env.answer_width,
     )
 
 

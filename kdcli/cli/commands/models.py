@@ -5,6 +5,7 @@ when they are asked for.
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli.commands.option_table import OptionItem, option_lines, options_of
 from kdcli.cli.console import Environment
+from kdcli.cli.options import Trust
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
 from kdcli.errors import KdError, NotFound, UsageError
@@ -64,7 +66,8 @@ class TapItem:
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
     """A network in full, built for one kind of data. macs: multiply-accumulate operations an
-    image.
+    image. Of a file of the user's own that was not run: parameters, macs and input_shape are None,
+    and there are no taps.
     """
 
     name: str
@@ -72,9 +75,9 @@ class ModelDetails:
     summary: str
     doc: str
     num_classes: int
-    input_shape: tuple[int, int, int]
-    parameters: int
-    macs: int
+    input_shape: tuple[int, int, int] | None
+    parameters: int | None
+    macs: int | None
     smaller: str | None
     taps: tuple[TapItem, ...]
     options: tuple[OptionItem, ...]
@@ -135,22 +138,35 @@ class _Size:
 
 
 def run(
-    env: Environment, pattern: Pattern = None, data: For = None, teacher: Teacher = None
+    env: Environment,
+    pattern: Pattern = None,
+    data: For = None,
+    teacher: Teacher = None,
+    trust: Trust = False,  # noqa: FBT002
 ) -> Outcome:
-    """The networks: all, those that match, or one in full."""
+    """The networks: all, those that match, or one in full.
+
+    A file of your own is read and not run: its networks are listed, and their sizes need --trust.
+    """
     from kdcli import catalog
 
     size = _size_of(data) if data is not None else None
     if teacher is not None:
-        return _propose(env, teacher, _matching(pattern) if pattern is not None else None, size)
+        among = _matching(pattern) if pattern is not None else None
+        return _propose(env, teacher, among, size, trust=trust)
+    if pattern is not None and pattern.endswith(".py"):
+        return _list_file(env, pattern)
     if pattern is not None and not _is_wild(pattern):
-        return _show(env, catalog.entry("model", pattern), size or _Size())
+        found = catalog.entry("model", pattern)
+        if found.own and not trust:
+            return _show_unrun(env, found, size or _Size())
+        return _show(env, found, size or _Size())
     if pattern is None:
-        found = list(catalog.entries("model").values())
+        listed = list(catalog.entries("model").values())
     else:
-        found, size = _matching(pattern), size or _Size()
-    many = sum("/" in entry.name for entry in found) > MANY
-    items = [_item(entry, None if many else size) for entry in found]
+        listed, size = _matching(pattern), size or _Size()
+    many = sum("/" in entry.name for entry in listed) > MANY
+    items = [_item(entry, None if many else size) for entry in listed]
     about = (
         " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
     )
@@ -229,13 +245,18 @@ def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:
 
 
 def _propose(
-    env: Environment, teacher: str, among: list[Entry] | None, size: _Size | None
+    env: Environment,
+    teacher: str,
+    among: list[Entry] | None,
+    size: _Size | None,
+    *,
+    trust: bool,
 ) -> Outcome:
     from kdcli import catalog, jobs
 
     names = None if among is None else [entry.name for entry in among]
     classes, shape = (size.classes, size.shape) if size else (None, None)
-    card, proposals = jobs.propose_students(teacher, names, classes, shape)
+    card, proposals = jobs.propose_students(teacher, names, classes, shape, trust=trust)
     if not proposals:
         raise NotFound(
             f"no network of the zoo is smaller than {teacher}, which has "
@@ -338,7 +359,47 @@ def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
     return Outcome(details)
 
 
+def _show_unrun(env: Environment, found: Entry, size: _Size) -> Outcome:
+    """A network of a file that was only read."""
+    details = ModelDetails(
+        found.name,
+        found.family,
+        found.summary,
+        found.doc,
+        size.classes,
+        size.shape,
+        None,
+        None,
+        None,
+        (),
+        options_of(found),
+    )
+    told = f"kd models {shlex.quote(found.name)} --trust"
+    lines = [
+        f"{found.name} · a file of your own, read and not run",
+        "",
+        wrap(found.doc),
+        "",
+        f"  Parameters and taps are known when it runs: {told}",
+    ]
+    env.write("\n".join(lines))
+    return Outcome(details)
+
+
+def _list_file(env: Environment, file: str) -> Outcome:
+    """The networks that a file may offer, read and not run."""
+    from kdcli import catalog
+
+    found = catalog.own_entries("model", file)
+    items = [ModelItem(entry.name, entry.family, entry.summary) for entry in found]
+    several = formatting.plural(len(items), "function")
+    return _list(env, items, f"{several} of {file}, which was read and not run")
+
+
 def _card_lines(card: ModelDetails) -> list[str]:
+    assert card.parameters is not None
+    assert card.macs is not None
+    assert card.input_shape is not None
     size = (
         f"{formatting.count(card.parameters)} parameters · {formatting.count(card.macs)} "
         "multiply-adds an "

@@ -30,9 +30,19 @@ def options_of(found: Entry) -> tuple[OptionItem, ...]:
     schema = catalog.options_class(found).model_json_schema()
     shared = schema.get("$defs", {})
     return tuple(
-        OptionItem(name, _words(facts, shared), facts.get("default"), facts.get("description", ""))
+        OptionItem(name, _words(facts, shared), facts.get("default"), _described(facts))
         for name, facts in schema.get("properties", {}).items()
     )
+
+
+def _described(facts: dict[str, Any]) -> str:
+    """What an option is for; and of an own file's, what only running it would tell."""
+    from kdcli.static_options import UNREAD
+
+    text: str = facts.get("description", "")
+    if UNREAD in facts:
+        text = f"{text} (its {facts[UNREAD]} is known when the file runs)".strip()
+    return text
 
 
 def option_lines(items: tuple[OptionItem, ...]) -> list[str]:

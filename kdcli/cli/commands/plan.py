@@ -5,7 +5,6 @@ Nothing is kept.
 from __future__ import annotations
 
 import shlex
-import shutil
 import textwrap
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from kdcli.cli import options as o
 from kdcli.cli.commands.check import is_sweep
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
-from kdcli.cli.text import columns
+from kdcli.cli.text import columns, terminal_columns
 from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir
 
@@ -62,6 +61,7 @@ def run(
     *,
     sets: o.Sets = None,
     out: o.Out = None,
+    trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
     """Say what a recipe will take, and keep nothing.
@@ -88,6 +88,7 @@ def run(
         out=runs_dir(env.environ, out),
         tell=lambda text: env.progress(f"  {text} ..."),
         spent=spent,
+        trust=trust,
     )
     env.write("\n".join(_screen(plan)))
     return Outcome(plan)
@@ -151,7 +152,7 @@ def _screen(plan: Plan) -> Iterator[str]:
 
 def _labelled(label: str, text: str) -> Iterator[str]:
     """A line with a label, wrapped so that what follows stays clear of the labels."""
-    width = min(shutil.get_terminal_size().columns, _WIDEST) - 1
+    width = min(terminal_columns(), _WIDEST) - 1
     indent = " " * (_LABEL + 2)
     yield from textwrap.wrap(
         text,

@@ -41,11 +41,15 @@ def run(env: Environment, run: RunDirectory, *, html: Html = True) -> Outcome:
     """Write a run's report and model card again."""
     from kdcli.report.page.build import CARD_FILE, HTML_FILE, MARKDOWN_FILE, build
     from kdcli.runs.find import find_run
+    from kdcli.runs.read import Run
 
     folder = find_run(run)
+    damage = Run.load(folder).damage
     page = build(folder, html=html)
     names = (HTML_FILE, MARKDOWN_FILE, CARD_FILE) if html else (MARKDOWN_FILE, CARD_FILE)
     files = tuple(str(folder / name) for name in names if (folder / name).is_file())
-    env.report(("✓", "green"), f" {page}")
+    for sentence in damage:
+        env.report(f"  {sentence}")
+    env.answer(("✓", "green"), f" {page}")
     github.summarise(env, folder / MARKDOWN_FILE)
-    return Outcome(ReportFiles(str(folder), str(page), files))
+    return Outcome(ReportFiles(str(folder), str(page), files), warnings=damage)

@@ -4,6 +4,7 @@ one that never stopped.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 from kdcli.cli import completion
 from kdcli.cli.commands.run_job import finish
 from kdcli.cli.console import Environment
-from kdcli.cli.options import KeepState
+from kdcli.cli.options import RUNNING, KeepState, Trust
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.output.progress import narrate
 
@@ -30,13 +31,45 @@ Run = Annotated[
 ]
 
 
-def run(env: Environment, run: Run, *, keep_state: KeepState = False) -> Outcome:
-    """Continue a run that was interrupted.
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        help="Train a finished run that kept its state on, until it has had N epochs.",
+        metavar="N",
+        rich_help_panel=RUNNING,
+        show_default=False,
+    ),
+]
 
-    The recipe is the run's own; nothing can be changed.
+
+def run(
+    env: Environment,
+    run: Run,
+    *,
+    epochs: Epochs = None,
+    keep_state: KeepState = False,
+    trust: Trust = False,
+) -> Outcome:
+    """Continue a run that was interrupted, or train one longer.
+
+    The recipe is the run's own; nothing can be changed. With --epochs, a finished run that was made
+    with --keep-state goes on from its last state in a new run beside it, whose schedule is that of
+    N epochs from there on; the old run stays as it is.
     """
     from kdcli import jobs
 
     with narrate(env) as listeners:
-        result = jobs.resume(run, listeners=listeners, keep_state=keep_state)
+        if epochs is None:
+            result = jobs.resume(run, listeners=listeners, keep_state=keep_state, trust=trust)
+        else:
+            command = shlex.join(["kd", *env.argv])
+            result = jobs.train_longer(
+                run,
+                epochs,
+                listeners=listeners,
+                command=command,
+                keep_state=keep_state,
+                trust=trust,
+            )
     return finish(env, result)

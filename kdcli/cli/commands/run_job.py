@@ -29,6 +29,7 @@ def run_job(
     out: Path | None,
     keep_state: bool,
     dry_run: bool,
+    trust: bool,
 ) -> Outcome:
     """Call a job of kdcli.jobs on a resolved recipe, with progress, and show what comes out."""
     warnings = warn_of_unsigned(env, _checkpoints(resolved.recipe))
@@ -40,6 +41,7 @@ def run_job(
             command=shlex.join(["kd", *env.argv]),
             dry_run=dry_run,
             keep_state=keep_state,
+            trust=trust,
         )
     if result is None:
         env.report(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli.console import Environment
-from kdcli.cli.options import RUNNING, Out, Sets
+from kdcli.cli.options import RUNNING, Out, Sets, Trust
 from kdcli.cli.output.envelope import ErrorItem, Outcome
 from kdcli.cli.output.progress import narrate
 from kdcli.cli.output.sweep_progress import narrate_together
@@ -68,6 +69,7 @@ def run(
     out: Out = None,
     limit: Limit = None,
     jobs: Jobs = "1",
+    trust: Trust = False,
 ) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
 
@@ -90,6 +92,7 @@ def run(
             command=typed,
             limit=limit,
             jobs=number,
+            trust=trust,
         )
     return _finish(env, sweep, result)
 
@@ -108,7 +111,7 @@ def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
         [f"{left} left"] if left else []
     )
     mark = ("✓", "green") if result.complete else ("✗", "bold red")
-    env.report(mark, f" {result.count} cells: {', '.join(parts)}")
+    env.answer(mark, f" {formatting.plural(result.count, 'cell')}: {', '.join(parts)}")
     failed = [cell for cell in result.cells if cell.status == "failed"]
     errors = tuple(
         ErrorItem("CELL_FAILED", f"{_labels(cell.labels)}: {cell.error}", f"kd sweep {sweep}")

@@ -14,7 +14,7 @@ from kdcli.cli.console import Environment
 from kdcli.cli.options import Out, Sets
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
-from kdcli.runs.find import runs_dir
+from kdcli.runs.find import damaged_runs, runs_dir
 
 if TYPE_CHECKING:
     from kdcli.report.tables.sweep import Table
@@ -45,15 +45,19 @@ def run(
         )
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
+    folder = runs_dir(env.environ, out)
+    damage = damaged_runs(folder)
+    for sentence in damage:
+        env.report(f"  {sentence}: left out")
     table = tabulate(
-        sweep_results(loaded, runs_dir(env.environ, out)),
+        sweep_results(loaded, folder),
         loaded.table,
         loaded.paper,
         title=loaded.title,
         command=f"kd table {sweep}",
     )
     env.write(_writer(form)(table))
-    return Outcome(table.data)
+    return Outcome(table.data, warnings=damage)
 
 
 def _writer(form: str) -> Callable[[Table], str]:

@@ -26,6 +26,7 @@ def run(
     out: o.Out = None,
     keep_state: o.KeepState = False,
     dry_run: o.DryRun = False,
+    trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
     """Train a network on labels.
@@ -45,5 +46,11 @@ def run(
     from kdcli import jobs
 
     return run_job(
-        env, jobs.train_teacher, resolved, out=out, keep_state=keep_state, dry_run=dry_run
+        env,
+        jobs.train_teacher,
+        resolved,
+        out=out,
+        keep_state=keep_state,
+        dry_run=dry_run,
+        trust=trust,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kdcli import clean
 from kdcli.errors import Diagnostic, Exit, KdError, RecipeInvalid, Where
 from kdcli.files import finite
 
@@ -119,5 +120,8 @@ def envelope(command: str, outcome: Outcome) -> dict[str, Any]:
 
 
 def dumps(document: dict[str, Any], *, ascii_only: bool) -> str:
-    """The document as text, ending in a newline."""
-    return json.dumps(document, indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n"
+    """The document as text, ending in a newline. Nothing of it is lost: what could command a
+    terminal is escaped.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+    return clean.text(text) + "\n"

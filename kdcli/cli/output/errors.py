@@ -5,13 +5,16 @@ each under its line.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from kdcli.cli.console import Environment, Part
+from kdcli.cli.console import Environment
 from kdcli.cli.output import github
 from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.errors import (
@@ -22,6 +25,7 @@ from kdcli.errors import (
     NonFiniteLoss,
     RankLost,
     RecipeInvalid,
+    Untrusted,
     UsageError,
     Where,
 )
@@ -29,9 +33,14 @@ from kdcli.errors import (
 # typer's own parse errors: click's class, which newer versions of typer carry inside
 _ParseError: Any = typer.BadParameter.__base__
 PLACE_COLUMN = 68  # where the place of a problem stands that needs no excerpt
+LONGEST_LINE = 160  # of a recipe, as it is quoted
 # as long as another rank waits at most for the first to say what both have met
 FIRST_SPEAKS_SECONDS = 10.0
-_COMMAND = re.compile(r"kd [a-z]|--?[a-z]")
+_COMMAND = re.compile(r"(?:kd ([a-z-]+)(?: (?:ls|show|cp)\b)?|(?=--?[a-z]))(.*?)(?:,|;|  |$)")
+_NAMES = frozenset(
+    path.stem.replace("_", "-") for path in (Path(__file__).parents[1] / "commands").glob("*.py")
+)
+_WORD = re.compile(r"[a-z]+")
 
 
 def explain(error: BaseException, env: Environment) -> Outcome:
@@ -47,6 +56,8 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted("interrupted")
     known = error if isinstance(error, KdError) else KdError.unforeseen(error)
+    if isinstance(known, Untrusted):
+        known.hint = _with_trust(env.argv)
     if env.rank and not _alone(known):
         return _leave_it_to_the_first(Outcome.failure(items_of(known), known.exit_code))
     show_error(known, env)
@@ -54,6 +65,12 @@ def explain(error: BaseException, env: Environment) -> Outcome:
     items = items_of(known)
     github.annotate(env, items)
     return Outcome.failure(items, known.exit_code)
+
+
+def _with_trust(argv: Sequence[str]) -> str:
+    """The command that was typed, and that it may run what it names."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return shlex.join(["kd", *argv[:end], "--trust", *argv[end:]])
 
 
 def _alone(error: KdError) -> bool:
@@ -103,16 +120,34 @@ def show_error(error: KdError, env: Environment) -> None:
     elif error.where is not None and str(error.where):
         env.complain(f"  at    {error.where}")
     if error.hint:
-        env.complain(*_hint_lines(error.hint))
+        for line in _hint_lines(error.hint):
+            env.complain(line)
     if error.crash_file is not None:
         env.complain(f"  traceback  {error.crash_file}")
 
 
-def _hint_lines(hint: str) -> list[Part]:
+def _hint_lines(hint: str) -> list[str]:
     """A hint that is a command is something to try; one that is a sentence stands for itself."""
-    label = "  try:  " if _COMMAND.match(hint) and " lists " not in hint else "  "
+    label = "  try:  " if _is_command(hint) else "  "
     first, *rest = hint.splitlines()
-    return [label, first, *(f"\n{' ' * len(label)}{line}" for line in rest)]
+    return [f"{label}{first}", *(f"{' ' * len(label)}{line}" for line in rest)]
+
+
+def _is_command(hint: str) -> bool:
+    """Tells a command, perhaps with a remark behind a comma, from a sentence that begins like one:
+    "kd models NAME", and "kd models lists them all".
+    """
+    found = _COMMAND.match(hint)
+    if found is None or (found[1] and found[1] not in _NAMES):
+        return False
+    words = found[2].split()
+    before = ["", *words]
+    prose = [
+        word
+        for word, last in zip(words, before, strict=False)
+        if _WORD.fullmatch(word) and not last.startswith("-")
+    ]
+    return len(prose) < 2
 
 
 def _show_problem(problem: Diagnostic, env: Environment) -> None:
@@ -145,11 +180,25 @@ def _show_excerpt(problem: Diagnostic, where: Where, column: int, env: Environme
     margin = " " * len(str(where.line))
     env.complain("  ", (problem.key, "bold"), f"{': ' if problem.key else ''}{problem.problem}")
     env.complain((f"  {margin} ╭─ {where}", "dim"))
-    env.complain((f"  {where.line} │ ", "dim"), problem.source_line or "")
-    underline = " " * (column - 1) + "─" * max(problem.length, 1)
+    source, start = _window(problem.source_line or "", column)
+    env.complain((f"  {where.line} │ ", "dim"), source)
+    room = max(len(source) - start, 1)
+    underline = " " * start + "─" * min(max(problem.length, 1), room)
     env.complain((f"  {margin} │ ", "dim"), (underline, "red"), f"  {problem.hint}")
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """The part of a line around a column, as long as a person reads, and where in it that is."""
+    if len(line) <= LONGEST_LINE:
+        return line, column - 1
+    begin = max(0, column - 1 - LONGEST_LINE // 4)
+    before = "..." if begin else ""
+    part = line[begin : begin + LONGEST_LINE]
+    after = "..." if begin + LONGEST_LINE < len(line) else ""
+    return f"{before}{part}{after}", len(before) + column - 1 - begin
 
 
 def _show_traceback(error: BaseException, env: Environment) -> None:
     if env.settings.debug:
-        env.complain("".join(traceback.format_exception(error)).rstrip())
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            env.complain(line)

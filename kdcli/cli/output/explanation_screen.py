@@ -125,7 +125,7 @@ def curve_lines(report: GapReport, width: int) -> Iterator[str]:
     ]
     partners = {row.other for row in curve.rows}
     yield ""
-    about = f"  by the {side}'s {curve.measure}, τ = {formatting.temperature(curve.temperature)}"
+    about = f"  by the {side}'s parameters, τ = {formatting.temperature(curve.temperature)}"
     if len(partners) == 1:
         yield f"{about} · {other} {partners.pop()}"
         yield from columns([(row[0], *row[2:]) for row in rows], "<>>>>>>>", room=min(width, 100))

@@ -6,13 +6,15 @@ import csv
 import dataclasses
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdcli.files import write_atomic, write_text
+from kdcli import files
 from kdcli.results.intervals import Estimate, Interval
 
 if TYPE_CHECKING:
+    from kdcli.report.figures.svg import Figure
     from kdcli.results.gap import GapReport
 
 HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
@@ -41,7 +43,7 @@ def write_csv(report: GapReport, path: Path) -> None:
                     row, _Place(row.label, "", report.curve.temperature, "", "curve"), report
                 )
             )
-    write_text(path, buffer.getvalue())
+    files.write_page(path, buffer.getvalue())
 
 
 def _responses(report: GapReport) -> Iterator[tuple[object, ...]]:
@@ -193,7 +195,11 @@ def write_page(report: GapReport, path: Path) -> None:
     """A page that stands alone: verdict, figures, numbers."""
     from kdcli.report.page.gap import to_page
 
-    write_text(path, to_page(report))
+    files.write_page(path, to_page(report))
+
+
+def _write_png(plot: Figure, temporary: Path) -> None:
+    temporary.write_bytes(plot.png)
 
 
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
@@ -207,8 +213,8 @@ def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
     for plot in figures_of_report(report):
         drawn.append(plot)
         paths += [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
-        write_text(paths[-2], plot.titled_svg)
-        write_atomic(paths[-1], lambda temporary, content=plot.png: temporary.write_bytes(content))  # type: ignore[misc]
+        files.write_page(paths[-2], plot.titled_svg)
+        files.write_atomic(paths[-1], partial(_write_png, plot))
     paths.append(folder / "README.md")
-    write_text(paths[-1], captions(drawn))
+    files.write_page(paths[-1], captions(drawn))
     return tuple(paths)

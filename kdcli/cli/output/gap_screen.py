@@ -13,7 +13,6 @@ from kdcli.cli.output.explanation_screen import (
     pair_lines,
     teacher_lines,
     teachers_table,
-    time_line,
     verdict_line,
 )
 from kdcli.cli.text import columns, sparkline
@@ -46,10 +45,6 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
         yield from gap_lines(one, width, verbose=verbose)
     if not report.others:
         yield from curve_lines(report, width)
-    for warning in report.warnings:
-        yield f"  ! {warning}"
-    if report.seconds:
-        yield time_line(report)
 
 
 def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterator[str]:

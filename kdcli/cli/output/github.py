@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from kdcli import clean
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import ErrorItem
 
@@ -60,4 +61,4 @@ def summarise(env: Environment, report: Path) -> None:
             contextlib.suppress(OSError),
             Path(target).open("a", encoding="utf-8") as summary,
         ):
-            summary.write(report.read_text(encoding="utf-8") + "\n")
+            summary.write(clean.text(report.read_text(encoding="utf-8")) + "\n")

@@ -49,6 +49,7 @@ class RunNarrator(Narrator):
         self.handlers = {
             "Prepared": self.prepared,
             "StageStarted": self.stage_started,
+            "Compiling": self.compiling,
             "StepsCaptured": self.steps_captured,
             "StepDone": self.step_done,
             "EpochDone": self.epoch_done,
@@ -71,6 +72,14 @@ class RunNarrator(Narrator):
                 (event.at.stage, "bold"),
                 f" · {event.network}" if event.network else "",
             )
+
+    def compiling(self, event: events.Compiling) -> None:
+        """Networks are compiled, which may take as long as the training; or they are now."""
+        self.env.progress(
+            "  compiling the networks for the first step ..."
+            if event.seconds is None
+            else f"  compiled in {formatting.duration(event.seconds)}"
+        )
 
     def steps_captured(self, event: events.StepsCaptured) -> None:
         """It turned out whether steps can be replayed."""
@@ -186,6 +195,13 @@ class LiveNarrator(RunNarrator):
         bar.start()
         self._bar = (bar, task)
 
+    def compiling(self, event: events.Compiling) -> None:
+        if self._bar is not None and event.seconds is None:
+            bar, task = self._bar
+            bar.update(task, terms=_Since("compiling the networks", self.clock))
+            return
+        super().compiling(event)
+
     def step_done(self, event: events.StepDone) -> None:
         now = self.clock()
         if self._bar is None or now - self._read_at < READ_SECONDS:
@@ -214,6 +230,18 @@ class LiveNarrator(RunNarrator):
         if self._bar is not None:
             self._bar[0].stop()
             self._bar = None
+
+
+class _Since:
+    """What goes on, and for how long: text that is made anew whenever it is drawn."""
+
+    def __init__(self, what: str, clock: Clock) -> None:
+        self._what = what
+        self._clock = clock
+        self._began = clock()
+
+    def __str__(self) -> str:
+        return f"{self._what} for {formatting.duration(self._clock() - self._began)}"
 
 
 def _bar(env: Environment) -> Progress:

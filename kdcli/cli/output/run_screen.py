@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcli import __version__, formatting
+from kdcli import __version__, formatting, trust
 from kdcli.cli.console import Environment, Part
 from kdcli.cli.text import columns, option
 
@@ -53,7 +53,8 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
         _labelled(env, "", reason, "dim")
     rate = f"{prepared.optimiser} lr {prepared.lr:g} → {prepared.schedule}"
     env.progress(
-        f"  train    {prepared.epochs} epochs × {prepared.batches} steps · batch "
+        f"  train    {formatting.plural(prepared.epochs, 'epoch')} × "
+        f"{formatting.plural(prepared.batches, 'step')} · batch "
         f"{prepared.batch_size} · {rate}"
     )
     for note in prepared.notes:
@@ -142,15 +143,15 @@ def _device(prepared: Prepared) -> str:
 
 
 def show_result(env: Environment, result: RunResult) -> None:
-    """Shows a run's result, its gates, and where to go next."""
+    """Shows a run's result on stdout; on stderr its warnings, its gates, and where to go next."""
     env.report()
     if result.teachers:
         for line in _comparison(result):
-            env.report(line)
+            env.answer(line)
     else:
         chosen = f"n = {formatting.thousands(result.test.n)}, {result.test.selected} epoch"
         entropy = f"mean entropy {formatting.number(result.test.entropy)} nats"
-        env.report(
+        env.answer(
             ("✓", "green"),
             (
                 f" test accuracy {formatting.percent(result.test.accuracy)}  ({chosen})   "
@@ -159,7 +160,9 @@ def show_result(env: Environment, result: RunResult) -> None:
             ),
         )
     for parts in _missing(result):
-        env.report(*parts)
+        env.answer(*parts)
+    if (calibrated := _calibrated(result)) is not None:
+        env.answer(calibrated)
     for warning in result.warnings:
         env.report(("warning: ", "yellow"), warning)
     show_gates(env, result.gates, after_a_miss="checkpoint and report are complete")
@@ -192,6 +195,21 @@ def _comparison(result: RunResult) -> list[str]:
         f"  test split · n = {formatting.thousands(result.test.n)} · {result.test.selected} epoch"
     )
     return [selected, *columns(rows, "<>>>>><")]
+
+
+def _calibrated(result: RunResult) -> str | None:
+    """What the fitted temperature did, or why there is none; None where none was to be."""
+    folded = result.calibration
+    if folded is None:
+        return None
+    if folded.temperature is None:
+        return f"  logits as trained, no temperature fitted: {folded.why_not}"
+    return (
+        f"  logits divided by {formatting.measured_temperature(folded.temperature)} (fitted on "
+        f"{formatting.plural(folded.n, 'held-out image')}): "
+        f"NLL {formatting.number(folded.nll_before)} → {formatting.number(folded.nll_after)}, "
+        f"ECE {formatting.number(folded.ece_before)} → {formatting.number(folded.ece_after)}"
+    )
 
 
 _MOST_MISSING = 4  # lines
@@ -273,13 +291,12 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         owner = f"  ({gate.subject})" if gate.subject else ""
+        digits = formatting.asked_digits(gate.limit)
+        limit, value = formatting.set_apart(gate.limit, gate.value, digits)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(
             mark,
-            (
-                f" gate {gate.name.replace('_', '-')} {formatting.number(gate.limit)} {sign} "
-                f"{formatting.number(gate.value)}{owner}{tail}"
-            ),
+            (f" gate {gate.name.replace('_', '-')} {limit} {sign} {value}{owner}{tail}"),
         )
 
 
@@ -292,7 +309,14 @@ def _pointers(result: RunResult) -> list[tuple[str, ...]]:
             ("report", report),
             ("next", _distil_command(result)),
         ]
-    after = [("next", f"kd analyze-gap --student {result.run}")] if result.teachers else []
+    named = (
+        result.network,
+        result.method,
+        result.data,
+        *(teacher.architecture for teacher in result.teachers),
+    )
+    gap = f"kd analyze-gap --student {result.run}{trust.option(*named)}"
+    after = [("next", gap)] if result.teachers else []
     return [("report ", f"{report}          {formatting.duration(result.wall_seconds)}"), *after]
 
 
@@ -301,4 +325,5 @@ def _distil_command(result: RunResult) -> str:
 
     known = catalog.entries("model")
     smaller = known[result.network].facts.get("smaller") if result.network in known else None
-    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'}"
+    end = trust.option(result.network, result.data)
+    return f"kd distill --teacher {result.run} --student {smaller or 'NAME'}{end}"

@@ -112,7 +112,7 @@ class SweepNarrator(Narrator):
     @property
     def total(self) -> str:
         """The progress of the sweep: 7/20 cells, 3 running."""
-        return f"{self.ended}/{self.cells} cells, {len(self.running)} running"
+        return f"{self.ended}/{formatting.plural(self.cells, 'cell')}, {len(self.running)} running"
 
 
 def _named(event: events.CellStarted | events.CellDone) -> str:
@@ -198,6 +198,10 @@ class LiveSweep(SweepNarrator):
                 epochs=f"1/{said.at.epochs}",
                 numbers="",
                 speed="",
+            )
+        elif kind == "Compiling":
+            self._rows.update(
+                self._tasks[event.id], numbers="compiling" if said.seconds is None else ""
             )
         elif kind == "EpochDone":
             self._val[event.id] = (

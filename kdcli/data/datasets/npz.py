@@ -20,6 +20,7 @@ from kdcli.core.options import Options as _Options
 from kdcli.data.arrays import from_arrays
 from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, NotFound
+from kdcli.surroundings import at_home
 
 DATASETS: dict[str, dict[str, Any]] = {
     "npz": {
@@ -50,7 +51,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:  # noqa: AR
         NotFound: no such file.
         BadData: it cannot be used.
     """
-    path = Path(options.path).expanduser()
+    path = at_home(options.path)
     return from_arrays(read(path), origin=str(path))
 
 

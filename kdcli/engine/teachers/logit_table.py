@@ -26,7 +26,8 @@ from torch import Tensor
 
 from kdcli.engine.teachers.row_format import Shape, marks
 from kdcli.errors import CorruptFile
-from kdcli.files import safetensors_metadata, sync_folder, write_error
+from kdcli.files import parse_json, safetensors_metadata, sync_folder, write_error
+from kdcli.typed import strict
 
 _CHUNK_BYTES = 1 << 26  # of a table that is read as a whole
 
@@ -203,7 +204,7 @@ def _check(path: Path, key: Mapping[str, Any], shape: Shape) -> int:
     """
     hint = f"remove {path}: it is made again"
     try:
-        stored = json.loads(safetensors_metadata(path)["kd_logits"])
+        stored = strict(dict[str, Any], parse_json(safetensors_metadata(path)["kd_logits"]))
     except (CorruptFile, KeyError, ValueError) as error:
         raise CorruptFile(f"{path} is no table of teacher logits, or damaged", hint=hint) from error
     expected = json.loads(json.dumps(dict(key)))

@@ -13,12 +13,13 @@ from torch import Tensor
 from kdcli import formatting
 from kdcli.core.classes import number_of, shown
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import DataInfo, Feed
+from kdcli.core.types import DataInfo, Feed, SplitName
 from kdcli.data.subset import Restriction
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses import entropy
 from kdcli.recipe.schema import DataSection
+from kdcli.results.environment import TrainedOn
 
 _SHOWN = 12  # class names that a sentence lists
 _RANKS = {
@@ -93,21 +94,43 @@ def kept(info: DataInfo) -> dict[str, Any]:
     return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
 
 
-def check_same(before: object, info: DataInfo) -> None:
-    """Refuses to go on with a run whose training images are not those that it began with: `before`
-    is the digest of which they were, where the run says.
+def check_same(run: str, began: TrainedOn, kind: str, feed: Feed) -> tuple[str, ...]:
+    """Refuses to go on with a run whose training images are not those that it began with; other
+    changes of its files are told, a sentence each.
+
+    Args:
+        run: its folder. began: what its environment.json says of the data. kind: its command.
 
     Raises:
         Incompatible: the data, or the teacher that picked them, changed meanwhile.
     """
-    if before is not None and before != info.positions_sha256:
+    if began.positions_sha256 not in {None, feed.info.positions_sha256}:
+        if began.train != feed.size("train"):
+            raise Incompatible(
+                f"{run} began with {began.train} training images, and there are "
+                f"{feed.size('train')} now",
+                hint=(
+                    "bring each file back, or put a good picture in its place under its name, and "
+                    f"kd resume {run} goes on; or start anew: kd {kind} {run}/recipe.toml"
+                ),
+            )
         raise Incompatible(
             "the training images are no longer those that the run began with",
             hint=(
                 "the data or the teacher that ranks them changed, or another device ranks near "
-                "ties otherwise: start a new run"
+                f"ties otherwise: start anew with kd {kind} {run}/recipe.toml"
             ),
         )
+    parts: tuple[tuple[SplitName, int | None], ...] = (("val", began.val), ("test", began.test))
+    told = [
+        f"the run began with {formatting.plural(count, f'{part} image')}, and there are "
+        f"{formatting.thousands(feed.size(part))} now"
+        for part, count in parts
+        if count is not None and count != feed.size(part)
+    ]
+    if not told and began.fingerprint not in {"unknown", feed.info.fingerprint}:
+        told = ["files of the data are not what they were when the run began"]
+    return tuple(told)
 
 
 def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:

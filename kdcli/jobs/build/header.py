@@ -10,6 +10,7 @@ from kdcli import __version__
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.jobs.build.job import Job
+from kdcli.recipe.schema import BOUNDS
 from kdcli.results.measures import Measures
 from kdcli.results.weights_header import CheckpointHeader
 
@@ -30,7 +31,12 @@ def architecture(network: Network) -> str:
 
 
 def make_header(
-    job: Job, network: Network, test: Measures | None, recipe_sha256: str, epoch: int | None = None
+    job: Job,
+    network: Network,
+    test: Measures | None,
+    recipe_sha256: str,
+    epoch: int | None = None,
+    folded_temperature: float | None = None,
 ) -> CheckpointHeader:
     """The header that makes a checkpoint explain itself.
 
@@ -38,6 +44,8 @@ def make_header(
         network: what is saved; a method may deploy another one than the recipe names.
         test: None for weights kept on the way.
         epoch: after how many they were kept, where that is known.
+        folded_temperature: what the last layer was divided by after training; None where it is as
+            it was trained.
     """
     info = job.feed.info
     assert network.blueprint is not None  # everything that a job builds has one
@@ -49,7 +57,7 @@ def make_header(
         class_names=info.class_names,
         mean=info.mean,
         std=info.std,
-        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root"}),
+        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root", *BOUNDS}),
         data_fingerprint=info.fingerprint,
         parameters=parameter_count(network),
         method=job.recipe.method.name,
@@ -60,5 +68,7 @@ def make_header(
         metrics=asdict(test) if test is not None else {},
         recipe_sha256=recipe_sha256,
         epoch=epoch,
+        folded_temperature=folded_temperature,
+        continues=job.recipe.train.continues or "",
         created_by=f"kdcli {__version__}",
     )

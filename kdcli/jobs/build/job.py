@@ -21,8 +21,8 @@ from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible
-from kdcli.jobs.build import compiling
+from kdcli.errors import Incompatible, UsageError
+from kdcli.jobs.build import batch_norms, compiling
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
@@ -31,7 +31,8 @@ from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
     LoadedTeacher,
     between,
-    build_network,
+    checked_header,
+    fresh_network,
     given_by_the_user,
     load_teacher,
     other_head,
@@ -123,6 +124,7 @@ def build_job(
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
+    check_sources(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -140,6 +142,7 @@ def build_job(
     )
     setup = _setup(recipe, section, feed, runtime, student, teachers, _answering(recipe, asked))
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
+    batch_norms.check(method, feed.info.num_train, recipe.train.batch_size, feed.info.input_shape)
     runtime.move(method)
     seen = _compile(recipe, runtime, feed, method, teachers, compiled)
     reference = None
@@ -228,11 +231,27 @@ def _never(section: TeacherSection, method: str) -> Stored:
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
+def check_sources(recipe: Recipe) -> None:
+    """Looks at the checkpoints that a recipe names before anything that they name is run.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged or not ours.
+    """
+    sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    reference = recipe.report.reference
+    named = [section.checkpoint for section in sections]
+    named += [reference] if reference is not None and not reference.endswith(".toml") else []
+    for path in named:
+        if path is not None:
+            checked_header(path)
+
+
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:
     """The batches that a recipe trains on.
 
     Raises:
-        UsageError: a device is to decode images that cannot. OutOfMemory: they do not fit on it.
+        UsageError: a device is to decode images that cannot, or nothing is held out to choose the
+            best epoch on. OutOfMemory: the images do not fit on the device.
     """
     if recipe.runtime.decode == "device":
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
@@ -242,7 +261,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
         f"for the images of {recipe.data.name}",
         "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU",
     ):
-        return open_feed(
+        feed = open_feed(
             recipe.data,
             device=runtime.device,
             seed=recipe.seed,
@@ -252,6 +271,12 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             score=_score(recipe, runtime, checkpoint_of),
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
         )
+    if recipe.chooses_an_epoch and not feed.size("val"):
+        raise UsageError(
+            "the best epoch is chosen on held-out data, and nothing is held out",
+            hint="set data.val_fraction, or put a folder val/ beside train/ and test/",
+        )
+    return feed
 
 
 def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Score:
@@ -277,7 +302,7 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     shape = feed.info.input_shape
-    network = build_network(
+    network = fresh_network(
         section.name,
         num_classes=feed.info.num_classes,
         input_shape=shape,
@@ -366,7 +391,7 @@ def _setup(
         elif name == "teacher" and teachers:
             name, options = teachers[0].architecture, teachers[0].arguments
         shape = feed.info.input_shape
-        return build_network(
+        return fresh_network(
             name,
             num_classes=feed.info.num_classes,
             input_shape=shape,

@@ -244,7 +244,8 @@ def _choose(views: Views, shape: Shape, path: Path) -> Choice:
     saved = views.saved(shape.views)
     runs = f"{views.runs} runs of " if views.runs > 1 else ""
     often = (
-        f"in {runs}{views.epochs} epochs over {shape.views} view{'s' * (shape.views > 1)} an image"
+        f"in {runs}{formatting.plural(views.epochs, 'epoch', ' ')} over "
+        f"{formatting.plural(shape.views, 'view', ' ')} an image"
     )
     share = f"{saved:.0%} of the teacher's passes {often}"
     if saved < _WORTH:

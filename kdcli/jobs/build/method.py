@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from kdcli import catalog
 from kdcli.core import random
 from kdcli.core.method import Method, Setup
+from kdcli.core.options import Options
 from kdcli.errors import Incompatible, UsageError
 
 
@@ -52,4 +55,21 @@ def make_method(name: str, options: Mapping[str, Any], setup: Setup, *, given: i
         )
     # regressors, embeddings and banks start from the recipe's seed alone
     with random.seeded(setup.seed, "method"):
-        return cls(cls.Options(**options), setup)
+        return cls(_checked(cls, name, options), setup)
+
+
+def _checked(cls: type[Method], name: str, options: Mapping[str, Any]) -> Options:
+    """The options of a method as its class takes them: an own file may check what its text does not
+    show.
+
+    Raises:
+        UsageError: it refuses them.
+    """
+    try:
+        return cls.Options(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("method", *first["loc"]))
+        raise UsageError(
+            f"{key}: {first['msg'].removeprefix('Value error, ')}", hint=f"kd methods {name}"
+        ) from error

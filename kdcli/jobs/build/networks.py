@@ -5,6 +5,7 @@ checkpoint.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from kdcli import catalog, formatting
+from kdcli import catalog, formatting, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
-from kdcli.engine.checkpoint import load_weights
+from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, UsageError
+from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, KdError, UsageError
+from kdcli.files import DAMAGED_WEIGHTS, safetensors_header
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
 from kdcli.recipe import teacher_facts
-from kdcli.results.intervals import Interval
-from kdcli.results.measures import Measures
 from kdcli.results.run import TeacherSummary
 from kdcli.results.weights_header import CheckpointHeader, kept_along, read_header
 
@@ -60,6 +61,31 @@ def build_network(
         NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown
             option.
     """
+    with trust.trusting([name]):
+        return fresh_network(
+            name,
+            num_classes=num_classes,
+            input_shape=input_shape,
+            options=options,
+            seed=seed,
+            copy=copy,
+        )
+
+
+def fresh_network(
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    copy: int = 0,
+) -> Network:
+    """`build_network` for a name that a recipe or a checkpoint gives: a file runs if it is trusted.
+
+    Raises:
+        Untrusted: it is not. Others: as `build_network`.
+    """
     arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
         network = _construct(name, num_classes, input_shape, arguments)
@@ -92,7 +118,7 @@ def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str
             contextlib.suppress(UsageError),
             torch.device("meta"),
         ):
-            network = build_network(
+            network = fresh_network(
                 name, num_classes=info.num_classes, input_shape=info.input_shape
             )
             found[name] = parameter_count(network)
@@ -160,11 +186,12 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
 
     Raises:
         NotFound: nothing there. BadCheckpoint: damaged or not ours. Incompatible: the zoo's network
-            has changed since.
+            has changed since. Untrusted: its header names a file that the user has not.
     """
-    found, header = read_header(path)
+    found, header = checked_header(path)
+    check_outline(found, header)
     # the weights are overwritten; the global generator must not notice
-    with random.seeded(0, "init"):
+    with random.seeded(0, "init"), trust.named_by(f"the header of {found}"):
         network = _construct(
             header.architecture,
             header.num_classes,
@@ -174,6 +201,98 @@ def load_network(path: str | Path) -> tuple[Network, CheckpointHeader, Path]:
     with given_by_the_user():
         load_weights(found, network)
     return network, header, found
+
+
+def checked_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
+    """The file and the header of a checkpoint. The weights of one that names Python files are
+    compared with their checksum: nothing that a damaged file asks for is run.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged or not ours.
+    """
+    found, header = read_header(path)
+    if trust.files_in([header.architecture, header.arguments, header.data, header.method]):
+        with given_by_the_user():
+            verified(found)
+    return found, header
+
+
+def check_outline(path: Path, header: CheckpointHeader) -> None:
+    """Refuses a checkpoint whose tensors are not those of the network that its header describes,
+    before memory is asked for: the network is built without values.
+
+    Left out where a file of the user's builds it, or a part of it: that may need values.
+
+    Raises:
+        BadCheckpoint: it describes no network, or another one. NotFound, UsageError: its name or an
+            option is unknown.
+    """
+    _, actual = safetensors_header(path)
+    try:
+        if _builds_itself(header.architecture, header.arguments):
+            return
+        with torch.device("meta"), _at_most(2 * len(actual) + _SPARE):
+            expected = {
+                name: tuple(tensor.shape)
+                for name, tensor in _construct(
+                    header.architecture,
+                    header.num_classes,
+                    header.input_shape,
+                    _weightless(header.arguments),
+                )
+                .state_dict()
+                .items()
+            }
+    except KdError:
+        raise
+    except Exception as error:  # whatever a constructor says to arguments of a wrong type or size
+        first_line, _, _ = str(error).partition("\n")
+        raise BadCheckpoint(
+            f"{path} has a damaged kd header: {header.architecture[:60]} cannot be built from its "
+            f"arguments ({type(error).__name__}: {first_line[:120]})",
+            hint=DAMAGED_WEIGHTS,
+        ) from error
+    if differing := sorted(
+        name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name)
+    ):
+        raise Incompatible(
+            f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
+            f"first {differing[0][:60]}",
+            hint="load it with the version of kd that wrote it, or train again",
+        )
+
+
+_SPARE = 64  # parameters that a constructor makes and puts others in the place of, such as a head
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Within it no more parameters are made than that.
+
+    Raises:
+        ValueError: more were.
+    """
+    made = itertools.count(1)
+
+    def note(*_: object) -> None:
+        if next(made) > count:
+            raise ValueError("more layers than the file has tensors for")
+
+    handle = register_module_parameter_registration_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _builds_itself(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Tells whether a function in a file builds the network, or a member of it."""
+    if name == COMPOSITE:
+        return any(
+            _builds_itself(member["architecture"], member["arguments"])
+            for member in arguments["members"]
+        )
+    return catalog.entry("model", name).factory is not None
 
 
 @contextmanager
@@ -226,7 +345,7 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
         header.tensors_sha256,
         header.architecture,
         header.parameters,
-        stored_measures(header),
+        header.measures,
     )
     teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
@@ -241,22 +360,16 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     )
 
 
-def stored_measures(header: CheckpointHeader) -> Measures | None:
-    """The test measures that a checkpoint's header carries."""
-    if not header.metrics:
-        return None
-    metrics = dict(header.metrics)
-    return Measures(**{**metrics, "accuracy_interval": Interval(**metrics["accuracy_interval"])})
-
-
-def check_fits(path: Path, header: CheckpointHeader, info: DataInfo) -> None:
+def check_fits(
+    path: Path, header: CheckpointHeader, info: DataInfo, called: str = "teacher"
+) -> None:
     """Refuses a checkpoint whose classes or input shape are not the data's.
 
     Raises:
         Incompatible: what differs, and what to give instead.
     """
     teacher_facts.check_fit(
-        teacher_facts.of_header(path, header),
+        teacher_facts.of_header(path, header, called),
         _images(info),
     )
 
@@ -321,7 +434,7 @@ def pretrained_teacher(
                 f"-s model.weights={weights}; then -t with that run"
             ),
         )
-    network = build_network(
+    network = fresh_network(
         name,
         num_classes=info.num_classes,
         input_shape=info.input_shape,

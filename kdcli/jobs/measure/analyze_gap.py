@@ -23,8 +23,10 @@ from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.intervals import check_resamples
 from kdcli.results.measures import GateResult
 from kdcli.results.weights_header import read_header
+from kdcli.trust import named_by, trusting
 
 
 def analyze_gap(
@@ -42,6 +44,7 @@ def analyze_gap(
     deep: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
+    trust: bool = False,
 ) -> GapReport:
     """Entropy and free-energy gaps of students against their teachers, and what explains them;
     without students, the teacher's response profile. Each network answers once.
@@ -63,10 +66,13 @@ def analyze_gap(
             student's loss sees others, "aligned.LABEL" (its own) and "facing.LABEL" (the
             teacher's); with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
+        trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
-        NotFound: a checkpoint or the data is not there. Incompatible: they do not fit each other.
+        UsageError: too many resamples. NotFound: a checkpoint or the data is not there.
+        Incompatible: they do not fit each other. Untrusted: a checkpoint names a Python file.
     """
+    check_resamples(bootstrap)
     runtime = Runtime(device, precision="fp32")
     about = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
@@ -80,27 +86,30 @@ def analyze_gap(
         for path, label in zip(paths, labels_of(paths), strict=True):
             found = parts.timed("networks", partial(evaluator.answers, path, label, wanted))
             if taught is not None:
-                found = replace(
-                    found, info=seen_by(taught.method, taught.method_options, found.info)
-                )
+                with named_by(f"the header of {students[0]}"):
+                    seen = seen_by(taught.method, taught.method_options, found.info)
+                found = replace(found, info=seen)
             if save_logits_to is not None:
                 kept[role].append(found.without_features())
             yield found
 
-    teachers = answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher)
-    report = gap_report(
-        teachers if shares is None else (mean_of([*teachers], shares),),
-        answers("students", students),
-        split=split,
-        temperatures=_temperatures(temperatures or ((1.0, 4.0) if students else PROFILE), asked),
-        parts=parts,
-        bootstrap=bootstrap,
-        explain=Explain(deep, bootstrap, evaluator.device) if wanted else None,
-        every_teacher=len(students) == 1,
-    )
-    if save_logits_to is not None:
-        each = kept["teachers"] if shares is None else [mean_of(kept["teachers"], shares)]
-        save_logits(save_logits_to, _tensors(each, kept["students"]), each[0])
+    with trusting([about.get("data", "name")], everything=trust):
+        teachers = answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher)
+        report = gap_report(
+            teachers if shares is None else (mean_of([*teachers], shares),),
+            answers("students", students),
+            split=split,
+            temperatures=_temperatures(
+                temperatures or ((1.0, 4.0) if students else PROFILE), asked
+            ),
+            parts=parts,
+            bootstrap=bootstrap,
+            explain=Explain(deep, bootstrap, evaluator.device) if wanted else None,
+            every_teacher=len(students) == 1,
+        )
+        if save_logits_to is not None:
+            each = kept["teachers"] if shares is None else [mean_of(kept["teachers"], shares)]
+            save_logits(save_logits_to, _tensors(each, kept["students"]), each[0])
     return replace(
         report,
         gates=tuple(_gates(report, asked)),

@@ -35,8 +35,9 @@ class Answers:
     sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
     raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
     positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
-    asked for. sha256: of its weights; teachers: those of the networks that taught it. alone: False
-    for several teachers that answer as one, which share neither features nor a last layer.
+    asked for. sha256: of its weights; teachers: those of the networks that taught it.
+    folded_temperature: what its logits were divided by after training, or None. alone: False for
+    several teachers that answer as one, which share neither features nor a last layer.
     """
 
     label: str
@@ -58,7 +59,16 @@ class Answers:
     image: Tensor | None = None
     sha256: str = ""
     teachers: tuple[str, ...] = ()
+    folded_temperature: float | None = None
     alone: bool = True
+
+    @property
+    def as_trained(self) -> Tensor:
+        """Its logits [n,K] as they were in training: the very ones, where no temperature was folded
+        in since.
+        """
+        tau = self.folded_temperature
+        return self.logits if tau is None else tau * self.logits
 
     def response(self, aligned: Tensor | None = None, facing: Tensor | None = None) -> Responses:
         """What a gap is computed from. aligned, facing: as for `Responses`."""

@@ -19,6 +19,7 @@ from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
+from kdcli.trust import trusting
 
 
 def evaluate(
@@ -31,6 +32,7 @@ def evaluate(
     per_class: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
+    trust: bool = False,
 ) -> EvaluateResult:
     """Measures checkpoints; each needs only itself and the data.
 
@@ -41,15 +43,18 @@ def evaluate(
         per_class: also the accuracy of each class.
         save_logits_to: a safetensors file for "targets" and "logits.LABEL".
         gates: thresholds that every checkpoint must meet.
+        trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
         RecipeInvalid: what was said about the data is wrong. NotFound: a checkpoint or the data is
-            not there. Incompatible: classes or images do not fit the data.
+            not there. Incompatible: classes or images do not fit the data. Untrusted: a checkpoint
+            names a Python file.
     """
     runtime = Runtime(device, precision="fp32")
     asked = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
-    measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
+    with trusting([asked.get("data", "name")], everything=trust):
+        measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {

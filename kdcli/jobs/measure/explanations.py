@@ -258,7 +258,7 @@ def _rescaling(teacher: Answers, student: Answers, bootstrap: int) -> GradientRe
     gradient = label_gradient(student, teacher)
     called = _called(teacher, student)
     found = rescaling(
-        student.logits,
+        student.as_trained,
         teacher.logits,
         student.targets,
         gradient.slopes,

@@ -18,11 +18,12 @@ from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import open_feed
-from kdcli.jobs.build.networks import as_teacher, check_fits, load_network
+from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.results.weights_header import CheckpointHeader, read_header
+from kdcli.trust import named_by
 
 
 def label_of(path: Path) -> str:
@@ -83,9 +84,10 @@ class CheckpointEvaluator:
             taps: the taps of a network to keep besides its logits; none, and no image, unless
                 given.
         """
-        path, header = read_header(checkpoint)
-        feed, source = self.feed(path, header)
-        check_fits(path, header, feed.info)
+        path, header = checked_header(checkpoint)
+        with named_by(f"the header of {path}"):
+            feed, source = self.feed(path, header)
+        check_fits(path, header, feed.info, "network")
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
         wanted = () if taps is None else taps(network)
@@ -122,6 +124,7 @@ class CheckpointEvaluator:
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
+            folded_temperature=header.folded_temperature,
         )
 
 

@@ -22,6 +22,7 @@ from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_t
 from kdcli.results.gap import GapReport
 from kdcli.results.pair import Cost, DegradationCurve, PairExplanation
 from kdcli.results.teacher import TeacherExplanation
+from kdcli.trust import named_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,10 @@ def aligned(student: Answers, teacher: Answers) -> tuple[Tensor | None, Tensor |
     """Both logits as the loss of the student's method saw them, with the options that it was
     trained with, each [n,K]; None where these are the raw ones.
     """
-    cls = method_class(student.method)
-    with torch.no_grad():
-        z, v = cls.aligned(cls.Options(**student.method_options), student.logits, teacher.logits)
+    with torch.no_grad(), named_by(f"the header of {student.checkpoint}"):
+        cls = method_class(student.method)
+        options = cls.Options(**student.method_options)
+        z, v = cls.aligned(options, student.as_trained, teacher.logits)
     return None if z is student.logits else z, None if v is teacher.logits else v
 
 

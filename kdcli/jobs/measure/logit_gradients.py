@@ -22,6 +22,7 @@ from kdcli.core.types import Batch, Output, Progress
 from kdcli.errors import Incompatible, KdError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers
+from kdcli.trust import named_by
 
 # samples of a minibatch, for losses that compare the samples of one
 BATCH = 128
@@ -69,7 +70,8 @@ def label_gradient(student: Answers, teacher: Answers) -> LabelGradient:
     Raises:
         Incompatible: the loss asks for more than logits and labels; says what.
     """
-    cls = method_class(student.method)
+    with named_by(f"the header of {student.checkpoint}"):
+        cls = method_class(student.method)
     try:
         return _label_gradient(cls, student, teacher)
     except KdError as error:
@@ -103,10 +105,11 @@ def _label_gradient(cls: type[Method], student: Answers, teacher: Answers) -> La
     epochs = stage.epochs or student.epochs
     at = Progress(stage.name, epochs, epochs, epochs, epochs)
     slopes = torch.empty(len(student.targets), dtype=torch.float64)
+    logits = student.as_trained
     order = random.permutation(random.key(0, "label gradient"), len(slopes))
     for rows in order.tensor_split(-(-len(order) // BATCH)):
         y = student.targets[rows]
-        z.rows = student.logits[rows].double().requires_grad_()
+        z.rows = logits[rows].double().requires_grad_()
         v.rows = teacher.logits[rows].double()
         loss = sum(stage.loss(Batch(rows, y, rows, torch.zeros_like(rows)), at).losses.values())
         assert isinstance(loss, Tensor)

@@ -16,6 +16,7 @@ import torch
 from kdcli.core.network import Network, parameter_count
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job, build_job
+from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.plan.extrapolate import extrapolate
 from kdcli.jobs.plan.trial_run import rehearse, stand_in
 from kdcli.jobs.processes import devices
@@ -33,7 +34,12 @@ _PATIENCE = 6.0  # seconds for all networks together to go through a split in a 
 
 
 def forecast(
-    resolved: Resolved, *, out: Path, tell: Tell = lambda _text: None, spent: float = 0.0
+    resolved: Resolved,
+    *,
+    out: Path,
+    tell: Tell = lambda _text: None,
+    spent: float = 0.0,
+    trust: bool = False,
 ) -> Plan:
     """The plan of a recipe, after those of its teachers that have not been trained.
 
@@ -42,12 +48,16 @@ def forecast(
         tell: told what is being tried.
         spent: seconds that the run will have taken as well when it comes to where this begins:
             those of the imports.
+        trust: whether Python files run that somebody else than the caller has named.
 
     Raises:
         KdError: as the run would.
     """
     devices.refuse_torchrun("kd plan")
-    with tempfile.TemporaryDirectory(prefix="kd-plan-") as folder:
+    with (
+        trusted_recipe(resolved, trust=trust),
+        tempfile.TemporaryDirectory(prefix="kd-plan-") as folder,
+    ):
         return _Forecaster(out, Path(folder), tell).plan(resolved, spent)[0]
 
 

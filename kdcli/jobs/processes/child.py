@@ -23,6 +23,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
 
+from kdcli import trust
 from kdcli.jobs.events import Event, StepDone
 
 READ_SECONDS = 0.5  # losses live on the device, and reading them waits for it
@@ -49,7 +50,7 @@ class Child:
         self.pipe, theirs = _SPAWN.Pipe()
         # a daemon could have no loader processes
         self.process: SpawnProcess = _SPAWN.Process(
-            target=main, args=(theirs, *arguments), daemon=False
+            target=_begin, args=(trust.current(), main, theirs, *arguments), daemon=False
         )
         with _ctrl_c_blocked(), _environment(environment or {}):
             self.process.start()
@@ -94,6 +95,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 # ---- in the child --------------------------------------------------------------------------------
+
+
+def _begin(trusted: trust.Trusted, main: Callable[..., None], *arguments: Any) -> None:
+    """Runs the main function of a child, which may run what its parent may."""
+    trust.adopt(trusted)
+    main(*arguments)
 
 
 def answer_sigterm(

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
+from kdcli import formatting
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
 from kdcli.jobs.processes.process_group import joined, on_cuda
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import RuntimeSection
+from kdcli.surroundings import number_in, started_rank
 
 T = TypeVar("T")
 
@@ -75,7 +77,9 @@ def check(section: RuntimeSection) -> None:
         DeviceUnavailable: says how many there are.
     """
     count = (
-        int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)) if _size() > 1 else section.devices
+        number_in(os.environ, "LOCAL_WORLD_SIZE", section.devices)
+        if _size() > 1
+        else section.devices
     )
     if count == 1:
         return
@@ -91,7 +95,8 @@ def check(section: RuntimeSection) -> None:
     if count > have:
         hint = f"--devices {have} at most" if have > 1 else "leave --devices out"
         raise DeviceUnavailable(
-            f"{count} devices were asked for, and this machine has {have} {what}{'s' * (have > 1)}",
+            f"{count} devices were asked for, and this machine has "
+            f"{formatting.plural(have, what, ' ')}",
             hint=hint,
         )
 
@@ -111,14 +116,14 @@ def refuse_torchrun(command: str) -> None:
 
 def local_rank() -> int:
     """The index of this process's CUDA device, where the recipe names none."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if Ranks.current().size > 1 else 0
+    return number_in(os.environ, "LOCAL_RANK", 0) if Ranks.current().size > 1 else 0
 
 
 def own_threads(section: RuntimeSection) -> int | None:
     """The CPU threads of this rank; None, for the process's own, where the recipe has none."""
     if section.threads is None or Ranks.current().size == 1:
         return section.threads
-    return max(section.threads // int(os.environ.get("LOCAL_WORLD_SIZE", section.devices)), 1)
+    return max(section.threads // number_in(os.environ, "LOCAL_WORLD_SIZE", section.devices), 1)
 
 
 def shared(
@@ -156,4 +161,4 @@ def _size() -> int:
     if Ranks.current().size > 1:
         return Ranks.current().size
     told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-    return int(os.environ["WORLD_SIZE"]) if told else 1
+    return started_rank(os.environ)[1] if told else 1

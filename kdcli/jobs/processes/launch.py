@@ -34,6 +34,7 @@ from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.processes.process_group import joined
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.recipe.schema import RuntimeSection
+from kdcli.surroundings import hush_libraries
 
 _TURN_SECONDS = 0.2  # a signal is passed on that late at most
 _GRACE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
@@ -208,6 +209,7 @@ def _rank(
     arguments: Mapping[str, Any],
 ) -> None:
     """The main function of a rank: does the task beside the others."""
+    hush_libraries()
     answer_sigterm(_stop_at_once, patience=6 * _GRACE_SECONDS)
     _be_quiet(first=rank == 0)
     torch.set_num_threads(threads)

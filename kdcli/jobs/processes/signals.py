@@ -61,8 +61,15 @@ class StopRequest:
     def __call__(self) -> KdError | None:
         """The error to stop with, or None."""
         number = self._agree(self._signal or 0)
-        if not number:
-            return None
+        return self._error(number, self._kept) if number else None
+
+    def in_a_step(self) -> KdError:
+        """The error of a job that a signal ended before its step was done: by a second Ctrl-C, or
+        because the first reached a process that the step needed, such as a compiler.
+        """
+        return self._error(self._signal or signal.SIGINT, "what was saved before is kept")
+
+    def _error(self, number: int, kept: str) -> KdError:
         if number == signal.SIGTERM:
-            return Terminated(f"terminated; {self._kept}", hint=self._again)
-        return Interrupted(f"interrupted; {self._kept}", hint=self._again)
+            return Terminated(f"terminated; {kept}", hint=self._again)
+        return Interrupted(f"interrupted; {kept}", hint=self._again)

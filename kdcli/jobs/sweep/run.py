@@ -12,6 +12,7 @@ import torch
 from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
 from kdcli.jobs.build.datasets import kept_sources
+from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import (
     CellDone,
     CellStarted,
@@ -30,6 +31,7 @@ from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
+from kdcli.runs.folder import check_out
 
 Jobs = int | Literal["auto"]
 
@@ -51,6 +53,7 @@ def run_sweep(
     command: str = "",
     limit: int | None = None,
     jobs: Jobs = 1,
+    trust: bool = False,
 ) -> SweepResult:
     """Runs every cell of a sweep that is not finished yet.
 
@@ -60,6 +63,8 @@ def run_sweep(
         jobs: how many cells go on at once, each in a process of its own; "auto": one for each core.
             A script that asks for more than one begins at `if __name__ == "__main__":`, as with all
             of Python's processes.
+        trust: whether Python files run that a checkpoint or another recipe names, and not the
+            caller.
 
     Raises:
         RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than
@@ -71,7 +76,19 @@ def run_sweep(
     devices.refuse_torchrun("kd sweep")
     loaded.check()  # a mistake in the last cell must not show after hours
     told = command or f"kd sweep {loaded.path}"
-    folder = Path(out)
+    check_out(Path(out))
+    with trusted_recipe(*(cell.resolved for cell in loaded.cells), trust=trust):
+        return _run_all(loaded, Path(out), listeners, told, limit, jobs)
+
+
+def _run_all(
+    loaded: Sweep,
+    folder: Path,
+    listeners: Sequence[Listener],
+    told: str,
+    limit: int | None,
+    jobs: Jobs,
+) -> SweepResult:
     tasks = cell_tasks([cells[0] for cells in loaded.runs().values()], told)
     finished = finished_runs(folder)  # read once: what this sweep adds are other cells
     looked_at = _within(limit, tasks, finished)

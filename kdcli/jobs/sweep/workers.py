@@ -21,6 +21,7 @@ from kdcli.jobs.build.datasets import kept_sources
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
 from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt
+from kdcli.surroundings import hush_libraries
 
 _PATIENCE = 60.0  # seconds until a worker that should have ended is killed
 
@@ -73,6 +74,7 @@ class _Stop:
 
 def _work(pipe: Connection, share: Share) -> None:
     """The main function of a worker: runs what comes through the pipe, until that is closed."""
+    hush_libraries()
     stop = _Stop()
     answer_sigterm(stop)
     if share.pin:

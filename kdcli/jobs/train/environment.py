@@ -6,21 +6,20 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from kdcli import __version__, catalog
+from kdcli import __version__, catalog, clean, trust
 from kdcli.core.classes import shown
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
-from kdcli.errors import UsageError
-from kdcli.files import read_json, write_json, write_text
+from kdcli.errors import UsageError, shortened
+from kdcli.files import write_json, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
@@ -30,7 +29,9 @@ from kdcli.jobs.events import Prepared
 from kdcli.jobs.measure.chance import teacher_warnings
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
-from kdcli.runs.read import from_dict
+from kdcli.results.environment import RunEnvironment
+from kdcli.runs.manifest import read_record
+from kdcli.typed import from_dict
 
 
 def now() -> str:
@@ -101,29 +102,11 @@ def write_environment(run: Path, job: Job, command: str) -> None:
         },
     )
     lines = [
-        f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}" for loaded in job.teachers
+        clean.line(f"{loaded.summary.checkpoint}  sha256:{loaded.summary.sha256}")
+        for loaded in job.teachers
     ]
     if lines:
         write_text(run / "teacher.txt", "\n".join(lines) + "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChoice:
-    """Whether the answers of one teacher are stored."""
-
-    stored: Literal["auto", "exact", "off"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnvironment:
-    """What a run that goes on takes from its environment.json."""
-
-    kind: Literal["train-teacher", "distill"]
-    recipe_sha256: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    compile: Literal["on", "off"] = "off"
-    teacher_logits: tuple[StoredChoice, ...] = ()
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 def read_environment(run: Path) -> RunEnvironment:
@@ -134,7 +117,7 @@ def read_environment(run: Path) -> RunEnvironment:
         CorruptFile: it is damaged.
     """
     path = run / "environment.json"
-    return from_dict(RunEnvironment, read_json(path), path)
+    return from_dict(RunEnvironment, read_record(path), path)
 
 
 def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None:
@@ -149,8 +132,8 @@ def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None
     now = _flat(recipe.model_dump(mode="json", exclude_none=True))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     what = (
-        f"{changed[0]} is {now.get(changed[0], 'left out')}, and the run began with "
-        f"{before.get(changed[0], 'none')}"
+        f"{changed[0]} is {shortened(str(now.get(changed[0], 'left out')), 60)}, and the run "
+        f"began with {shortened(str(before.get(changed[0], 'none')), 60)}"
         if before and changed
         else "its recipe, or a file that it names, is not what it was"
     )
@@ -158,6 +141,12 @@ def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None
         f"{run} cannot go on: {what}",
         hint=f"put {run / 'recipe.toml'} back, or start a run of its own with kd {recipe.KIND}",
     )
+
+
+def resume_command(run: Path, job: Job) -> str:
+    """The command that goes on with a run; of one that needs Python files, trusting these."""
+    named = [job.recipe.model_dump(), *(loaded.architecture for loaded in job.teachers)]
+    return f"kd resume {run}{trust.option(named)}"
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
@@ -208,6 +197,7 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
         notes=(
             *notes,
             *job.notes,
+            *info.notes,
             *_superclass_notes(job),
             *data_subset.notes(recipe.data, info, job.ranked_by),
             *_cache_notes(job),

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli.analysis.calibration import reliability
+from kdcli.analysis.calibration import answers, calibration_error, reliability
+from kdcli.analysis.energy import energies
 from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
@@ -26,9 +27,9 @@ from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
-from kdcli.results.measures import Excluded, Measures
+from kdcli.results.measures import EnergyAt, Excluded, Measures
 from kdcli.results.pair import CorrelationDifference
-from kdcli.results.run import RunAnalysis, RunResult, TeacherSummary
+from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, TeacherSummary
 from kdcli.results.teacher import Matrix, TeacherExplanation
 from kdcli.results.weights_header import MODEL_FILE
 
@@ -47,9 +48,12 @@ class Outcome:
     reference: TeacherSummary | None
     gap: GapAt | None
     gaps: tuple[GapAt, ...]
+    energies: tuple[EnergyAt, ...]
+    teacher_energies: tuple[EnergyAt, ...]
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
+    calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
 
 
@@ -82,15 +86,21 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
     return evaluate
 
 
-def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
+def measure_outcome(
+    job: Job, network: Network, label: str, folded: FoldedTemperature | None = None
+) -> Outcome:
     """Measures the finished network, its teachers and the gap between them.
 
     Args:
         network: the result, last or best epoch as the recipe says.
         label: the run's name, as the gap's tables show it.
+        folded: what was folded into the network, if a temperature was to be.
     """
     names = job.feed.info.class_names
-    own = _own_answers(job, network, label)
+    own = replace(
+        _own_answers(job, network, label),
+        folded_temperature=None if folded is None else folded.temperature,
+    )
     logits, targets = own.logits, own.targets
     teacher, summaries = _teacher_answers(job, targets)
     curves = {"network" if teacher is None else "student": reliability(logits, targets)}
@@ -114,6 +124,8 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
         reference=None if job.teachers or not summaries else summaries[0],
         gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
         gaps=gaps,
+        energies=_energies(job, own),
+        teacher_energies=() if teacher is None else _energies(job, teacher),
         analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
         per_class=per_class_accuracy(logits, targets, names),
         excluded=excluded(
@@ -128,6 +140,32 @@ def measure_outcome(job: Job, network: Network, label: str) -> Outcome:
             for name, found in measured.items()
             for warning in result_warnings(name, found, guess, len(names))
         ),
+        calibration=None if folded is None else _before_and_after(folded, own),
+    )
+
+
+def _energies(job: Job, own: Answers) -> tuple[EnergyAt, ...]:
+    temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
+    found = energies(own.logits, temperatures)
+    # a column at a time, in one piece: sums in the order, and so with the bits, of `measure`
+    means = (
+        [column.contiguous().mean().item() for column in each.unbind(dim=1)]
+        for each in (found.entropy, found.free_energy)
+    )
+    return tuple(EnergyAt(*each) for each in zip(temperatures, *means, strict=True))
+
+
+def _before_and_after(folded: FoldedTemperature, own: Answers) -> FoldedTemperature:
+    """The same with the test split's likelihood and calibration error, before and after."""
+    if folded.temperature is None:
+        return folded
+    before = answers(own.logits, own.targets, 1 / folded.temperature)
+    return replace(
+        folded,
+        nll_before=-before.log_p.mean().item(),
+        nll_after=own.measures.nll,
+        ece_before=calibration_error(before.confidence, before.correct),
+        ece_after=own.measures.ece,
     )
 
 
@@ -163,12 +201,17 @@ def run_result(
         test=outcome.test,
         val=outcome.val,
         train_accuracy=last.train_accuracy if last else None,
+        train_loss=sum(last.losses.values()) if last else None,
+        train_losses=last.losses if last else {},
         per_class=outcome.per_class,
         excluded=outcome.excluded,
+        calibration=outcome.calibration,
         teachers=outcome.teachers,
         reference=outcome.reference,
         gap=outcome.gap,
         gaps=outcome.gaps,
+        energies=outcome.energies,
+        teacher_energies=outcome.teacher_energies,
         gates=check_gates(recipe.gates, outcome.test, outcome.gap),
         recipe_sha256=recipe_sha256,
         wall_seconds=wall_seconds,
@@ -176,6 +219,7 @@ def run_result(
         peak_memory_mib=job.runtime.peak_memory_mib(),
         warnings=outcome.warnings,
         notes=job.notes,
+        continues=recipe.train.continues,
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdcli.files import finite, write_error, write_text
+from kdcli import clean
+from kdcli.files import write_error, write_text
 from kdcli.jobs.events import EpochDone, Event, StageStarted, StepsCaptured
 from kdcli.jobs.train.environment import now
+from kdcli.runs.metrics_file import read_metrics, written_line
 
 
 class MetricsWriter:
@@ -26,6 +26,7 @@ class MetricsWriter:
         self.path = run / "metrics.jsonl"
         self._log = run / "log.txt"
         self._announced = 0  # number of the last stage whose line is there
+        self._line = 0  # number of the last line
         self.earlier_seconds = 0.0
         if resume_at is not None:
             self._truncate(resume_at)
@@ -33,18 +34,13 @@ class MetricsWriter:
     def _truncate(self, resume_at: tuple[int, int]) -> None:
         kept: list[str] = []
         number = 0
-        for line in (
-            self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if self.path.exists()
-            else ()
-        ):
-            with contextlib.suppress(ValueError):  # a line that the crash cut off
-                event = json.loads(line)
-                number = event["number"] if event["event"] == "stage" else number
-                if (number, event.get("epoch", 0)) < resume_at:
-                    kept.append(line)
-                    self._announced = number
-                    self.earlier_seconds += event.get("seconds", 0.0)
+        for event, line in read_metrics(self.path).events:
+            number = event["number"] if event["event"] == "stage" else number
+            if (number, event.get("epoch", 0)) < resume_at:
+                kept.append(line)
+                self._announced = number
+                self._line = event.get("line", self._line)
+                self.earlier_seconds += event.get("seconds", 0.0)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def __call__(self, event: Event) -> None:
@@ -94,13 +90,14 @@ class MetricsWriter:
         self._write({"event": "done", **facts})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._append(self.path, json.dumps(finite({**line, "time": now()}), allow_nan=False))
+        self._line += 1
+        self._append(self.path, written_line({"line": self._line, **line, "time": now()}))
 
     @staticmethod
     def _append(path: Path, line: str) -> None:
         try:
             with path.open("a", encoding="utf-8") as handle:
-                handle.write(line + "\n")
+                handle.write(clean.line(line) + "\n")
         except OSError as error:
             raise write_error(error, path) from error
 

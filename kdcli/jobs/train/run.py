@@ -13,52 +13,48 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
 from kdcli.engine.distributed import Ranks
-from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import KdError, NotFound, RankLost, UsageError
-from kdcli.files import write_json, write_text
+from kdcli.engine.trainer import Hooks, Position, Trainer, position_of
+from kdcli.errors import BadData, CorruptFile, Exit, KdError, NotFound, RankLost, UsageError
+from kdcli.files import json_text, write_json, write_text
 from kdcli.jobs.build import compiling, data_subset
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job, build_job, network_section
+from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.train import longer, write_failures
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.dynamics import Monitor
-from kdcli.jobs.train.environment import check_recipe, prepared, read_environment, write_environment
+from kdcli.jobs.train.environment import (
+    check_recipe,
+    prepared,
+    read_environment,
+    resume_command,
+    write_environment,
+)
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
+from kdcli.jobs.train.fold_temperature import fold_temperature
+from kdcli.jobs.train.keywords import resolved_keywords
 from kdcli.jobs.train.metrics_log import MetricsWriter
-from kdcli.recipe.resolve import Flag, Resolved, resolve, teacher_recipe
+from kdcli.recipe.resolve import Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
 from kdcli.report.page.build import build as build_report
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
+from kdcli.runs import manifest
 from kdcli.runs.find import finished_runs, unfinished_run
+from kdcli.trust import Folder
 
 # ---- what is called from outside -----------------------------------------------------------------
-
-
-# keyword argument -> recipe key: the aliases that the command line has as flags
-ALIASES: Mapping[str, str] = {
-    "teacher": "teacher.checkpoint",
-    "method": "method.name",
-    "student": "student.name",
-    "model": "model.name",
-    "data": "data.name",
-    "epochs": "train.epochs",
-    "seed": "seed",
-    "name": "name",
-    "device": "runtime.device",
-    "devices": "runtime.devices",
-    "precision": "runtime.precision",
-}
 
 
 def train_teacher(
@@ -70,6 +66,7 @@ def train_teacher(
     dry_run: bool = False,
     keep_state: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
     **aliases: Any,
 ) -> RunResult | None:
     """Trains a network on labels.
@@ -79,6 +76,8 @@ def train_teacher(
             teacher unless given.
         out: folder of the runs. listeners: called with each event of `kdcli.jobs.events`.
         dry_run: build everything, try one minibatch, write nothing and return None.
+        trust: whether Python files run that a checkpoint or another recipe names, and not the
+            caller.
         overrides: recipe keys and values, {"train.epochs": 3}. aliases: model, data, epochs, seed,
             name, device, devices, precision. A script that asks for several devices begins at `if
             __name__ == "__main__":`, as with all of Python's processes.
@@ -86,15 +85,16 @@ def train_teacher(
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
-    resolved = _resolved("train-teacher", recipe, overrides, aliases)
-    return execute(
-        resolved,
-        out=Path(out),
-        listeners=listeners,
-        command=command,
-        dry_run=dry_run,
-        keep_state=keep_state,
-    )
+    resolved = resolved_keywords("train-teacher", recipe, overrides, aliases)
+    with trusted_recipe(resolved, trust=trust):
+        return execute(
+            resolved,
+            out=Path(out),
+            listeners=listeners,
+            command=command,
+            dry_run=dry_run,
+            keep_state=keep_state,
+        )
 
 
 def distill(
@@ -106,48 +106,30 @@ def distill(
     dry_run: bool = False,
     keep_state: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    trust: bool = False,
     **aliases: Any,
 ) -> RunResult | None:
     """Trains a student under one or more teachers.
 
     Args:
-        recipe, out, listeners, command, dry_run, keep_state, overrides: as for `train_teacher`.
+        recipe, out, listeners, command, dry_run, keep_state, overrides, trust: as for
+            `train_teacher`.
         aliases: teacher (a checkpoint, or a list of them), method, student, data, epochs, seed,
             name, device, devices, precision.
 
     Raises:
         KdError: see docs/reference/exit-codes.md.
     """
-    resolved = _resolved("distill", recipe, overrides, aliases)
-    return execute(
-        resolved,
-        out=Path(out),
-        listeners=listeners,
-        command=command,
-        dry_run=dry_run,
-        keep_state=keep_state,
-    )
-
-
-def _resolved(
-    kind: Literal["train-teacher", "distill"],
-    recipe: Resolved | str | Path | None,
-    overrides: Mapping[str, Any] | None,
-    aliases: Mapping[str, Any],
-) -> Resolved:
-    if isinstance(recipe, Resolved):
-        return recipe
-    unknown = sorted(set(aliases) - set(ALIASES))
-    if unknown:
-        raise TypeError(
-            f"{kind} takes no argument {unknown[0]!r}; recipe keys go into overrides={{...}}"
+    resolved = resolved_keywords("distill", recipe, overrides, aliases)
+    with trusted_recipe(resolved, trust=trust):
+        return execute(
+            resolved,
+            out=Path(out),
+            listeners=listeners,
+            command=command,
+            dry_run=dry_run,
+            keep_state=keep_state,
         )
-    flags = [Flag(option=name, key=ALIASES[name], value=value) for name, value in aliases.items()]
-    flags += [
-        Flag(option=f"overrides[{key!r}]", key=key, value=value)
-        for key, value in (overrides or {}).items()
-    ]
-    return resolve(kind, file=None if recipe is None else Path(recipe), flags=flags)
 
 
 def execute(
@@ -172,6 +154,8 @@ def execute(
         KdError: see docs/reference/exit-codes.md.
     """
     resolved = devices.settled(resolved)
+    run_folder.check_out(out)
+    longer.check(resolved.recipe)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)
@@ -201,8 +185,10 @@ def _train(
         lambda teacher: teacher_run(teacher, recipe, out=out, listeners=listeners),
         runs=runs,
     )
+    state = longer.last_state(job)
     run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
-    return Execution(run, job, listeners, resolved.notes, keep_state=keep_state).go(None)
+    execution = Execution(run, job, listeners, resolved.notes, keep_state=keep_state)
+    return execution.go(state, resumed=state is not None)
 
 
 def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
@@ -213,19 +199,29 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
         if isinstance(recipe, DistillRecipe)
         else (network_section(recipe).name,)
     )
-    run = run_folder.reserve(out, run_folder.run_name(*parts, recipe.data.name), recipe.name)
-    write_text(run / "recipe.toml", dump(recipe, resolved.origins))
-    write_environment(run, job, command)
+    base = run_folder.run_name(*parts, recipe.data.name)
+    with run_folder.reserved(out, base, recipe.name) as run:
+        write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+        write_environment(run, job, command)
     return run
 
 
-def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = False) -> RunResult:
+def resume(
+    run: Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    keep_state: bool = False,
+    trust: bool = False,
+) -> RunResult:
     """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits
     of one that never stopped.
 
+    Args:
+        trust: whether the Python files run that the run's recipe names.
+
     Raises:
         NotFound: no run there, or it was stopped before its first state. UsageError: it is
-            finished, or another process is at it.
+            finished, or another process is at it. Untrusted: its recipe names a Python file.
     """
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
@@ -236,12 +232,13 @@ def resume(run: Path, *, listeners: Sequence[Listener] = (), keep_state: bool = 
     if (run / "summary.json").is_file():
         raise UsageError(f"{run} is finished: there is nothing to resume", hint=f"kd report {run}")
     environment = read_environment(run)
-    recipe = resolve(environment.kind, file=recipe_file).recipe
+    resolved = resolve(environment.kind, file=recipe_file, tree=Folder(None))
+    recipe = resolved.recipe
     devices.check_same(run, recipe.runtime)
     check_recipe(run, recipe, environment)
-    return devices.shared(
-        recipe.runtime, _resume, {"run": run, "recipe": recipe, "keep_state": keep_state}, listeners
-    )
+    arguments = {"run": run, "recipe": recipe, "keep_state": keep_state}
+    with trusted_recipe(resolved, trust=trust):
+        return devices.shared(recipe.runtime, _resume, arguments, listeners)
 
 
 def _resume(
@@ -256,14 +253,18 @@ def _resume(
         decided=decided,
         compiled=environment.compile,
     )
-    data_subset.check_same(environment.data.get("positions_sha256"), job.feed.info)
+    changed = data_subset.check_same(str(run), environment.data, environment.kind, job.feed)
     state = (
         load_state(run / run_folder.STATE_FOLDER)
         if any((run / run_folder.STATE_FOLDER).glob("state-*"))
-        else None
+        else longer.last_state(job)
     )
+    if state is not None:
+        position_of(state)  # refused here, before the run is touched
     notes = (f"{state.damaged}: going on from the state before",) if state and state.damaged else ()
-    return Execution(run, job, listeners, notes, keep_state=keep_state).go(state, resumed=True)
+    return Execution(run, job, listeners, (*notes, *changed), keep_state=keep_state).go(
+        state, resumed=True
+    )
 
 
 # ---- runs that others need -----------------------------------------------------------------------
@@ -360,11 +361,27 @@ class Execution:
             with (
                 ExitStack() as claim,
                 self.ranks.noticing(),
-                StopRequest(f"kd resume {self.run}", agree=self.ranks.most) as stop,
+                StopRequest(resume_command(self.run, self.job), agree=self.ranks.most) as stop,
             ):
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
-                return self._go(state, stop, resumed=resumed)
+                try:
+                    return self._go(state, stop, resumed=resumed)
+                except write_failures.CAUSES as error:
+                    raise write_failures.stopped_by(error, self.run) from error
+                except KeyboardInterrupt as error:
+                    raise stop.in_a_step() from error
+                except Exception as error:
+                    # Ctrl-C reaches the compiler too, and that it ended is no failure of the run's
+                    if stop.received and not isinstance(error, KdError):
+                        raise stop.in_a_step() from error
+                    raise
         except KdError as error:
+            if isinstance(error, BadData):
+                error.hint = (
+                    f"{error.hint}; with a good file of that name kd resume {self.run} goes on"
+                )
+            if isinstance(error, BadData | CorruptFile):  # found when the run had begun
+                error.exit_code = Exit.FAILURE
             # of that, the rank that was lost has more to tell
             if error.exit_code == 1 and not isinstance(error, RankLost):
                 error.crash_file = run_folder.write_crash(self.run, error)
@@ -374,14 +391,13 @@ class Execution:
             raise
 
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
-        position = state.facts["position"] if state else {"stage": 0, "epoch": 1, "batch": 0}
+        position = position_of(state) if state else Position()
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
-            place = f"epoch {position['epoch']}, minibatch {position['batch']}" if resumed else None
+            place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
+            manifest.begin(self.run)
             self._emit(prepared(self.job, self.run, self.notes, place))
-            hooks = self.hooks(
-                stop, (position["stage"] + 1, position["epoch"]) if resumed else None
-            )
+            hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -390,6 +406,7 @@ class Execution:
             hooks=hooks,
             state_folder=self.run / run_folder.STATE_FOLDER,
             resume=state,
+            keeps_last_state=self.keep_state,
         )
         trained = trainer.run()
         return self.ranks.from_first(lambda: self.conclude(trainer, trained))
@@ -413,7 +430,8 @@ class Execution:
         assert self.metrics is not None
         network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
-        outcome = measure_outcome(self.job, network, self.run.name)
+        folded = fold_temperature(self.job, network)
+        outcome = measure_outcome(self.job, network, self.run.name, folded)
         seconds = self.metrics.earlier_seconds + time.perf_counter() - self.started
         result = run_result(
             self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
@@ -431,6 +449,7 @@ class Execution:
             self.last_epoch = event
 
     def _keep(self, name: str, network: Network) -> None:
+        write_failures.check_there(self.run)  # else its folder would be made again
         train = self.job.recipe.train
         if name != "best":
             self._save_model(
@@ -467,12 +486,21 @@ class Execution:
         save_model(
             self.run / MODEL_FILE,
             network,
-            make_header(self.job, network, outcome.test, self.recipe_sha256, self.epochs),
+            make_header(
+                self.job,
+                network,
+                outcome.test,
+                self.recipe_sha256,
+                self.epochs,
+                outcome.calibration.temperature if outcome.calibration else None,
+            ),
         )
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
-        # summary.json last: a run that has one is finished
-        write_json(self.run / "summary.json", asdict(result))
+        # summary.json last: a run that has one is finished, and its manifest is whole
+        summary = json_text(asdict(result))
+        manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
+        write_text(self.run / run_folder.SUMMARY_FILE, summary)
         build_report(self.run, html=self.job.recipe.report.html)
         run_folder.point_latest(self.run)
         if not self.keep_state:

@@ -38,6 +38,8 @@ _OTHER_WORDS = {
     "network": "model",
 }
 
+MOST_SHOWN = 50  # problems of a recipe
+
 _FREEZING = {"requires_grad", "require_grad", "frozen", "freeze"}
 
 _WRONG = {
@@ -86,6 +88,8 @@ def refuse(shown: str, diagnostics: Sequence[Diagnostic]) -> RecipeInvalid:
     if not files and any(place.flag for place in places):
         files = ["the overrides"]
     count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
+    if len(ordered) > MOST_SHOWN:
+        count = f"more than {MOST_SHOWN} problems"
     return RecipeInvalid(f"{count} in {' and '.join(files or [shown])}", ordered)
 
 
@@ -125,7 +129,8 @@ class Explainer:
         was not the whole.
         """
         found: dict[KeyPath, Diagnostic] = {}
-        for item in error.errors(include_url=False):
+        problems = error.errors(include_url=False)
+        for item in problems[:MOST_SHOWN]:
             path = self._path(
                 (*under, *item["loc"]), missing=item["type"] in {"missing", "extra_forbidden"}
             )
@@ -133,6 +138,8 @@ class Explainer:
             found.setdefault(
                 (*path, diagnostic.problem) if item["type"] == "rule" else path, diagnostic
             )
+        if len(problems) > MOST_SHOWN:
+            found["",] = Diagnostic("", f"and {len(problems) - MOST_SHOWN:,} more")
         return list(found.values())
 
     def _one(self, path: KeyPath, item: Mapping[str, Any]) -> Diagnostic:

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdcli import trust
 from kdcli.errors import NotFound, RecipeInvalid
 from kdcli.recipe import shipped
 from kdcli.recipe.reading import toml_file
 from kdcli.recipe.reading.layers import Kind, Layer, lay
 from kdcli.recipe.reading.toml_file import Document
 
+MAX_EXTENDS = 20
 
-def from_file(path: Path, kind: Kind) -> Layer:
+
+def from_file(path: Path, kind: Kind, tree: trust.Folder | None = None) -> Layer:
     """A recipe file over all that it extends.
+
+    Args:
+        tree: where recipes are the user's, besides those that ship; the file's own folder unless
+            given. The values of others know that they are a stranger's.
 
     Raises:
         NotFound: no such file. RecipeInvalid: one of the files is not TOML, or cannot be extended.
     """
-    return _from_file(path, kind, ())
+    return _from_file(path, kind, (), tree or trust.Folder(path.parent))
 
 
-def _from_file(path: Path, kind: Kind, children: tuple[Path, ...]) -> Layer:
-    read = toml_file.read(path)
+def _from_file(path: Path, kind: Kind, children: tuple[Path, ...], tree: trust.Folder) -> Layer:
+    read = replace(toml_file.read(path), stranger=is_stranger(path, tree))
     own = _as_layer(read)
     parent = own.values.pop("extends", None)
     if parent is None:
         return own
-    below = _from_file(_parent(read, parent, (*children, path)), kind, (*children, path))
+    below = _from_file(_parent(read, parent, (*children, path)), kind, (*children, path), tree)
     return lay(below, own, kind)
+
+
+def is_stranger(recipe: Path, tree: trust.Folder) -> bool:
+    """Tells whether a recipe file is not the user's: it neither lies in the folder tree nor ships
+    with kd.
+    """
+    return not tree.holds(recipe) and shipped.name_of(recipe) is None
 
 
 def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
@@ -45,6 +60,8 @@ def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
         found = shipped.locate(parent, beside=read.path.parent)
     except NotFound as error:
         raise refuse(f"there is no recipe {parent!r}", error.hint) from error
+    if len(children) >= MAX_EXTENDS:
+        raise refuse(f"more than {MAX_EXTENDS} recipes extend each other", "write it in fewer")
     if found.resolve() in {child.resolve() for child in children}:
         chain = " -> ".join(toml_file.shown_as(child) for child in (*children, found))
         raise refuse(f"the recipes extend each other in a circle: {chain}")

@@ -11,12 +11,13 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from kdcli.recipe import schema
 from kdcli.recipe.reading.toml_file import KeyPath, Origin
 
 Kind = Literal["train-teacher", "distill"]
+O = TypeVar("O")  # noqa: E741
 TEACHER_SOURCES = ("checkpoint", "recipe", "name")
 
 TABLES: Mapping[str, Mapping[str, type[schema.Section]]] = {
@@ -78,10 +79,9 @@ class Layer:
     def forget(self, path: KeyPath) -> None:
         """Drops a value, what is below it, and where it came from."""
         table = self.get(*path[:-1]) if path[:-1] else self.values
-        if isinstance(table, dict):
-            table.pop(str(path[-1]), None)
-        for known in [known for known in self.origins if known[: len(path)] == path]:
-            del self.origins[known]
+        value = table.pop(str(path[-1]), None) if isinstance(table, dict) else None
+        for known, _ in list(_every_path(path, value, None)):
+            self.origins.pop(known, None)
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -89,7 +89,7 @@ def dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _every_path(path: KeyPath, value: Any, origin: Origin) -> Iterable[tuple[KeyPath, Origin]]:
+def _every_path(path: KeyPath, value: Any, origin: O) -> Iterable[tuple[KeyPath, O]]:
     yield path, origin
     items = (
         value.items()
@@ -128,7 +128,11 @@ def _lay_table(result: Layer, above: Layer, path: KeyPath) -> None:
         result.forget(here)
         target[key] = copy.deepcopy(value)
         result.origins.update(
-            {known: origin for known, origin in above.origins.items() if known[: len(here)] == here}
+            {
+                known: above.origins[known]
+                for known, _ in _every_path(here, value, None)
+                if known in above.origins
+            }
         )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import Diagnostic, UsageError
+from kdcli.errors import Diagnostic, UsageError, shortened
+from kdcli.files import parse_toml
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.layers import Layer, dotted
 from kdcli.recipe.reading.toml_file import KeyPath, Origin
@@ -65,14 +66,13 @@ def from_command_line(sets: Sequence[str], flags: Sequence[Flag]) -> Layer:
     layer = Layer()
     problems: list[Diagnostic | None] = []
     for text in sets:
+        origin = Origin("--set", flag=f"--set {shortened(text, 100)}")
         try:
             path, value = parse_set(text)
         except UsageError as error:
-            problems.append(
-                Origin("--set", flag=f"--set {text}").diagnostic("--set", error.message, error.hint)
-            )
+            problems.append(origin.diagnostic("--set", error.message, error.hint))
             continue
-        problems.append(_put(layer, path, value, Origin("--set", flag=f"--set {text}")))
+        problems.append(_put(layer, path, value, origin))
     taken = dict(layer.origins)
     problems += [_put_flag(layer, flag, taken) for flag in _collect_teachers(flags)]
     _refuse_all([problem for problem in problems if problem])
@@ -94,7 +94,7 @@ def _put(layer: Layer, path: KeyPath, value: Any, origin: Origin) -> Diagnostic 
 def _put_flag(layer: Layer, flag: Flag, taken: dict[KeyPath, Origin]) -> Diagnostic | None:
     path = parse_key(flag.key)
     value = _plain(flag.value)
-    origin = Origin(flag.option, flag=f"{flag.option} {_shown(value)}")
+    origin = Origin(flag.option, flag=f"{flag.option} {shortened(_shown(value), 100)}")
     earlier = taken.get(path)
     if earlier is not None and layer.get(*path) != value:
         return origin.diagnostic(
@@ -147,10 +147,10 @@ def parse_key(key: str) -> tuple[str, ...]:
         UsageError: it is not a key.
     """
     try:
-        table: Any = tomllib.loads(f"{key.strip()} = 0")
-    except tomllib.TOMLDecodeError as error:
+        table: Any = parse_toml(f"{key.strip()} = 0")
+    except ValueError as error:
         raise UsageError(
-            f"{key.strip()!r} is not a key",
+            f"{shortened(key.strip(), 60)!r} is not a key",
             hint="write it as SECTION.KEY, for example train.epochs",
         ) from error
     parts: list[str] = []
@@ -169,14 +169,19 @@ def parse_set(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(
-            f"{text!r} does not say what to set",
+            f"{shortened(text, 60)!r} does not say what to set",
             hint="write --set KEY=VALUE, for example --set train.epochs=3",
         )
     path = parse_key(key)
     try:
-        parsed = tomllib.loads(f"value = {raw}")
+        parsed = parse_toml(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return path, raw.strip()
+    except ValueError as error:
+        raise UsageError(
+            f"{shortened(text, 60)!r} cannot be read: {str(error).partition(' (at')[0].lower()}",
+            hint="write --set KEY=VALUE, for example --set train.epochs=3",
+        ) from error
     return path, parsed["value"] if parsed.keys() == {"value"} else raw.strip()
 
 

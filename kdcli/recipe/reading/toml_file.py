@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid, Where
+from kdcli.files import MAX_RECIPE_BYTES, parse_toml
 from kdcli.recipe import shipped
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -35,7 +36,8 @@ _STRING = re.compile(
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The origin of a value. label: what `kd check` prints. at: its key and value in a file. flag:
-    the override that set it.
+    the override that set it. stranger: whether the user has named neither the value nor its file
+    (kdcli.trust).
     """
 
     label: str
@@ -43,6 +45,7 @@ class Origin:
     at: Span | None = None
     lines: tuple[str, ...] = ()
     flag: str | None = None
+    stranger: bool = False
 
     def diagnostic(
         self, key: str, problem: str, hint: str | None = None, *, on_key: bool = False
@@ -57,13 +60,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One TOML file. shown: its name in messages. spans: the places of its keys."""
+    """One TOML file. shown: its name in messages. spans: the places of its keys. stranger: whether
+    it is not the user's.
+    """
 
     path: Path
     shown: str
     values: dict[str, Any]
     spans: Mapping[KeyPath, Span]
     lines: tuple[str, ...]
+    stranger: bool = False
 
     def origin(self, path: KeyPath) -> Origin:
         """The place of a key path in this file, or of the nearest table around it where the path
@@ -73,7 +79,7 @@ class Document:
             path = path[:-1]
         span = self.spans.get(path)
         label = f"{self.shown}:{span.key.line}" if span else self.shown
-        return Origin(label, self.shown, span, self.lines)
+        return Origin(label, self.shown, span, self.lines, stranger=self.stranger)
 
 
 def point(file: str, lines: tuple[str, ...], place: Place, diagnostic: Diagnostic) -> Diagnostic:
@@ -100,7 +106,9 @@ def read(path: Path) -> Document:
     """
     shown = shown_as(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as handle:
+            content = handle.read(MAX_RECIPE_BYTES + 1)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFound(
             f"no recipe at {path}", hint="kd recipes ls lists what ships with kd"
@@ -110,14 +118,19 @@ def read(path: Path) -> Document:
             f"{shown} cannot be read as text: {error}",
             [Diagnostic("", "not a text file", None, Where(shown))],
         ) from error
-    lines = tuple(text.replace("\r\n", "\n").split("\n"))
+    if len(content) > MAX_RECIPE_BYTES:
+        raise RecipeInvalid(
+            f"{shown} is too large for a recipe",
+            [Diagnostic("", f"more than {MAX_RECIPE_BYTES:,} bytes", None, Where(shown))],
+        )
+    lines = tuple(text.split("\n"))
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = parse_toml(text)
+    except ValueError as error:
         raise RecipeInvalid(
             f"{shown} is not valid TOML", [_syntax(shown, lines, str(error))]
         ) from error
-    return Document(path, shown, values, locate(text.replace("\r\n", "\n")), lines)
+    return Document(path, shown, values, locate(text), lines)
 
 
 def _syntax(shown: str, lines: tuple[str, ...], message: str) -> Diagnostic:
@@ -206,7 +219,7 @@ class _Scanner:
             self.skip(_BLANK)
             start = self.at
             raw = self.skip(_STRING) or self.skip(_BARE_KEY)
-            name = next(iter(tomllib.loads(f"{raw} = 0")))
+            name = raw if raw[0] not in "\"'" else next(iter(tomllib.loads(f"{raw} = 0")))
             parts.append((name, self.place(start, self.at)))
             self.skip(_BLANK)
             if self.text[self.at] != ".":

@@ -4,12 +4,13 @@ beside the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdcli import trust
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.layers import Kind, Layer
@@ -18,6 +19,7 @@ from kdcli.recipe.resolve import Resolved, resolve
 from kdcli.recipe.sweep import sweep_file
 from kdcli.recipe.sweep.sweep_file import PaperValue, TableSection
 from kdcli.recipe.writing import recipe_hash
+from kdcli.results import metric_paths
 
 __all__ = ["Cell", "PaperValue", "Sweep", "TableSection", "load_sweep"]
 
@@ -29,13 +31,14 @@ class Cell:
     """One run of a sweep.
 
     kind: which job it is. labels: what stands for it on each axis. sets: the recipe keys that it
-    sets.
+    sets. sweep: the file of the sweep, which the user named.
     """
 
     kind: Kind
     base: Path
     labels: Mapping[str, str]
     sets: Mapping[str, Any]
+    sweep: Path
     layer: Layer = field(repr=False)
     overrides: tuple[Sequence[str], Sequence[Flag]] = field(default=((), ()), repr=False)
 
@@ -54,6 +57,7 @@ class Cell:
             sets=sets,
             flags=flags,
             spare_teachers=True,
+            tree=trust.Folder(self.sweep.parent),
         )
 
     @cached_property
@@ -100,6 +104,7 @@ class Sweep:
                 problems.update(dict.fromkeys(error.diagnostics))
             except KdError as error:
                 refusals.setdefault(error.message, error)
+        problems.update(dict.fromkeys(self._temperatures()))
         if problems or len(refusals) > 1:
             told = [
                 Diagnostic("", error.message, error.hint, error.where)
@@ -108,6 +113,27 @@ class Sweep:
             raise diagnostics.refuse(str(self.path), [*problems, *told])
         if refusals:
             raise next(iter(refusals.values()))
+
+    def _temperatures(self) -> Iterator[Diagnostic]:
+        """What is wrong with the table's temperatures: a cell whose report has them not."""
+        asked = {metric: metric_paths.split(metric)[1] for metric in self.table.metrics}
+        for metric, tau in asked.items():
+            without = [cell for cell in self.cells if not _reports(cell, tau)]
+            if without:
+                yield Diagnostic(
+                    "table.metrics",
+                    f"{metric} needs {tau:g} among report.temperatures",
+                    f"-s 'report.temperatures=[1, {tau:g}]', or in the base recipe",
+                )
+
+
+def _reports(cell: Cell, tau: float | None) -> bool:
+    if tau is None or tau == 1.0:
+        return True
+    try:
+        return tau in cell.resolved.recipe.report.temperatures
+    except KdError:  # said of the cell itself
+        return True
 
 
 def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Flag] = ()) -> Sweep:
@@ -126,10 +152,13 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
             read.kind,
             read.base,
             {axis: point.label for axis, point in chosen.items()},
-            *read.settings(chosen),
+            plain,
+            read.path,
+            layer,
             (sets, flags),
         )
         for chosen in read.combinations()
+        for plain, layer in [read.settings(chosen)]
     )
     labels = {axis: tuple(point.label for point in points) for axis, points in read.points.items()}
     return Sweep(

@@ -336,12 +336,8 @@ class _Check:
             for number, axis in enumerate(getattr(self.content.table, place)):
                 self._known(("table", place, number), axis, axes, "an axis")
         for number, metric in enumerate(self.content.table.metrics):
-            self._known(
-                ("table", "metrics", number),
-                metric,
-                metric_paths.paths(),
-                "a number of a run's summary",
-            )
+            if (told := metric_paths.complaint(metric, catalog.suggest)) is not None:
+                self.complain(("table", "metrics", number), *told)
         if not self.problems:
             self._rules(read)
             self._paper(read)

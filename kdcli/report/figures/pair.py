@@ -203,7 +203,7 @@ def degradation(report: GapReport, curve: DegradationCurve, palette: Palette) ->
             bottom.plot(place, value, look.marker, color=look.colour, markersize=6)
         bottom.axhline(0, color=INK, linewidth=0.6)
         bottom.set_ylabel(f"S gap at τ = {formatting.temperature(curve.temperature)}")
-        bottom.set_xlabel(f"{curve.measure} of the {curve.varies}")
+        bottom.set_xlabel(f"parameters of the {curve.varies}")
         _sizes(bottom, size)
         caption = (
             (

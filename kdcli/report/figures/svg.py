@@ -11,14 +11,17 @@ was.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdcli import clean
 from kdcli.report.figures.palette import MUTED
 from kdcli.report.markdown import escape
 
@@ -35,8 +38,6 @@ _ALONE = "<style>svg{color:#1c2128}@media(prefers-color-scheme:dark){svg{color:#
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in somebody's class names is a dollar
-    # for measuring: it comes with matplotlib, and is wider than what a browser will use
-    "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -71,6 +72,27 @@ _RC: dict[str, Any] = {
 }
 
 _DPI = 150
+# for class names in Chinese, Japanese, Korean and other scripts, as systems have them
+_MORE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans JP",
+    "Source Han Sans JP",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "MS Gothic",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK KR",
+    "NanumGothic",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "Noto Sans",
+    "Arial Unicode MS",
+    "Last Resort High-Efficiency",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +126,13 @@ class Figure:
         buffer = io.BytesIO()
         self.canvas.set_facecolor("white")
         self.canvas.set_dpi(_DPI)
-        words = {"Title": self.title, "Description": self.caption, "Software": None}
-        FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
+        words = {
+            "Title": clean.text(self.title),
+            "Description": clean.text(self.caption),
+            "Software": None,
+        }
+        with _clean_texts(), _unknown_signs():
+            FigureCanvasAgg(self.canvas).print_png(buffer, metadata=words)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
     @property
@@ -123,8 +150,48 @@ def house_style(name: str) -> Iterator[None]:
     """
     from matplotlib import style
 
-    with style.context({**_RC, "svg.hashsalt": name}, after_reset=True):
+    look = {**_RC, "font.family": list(_families()), "svg.hashsalt": name}
+    with style.context(look, after_reset=True), _clean_texts(), _unknown_signs():
         yield
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """Fonts to measure and draw PNGs with, in the order in which they are asked for a sign."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    # the first comes with matplotlib, and is wider than what a browser will use
+    return ("DejaVu Sans", *(name for name in _MORE_FONTS if name in installed))
+
+
+@contextmanager
+def _unknown_signs() -> Iterator[None]:
+    """Within, a sign that no installed font has is drawn as a box without a warning. In SVG it
+    stays text, for which the reader's browser finds a font.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ ", UserWarning)
+        yield
+
+
+@contextmanager
+def _clean_texts() -> Iterator[None]:
+    """Within it whatever is drawn is cleaned (kdcli.clean): a font has no sign for ESC, and would
+    say so.
+    """
+    from matplotlib.text import Text
+
+    before = Text.set_text
+
+    def set_text(self: Text, text: Any) -> None:
+        before(self, clean.text(text) if isinstance(text, str) else text)
+
+    Text.set_text = set_text  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        Text.set_text = before  # type: ignore[method-assign]
 
 
 def canvas(width: float = 5.0, height: float = 3.1) -> Canvas:
@@ -199,7 +266,7 @@ def to_svg(figure: Canvas) -> str:
     text = re.sub(r'<style type="text/css">.*?</style>', "", text, flags=re.DOTALL)
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
-    return f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n'
+    return clean.text(f'{opening} stroke-linejoin="round">{_ALONE}{rest.strip()}\n')
 
 
 def finished(

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import KdError
-from kdcli.files import read_json
+from kdcli.results.environment import Described
 from kdcli.results.run import RunResult
 from kdcli.runs.find import runs_in
 from kdcli.runs.folder import ENVIRONMENT_FILE, RECIPE_FILE, SUMMARY_FILE
-from kdcli.runs.read import Run, from_dict, read_recipe
+from kdcli.runs.manifest import read_record
+from kdcli.runs.read import Run, read_recipe
+from kdcli.typed import from_dict
 
 LABELS_ONLY = "none"  # the method that has no teacher and no term but cross-entropy
 # may differ without changing what labels alone teach
@@ -44,13 +46,12 @@ def find_baseline(run: Run) -> RunResult | None:
             _, recipe = read_recipe(folder / RECIPE_FILE)
             if recipe.get("method", {}).get("name") != LABELS_ONLY or _training(recipe) != wanted:
                 continue
-            if _images(folder) not in {
-                None,
-                run.environment.get("data", {}).get("positions_sha256"),
-            }:
+            if _images(folder) not in {None, run.described.data.positions_sha256}:
                 continue  # another teacher ranked its training images
             if (folder / SUMMARY_FILE).is_file():
-                return from_dict(RunResult, read_json(folder / SUMMARY_FILE), folder / SUMMARY_FILE)
+                return from_dict(
+                    RunResult, read_record(folder / SUMMARY_FILE), folder / SUMMARY_FILE
+                )
         except KdError:
             continue
     return None
@@ -59,7 +60,9 @@ def find_baseline(run: Run) -> RunResult | None:
 def _images(folder: Path) -> str | None:
     """The digest of which images a run trained on; None where it does not say."""
     path = folder / ENVIRONMENT_FILE
-    return read_json(path).get("data", {}).get("positions_sha256") if path.is_file() else None
+    if not path.is_file():
+        return None
+    return from_dict(Described, read_record(path), path).data.positions_sha256
 
 
 def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,8 +162,7 @@ def limits_of(found: Hypothesis, n: int) -> str:
     limits = found.thresholds
     return (
         f"The verdict rests on entropy / log K = {estimate(found.relative_entropy)}, soft "
-        f"from {formatting.number(limits.entropy, 2)} on "
-        f"({limits.entropy_from}), and on CV_col = "
+        f"from {formatting.number(limits.entropy, 2)} on, and on CV_col = "
         f"{span(found.column_cv, found.column_cv_interval)}, which is how much similarity "
         "labels vary "
         f"in a class, varied from {limits.varied:g} on and constant below "

@@ -97,7 +97,7 @@ def verdict_rows(found: Hypothesis) -> list[Row]:
             "S / log K",
             estimate(e),
             f"{soft} {formatting.number(limits.entropy, 2)}",
-            f"soft from here on ({limits.entropy_from})",
+            "soft from here on",
         ),
         ("CV_col", span(c, found.column_cv_interval), varied, meant),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdcli import formatting
+from kdcli import formatting, trust
 from kdcli.report.findings.gap import (
     certainty_of,
     first_raw_pair,
@@ -168,6 +168,30 @@ def on_missing(summary: RunResult | None) -> str:
     )
 
 
+def on_temperature(summary: RunResult | None) -> str:
+    """Which temperature was folded into the network, and on what it was fitted; or why none was.
+    Nothing where none was to be.
+    """
+    folded = summary.calibration if summary else None
+    if summary is None or folded is None:
+        return ""
+    if folded.temperature is None:
+        return f"No temperature was fitted to the logits: {folded.why_not}."
+    chosen = summary.val is not None and summary.val.selected == "best"
+    again = (
+        ", the same on which the epoch was chosen, so that they look a little better than they are"
+        if chosen
+        else ""
+    )
+    tau = formatting.measured_temperature(folded.temperature)
+    images = formatting.plural(folded.n, "image")
+    return (
+        f"All logits were divided by {tau}, folded into the last layer once training was over: no "
+        f"image is taken for another class. That temperature fits {images} held out of the "
+        f"training set best{again}."
+    )
+
+
 def missing_names(excluded: Excluded) -> str:
     """The missing classes in a sentence: class 7, classes 3 and 7."""
     names = [item.name for item in excluded.classes]
@@ -188,7 +212,7 @@ def _unfinished(run: Run) -> str:
     last = run.epochs[-1]
     return (
         f"This run is not finished: epoch {last.epoch} of {last.epochs}, stage {last.stage}. Go "
-        f"on with: kd resume {run.path}"
+        f"on with: kd resume {run.path}{trust.option(run.recipe)}"
     )
 
 
@@ -225,12 +249,13 @@ def gate_sentence(gate: GateResult) -> str:
     """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
     kind, _, quantity = gate.name.replace("-", "_").partition("_")
     share = quantity == "accuracy"
-    value, limit = (
-        (formatting.percent(gate.value), formatting.percent(gate.limit))
-        if share
-        else (formatting.number(gate.value), formatting.number(gate.limit))
+    scale, least, unit = (100, 1, f"{formatting.NBSP}%") if share else (1, 3, "")
+    found, asked = None if gate.value is None else scale * gate.value, scale * gate.limit
+    value, limit = formatting.set_apart(found, asked, formatting.asked_digits(asked, least))
+    return (
+        f"{quantity.replace('_', ' ')} {value}{unit}, {_COMPARES.get(kind, 'limit')} {limit}{unit} "
+        "asked for"
     )
-    return f"{quantity.replace('_', ' ')} {value}, {_COMPARES.get(kind, 'limit')} {limit} asked for"
 
 
 def overlap_note(first: Measures, second: Measures) -> str:

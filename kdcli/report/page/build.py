@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdcli.files import write_text
+from kdcli.files import write_page
 from kdcli.report.figures.run import figures_of_run
 from kdcli.report.findings.baseline import find_baseline
 from kdcli.report.page.model_card import to_card
@@ -41,13 +41,13 @@ def build(run: str | Path, *, html: bool = True) -> Path:
     plots = figures_of_run(loaded) if html else ()
     parts = sections(loaded, plots)
     for plot in plots:
-        write_text(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)
-    write_text(loaded.path / MARKDOWN_FILE, to_markdown(loaded, parts))
+        write_page(loaded.path / PLOTS_FOLDER / f"{plot.name}.svg", plot.svg)
+    write_page(loaded.path / MARKDOWN_FILE, to_markdown(loaded, parts))
     if loaded.summary:
-        write_text(loaded.path / CARD_FILE, to_card(loaded, loaded.summary))
+        write_page(loaded.path / CARD_FILE, to_card(loaded, loaded.summary))
     if not html:
         return loaded.path / MARKDOWN_FILE
     from kdcli.report.page.html import to_html
 
-    write_text(loaded.path / HTML_FILE, to_html(loaded, parts))
+    write_page(loaded.path / HTML_FILE, to_html(loaded, parts))
     return loaded.path / HTML_FILE

@@ -14,10 +14,17 @@ from pathlib import PurePath
 from typing import Any
 
 from kdcli import formatting
-from kdcli.report.findings.run import beside_teacher, missing_names, on_missing, verdict
-from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.findings.run import (
+    beside_teacher,
+    missing_names,
+    on_missing,
+    on_temperature,
+    verdict,
+)
+from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.run_sections import (
     accuracy,
+    before_and_after,
     missing,
     provenance,
     reproduce_command,
@@ -96,6 +103,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
         if section:
             yield from (escape(paragraph) for paragraph in section.text)
             yield from (grid_markdown(grid) for grid in section.grids)
+    yield from (grid_markdown(grid) for grid in before_and_after(summary))
     if summary.gap:
         gap = (
             f"entropy {formatting.signed(summary.gap.entropy)} nats, free energy "
@@ -106,7 +114,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
             f"logits: {gap} ({provenance(summary)})."
         )
     yield "## How it was made"
-    yield "\n".join(f"- {key}: {cell(value)}" for key, value in _facts(run, summary))
+    yield "\n".join(f"- {key}: {escape(value)}" for key, value in _facts(run, summary))
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
     yield (
@@ -131,32 +139,30 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
         )
     yield (
         "data",
-        (
-            f"{summary.data}, fingerprint "
-            f"{run.environment.get('data', {}).get('fingerprint', 'unknown')}"
-        ),
+        (f"{summary.data}, fingerprint {run.described.data.fingerprint}"),
     )
     if left := restrictions(run):
         yield "trained on", left
+    if said := on_temperature(summary):
+        yield "temperature", said
     yield (
         "training",
         (
-            f"{summary.epochs} epochs, seed {summary.seed}, {summary.precision} on "
-            f"{summary.device}, {formatting.duration(summary.wall_seconds)}"
+            f"{formatting.plural(summary.epochs, 'epoch')}, seed {summary.seed}, "
+            f"{summary.precision} on {summary.device}, {formatting.duration(summary.wall_seconds)}"
         ),
     )
+    if summary.continues:
+        yield "continues", f"the training of {summary.continues}, from its last state"
     yield "recipe", f"sha256 {summary.recipe_sha256[:16]}, in full in recipe.toml"
     yield "weights", PurePath(summary.checkpoint).name
-    git = run.environment.get("git") or {}
+    git = run.described.git
     commit = (
-        f", commit {git['commit'][:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
-        if git.get("commit")
+        f", commit {git.commit[:12]}{' with uncommitted changes' if git.dirty else ''}"
+        if git is not None
         else ""
     )
     yield (
         "software",
-        (
-            f"kdcli {run.environment.get('kdcli', '?')}, torch "
-            f"{run.environment.get('torch', '?')}{commit}"
-        ),
+        (f"kdcli {run.described.kdcli}, torch {run.described.torch}{commit}"),
     )

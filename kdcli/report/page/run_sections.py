@@ -15,7 +15,7 @@ from kdcli import formatting
 from kdcli.report.figures.run import teacher_first
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
-from kdcli.report.findings.run import best_teacher, overlap_note
+from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note
 from kdcli.report.page import gap_sections
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.parts import Grid, Section
@@ -68,17 +68,18 @@ def accuracy(run: Run, plots: tuple[Figure, ...]) -> Section | None:
             f"{overlap_note(summary.test, run.baseline.test)}."
         )
     if summary.val:
-        text.append(_validation(summary.val))
+        text.append(_validation(summary.val, summary))
     return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(run, summary),), plots)
 
 
-def _validation(val: Measures) -> str:
-    chosen = (
-        "the epoch was chosen on them" if val.selected == "best" else "nothing was chosen on them"
-    )
+def _validation(val: Measures, summary: RunResult) -> str:
+    folded = summary.calibration is not None and summary.calibration.temperature is not None
+    uses = (("the epoch", val.selected == "best"), ("the temperature", folded))
+    chosen = " and ".join(what for what, done in uses if done) or "nothing"
+    verb = "were" if " and " in chosen else "was"
     return (
         f"On {formatting.plural(val.n, 'image')} held out of the training set: "
-        f"{formatting.percent(val.accuracy, val.n)}; {chosen}."
+        f"{formatting.percent(val.accuracy, val.n)}; {chosen} {verb} chosen on them."
     )
 
 
@@ -251,13 +252,15 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
             f"{formatting.thousands(round(speed))} images a second."
         )
     ]
+    if run.summary and run.summary.continues:
+        text.append(
+            f"It went on from the last state of {run.summary.continues}, whose epochs are counted "
+            "and not shown."
+        )
     if left := restrictions(run):
         text.append(f"The training set was restricted: {left}.")
-    if run.torn_lines:
-        text.append(
-            f"{formatting.plural(run.torn_lines, 'line')} of metrics.jsonl was cut off by a "
-            "killed process and left out."
-        )
+    if run.torn:
+        text.append("The last line of metrics.jsonl was cut off by a killed process and left out.")
     terms = tuple((name, formatting.number(value, 4)) for name, value in last.losses.items())
     held_out = (
         (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)
@@ -283,6 +286,8 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
     caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
+    if run.summary and run.summary.calibration and run.summary.calibration.temperature:
+        caption += " All of it before the logits were divided by their temperature."
     grid = Grid(
         ("", "accuracy", "entropy, nats", "free energy", "logit norm"),
         tuple(rows(first, last)),
@@ -361,11 +366,31 @@ def calibration(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     return Section(
         "calibration",
         "Calibration",
-        (),
-        (Grid(("", "ECE", "n"), rows, caption),),
+        (said,) if (said := on_temperature(run.summary)) else (),
+        (Grid(("", "ECE", "n"), rows, caption), *before_and_after(run.summary)),
         plots,
         folded=NUMBERS,
     )
+
+
+def before_and_after(summary: RunResult | None) -> Iterator[Grid]:
+    """What the temperature that was folded into the network did, where one was."""
+    folded = summary.calibration if summary else None
+    if summary is None or folded is None or folded.temperature is None:
+        return
+    rows = tuple(
+        (name, formatting.number(before), formatting.number(after))
+        for name, before, after in (
+            ("NLL, nats", folded.nll_before, folded.nll_after),
+            ("ECE", folded.ece_before, folded.ece_after),
+        )
+    )
+    head = (
+        "",
+        "as trained",
+        f"divided by {formatting.measured_temperature(folded.temperature)}",
+    )
+    yield Grid(head, rows, provenance(summary))
 
 
 def confusion(run: Run, plots: tuple[Figure, ...]) -> Section | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kdcli.report.findings.run import gate_sentence, lead, verdict, why
-from kdcli.report.markdown import cell, code_block, escape
+from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
 
@@ -18,13 +18,12 @@ def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     """
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
     blocks += [escape(sentence) for sentence in (*lead(run), why(run)[1]) if sentence]
-    if run.summary:
-        if run.summary.gates:
-            blocks.append(
-                "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
-            )
-        said = (*run.summary.warnings, *run.summary.notes)
-        blocks += [f"> Note: {escape(sentence)}" for sentence in said]
+    if run.summary and run.summary.gates:
+        blocks.append(
+            "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
+        )
+    said = (*run.summary.warnings, *run.summary.notes) if run.summary else ()
+    blocks += [f"> Note: {escape(sentence)}" for sentence in (*run.damage, *said)]
     for section in parts:
         blocks += _section(section)
     return "\n\n".join(blocks) + "\n"
@@ -48,11 +47,11 @@ def _section(section: Section) -> Iterator[str]:
 
 def grid_markdown(grid: Grid) -> str:
     """A table in pipes, numbers to the right, words to the left; the caption follows it."""
-    columns = [cell(column) or " " for column in grid.columns]
+    columns = [escape(column) or " " for column in grid.columns]
     lines = [
         columns,
         [":--", *[":--" if grid.words else "--:"] * (len(columns) - 1)],
-        *([cell(text) for text in row] for row in grid.rows),
+        *([escape(text) for text in row] for row in grid.rows),
     ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n_{escape(grid.caption)}_" if grid.caption else table

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdcli import formatting
-from kdcli.report.markdown import cell as markdown_cell
 from kdcli.report.markdown import escape
 from kdcli.report.page.html import render
 from kdcli.report.tables import metrics
@@ -128,14 +127,11 @@ def _pipes(panel: Panel) -> Iterator[str]:
     if panel.title:
         yield f"### {escape(panel.title)}"
     lines = [
-        [markdown_cell(heading) for heading in panel.headings],
+        [escape(heading) for heading in panel.headings],
         [":--", *["--:"] * (len(panel.headings) - 1)],
     ]
     lines += [
-        [
-            f"**{markdown_cell(shown.text)}**" if shown.best else markdown_cell(shown.text)
-            for shown in row
-        ]
+        [f"**{escape(shown.text)}**" if shown.best else escape(shown.text) for shown in row]
         for row in panel.rows
     ]
     yield "\n".join("| " + " | ".join(line) + " |" for line in lines)

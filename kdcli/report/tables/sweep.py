@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from kdcli import formatting
-from kdcli.files import read_json
 from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables import metrics
@@ -21,7 +20,8 @@ from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
 from kdcli.results.sweep import SweepTable, TableCell
 from kdcli.runs.find import finished_runs
-from kdcli.runs.read import from_dict
+from kdcli.runs.manifest import read_record
+from kdcli.typed import from_dict
 
 SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
 
@@ -65,10 +65,11 @@ def tabulate(
         command: what makes this table again.
 
     Raises:
-        UsageError: a metric is no number of a run.
+        UsageError: a metric is no number of a run, or a term that none of these losses has.
     """
+    finished = [summary for _, summary in results if summary]
     for metric in (*layout.metrics, *(published.metric for published in paper)):
-        metrics.check(metric)
+        metrics.check_terms(metrics.check(metric), finished)
     placed = [
         ((_label(labels, layout.rows), _label(labels, layout.columns)), summary)
         for labels, summary in results
@@ -219,6 +220,9 @@ def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunR
         run = runs.get(recipe_hash(cell.resolved.recipe))
         path = run / "summary.json" if run is not None else None
         results.append(
-            (cell.labels, from_dict(RunResult, read_json(path), path) if path is not None else None)
+            (
+                cell.labels,
+                from_dict(RunResult, read_record(path), path) if path is not None else None,
+            )
         )
     return results

@@ -362,7 +362,7 @@ def test_the_verdict_on_the_teachers_of_paper_001(rows, expected):
     assert verdict.temperature == 9
     assert [(each.effect, each.n) for each in verdict.by_class] == [(expected, 5)] * 10
     assert verdict.counts == {expected: 10}
-    assert verdict.thresholds == Thresholds(0.01, 0.10, 0.9, "default")
+    assert verdict.thresholds == Thresholds(0.01, 0.10, 0.9)
     assert verdict.by_class[0].relative_entropy == pytest.approx(verdict.relative_entropy.value)
 
 

@@ -56,6 +56,26 @@ def test_a_device_decodes_what_workers_decode(
         assert (one.x - other.x).abs().max() < 3 * level
 
 
+def test_what_others_would_decode_otherwise_is_decoded_by_pillow(
+    photographs: ImageFolder, feed: Make, same: Same
+) -> None:
+    """Of a turned picture and one in CMYK, the device gets pixels, not the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path, picture, how in zip(
+        photographs.train[-2:],
+        (Image.new("RGB", (30, 20), "red"), Image.new("CMYK", (30, 20), "teal")),
+        ({"exif": exif}, {}),
+        strict=True,
+    ):
+        picture.putpixel((3, 3), (0,) * len(picture.getbands()))
+        picture.save(photographs.root / path, **how)
+        assert decode.read(photographs, path).dim() == 3
+    theirs, ours = (feed(photographs, decode=where) for where in ("workers", "device"))
+    chosen = torch.tensor([10, 11]), torch.tensor([0, 0])
+    assert same([theirs.view(*chosen)], [ours.view(*chosen)])
+
+
 def test_what_is_measured_is_decoded_by_workers(
     photographs: ImageFolder, feed: Make, same: Same
 ) -> None:

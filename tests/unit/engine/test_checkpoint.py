@@ -4,6 +4,8 @@ survive a bad newest one.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from kdcli.engine.checkpoint import State, digest, load_state, load_weights, sav
 from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from tests.unit.engine.conftest import Tiny
+from tests.unit.report import fake_run
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def header():
         {"name": "noise"},
         "f",
         55,
-        metrics={"accuracy": 0.5},
+        metrics=asdict(fake_run.measures(0.5)),
     )
 
 
@@ -92,6 +95,17 @@ def test_other_parameters_than_the_file_has_are_refused(tmp_path, header):
     wider.head = torch.nn.Linear(4, 5)
     with pytest.raises(Incompatible, match="head"):
         load_weights(tmp_path / "m", wider)
+
+
+@pytest.mark.parametrize("wrong", [torch.int32, torch.complex64, torch.bool])
+def test_weights_of_another_type_are_refused_by_name(tmp_path, header, wrong):
+    """Their checksum is right: torch would convert them, and lose what does not fit."""
+    network = tiny()
+    network.head.weight = torch.nn.Parameter(network.head.weight.to(wrong), requires_grad=False)
+    save_model(tmp_path / "model.safetensors", network, header)
+    named = str(wrong).removeprefix("torch.")
+    with pytest.raises(Incompatible, match=rf"head.weight is {named}, and the network has float32"):
+        load_weights(tmp_path / "model.safetensors", tiny())
 
 
 def test_a_state_round_trips_and_only_the_newest_few_are_kept(tmp_path):

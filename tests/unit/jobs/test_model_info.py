@@ -100,7 +100,7 @@ def test_several_networks_in_one_checkpoint_are_a_teacher(tmp_path):
         ("a", "b", "c"),
         (0.5,),
         (0.5,),
-        {},
+        {"name": "noise"},
         "",
         0,
     )

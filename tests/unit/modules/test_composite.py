@@ -48,6 +48,17 @@ def test_the_sum_of_the_logits(pair, x):
     )
 
 
+def test_a_sum_of_logits_is_divided_by_dividing_every_head_and_no_mean_is(pair, x):
+    together = Composite(pair, "sum_logits")
+    before = together(x).logits
+    with torch.no_grad():
+        for head in together.linear_heads():
+            head.weight /= 4
+            head.bias /= 4
+    torch.testing.assert_close(together(x).logits, before / 4)
+    assert Composite(pair, "mean_probabilities").linear_heads() == ()
+
+
 def test_one_member_alone_predicts_as_it_is(pair, x):
     alone = pair[0](x).logits
     torch.testing.assert_close(

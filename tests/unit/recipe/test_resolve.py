@@ -110,6 +110,28 @@ def test_classes_and_shape_must_fit_the_data(checkpoint, name, changes, says):
     assert caught.value.exit_code == Exit.USAGE
 
 
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        ({"path": "pets", "size": 32}, "distil on pets as it was when the teacher was trained, or"),
+        ({"path": "pets", "size": 64}, "-s data.size=64, which it was trained with, or"),
+        ({}, "distil on the data that it was trained on, or"),
+    ],
+)
+def test_a_hint_does_not_send_from_a_folder_to_a_folder(theirs, says):
+    """Both are called image-folder: "a teacher trained on image-folder" would lead nowhere."""
+    from kdcli.recipe.teacher_facts import Images, Known, check_fit
+
+    shape = (3, theirs.get("size", 32), theirs.get("size", 32))
+    teacher = Known(
+        "t", "teacher's file", "cnn-small", {"name": "image-folder", **theirs}, 3, shape
+    )
+    with pytest.raises(Incompatible) as caught:
+        check_fit(teacher, Images("image-folder", 4, (3, 32, 32)))
+    assert caught.value.hint.startswith(says)
+    assert "kd train-teacher -d image-folder" in caught.value.hint
+
+
 def test_classes_in_another_order_are_refused():
     from kdcli.recipe.teacher_facts import Images, Known, check_fit
 

@@ -248,8 +248,6 @@ def several(classes: int = 10) -> GapReport:
     )  # fmt: skip
     curve = DegradationCurve(
         "teacher",
-        "parameters",
-        "raw",
         1.0,
         rows,
         best=0,

@@ -9,7 +9,8 @@ import pytest
 from kdcli.errors import CorruptFile, NotFound
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import find_run, newest
-from kdcli.runs.read import Run, from_dict
+from kdcli.runs.read import Run
+from kdcli.typed import from_dict
 from tests.unit.report import fake_run
 
 
@@ -30,7 +31,7 @@ def test_a_running_job_may_be_read(tmp_path):
     run = Run.load(folder)
     assert run.summary is None
     assert run.analysis is None
-    assert (len(run.epochs), run.torn_lines) == (3, 1)
+    assert (len(run.epochs), run.torn) == (3, True)
     assert (run.name, run.command) == ("run", "distill")
 
 
@@ -63,13 +64,19 @@ def test_keys_of_a_newer_kd_are_ignored():
         ("summary.json", '{"run": "x"}'),
         ("summary.json", "{"),
         ("recipe.toml", "seed ="),
-        ("analysis.json", "[]"),
     ],
 )
 def test_a_damaged_file_is_named(run_folder, file, content):
     (run_folder / file).write_text(content)
     with pytest.raises(CorruptFile, match=file):
         Run.load(run_folder)
+
+
+def test_a_damaged_analysis_is_named_and_left_out(run_folder):
+    (run_folder / "analysis.json").write_text("[]")
+    run = Run.load(run_folder)
+    assert run.analysis is None
+    assert "analysis.json" in "".join(run.damage)
 
 
 def test_a_missing_field_is_named():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kdcli.core.classes import shown
-from kdcli.errors import Incompatible, Interrupted, RecipeInvalid, UsageError
+from kdcli.errors import Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
 from kdcli.jobs.build.data_subset import class_numbers
@@ -347,7 +347,7 @@ def test_a_run_whose_teacher_was_replaced_does_not_go_on(teacher, trained, tmp_p
             listeners=[stop_after(1)],
         )
     shutil.copy(trained.out / "kd" / "model.safetensors", tmp_path / "t.safetensors")
-    with pytest.raises(Incompatible, match="no longer those that the run began with"):
+    with pytest.raises(UsageError, match="a file that it names, is not what it was"):
         resume(tmp_path / "stopped")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from kdcli.core.types import Progress
 from kdcli.jobs.events import StepDone
 from kdcli.jobs.processes.child import Child, EventSender
+from kdcli.trust import Trusted, trusting
 from tests.unit.jobs.processes import child_tasks
 
 
@@ -47,6 +49,15 @@ def test_where_signals_cannot_be_blocked_a_child_ignores_ctrl_c(child, monkeypat
     one.process.kill()
     one.process.join(60)
     assert one.how_it_ended() == "was killed by SIGKILL"
+
+
+def test_a_child_may_run_the_files_that_its_parent_may(child):
+    with trusting(["mine.py"]):
+        one = child(child_tasks.trusted)
+    assert one.pipe.recv() == Trusted(frozenset({Path("mine.py").resolve()}))
+    with trusting(everything=True):
+        one = child(child_tasks.trusted)
+    assert one.pipe.recv() == Trusted(everything=True)
 
 
 def test_of_steps_some_are_sent_and_with_numbers():

@@ -200,7 +200,7 @@ def test_what_fails_is_killed_or_lacks_its_teacher_leaves_the_others_alone(tmp_p
         f'"{tmp_path / "mine.py"}"\n{COMMON}'
     )
     events = []
-    sweep = write(tmp_path, CASES, base=base, broken=TEACHER + "[optim]\nlr = 1e30\n")
+    sweep = write(tmp_path, CASES, base=base, broken=TEACHER + "[optim]\nlr = 1e12\n")
     result = run_sweep(sweep, out=tmp_path / "runs", jobs=2, listeners=[events.append])
     assert [cell.status for cell in result.cells] == ["failed"] * 3 + ["done"] * 2
     killed, raises, orphan, *_ = result.cells

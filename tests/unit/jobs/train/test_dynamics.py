@@ -29,9 +29,9 @@ WITH_NORMS = {"student.name": "cnn-small", "train.batch_size": 256, "report.html
 
 
 def events_of(run: Path, *kinds: str) -> list[dict]:
-    """Lines of metrics.jsonl, without what a clock says."""
+    """Lines of metrics.jsonl, without what a clock says, and the digest of it."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time", "seconds", "images_per_second")
+    clock = ("time", "seconds", "images_per_second", "digest")
     return [
         {key: value for key, value in line.items() if key not in clock}
         for line in lines

@@ -44,6 +44,23 @@ def test_the_summary_is_the_result(trained):
     )
 
 
+def test_what_tables_name_is_measured(trained):
+    run = trained.kd
+    lines = (trained.out / "kd" / "metrics.jsonl").read_text().splitlines()
+    last = [line for line in map(json.loads, lines) if line["event"] == "epoch"][-1]
+    assert run.train_losses == last["losses"]
+    assert run.train_loss == sum(last["losses"].values())
+    own, taught = (
+        {at.temperature: at for at in found} for found in (run.energies, run.teacher_energies)
+    )
+    assert list(own) == list(taught) == [1.0, 4.0]
+    assert (own[1.0].entropy, own[1.0].free_energy) == (run.test.entropy, run.test.free_energy)
+    assert taught[1.0].entropy == run.teacher.test.entropy
+    for gap in run.gaps:
+        there = own[gap.temperature].entropy - taught[gap.temperature].entropy
+        assert gap.entropy == pytest.approx(there, abs=1e-9)
+
+
 def test_the_recipe_of_a_run_repeats_it_to_the_byte(trained, tmp_path):
     again = distill(trained.out / "skd" / "recipe.toml", out=tmp_path, name="again")
     assert sha256_file(tmp_path / "again" / "model.safetensors") == sha256_file(
@@ -136,6 +153,18 @@ def test_the_best_epoch_is_kept_and_shipped_when_asked_for(tmp_path):
     assert all(torch.equal(kept[name], shipped[name]) for name in kept)
 
 
+def test_spherical_distillation_as_printed_learns(trained, tmp_path):
+    for ce_logits in ("aligned", "raw"):
+        result = distill(
+            teacher=str(trained.out / "teacher"),
+            method="skd",
+            student="mlp",
+            out=tmp_path,
+            overrides={**QUICK, "method.align": "unit", "method.ce_logits": ce_logits},
+        )
+        assert result.test.accuracy > 0.6
+
+
 def test_several_teachers_answer_as_one(trained, tmp_path):
     both = [str(trained.out / "teacher"), str(trained.out / "kd")]
     result = distill(teacher=both, method="kd", student="mlp", out=tmp_path, overrides=QUICK)
@@ -201,7 +230,7 @@ def test_a_teacher_of_other_data_is_refused_before_anything_is_written(trained, 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with refused(NotWritable, "cannot create a run"):
+    with refused(NotWritable, "no run can be made under .*file/runs: .*file is a file"):
         train_teacher(model="mlp", out=tmp_path / "file" / "runs", overrides=QUICK)
 
 
@@ -226,7 +255,7 @@ def test_a_loss_that_explodes_names_step_and_term_and_leaves_a_crash_file(tmp_pa
     with pytest.raises(
         NonFiniteLoss, match=r"'ce' is not finite at stage train, epoch \d+, step \d+"
     ) as caught:
-        train_teacher(model="mlp", out=tmp_path, name="run", overrides={**QUICK, "optim.lr": 1e30})
+        train_teacher(model="mlp", out=tmp_path, name="run", overrides={**QUICK, "optim.lr": 1e12})
     assert caught.value.exit_code == Exit.FAILURE
     assert caught.value.crash_file == tmp_path / "run" / "crash.txt"
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -237,6 +237,34 @@ def test_teachers_can_be_swept(sweep):
             "5:12",
         ),
         (
+            "[axes]\nseed = [1]\n[table]\nmetrics = ['test.entrpy@4']",
+            "table.metrics.0",
+            "is not a number",
+            '"test.entropy@4"',
+            "5:12",
+        ),
+        (
+            "[axes]\nseed = [1]\n[table]\nmetrics = ['xyzxyzxyz']",
+            "table.metrics.0",
+            "is not a number",
+            "train_losses.TERM",
+            "5:12",
+        ),
+        (
+            "[axes]\nseed = [1]\n[table]\nmetrics = ['test.accuracy@4']",
+            "table.metrics.0",
+            "test.accuracy has no temperature",
+            "gap.free_energy",
+            "5:12",
+        ),
+        (
+            "[axes]\nseed = [1]\n[table]\nmetrics = ['gap.entropy@-1']",
+            "table.metrics.0",
+            "greater than 0, got '-1'",
+            "gap.entropy@4",
+            "5:12",
+        ),
+        (
             "exclude=[{sed=1}]\n[axes]\nseed = [1,2]",
             "exclude.0.sed",
             "'sed' is not an axis",
@@ -294,6 +322,20 @@ def test_problems_of_a_sweep_are_placed_too(sweep, text, key, says, suggests, pl
     assert says in problem
     assert suggests in (hint or "")
     assert where == f"s/sweep.toml:{place}"
+
+
+def test_a_temperature_that_the_runs_do_not_report_is_refused_before_any_of_them(sweep):
+    text = """base = "student.toml"
+    [axes]
+    seed = [1]
+    [table]
+    metrics = ["test.entropy@2", "gap.entropy@4", "gap.entropy@1"]
+    """
+    with pytest.raises(RecipeInvalid) as caught:
+        sweep(text).check()
+    (problem,) = caught.value.diagnostics
+    assert "test.entropy@2 needs 2 among report.temperatures" in problem.problem
+    load_sweep("s/sweep.toml", sets=["report.temperatures=[2, 4]"]).check()
 
 
 def test_a_base_that_is_not_there(sweep):

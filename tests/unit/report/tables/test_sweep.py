@@ -15,6 +15,7 @@ from kdcli.report.tables import metrics
 from kdcli.report.tables.formats import latex, to_csv, to_html, to_latex, to_markdown
 from kdcli.report.tables.sweep import tabulate
 from kdcli.results.gap import GapAt
+from kdcli.results.measures import EnergyAt
 from tests.unit.report import fake_run
 
 LAYOUT = TableSection(rows=("method",), columns=("pair",))
@@ -203,3 +204,44 @@ def test_the_page_says_on_which_images_its_numbers_were_measured():
     assert "on the test split, n = 10 000 images" in said("test.accuracy")
     assert "held out of the training set, n = 143 images" in said("val.accuracy")
     assert "test split" not in said("val.accuracy")
+
+
+def test_entropies_and_gaps_at_another_temperature():
+    summary = fake_run.summary(
+        energies=(EnergyAt(1.0, 0.1, 11.0), EnergyAt(4.0, 1.2, 9.0)),
+        teacher_energies=(EnergyAt(4.0, 1.0, 9.5),),
+    )
+    assert metrics.value(summary, "test.entropy@4") == 1.2
+    assert metrics.value(summary, "test.free_energy@4.0") == 9.0
+    assert metrics.value(summary, "teacher.test.entropy@4") == 1.0
+    assert metrics.value(summary, "gap.entropy@4") == 0.31
+    # at 4 this run has no gap of aligned logits
+    assert metrics.value(summary, "aligned_gap.entropy@1") == 0.02
+    assert metrics.value(summary, "test.entropy@1") == summary.test.entropy
+    assert metrics.value(summary, "test.entropy@2") is None
+    assert metrics.value(summary, "reference.test.entropy@4") is None
+    assert metrics.label("gap.entropy@4") == "entropy gap, nats, τ = 4"
+    assert max([0.3, 0.1], key=metrics.closeness("test.entropy@4")) == 0.1
+
+
+def test_the_teacher_is_the_only_one_or_the_reference():
+    teacher = fake_run.teacher()
+    assert metrics.value(fake_run.summary(), "teacher.test.accuracy") == teacher.test.accuracy
+    alone = fake_run.summary(teachers=(), reference=teacher)
+    assert metrics.value(alone, "teacher.test.accuracy") == teacher.test.accuracy
+    several = fake_run.summary(teachers=(teacher, teacher))
+    assert metrics.value(several, "teacher.test.accuracy") is None
+
+
+def test_a_term_of_the_loss_and_one_that_no_run_has():
+    changes = {"train_loss": 1.5, "train_losses": {"ce": 0.5, "kd": 1.0}}
+    layout = TableSection(
+        rows=("method",), columns=("pair",), metrics=("train_loss", "train_losses.kd")
+    )
+    table = tabulate(results(**changes), layout)
+    assert table.cells["kd", "A_1", "train_loss"].mean == 1.5
+    assert table.cells["kd", "A_1", "train_losses.kd"].mean == 1.0
+    wrong = TableSection(rows=("method",), columns=("pair",), metrics=("train_losses.kdd",))
+    with pytest.raises(UsageError, match="no run of this table has a loss term 'kdd'") as caught:
+        tabulate(results(**changes), wrong)
+    assert caught.value.hint == "there are ce, kd; train_loss is their sum"

@@ -1,0 +1,383 @@
+"""The files of an image folder: which are pictures, of which class and part, and what is wrong.
+
+Layouts as people have them: train/, val/ and test/ with a folder a class in each, one of the last
+two alone, or folders of classes without parts, from which a test part is drawn. What other systems
+leave behind is skipped, and counted. docs/reference/pictures.md says the same to users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kdcli.core import random
+from kdcli.errors import BadData, NotFound, UsageError
+from kdcli.results.data_report import DataProblem
+
+PartName = Literal["train", "val", "test"]
+Classes = dict[str, tuple[str, ...]]  # paths below the top by class, in order
+
+PARTS: Mapping[PartName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+# what other systems leave behind, in lower case, beside all names that begin with a dot
+LEFT_BEHIND = frozenset(
+    {
+        "__macosx",
+        "$recycle.bin",
+        "@eadir",
+        "desktop.ini",
+        "ehthumbs.db",
+        "icon\r",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+    }
+)
+# formats of pictures that are not read: to leave one out is to lose data
+_OTHER_PICTURES = {
+    ".avif",
+    ".cr2",
+    ".cr3",
+    ".dcm",
+    ".dng",
+    ".eps",
+    ".exr",
+    ".hdr",
+    ".heic",
+    ".heif",
+    ".ico",
+    ".j2k",
+    ".jp2",
+    ".jxl",
+    ".jpf",
+    ".jpx",
+    ".nef",
+    ".orf",
+    ".pcx",
+    ".psd",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".svg",
+    ".tga",
+    ".xcf",
+}
+_SHOWN = 6  # endings that a sentence lists
+
+
+@dataclass(slots=True)
+class _Found:
+    """What lies below some folders. loose: pictures outside of class folders, by folder."""
+
+    suffixes: tuple[str, ...]
+    skipped: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    loose: Counter[str] = field(default_factory=Counter)
+    problems: list[DataProblem] = field(default_factory=list)
+
+    def entries(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Names of the folders in a folder and of its files, in order, without what is skipped."""
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_left_behind(entry.name):
+                        self.skipped += 1
+                    else:
+                        (folders if entry.is_dir() else files).append(entry.name)
+        except OSError as error:
+            self.problems.append(
+                DataProblem(
+                    "file",
+                    f"{folder} cannot be read: {error.strerror}",
+                    "give yourself the right to read it",
+                    file=str(folder),
+                )
+            )
+        return sorted(folders), sorted(files)
+
+    def pictures(self, folder: Path, below: str) -> tuple[str, ...]:
+        """All pictures in a folder and its folders, as paths that begin with `below`: folders in
+        order of their paths, files in order of their names.
+        """
+        found = sorted(self._walk(folder, below, ()))
+        return tuple(f"{place}/{name}" for place, name in found)
+
+    def _walk(
+        self, folder: Path, below: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[tuple[str, str]]:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a link to a folder that it lies in
+            return
+        folders, files = self.entries(folder)
+        yield from ((below, name) for name in self.read(files))
+        for name in folders:
+            yield from self._walk(folder / name, f"{below}/{name}", (*above, here))
+
+    def read(self, files: Sequence[str]) -> list[str]:
+        """Those files that are read by their names; the others are counted."""
+        kept = []
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a Path for each of a million names takes seconds
+            if suffix in self.suffixes:
+                kept.append(name)
+            else:
+                self.unread[suffix or "no ending"] += 1
+        return kept
+
+    def classes(self, folder: Path, below: str) -> Classes:
+        """The pictures of each class folder in a folder; `below` is "" at the top."""
+        folders, files = self.entries(folder)
+        for name in folders:
+            if (shown := name.encode(errors="backslashreplace").decode()) != name:
+                raise BadData(
+                    f"the name of the class folder {folder}/{shown} is not UTF-8, as kd's files "
+                    "are",
+                    hint="rename it",
+                )
+        if loose := self.read(files):
+            self.loose[str(folder)] += len(loose)
+        return {
+            name: self.pictures(folder / name, f"{below}/{name}" if below else name)
+            for name in folders
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """An image folder, sorted out. train, val, test: paths below the top by class, for each class
+    name; val is None where there is none. problems, notes: as in a DataReport; to have
+    no part to test on is a problem, and test is train then.
+    """
+
+    class_names: tuple[str, ...]
+    train: Classes
+    val: Classes | None
+    test: Classes
+    problems: tuple[DataProblem, ...]
+    notes: tuple[str, ...]
+    skipped: int
+    unread: Mapping[str, int]
+
+
+def is_left_behind(name: str) -> bool:
+    """Tells whether a file or folder is one that other systems leave behind, by its name."""
+    return name.startswith(".") or name.lower() in LEFT_BEHIND
+
+
+def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -> Arranged:
+    """Sorts out the files of a folder. None is opened.
+
+    Args:
+        top: holds train/ and test/ or val/, or the class folders.
+        suffixes: how the names of pictures end, in lower case.
+        test_fraction: share of each class that is tested on where there is no test/.
+
+    Raises:
+        NotFound: there is no such folder, or no part to train on. UsageError: a part is
+            to be drawn that is there. BadData: there are fewer than two classes, or a part twice.
+    """
+    found = _Found(suffixes)
+    if not top.is_dir():
+        raise NotFound(f"no such folder: {top}", hint=_LAYOUT_HINT)
+    parts = _parts(top, found)
+    if "train" not in parts and parts:
+        raise NotFound(f"{top} has no folder train/ with class folders in it", hint=_LAYOUT_HINT)
+    split = {name: found.classes(top / folder, folder) for name, folder in parts.items()} or {
+        "train": found.classes(top, "")
+    }
+    notes = []
+    if "test" in split:
+        if test_fraction is not None:
+            raise UsageError(
+                f"data.test_fraction is set, and {top} has a folder {parts['test']}/",
+                hint="leave data.test_fraction out, or move the folder away",
+            )
+    elif test_fraction is not None:
+        split["train"], split["test"] = _drawn(split["train"], test_fraction, found)
+        notes.append(
+            f"the test part is {test_fraction:g} of each class, drawn by the files' names "
+            "(data.test_fraction)"
+        )
+    elif "val" in split:
+        split["test"] = split.pop("val")
+        notes.append(f"there is no test/: accuracy is reported on {parts['val']}/")
+    else:
+        split["test"] = dict(split["train"])  # what is wrong with the rest can still be told
+        untested = DataProblem(
+            "part",
+            f"{top} has no folder test/ or val/, and data.test_fraction is not set",
+            "-s data.test_fraction=0.2 tests on a fifth of each class; or put class folders of "
+            "pictures to test on into test/",
+        )
+        found.problems.append(untested)
+    _check_classes(split, parts, top, found)
+    names = tuple(sorted(split["train"]))
+    _check_rest(found)
+    return Arranged(
+        names,
+        split["train"],
+        split.get("val"),
+        split["test"],
+        tuple(found.problems),
+        (*notes, *_notes(found)),
+        found.skipped,
+        dict(sorted(found.unread.items())),
+    )
+
+
+_LAYOUT_HINT = (
+    "set data.path to a folder that holds train/CLASS/ and test/CLASS/, or to one of CLASS/ with "
+    "data.test_fraction"
+)
+
+
+def _parts(top: Path, found: _Found) -> dict[PartName, str]:
+    """The names of the folders that hold a part; none where the top holds the classes."""
+    folders, _ = _Found(()).entries(top)
+    parts: dict[PartName, str] = {}
+    for part, names in PARTS.items():
+        given = [
+            folder
+            for folder in folders
+            if folder.lower() in names and any(_Found(()).entries(top / folder)[0])
+        ]
+        if len(given) > 1:
+            raise BadData(
+                f"{top} has {' and '.join(f'{name}/' for name in given)}",
+                hint="both mean the same part: keep one of them",
+            )
+        if given:
+            parts[part] = given[0]
+    if parts:
+        _, files = found.entries(top)
+        if loose := found.read(files):
+            found.loose[str(top)] += len(loose)
+        if others := [folder for folder in folders if folder not in parts.values()]:
+            found.problems.append(
+                DataProblem(
+                    "layout",
+                    f"{top} has other folders beside its parts, which are not read: "
+                    f"{_listed(others)}",
+                    "move their pictures into train/, val/ or test/, or the folders away",
+                    stops=False,
+                )
+            )
+    return parts
+
+
+def _drawn(classes: Classes, fraction: float, found: _Found) -> tuple[Classes, Classes]:
+    """The files of each class in two parts. Each file has a number of its own, made of its path
+    alone, and the smallest ones are tested on: so one that comes or goes changes no other's place,
+    but at the edge.
+    """
+    train, test = {}, {}
+    stream = random.key(0, "test part")
+    for name, paths in classes.items():
+        count = min(max(round(len(paths) * fraction), 1), max(len(paths) - 1, 0))
+        order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
+        chosen = set(order[:count])
+        test[name] = tuple(path for path in paths if path in chosen)
+        train[name] = tuple(path for path in paths if path not in chosen)
+        if len(paths) == 1:
+            found.problems.append(
+                DataProblem(
+                    "class",
+                    f"class {name!r} has 1 picture, which cannot be both trained and tested on",
+                    "add pictures of it, or remove the folder",
+                )
+            )
+            test[name] = paths  # said already
+    return train, test
+
+
+def _number(path: str) -> int:
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
+
+
+def _check_classes(
+    split: dict[PartName, Classes], parts: Mapping[PartName, str], top: Path, found: _Found
+) -> None:
+    """Gives each part an entry for every class, and notes the classes that lack pictures."""
+    names = sorted({name for classes in split.values() for name in classes})
+    if len(names) < 2:
+        place = top / parts["train"] if parts else top
+        raise BadData(
+            f"{place} holds {len(split['train'])} class folders",
+            hint="put the files of each class into a folder of its own, two at least",
+        )
+    for classes in split.values():
+        for name in names:
+            classes.setdefault(name, ())
+    for name in names:
+        counts = {part: len(classes[name]) for part, classes in split.items()}
+        if counts["train"] and counts["test"]:
+            continue
+        has = [
+            f"{count} picture{'s' * (count > 1)} in {parts.get(part, part)}/"
+            for part, count in counts.items()
+            if count
+        ]
+        lacks = [f"{parts.get(part, part)}/" for part in ("train", "test") if not counts.get(part)]
+        if not has:
+            message = f"class {name!r} has no picture"
+            hint = f"remove its folder{'s' if parts else ''}, or put pictures in"
+        else:
+            message = f"class {name!r} has {' and '.join(has)} and none in {' and '.join(lacks)}"
+            hint = f"put pictures of it into {' and '.join(lacks)}, or remove it from every part"
+        found.problems.append(DataProblem("class", message, hint))
+    split["train"] = {name: split["train"][name] for name in names}
+
+
+def _check_rest(found: _Found) -> None:
+    """Notes what is not read."""
+    found.problems += [
+        DataProblem(
+            "layout",
+            f"{folder} holds {count} picture{'s' * (count > 1)} outside its class folders",
+            "move each into the folder of its class",
+            stops=False,
+        )
+        for folder, count in found.loose.items()
+    ]
+    lost = {name: n for name, n in found.unread.items() if name in _OTHER_PICTURES}
+    if lost:
+        found.problems.append(
+            DataProblem(
+                "format",
+                f"pictures of formats that are not read: {_counted(lost)}",
+                f"convert them; kd reads {' '.join(found.suffixes)}",
+                stops=False,
+            )
+        )
+
+
+def _notes(found: _Found) -> Iterator[str]:
+    if found.skipped:
+        yield (
+            f"skipped {found.skipped} hidden or left behind by other systems (such as .DS_Store, "
+            "._x, Thumbs.db)"
+        )
+    others = {name: n for name, n in found.unread.items() if name not in _OTHER_PICTURES}
+    if others:
+        yield f"files that are no pictures: {_counted(others)}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return _listed([f"{number} {name}" for name, number in most])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,194 @@
+"""Every shipped recipe learns: each is trained in short, each cell of a sweep too, and has to reach
+what a task that cannot be learnt, or a method that ruins its student, would not.
+
+Shortened are what takes long and nothing else: epochs (with them milestones, warm-ups and stages in
+proportion), training images, minibatches (with the rate of SGD, by the root) and the size of photographs. Seeds
+are one. Data that are fetched have stand-ins; teachers, those with published weights too, are
+trained on them in the same way. Recipes that are then equal are one run.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from kdcli.errors import Interrupted, KdError
+from kdcli.jobs import distill, train_teacher
+from kdcli.recipe import shipped
+from kdcli.recipe.early_stopped_teacher import shortened
+from kdcli.recipe.resolve import resolve, teacher_recipe
+from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.sweep.cells import load_sweep
+from kdcli.recipe.writing import dump, recipe_hash
+from tests.recipes import stand_ins
+
+TRAINED = [item for item in shipped.ls() if item.kind != "base"]
+
+# a recipe of each folder: those that are over soonest
+FEW = (
+    "cifar10/none-resnet20",
+    "cifar100/none-resnet8",
+    "digits/student",
+    "fashion-mnist/label_smoothing-student",
+    "imagenet/none-resnet18",
+    "mnist/none-student",
+    "synthetic/teacher-mlp128",
+)
+
+EPOCHS = 4
+BATCH = 16
+# what is asked for: chance is 0.02 for the synthetic task and 0.1 for all others
+SYNTHETIC_ACCURACY, ACCURACY = 0.12, 0.3
+
+
+@dataclass
+class Trainer:
+    """Trains shortened recipes, equal ones once. root: the stand-ins; out: the runs."""
+
+    root: Path
+    out: Path
+    accuracies: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, Path] = field(default_factory=dict)
+
+    def train(self, recipe: Recipe) -> Path:
+        """The run of a recipe's short form."""
+        text = tomli_w.dumps(self._short(recipe))
+        file = self.out / "recipe.toml"
+        file.write_text(text, encoding="utf-8")
+        resolved = resolve(recipe.KIND, file=file, environ={})
+        key = recipe_hash(resolved.recipe)
+        if key not in self.runs:
+            run = distill if recipe.KIND == "distill" else train_teacher
+            result = run(resolved, out=self.out)
+            assert result is not None
+            self.runs[key] = Path(result.run)
+            self.accuracies[result.run] = result.test.accuracy
+        return self.runs[key]
+
+    def accuracy(self, recipe: Recipe) -> float:
+        """Share of the test images that the recipe's short form gets right."""
+        return self.accuracies[str(self.train(recipe))]
+
+    def _short(self, recipe: Recipe) -> dict[str, Any]:
+        full = recipe.train.epochs
+        values = tomllib.loads(dump(recipe))
+        for key, value in shortened(recipe, EPOCHS, "scaled").items():
+            section, name = key.split(".")
+            values[section][name] = value
+        values["seed"] = 0
+        values.pop("name", None)
+        data, train, method = values["data"], values["train"], values["method"]
+        self._shorten_data(data)
+        if data["name"] != "synthetic":
+            if values["optim"]["name"] == "sgd":
+                values["optim"]["lr"] *= math.sqrt(BATCH / train["batch_size"])
+            train["batch_size"] = BATCH
+        if "keep_every" in train:
+            train["keep_every"] = EPOCHS // 2
+        for key in method:
+            if key.endswith("epochs"):
+                method[key] = max(1, round(method[key] * EPOCHS / full))
+        if "weight_schedule" in method:
+            method["weight_schedule"] = [
+                [max(1, round(epoch * EPOCHS / full)), weight]
+                for epoch, weight in method["weight_schedule"]
+            ]
+        values["report"] |= {"html": False, "explain": False, "probe": 0}
+        values["runtime"] |= {"workers": 0, "compile": "off"}
+        if "reference" in values["report"]:
+            reference = resolve("train-teacher", file=values["report"]["reference"], environ={})
+            values["report"]["reference"] = str(self.train(reference.recipe))
+        if isinstance(recipe, DistillRecipe) and recipe.teacher:
+            values["teacher"] = self._teachers(recipe, values)
+        return values
+
+    def _shorten_data(self, data: dict[str, Any]) -> None:
+        if data["name"] == "synthetic":
+            data |= {"train": 20_000, "test": 2_000}
+        elif data["name"] == "digits":
+            data["train_limit"] = 400
+        else:
+            data.pop("train_limit", None)
+            data["root"] = str(self.root)
+        if "per_class" in data:
+            data["per_class"] = min(data["per_class"], 20)
+        if data["name"] == "image-folder":
+            data |= {"path": str(self.root / "pictures"), "size": 32}
+            data.pop("resize", None)
+
+    def _teachers(self, recipe: DistillRecipe, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """[teacher] with checkpoints of short forms in the places of recipes and weights."""
+        tables = values["teacher"]
+        tables = tables if isinstance(tables, list) else [tables]
+        for table, section in zip(tables, recipe.teacher, strict=True):
+            if section.recipe is not None:
+                run = self.train(teacher_recipe(section, recipe)[0].recipe)
+            else:
+                own = {key: values[key] for key in ("data", "train", "optim", "schedule")}
+                # photographs of the student's recipe, before it was shortened
+                source = tomllib.loads(dump(recipe))
+                own = {key: source[key] for key in own} | {"model": {"name": section.name}}
+                file = self.out / "teacher.toml"
+                file.write_text(tomli_w.dumps(own), encoding="utf-8")
+                run = self.train(resolve("train-teacher", file=file, environ={}).recipe)
+            for key in ("recipe", "name", "weights", "epochs", "schedule"):
+                table.pop(key, None)
+            table["checkpoint"] = str(run)
+        return tables
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    root = tmp_path_factory.mktemp("stand-ins")
+    stand_ins.write_all(root)
+    return Trainer(root, tmp_path_factory.mktemp("short"))
+
+
+def recipes(item: shipped.Shipped) -> Iterator[tuple[str, Recipe]]:
+    """The recipe of a file, or those of a sweep's cells, with what tells them apart."""
+    if item.kind == "sweep":
+        base = tomllib.loads(item.path.read_text(encoding="utf-8"))["base"]
+        for cell in load_sweep(item.path, sets=_pictures(base)).cells:
+            yield ", ".join(cell.labels.values()), cell.resolved.recipe
+    else:
+        found = resolve(item.kind, file=item.path, sets=_pictures(item.name), environ={})
+        yield item.name, found.recipe
+
+
+def _pictures(name: str) -> list[str]:
+    return ["data.path=pictures"] if "imagenet/" in name else []
+
+
+def learnt(item: shipped.Shipped, trainer: Trainer) -> None:
+    """Trains all recipes of a file; those that fail, or learn too little, are told together."""
+    wrong = {}
+    for label, recipe in recipes(item):
+        least = SYNTHETIC_ACCURACY if recipe.data.name == "synthetic" else ACCURACY
+        try:
+            accuracy = trainer.accuracy(recipe)
+        except Interrupted:
+            raise
+        except KdError as error:
+            wrong[label] = error.message
+            continue
+        if accuracy < least:
+            wrong[label] = f"{accuracy:.3f} < {least}"
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_some_recipe_of_each_folder_learns(name, trainer):
+    learnt(next(item for item in TRAINED if item.name == name), trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", [pytest.param(item, id=item.name) for item in TRAINED])
+def test_every_recipe_and_every_cell_learns(item, trainer):
+    learnt(item, trainer)
