@@ -168,7 +168,7 @@ def test_compiling_is_said_and_how_long_it_took(kd, pretend):
     [
         (0.9335, 0.9333, "✗ gate min-accuracy 0.9335 > 0.9333"),
         (0.98, 0.972, "✗ gate min-accuracy 0.980 > 0.972"),
-        (1 / 3, 0.333333, "✗ gate min-accuracy 0.3333333 > 0.3333330"),
+        (0.95, 0.949996, "✗ gate min-accuracy 0.950000 > 0.949996"),
     ],
 )
 def test_a_missed_gate_has_digits_enough_to_see_that_it_was(kd, pretend, limit, value, shown):

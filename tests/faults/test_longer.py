@@ -11,7 +11,7 @@ import pytest
 from kdcli.errors import Interrupted, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.jobs import resume, train_longer, train_teacher
-from kdcli.jobs.events import EpochDone
+from kdcli.jobs.events import EpochDone, Prepared
 from kdcli.results.weights_header import read_header
 
 QUICK = {
@@ -52,8 +52,11 @@ def test_it_ends_with_the_bits_of_a_run_that_was_as_long_from_the_start(out):
 
 def test_the_run_says_what_it_continues(out):
     longer = out / "short-to-5"
-    train_longer(out / "short", 5)
+    heard: list[object] = []
+    train_longer(out / "short", 5, listeners=(heard.append,))
     told = str(out / "short")
+    (prepared,) = (event for event in heard if isinstance(event, Prepared))
+    assert any(f"trains {told} longer" in note for note in prepared.notes)
     assert read_header(longer)[1].continues == told
     assert read_json(longer / "summary.json")["continues"] == told
     assert f"from the last state of {told}" in (longer / "report.md").read_text()

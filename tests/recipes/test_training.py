@@ -44,8 +44,11 @@ FEW = (
 
 EPOCHS = 4
 BATCH = 16
-# what is asked for: chance is 0.02 for the synthetic task and 0.1 for all others
-SYNTHETIC_ACCURACY, ACCURACY = 0.12, 0.3
+# what is asked for; chance is 0.02 for the synthetic task and 0.1 for all others. The synthetic task
+# as it once was, with an a_scale of 1.5, gives 0.04. So few steps hardly move the deepest networks
+# of CIFAR-100.
+ACCURACY = 0.4
+ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2}
 
 
 @dataclass
@@ -111,7 +114,7 @@ class Trainer:
 
     def _shorten_data(self, data: dict[str, Any]) -> None:
         if data["name"] == "synthetic":
-            data |= {"train": 20_000, "test": 2_000}
+            data |= {"train": 40_000, "test": 2_000}
         elif data["name"] == "digits":
             data["train_limit"] = 400
         else:
@@ -170,7 +173,7 @@ def learnt(item: shipped.Shipped, trainer: Trainer) -> None:
     """Trains all recipes of a file; those that fail, or learn too little, are told together."""
     wrong = {}
     for label, recipe in recipes(item):
-        least = SYNTHETIC_ACCURACY if recipe.data.name == "synthetic" else ACCURACY
+        least = ACCURACIES.get(recipe.data.name, ACCURACY)
         try:
             accuracy = trainer.accuracy(recipe)
         except Interrupted:

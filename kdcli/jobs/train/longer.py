@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from kdcli.engine.checkpoint import State, load_state
@@ -29,9 +30,11 @@ def longer_recipe(run: Path, epochs: int) -> Resolved:
         Flag("kd resume", "train.continues", str(run)),
         Flag("kd resume", "name", f"{run.resolve().name}-to-{epochs}"),
     ]
-    return resolve(
+    resolved = resolve(
         read_environment(run).kind, file=run / RECIPE_FILE, flags=flags, tree=Folder(None)
     )
+    note = f"trains {run} longer: from its last state on, in a run of its own"
+    return replace(resolved, notes=(*resolved.notes, note))
 
 
 def check(recipe: Recipe) -> None:
