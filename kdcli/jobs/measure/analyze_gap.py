@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
+from kdcli.jobs.build.networks import checked_header
 from kdcli.jobs.measure.answers import Answers, mean_of, taps
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
@@ -25,7 +26,6 @@ from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.intervals import check_resamples
 from kdcli.results.measures import GateResult
-from kdcli.results.weights_header import read_header
 from kdcli.trust import named_by, trusting
 
 
@@ -79,14 +79,14 @@ def analyze_gap(
     parts, asked = Parts(), gates or GatesSection()
     wanted = taps(deep=deep) if explain or deep else None
     # how classes relate is said as the first student was taught it
-    taught = read_header(students[0])[1] if students else None
+    first, taught = checked_header(students[0]) if students else (None, None)
     kept: dict[str, list[Answers]] = {"teachers": [], "students": []}
 
     def answers(role: str, paths: Sequence[str | Path]) -> Iterator[Answers]:
         for path, label in zip(paths, labels_of(paths), strict=True):
             found = parts.timed("networks", partial(evaluator.answers, path, label, wanted))
             if taught is not None:
-                with named_by(f"the header of {students[0]}"):
+                with named_by(f"the header of {first}"):
                     seen = seen_by(taught.method, taught.method_options, found.info)
                 found = replace(found, info=seen)
             if save_logits_to is not None:
