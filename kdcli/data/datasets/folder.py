@@ -25,7 +25,7 @@ from torch import Tensor
 from kdcli.core.options import Options as _Options
 from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes, arrange
-from kdcli.data.picture import MOST_PIXELS, SUFFIXES, Kind
+from kdcli.data.picture import SUFFIXES, Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
 from kdcli.results.data_report import DataProblem, DataReport
@@ -88,7 +88,7 @@ class Options(_Options):
         description="Decode all files once and keep them in memory: for small pictures.",
     )
     max_pixels: int = Field(
-        MOST_PIXELS,
+        100_000_000,  # kdcli.data.picture's own; options are read without its code
         ge=1,
         description="Refuse a picture of more pixels than this, before it is decoded.",
     )
