@@ -13,7 +13,6 @@ from PIL import Image
 
 from kdcli.cli.app import run as kd
 from kdcli.cli.console import Environment
-from kdcli.data import picture
 from kdcli.data.arrays import from_arrays
 from kdcli.data.datasets import folder, synthetic
 from kdcli.data.decode import decode, read
@@ -100,7 +99,3 @@ def test_the_bound_on_pixels_is_the_users(pictures):
             reader(replace(opened(pictures), max_pixels=199), "train/cat/0.jpg")
     with pytest.raises(BadData, match=r"more than data.max_pixels = 199"):
         opened(pictures, max_pixels=199)
-
-
-def test_the_bound_on_pixels_is_one_number():
-    assert folder.Options(path=".").max_pixels == picture.MOST_PIXELS
