@@ -47,6 +47,7 @@ from kdcli.analysis.similarity import similarity_and_responses
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
+from kdcli.recipe.measured_data import asked_for
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
 from kdcli.results.intervals import Estimate
@@ -205,12 +206,7 @@ def columns_of(
     cells: Sequence[Cell], split: SplitName
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """What each score and each rule says of each cell, from the teachers' answers to a split."""
-    evaluator = CheckpointEvaluator(
-        data=None,
-        root=None,
-        split=split,
-        runtime=Runtime(precision="fp32"),
-    )
+    evaluator = CheckpointEvaluator(asked_for(), split=split, runtime=Runtime(precision="fp32"))
     temperatures = sorted({cell.temperature for cell in cells})
     scored: dict[tuple[str, str, float], Mapping[str, float]] = {}
     accurate: dict[str, float] = {}

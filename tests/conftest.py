@@ -8,7 +8,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,30 @@ def _own_environment(
         monkeypatch.delenv(name, raising=False)
     if not any(request.node.get_closest_marker(name) for name in ("download", "paper")):
         monkeypatch.setenv("KD_DATA_DIR", str(tmp_path_factory.getbasetemp() / "no-datasets"))
+
+
+@pytest.fixture
+def made_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, Any]]:
+    """Makes "pretrained" weights of a torchvision network, where torchvision looks for those that
+    it has fetched before; gives their tensors. Nothing is downloaded.
+    """
+    home = tmp_path_factory.mktemp("torch-home")
+    monkeypatch.setenv("TORCH_HOME", str(home))
+
+    def make(name: str) -> dict[str, Any]:
+        import torch
+        from torchvision import models
+
+        tensors = models.get_model(name).state_dict()
+        url = models.get_model_weights(name)["DEFAULT"].url
+        path = home / "hub" / "checkpoints" / url.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(tensors, path)
+        return tensors
+
+    return make
 
 
 @pytest.fixture(scope="session")

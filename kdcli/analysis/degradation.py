@@ -87,9 +87,9 @@ def _check_same_data(reports: Sequence[GapReport]) -> None:
     for other in reports[1:]:
         if (other.data, other.split, other.n) != (first.data, first.split, first.n):
             raise Incompatible(
-                f"gaps on the {other.n} samples of {other.data} {other.split} do not belong "
+                f"gaps on the {other.n} samples of {other.measured_on} {other.split} do not belong "
                 "on one curve with "
-                f"those on the {first.n} samples of {first.data} {first.split}",
+                f"those on the {first.n} samples of {first.measured_on} {first.split}",
                 hint="analyse all pairs on the same data",
             )
 

@@ -40,7 +40,8 @@ class Responses:
     """One network and its answers to a split.
 
     logits: [n,K] raw, in the split's order. aligned: [n,K] as its method's loss sees them beside
-    the teacher's, None where these are the raw ones. measures: of the raw logits.
+    the teacher's, None where these are the raw ones. facing: the teacher's [n,K] as that loss sees
+    them, None where these are the raw ones. measures: of the raw logits.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Responses:
     logits: Tensor
     aligned: Tensor | None
     measures: Measures
+    facing: Tensor | None = None
 
 
 class _Spread(NamedTuple):
@@ -89,7 +91,8 @@ def compare(
     Without students the report is the teacher's response profile over the temperatures.
 
     Args:
-        teacher: its raw logits are what every form of a student is compared with.
+        teacher: its raw logits are what a student is compared with, but for an aligned one that
+            faces others.
         students: any number, answers to the same samples in the same order.
         targets: [n] int64.
         class_names: K names.
@@ -108,17 +111,35 @@ def compare(
     check_temperatures(temperatures)
     check_resamples(bootstrap)
     _check_networks(teacher, students, targets, class_names)
-    forms = [(teacher, "raw", teacher.logits), *_forms(students)]
-    sides = _sides(forms, targets, tuple(temperatures), bootstrap=bootstrap, seed=seed)
+    own: list[tuple[Responses, Form, Tensor]] = [*_forms(students)]
+    facing: list[tuple[Responses, Form, Tensor]] = [
+        (student, "aligned", student.facing) for student in students if student.facing is not None
+    ]
+    first, *sides = _sides(
+        [(teacher, "raw", teacher.logits), *own, *facing],
+        targets,
+        tuple(temperatures),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    seen = {id(side.owner): side for side in sides[len(own) :]}
+    sides = sides[: len(own)]
     return GapReport(
         data=data,
         split=split,
         n=len(targets),
         class_names=tuple(class_names),
         temperatures=tuple(temperatures),
-        teacher=_response(sides[0], targets, temperatures),
-        students=tuple(_response(side, targets, temperatures) for side in sides[1:]),
-        pairs=tuple(_pair(side, sides[0], temperatures) for side in sides[1:]),
+        teacher=_response(first, targets, temperatures),
+        students=tuple(_response(side, targets, temperatures) for side in sides),
+        pairs=tuple(
+            _pair(
+                side,
+                seen.get(id(side.owner), first) if side.form == "aligned" else first,
+                temperatures,
+            )
+            for side in sides
+        ),
         bootstrap=bootstrap,
     )
 

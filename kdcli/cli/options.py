@@ -197,6 +197,16 @@ EvalData = Annotated[
         autocompletion=completion.datasets,
     ),
 ]
+DataSets = Annotated[
+    list[str] | None,
+    _option(
+        "-s",
+        "--set",
+        text="Set a key of the data to measure on: data.path=FILE. Repeatable.",
+        panel=RUNNING,
+        metavar="data.KEY=VALUE",
+    ),
+]
 EvalDevice = Annotated[
     str, _option("--device", text="auto, cpu, cuda or cuda:INDEX.", panel=RUNNING, metavar="DEVICE")
 ]

@@ -135,6 +135,13 @@ class Method(nn.Module, ABC):
         """The only teacher of a method that takes one."""
         return self.teacher_nets[0]
 
+    @classmethod
+    def superclass(cls, options: MethodOptions, data: DataInfo) -> Tensor | None:  # noqa: ARG003  overridden where an option gives it
+        """The superclass [K] of each class as a method with these options sees it; the data's
+        unless overridden.
+        """
+        return data.superclass
+
     def loss(self, batch: Batch, at: Progress) -> Step:
         """The loss terms of one minibatch, already weighted."""
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor stages")
@@ -156,12 +163,12 @@ class Method(nn.Module, ABC):
         """
         return {}
 
-    @staticmethod
-    def aligned(z: Tensor, v: Tensor) -> Tensor:  # noqa: ARG004  the methods that align need v
-        """Student logits as the method's loss sees them beside teacher logits, both [N,K]; the raw
-        ones unless overridden.
+    @classmethod
+    def aligned(cls, options: MethodOptions, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG003  the methods that align need them
+        """Student and teacher logits, each [N,K], as the loss of a method with these options sees
+        them beside each other; the raw ones themselves unless overridden.
 
         Of the class, not of an instance: a gap is also measured long after training, without the
         method's networks.
         """
-        return z
+        return z, v

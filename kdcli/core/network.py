@@ -35,12 +35,14 @@ class Network(nn.Module, ABC):
     "stageN.pre" (before it), "pooled" (the vector that feeds the head).
 
     blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network
-    that nobody could build again.
+    that nobody could build again. new_head: what the head that its pretrained weights came with
+    predicts, where it is not that one but a fresh one; "" elsewhere.
     """
 
     taps: Mapping[str, Tap]
     head: nn.Linear
     blueprint: Blueprint | None = None
+    new_head: str = ""
 
     @abstractmethod
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:

@@ -177,6 +177,9 @@ class Feed(Protocol):
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
 
+    def files(self, name: SplitName) -> tuple[str, ...]:
+        """The file of each sample of a split, in index order; empty where there are none."""
+
 
 class Arity(NamedTuple):
     """The number of teachers a method takes: at least, and at most (None: no limit)."""

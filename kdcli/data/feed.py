@@ -81,6 +81,12 @@ class SourceFeed(ABC):
         self.info = info
         self.plan = plan
         self._sizes = {name: len(positions) for name, positions in rows.items()}
+        self._positions = rows
+        self._files: dict[SplitName, tuple[str, ...]] = {
+            "train": source.train,
+            "val": source.train,
+            "test": source.test,
+        }
         labels: dict[SplitName, Tensor] = {
             "train": source.y_train,
             "val": source.y_train,
@@ -110,6 +116,13 @@ class SourceFeed(ABC):
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
         return self._sizes[name]
+
+    def files(self, name: SplitName) -> tuple[str, ...]:
+        """The file of each sample of a split, in index order, below the dataset's folder; empty
+        where samples are from no files.
+        """
+        paths = self._files[name]
+        return tuple(paths[at] for at in self._positions[name].tolist()) if paths else ()
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Augmented, shuffled minibatches of an epoch (from 1), beginning with minibatch number

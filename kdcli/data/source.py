@@ -42,7 +42,8 @@ class ImageArrays:
     [n,1,1,d]).
     y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1]
     (of the values themselves where x is float32). superclass: [K] int64, or None where the classes
-    have none. held: the last so many of the training images are a validation part that the dataset
+    have none. train, test: the files that the pictures are from; empty where they are from none.
+    held: the last so many of the training images are a validation part that the dataset
     brings. notes: what a run says of how its files were read, a sentence each.
 
     Raises:
@@ -57,6 +58,8 @@ class ImageArrays:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     superclass: Tensor | None = field(default=None, repr=False)
+    train: tuple[str, ...] = field(default=(), repr=False)
+    test: tuple[str, ...] = field(default=(), repr=False)
     held: int = 0
     notes: tuple[str, ...] = ()
 

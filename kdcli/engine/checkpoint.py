@@ -101,14 +101,20 @@ def verified(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
     return header, tensors
 
 
-def load_weights(path: Path, network: nn.Module) -> CheckpointHeader:
+def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> CheckpointHeader:
     """Puts a checkpoint's weights into a network that was built from its header.
+
+    Args:
+        but: the path of a module whose weights are left as they are.
 
     Raises:
         CorruptFile: truncated, not ours, or the checksum does not match.
         Incompatible: the network has other parameters than the file, or of another type.
     """
     header, tensors = verified(path)
+    if but is not None:
+        own = {f"{but}.{name}": t for name, t in network.get_submodule(but).state_dict().items()}
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{but}.")} | own
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != actual:

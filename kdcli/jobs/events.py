@@ -74,6 +74,7 @@ class Prepared:
     devices: int = 1
     choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     resumed_at: str | None = None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdcli import losses
+from kdcli.core.classes import number_of, shown
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Step
 from kdcli.errors import Incompatible
@@ -63,7 +64,7 @@ class Related(Protocol):
     def ratio(self) -> float: ...
 
     @property
-    def superclasses(self) -> tuple[tuple[int, ...], ...] | None: ...
+    def superclasses(self) -> tuple[tuple[str | int, ...], ...] | None: ...
 
 
 def relation_table(method: str, data: DataInfo, options: Related) -> Tensor:
@@ -73,7 +74,7 @@ def relation_table(method: str, data: DataInfo, options: Related) -> Tensor:
         Incompatible: there are none, they do not hold each class once, or a sibling would get as
             much as the label.
     """
-    superclass = _superclass(method, data, options.superclasses)
+    superclass = superclass_of(method, data, options.superclasses)
     labels = torch.arange(data.num_classes)
     table = losses.kd_rel(
         labels, superclass, label_probability=options.label_probability, ratio=options.ratio
@@ -89,36 +90,44 @@ def relation_table(method: str, data: DataInfo, options: Related) -> Tensor:
     return table
 
 
-def _superclass(method: str, data: DataInfo, given: Sequence[Sequence[int]] | None) -> Tensor:
-    """The superclass [K] of each class."""
+def superclass_of(
+    method: str, data: DataInfo, given: Sequence[Sequence[str | int]] | None
+) -> Tensor:
+    """The superclass [K] of each class.
+
+    Raises:
+        Incompatible: there are none, or they do not hold each class once. UsageError: no class has
+            a name or number in them.
+    """
     if given is None:
         if data.superclass is None:
             raise Incompatible(
                 f"{method} needs superclasses, and {data.name} has none",
                 hint=(
-                    "method.superclasses = [[0, 1], [2, 3, 4]], lists of class numbers; or "
-                    "kd_sim, which asks the teacher"
+                    "method.superclasses = [[0, 1], [2, 3, 4]], lists of class names or numbers; "
+                    "or kd_sim, which asks the teacher"
                 ),
             )
         return data.superclass.cpu()
-    count = Counter(number for group in given for number in group)
+    names = data.class_names
+    groups = [[number_of(item, names, "method.superclasses") for item in group] for group in given]
+    count = Counter(number for group in groups for number in group)
     wrong = [
         *(
-            f"{number} is no class"
-            for number in sorted(count)
-            if not 0 <= number < data.num_classes
-        ),
-        *(
-            f"{number} is there {times} times"
+            f"{shown(number, names)} is there {times} times"
             for number, times in sorted(count.items())
             if times > 1
         ),
-        *(f"{number} is missing" for number in range(data.num_classes) if number not in count),
+        *(
+            f"{shown(number, names)} is missing"
+            for number in range(data.num_classes)
+            if number not in count
+        ),
     ]
     if wrong:
         raise Incompatible(
             f"{method}: superclasses must hold each class of {data.name} once, 0 to "
             f"{data.num_classes - 1}: {wrong[0]}"
         )
-    place = {number: position for position, group in enumerate(given) for number in group}
+    place = {number: position for position, group in enumerate(groups) for number in group}
     return torch.tensor([place[number] for number in range(data.num_classes)])

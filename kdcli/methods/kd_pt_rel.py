@@ -24,8 +24,8 @@ from torch import Tensor
 
 from kdcli import losses
 from kdcli.core.method import Arity, Method, MethodOptions, Setup
-from kdcli.core.types import Batch, Progress, Step
-from kdcli.methods._partial import relation_table, step
+from kdcli.core.types import Batch, DataInfo, Progress, Step
+from kdcli.methods._partial import relation_table, step, superclass_of
 
 FAMILY = "logit"
 
@@ -52,10 +52,11 @@ class Options(MethodOptions):
     ratio: float = Field(
         10.0, gt=1, description="What a sibling gets over what any other class gets, b2 / b3."
     )
-    superclasses: tuple[tuple[int, ...], ...] | None = Field(
+    superclasses: tuple[tuple[str | int, ...], ...] | None = Field(
         None,
         description=(
-            "Lists of class numbers, each class in one of them; the dataset's own unless given."
+            "Lists of classes, by name, or by number from 0 where none is called so, each in one "
+            "of them; the dataset's own unless given."
         ),
     )
 
@@ -76,6 +77,11 @@ class PartialConfidenceRelation(Method):
         self.register_buffer(
             "table", relation_table("kd_pt_rel", setup.data, options), persistent=False
         )
+
+    @classmethod
+    def superclass(cls, options: MethodOptions, data: DataInfo) -> Tensor | None:
+        assert isinstance(options, Options)
+        return superclass_of("kd_pt_rel", data, options.superclasses)
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z, v = self.student(batch.x).logits, self.teacher(batch).logits

@@ -59,6 +59,7 @@ class LogitStandardisation(Method):
         ce = losses.cross_entropy(z, batch.y)
         return Step({"ce": self.options.ce_weight * ce, "kd": self.options.weight * soft}, z)
 
-    @staticmethod
-    def aligned(z: Tensor, v: Tensor) -> Tensor:
-        return losses.match_spread(z, like=v)
+    @classmethod
+    def aligned(cls, options: MethodOptions, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG003  whatever they are
+        # z-scores of both, times the teacher's spread
+        return losses.match_spread(z, like=v), v

@@ -96,6 +96,9 @@ class SphericalDistillation(Method):
         reached = [step for step in self.options.weight_schedule if step[0] < at.epoch]
         return max(reached)[1] if reached else self.options.weight
 
-    @staticmethod
-    def aligned(z: Tensor, v: Tensor) -> Tensor:
-        return losses.match_spread(z, like=v)
+    @classmethod
+    def aligned(cls, options: MethodOptions, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(options, Options)
+        if options.align == "teacher_std":
+            return losses.match_spread(z, like=v), v  # spherical's, and v itself
+        return losses.spherical(z, v, align=options.align, multiplier=options.multiplier)

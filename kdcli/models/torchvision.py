@@ -3,7 +3,8 @@ torchvision/vit_b_16, ...
 
 The architecture is torchvision's, unchanged, stem and all: it is made for photographs, and on small
 pictures its maps soon are single pixels. Weights are downloaded only where `weights` asks for them;
-the head that they come with stays. Every network has the tap "pooled"; ResNet and its kin, VGG,
+the head that they come with stays where the data have as many classes, else it gives way to a fresh
+one. Every network has the tap "pooled"; ResNet and its kin, VGG,
 DenseNet, ShuffleNetV2, MobileNetV2 and V3, EfficientNet, RegNet and ConvNeXt have their stages too.
 """
 
@@ -115,21 +116,29 @@ def build(
 
     Raises:
         NotFound: no such classifier or weights, or the weights cannot be fetched.
-        Incompatible: it takes no such pictures, it predicts other classes, or it has no linear
-            head.
+        Incompatible: it takes no such pictures, or it has no linear head.
     """
     _check_input(name, input_shape)
-    weights = _weights(name, arguments.get("weights"), num_classes)
-    net = _construct(name, weights, num_classes, input_shape)
+    weights = _weights(name, arguments.get("weights"))
+    published = num_classes if weights is None else len(weights.meta["categories"])
+    net = _construct(name, weights, published, input_shape)
     path = head_path(net)
     if path is None:
         raise Incompatible(
             f"{name} ends in a convolution: kd needs a linear layer there",
             hint="choose another, such as torchvision/resnet18",
         )
+    if published != num_classes:
+        last = net.get_submodule(path)
+        assert isinstance(last, nn.Linear)
+        net.set_submodule(
+            path, nn.Linear(last.in_features, num_classes, bias=last.bias is not None)
+        )
     plan = plan_for(net)
     network = Headed(name, net, path) if plan is None else Staged(name, net, path, plan)
     _declare(network, input_shape)
+    if published != num_classes:
+        network.new_head = f"{published} classes"
     if weights is not None:
         preparation = weights.transforms()
         network.input_mean, network.input_std = tuple(preparation.mean), tuple(preparation.std)  # type: ignore[assignment]
@@ -164,7 +173,7 @@ class Staged(Headed):
         return None if path is None else self.net.get_submodule(path)  # type: ignore[return-value]
 
 
-def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
+def _check_known(name: str) -> None:
     architecture = name.removeprefix(_PREFIX)
     known = models.list_models(module=models)
     if architecture not in known:
@@ -175,6 +184,10 @@ def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
             else f"for example {_PREFIX}resnet18 or {_PREFIX}mobilenet_v2"
         )
         raise NotFound(f"torchvision has no classifier {architecture!r}", hint=hint)
+
+
+def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
+    _check_known(name)
     if input_shape[0] != 3:
         plural = "s" * (input_shape[0] != 1)
         raise Incompatible(
@@ -183,10 +196,18 @@ def _check_input(name: str, input_shape: tuple[int, int, int]) -> None:
         )
 
 
-def _weights(name: str, wanted: str | None, num_classes: int) -> Any:
-    """The weights asked for, not downloaded yet, after checking that their classes can be the
-    data's.
+def categories(name: str, weights: str) -> tuple[str, ...]:
+    """The names of the classes that published weights predict; nothing is downloaded.
+
+    Raises:
+        NotFound: no such classifier or weights.
     """
+    _check_known(name)
+    return tuple(_weights(name, weights).meta["categories"])
+
+
+def _weights(name: str, wanted: str | None) -> Any:
+    """The weights asked for, not downloaded yet."""
     if wanted is None:
         return None
     offered = models.get_model_weights(name.removeprefix(_PREFIX))
@@ -194,15 +215,7 @@ def _weights(name: str, wanted: str | None, num_classes: int) -> Any:
         raise NotFound(
             f"{name} has no weights {wanted!r}", hint=f"it has {', '.join(offered.__members__)}"
         )
-    weights = offered[wanted]
-    classes = len(weights.meta["categories"])
-    if classes != num_classes:
-        hint = "use data with those classes, or train it on yours first: kd train-teacher"
-        raise Incompatible(
-            f"{name} with weights {wanted} predicts {classes} classes, the data has {num_classes}",
-            hint=hint,
-        )
-    return weights
+    return offered[wanted]
 
 
 def _construct(

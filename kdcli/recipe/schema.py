@@ -370,8 +370,8 @@ class DataSection(Named):
     exclude_classes: tuple[ClassKey, ...] = Field(
         (),
         description=(
-            "Classes without a training image, by name or number from 0; held-out part and test "
-            "set keep them."
+            "Classes without a training image, by name, or by number from 0 where none is called "
+            "so; held-out part and test set keep them."
         ),
     )
     per_class: int | None = Field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdcli import catalog, trust
 from kdcli.errors import Incompatible, Where
@@ -152,6 +152,39 @@ def _remedy(teacher: Known, images: Images) -> str:
     return f"distil on the data that it was trained on, or {anew}"
 
 
+def relation(
+    names: tuple[str, ...] | None, others: tuple[str, ...] | None
+) -> Literal["same", "order", "other", "unknown"]:
+    """How the classes of two networks or data with one number of classes compare: the same names,
+    the same in another order, other names; unknown where one side has none, or numbers for names.
+    """
+    if names == others and names is not None:
+        return "same"
+    if not names or not others:
+        return "unknown"
+    if sorted(names) == sorted(others):  # folders 0, 1, 10, 2 beside numbers, too
+        return "order"
+    return "unknown" if _numbered(names) or _numbered(others) else "other"
+
+
+def _numbered(names: tuple[str, ...]) -> bool:
+    return names == tuple(str(number) for number in range(len(names)))
+
+
+def remark(teacher: Known, images: Images) -> str | None:
+    """What is to be said of a teacher that fits as far as one can know: that only one side has
+    names for its classes.
+    """
+    names, own = teacher.class_names, images.class_names
+    if not names or not own or relation(names, own) != "unknown":
+        return None
+    named, whose = (names, "the teacher") if _numbered(own) else (own, images.name)
+    return (
+        f"of {images.name} and the teacher only {whose} has names for its classes "
+        f"({', '.join(named[:3])}, ...): they are taken to be in the same order"
+    )
+
+
 def _misfit(teacher: Known, images: Images) -> str | None:
     if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
         return (
@@ -163,7 +196,8 @@ def _misfit(teacher: Known, images: Images) -> str | None:
             f"{teacher.called} takes images of {_size(teacher.input_shape)}, {images.name} has "
             f"{_size(images.input_shape)}"
         )
-    if teacher.class_names and images.class_names and teacher.class_names != images.class_names:
+    if relation(teacher.class_names, images.class_names) in {"order", "other"}:
+        assert teacher.class_names is not None
         return _names_differ(teacher.called, teacher.class_names, images)
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kdcli.results.intervals import Estimate
 from kdcli.results.measures import GateResult, Measures
@@ -96,7 +96,9 @@ class PairReport:
 @dataclass(frozen=True, slots=True)
 class GapReport:
     """The `data` of `kd analyze-gap --json`. The first response is the teacher's; pairs are empty
-    without students.
+    without students. data: the dataset's name; source: with its path and what else was asked for,
+    which data_options has by key. shares: of several teachers in the weighted mean that `teacher`
+    then is; empty for one alone.
 
     explanation: of the teacher alone; explanations: one a student, on raw logits. Both are empty
     where nobody asked. others: where several teachers were given, the reports of all but the first,
@@ -120,6 +122,14 @@ class GapReport:
     curve: DegradationCurve | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    source: str = ""
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
+
+    @property
+    def measured_on(self) -> str:
+        """What tables call the data."""
+        return self.source or self.data
 
     @property
     def reports(self) -> tuple[GapReport, ...]:

@@ -85,7 +85,10 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One checkpoint measured on one split by `kd evaluate`."""
+    """One checkpoint measured on one split by `kd evaluate`. data: the dataset's name; source: with
+    its path and whatever else was asked for. trained_on_them: whether their content is what it was
+    trained on.
+    """
 
     checkpoint: str
     network: str
@@ -94,6 +97,8 @@ class Evaluation:
     data: str
     measures: Measures
     per_class: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    trained_on_them: bool = True
 
 
 @dataclass(frozen=True, slots=True)

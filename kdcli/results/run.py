@@ -12,13 +12,14 @@ from kdcli.results.measures import EnergyAt, Excluded, GateResult, Measures
 
 @dataclass(frozen=True, slots=True)
 class TeacherSummary:
-    """A teacher as a report needs it."""
+    """A teacher as a report needs it. weight: its share of the mean of several; 1 of one alone."""
 
     checkpoint: str
     sha256: str
     architecture: str
     parameters: int
     test: Measures | None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ class RunResult:
     calibration: None where no temperature was to be folded into the network.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
-    tensors, or, on a CPU, of the whole process; None where the system does not tell. continues: the
-    run from whose last state this one went on.
+    tensors, or, on a CPU, of the whole process; None where the system does not tell. notes: how the
+    network began, one sentence each. continues: the run from whose last state this one went on.
     """
 
     command: Literal["train-teacher", "distill"]
@@ -89,6 +90,7 @@ class RunResult:
     images_per_second: float = 0.0
     peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     continues: str | None = None
 
     @property

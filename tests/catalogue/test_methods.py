@@ -278,7 +278,7 @@ def test_aligned_logits_classify_like_the_raw_ones(method):
         torch.randn(6, 5, generator=torch.Generator().manual_seed(0)),
         torch.randn(6, 5, generator=torch.Generator().manual_seed(1)),
     )
-    aligned = method.aligned(z, v)
+    aligned, _ = method.aligned(method.options, z, v)
     assert aligned.shape == z.shape
     assert torch.equal(aligned.argmax(-1), z.argmax(-1))
 

@@ -4,6 +4,7 @@ needed does not stop a run.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdcli.cli.app import run as main
+from kdcli.cli.console import Environment
 from kdcli.engine.checkpoint import State, load_state, save_state
 from kdcli.errors import BadCheckpoint, CorruptFile, Interrupted, UsageError
 from kdcli.jobs import distill, evaluate, resume, train_teacher
@@ -90,6 +93,26 @@ def test_a_file_from_before_there_was_a_checksum_is_read(run, tmp_path):
     assert is_unsigned(path)
     assert not is_unsigned(run / "model.safetensors")
     assert evaluate([path]).evaluations[0].measures.n == 360
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--teacher", "m.safetensors", "--student", "mlp"],
+        ["--teacher", "RUN", "--student", "mlp", "-s", "student.init=m.safetensors"],
+        ["-m", "none", "-s", "report.reference=m.safetensors"],
+    ],
+)
+def test_a_run_says_that_a_file_it_builds_on_has_no_checksum(run, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    edited(run / "model.safetensors", tmp_path / "m.safetensors", sign=True)
+    argv = [str(run) if word == "RUN" else word for word in options]
+    small = [word for key, value in QUICK.items() for word in ("-s", f"{key}={json.dumps(value)}")]
+    out = io.StringIO()
+    env = Environment(out, io.StringIO(), {})
+    assert main(["distill", *argv, *small, "--dry-run", "--json"], env) == 0
+    (warning,) = json.loads(out.getvalue())["warnings"]
+    assert warning.startswith("m.safetensors is of an earlier kd: its header has no checksum")
 
 
 WRONG = {

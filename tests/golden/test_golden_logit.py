@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdcli import losses
 from kdcli.errors import Incompatible
 
 LOG2 = log(2)
@@ -142,7 +143,9 @@ def test_logit_std(terms):
 @pytest.mark.parametrize("name", ["skd", "logit_std"])
 def test_methods_on_a_sphere_show_the_student_at_the_teachers_spread(given, name):
     z, v = torch.tensor(SKD_Z, dtype=torch.float64), torch.tensor(SKD_V, dtype=torch.float64)
-    aligned = given(name, SKD_Z, SKD_V).aligned(z, v)
+    method = given(name, SKD_Z, SKD_V)
+    aligned, facing = method.aligned(method.options, z, v)
+    assert facing is v
     torch.testing.assert_close(
         aligned, 2 * LOG2 * torch.tensor([[0.0, -1.0, 1.0]], dtype=torch.float64)
     )
@@ -150,7 +153,22 @@ def test_methods_on_a_sphere_show_the_student_at_the_teachers_spread(given, name
 
 def test_plain_distillation_shows_raw_logits(given):
     z = torch.tensor(KD_Z, dtype=torch.float64)
-    assert torch.equal(given("kd", KD_Z, KD_V).aligned(z, 2 * z), z)
+    method, v = given("kd", KD_Z, KD_V), 2 * z
+    z_hat, v_hat = method.aligned(method.options, z, v)
+    assert (z_hat is z, v_hat is v) == (True, True)
+
+
+@pytest.mark.parametrize("align", ["constant", "unit"])
+def test_a_sphere_of_the_methods_own_shows_both_networks_on_it(given, align):
+    z, v = torch.tensor(SKD_Z, dtype=torch.float64), torch.tensor(SKD_V, dtype=torch.float64)
+    method = given("skd", SKD_Z, SKD_V, align=align)
+    assert all(
+        map(
+            torch.equal,
+            method.aligned(method.options, z, v),
+            losses.spherical(z, v, align=align, multiplier=2.0),
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ["skd", "logit_std"])

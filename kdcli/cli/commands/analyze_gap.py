@@ -12,7 +12,7 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
+from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
@@ -90,6 +90,7 @@ def run(
     temperature: Temperatures = None,
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
+    sets: o.DataSets = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
@@ -117,9 +118,10 @@ def run(
 ) -> Outcome:
     """The gap between teachers and students, and what explains it.
 
-    Without --teacher and --student: the newest distil run. A teacher alone: its response profile,
-    and what it has to teach. One student is compared with every teacher; several students of
-    several teachers each with those that taught them.
+    Without --teacher: what taught the student, several teachers as the one that they were to it, at
+    the temperatures of its report; without --student: the newest distil run. A teacher alone: its
+    response profile, and what it has to teach. One student is compared with every teacher that is
+    given; several students of several teachers each with those that taught them.
     """
     check_resamples(bootstrap)
     gates = gates_of(
@@ -129,8 +131,12 @@ def run(
         max_ece=max_ece,
     )
     temperatures, wanted = _temperatures(temperature), split_of(split)
-    found, students = _pair(env, tuple(teacher or ()), tuple(student or ()))
-    _read_headers((*found, *students))
+    students = tuple(student or ())
+    if not teacher:
+        students = _students_of(env, students)
+    lesson = _Lesson(tuple(teacher)) if teacher else _lesson_of_all(students)
+    found = lesson.teachers
+    asked = measured_on((*found, *students), data, sets or (), data_dir)
     files = _Files(html, csv, plot, save_logits)
     files.check()
     from kdcli import jobs
@@ -138,9 +144,9 @@ def run(
     report = jobs.analyze_gap(
         found,
         students,
-        temperatures=temperatures,
-        data=data,
-        data_root=str(data_dir) if data_dir else None,
+        shares=lesson.shares,
+        temperatures=temperatures or lesson.temperatures,
+        overrides=asked,
         split=wanted,
         device=device,
         bootstrap=bootstrap,
@@ -166,43 +172,72 @@ def _temperatures(given: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
-def _pair(
-    env: Environment, teachers: tuple[Path, ...], students: tuple[Path, ...]
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Teachers and students: as given, from the student's own run, or from the newest distil
-    run.
+class _Lesson(NamedTuple):
+    """What a student was taught by: the teachers, their shares where they taught as one, and the
+    temperatures at which its run measured the gap.
     """
+
+    teachers: tuple[Path, ...]
+    shares: tuple[float, ...] | None = None
+    temperatures: tuple[float, ...] | None = None
+
+
+def _students_of(env: Environment, given: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Those that were given, or the newest distil run."""
     from kdcli.runs.find import newest
 
-    if teachers:
-        return teachers, students
-    if not students:
-        students = (newest(find.runs_dir(env.environ)),)
-        env.report(f"  newest distil run: {students[0]}")
-    return (_teacher_of(students[0]),), students
+    if given:
+        return given
+    found = newest(find.runs_dir(env.environ))
+    env.report(f"  newest distil run: {found}")
+    return (found,)
 
 
-def _teacher_of(student: Path) -> Path:
+def _lesson_of_all(students: tuple[Path, ...]) -> _Lesson:
+    """The one lesson of several students, or their teachers side by side.
+
+    Raises:
+        UsageError: a student does not say who taught it, or several teachers taught as one and not
+            all students.
+    """
+    lessons = [_lesson(student) for student in students]
+    first = lessons[0]
+    if all(lesson[:2] == first[:2] for lesson in lessons):
+        return first
+    if any(lesson.shares for lesson in lessons):
+        raise UsageError(
+            "these students were not taught alike, and some by several teachers at once",
+            hint="kd analyze-gap --student S for each, or --teacher CKPT for what to compare with",
+        )
+    teachers = (teacher for lesson in lessons for teacher in lesson.teachers)
+    return _Lesson(tuple(dict.fromkeys(teachers)), None, first.temperatures)
+
+
+def _lesson(student: Path) -> _Lesson:
     from kdcli.results.run import RunResult
+    from kdcli.results.weights_header import read_header
     from kdcli.runs.manifest import read_record
     from kdcli.typed import from_dict
 
     summary = (student if student.is_dir() else student.parent) / "summary.json"
     found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None
-    if found is None or not found.teachers:
-        raise UsageError(
-            f"{student} does not say who taught it",
-            hint=f"kd analyze-gap --teacher CKPT --student {student}",
-        )
-    return Path(found.teachers[0].checkpoint)
-
-
-def _read_headers(checkpoints: tuple[Path, ...]) -> None:
-    """Refuse a path that is no checkpoint before torch is imported."""
-    from kdcli.results.weights_header import read_header
-
-    for path in checkpoints:
-        read_header(path)
+    taught = () if found is None else found.teachers or (found.reference,)
+    hint = f"kd analyze-gap --teacher CKPT --student {student}"
+    teachers = [teacher for teacher in taught if teacher is not None]
+    if found is None or not teachers:
+        raise UsageError(f"{student} does not say who taught it", hint=hint)
+    for teacher in teachers:
+        if not teacher.sha256:
+            problem = f"{student} was taught by {teacher.checkpoint}, which is no checkpoint"
+            raise UsageError(problem, hint=f"its gap is in its report; or {hint}")
+        if read_header(teacher.checkpoint)[1].tensors_sha256 != teacher.sha256:
+            problem = f"{teacher.checkpoint} is no longer what taught {student}: its weights differ"
+            raise UsageError(problem, hint=hint)
+    shares = tuple(teacher.weight for teacher in teachers) if len(teachers) > 1 else None
+    temperatures = tuple(dict.fromkeys(gap.temperature for gap in found.gaps))
+    return _Lesson(
+        tuple(Path(teacher.checkpoint) for teacher in teachers), shares, temperatures or None
+    )
 
 
 def _show(env: Environment, report: GapReport) -> None:

@@ -14,7 +14,7 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
-from kdcli.cli.commands.gates import gates_of, split_of, warn_of_unsigned
+from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_unsigned
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
@@ -50,6 +50,7 @@ def run(
     *,
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
+    sets: o.DataSets = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
@@ -65,10 +66,12 @@ def run(
 ) -> Outcome:
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
 
-    The data are those that each checkpoint was trained on, unless --data names others.
+    The data are those that each checkpoint was trained on, unless --data names others; -s
+    data.path=FILE says where they are now.
     """
     gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
     checkpoints = _distinct(checkpoint)
+    asked = measured_on(checkpoints, data, sets or (), data_dir)
     if save_logits is not None:
         check_writable(save_logits, text=False)
     from kdcli import jobs
@@ -76,8 +79,7 @@ def run(
 
     result = jobs.evaluate(
         checkpoints,
-        data=data,
-        data_root=str(data_dir) if data_dir else None,
+        overrides=asked,
         split=wanted,
         device=device,
         per_class=per_class,
@@ -116,11 +118,15 @@ def label(checkpoint: str) -> str:
 
 
 def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
-    for (data, n, split), items in groupby(
-        result.evaluations, key=lambda item: (item.data, item.measures.n, item.measures.split)
+    for (data, n, split), group in groupby(
+        result.evaluations, key=lambda item: (item.source, item.measures.n, item.measures.split)
     ):
+        items = list(group)
         yield f"  {split} split · n = {formatting.thousands(n)} · {data}"
-        yield from _table(env, list(items))
+        yield from _table(env, items)
+        for item in items:
+            if not item.trained_on_them:
+                yield f"  {label(item.checkpoint)} was not trained on these data"
     ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
     if len(ranked) > MOST_PAIRS:

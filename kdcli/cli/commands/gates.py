@@ -1,8 +1,10 @@
-"""Gates from flags, the split, and remarks on checkpoints, for evaluate and analyze-gap."""
+"""Gates from flags, the split, the data, and remarks on checkpoints, for evaluate and
+analyze-gap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -10,6 +12,7 @@ from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcli.cli.console import Environment
+    from kdcli.recipe.reading.layers import Layer
     from kdcli.recipe.schema import GatesSection
 
 SplitName = Literal["train", "val", "test"]
@@ -46,6 +49,23 @@ def split_of(name: str) -> SplitName:
     if name not in get_args(SplitName):
         raise UsageError(f"{name!r} is not a split", hint="--split test, val or train")
     return cast("SplitName", name)
+
+
+def measured_on(
+    checkpoints: Iterable[Path], data: str | None, sets: Sequence[str], data_dir: Path | None
+) -> Layer:
+    """What was said about the data. Refuses what cannot be measured so before torch is imported.
+
+    Raises:
+        UsageError: a path is no checkpoint, or the options do not fit each other or its data.
+    """
+    from kdcli.recipe.measured_data import asked_for, section_of
+    from kdcli.results.weights_header import read_header
+
+    asked = asked_for(data, sets=sets, root=data_dir)
+    for path, header in map(read_header, checkpoints):
+        section_of(path, header, asked)
+    return asked
 
 
 def warn_of_unsigned(env: Environment, paths: Iterable[Path]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def screen_lines(report: GapReport, width: int, *, verbose: bool = False) -> Ite
     """
     if report.others:
         yield (
-            f"  {report.data} {report.split} · n = {formatting.thousands(report.n)} · "
+            f"  {report.measured_on} {report.split} · n = {formatting.thousands(report.n)} · "
             f"{len(report.reports)} teachers"
         )
         if report.curve is None or verbose:
@@ -51,7 +51,7 @@ def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterat
     """One teacher, or one teacher and its students."""
     teacher = report.teacher
     about = (
-        f"{report.data} {report.split} · n = {formatting.thousands(report.n)} · teacher "
+        f"{report.measured_on} {report.split} · n = {formatting.thousands(report.n)} · teacher "
         f"{teacher.network}"
     )
     yield f"  {about} {formatting.percent(teacher.measures.accuracy, report.n)}"

@@ -59,6 +59,8 @@ def show_prepared(env: Environment, prepared: Prepared) -> None:
     )
     for note in prepared.notes:
         _labelled(env, "note", note)
+    for warning in prepared.warnings:
+        _labelled(env, "warning", warning, "yellow")
     if prepared.resumed_at:
         _labelled(env, "resumed", f"at {prepared.resumed_at}")
     env.progress()

@@ -280,6 +280,8 @@ def resident(folder: ImageFolder) -> ImageArrays:
         class_names=folder.class_names,
         mean=folder.mean,
         std=folder.std,
+        train=folder.train,
+        test=folder.test,
         held=folder.held,
         notes=folder.notes,
     )

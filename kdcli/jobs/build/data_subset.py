@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import catalog, formatting
+from kdcli import formatting
+from kdcli.core.classes import number_of, shown
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Feed, SplitName
 from kdcli.data.subset import Restriction
@@ -43,47 +44,20 @@ def class_numbers(given: Sequence[str | int], class_names: Sequence[str]) -> tup
     """Numbers of the classes that a recipe leaves out, ascending, each once.
 
     Args:
-        given: names (text) and numbers from 0 (integers).
+        given: names (text) and numbers; see kdcli.core.classes.
         class_names: [K] names.
 
     Raises:
         UsageError: no class has that name or number, several share the name, or no class would be
             left.
     """
-    numbers = {_number(item, class_names) for item in given}
+    numbers = {number_of(item, class_names, "data.exclude_classes") for item in given}
     if len(numbers) == len(class_names):
         raise UsageError(
             "data.exclude_classes leaves no class to train on",
             hint="leave one class in, better two",
         )
     return tuple(sorted(numbers))
-
-
-def _number(item: str | int, class_names: Sequence[str]) -> int:
-    if isinstance(item, int):
-        if item >= len(class_names):
-            raise UsageError(
-                f"data.exclude_classes: there is no class {item}",
-                hint=f"classes are numbered 0 to {len(class_names) - 1}",
-            )
-        return item
-    found = [number for number, name in enumerate(class_names) if name == item]
-    if len(found) > 1:
-        numbers = " and ".join(map(str, found))
-        raise UsageError(
-            f"data.exclude_classes: several classes are called {item!r}",
-            hint=f"give the number, without quotes: {numbers}",
-        )
-    if not found:
-        near = catalog.suggest(item, tuple(class_names))
-        more = ", ..." if len(class_names) > _SHOWN else ""
-        hint = (
-            f"did you mean {near!r}?"
-            if near
-            else f"classes are {', '.join(class_names[:_SHOWN])}{more}"
-        )
-        raise UsageError(f"data.exclude_classes: no class is called {item!r}", hint=hint)
-    return found[0]
 
 
 def soft_label_entropies(
@@ -165,11 +139,11 @@ def notes(data: DataSection, info: DataInfo, ranked_by: str) -> Iterator[str]:
     Args:
         ranked_by: who ranked the images.
     """
-    names = [info.class_names[number] for number in missing_classes(info)]
+    names = [shown(number, info.class_names) for number in missing_classes(info)]
     if names:
-        shown = f"class{'es' if len(names) > 1 else ''} {formatting.listed(names, _SHOWN)}"
+        classes = f"class{'es' if len(names) > 1 else ''} {formatting.listed(names, _SHOWN)}"
         yield (
-            f"no training image of {shown}; the held-out part and the test set keep "
+            f"no training image of {classes}; the held-out part and the test set keep "
             f"{'it' if len(names) == 1 else 'them'}"
         )
     if data.per_class is not None:

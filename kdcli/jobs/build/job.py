@@ -16,7 +16,7 @@ from torch import Tensor
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
-from kdcli.core.types import Feed
+from kdcli.core.types import DataInfo, Feed
 from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
@@ -35,6 +35,7 @@ from kdcli.jobs.build.networks import (
     fresh_network,
     given_by_the_user,
     load_teacher,
+    other_head,
     pretrained_teacher,
 )
 from kdcli.models.cost import density
@@ -61,7 +62,8 @@ class Job:
     """A recipe turned into objects, checked to fit each other; nothing has been written yet.
 
     compiled: the file that remembers, for the next run's choice, that these networks have been
-    compiled.
+    compiled. notes: what is to be said of the weights that the network starts from, and of
+    its teachers' classes.
     """
 
     recipe: Recipe
@@ -73,6 +75,7 @@ class Job:
     method: Method
     stored: tuple[Stored, ...]
     compiled: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def answering(self) -> Teacher | None:
@@ -145,7 +148,21 @@ def build_job(
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
-    return Job(recipe, runtime, feed, student, teachers, reference, method, stored, seen)
+    return Job(
+        recipe,
+        runtime,
+        feed,
+        student,
+        teachers,
+        reference,
+        method,
+        stored,
+        seen,
+        (
+            *_notes(section, student, feed.info),
+            *(loaded.remark for loaded in teachers if loaded.remark),
+        ),
+    )
 
 
 def _compile(
@@ -294,9 +311,25 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     )
     if section.init is not None:
         with given_by_the_user():
-            path, _ = read_header(section.init)
-            load_weights(path, network)
+            path, header = read_header(section.init)
+            network.new_head = other_head(header, feed.info)
+            load_weights(path, network, but=_head_of(network) if network.new_head else None)
     return network
+
+
+def _head_of(network: Network) -> str:
+    """The path of a network's head in it."""
+    paths = (path for path, module in network.named_modules() if module is network.head)
+    return str(next(paths))
+
+
+def _notes(section: NetworkSection, student: Network, info: DataInfo) -> tuple[str, ...]:
+    """What a run says of the weights that its network starts from, one sentence each."""
+    if not student.new_head:
+        return ()
+    source = section.init or f"{section.name} ({section.options.get('weights')})"
+    what = f"the body is that of {source}, whose head predicts {student.new_head}"
+    return (f"new head for {info.num_classes} classes: {what}",)
 
 
 def load_teachers(
@@ -304,7 +337,11 @@ def load_teachers(
 ) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    return tuple(_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    loaded = (_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    return tuple(
+        replace(each, summary=replace(each.summary, weight=share))
+        for each, share in zip(loaded, _shares(recipe), strict=True)
+    )
 
 
 def _teacher(
@@ -325,12 +362,15 @@ def _reference(
 
 def _answering(recipe: Recipe, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
     """Several teachers as one that answers by their weighted mean."""
-    if len(teachers) < 2:
-        return teachers
-    assert isinstance(recipe, DistillRecipe)
-    weights = [section.weight if section.weight is not None else 1.0 for section in recipe.teacher]
+    return teachers if len(teachers) < 2 else (Ensemble(teachers, _shares(recipe)),)
+
+
+def _shares(recipe: Recipe) -> list[float]:
+    """Each teacher's share of their mean; they add up to 1."""
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    weights = [section.weight if section.weight is not None else 1.0 for section in chosen]
     total = sum(weights)
-    return (Ensemble(teachers, [weight / total for weight in weights]),)
+    return [weight / total for weight in weights]
 
 
 def _setup(

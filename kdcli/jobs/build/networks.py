@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from kdcli import catalog, trust
+from kdcli import catalog, formatting, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
@@ -88,7 +88,12 @@ def fresh_network(
     """
     arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
-        return _construct(name, num_classes, input_shape, arguments)
+        network = _construct(name, num_classes, input_shape, arguments)
+    if network.new_head:
+        # whatever its body drew before the pretrained weights took the place of that
+        with random.seeded(seed, "head", copy):
+            network.head.reset_parameters()
+    return network
 
 
 def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str, int]:
@@ -308,7 +313,8 @@ class LoadedTeacher:
     """A teacher ready to answer, with what is known about it.
 
     teacher: as its checkpoint has it, for measurements. history: checkpoints along its training,
-    itself the last. faster: a copy for training batches.
+    itself the last. faster: a copy for training batches. remark: what is to be said of its classes
+    beside the data's.
     """
 
     teacher: Teacher
@@ -317,6 +323,7 @@ class LoadedTeacher:
     arguments: Mapping[str, Any]
     history: tuple[str, ...] = ()
     faster: Teacher | None = None
+    remark: str | None = None
 
     @property
     def asked(self) -> Teacher:
@@ -343,7 +350,13 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
-        teacher, summary, header.architecture, header.arguments, history, runtime.answering(teacher)
+        teacher,
+        summary,
+        header.architecture,
+        header.arguments,
+        history,
+        runtime.answering(teacher),
+        teacher_facts.remark(teacher_facts.of_header(found, header), _images(info)),
     )
 
 
@@ -357,8 +370,23 @@ def check_fits(
     """
     teacher_facts.check_fit(
         teacher_facts.of_header(path, header, called),
-        teacher_facts.Images(info.name, info.num_classes, info.input_shape, info.class_names),
+        _images(info),
     )
+
+
+def _images(info: DataInfo) -> teacher_facts.Images:
+    return teacher_facts.Images(info.name, info.num_classes, info.input_shape, info.class_names)
+
+
+def other_head(header: CheckpointHeader, info: DataInfo) -> str:
+    """What a checkpoint's head predicts, where these are not the classes of the data in their
+    order; "" where they are.
+    """
+    if header.num_classes != info.num_classes:
+        return f"{header.num_classes} classes"
+    if teacher_facts.relation(header.class_names, info.class_names) in {"order", "other"}:
+        return f"other classes ({formatting.listed(header.class_names, 3)})"
+    return ""
 
 
 def as_teacher(
@@ -395,6 +423,17 @@ def pretrained_teacher(
             f"teacher {name} needs weights: a fresh network teaches nothing",
             hint='teacher.weights = "DEFAULT"',
         )
+    module = catalog.load(catalog.entry("model", name))
+    classes = module.categories(name, weights)
+    if len(classes) != info.num_classes:
+        raise Incompatible(
+            f"{name} with weights {weights} predicts {len(classes)} classes, {info.name} has "
+            f"{info.num_classes}",
+            hint=(
+                f"a new head, trained on your classes: kd train-teacher --model {name} "
+                f"-s model.weights={weights}; then -t with that run"
+            ),
+        )
     network = fresh_network(
         name,
         num_classes=info.num_classes,
@@ -408,4 +447,17 @@ def pretrained_teacher(
         for key, fallback in (("input_mean", info.mean), ("input_std", info.std))
     )
     teacher = as_teacher(network, (tuple(mean), tuple(std)), info, runtime)
-    return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))
+    relation = teacher_facts.relation(classes, info.class_names)
+    if relation == "order":
+        raise Incompatible(
+            f"{name} has the classes of {info.name} in another order",
+            hint="number the classes of the data as the weights do",
+        )
+    remark = (
+        None
+        if relation == "same"
+        else f"{name} calls its classes {', '.join(classes[:3])}, ..., and {info.name} "
+        f"{', '.join(info.class_names[:3])}, ...: they are taken to be in the same order"
+    )
+    faster = runtime.answering(teacher)
+    return LoadedTeacher(teacher, summary, name, {}, faster=faster, remark=remark)

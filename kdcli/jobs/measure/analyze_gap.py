@@ -4,34 +4,39 @@ profile, from their checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.jobs.measure.answers import Answers, taps
+from kdcli.jobs.measure.answers import Answers, mean_of, taps
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
-from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, teachers_of
+from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, seen_by, teachers_of
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.intervals import check_resamples
 from kdcli.results.measures import GateResult
-from kdcli.trust import trusting
+from kdcli.results.weights_header import read_header
+from kdcli.trust import named_by, trusting
 
 
 def analyze_gap(
     teacher: str | Path | Sequence[str | Path],
     students: Sequence[str | Path] = (),
     *,
+    shares: Sequence[float] | None = None,
     temperatures: Sequence[float] | None = None,
     data: str | None = None,
-    data_root: str | None = None,
+    overrides: Mapping[str, Any] | Layer | None = None,
     split: SplitName = "test",
     device: str = "auto",
     bootstrap: int = 1000,
@@ -50,12 +55,16 @@ def analyze_gap(
     Args:
         teacher: a checkpoint or run directory, or several.
         students: checkpoints or run directories.
+        shares: of the teachers in the weighted mean of their logits, by which they taught; they add
+            up to 1. Students are then compared with that mean, and not with each teacher.
         temperatures: 1 and 4 unless given; the profile's are PROFILE.
+        data, overrides: as for `evaluate`.
         bootstrap: resamples behind the intervals.
         explain: the explanations too, which cost about a tenth of the networks' own time.
         deep: also t-SNE, silhouette, CKA and latency, which cost more.
-        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and
-            "aligned.LABEL"; with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
+        save_logits_to: a safetensors file for "targets", "teacher", "student.LABEL" and, where the
+            student's loss sees others, "aligned.LABEL" (its own) and "facing.LABEL" (the
+            teacher's); with several teachers "teacher.LABEL" and "aligned.LABEL.TEACHER".
         gates: thresholds that every pair must meet, at temperature 1 on raw logits.
         trust: whether Python files run that the checkpoints name, and not the caller.
 
@@ -65,21 +74,29 @@ def analyze_gap(
     """
     check_resamples(bootstrap)
     runtime = Runtime(device, precision="fp32")
-    evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
+    about = measured_data.asked_for(data, overrides)
+    evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
     parts, asked = Parts(), gates or GatesSection()
     wanted = taps(deep=deep) if explain or deep else None
+    # how classes relate is said as the first student was taught it
+    taught = read_header(students[0])[1] if students else None
     kept: dict[str, list[Answers]] = {"teachers": [], "students": []}
 
     def answers(role: str, paths: Sequence[str | Path]) -> Iterator[Answers]:
         for path, label in zip(paths, labels_of(paths), strict=True):
             found = parts.timed("networks", partial(evaluator.answers, path, label, wanted))
+            if taught is not None:
+                with named_by(f"the header of {students[0]}"):
+                    seen = seen_by(taught.method, taught.method_options, found.info)
+                found = replace(found, info=seen)
             if save_logits_to is not None:
                 kept[role].append(found.without_features())
             yield found
 
-    with trusting([data], everything=trust):
+    with trusting([about.get("data", "name")], everything=trust):
+        teachers = answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher)
         report = gap_report(
-            answers("teachers", (teacher,) if isinstance(teacher, str | Path) else teacher),
+            teachers if shares is None else (mean_of([*teachers], shares),),
             answers("students", students),
             split=split,
             temperatures=_temperatures(
@@ -91,8 +108,15 @@ def analyze_gap(
             every_teacher=len(students) == 1,
         )
         if save_logits_to is not None:
-            save_logits(save_logits_to, _tensors(kept["teachers"], kept["students"]))
-    return replace(report, gates=tuple(_gates(report, asked)), seconds=dict(parts.seconds))
+            each = kept["teachers"] if shares is None else [mean_of(kept["teachers"], shares)]
+            save_logits(save_logits_to, _tensors(each, kept["students"]), each[0])
+    return replace(
+        report,
+        gates=tuple(_gates(report, asked)),
+        seconds=dict(parts.seconds),
+        data_options=about.get("data") or {},
+        shares=tuple(shares or ()),
+    )
 
 
 def _temperatures(given: Sequence[float], gates: GatesSection) -> tuple[float, ...]:
@@ -110,9 +134,9 @@ def _tensors(teachers: Sequence[Answers], students: Sequence[Answers]) -> dict[s
         tensors[f"student.{student.label}"] = student.logits
         numbers = range(len(teachers)) if len(students) == 1 else teachers_of(student, teachers)
         for item in (teachers[number] for number in numbers):
-            seen = aligned(student, item)
-            if seen is not None:
-                tensors[f"aligned.{student.label}{suffix[item.label]}"] = seen
+            for name, seen in zip(("aligned", "facing"), aligned(student, item), strict=True):
+                if seen is not None:
+                    tensors[f"{name}.{student.label}{suffix[item.label]}"] = seen
     return tensors
 
 

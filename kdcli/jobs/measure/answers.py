@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.gap import Responses
+from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
@@ -29,13 +30,14 @@ class Answers:
 
     label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
     method, method_options, epochs: what it was trained by, and for how long; None where that is not
-    known. info: the data that it answered. logits: [n,K]
-    float32, raw. targets: [n]. measures: of the raw logits. features: what its taps gave, by name,
-    [n,D] float32, maps averaged over their positions. image: the split's first one as the network
-    gets it, [1,C,H,W], where its cost is asked for. sha256: of its weights; teachers: those of the
-    networks that taught it. folded_temperature: what its logits were divided by after training, or
-    None. alone: False for several teachers that answer as one, which share
-    neither features nor a last layer.
+    known. info: the data that it answered; source: what tables call them, where that is more than
+    their name; trained_on_them: whether they are what it was trained on; files: the file of each
+    sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
+    raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
+    positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
+    asked for. sha256: of its weights; teachers: those of the networks that taught it.
+    folded_temperature: what its logits were divided by after training, or None. alone: False for
+    several teachers that answer as one, which share neither features nor a last layer.
     """
 
     label: str
@@ -50,6 +52,9 @@ class Answers:
     measures: Measures
     method_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+    source: str = ""
+    trained_on_them: bool = True
+    files: tuple[str, ...] = ()
     features: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
     sha256: str = ""
@@ -65,8 +70,8 @@ class Answers:
         tau = self.folded_temperature
         return self.logits if tau is None else tau * self.logits
 
-    def response(self, aligned: Tensor | None = None) -> Responses:
-        """What a gap is computed from. aligned: as for `Responses`."""
+    def response(self, aligned: Tensor | None = None, facing: Tensor | None = None) -> Responses:
+        """What a gap is computed from. aligned, facing: as for `Responses`."""
         return Responses(
             label=self.label,
             checkpoint=self.checkpoint,
@@ -76,6 +81,7 @@ class Answers:
             logits=self.logits,
             aligned=aligned,
             measures=self.measures,
+            facing=facing,
         )
 
     def without_features(self) -> Answers:
@@ -127,6 +133,38 @@ class Answers:
         return head
 
 
+def mean_of(each: Sequence[Answers], weights: Sequence[float]) -> Answers:
+    """Several networks that answer as one, by the weighted mean of their logits, as
+    kdcli.core.teacher.Ensemble does; one alone is itself.
+
+    Args:
+        weights: each one's share; they add up to 1.
+
+    Raises:
+        Incompatible: they did not answer the same samples.
+    """
+    first, *others = each
+    if not others:
+        return first
+    for other in others:
+        check_same_samples(first, other)
+    logits = torch.stack(
+        [item.logits * weight for item, weight in zip(each, weights, strict=True)]
+    ).sum(0)
+    measured = first.measures
+    return replace(
+        first,
+        label=f"mean of {len(each)} teachers",
+        parameters=sum(item.parameters for item in each),
+        method="none",
+        method_options={},
+        logits=logits,
+        measures=measure(logits, first.targets, split=measured.split, selected=measured.selected),
+        features={},
+        alone=False,
+    )
+
+
 def check_same_samples(first: Answers, other: Answers) -> None:
     """Refuses to compare answers to different samples.
 
@@ -135,7 +173,7 @@ def check_same_samples(first: Answers, other: Answers) -> None:
     """
     same = first.logits.shape[1] == other.logits.shape[1]
     if not same or not torch.equal(first.targets, other.targets):
-        names = f"{first.info.name} and {other.info.name}"
+        names = f"{first.source or first.info.name} and {other.source or other.info.name}"
         raise Incompatible(
             f"{first.label} and {other.label} are not measured on the same images ({names})",
             hint="-d DATA measures both on one dataset",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,8 @@ from kdcli.engine.runtime import Runtime
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 from kdcli.trust import trusting
@@ -23,7 +26,7 @@ def evaluate(
     checkpoints: Sequence[str | Path],
     *,
     data: str | None = None,
-    data_root: str | None = None,
+    overrides: Mapping[str, Any] | Layer | None = None,
     split: SplitName = "test",
     device: str = "auto",
     per_class: bool = False,
@@ -35,32 +38,35 @@ def evaluate(
 
     Args:
         checkpoints: files or run directories.
-        data: a dataset's name; what each was trained on unless given.
+        data: a dataset's name; what each was trained on unless given. overrides: dotted keys of
+            [data] with values, such as {"data.path": "moved.npz"}.
         per_class: also the accuracy of each class.
         save_logits_to: a safetensors file for "targets" and "logits.LABEL".
         gates: thresholds that every checkpoint must meet.
         trust: whether Python files run that the checkpoints name, and not the caller.
 
     Raises:
-        NotFound: a checkpoint or the data is not there. Incompatible: classes or images do not fit
-            the data. Untrusted: a checkpoint names a Python file.
+        RecipeInvalid: what was said about the data is wrong. NotFound: a checkpoint or the data is
+            not there. Incompatible: classes or images do not fit the data. Untrusted: a checkpoint
+            names a Python file.
     """
     runtime = Runtime(device, precision="fp32")
-    evaluator = CheckpointEvaluator(data=data, root=data_root, split=split, runtime=runtime)
-    with trusting([data], everything=trust):
+    asked = measured_data.asked_for(data, overrides)
+    evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
+    with trusting([asked.get("data", "name")], everything=trust):
         measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
             f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
         }
-        save_logits(save_logits_to, {"targets": measured[0].targets, **tensors})
+        save_logits(save_logits_to, {"targets": measured[0].targets, **tensors}, measured[0])
     evaluations = tuple(_evaluation(item, per_class=per_class) for item in measured)
-    asked, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
+    thresholds, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
     results = tuple(
         gate
         for item, subject in zip(evaluations, subjects, strict=True)
-        for gate in check_gates(asked, item.measures, None, subject=subject)
+        for gate in check_gates(thresholds, item.measures, None, subject=subject)
     )
     return EvaluateResult(evaluations, _pairs(measured, labels), results)
 
@@ -75,6 +81,8 @@ def _evaluation(item: Answers, *, per_class: bool) -> Evaluation:
         data=item.info.name,
         measures=item.measures,
         per_class=per_class_accuracy(item.logits, item.targets, names) if per_class else {},
+        source=item.source,
+        trained_on_them=item.trained_on_them,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from kdcli.analysis.metrics import measure
@@ -16,42 +16,14 @@ from kdcli.core.types import Batch, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import BadCheckpoint, Incompatible
+from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
-from kdcli.recipe.schema import BOUNDS, RESTRICTIONS, DataSection, branch
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from kdcli.trust import named_by
-from kdcli.typed import complaint
-
-
-def data_section(header: CheckpointHeader, data: str | None, root: str | None) -> DataSection:
-    """The data that a checkpoint was trained on, or the dataset that was asked for instead.
-
-    Whole: what a run took away from its training split (classes, all but a few images of each) is
-    measured too, so that a student and its teacher meet the same images, and no teacher is needed
-    to find out which ones a student had.
-    """
-    wanted = (
-        dict(header.data) if data is None or data == header.data.get("name") else {"name": data}
-    )
-    wanted = {key: value for key, value in wanted.items() if key not in (*RESTRICTIONS, *BOUNDS)}
-    if root is not None:
-        wanted["root"] = root
-    try:
-        # through JSON: there strictness does not ask for Python's tuples
-        text = json.dumps(wanted)
-        section = branch(DataSection, str(wanted.get("name"))).model_validate_json(
-            text, strict=True
-        )
-    except ValidationError as error:
-        raise BadCheckpoint(
-            f"the data that its header names cannot be had: {complaint(error)}",
-            hint="name the data: -d NAME, or train it again",
-        ) from error
-    assert isinstance(section, DataSection)
-    return section
 
 
 def label_of(path: Path) -> str:
@@ -63,27 +35,24 @@ class CheckpointEvaluator:
     """Measures checkpoints on the same splits; a dataset is opened once.
 
     Args:
-        data: a dataset's name, or None for what each checkpoint was trained on. root: folder of the
-            datasets.
+        asked: what was said about the data (kdcli.recipe.measured_data); nothing, for what each
+            checkpoint was trained on.
         split: "test", "val" or "train"; val is the part that the checkpoint's own recipe held out.
     """
 
-    def __init__(
-        self, *, data: str | None, root: str | None, split: SplitName, runtime: Runtime
-    ) -> None:
-        self._data = data
-        self._root = root
+    def __init__(self, asked: Layer, *, split: SplitName, runtime: Runtime) -> None:
+        self._asked = asked
         self._split: SplitName = split
         self._runtime = runtime
         self._feeds: dict[str, Feed] = {}
 
-    def feed(self, header: CheckpointHeader) -> Feed:
-        """The batches that a checkpoint is measured on.
+    def feed(self, path: Path, header: CheckpointHeader) -> tuple[Feed, str]:
+        """The batches that a checkpoint is measured on, and what tables call them.
 
         Raises:
-            Incompatible: the split is empty.
+            Incompatible: the split is empty. Others: as kdcli.recipe.measured_data.section_of.
         """
-        section = data_section(header, self._data, self._root)
+        section = measured_data.section_of(path, header, self._asked, train=self._split != "test")
         # only the held-out part depends on the seed
         key = section.model_dump_json() + (str(header.seed) if self._split != "test" else "")
         if key not in self._feeds:
@@ -94,7 +63,7 @@ class CheckpointEvaluator:
                 f"{section.name} has no {self._split} split here",
                 hint="--split test, or train with data.val_fraction above 0",
             )
-        return feed
+        return feed, measured_data.label_of(section, self._asked)
 
     @property
     def device(self) -> str:
@@ -117,7 +86,7 @@ class CheckpointEvaluator:
         """
         path, header = checked_header(checkpoint)
         with named_by(f"the header of {path}"):
-            feed = self.feed(header)
+            feed, source = self.feed(path, header)
         check_fits(path, header, feed.info, "network")
         network, header, path = load_network(checkpoint)
         teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
@@ -145,15 +114,23 @@ class CheckpointEvaluator:
             epochs=header.epochs,
             network=network,
             info=feed.info,
+            source=source,
+            trained_on_them=header.data_fingerprint == feed.info.fingerprint,
+            files=feed.files(self._split),
             logits=logits,
             targets=targets,
-            measures=measure(logits, targets, split=self._split),
+            measures=measure(logits, targets, split=self._split, selected=_selected(header)),
             features={tap: torch.cat(values)[: len(targets)] for tap, values in kept.items()},
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
             folded_temperature=header.folded_temperature,
         )
+
+
+def _selected(header: CheckpointHeader) -> Literal["last", "best"]:
+    """Which epoch the weights are of, as the run that made them said."""
+    return "best" if header.metrics.get("selected") == "best" else "last"
 
 
 def _as_vectors(x: Tensor) -> Tensor:
@@ -178,6 +155,23 @@ def distinct(names: Iterable[str]) -> list[str]:
     return labels
 
 
-def save_logits(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes logits and targets as one safetensors file, atomically."""
-    write_tensors(path, {name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+def save_logits(path: Path, tensors: dict[str, Tensor], first: Answers) -> None:
+    """Writes logits and targets as one safetensors file, atomically.
+
+    Its metadata has one entry "logits", JSON: the data and the split, the name of each column
+    (class_names), and the file of each row (files; empty where samples are from no files).
+
+    Args:
+        first: answers to the samples that the rows are of.
+    """
+    about = {
+        "data": first.source or first.info.name,
+        "split": first.measures.split,
+        "class_names": first.info.class_names,
+        "files": first.files,
+    }
+    write_tensors(
+        path,
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        {"logits": json.dumps(about, ensure_ascii=False)},
+    )

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
-from kdcli.core.types import SplitName
+from kdcli.core.types import DataInfo, SplitName
+from kdcli.errors import KdError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers, check_same_samples
 from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
@@ -45,7 +46,6 @@ def gap_report(
     temperatures: Sequence[float],
     parts: Parts,
     bootstrap: int = 1000,
-    seed: int = 0,
     explain: Explain | None = None,
     every_teacher: bool = True,
 ) -> GapReport:
@@ -60,7 +60,7 @@ def gap_report(
         split: what they answered; recorded.
         temperatures: each > 0.
         parts: what runs explanations, and keeps their times and warnings.
-        bootstrap, seed: resamples behind the gaps' intervals.
+        bootstrap: resamples behind the gaps' intervals, the same ones each time.
         explain: None for the gaps alone.
         every_teacher: compare a student with all teachers, not only with those that taught it.
 
@@ -85,10 +85,13 @@ def gap_report(
     pairs: list[list[PairExplanation]] = [[] for _ in kept]
     for student in students:
         check_same_samples(kept[0], student)
+        if student.teachers and not any(item.sha256 in student.teachers for item in kept):
+            named = ", ".join(item.label for item in kept)
+            parts.warnings.append(f"{student.label} was not taught by {named}: by other weights")
         price = _cost(student, parts, explain)
         for number in range(len(kept)) if every_teacher else teachers_of(student, kept):
             teacher, paid = kept[number], costs[number]
-            compared[number].append(student.response(aligned(student, teacher)))
+            compared[number].append(student.response(*aligned(student, teacher)))
             if explain is not None and paid is not None and price is not None:
                 pairs[number].append(_pair(teacher, student, parts, explain, (paid, price)))
 
@@ -102,9 +105,13 @@ def gap_report(
             split=split,
             temperatures=temperatures,
             bootstrap=bootstrap,
-            seed=seed,
         )
-        return replace(found, explanation=explained[number], explanations=tuple(pairs[number]))
+        return replace(
+            found,
+            explanation=explained[number],
+            explanations=tuple(pairs[number]),
+            source=kept[0].source,
+        )
 
     first, *others = [
         parts.timed("gap", lambda number=number: report(number))  # type: ignore[misc]
@@ -118,13 +125,25 @@ def gap_report(
     )
 
 
-def aligned(student: Answers, teacher: Answers) -> Tensor | None:
-    """The student's logits as its method's loss saw them, [n,K]; None where that is the raw
-    ones.
+def aligned(student: Answers, teacher: Answers) -> tuple[Tensor | None, Tensor | None]:
+    """Both logits as the loss of the student's method saw them, with the options that it was
+    trained with, each [n,K]; None where these are the raw ones.
     """
     with torch.no_grad(), named_by(f"the header of {student.checkpoint}"):
-        found = method_class(student.method).aligned(student.as_trained, teacher.logits)
-    return None if found is student.logits else found
+        cls = method_class(student.method)
+        options = cls.Options(**student.method_options)
+        z, v = cls.aligned(options, student.as_trained, teacher.logits)
+    return None if z is student.logits else z, None if v is teacher.logits else v
+
+
+def seen_by(method: str, options: Mapping[str, Any], info: DataInfo) -> DataInfo:
+    """The data with superclasses as a method with these options sees them."""
+    cls = method_class(method)
+    try:
+        superclass = cls.superclass(cls.Options(**options), info)
+    except KdError:  # other data than it was trained on, whose classes the option does not name
+        return info
+    return replace(info, superclass=superclass)
 
 
 def teachers_of(student: Answers, teachers: Sequence[Answers]) -> list[int]:

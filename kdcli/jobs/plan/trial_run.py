@@ -154,6 +154,9 @@ class ShortFeed:
     def size(self, name: SplitName) -> int:
         return self._feed.size(name)
 
+    def files(self, name: SplitName) -> tuple[str, ...]:
+        return self._feed.files(name)
+
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         return self._feed.sample(name, count)
 

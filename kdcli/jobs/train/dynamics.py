@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -72,7 +73,7 @@ class Monitor:
                 self._temperatures,
                 split=self._split,
                 teacher=teacher,
-                align=self._job.method.aligned,
+                align=partial(self._job.method.aligned, self._job.method.options),
             )
 
     def _networks(self, network: Network, stage: Stage) -> dict[str, Network]:
@@ -152,7 +153,7 @@ def summarise(
     *,
     split: Literal["train", "val"],
     teacher: str | None,
-    align: Callable[[Tensor, Tensor], Tensor],
+    align: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Snapshot:
     """A probe from the answers to its images; waits for the device once.
 
@@ -162,13 +163,13 @@ def summarise(
         temperatures: each > 0.
         split: where the images are from; recorded.
         teacher: which of the networks the gaps are measured to, or None.
-        align: Method.aligned.
+        align: Method.aligned, with the method's options.
     """
     trained = next(iter(logits))
     z, rows = logits[trained], list(logits.values())
-    aligned = z if teacher is None else align(z, logits[teacher])
-    if aligned is not z:
-        rows.append(aligned)
+    z_hat, v_hat = (z, z) if teacher is None else align(z, logits[teacher])
+    aligned, facing = z_hat is not z, teacher is not None and v_hat is not logits[teacher]
+    rows += [*((z_hat,) if aligned else ()), *((v_hat,) if facing else ())]
     table = _table(z, torch.stack(rows).double(), targets, temperatures)
     networks = {
         name: _probed(row, temperatures, trained=name == trained)
@@ -176,15 +177,11 @@ def summarise(
     }
     gaps: tuple[GapAt, ...] = ()
     if teacher is not None:
-        forms = [
-            (networks[trained], False),
-            *((_probed(row, temperatures, trained=True), True) for row in table[len(logits) :]),
-        ]
-        gaps = tuple(
-            gap
-            for student, form in forms
-            for gap in _gaps(student, networks[teacher], aligned=form)
-        )
+        forms = [_probed(row, temperatures, trained=True) for row in table[len(logits) :]]
+        gaps = tuple(_gaps(networks[trained], networks[teacher], aligned=False))
+        if aligned:
+            seen = forms[1] if facing else networks[teacher]
+            gaps += tuple(_gaps(forms[0], seen, aligned=True))
     return Snapshot(split, len(targets), trained, networks, gaps)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from kdcli import __version__, catalog, clean, trust
+from kdcli.core.classes import shown
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
@@ -25,6 +26,7 @@ from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.events import Prepared
+from kdcli.jobs.measure.chance import teacher_warnings
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
 from kdcli.results.environment import RunEnvironment
@@ -194,10 +196,13 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
         schedule=recipe.schedule.name,
         notes=(
             *notes,
+            *job.notes,
             *info.notes,
+            *_superclass_notes(job),
             *data_subset.notes(recipe.data, info, job.ranked_by),
             *_cache_notes(job),
         ),
+        warnings=() if resumed_at else tuple(teacher_warnings(job)),
         resumed_at=resumed_at,
     )
 
@@ -237,6 +242,22 @@ def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
         "folded": asked.folded,
         "minibatches": runtime.ahead,
     }
+
+
+def _superclass_notes(job: Job) -> list[str]:
+    """The superclasses that an option of the method gives, as they were understood."""
+    method, info = job.method, job.feed.info
+    superclass = type(method).superclass(method.options, info)
+    if (
+        superclass is None
+        or superclass is info.superclass
+        or (info.superclass is not None and (superclass.tolist() == info.superclass.tolist()))
+    ):
+        return []
+    groups: dict[int, list[str]] = {}
+    for number, group in enumerate(superclass.tolist()):
+        groups.setdefault(group, []).append(shown(number, info.class_names))
+    return ["superclasses: " + "; ".join(", ".join(names) for names in groups.values())]
 
 
 def _cache_notes(job: Job) -> list[str]:

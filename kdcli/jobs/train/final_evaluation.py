@@ -20,9 +20,11 @@ from kdcli.engine.events import EpochDone
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.measure.answers import Answers, mean_of
+from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.explanations import PROFILE, Parts
-from kdcli.jobs.measure.gap_report import Explain, gap_report
+from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, Measures
@@ -31,9 +33,6 @@ from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, Teacher
 from kdcli.results.teacher import Matrix, TeacherExplanation
 from kdcli.results.weights_header import MODEL_FILE
 
-# behind each interval: right to two digits of its width, in a fifth of the time that kd analyze-gap
-# takes
-RESAMPLES = 200
 # of one network's features: where they would be more, what needs them is left to kd analyze-gap
 FEATURE_BYTES = 2**28
 DIGITS = 4  # of matrices and points, which are only drawn
@@ -55,6 +54,7 @@ class Outcome:
     per_class: Mapping[str, float]
     excluded: Excluded | None
     calibration: FoldedTemperature | None
+    warnings: tuple[str, ...]
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -108,6 +108,15 @@ def measure_outcome(
         curves = {"teacher": reliability(teacher.logits, targets), **curves}
     report = _gap(job, own, teacher)
     gaps = _gaps(report) if report is not None else ()
+    guess = chance(targets, len(names))
+    measured = {
+        "the student" if job.teachers else "the network": own.measures,
+        **{
+            f"teacher {known.checkpoint}": known.test
+            for known in (summaries if job.teachers else ())
+            if known.test is not None
+        },
+    }
     return Outcome(
         test=own.measures,
         val=validation(job)(network),
@@ -125,6 +134,11 @@ def measure_outcome(
             missing_classes(job.feed.info),
             names,
             None if teacher is None else teacher.logits,
+        ),
+        warnings=tuple(
+            warning
+            for name, found in measured.items()
+            for warning in result_warnings(name, found, guess, len(names))
         ),
         calibration=None if folded is None else _before_and_after(folded, own),
     )
@@ -203,6 +217,8 @@ def run_result(
         wall_seconds=wall_seconds,
         images_per_second=last.images_per_second if last else 0.0,
         peak_memory_mib=job.runtime.peak_memory_mib(),
+        warnings=outcome.warnings,
+        notes=job.notes,
         continues=recipe.train.continues,
     )
 
@@ -237,27 +253,30 @@ def _teacher_answers(
     loaded = job.teachers or ((job.reference,) if job.reference is not None else ())
     if job.answering is None:
         return None, ()
-    each = [teacher_logits(job, item.teacher, "test")[0] for item in loaded]
-    measured = [measure(logits, targets) for logits in each]
+    each = [_answers_of(job, item, targets) for item in loaded]
     summaries = tuple(
-        replace(item.summary, test=test) for item, test in zip(loaded, measured, strict=True)
+        replace(item.summary, test=answers.measures)
+        for item, answers in zip(loaded, each, strict=True)
     )
-    first, alone = summaries[0], len(each) == 1
-    logits = each[0] if alone else teacher_logits(job, job.answering, "test")[0]
-    answers = Answers(
-        label=first.architecture if alone else f"mean of {len(each)} teachers",
-        checkpoint=first.checkpoint,
-        architecture=first.architecture,
-        parameters=sum(summary.parameters for summary in summaries),
+    return mean_of(each, [summary.weight for summary in summaries]), summaries
+
+
+def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
+    """A teacher's own answers, as `kd evaluate` would find them."""
+    known = loaded.summary
+    logits, _ = teacher_logits(job, loaded.teacher, "test")
+    return Answers(
+        label=known.architecture,
+        checkpoint=known.checkpoint,
+        architecture=known.architecture,
+        parameters=known.parameters,
         method="none",
-        network=loaded[0].teacher.live.network,
-        info=job.feed.info,
+        network=loaded.teacher.live.network,
+        info=seen_by(job.recipe.method.name, job.recipe.method.options, job.feed.info),
         logits=logits,
         targets=targets,
-        measures=measured[0] if alone else measure(logits, targets),
-        alone=alone,
+        measures=measure(logits, targets, selected=known.test.selected if known.test else "last"),
     )
-    return answers, summaries
 
 
 # ---- the gap -------------------------------------------------------------------------------------
@@ -295,7 +314,6 @@ def _report(
             # gates read temperature 1, whatever the report shows
             temperatures=tuple(dict.fromkeys((1.0, *temperatures))),
             parts=Parts(),
-            seed=job.recipe.seed,
             explain=explain,
         )
 
@@ -306,7 +324,7 @@ def _report(
         # taps are asked of a compiled network here alone: nothing to compile for
         with torch.compiler.set_stance("force_eager"), evaluating(own.network):
             found = report(
-                Explain(bootstrap=RESAMPLES),
+                Explain(),
                 _with_features(job, teacher),
                 None if student is None else _with_features(job, student),
             )

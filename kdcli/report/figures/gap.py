@@ -33,7 +33,7 @@ def figures_of_gap(gap: GapReport, palette: Palette) -> Iterator[Figure]:
 
 def images(gap: GapReport) -> str:
     """The basis of a report's numbers: n = 360 test images of digits."""
-    return f"n = {formatting.plural(gap.n, f'{gap.split} image')} of {gap.data}"
+    return f"n = {formatting.plural(gap.n, f'{gap.split} image')} of {gap.measured_on}"
 
 
 # ---- levels --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ students.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 
@@ -26,7 +27,7 @@ def to_page(report: GapReport) -> str:
         name=_name(report),
         headline=headline(report),
         subtitle=(
-            f"kd analyze-gap · {report.split} split of {report.data}, n = "
+            f"kd analyze-gap · {report.split} split of {report.measured_on}, n = "
             f"{formatting.plural(report.n, 'image')}"
         ),
         tiles=list(_tiles(report)),
@@ -82,13 +83,22 @@ def _tiles(report: GapReport) -> Iterator[Tile]:
         yield Tile(formatting.number(found.column_cv), "variation in a class", f"{reach}τ = {tau}")
 
 
+def _data_options(report: GapReport) -> Iterator[str]:
+    """The options that say what was measured."""
+    yield from ("-d", report.data)
+    for key, value in report.data_options.items():
+        if key != "name":
+            yield from ("-s", f"data.{key}={json.dumps(value)}")
+
+
 def reproduce(report: GapReport) -> Section:
     """The command that makes the page again."""
     students = dict.fromkeys(
         student.checkpoint for one in report.reports for student in one.students
     )
     given = [
-        *(("-t", one.teacher.checkpoint) for one in report.reports),
+        # a mean is what the student's own run names
+        *(("-t", one.teacher.checkpoint) for one in report.reports if not one.shares),
         *(("--student", path) for path in students),
     ]
     temperatures = ",".join(formatting.temperature(tau) for tau in report.temperatures)
@@ -96,8 +106,7 @@ def reproduce(report: GapReport) -> Section:
     options = (
         "--temperature",
         temperatures,
-        "-d",
-        report.data,
+        *_data_options(report),
         "--split",
         report.split,
         "--bootstrap",

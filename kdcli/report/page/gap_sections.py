@@ -107,8 +107,8 @@ def _one_student(report: GapReport) -> bool:
 
 def _gap_grids(report: GapReport) -> Iterator[Grid]:
     intervals = (
-        f"{report.split.capitalize()} split of {report.data}, n = {formatting.thousands(report.n)} "
-        "images; 95 % bootstrap intervals"
+        f"{report.split.capitalize()} split of {report.measured_on}, n = "
+        f"{formatting.thousands(report.n)} images; 95 % bootstrap intervals"
     )
     aligned = any(pair.form == "aligned" for pair in report.pairs)
     forms = (

@@ -45,7 +45,7 @@ def to_html(run: Run, parts: Sequence[Section]) -> str:
         lead=lead(run),
         rests_on=why(run)[1],
         gates=run.summary.gates if run.summary else (),
-        warnings=(*run.damage, *(run.summary.warnings if run.summary else ()), *_left_out(run)),
+        warnings=(*run.damage, *_said(run), *_left_out(run)),
         sections=parts,
         footer=(
             f"Made by kd {run.environment.get('kdcli', __version__)} from the files of this run."
@@ -79,6 +79,10 @@ def _subtitle(run: Run) -> str:
     if run.summary is None:
         return f"kd {run.command}"
     return f"kd {run.command} · {run.summary.method} · {provenance(run.summary)}"
+
+
+def _said(run: Run) -> tuple[str, ...]:
+    return (*run.summary.warnings, *run.summary.notes) if run.summary else ()
 
 
 def _left_out(run: Run) -> tuple[str, ...]:

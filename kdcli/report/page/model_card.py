@@ -126,6 +126,7 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
 
 def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
     yield "network", f"{summary.network}, {formatting.count(summary.parameters)} parameters"
+    yield from (("weights before training", note) for note in summary.notes)
     yield "method", summary.method
     for teacher in summary.teachers:
         yield (

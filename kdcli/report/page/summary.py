@@ -22,8 +22,8 @@ def to_markdown(run: Run, parts: Sequence[Section]) -> str:
         blocks.append(
             "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
         )
-    warnings = (*run.damage, *(run.summary.warnings if run.summary else ()))
-    blocks += [f"> Note: {escape(warning)}" for warning in warnings]
+    said = (*run.summary.warnings, *run.summary.notes) if run.summary else ()
+    blocks += [f"> Note: {escape(sentence)}" for sentence in (*run.damage, *said)]
     for section in parts:
         blocks += _section(section)
     return "\n\n".join(blocks) + "\n"

@@ -166,11 +166,24 @@ def test_weights_are_checked_before_they_are_fetched(monkeypatch):
         "urlopen",
         lambda *_args, **_kwargs: pytest.fail("nothing may be downloaded"),
     )
-    with pytest.raises(Incompatible, match="predicts 1000 classes, the data has 10"):
-        build("resnet18", weights="DEFAULT")
     with pytest.raises(NotFound, match="no weights 'IMAGENET'") as caught:
         build("resnet18", classes=1000, weights="IMAGENET")
     assert "IMAGENET1K_V1" in caught.value.hint
+    found = catalog.load(catalog.entry("model", "torchvision/resnet18"))
+    names = found.categories("torchvision/resnet18", "DEFAULT")
+    assert (len(names), names[0]) == (1000, "tench")
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])
+def test_weights_of_other_classes_keep_the_body(made_weights, name):
+    made = made_weights(name)
+    network = build(name, classes=10, weights="DEFAULT")
+    assert (network.head.out_features, network.new_head) == (10, "1000 classes")
+    body = network.net.state_dict()
+    assert all(torch.equal(tensor, made[key]) for key, tensor in body.items())
+    assert network(torch.zeros(2, *SHAPE)).logits.shape == (2, 10)
+    whole = build(name, classes=1000, weights="DEFAULT")
+    assert (whole.head.out_features, whole.new_head) == (1000, "")
 
 
 def test_weights_keep_their_head_and_say_how_they_want_pictures(monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdcli.core.classes import shown
 from kdcli.errors import Interrupted, RecipeInvalid, UsageError
 from kdcli.files import read_json, sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, run_sweep, train_teacher
@@ -55,11 +56,19 @@ def job(teacher, method="kd", **data):
 # ---- which classes -------------------------------------------------------------------------------
 
 
-def test_a_number_means_a_class_by_number_and_text_one_by_name():
-    names = ("1", "0", "2")
-    assert class_numbers([1], names) == (1,)
-    assert class_numbers(["1"], names) == (0,)
-    assert class_numbers([2, "0", 1], names) == (1, 2)
+def test_a_number_means_the_class_of_that_name_first_and_text_means_names_alone():
+    names = ("1", "10", "2", "cat")
+    assert class_numbers([1], names) == class_numbers(["1"], names) == (0,)
+    assert class_numbers([10, 2], names) == (1, 2)
+    assert class_numbers([3], names) == class_numbers(["cat"], names) == (3,)
+    with pytest.raises(UsageError, match="no class is called '3'"):
+        class_numbers(["3"], names)
+    assert [shown(number, names) for number in range(4)] == [
+        "1 (number 0)",
+        "10 (number 1)",
+        "2",
+        "cat (number 3)",
+    ]
 
 
 @pytest.mark.parametrize(

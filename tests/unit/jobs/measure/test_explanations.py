@@ -22,6 +22,7 @@ from kdcli.jobs import analyze_gap, train_teacher
 from kdcli.jobs.build.networks import build_network, load_network
 from kdcli.jobs.measure import from_checkpoint
 from kdcli.modules.composite import Composite
+from kdcli.recipe.measured_data import asked_for
 from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
 
@@ -47,9 +48,10 @@ class Direct:
 @pytest.fixture(scope="module")
 def images(trained):
     evaluator = from_checkpoint.CheckpointEvaluator(
-        data=None, root=None, split="test", runtime=from_checkpoint.Runtime("cpu", precision="fp32")
+        asked_for(), split="test", runtime=from_checkpoint.Runtime("cpu", precision="fp32")
     )
-    batches = list(evaluator.feed(read_header(trained.out / "teacher")[1]).split("test"))
+    feed, _ = evaluator.feed(*read_header(trained.out / "teacher"))
+    batches = list(feed.split("test"))
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
 
 

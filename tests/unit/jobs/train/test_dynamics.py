@@ -5,6 +5,7 @@ otherwise for being watched.
 from __future__ import annotations
 
 import json
+from functools import partial
 from math import exp, log
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kdcli.jobs import distill, resume, train_teacher
 from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.events import EpochDone, StageStarted, StepDone
 from kdcli.jobs.train.dynamics import answering, summarise
-from kdcli.methods.skd import SphericalDistillation
+from kdcli.methods.skd import Options, SphericalDistillation
 from kdcli.results.dynamics import Snapshot
 from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
@@ -80,7 +81,7 @@ def test_measures_are_those_of_a_calculation_by_loops():
         (1.0, 4.0),
         split="val",
         teacher="teacher",
-        align=SphericalDistillation.aligned,
+        align=partial(SphericalDistillation.aligned, Options()),
     )
     assert (probe.trained, probe.n, probe.split, list(probe.networks)) == (
         "student",
@@ -101,7 +102,7 @@ def test_measures_are_those_of_a_calculation_by_loops():
                 pytest.approx(expected["free_energy"]),
             )
             assert at.kl == (None if name == "student" else pytest.approx(expected["kl"]))
-    forms = {False: z, True: SphericalDistillation.aligned(z, v)}
+    forms = {False: z, True: SphericalDistillation.aligned(Options(), z, v)[0]}
     assert [(gap.temperature, gap.aligned) for gap in probe.gaps] == [
         (1.0, False),
         (4.0, False),
@@ -121,7 +122,7 @@ def test_without_a_teacher_there_are_no_gaps():
         (1.0,),
         split="train",
         teacher=None,
-        align=lambda z, _: -z,
+        align=lambda z, v: (-z, v),
     )
     assert (list(probe.networks), probe.gaps) == (["network"], ())
 
