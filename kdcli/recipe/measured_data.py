@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcli import catalog
-from kdcli.errors import BadCheckpoint, Diagnostic, Incompatible, UsageError
+from kdcli.errors import BadCheckpoint, Diagnostic, UsageError
 from kdcli.recipe.reading import diagnostics, overrides
 from kdcli.recipe.reading.diagnostics import Explainer, toml_of
 from kdcli.recipe.reading.layers import Layer, lay
@@ -89,16 +89,13 @@ def section_of(
         train: whether images of the training set are measured, held out or not.
 
     Raises:
-        RecipeInvalid: something in it is wrong, at its place. Incompatible: the header names no
-            data, or they do not lie in the folder of datasets that was given.
+        RecipeInvalid: something that was asked for is wrong, at its place. BadCheckpoint: the
+            header names data that cannot be had.
     """
     layer = lay(_of_header(path, header, asked, train=train), asked, "distill")
-    name = layer.get("data", "name")
+    name, explainer = layer.get("data", "name"), Explainer(DistillRecipe, layer, {})
     if not isinstance(name, str):
-        raise Incompatible(
-            f"{path} does not say what data it was trained on", hint="-d NAME says what to measure"
-        )
-    explainer = Explainer(DistillRecipe, layer, {})
+        raise _refused(explainer.at("data.name", f"must be text in quotes, got {toml_of(name)}"))
     try:
         cls = branch(DataSection, name)
     except UsageError as error:
