@@ -16,7 +16,7 @@ import re
 import stat
 import struct
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +300,19 @@ def _usual_int(text: str) -> int:
     return value
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever the system says of a file that cannot be read, as one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file: {path}") from error
+    except OSError as error:
+        raise CorruptFile(
+            f"{path} cannot be read: {error.strerror or error}", hint="look at its permissions"
+        ) from error
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a regular file; a pipe, socket or device is not waited for.
 
@@ -307,7 +320,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         NotFound: no such file. CorruptFile: it is no regular file, is larger than `most` bytes, or
             cannot be read.
     """
-    try:
+    with _reading(path):
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise NotFound(f"{path} is a folder, not a file")
@@ -319,12 +332,6 @@ def read_bytes(path: Path, most: int) -> bytes:
                 hint="give a file that kd wrote",
             )
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(f"no such file: {path}") from error
-    except OSError as error:
-        raise CorruptFile(
-            f"{path} cannot be read: {error.strerror or error}", hint="look at its permissions"
-        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -379,7 +386,7 @@ def safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int,
         NotFound: no such file.
         CorruptFile: it is not a safetensors file, or it is truncated or damaged.
     """
-    try:
+    with _reading(path):
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "no regular file"
             raise NotFound(f"{path} is {kind}, not a checkpoint")
@@ -388,12 +395,6 @@ def safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int,
             length = _header_length(path, size_bytes)
             header = _header(path, length, handle.read(length))
         actual = path.stat().st_size
-    except FileNotFoundError as error:
-        raise NotFound(f"no such file: {path}") from error
-    except OSError as error:
-        raise CorruptFile(
-            f"{path} cannot be read: {error.strerror or error}", hint="look at its permissions"
-        ) from error
     metadata = header.pop("__metadata__", {})
     tensors = {name: _tensor(path, entry) for name, entry in header.items()}
     expected = 8 + length + max((end for _, end in tensors.values()), default=0)

@@ -88,7 +88,7 @@ class Options(_Options):
         description="Decode all files once and keep them in memory: for small pictures.",
     )
     max_pixels: int = Field(
-        100_000_000,  # MOST_PIXELS: options are read from the text of this file
+        100_000_000,  # kdcli.data.picture's own; options are read without its code
         ge=1,
         description="Refuse a picture of more pixels than this, before it is decoded.",
     )

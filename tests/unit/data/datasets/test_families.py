@@ -306,3 +306,10 @@ def test_the_real_set_is_what_the_table_says(family: ModuleType, name: str) -> N
     assert source.mean == pytest.approx(mean, abs=1e-4)
     if name != "cifar100":  # whose customary deviations were measured in another way
         assert source.std == pytest.approx(std, abs=1e-4)
+
+
+def test_image_folders_bound_pictures_as_pictures_do_by_themselves():
+    from kdcli.data.datasets.folder import Options
+    from kdcli.data.picture import MOST_PIXELS
+
+    assert Options(path=".").max_pixels == MOST_PIXELS
