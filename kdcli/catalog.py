@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kdcli import trust
 from kdcli.errors import NotFound, UsageError
+from kdcli.files import is_folder
 from kdcli.surroundings import USER_MODULE, at_home
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def entry(kind: Kind, name: str) -> Entry:
     file, _, factory = name.partition(":")
     if file.endswith(".py"):
         return _user_entry(kind, name, Path(file), factory)
-    if kind == "dataset" and Path(name).is_dir():
+    if kind == "dataset" and is_folder(name):
         raise NotFound(
             f"{name!r} is a folder, not a dataset",
             hint=f"of pictures: -d image-folder -s data.path={name}; kd check --data {name} first",

@@ -300,6 +300,20 @@ def _usual_int(text: str) -> int:
     return value
 
 
+def is_folder(path: str | Path) -> bool:
+    """Tells whether a path is a folder; what no path can be, such as a name too long, is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_dir()
+    return False
+
+
+def is_file(path: str | Path) -> bool:
+    """The same of a file."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_file()
+    return False
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Whatever the system says of a file that cannot be read, as one sentence."""

@@ -11,6 +11,7 @@ from typing import Literal
 
 from kdcli import catalog
 from kdcli.errors import NotFound
+from kdcli.files import is_file, is_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -60,11 +61,11 @@ def find(name: str) -> Path:
     """
     plain = name.removeprefix("recipes/").removesuffix(".toml")
     wanted = folder() / f"{plain}.toml"
-    if wanted.is_file() and name_of(wanted) is not None:
+    if is_file(wanted) and name_of(wanted) is not None:
         return wanted
     names = tuple(found for path in folder().rglob("*.toml") if (found := name_of(path)))
     near = catalog.suggest(plain, names)
-    if Path(name).is_dir():
+    if is_folder(name):
         raise NotFound(
             f"{name} is a folder, not a recipe",
             hint=f"of pictures: kd check --data {name} opens every file of it",
@@ -85,7 +86,7 @@ def locate(name: str, *, beside: Path | None = None) -> Path:
         NotFound: it is in none of these places.
     """
     for candidate in (beside / name if beside else None, Path(name)):
-        if candidate is not None and candidate.is_file():
+        if candidate is not None and is_file(candidate):
             return candidate
     return find(name)
 

@@ -34,7 +34,7 @@ error: 4 problems in skd.toml
   optim.lr: must be greater than 0, got -0.05                       skd.toml:9:6
 
   method.temprature: unknown option of skd                          --set method.temprature=2
-    did you mean "temperature"?  skd takes: temperature, weight, align, multiplier, weight_schedule  (kd methods skd)
+    did you mean "temperature"?  skd takes: temperature, weight, align, multiplier, ce_logits, weight_schedule  (kd methods skd)
 """
 
 

@@ -36,6 +36,7 @@ LONG = {
     "kdcli/jobs/train/run.py": "the way of a run from its recipe to its files, read from top to bottom",
     "kdcli/recipe/schema.py": "every key of a recipe and its default, in one place",
     "tests/unit/jobs/build/test_logit_cache.py": "one pair of networks and its table serve every test",
+    "kdcli/jobs/measure/analyze_gap.py:analyze_gap": "an argument for each option of the command, said one by one",
 }
 
 

@@ -19,7 +19,7 @@ from kdcli.cli.output.envelope import ErrorItem, Outcome, items_of
 from kdcli.cli.output.errors import show_error
 from kdcli.cli.text import columns
 from kdcli.errors import Exit, Interrupted, KdError, Terminated, UsageError, Where
-from kdcli.files import parse_toml
+from kdcli.files import is_folder, parse_toml
 from kdcli.results.data_report import DataReport
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _data_sections(
     from kdcli.recipe import shipped
     from kdcli.recipe.resolve import kind_of, resolve
 
-    if not name or Path(name).is_dir():
+    if not name or is_folder(name):
         values = {"data.name": "image-folder", "data.path": name} if name else None
         resolved = resolve("train-teacher", values=values, sets=sets, environ=env.environ)
         return "data", [resolved.recipe.data]

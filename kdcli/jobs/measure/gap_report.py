@@ -67,20 +67,7 @@ def gap_report(
     Raises:
         Incompatible: they did not answer the same samples. Others: as kdcli.analysis.gap.compare.
     """
-    kept: list[Answers] = []
-    costs: list[Cost | None] = []
-    explained: list[TeacherExplanation | None] = []
-    for teacher in teachers:
-        if kept:
-            check_same_samples(kept[0], teacher)
-        explained.append(
-            explain_teacher(teacher, parts, deep=explain.deep, bootstrap=explain.bootstrap)
-            if explain
-            else None
-        )
-        costs.append(_cost(teacher, parts, explain))
-        kept.append(teacher if explain and explain.deep else teacher.without_features())
-
+    kept, explained, costs = _teachers(teachers, parts, explain)
     compared: list[list[Responses]] = [[] for _ in kept]
     pairs: list[list[PairExplanation]] = [[] for _ in kept]
     for student in students:
@@ -123,6 +110,28 @@ def gap_report(
         curve=_curve((first, *others), parts) if explain else None,
         warnings=_warnings(parts, kept),
     )
+
+
+def _teachers(
+    teachers: Iterable[Answers], parts: Parts, explain: Explain | None
+) -> tuple[list[Answers], list[TeacherExplanation | None], list[Cost | None]]:
+    """The teachers, what is said of each alone, and what each costs; features are kept where
+    explanations go deep.
+    """
+    kept: list[Answers] = []
+    explained: list[TeacherExplanation | None] = []
+    costs: list[Cost | None] = []
+    for teacher in teachers:
+        if kept:
+            check_same_samples(kept[0], teacher)
+        explained.append(
+            explain_teacher(teacher, parts, deep=explain.deep, bootstrap=explain.bootstrap)
+            if explain
+            else None
+        )
+        costs.append(_cost(teacher, parts, explain))
+        kept.append(teacher if explain and explain.deep else teacher.without_features())
+    return kept, explained, costs
 
 
 def aligned(student: Answers, teacher: Answers) -> tuple[Tensor | None, Tensor | None]:

@@ -15,13 +15,14 @@ from kdcli import catalog
 from kdcli.analysis.temperature_scaling import Fit, fit_temperature
 from kdcli.engine.checkpoint import load_state
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import RecipeInvalid
+from kdcli.errors import Interrupted, RecipeInvalid
 from kdcli.files import sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
 from kdcli.jobs.train import run as run_module
 from kdcli.models._staged_network import StagedNetwork
+from kdcli.recipe.measured_data import asked_for
 from kdcli.results.weights_header import read_header
 from tests.unit.jobs.conftest import QUICK
 
@@ -40,7 +41,7 @@ def learn(trained, out: Path, name: str, **overrides):
 
 
 def answers(run, split):
-    evaluator = CheckpointEvaluator(data=None, root=None, split=split, runtime=Runtime("cpu"))
+    evaluator = CheckpointEvaluator(asked_for(), split=split, runtime=Runtime("cpu"))
     return evaluator.answers(run.checkpoint)
 
 
@@ -220,7 +221,7 @@ def test_a_run_that_is_killed_after_folding_resumes_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "make_header", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             learn(trained, tmp_path, "stopped", **own)
     state = load_state(tmp_path / "stopped" / "state")
     assert state.facts["position"]["epoch"] == 2
