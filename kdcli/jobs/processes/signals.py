@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: the first stops a run at its next step, a second Ctrl-C stops it at once."""
+"""Ctrl-C and SIGTERM: the first stops a run at its next step, a second Ctrl-C stops it at once, and
+so does a step that does not end.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,11 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from kdcli.errors import Interrupted, KdError, Terminated
+
+# from a signal to the end of the step, at most: then what the step waits for, such as a file on a
+# machine that is gone, is waited for no longer
+PATIENCE_SECONDS = 60.0
+_HAS_TIMERS = hasattr(signal, "setitimer")  # Windows has not
 
 
 class StopRequest:
@@ -43,15 +50,26 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._wait_no_longer()
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._signal is None:
             self._signal = number
+            if _HAS_TIMERS:
+                self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._overdue)
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
         # a person is in a hurry; a second SIGTERM is only a scheduler that tells every process
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
+
+    def _overdue(self, _number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def _wait_no_longer(self) -> None:
+        if _HAS_TIMERS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @property
     def received(self) -> int | None:
@@ -61,11 +79,15 @@ class StopRequest:
     def __call__(self) -> KdError | None:
         """The error to stop with, or None."""
         number = self._agree(self._signal or 0)
-        return self._error(number, self._kept) if number else None
+        if not number:
+            return None
+        self._wait_no_longer()  # what comes now, such as saving the state, takes its time
+        return self._error(number, self._kept)
 
     def in_a_step(self) -> KdError:
-        """The error of a job that a signal ended before its step was done: by a second Ctrl-C, or
-        because the first reached a process that the step needed, such as a compiler.
+        """The error of a job that a signal ended before its step was done: by a second Ctrl-C,
+        because it took too long, or because the first reached a process that the step needed, such
+        as a compiler.
         """
         return self._error(self._signal or signal.SIGINT, "what was saved before is kept")
 
