@@ -159,6 +159,7 @@ class StreamedFeed(SourceFeed):
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they
             # are collected as part of a cycle
+            del loader, work
             self._trainer = self._training_loader()
             if "DataLoader worker" not in str(error):
                 raise
