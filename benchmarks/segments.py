@@ -29,7 +29,8 @@ from benchmarks.textbook import synchronise
 from kdcli.engine.events import EpochDone, Event, StepDone
 from kdcli.engine.hardware import Choice
 from kdcli.engine.optim import make_optimiser
-from kdcli.engine.trainer import Hooks, Position, Trainer, set_modes
+from kdcli.engine.position import Position
+from kdcli.engine.trainer import Hooks, Trainer, set_modes
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.job import Job, build_job
 from kdcli.recipe.resolve import resolve

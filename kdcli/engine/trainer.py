@@ -41,47 +41,15 @@ from kdcli.engine.events import (
 from kdcli.engine.graphed_steps import CapturedSteps, hindrance
 from kdcli.engine.meters import Meters
 from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
+from kdcli.engine.position import Position, position_of, unfit
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
 from kdcli.engine.steps import StageParts, Steps
-from kdcli.errors import CorruptFile, KdError, NonFiniteLoss
+from kdcli.errors import KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
-from kdcli.typed import strict
 
 CHECK_EVERY = 100  # steps between looks at the loss where looking makes the device wait
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in training: stage from 0, epoch from 1, minibatch of the epoch from 0, optimiser
-    steps of the stage taken.
-    """
-
-    stage: int = 0
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
-
-
-def position_of(state: State) -> Position:
-    """Where a saved state goes on.
-
-    Raises:
-        CorruptFile: it does not say.
-    """
-    try:
-        return strict(Position, state.facts.get("position"))
-    except ValueError as error:
-        raise _unfit(f"position: {error}") from error
-
-
-def _unfit(problem: str) -> CorruptFile:
-    first_line, _, _ = problem.partition("\n")
-    return CorruptFile(
-        f"the saved state is not one of this run: {first_line[:200]}",
-        hint="remove the newest file under RUN/state to go on from the one before",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +144,7 @@ class Trainer:
             try:
                 work.restore(self._resume)
             except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-                raise _unfit(str(error)) from error
+                raise unfit(str(error)) from error
             self._resume = None
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         about = (

@@ -29,7 +29,8 @@ from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.events import Event, StageDone, StateSaved
-from kdcli.jobs.train.run import Execution, reserve_run
+from kdcli.jobs.train.execution import Execution
+from kdcli.jobs.train.run import reserve_run
 from kdcli.recipe.resolve import Resolved
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE

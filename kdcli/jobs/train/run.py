@@ -1,56 +1,40 @@
 """Training runs: from a recipe to a finished folder, and on from where one was stopped.
 
 The way down: `distill` resolves a recipe, `execute` shares it among processes if it asks for
-several, `_train` has everything built (kdcli.jobs.build.job), and `Execution` puts it into the
-trainer (kdcli.engine.trainer), measures what comes out (kdcli.jobs.train.final_evaluation) and
-writes it down.
+several, `_train` has everything built (kdcli.jobs.build.job), and `Execution`
+(kdcli.jobs.train.execution) puts it into the trainer, measures what comes out and writes it down.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.core.network import Network
-from kdcli.engine.checkpoint import State, load_state, load_weights, save_model
+from kdcli.engine.checkpoint import load_state
 from kdcli.engine.distributed import Ranks
-from kdcli.engine.trainer import Hooks, Position, Trainer, position_of
-from kdcli.errors import BadData, CorruptFile, Exit, KdError, NotFound, RankLost, UsageError
-from kdcli.files import json_text, write_json, write_text
-from kdcli.jobs.build import compiling, data_subset
-from kdcli.jobs.build.engine_settings import train_settings
-from kdcli.jobs.build.header import make_header
+from kdcli.engine.position import position_of
+from kdcli.errors import NotFound, UsageError
+from kdcli.files import write_text
+from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
-from kdcli.jobs.events import EpochDone, Event, Listener
+from kdcli.jobs.events import Listener
 from kdcli.jobs.processes import devices
-from kdcli.jobs.processes.signals import StopRequest
-from kdcli.jobs.train import longer, write_failures
+from kdcli.jobs.train import longer
 from kdcli.jobs.train.dry_run import try_out
-from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import (
     check_recipe,
-    prepared,
     read_environment,
-    resume_command,
     write_environment,
 )
-from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
-from kdcli.jobs.train.fold_temperature import fold_temperature
+from kdcli.jobs.train.execution import Execution
 from kdcli.jobs.train.keywords import resolved_keywords
-from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.recipe.resolve import Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
-from kdcli.report.page.build import build as build_report
 from kdcli.results.run import RunResult
-from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
-from kdcli.runs import manifest
 from kdcli.runs.find import finished_runs, unfinished_run
 from kdcli.trust import Folder
 
@@ -321,187 +305,3 @@ def find_or_train(
     result = execute(resolved, out=out, listeners=listeners, command=command, runs=runs)
     assert result is not None
     return Path(result.run), result
-
-
-# ---- one run, from its reserved folder on --------------------------------------------------------
-
-
-class Execution:
-    """Training, measuring and writing of one run, from its reserved directory on."""
-
-    def __init__(
-        self,
-        run: Path,
-        job: Job,
-        listeners: Sequence[Listener],
-        notes: tuple[str, ...],
-        *,
-        keep_state: bool,
-    ) -> None:
-        self.run = run
-        self.job = job
-        self.ranks = job.runtime.ranks
-        self.listeners = tuple(listeners)
-        self.notes = notes
-        self.keep_state = keep_state
-        self.metrics: MetricsWriter | None = None
-        self.last_epoch: EpochDone | None = None
-        self.epochs: int | None = None
-        self.started = time.perf_counter()
-        job.runtime.watch_memory()
-        self.recipe_sha256 = read_environment(run).recipe_sha256
-
-    def go(self, state: State | None, *, resumed: bool = False) -> RunResult:
-        """Does it all.
-
-        Raises:
-            KdError: with the traceback kept in RUN/crash.txt, unless the user stopped the run.
-        """
-        try:
-            with (
-                ExitStack() as claim,
-                self.ranks.noticing(),
-                StopRequest(resume_command(self.run, self.job), agree=self.ranks.most) as stop,
-            ):
-                self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
-                try:
-                    return self._go(state, stop, resumed=resumed)
-                except write_failures.CAUSES as error:
-                    raise write_failures.stopped_by(error, self.run) from error
-                except KeyboardInterrupt as error:
-                    raise stop.in_a_step() from error
-                except Exception as error:
-                    # Ctrl-C reaches the compiler too, and that it ended is no failure of the run's
-                    if stop.received and not isinstance(error, KdError):
-                        raise stop.in_a_step() from error
-                    raise
-        except KdError as error:
-            if isinstance(error, BadData):
-                error.hint = (
-                    f"{error.hint}; with a good file of that name kd resume {self.run} goes on"
-                )
-            if isinstance(error, BadData | CorruptFile):  # found when the run had begun
-                error.exit_code = Exit.FAILURE
-            # of that, the rank that was lost has more to tell
-            if error.exit_code == 1 and not isinstance(error, RankLost):
-                error.crash_file = run_folder.write_crash(self.run, error)
-            raise
-        except Exception as error:
-            error.crash_file = run_folder.write_crash(self.run, error)  # type: ignore[attr-defined]
-            raise
-
-    def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
-        position = position_of(state) if state else Position()
-        hooks = Hooks(stop=stop)
-        if self.ranks.first:  # the others train, and wait for what this one makes of it
-            place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
-            manifest.begin(self.run)
-            self._emit(prepared(self.job, self.run, self.notes, place))
-            hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
-        trainer = Trainer(
-            self.job.method,
-            self.job.feed,
-            self.job.runtime,
-            train_settings(self.job.recipe),
-            hooks=hooks,
-            state_folder=self.run / run_folder.STATE_FOLDER,
-            resume=state,
-            keeps_last_state=self.keep_state,
-        )
-        trained = trainer.run()
-        return self.ranks.from_first(lambda: self.conclude(trainer, trained))
-
-    def hooks(
-        self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None
-    ) -> Hooks:
-        """The trainer's hooks on the first rank. resume_at: as for MetricsWriter."""
-        self.metrics = MetricsWriter(self.run, resume_at)
-        listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
-        return Hooks(
-            listeners,
-            evaluate=validation(self.job),
-            probe=Monitor(self.job),
-            keep=self._keep,
-            stop=stop,
-        )
-
-    def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
-        """Measures what came out, and writes it all down."""
-        assert self.metrics is not None
-        network = self._selected(trained)
-        self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
-        folded = fold_temperature(self.job, network)
-        outcome = measure_outcome(self.job, network, self.run.name, folded)
-        seconds = self.metrics.earlier_seconds + time.perf_counter() - self.started
-        result = run_result(
-            self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
-        )
-        self._write(result, outcome, network, self.metrics)
-        return result
-
-    def _emit(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
-
-    def _remember(self, event: Event) -> None:
-        if isinstance(event, EpochDone):
-            compiling.mark(self.job.compiled, self.job.runtime.compile_choice)
-            self.last_epoch = event
-
-    def _keep(self, name: str, network: Network) -> None:
-        write_failures.check_there(self.run)  # else its folder would be made again
-        train = self.job.recipe.train
-        if name != "best":
-            self._save_model(
-                self.run / "checkpoints" / f"{name}.safetensors",
-                network,
-                int(name.removeprefix("epoch-")),
-            )
-        elif train.keep_best or train.select == "best":
-            self._save_model(self._best_path(), network)
-
-    def _best_path(self) -> Path:
-        return (
-            self.run / "best.safetensors"
-            if self.job.recipe.train.keep_best
-            else self.run / run_folder.STATE_FOLDER / "best.safetensors"
-        )
-
-    def _save_model(self, path: Path, network: Network, epoch: int | None = None) -> None:
-        # weights kept on the way carry no metrics: the test set is touched once, at the end
-        save_model(path, network, make_header(self.job, network, None, self.recipe_sha256, epoch))
-
-    def _selected(self, network: Network) -> Network:
-        if self.job.recipe.train.select == "best":
-            load_weights(self._best_path(), network)
-        return network
-
-    def _write(
-        self,
-        result: RunResult,
-        outcome: Outcome,
-        network: Network,
-        metrics: MetricsWriter,
-    ) -> None:
-        save_model(
-            self.run / MODEL_FILE,
-            network,
-            make_header(
-                self.job,
-                network,
-                outcome.test,
-                self.recipe_sha256,
-                self.epochs,
-                outcome.calibration.temperature if outcome.calibration else None,
-            ),
-        )
-        write_json(self.run / "analysis.json", asdict(outcome.analysis))
-        metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
-        # summary.json last: a run that has one is finished, and its manifest is whole
-        summary = json_text(asdict(result))
-        manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
-        write_text(self.run / run_folder.SUMMARY_FILE, summary)
-        build_report(self.run, html=self.job.recipe.report.html)
-        run_folder.point_latest(self.run)
-        if not self.keep_state:
-            run_folder.drop_state(self.run)

@@ -20,7 +20,7 @@ from kdcli.files import sha256_file
 from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
-from kdcli.jobs.train import run as run_module
+from kdcli.jobs.train import execution
 from kdcli.models._staged_network import StagedNetwork
 from kdcli.recipe.measured_data import asked_for
 from kdcli.results.weights_header import read_header
@@ -220,7 +220,7 @@ def test_a_run_that_is_killed_after_folding_resumes_to_the_same_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "make_header", killed)
+        patch.setattr(execution, "make_header", killed)
         with pytest.raises(Interrupted):
             learn(trained, tmp_path, "stopped", **own)
     state = load_state(tmp_path / "stopped" / "state")
