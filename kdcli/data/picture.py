@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
+
+from kdcli.data.source import MOST_PIXELS
 
 # how the names of the files end that are taken for pictures; what they hold decides how it is read
 SUFFIXES = (
@@ -41,7 +43,6 @@ SUFFIXES = (
     ".tiff",
     ".webp",
 )
-MOST_PIXELS = 100_000_000  # of a picture, unless a recipe says otherwise
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
@@ -151,7 +152,7 @@ def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:
         eight = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
     rgb = eight if eight.mode == "RGB" else eight.convert("RGB")
     upright = rgb if turn is None else rgb.transpose(turn)
-    return pil_to_tensor(upright)  # type: ignore[no-any-return]
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 
 def is_plain_jpeg(image: Image.Image) -> bool:

@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli.data.picture import MOST_PIXELS
 from kdcli.errors import BadData
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,6 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # raised whenever image files come to be read otherwise: what is stored of their pixels is filed
 # under it
 READING_RULE = 2
+MOST_PIXELS = 100_000_000  # of a picture, unless a recipe says otherwise
 REPLACE = "put a good picture in its place, or remove it"
 _BLOCK = 1 << 24
 _INPUTS = (torch.uint8, torch.float32)

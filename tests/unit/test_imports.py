@@ -65,3 +65,10 @@ def test_commands_that_only_read_do_not_import_torch(arguments):
         "main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
     assert heavy_after(call) == []
+
+
+def test_jobs_take_torch_and_nothing_else_that_takes_long():
+    """torchvision brings torch's compiler with it, over a second: a job on resident data needs
+    neither.
+    """
+    assert heavy_after("import kdcli.jobs") == ["torch"]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
-from kdcli.data.streamed import StreamedFeed
+from kdcli.data.feed import SourceFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.jobs.build.engine_settings import train_settings
@@ -138,7 +138,7 @@ class ShortFeed:
         self._batches: dict[SplitName, int] = {}
         self.passes: list[Pass] = []
         self.measured: dict[SplitName, int] = {}  # images
-        workers = feed.plan.workers if isinstance(feed, StreamedFeed) else 0
+        workers = feed.plan.workers if isinstance(feed, SourceFeed) and not feed.resident else 0
         waits = clock.waits or workers > 0
         self._block = group * -(-_BLOCK // group) if waits else group
         # what workers have ready when training begins says nothing about how fast they are
