@@ -111,3 +111,9 @@ def _count(kind):
     from kdcli import catalog
 
     return len(catalog.entries(kind))
+
+
+def test_a_word_of_any_length_is_quoted_as_far_as_a_person_reads(kd):
+    answer = kd("a" * 100_000)
+    assert answer.code == 2
+    assert len(answer.err) < 2000

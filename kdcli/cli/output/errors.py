@@ -28,6 +28,7 @@ from kdcli.errors import (
     Untrusted,
     UsageError,
     Where,
+    shortened,
 )
 
 # typer's own parse errors: click's class, which newer versions of typer carry inside
@@ -97,7 +98,7 @@ def _explain_parse_error(error: Any, env: Environment) -> Outcome:
         env.settings.json
         or "--json" in env.argv[: env.argv.index("--") if "--" in env.argv else None]
     )
-    message = error.format_message().rstrip(".")
+    message = shortened(error.format_message().rstrip("."))
     item = ErrorItem(UsageError.code, message[:1].lower() + message[1:], f"{path} --help")
     env.complain(("error: ", "bold red"), item.message)
     env.complain(f"  try:  {item.hint}")
