@@ -13,9 +13,8 @@ Reference code: https://github.com/SforAiDl/KD_Lib@3f1d8ecc KD_Lib/KD/vision/BAN
             and epoch
 
 One stage a generation. All have the student's architecture, which the paper takes equal to the
-teacher's. The last generation is the
-student: it is what is shipped, with ensemble = true together with all the others, as the mean of
-their softmaxes.
+teacher's. The last generation is the student: it is what is shipped, with ensemble = true together
+with all the others, as the mean of their softmaxes.
 
 Differs from the paper: both terms weigh a half where the paper adds them up, so that a learning
 rate keeps its meaning; ce_weight = weight = 1 is its sum, ce_weight = 0 its form without labels. KL

@@ -13,8 +13,7 @@ teacher's weights are read once, and the teacher never answers: a step costs wha
 teacher.
 
 The paper tunes its options to values that are not known here; worth a search are tau_sim of 0.1,
-0.3, 0.5 and 1 and a power of 0.5, 1, 2 and
-3. The defaults of w and tau are those of kd.
+0.3, 0.5 and 1 and a power of 0.5, 1, 2 and 3. The defaults of w and tau are those of kd.
 
 Differs from the paper: KL instead of the cross-entropy with soft targets, which has the same
 gradient and comparable values; the sign of a cosine is kept under the power, of which the paper

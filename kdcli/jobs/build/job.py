@@ -105,7 +105,7 @@ def build_job(
     decided: Sequence[Wanted] | None = None,
     compiled: compiling.Wanted | None = None,
     runs: int = 1,
-    rehearsal: Path | None = None,
+    trial_tables: Path | None = None,
 ) -> Job:
     """Builds everything that a recipe names.
 
@@ -117,7 +117,7 @@ def build_job(
         compiled: whether the networks are compiled, likewise.
         runs: how many runs will ask the teachers for the same answers, this one counted: storing
             them pays the more.
-        rehearsal: a folder for tables of logits instead of the cache: the choices are those of a
+        trial_tables: a folder for tables of logits instead of the cache: the choices are those of a
             run, and no trace of them is left.
 
     Raises:
@@ -134,7 +134,7 @@ def build_job(
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     stored = alike(
         runtime.ranks,
-        lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, rehearsal),
+        lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
         decided,
     )
     asked = tuple(
@@ -195,7 +195,7 @@ def _stored(
     runtime: Runtime,
     decided: Sequence[Wanted] | None,
     runs: int,
-    rehearsal: Path | None,
+    trial_tables: Path | None,
 ) -> tuple[Stored, ...]:
     """For each teacher, whether its answers are looked up."""
     if not isinstance(recipe, DistillRecipe):
@@ -212,7 +212,7 @@ def _stored(
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
-        store(wanted, loaded, replace(views, top=section.cache_top), runtime, rehearsal)
+        store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
         for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
     )
 

@@ -91,8 +91,8 @@ class Views:
 class Stored:
     """A teacher as a method is to ask it, and what was decided for it.
 
-    place: of its table, or of the one that a rehearsal would have made. there: rows that a
-    rehearsal found in it.
+    place: of its table, or of the one that a trial run would have made. there: rows that a
+    trial run found in it.
     """
 
     teacher: CachedTeacher | None
@@ -156,12 +156,12 @@ def store(
     loaded: LoadedTeacher,
     views: Views,
     runtime: Runtime,
-    rehearsal: Path | None = None,
+    trial_tables: Path | None = None,
 ) -> Stored:
     """A teacher whose answers are looked up, where that was asked for or pays.
 
     Args:
-        rehearsal: a folder for the table instead of the cache, for a run that is only tried.
+        trial_tables: a folder for the table instead of the cache, for a run that is only tried.
 
     Raises:
         Incompatible: stored answers were asked for, and the views of these images cannot be
@@ -190,8 +190,8 @@ def store(
     try:
         table, remark, there = (
             (*open_table(path, key, shape), 0)
-            if rehearsal is None
-            else rehearsed_table(rehearsal, path, key, shape)
+            if trial_tables is None
+            else trial_table(trial_tables, path, key, shape)
         )
     except KdError as error:
         if wanted == "exact":
@@ -201,7 +201,7 @@ def store(
     return Stored(cached, Choice("exact", f"{choice.reason}{remark}"), path, there)
 
 
-def rehearsed_table(
+def trial_table(
     folder: Path, path: Path, key: dict[str, object], shape: Shape
 ) -> tuple[LogitTable, str, int]:
     """What `open_table` would give, without a trace in the cache: the full table that is there,

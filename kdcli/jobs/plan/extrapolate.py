@@ -8,7 +8,7 @@ from statistics import mean, median
 
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
-from kdcli.jobs.plan.trial_run import EPOCHS, Rehearsed, RehearsedStage
+from kdcli.jobs.plan.trial_run import EPOCHS, TrialRun, TrialStage
 from kdcli.recipe.writing import recipe_hash
 from kdcli.results.plan import (
     Plan,
@@ -25,7 +25,7 @@ _BY_EPOCH = ("metrics.jsonl", "log.txt")  # files of a run that grow with its ep
 
 def extrapolate(
     job: Job,
-    rehearsed: Rehearsed,
+    trial: TrialRun,
     networks: tuple[PlannedNetwork, ...],
     first: Sequence[Plan],
     *,
@@ -33,30 +33,28 @@ def extrapolate(
     importing: float,
     notes: tuple[str, ...],
 ) -> Plan:
-    """The plan of a run, extrapolated from its rehearsal.
+    """The plan of a run, extrapolated from its trial run.
 
     Args:
-        job, rehearsed: the run and its rehearsal.
+        job, trial: the run and its trial run.
         first: plans of teachers that are trained before it.
-        start: seconds until its rehearsal began.
-        importing: seconds of what the rehearsal's first step found imported, and the run's will
+        start: seconds until its trial run began.
+        importing: seconds of what the trial run's first step found imported, and the run's will
             not.
     """
     recipe, feed = job.recipe, job.feed
-    lasting = [stage.epochs or recipe.train.epochs for stage in rehearsed.stages]
+    lasting = [stage.epochs or recipe.train.epochs for stage in trial.stages]
     asked = list(asked_shares(job.stored, lasting))
-    stages = [
-        _stage(job, rehearsed, *of) for of in zip(rehearsed.stages, lasting, asked, strict=True)
-    ]
+    stages = [_stage(job, trial, *of) for of in zip(trial.stages, lasting, asked, strict=True)]
     parts = _seconds(
-        rehearsed,
+        trial,
         stages,
         start=start,
         teachers=sum(plan.seconds for plan in first),
         importing=importing,
     )
     tables = tuple(_tables(job.stored, networks))
-    memory = rehearsed.result.peak_memory_mib
+    memory = trial.result.peak_memory_mib
     if memory is not None and job.runtime.device.type == "cpu":
         # a file that is looked up in is mapped into the process
         memory += sum(table.bytes for table in tables) / 2**20
@@ -79,10 +77,10 @@ def extrapolate(
         stages=tuple(stage.planned for stage in stages),
         images_per_second=images / parts.training,
         peak_memory_mib=memory,
-        run_bytes=_run_bytes(rehearsed, sum(lasting), recipe.train.keep_every),
-        state_bytes=rehearsed.state_bytes,
+        run_bytes=_run_bytes(trial, sum(lasting), recipe.train.keep_every),
+        state_bytes=trial.state_bytes,
         tables=tables,
-        probed_steps=sum(each.count for stage in rehearsed.stages for each in stage.passes),
+        probed_steps=sum(each.count for stage in trial.stages for each in stage.passes),
         first=tuple(first),
         notes=notes,
     )
@@ -131,9 +129,7 @@ class _Stage:
     upkeep: float
 
 
-def _stage(
-    job: Job, rehearsed: Rehearsed, stage: RehearsedStage, epochs: int, asked: float
-) -> _Stage:
+def _stage(job: Job, trial: TrialRun, stage: TrialStage, epochs: int, asked: float) -> _Stage:
     first, second, third = stage.passes
     new, known = first.each(), [*second.each(), *third.each()]
     stored = any(item.teacher is not None for item in job.stored)
@@ -142,7 +138,7 @@ def _stage(
     step = asked * computed + (1 - asked) * looked_up
     between = third.begun - second.ended
     usual = first.count * computed + (second.count + third.count) * looked_up + EPOCHS * between
-    evaluation = stage.evaluation + stage.validating * rehearsed.feed.left_out("val")
+    evaluation = stage.evaluation + stage.validating * trial.feed.left_out("val")
     return _Stage(
         PlannedStage(stage.name, epochs, job.feed.train_batches, step, asked, computed, looked_up),
         first_steps=max(stage.seconds - usual, 0.0),
@@ -156,25 +152,25 @@ def _stage(
 
 
 def _seconds(
-    rehearsed: Rehearsed,
+    trial: TrialRun,
     stages: Sequence[_Stage],
     *,
     start: float,
     teachers: float,
     importing: float,
 ) -> PlannedSeconds:
-    test, val = (1 + rehearsed.feed.left_out(name) for name in ("test", "val"))
+    test, val = (1 + trial.feed.left_out(name) for name in ("test", "val"))
     return PlannedSeconds(
-        start=start + rehearsed.preparing,
+        start=start + trial.preparing,
         teachers=teachers,
         first_steps=importing + sum(stage.first_steps for stage in stages),
         training=sum(stage.training for stage in stages),
         evaluation=sum(stage.evaluation for stage in stages)
-        + test * rehearsed.testing
-        + val * rehearsed.validating,
+        + test * trial.testing
+        + val * trial.validating,
         probes=sum(stage.probes for stage in stages),
         upkeep=sum(stage.upkeep for stage in stages),
-        report=test * max(rehearsed.analysing, 0.0) + rehearsed.writing,
+        report=test * max(trial.analysing, 0.0) + trial.writing,
     )
 
 
@@ -190,18 +186,18 @@ def _tables(stored: Sequence[Stored], networks: Sequence[PlannedNetwork]) -> Ite
             yield PlannedTable(str(place), shape.bytes, shape.rows, item.there)
 
 
-def _run_bytes(rehearsed: Rehearsed, epochs: int, keep_every: int | None) -> int:
-    run = rehearsed.run
+def _run_bytes(trial: TrialRun, epochs: int, keep_every: int | None) -> int:
+    run = trial.run
     sizes = {
         path: path.stat().st_size
         for path in run.rglob("*")
         if path.is_file() and path.parent.name != KEPT_FOLDER
     }
-    growing = sum(sizes[run / name] for name in _BY_EPOCH) / (EPOCHS * len(rehearsed.stages))
+    growing = sum(sizes[run / name] for name in _BY_EPOCH) / (EPOCHS * len(trial.stages))
     kept = epochs // keep_every if keep_every else 0
     return round(
         sum(sizes.values())
-        + growing * (epochs - EPOCHS * len(rehearsed.stages))
+        + growing * (epochs - EPOCHS * len(trial.stages))
         + kept * sizes[run / MODEL_FILE]
     )
 

@@ -1,4 +1,4 @@
-"""The forecast of a run: its rehearsal, extrapolated. Nothing of that is left, neither under the
+"""The forecast of a run: its trial run, extrapolated. Nothing of that is left, neither under the
 runs nor in the caches.
 """
 
@@ -18,7 +18,7 @@ from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job, build_job
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.plan.extrapolate import extrapolate
-from kdcli.jobs.plan.trial_run import rehearse, stand_in
+from kdcli.jobs.plan.trial_run import stand_in, try_run
 from kdcli.jobs.processes import devices
 from kdcli.models.cost import macs
 from kdcli.recipe.resolve import Resolved, teacher_recipe
@@ -30,7 +30,7 @@ from kdcli.runs.find import finished_runs
 
 Tell = Callable[[str], None]
 
-_PATIENCE = 6.0  # seconds for all networks together to go through a split in a rehearsal
+_PATIENCE = 6.0  # seconds for all networks together to go through a split in a trial run
 
 
 def forecast(
@@ -74,7 +74,7 @@ class _Forecaster:
     def plan(
         self, resolved: Resolved, spent: float = 0.0, *, teaches: bool = False
     ) -> tuple[Plan, Path]:
-        """The plan and the folder of the rehearsal; with the files of a teacher if it `teaches`."""
+        """The plan and the folder of the trial run; with the files of a teacher if it `teaches`."""
         recipe = resolved.recipe
         first: list[Plan] = []
         notes = list(resolved.notes)
@@ -82,27 +82,27 @@ class _Forecaster:
         job = build_job(
             recipe,
             lambda section: self._teacher(section, recipe, first, notes),
-            rehearsal=self._folder / "tables",
+            trial_tables=self._folder / "tables",
         )
         networks = tuple(self._networks(job))
         start = spent + time.perf_counter() - began - (self._elsewhere - before)
         self._tell(f"trying some steps of {networks[-1].architecture}")
         share = networks[-1].macs / max(sum(network.macs for network in networks), 1)
         with self._code_compiled_elsewhere(job) as importing:
-            rehearsed = rehearse(
+            trial = try_run(
                 job, resolved, self._folder / recipe_hash(recipe), patience=_PATIENCE * share
             )
         if recipe.runtime.devices > 1:
             notes.append(f"planned for one device: runtime.devices is {recipe.runtime.devices}")
         planned = extrapolate(
-            job, rehearsed, networks, first, start=start, importing=importing[0], notes=tuple(notes)
+            job, trial, networks, first, start=start, importing=importing[0], notes=tuple(notes)
         )
-        return planned, stand_in(job, rehearsed) if teaches else rehearsed.run
+        return planned, stand_in(job, trial) if teaches else trial.run
 
     def _teacher(
         self, section: TeacherSection, student: Recipe, first: list[Plan], notes: list[str]
     ) -> Path:
-        """The run of a teacher's recipe, or the rehearsal that stands in for it."""
+        """The run of a teacher's recipe, or the trial run that stands in for it."""
         resolved, _ = teacher_recipe(section, student)
         digest = recipe_hash(resolved.recipe)
         if digest not in self._trained:
@@ -150,8 +150,8 @@ class _Forecaster:
 
     @contextmanager
     def _code_compiled_elsewhere(self, job: Job) -> Iterator[list[float]]:
-        """Keeps what the rehearsal compiles from the run, if these networks were never compiled:
-        the run then meets what the rehearsal has met.
+        """Keeps what the trial run compiles from the run, if these networks were never compiled:
+        the run then meets what the trial run has met.
 
         Gives the seconds that this takes: imports, which otherwise the first step makes.
         """

@@ -1,4 +1,4 @@
-"""The rehearsal of a run, timed: a few minibatches of each stage, and all that comes around them.
+"""The trial run of a job, timed: a few minibatches of each stage, and all that comes around them.
 
 It is the run's own code on the run's own networks and data. Three things differ. Few minibatches
 make an epoch, and three epochs a stage. Of a split that takes long to measure, only a part is. The
@@ -80,7 +80,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Pass:
-    """An epoch of a rehearsal. marks: minibatches trained on and the time then; the first are 0.
+    """An epoch of a trial run. marks: minibatches trained on and the time then; the first are 0.
     warm: minibatches that are not timed.
     """
 
@@ -119,7 +119,7 @@ class ShortFeed:
 
     Args:
         feed: the real one.
-        clock: of the rehearsal.
+        clock: of the trial run.
         group: minibatches that are read together: only between such groups have all been trained on
             that were read.
         again: give the same minibatches in all epochs of a stage, so that answers are met that are
@@ -217,7 +217,7 @@ class ShortFeed:
 
 
 @dataclass(frozen=True, slots=True)
-class RehearsedStage:
+class TrialStage:
     """A stage: its epochs, when it began and ended, and what evaluation and probe took after the
     second epoch.
     """
@@ -232,8 +232,8 @@ class RehearsedStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """A rehearsal that is over.
+class TrialRun:
+    """A trial run that is over.
 
     run: its folder. feed: knows what was left out. Seconds: preparing, before the first stage;
     after the last, testing and validating, the networks at work on images, analysing what they
@@ -243,7 +243,7 @@ class Rehearsed:
     run: Path
     result: RunResult
     feed: ShortFeed
-    stages: tuple[RehearsedStage, ...]
+    stages: tuple[TrialStage, ...]
     preparing: float
     testing: float
     validating: float
@@ -252,11 +252,11 @@ class Rehearsed:
     state_bytes: int
 
 
-def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> Rehearsed:
-    """Rehearses a job.
+def try_run(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> TrialRun:
+    """Tries a job out.
 
     Args:
-        job: assembled as a rehearsal; its networks are of no use afterwards.
+        job: assembled as a trial run; its networks are of no use afterwards.
         folder: where everything is written.
         patience: seconds for the first network that goes through a split.
 
@@ -290,7 +290,7 @@ def rehearse(job: Job, resolved: Resolved, folder: Path, *, patience: float) -> 
     measured = execution.started + result.wall_seconds
     testing, validating = (sum(clock.spent[name]) - before[name] for name in ("test", "val"))
     analysing, writing = measured - ended - testing - validating, clock() - measured
-    return Rehearsed(
+    return TrialRun(
         run,
         result,
         feed,
@@ -349,7 +349,7 @@ def _trainer(execution: Execution, feed: ShortFeed, watch: _Watch) -> Trainer:
 
 def _stages(
     names: list[tuple[str, int | None]], feed: ShortFeed, clock: Clock, watch: _Watch
-) -> Iterator[RehearsedStage]:
+) -> Iterator[TrialStage]:
     for number, ((name, epochs), (before, after)) in enumerate(
         zip(names, pairwise(watch.marks), strict=True)
     ):
@@ -364,24 +364,20 @@ def _stages(
             usual(what, int(before[place]), int(after[place]))
             for place, what in enumerate(("evaluation", "val", "probe"), 1)
         )
-        yield RehearsedStage(
-            name, epochs, passes, after[0] - before[0], evaluation, validating, probe
-        )
+        yield TrialStage(name, epochs, passes, after[0] - before[0], evaluation, validating, probe)
 
 
-def stand_in(job: Job, rehearsed: Rehearsed) -> Path:
-    """Gives a rehearsal the files of a teacher that has learnt nothing, so that a student can be
+def stand_in(job: Job, trial: TrialRun) -> Path:
+    """Gives a trial run the files of a teacher that has learnt nothing, so that a student can be
     planned under it. Returns its folder.
     """
     network: Network = job.method.deployable()
     train = job.recipe.train
-    save_model(
-        rehearsed.run / MODEL_FILE, network, make_header(job, network, None, "", train.epochs)
-    )
+    save_model(trial.run / MODEL_FILE, network, make_header(job, network, None, "", train.epochs))
     if train.keep_every:
-        kept = rehearsed.run / KEPT_FOLDER
+        kept = trial.run / KEPT_FOLDER
         kept.mkdir(exist_ok=True)
         for epoch in range(train.keep_every, train.epochs + 1, train.keep_every):
             (kept / f"epoch-{epoch:03d}.safetensors").unlink(missing_ok=True)
-            (kept / f"epoch-{epoch:03d}.safetensors").symlink_to(rehearsed.run / MODEL_FILE)
-    return rehearsed.run
+            (kept / f"epoch-{epoch:03d}.safetensors").symlink_to(trial.run / MODEL_FILE)
+    return trial.run
