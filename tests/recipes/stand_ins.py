@@ -20,6 +20,10 @@ from tests.unit.data.dataset_layouts import dump, write_idx
 CLASSES = 10
 TEST = 12  # pictures of a class
 TRAIN = {"mnist": 40, "cifar10": 24, "cifar100": 32, "pictures": 16}
+CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 CIFAR100 = (0, 1, 25, 26, 50, 51, 75, 76, 98, 99)
 _CELLS = 4  # of the pattern, along each side
 
@@ -52,7 +56,7 @@ def _write_cifar10(folder: Path) -> None:
         dump(folder / f"data_batch_{number + 1}", content)
     x, y = _pictures("test", TEST, range(CLASSES), channels=3, size=32)
     dump(folder / "test_batch", {"data": _rows(x), "labels": y.tolist()})
-    dump(folder / "batches.meta", {"label_names": [f"class {k}" for k in range(CLASSES)]})
+    dump(folder / "batches.meta", {"label_names": list(CIFAR10)})
 
 
 def _write_cifar100(folder: Path) -> None:
