@@ -136,7 +136,9 @@ def _remedy(teacher: Known, images: Images) -> str:
     """What to do about a teacher that does not fit: to name a dataset helps only where the name
     says which images are meant.
     """
-    trained_on = str(teacher.data.get("name", "other data"))
+    trained_on = teacher.data.get("name")
+    if trained_on is None:
+        return f"-d NAME, the data that it was trained on, or a {teacher.called} of {images.name}"
     if trained_on != images.name:
         return (
             f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "
