@@ -104,8 +104,11 @@ def section_asked(asked: Layer) -> DataSection:
     """The [data] section that a user says alone, without a checkpoint.
 
     Raises:
-        RecipeInvalid: something is wrong, at its place, such as a missing name.
+        RecipeInvalid: something is wrong, at its place, or the name is missing.
     """
+    if asked.get("data", "name") is None:
+        explainer = Explainer(DistillRecipe, asked, {})
+        raise _refused(explainer.at("data.name", "missing", "-d NAME"))
     return _section(asked, asked)
 
 

@@ -91,14 +91,13 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe, *, data_of_a_stran
 
 def check_pretrained(name: str) -> None:
     """Refuses a name that brings no weights. What its weights predict is known only once they are
-    loaded.
+    loaded; a function in a file is taken to load its own.
 
     Raises:
         NotFound: nothing of that name. Incompatible: a network of kd's own, which starts from fresh
             weights.
     """
-    catalog.entry("model", name)
-    if "/" not in name:
+    if catalog.entry("model", name).factory is None and "/" not in name:
         raise Incompatible(
             f"{name} comes without weights",
             hint="give checkpoint = RUN or recipe = FILE, or a name such as torchvision/resnet50",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdcli import formatting
+from kdcli import formatting, trust
 from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.console import Environment
@@ -159,7 +159,7 @@ def run(
     parameters = formatting.count(result.parameters)
     env.answer(("✓", "green"), f" {place}   {result.network}, {parameters} parameters")
     known = "" if result.data else " -d NAME"
-    env.report(f"  next     kd evaluate {place}{known}")
+    env.report(f"  next     kd evaluate {place}{known}{trust.option(result.network)}")
     return Outcome.of(result)
 
 
@@ -186,7 +186,7 @@ def _about(result: ImportResult) -> Iterator[str]:
     mean, std = (", ".join(f"{value:.4g}" for value in each) for each in (result.mean, result.std))
     whose = {
         "options": "",
-        "data": f" ({result.data}'s)",
+        "data": f" (of {result.data})",
         "imagenet": " (ImageNet's, as torchvision's networks have it)",
     }[result.statistics]
     yield f"pictures {shape}, mean {mean}, std {std}{whose}"

@@ -75,7 +75,7 @@ def fit(
         _fit(architecture, prefix, view, num_classes, input_shape, kept)
         for prefix, view in unwrapped(kept)
     ]
-    return min(fits, key=lambda each: each.problems)
+    return min(fits, key=lambda each: (each.problems, -len(each.prefix)))
 
 
 def check(found: Fit, path: str) -> None:
@@ -194,8 +194,17 @@ def _fit(
 ) -> Fit:
     entry = catalog.entry("model", architecture)
     shape = input_shape or usual_shape(entry)
+    if input_shape is None and entry.factory is not None:
+        shape = (_channels_of_the_first(view) or shape[0], *shape[1:])
     classes = num_classes or _rows_of_the_last(view)
-    network = _outline(architecture, classes, shape)
+    try:
+        network = _outline(architecture, classes, shape)
+    except UsageError as error:
+        if entry.factory is None or input_shape is not None:
+            raise
+        raise UsageError(
+            error.message, hint="--input CxHxW says what its pictures are, or -d with its data"
+        ) from error
     names = _names(network, entry.family, view)
     # what the head and the first convolution say, where nobody else did
     head, first = (view.get(names[key]) for key in ("head.weight", _first(network)))
@@ -232,6 +241,11 @@ def _rows_of_the_last(view: Mapping[str, Tensor]) -> int:
     """The classes of a network whose head is the last matrix in the file, as it mostly is."""
     matrices = [tensor for tensor in view.values() if tensor.ndim == 2]
     return matrices[-1].shape[0] if matrices and matrices[-1].shape[0] > 0 else 2
+
+
+def _channels_of_the_first(view: Mapping[str, Tensor]) -> int | None:
+    """The channels that the first convolution in the file takes, where there is one."""
+    return next((tensor.shape[1] for tensor in view.values() if tensor.ndim == 4), None)
 
 
 def _outline(architecture: str, num_classes: int, shape: Shape) -> Network:

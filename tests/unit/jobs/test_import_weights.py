@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdcli.errors import BadCheckpoint, BadData, NotFound, RunExists, UsageError
+from kdcli.errors import BadCheckpoint, BadData, NotFound, RecipeInvalid, RunExists, UsageError
 from kdcli.jobs import build_network, import_weights
 from kdcli.jobs.build.networks import load_network
 from kdcli.results.weights_header import read_header
@@ -244,6 +244,14 @@ def test_bad_input_leaves_nothing(change, given, said, state, tmp_path):
     assert re.search(said, refused(tmp_path, change(state), **given))
 
 
+def test_keys_of_data_need_its_name(state, tmp_path):
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(RecipeInvalid) as caught:
+        import_weights(tmp_path / "w.pth", overrides={"data.path": "x.npz"}, runs=tmp_path / "r")
+    (problem,) = caught.value.diagnostics
+    assert (problem.key, problem.problem, problem.hint) == ("data.name", "missing", "-d NAME")
+
+
 def test_files_that_are_no_weights(tmp_path):
     for name, content in {
         "a.pth": b"nothing of the kind",
@@ -273,6 +281,8 @@ def test_a_network_of_the_users_own(tmp_path):
         "def net(num_classes, input_shape):\n"
         "    return nn.Sequential(nn.Conv2d(input_shape[0], 4, 3), nn.AdaptiveAvgPool2d(1),\n"
         "        nn.Flatten(), nn.Linear(4, num_classes))\n"
+        "def flat(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, num_classes))\n"
     )
     theirs = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, K)
@@ -282,3 +292,10 @@ def test_a_network_of_the_users_own(tmp_path):
         tmp_path / "w.ckpt", model=f"{tmp_path}/mine.py:net", runs=tmp_path, **HALF
     )
     assert torch.equal(load_file(found.checkpoint)["head.weight"], theirs[3].weight)
+    flat = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, K))
+    torch.save(flat.state_dict(), tmp_path / "f.pt")
+    given = {"model": f"{tmp_path}/mine.py:flat", "runs": tmp_path, "mean": (0,), "std": (1,)}
+    with pytest.raises(UsageError, match="fails on pictures of 1x32x32") as caught:
+        import_weights(tmp_path / "f.pt", **given)
+    assert "--input CxHxW" in caught.value.hint
+    assert import_weights(tmp_path / "f.pt", input_shape=(1, 8, 8), **given).num_classes == K
