@@ -82,6 +82,17 @@ def test_what_is_wrong_is_said_before_training(more, overrides, said, pictures, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_stored_answers_are_not_those_of_other_code_with_equal_weights(
+    pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache"))
+    overrides = {"teacher.cache": "exact", "data.views": 1}
+    for factor in (1, -1):
+        more = f"network.register_forward_pre_hook(lambda _, x: ({factor} * x[0],))"
+        taught(tmp_path, pictures, more, **overrides)
+    assert len(list((tmp_path / "cache").glob("logits/*.safetensors"))) == 2
+
+
 def test_a_file_that_is_not_there(pictures, tmp_path):
     with pytest.raises(UsageError, match=r"gone\.py"):
         taught(tmp_path, pictures, **{"teacher.name": "gone.py:net"})
