@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import keyword
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +20,10 @@ from kdcli.cli.output.errors import explain
 from kdcli.cli.typer_help import Command, Group
 from kdcli.errors import Exit
 
-# a command is a module of kdcli.cli.commands by its name with underscores; it is imported when it
-# is invoked
+# a command is a module of kdcli.cli.commands by its name with underscores (and one behind a word of
+# Python); it is imported when it is invoked
 PANELS: dict[str, tuple[str, ...]] = {
-    "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
+    "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan", "import"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),
@@ -43,12 +44,16 @@ def names() -> tuple[str, ...]:
 
 def module(name: str) -> ModuleType:
     """The module of a command."""
-    return importlib.import_module(f"kdcli.cli.commands.{name.replace('-', '_')}")
+    return importlib.import_module(f"kdcli.cli.commands.{_stem(name)}")
+
+
+def _stem(name: str) -> str:
+    return name.replace("-", "_") + "_" * keyword.iskeyword(name)
 
 
 def _summary(name: str) -> str:
     """The first line of what a command's help says, read without importing it."""
-    file = Path(__file__).parent / "commands" / f"{name.replace('-', '_')}.py"
+    file = Path(__file__).parent / "commands" / f"{_stem(name)}.py"
     text = file.read_text(encoding="utf-8")
     found = _SUMMARY.search(text) or _TITLE.search(text)
     return found[1].strip() if found else ""

@@ -56,11 +56,14 @@ def recipes(incomplete: str) -> list[tuple[str, str]]:
 
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
-    """Run directories: those below runs/, or below what is typed already."""
+    """Run directories, and those of imported weights: below runs/, or below what is typed
+    already.
+    """
     from kdcli.runs.find import runs_dir
 
     folder = Path(incomplete).parent if "/" in incomplete else runs_dir(os.environ)
-    found = sorted(path.parent for path in folder.glob("*/recipe.toml"))
+    files = (*folder.glob("*/recipe.toml"), *folder.glob("*/model.safetensors"))
+    found = sorted({path.parent for path in files})
     return [(str(path), "run") for path in found if str(path).startswith(incomplete)]
 
 

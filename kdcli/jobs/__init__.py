@@ -14,6 +14,7 @@ from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.check_data import check_data
 from kdcli.jobs.doctor import Check, doctor
 from kdcli.jobs.fill_cache import fill_cache
+from kdcli.jobs.import_weights.run import import_weights
 from kdcli.jobs.measure.analyze_gap import analyze_gap
 from kdcli.jobs.measure.evaluate import evaluate
 from kdcli.jobs.model_info import (
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "fill_cache",
     "forecast",
+    "import_weights",
     "model_members",
     "propose_students",
     "resume",

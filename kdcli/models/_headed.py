@@ -23,7 +23,7 @@ class Headed(Network):
     Args:
         name: what messages call it.
         net: the network. Its head is taken out of it, so it gives features [B,D] from then on.
-        path: where its head is, as `head_path` says.
+        path: where its head is, as `head_path` says; and where it was, of a network made so.
     """
 
     def __init__(self, name: str, net: nn.Module, path: str) -> None:
@@ -34,6 +34,7 @@ class Headed(Network):
         net.set_submodule(path, nn.Identity())
         self.name = name
         self.net = net
+        self.path = path
         self.head = head
         self.taps = {"pooled": Tap(head.in_features, None)}
 

@@ -46,6 +46,9 @@ def adapt(
             hint="end it with: return network",
         )
     network = made if isinstance(made, Network) else _split(made, num_classes, input_shape, source)
+    for key in ("input_mean", "input_std"):  # as it may say them for when it is a teacher
+        if hasattr(made, key):
+            setattr(network, key, getattr(made, key))
     _logits(network, num_classes, input_shape, source)
     return network
 

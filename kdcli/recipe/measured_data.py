@@ -93,6 +93,26 @@ def section_of(
             header names data that cannot be had.
     """
     layer = lay(_of_header(path, header, asked, train=train), asked, "distill")
+    if layer.get("data", "name") is None:
+        raise BadCheckpoint(
+            f"{path} does not say what it was trained on", hint="name the data: -d NAME"
+        )
+    return _section(layer, asked)
+
+
+def section_asked(asked: Layer) -> DataSection:
+    """The [data] section that a user says alone, without a checkpoint.
+
+    Raises:
+        RecipeInvalid: something is wrong, at its place, or the name is missing.
+    """
+    if asked.get("data", "name") is None:
+        explainer = Explainer(DistillRecipe, asked, {})
+        raise _refused(explainer.at("data.name", "missing", "-d NAME"))
+    return _section(asked, asked)
+
+
+def _section(layer: Layer, asked: Layer) -> DataSection:
     name, explainer = layer.get("data", "name"), Explainer(DistillRecipe, layer, {})
     if not isinstance(name, str):
         raise _refused(explainer.at("data.name", f"must be text in quotes, got {toml_of(name)}"))

@@ -449,7 +449,11 @@ class TeacherSection(Section):
         None, description="A train-teacher recipe: trained first unless a run with it exists."
     )
     name: str | None = Field(
-        None, description="A network that comes with weights: torchvision/NAME."
+        None,
+        description=(
+            "A network that comes with weights: torchvision/NAME, or file.py:factory, whose "
+            "factory loads them."
+        ),
     )
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
     weight: Positive | None = Field(

@@ -91,14 +91,13 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe, *, data_of_a_stran
 
 def check_pretrained(name: str) -> None:
     """Refuses a name that brings no weights. What its weights predict is known only once they are
-    loaded.
+    loaded; a function in a file is taken to load its own.
 
     Raises:
         NotFound: nothing of that name. Incompatible: a network of kd's own, which starts from fresh
             weights.
     """
-    catalog.entry("model", name)
-    if "/" not in name:
+    if catalog.entry("model", name).factory is None and "/" not in name:
         raise Incompatible(
             f"{name} comes without weights",
             hint="give checkpoint = RUN or recipe = FILE, or a name such as torchvision/resnet50",
@@ -136,7 +135,9 @@ def _remedy(teacher: Known, images: Images) -> str:
     """What to do about a teacher that does not fit: to name a dataset helps only where the name
     says which images are meant.
     """
-    trained_on = str(teacher.data.get("name", "other data"))
+    trained_on = teacher.data.get("name")
+    if trained_on is None:
+        return f"-d NAME, the data that it was trained on, or a {teacher.called} of {images.name}"
     if trained_on != images.name:
         return (
             f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "

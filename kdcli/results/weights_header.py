@@ -31,9 +31,9 @@ class CheckpointHeader:
     """architecture: a name that `kd models` lists (or torchvision/NAME, file.py:factory,
     "composite"). arguments: its options.
 
-    data: the resolved [data] section it was trained on. metrics: as in summary.json, without times,
-    so that equal runs give equal files. method, method_options, seed, teachers, recipe_sha256: how
-    it came to be. tensors_sha256: checksum of the weights.
+    data: the resolved [data] section it was trained on; empty where that is not known. metrics: as
+    in summary.json, without times, so that equal runs give equal files. method, method_options,
+    seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
     epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
     where that is known (not where the best one was chosen).
     folded_temperature: what the weights and bias of the last layer were divided by after training,
@@ -72,7 +72,7 @@ class CheckpointHeader:
             "mean and std are of other channels": {len(self.mean), len(self.std)} != {channels},
             "std must be above 0": not all(0 < value < math.inf for value in self.std),
             "mean must be finite": not all(map(math.isfinite, self.mean)),
-            "data must have a name": not isinstance(self.data.get("name"), str),
+            "data must have a name": bool(self.data) and not isinstance(self.data.get("name"), str),
         }.items():
             if wrong:
                 raise ValueError(problem)

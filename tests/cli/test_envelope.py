@@ -133,6 +133,7 @@ def test_mistakes_on_the_command_line(kd, argv):
         ("resume", ("resume", "nowhere")),
         ("sweep", ("sweep", "nowhere")),
         ("evaluate", ("evaluate", "nowhere")),
+        ("import", ("import", "nowhere.pth")),
         ("analyze-gap", ("analyze-gap",)),
     ],
 )

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from kdcli.cli.app import names, run
 from kdcli.cli.console import Environment
@@ -27,6 +29,7 @@ ANSWERS = {
         "1437 images × 1 view",
     ),
     "plan": (("plan", "base.toml"), "in all"),
+    "import": (("import", "w.pth", "-d", "digits"), "cnn-small, 20.5"),
     "evaluate": (("evaluate", "runs/t", "runs/kd"), "McNemar p"),
     "analyze-gap": (
         ("analyze-gap", "--student", "runs/kd", "--bootstrap", "10"),
@@ -61,6 +64,7 @@ def folder(tmp_path_factory):
         assert call("distill", *given, *SMALL).code == 0
         Path("base.toml").write_text('[model]\nname = "mlp"\n[train]\nepochs = 1\n')
         Path("sweep.toml").write_text(SWEEP)
+        torch.save(load_file("runs/t/model.safetensors"), "w.pth")
     return folder
 
 

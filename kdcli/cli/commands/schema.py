@@ -50,7 +50,7 @@ def data_types() -> dict[str, Any]:
     from kdcli.cli.commands import check, datasets, methods, models, recipes, report
     from kdcli.jobs.doctor import Check
     from kdcli.report.tables.compare import Comparison
-    from kdcli.results import gap, logits, measures, plan, run, sweep
+    from kdcli.results import gap, imported, logits, measures, plan, run, sweep
 
     return {
         "train-teacher": run.RunResult | None,
@@ -73,6 +73,7 @@ def data_types() -> dict[str, Any]:
         "report": report.ReportFiles,
         "cache": logits.CacheResult,
         "plan": plan.Plan,
+        "import": imported.ImportResult,
         "doctor": tuple[Check, ...],
     }
 

@@ -316,7 +316,9 @@ def _pointers(result: RunResult) -> list[tuple[str, ...]]:
         *(teacher.architecture for teacher in result.teachers),
     )
     gap = f"kd analyze-gap --student {result.run}{trust.option(*named)}"
-    after = [("next", gap)] if result.teachers else []
+    # it compares checkpoints, and a teacher that was named is none
+    taught = bool(result.teachers) and all(teacher.sha256 for teacher in result.teachers)
+    after = [("next", gap)] if taught else []
     return [("report ", f"{report}          {formatting.duration(result.wall_seconds)}"), *after]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcli import catalog
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -26,6 +27,7 @@ from kdcli.jobs.build import batch_norms, compiling
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
+from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
@@ -348,6 +350,8 @@ def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
     if section.name is not None:
+        if catalog.entry("model", section.name).factory is not None:
+            return factory_teacher(section.name, section.weights, feed.info, runtime)
         return pretrained_teacher(section.name, section.weights, feed.info, runtime)
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
     return load_teacher(path, feed.info, runtime)

@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import torch
 
-from kdcli import catalog, formatting
+from kdcli import catalog, formatting, trust
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
 from kdcli.data.feed import Decode
@@ -26,7 +26,7 @@ from kdcli.engine.teachers.cached import CachedTeacher
 from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
-from kdcli.files import sha256_json, write_error
+from kdcli.files import sha256_file, sha256_json, write_error
 from kdcli.jobs.build.networks import LoadedTeacher
 
 Wanted = Literal["auto", "exact", "off"]
@@ -118,7 +118,13 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         "arithmetic": f"{runtime.device.type} {runtime.teacher_choice.value}",
         "rows": runtime.teacher_rows,
     }
-    more = {"top": views.top, "decode": None if views.decode == "workers" else views.decode}
+    file = trust.python_file(loaded.architecture)
+    more = {
+        "top": views.top,
+        "decode": None if views.decode == "workers" else views.decode,
+        # the same weights in other code answer otherwise
+        "code": None if file is None else sha256_file(file),
+    }
     return key | {name: value for name, value in more.items() if value is not None}
 
 

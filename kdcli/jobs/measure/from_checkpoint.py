@@ -115,7 +115,8 @@ class CheckpointEvaluator:
             network=network,
             info=feed.info,
             source=source,
-            trained_on_them=header.data_fingerprint == feed.info.fingerprint,
+            # of a checkpoint that does not say what it was trained on, nothing is said either
+            trained_on_them=not header.data or header.data_fingerprint == feed.info.fingerprint,
             files=feed.files(self._split),
             logits=logits,
             targets=targets,

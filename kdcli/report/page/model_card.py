@@ -132,9 +132,8 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
         yield (
             "teacher",
             (
-                f"{teacher.architecture}, {formatting.count(teacher.parameters)} parameters, "
-                "sha256 "
-                f"{teacher.sha256[:16]}"
+                f"{teacher.architecture}, {formatting.count(teacher.parameters)} parameters"
+                + (f", sha256 {teacher.sha256[:16]}" if teacher.sha256 else "")
             ),
         )
     yield (

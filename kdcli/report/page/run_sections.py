@@ -476,7 +476,8 @@ def _conditions(run: Run) -> str:
     )
     teachers = run.summary.teachers if run.summary else ()
     pinned = "; ".join(
-        f"{teacher.checkpoint} (sha256 {teacher.sha256[:12]})" for teacher in teachers
+        teacher.checkpoint + (f" (sha256 {teacher.sha256[:12]})" if teacher.sha256 else "")
+        for teacher in teachers
     )
     return f"{same} Teacher: {pinned}." if pinned else same
 

@@ -1,0 +1,60 @@
+"""A teacher that a function in a file builds, and whose weights that function loads itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kdcli.core.network import parameter_count
+from kdcli.core.types import DataInfo
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import UsageError
+from kdcli.jobs.build.networks import LoadedTeacher, as_teacher, fresh_network
+from kdcli.results.run import TeacherSummary
+
+
+def factory_teacher(
+    name: str, weights: str | None, info: DataInfo, runtime: Runtime
+) -> LoadedTeacher:
+    """The network of path/to/file.py:factory as a teacher, as the factory returns it.
+
+    It sees pixels normalised as those of the data, or by its own `input_mean` and `input_std`
+    (of each channel, of pixels in [0, 1]), where what the factory returns has both.
+
+    Raises:
+        UsageError: the factory fails or returns no classifier of the data's classes; `weights` is
+            given, which nobody would load; its statistics are no numbers of its channels.
+        Untrusted: the file is a stranger's.
+    """
+    if weights is not None:
+        raise UsageError(
+            f"teacher {name} loads its weights itself: teacher.weights would change nothing",
+            hint=f"leave it out, or: kd import {weights} --model {name}; then -t with that",
+        )
+    network = fresh_network(name, num_classes=info.num_classes, input_shape=info.input_shape)
+    mean, std = (
+        _statistics(name, key, network, own)
+        for key, own in (("input_mean", info.mean), ("input_std", info.std))
+    )
+    teacher = as_teacher(network, (mean, std), info, runtime)
+    # no checkpoint, so without the sum of one
+    summary = TeacherSummary(name, "", name, parameter_count(network), None)
+    return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))
+
+
+def _statistics(name: str, key: str, network: Any, own: tuple[float, ...]) -> tuple[float, ...]:
+    """One of the two attributes, or the data's own."""
+    given = getattr(network, key, None)
+    if given is None:
+        return own
+    try:
+        values = tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        values = ()
+    least = 0.0 if key == "input_std" else -math.inf
+    if len(values) != len(own) or not all(least < value < math.inf for value in values):
+        raise UsageError(
+            f"{name} has an {key} that is not one number for each of {len(own)} channels: {given}",
+            hint=f"network.{key} = (0.5,) * {len(own)}, or leave it out for the data's",
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Weights that another program trained become a checkpoint."""
