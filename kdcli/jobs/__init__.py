@@ -27,6 +27,7 @@ from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
+from kdcli.jobs.use.network import load_network
 
 __all__ = [
     "Check",
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "fill_cache",
     "forecast",
+    "load_network",
     "model_members",
     "propose_students",
     "resume",
