@@ -24,6 +24,7 @@ from kdcli.errors import Exit
 PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
+    "Use": ("predict",),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),
     "System": ("doctor",),

@@ -28,6 +28,7 @@ from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
 from kdcli.jobs.use.network import load_network
+from kdcli.jobs.use.predict import predict
 
 __all__ = [
     "Check",
@@ -45,6 +46,7 @@ __all__ = [
     "forecast",
     "load_network",
     "model_members",
+    "predict",
     "propose_students",
     "resume",
     "run_sweep",

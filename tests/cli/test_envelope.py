@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 
 from kdcli.cli.commands.schema import envelope_schemas, schema_of
 from kdcli.errors import Interrupted, NonFiniteLoss
 from kdcli.results.measures import EvaluateResult, Evaluation, GateResult, PairTest
+from kdcli.results.predictions import Guess, Prediction, PredictResult, Unread
 from tests.cli.conftest import measures, prepared, result, training
 from tests.cli.schema_check import problems
 
@@ -153,6 +155,24 @@ def test_evaluate(kd, pretend, monkeypatch):
     )
     pretend("evaluate", EvaluateResult((evaluation,), (PairTest("a", "b", 0.005, 0.62),)))
     check(kd("evaluate", "a", "--json"), "evaluate")
+
+
+def test_predictions_with_a_file_that_cannot_be_read(kd, pretend, monkeypatch):
+    monkeypatch.setattr("kdcli.results.weights_header.read_header", lambda path: None)
+    seen = Prediction("a.png", (Guess("ant", 0, 0.75), Guess("bee", 1, 0.25)))
+    unread = Unread("b.png", "b.png is not an image, or is damaged")
+    pretend("predict", PredictResult("runs/x/model.safetensors", 2, (seen,), (unread,)))
+    answer = kd("predict", "runs/x", "a.png", "b.png", "--json", "--csv", "t.csv")
+    document = check(answer, "predict")
+    assert (document["status"], document["exit_code"]) == ("failed", 1)
+    assert document["data"]["predictions"][0]["top"][0]["label"] == "ant"
+    assert document["errors"][0]["where"]["file"] == "b.png"
+    assert "error: b.png is not an image" in answer.err
+    assert Path("t.csv").read_text().splitlines() == [
+        "file,rank,label,index,probability",
+        "a.png,1,ant,0,0.75",
+        "a.png,2,bee,1,0.25",
+    ]
 
 
 def test_ascii_where_stdout_has_no_unicode(kd):

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kdcli.cli.app import names, run
 from kdcli.cli.console import Environment
@@ -32,6 +33,7 @@ ANSWERS = {
         ("analyze-gap", "--student", "runs/kd", "--bootstrap", "10"),
         "G_S = S(student)",
     ),
+    "predict": (("predict", "runs/kd", "picture.png", "--top", "1"), "picture.png"),
     "compare": (("compare", "runs/t", "runs/kd"), "method.name"),
     "table": (("table", "sweep.toml"), "kd table sweep.toml"),
     "methods": (("methods",), "skd"),
@@ -59,6 +61,7 @@ def folder(tmp_path_factory):
         assert call("train-teacher", "--model", "cnn-small", "--name", "t", *SMALL).code == 0
         given = ("-t", "runs/t", "--student", "cnn-small", "--name", "kd", "-m", "kd")
         assert call("distill", *given, *SMALL).code == 0
+        Image.new("L", (8, 8)).save("picture.png")
         Path("base.toml").write_text('[model]\nname = "mlp"\n[train]\nepochs = 1\n')
         Path("sweep.toml").write_text(SWEEP)
     return folder
