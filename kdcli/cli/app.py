@@ -24,7 +24,7 @@ from kdcli.errors import Exit
 PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
-    "Use": ("predict",),
+    "Use": ("predict", "export"),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),
     "System": ("doctor",),

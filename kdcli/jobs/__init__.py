@@ -27,6 +27,7 @@ from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
+from kdcli.jobs.use.export import export
 from kdcli.jobs.use.network import load_network
 from kdcli.jobs.use.predict import predict
 
@@ -42,6 +43,7 @@ __all__ = [
     "doctor",
     "download",
     "evaluate",
+    "export",
     "fill_cache",
     "forecast",
     "load_network",

@@ -12,6 +12,7 @@ import pytest
 
 from kdcli.cli.commands.schema import envelope_schemas, schema_of
 from kdcli.errors import Interrupted, NonFiniteLoss
+from kdcli.results.export import ExportCheck, ExportResult
 from kdcli.results.measures import EvaluateResult, Evaluation, GateResult, PairTest
 from kdcli.results.predictions import Guess, Prediction, PredictResult, Unread
 from tests.cli.conftest import measures, prepared, result, training
@@ -135,6 +136,8 @@ def test_mistakes_on_the_command_line(kd, argv):
         ("resume", ("resume", "nowhere")),
         ("sweep", ("sweep", "nowhere")),
         ("evaluate", ("evaluate", "nowhere")),
+        ("predict", ("predict", "nowhere", "picture.png")),
+        ("export", ("export", "nowhere", "--format", "onnx")),
         ("analyze-gap", ("analyze-gap",)),
     ],
 )
@@ -173,6 +176,22 @@ def test_predictions_with_a_file_that_cannot_be_read(kd, pretend, monkeypatch):
         "a.png,1,ant,0,0.75",
         "a.png,2,bee,1,0.25",
     ]
+
+
+def test_export(kd, pretend, monkeypatch):
+    monkeypatch.setattr("kdcli.cli.commands.export.measured_on", lambda *given: None)
+    monkeypatch.setattr("kdcli.cli.commands.export.warn_of_unsigned", lambda *given: ())
+    shown = ExportCheck(256, "test split of digits", 1.9e-05, 0.027, 1.0)
+    pretend(
+        "export",
+        ExportResult(
+            "runs/x/model.safetensors", "mlp", "onnx", "x.onnx", 83_000, 20_500, 10, "uint8",
+            (1, 8, 8), shown, 18,
+        ),
+    )  # fmt: skip
+    answer = kd("export", "runs/x", "--format", "onnx", "--json")
+    assert check(answer, "export")["data"]["check"]["agreement"] == 1.0
+    assert "logits differ by 1.9e-05 at most" in answer.err
 
 
 def test_ascii_where_stdout_has_no_unicode(kd):

@@ -34,6 +34,7 @@ ANSWERS = {
         "G_S = S(student)",
     ),
     "predict": (("predict", "runs/kd", "picture.png", "--top", "1"), "picture.png"),
+    "export": (("export", "runs/kd", "--format", "torchscript", "-o", "student"), "✓ student"),
     "compare": (("compare", "runs/t", "runs/kd"), "method.name"),
     "table": (("table", "sweep.toml"), "kd table sweep.toml"),
     "methods": (("methods",), "skd"),
@@ -71,6 +72,7 @@ def folder(tmp_path_factory):
 def work(folder, pretend, monkeypatch):
     """That folder, with jobs that train only pretending to."""
     monkeypatch.chdir(folder)
+    Path("student").unlink(missing_ok=True)
     for job in ("train_teacher", "distill", "resume"):
         pretend(job, result("train-teacher" if job == "train_teacher" else "distill"))
     cell = CellResult("1", {"seed": "0"}, "done", "runs/x")

@@ -50,7 +50,7 @@ def data_types() -> dict[str, Any]:
     from kdcli.cli.commands import check, datasets, methods, models, recipes, report
     from kdcli.jobs.doctor import Check
     from kdcli.report.tables.compare import Comparison
-    from kdcli.results import gap, logits, measures, plan, predictions, run, sweep
+    from kdcli.results import export, gap, logits, measures, plan, predictions, run, sweep
 
     return {
         "train-teacher": run.RunResult | None,
@@ -60,6 +60,7 @@ def data_types() -> dict[str, Any]:
         "evaluate": measures.EvaluateResult,
         "analyze-gap": gap.GapReport,
         "predict": predictions.PredictResult,
+        "export": export.ExportResult,
         "compare": Comparison,
         "table": sweep.SweepTable,
         "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,
