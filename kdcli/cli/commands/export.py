@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 
 from kdcli import formatting
+from kdcli.cli import completion
 from kdcli.cli import options as o
 from kdcli.cli.commands.gates import measured_on, warn_of_unsigned
-from kdcli.cli.commands.predict import Trained
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
@@ -27,6 +27,15 @@ kd export runs/latest --format pytorch -o student
 """
 Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
 
+Trained = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory or a model.safetensors.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
+]
 Kind = Annotated[
     str,
     typer.Option(

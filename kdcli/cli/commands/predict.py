@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 EXAMPLES = """
-kd predict runs/latest photo.jpg
 kd predict runs/latest photos/ 'more/*.png' --top 3 --csv answers.csv
+kd predict student.onnx photo.jpg
 kd predict runs/latest photo.jpg --json -q | jq -r '.data.predictions[0].top[0].label'
 """
 COLUMNS = ("file", "rank", "label", "index", "probability")
 
-Trained = Annotated[
+Model = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="A run directory or a model.safetensors.",
+        help="A run directory, a model.safetensors, or an .onnx file of kd export.",
         show_default=False,
         autocompletion=completion.runs,
     ),
@@ -61,7 +61,7 @@ Csv = Annotated[
 
 def run(
     env: Environment,
-    run: Trained,
+    run: Model,
     file: Pictures,
     *,
     top: Top = 5,
@@ -78,7 +78,8 @@ def run(
 
     if top < 1:
         raise UsageError(f"--top must be 1 or more, got {top}")
-    read_header(run)
+    if run.suffix.lower() != ".onnx":
+        read_header(run)
     if csv is not None:
         check_writable(csv)
     from kdcli import jobs

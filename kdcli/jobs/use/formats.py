@@ -18,13 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import Incompatible
 from kdcli.jobs.use.graph import Exportable, example, graph_of
+from kdcli.jobs.use.onnx_file import INPUT, OUTPUT, install_hint, open_onnx
 from kdcli.jobs.use.torch_code import load_folder, write_folder
 
 Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
 Answer = Callable[[Tensor], Tensor]
-INPUT, OUTPUT = "pictures", "logits"  # the names that an ONNX file gives them
 OPSET = 18
 ENDINGS: Mapping[Format, str] = {
     "pytorch": "-pytorch",
@@ -65,9 +65,7 @@ def check_installed(kind: Format) -> None:
         return
     for name in _ONNX:
         if importlib.util.find_spec(name) is None:
-            raise UsageError(
-                f"ONNX needs {name}, which is not installed", hint="pip install 'kdcli[onnx]'"
-            )
+            raise install_hint(name)
 
 
 def write(kind: Format, path: Path, work: Work) -> None:
@@ -201,20 +199,7 @@ def _describe(model: Any, work: Work) -> None:
 
 
 def _read_onnx(path: Path) -> Answer:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        path, sess_options=settings, providers=["CPUExecutionProvider"]
-    )
-
-    def answer(pictures: Tensor) -> Tensor:
-        [logits] = session.run([OUTPUT], {INPUT: pictures.numpy()})
-        return torch.from_numpy(logits)
-
-    return answer
+    return open_onnx(path)[0]
 
 
 _WRITERS: Mapping[Format, Callable[[Path, Work], None]] = {

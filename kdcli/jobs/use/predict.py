@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import BadData, Incompatible
+from kdcli.errors import BadData, Incompatible, NotFound
+from kdcli.files import is_file
 from kdcli.jobs.use.network import load_network
+from kdcli.jobs.use.onnx_file import open_onnx, said_by
 from kdcli.jobs.use.pictures import GREYED, REPEATED, as_input, find_pictures, normalised
 from kdcli.results.predictions import Guess, Prediction, PredictResult, Unread
 from kdcli.results.preprocessing import Preprocessing
@@ -47,7 +49,8 @@ def predict(
     cannot be read is listed, and the others are answered.
 
     Args:
-        run: a run directory or a model.safetensors.
+        run: a run directory, a model.safetensors, or an .onnx file of `export`, which answers on
+            the CPU.
         files: picture files; folders, of which all pictures are meant; patterns such as "*.jpg".
         top: classes of each picture; all of them where there are fewer.
         trust: whether Python files run that the checkpoint names, and not the caller.
@@ -57,7 +60,7 @@ def predict(
             Untrusted: as `load_network`.
     """
     found = find_pictures([str(file) for file in files])
-    asked = _network(run, device, trust=trust)
+    asked = _onnx(Path(run)) if _is_onnx(run) else _network(run, device, trust=trust)
     if not asked.preprocessing.takes_pictures:
         shape = "x".join(map(str, asked.preprocessing.input_shape))
         raise Incompatible(
@@ -84,6 +87,22 @@ def predict(
         tuple(unread),
         tuple(_remarks(predictions)),
     )
+
+
+def _is_onnx(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def _onnx(path: Path) -> Answerer:
+    if not is_file(path):
+        raise NotFound(f"no such file: {path}", hint="kd export RUN --format onnx")
+    ask, texts = open_onnx(path)
+    names, how, takes_pixels = said_by(path, texts)
+
+    def answer(pixels: Tensor) -> Tensor:
+        return ask(pixels if takes_pixels else normalised(pixels, how))
+
+    return Answerer(str(path), names, how, answer)
 
 
 def _network(run: str | Path, device: str, *, trust: bool) -> Answerer:

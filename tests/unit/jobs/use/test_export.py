@@ -10,13 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from kdcli import catalog
-from kdcli.errors import Incompatible, KdError, UsageError
-from kdcli.jobs import build_network, export, load_network
+from kdcli.errors import BadCheckpoint, Incompatible, KdError, NotFound, UsageError
+from kdcli.jobs import build_network, export, load_network, predict
 from kdcli.jobs.use import formats, torch_code
 from kdcli.jobs.use.graph import Exportable, example, graph_of
 
@@ -141,6 +143,39 @@ def test_an_onnx_file_says_what_goes_in_and_what_comes_out(trained, tmp_path):
 
 
 @needs_onnx
+@pytest.mark.parametrize("uint8", [False, True])
+def test_an_onnx_file_predicts_as_its_run_does(trained, tmp_path, uint8):
+    draw = np.random.default_rng(0)
+    for number in range(5):
+        pixels = draw.integers(0, 256, (9, 11 + number), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx", uint8=uint8)
+    theirs, ours = (
+        predict(model, [tmp_path], top=10) for model in (tmp_path / "m.onnx", trained.out / "kd")
+    )
+    for one, other in zip(theirs.predictions, ours.predictions, strict=True):
+        assert [guess.index for guess in one.top] == [guess.index for guess in other.top]
+        assert one.top[0].probability == pytest.approx(other.top[0].probability, abs=1e-5)
+
+
+@needs_onnx
+def test_onnx_files_that_predict_nothing(trained, tmp_path):
+    import onnx
+
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(NotFound):
+        predict(tmp_path / "m.onnx", [tmp_path / "a.png"])
+    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "damaged.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:3000])
+    for name, told in {"foreign": "does not say its classes", "damaged": "is damaged"}.items():
+        with pytest.raises(BadCheckpoint, match=told):
+            predict(tmp_path / f"{name}.onnx", [tmp_path / "a.png"])
+
+
+@needs_onnx
 def test_an_opset_that_the_exporter_does_not_write(trained, tmp_path):
     with pytest.raises(Incompatible, match="opset 9"):
         export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx", opset=9)
@@ -182,7 +217,6 @@ def test_without_its_package_the_message_says_what_to_install(trained, tmp_path,
 
 
 def test_data_that_are_gone_are_made_up_and_said(trained, tmp_path, monkeypatch):
-    from kdcli.errors import NotFound
     from kdcli.jobs.use import export as module
 
     def gone(*_, **__):
