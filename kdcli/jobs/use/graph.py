@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from kdcli.core.network import Network
 from kdcli.data.source import pixel_statistics
 from kdcli.errors import Incompatible
 from kdcli.results.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 PREFIX = "network."  # of the tensors of the network itself
 _EXAMPLES = 2  # pictures; one would be taken for a batch that is always one
@@ -60,6 +63,8 @@ def graph_of(module: Exportable, x: Tensor, name: str) -> ExportedProgram:
         Incompatible: what it does depends on values, or on the size of a batch, or it changes
             itself.
     """
+    from torch.export import Dim  # brings torch's compiler with it, over a second
+
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

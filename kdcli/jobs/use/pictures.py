@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from kdcli.data.decode import middle, read_picture
 from kdcli.data.folder_files import is_left_behind
-from kdcli.data.picture import MOST_PIXELS, SUFFIXES
-from kdcli.data.source import pixel_statistics
+from kdcli.data.picture import SUFFIXES
+from kdcli.data.source import MOST_PIXELS, pixel_statistics
 from kdcli.errors import NotFound
 from kdcli.results.preprocessing import Preprocessing
 
@@ -73,6 +71,11 @@ def as_input(file: Path, how: Preprocessing) -> tuple[Tensor, str]:
     Raises:
         BadData: it cannot be read.
     """
+    # torchvision is slow to import, and only pictures need it
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    from kdcli.data.decode import middle, read_picture
+
     pixels, coloured = read_picture(file, MOST_PIXELS, how.background, hint=_NO_PICTURE)
     channels, height, width = how.input_shape
     fitted = middle(pixels, how.resize, (height, width))

@@ -12,16 +12,18 @@ import operator
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.errors import Incompatible
 from kdcli.files import write_text
 from kdcli.jobs.use.graph import PREFIX
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 CODE_FILE, WEIGHTS_FILE = "model.py", "model.safetensors"
 _CHECKS = ("aten._assert", "aten.sym_constrain_range")  # of what the tracer takes for granted
