@@ -25,6 +25,7 @@ from kdcli.errors import Exit
 PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan", "import"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
+    "Use": ("predict", "export"),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),
     "System": ("doctor",),

@@ -62,8 +62,8 @@ class Network(nn.Module, ABC):
         """
         traced: object = pooled
         # a tracer asks what calls what, and knows no device; shapes are computed on one that has no
-        # precision
-        if isinstance(traced, fx.Proxy) or pooled.is_meta:
+        # precision; what is exported has the precision of its weights
+        if isinstance(traced, fx.Proxy) or pooled.is_meta or torch.compiler.is_exporting():
             return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]

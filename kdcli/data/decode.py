@@ -20,19 +20,21 @@ from kdcli.errors import BadData, KdError, UsageError
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, hint: str | None = None) -> Iterator[None]:
     """Whatever a decoder raises, as one sentence that begins with the file."""
     try:
         yield
     except KdError:  # a signal
         raise
     except picture.CannotRead as error:
-        raise BadData(f"{path} {error}", hint=_HINT) from error
+        raise BadData(f"{path} {error}", hint=hint or _HINT) from error
     except (
         Exception
     ) as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BadData(f"{path} is not an image, or is damaged ({why})", hint=_HINT) from error
+        raise BadData(
+            f"{path} is not an image, or is damaged ({why})", hint=hint or _HINT
+        ) from error
 
 
 _HINT = f"{REPLACE} (kd check --data lists all such files)"
@@ -44,9 +46,24 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
     Raises:
         BadData: it cannot be decoded.
     """
-    file = folder.root / path
-    with _naming(file), picture.opened(file, folder.max_pixels) as image:
-        return picture.shown(image, folder.background)
+    return read_picture(folder.root / path, folder.max_pixels, folder.background)[0]
+
+
+def read_picture(
+    file: Path, most: int, background: picture.Colour, hint: str | None = None
+) -> tuple[Tensor, bool]:
+    """An image file as a viewer shows it, [3,h,w] uint8, as large as it is in the file, and whether
+    it holds colours.
+
+    Args:
+        most: pixels that it may have. background: what shows through where it is transparent.
+        hint: what a refusal says to do; what is done about a file of a dataset, unless given.
+
+    Raises:
+        BadData: it cannot be decoded.
+    """
+    with _naming(file, hint), picture.opened(file, most) as image:
+        return picture.shown(image, background), picture.in_colour(image)
 
 
 def look(folder: ImageFolder, path: str) -> picture.Kind:
@@ -140,9 +157,16 @@ def fit(folder: ImageFolder, image: Tensor) -> Tensor:
     """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut
     out.
     """
-    if min(image.shape[1:]) != folder.resize:
-        image = resize(image, [folder.resize], antialias=True)
-    return center_crop(image, [folder.size, folder.size])  # type: ignore[no-any-return]
+    return middle(image, folder.resize, (folder.size, folder.size))
+
+
+def middle(image: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:
+    """A picture [C,h,w] uint8 with its shorter side resized to so many pixels, and of it the middle
+    of a size: height, width.
+    """
+    if min(image.shape[1:]) != shorter:
+        image = resize(image, [shorter], antialias=True)
+    return center_crop(image, list(size))  # type: ignore[no-any-return]
 
 
 def finish(folder: ImageFolder, augment: Augmentation, image: Tensor, change: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.source import ImageArrays, Source
+from kdcli.data.source import ImageArrays, Source, pixel_statistics
 from kdcli.data.split import sample_by_class
 
 Share = Callable[[int], slice]
@@ -95,15 +95,13 @@ class SourceFeed(ABC):
         self._labels = {
             name: labels[name][positions].to(plan.device) for name, positions in rows.items()
         }
-        # subtraction and division round alike everywhere; a fused multiply-add on a GPU would not
         scale = (
             255.0
             if not isinstance(source, ImageArrays) or source.x_train.dtype == torch.uint8
             else 1.0
         )
-        mean, std = torch.tensor([info.mean, info.std], dtype=torch.float64) * scale
-        self._mean = mean.float().view(-1, 1, 1).to(plan.device)
-        self._std = std.float().view(-1, 1, 1).to(plan.device)
+        mean, std = pixel_statistics(info.mean, info.std, scale)
+        self._mean, self._std = mean.to(plan.device), std.to(plan.device)
 
     @property
     def train_batches(self) -> int:

@@ -155,6 +155,11 @@ def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 
+def in_colour(image: Image.Image) -> bool:
+    """Tells whether an image file holds colours, and not grey or black and white alone."""
+    return image.mode not in {"1", "L", "LA", "La", "F"} and not image.mode.startswith("I")
+
+
 def is_plain_jpeg(image: Image.Image) -> bool:
     """Tells whether any decoder of JPEG files gives the pixels that `shown` gives: upright, grey or
     YCbCr. Others may not know of EXIF, or of CMYK and RGB in a JPEG file.

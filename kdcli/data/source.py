@@ -191,6 +191,21 @@ def _size(path: str) -> int:
 Source = ImageArrays | ImageFolder
 
 
+def pixel_statistics(
+    mean: Sequence[float], std: Sequence[float], scale: float = 255.0
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, [C,1,1] float32, of pixels of 0 to `scale`:
+    pixels less the one, divided by the other, are what networks take.
+
+    Args:
+        mean, std: of pixels in [0, 1].
+    """
+    # rounded once; subtraction and division round alike everywhere, and a fused multiply-add on a
+    # GPU would not
+    scaled = torch.tensor([mean, std], dtype=torch.float64) * scale
+    return scaled[0].float().view(-1, 1, 1), scaled[1].float().view(-1, 1, 1)
+
+
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of x [n,C,H,W], of pixels in [0, 1] where x is
     uint8.

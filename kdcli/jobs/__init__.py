@@ -28,6 +28,9 @@ from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
+from kdcli.jobs.use.export import export
+from kdcli.jobs.use.network import load_network
+from kdcli.jobs.use.predict import predict
 
 __all__ = [
     "Check",
@@ -41,10 +44,13 @@ __all__ = [
     "doctor",
     "download",
     "evaluate",
+    "export",
     "fill_cache",
     "forecast",
     "import_weights",
+    "load_network",
     "model_members",
+    "predict",
     "propose_students",
     "resume",
     "run_sweep",

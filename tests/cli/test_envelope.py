@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 
 from kdcli.cli.commands.schema import envelope_schemas, schema_of
 from kdcli.errors import Interrupted, NonFiniteLoss
+from kdcli.results.export import ExportCheck, ExportResult
 from kdcli.results.measures import EvaluateResult, Evaluation, GateResult, PairTest
+from kdcli.results.predictions import Guess, Prediction, PredictResult, Unread
 from tests.cli.conftest import measures, prepared, result, training
 from tests.cli.schema_check import problems
 
@@ -134,6 +137,8 @@ def test_mistakes_on_the_command_line(kd, argv):
         ("sweep", ("sweep", "nowhere")),
         ("evaluate", ("evaluate", "nowhere")),
         ("import", ("import", "nowhere.pth")),
+        ("predict", ("predict", "nowhere", "picture.png")),
+        ("export", ("export", "nowhere", "--format", "onnx")),
         ("analyze-gap", ("analyze-gap",)),
     ],
 )
@@ -154,6 +159,40 @@ def test_evaluate(kd, pretend, monkeypatch):
     )
     pretend("evaluate", EvaluateResult((evaluation,), (PairTest("a", "b", 0.005, 0.62),)))
     check(kd("evaluate", "a", "--json"), "evaluate")
+
+
+def test_predictions_with_a_file_that_cannot_be_read(kd, pretend, monkeypatch):
+    monkeypatch.setattr("kdcli.results.weights_header.read_header", lambda path: None)
+    seen = Prediction("a.png", (Guess("ant", 0, 0.75), Guess("bee", 1, 0.25)))
+    unread = Unread("b.png", "b.png is not an image, or is damaged")
+    pretend("predict", PredictResult("runs/x/model.safetensors", 2, (seen,), (unread,)))
+    answer = kd("predict", "runs/x", "a.png", "b.png", "--json", "--csv", "t.csv")
+    document = check(answer, "predict")
+    assert (document["status"], document["exit_code"]) == ("failed", 1)
+    assert document["data"]["predictions"][0]["top"][0]["label"] == "ant"
+    assert document["errors"][0]["where"]["file"] == "b.png"
+    assert "error: b.png is not an image" in answer.err
+    assert Path("t.csv").read_text().splitlines() == [
+        "file,rank,label,index,probability",
+        "a.png,1,ant,0,0.75",
+        "a.png,2,bee,1,0.25",
+    ]
+
+
+def test_export(kd, pretend, monkeypatch):
+    monkeypatch.setattr("kdcli.cli.commands.export.measured_on", lambda *given: None)
+    monkeypatch.setattr("kdcli.cli.commands.export.warn_of_unsigned", lambda *given: ())
+    shown = ExportCheck(256, "test split of digits", 1.9e-05, 0.027, 1.0)
+    pretend(
+        "export",
+        ExportResult(
+            "runs/x/model.safetensors", "mlp", "onnx", "x.onnx", 83_000, 20_500, 10, "uint8",
+            (1, 8, 8), shown, 18,
+        ),
+    )  # fmt: skip
+    answer = kd("export", "runs/x", "--format", "onnx", "--json")
+    assert check(answer, "export")["data"]["check"]["agreement"] == 1.0
+    assert "logits differ by 1.9e-05 at most" in answer.err
 
 
 def test_ascii_where_stdout_has_no_unicode(kd):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from kdcli.cli.app import names, run
@@ -35,6 +36,8 @@ ANSWERS = {
         ("analyze-gap", "--student", "runs/kd", "--bootstrap", "10"),
         "G_S = S(student)",
     ),
+    "predict": (("predict", "runs/kd", "picture.png", "--top", "1"), "picture.png"),
+    "export": (("export", "runs/kd", "--format", "torchscript", "-o", "student"), "✓ student"),
     "compare": (("compare", "runs/t", "runs/kd"), "method.name"),
     "table": (("table", "sweep.toml"), "kd table sweep.toml"),
     "methods": (("methods",), "skd"),
@@ -62,6 +65,7 @@ def folder(tmp_path_factory):
         assert call("train-teacher", "--model", "cnn-small", "--name", "t", *SMALL).code == 0
         given = ("-t", "runs/t", "--student", "cnn-small", "--name", "kd", "-m", "kd")
         assert call("distill", *given, *SMALL).code == 0
+        Image.new("L", (8, 8)).save("picture.png")
         Path("base.toml").write_text('[model]\nname = "mlp"\n[train]\nepochs = 1\n')
         Path("sweep.toml").write_text(SWEEP)
         torch.save(load_file("runs/t/model.safetensors"), "w.pth")
@@ -72,6 +76,7 @@ def folder(tmp_path_factory):
 def work(folder, pretend, monkeypatch):
     """That folder, with jobs that train only pretending to."""
     monkeypatch.chdir(folder)
+    Path("student").unlink(missing_ok=True)
     for job in ("train_teacher", "distill", "resume"):
         pretend(job, result("train-teacher" if job == "train_teacher" else "distill"))
     cell = CellResult("1", {"seed": "0"}, "done", "runs/x")

@@ -8,6 +8,7 @@ is valid. What stands above a block says more:
     <!-- file: NAME -->      it is written to that file
     <!-- exit N -->          its commands end with that code
     <!-- before: NAME -->    what has to be there first, made by PREPARATIONS
+    <!-- needs: NAMES -->   packages without which it is left out
     <!-- skip: REASON -->    it cannot be run here, and is shown as a skipped test
 
 Training is cut to one epoch, in this process, so that torch is imported once; of pages but the
@@ -17,6 +18,7 @@ README, the runs leave out their own pages, whose plots take longer than the tra
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -192,6 +194,8 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
     names: dict[str, object] = {}
     shorter = () if page == "README.md" else ("--set", "report.html=false")
     for block in PAGES[page]:
+        if not all(map(importlib.util.find_spec, block.notes.get("needs", "").split())):
+            continue
         if "before" in block.notes:
             PREPARATIONS[block.notes["before"]](made_weights)
         if "skip" in block.notes or block.language in OUTPUT:
@@ -221,5 +225,5 @@ def test_every_block_is_run_or_says_why_not():
             assert told or block.language in RUN | OUTPUT, (page, block.text)
             output = block.language in OUTPUT and "skip" not in block.notes
             assert not (output and COMMAND.match(block.text)), (page, block.text)
-            assert block.notes.keys() <= {"file", "exit", "before", "skip"}
+            assert block.notes.keys() <= {"file", "exit", "before", "needs", "skip"}
             assert not re.fullmatch(r"\s*", block.notes.get("skip", "a reason"))

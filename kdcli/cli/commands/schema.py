@@ -50,7 +50,17 @@ def data_types() -> dict[str, Any]:
     from kdcli.cli.commands import check, datasets, methods, models, recipes, report
     from kdcli.jobs.doctor import Check
     from kdcli.report.tables.compare import Comparison
-    from kdcli.results import gap, imported, logits, measures, plan, run, sweep
+    from kdcli.results import (
+        export,
+        gap,
+        imported,
+        logits,
+        measures,
+        plan,
+        predictions,
+        run,
+        sweep,
+    )
 
     return {
         "train-teacher": run.RunResult | None,
@@ -59,6 +69,8 @@ def data_types() -> dict[str, Any]:
         "sweep": sweep.SweepResult,
         "evaluate": measures.EvaluateResult,
         "analyze-gap": gap.GapReport,
+        "predict": predictions.PredictResult,
+        "export": export.ExportResult,
         "compare": Comparison,
         "table": sweep.SweepTable,
         "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,

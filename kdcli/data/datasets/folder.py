@@ -29,6 +29,7 @@ from kdcli.data.picture import SUFFIXES, Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
 from kdcli.results.data_report import DataProblem, DataReport
+from kdcli.results.preprocessing import shorter_side
 from kdcli.surroundings import at_home
 
 T = TypeVar("T")
@@ -48,7 +49,6 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 
 _AT_ONCE = 4096  # files
-_LARGE = 128  # from here on pictures are photographs that are cropped; smaller ones are taken whole
 
 
 class Options(_Options):
@@ -176,7 +176,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
         y_test=y_test,
         class_names=found.class_names,
         size=options.size,
-        resize=_resize(options),
+        resize=shorter_side(options.size, options.resize),
         mean=options.mean,
         std=options.std,
         max_pixels=options.max_pixels,
@@ -285,12 +285,6 @@ def resident(folder: ImageFolder) -> ImageArrays:
         held=folder.held,
         notes=folder.notes,
     )
-
-
-def _resize(options: Options) -> int:
-    if options.resize is not None:
-        return max(options.resize, options.size)
-    return round(options.size * 256 / 224) if options.size >= _LARGE else options.size
 
 
 def _decoded(folder: ImageFolder, paths: tuple[str, ...]) -> Tensor:

@@ -1,0 +1,129 @@
+"""`kd export`: a finished network for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+
+import typer
+
+from kdcli import formatting
+from kdcli.cli import completion
+from kdcli.cli import options as o
+from kdcli.cli.commands.gates import measured_on, warn_of_unsigned
+from kdcli.cli.console import Environment
+from kdcli.cli.output.envelope import Outcome
+from kdcli.errors import UsageError
+from kdcli.files import check_writable
+
+if TYPE_CHECKING:
+    from kdcli.results.export import ExportResult
+
+NAME = "export"
+EXAMPLES = """
+kd export runs/latest --format onnx
+kd export runs/latest --format onnx --uint8 -o student.onnx
+kd export runs/latest --format pytorch -o student
+"""
+Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
+
+Trained = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory or a model.safetensors.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
+]
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="pytorch (a folder that needs torch alone), onnx, pt2 or torchscript.",
+        metavar="FORMAT",
+        show_default=False,
+    ),
+]
+Place = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        help="The file, or the folder of pytorch; beside the checkpoint unless given.",
+        metavar="PATH",
+        show_default=False,
+    ),
+]
+Uint8 = Annotated[
+    bool,
+    typer.Option("--uint8", help="Take pixels of 0 to 255, and normalise them inside."),
+]
+Opset = Annotated[
+    int | None,
+    typer.Option("--opset", help="Of ONNX; 18 unless given.", metavar="N", show_default=False),
+]
+
+
+def run(
+    env: Environment,
+    run: Trained,
+    *,
+    kind: Kind,
+    out: Place = None,
+    uint8: Uint8 = False,
+    opset: Opset = None,
+    data: o.EvalData = None,
+    data_dir: o.DataRoot = None,
+    sets: o.DataSets = None,
+    trust: o.Trust = False,
+) -> Outcome:
+    """Write a network for other programs: ONNX, plain PyTorch.
+
+    It is loaded again and compared with the network on up to 256 test pictures before it is put in
+    place.
+    """
+    wanted = _format(kind)
+    asked = measured_on((run,), data, sets or (), data_dir)
+    if out is not None and not out.exists():
+        check_writable(out, text=False)
+    from kdcli import jobs
+
+    result = jobs.export(
+        run, format=wanted, out=out, uint8=uint8, opset=opset, overrides=asked, trust=trust
+    )
+    for line in _lines(result):
+        env.report(f"  {line}")
+    for warning in result.warnings:
+        env.report(f"  {warning}")
+    env.answer(("✓", "green"), f" {result.path}")
+    return Outcome.of(result, warn_of_unsigned(env, (run,)))
+
+
+def _format(name: str) -> Format:
+    if name not in get_args(Format):
+        raise UsageError(
+            f"{name!r} is not a format", hint="--format pytorch, onnx, pt2 or torchscript"
+        )
+    return cast("Format", name)
+
+
+def _lines(result: ExportResult) -> tuple[str, ...]:
+    check = result.check
+    shape = ", ".join(map(str, result.input_shape))
+    pixels = "pixels of 0 to 255" if result.input == "uint8" else "normalised"
+    opset = f", opset {result.opset}" if result.opset else ""
+    size, classes = (
+        formatting.count(result.parameters),
+        formatting.plural(result.classes, "class"),
+    )
+    apart = f"differ by {check.largest_difference:.1e} at most"
+    logits = apart if check.largest_difference else "are the same"
+    same = formatting.percent(check.agreement, check.pictures)
+    return (
+        f"network  {result.network}, {size} parameters, {classes}",
+        f"input    {result.input} [batch, {shape}], {pixels}",
+        f"file     {formatting.disk(result.size)}{opset}",
+        f"checked  {check.pictures} pictures ({check.source}): logits {logits}, classes agree on "
+        + same,
+    )

@@ -1,0 +1,1 @@
+"""A trained network in use: loaded, asked about picture files, and taken elsewhere."""

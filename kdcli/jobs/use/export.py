@@ -1,0 +1,240 @@
+"""`kd export`: a trained network for other programs, compared with what it was made from before it
+is put in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcli import __version__
+from kdcli.core import random
+from kdcli.core.network import parameter_count
+from kdcli.core.types import SplitName
+from kdcli.errors import BadData, Incompatible, KdError, NotFound, Untrusted, UsageError
+from kdcli.files import sync_folder, write_error
+from kdcli.jobs.build.datasets import open_feed
+from kdcli.jobs.use import formats
+from kdcli.jobs.use.formats import Format, Work
+from kdcli.jobs.use.graph import Exportable
+from kdcli.jobs.use.network import Classifier, load_network
+from kdcli.jobs.use.pictures import normalised
+from kdcli.recipe import measured_data
+from kdcli.recipe.reading.layers import Layer
+from kdcli.results.export import ExportCheck, ExportResult
+from kdcli.results.weights_header import find_checkpoint
+from kdcli.trust import named_by, trusting
+
+_PICTURES, _MADE_UP = 256, 32  # that both are asked about
+_BATCH = 64
+_TOLERANCE = 1e-3  # of the largest logit, and at least of 1
+_SPLITS: tuple[SplitName, ...] = ("test", "val", "train")
+
+
+def export(
+    run: str | Path,
+    *,
+    format: Format,  # noqa: A002  the option's own name
+    out: str | Path | None = None,
+    uint8: bool = False,
+    opset: int | None = None,
+    data: str | None = None,
+    overrides: Mapping[str, Any] | Layer | None = None,
+    trust: bool = False,
+) -> ExportResult:
+    """Writes a network for other programs.
+
+    It is loaded again and asked about up to 256 pictures, of the test split where there is one, one
+    alone and then batches; only if its logits are those of the network is it put in place.
+
+    Args:
+        run: a run directory or a model.safetensors.
+        format: "pytorch", a folder whose model.py needs torch alone; "onnx"; "pt2", of
+            torch.export; or "torchscript".
+        out: where it goes; beside the checkpoint unless given.
+        uint8: whether it takes pixels of 0 to 255 and normalises them itself.
+        opset: of ONNX; 18 unless given.
+        data, overrides: of the pictures to compare on, as `evaluate` takes them.
+        trust: whether Python files run that the checkpoint names, and not the caller.
+
+    Raises:
+        UsageError: the place is taken, or a package is missing. Incompatible: the network cannot be
+            said in this format. KdError: what was written answers otherwise; nothing is left of it.
+            Others: as `load_network`.
+    """
+    if opset is not None and format != "onnx":
+        raise UsageError(f"{format} has no opset", hint="leave --opset out, or --format onnx")
+    path = place_of(run, format, out)
+    formats.check_installed(format)
+    asked = measured_data.asked_for(data, overrides)
+    with trusting([asked.get("data", "name")], everything=trust):
+        network = load_network(run, trust=trust)
+        if uint8 and not network.preprocessing.takes_pictures:
+            raise Incompatible(
+                f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
+                hint="leave --uint8 out",
+            )
+        pictures, source, warnings = _pictures(network, asked, pixels=uint8)
+    work = _work(network, pixels=uint8, opset=opset or formats.OPSET)
+    with _staged(path) as staged:
+        formats.write(format, staged, work)
+        check = _compared(network, formats.read(format, staged), pictures, source)
+        if not check.passed:
+            raise KdError(
+                f"{format} of {network.checkpoint} answers otherwise than the network: logits "
+                f"differ by {check.largest_difference:.2g}, more than {check.allowed:.2g}; nothing "
+                "was written",
+                hint="choose another --format",
+            )
+        size = sum(file.stat().st_size for file in _files(staged))
+    return ExportResult(
+        checkpoint=str(network.checkpoint),
+        network=network.header.architecture,
+        format=format,
+        path=str(path),
+        size=size,
+        parameters=parameter_count(network),
+        classes=len(network.class_names),
+        input=work.about["input"],
+        input_shape=work.input_shape,
+        check=check,
+        opset=work.opset if format == "onnx" else None,
+        warnings=warnings,
+    )
+
+
+def place_of(run: str | Path, kind: Format, out: str | Path | None = None) -> Path:
+    """Where an export goes.
+
+    Raises:
+        NotFound: no such run. UsageError: something is there already.
+    """
+    checkpoint = find_checkpoint(run)
+    path = Path(out) if out else checkpoint.with_name(checkpoint.stem + formats.ENDINGS[kind])
+    if os.path.lexists(path):
+        raise UsageError(f"{path} is there already", hint="remove it, or name another place: -o")
+    return path
+
+
+def _work(network: Classifier, *, pixels: bool, opset: int) -> Work:
+    header, how = network.header, network.preprocessing
+    about = {
+        "class_names": list(network.class_names),
+        "preprocessing": asdict(how),
+        "input": "uint8" if pixels else "float32",
+        "network": header.architecture,
+        "made_by": f"kdcli {__version__}, torch {torch.__version__}",
+    }
+    title = f"{header.architecture}, {len(network.class_names)} classes. {about['made_by']}."
+    return Work(
+        Exportable(network.network, how if pixels else None),
+        header.architecture,
+        how.input_shape,
+        about,
+        title,
+        opset,
+    )
+
+
+# ---- comparing -----------------------------------------------------------------------------------
+
+
+def _pictures(
+    network: Classifier, asked: Layer, *, pixels: bool
+) -> tuple[Tensor, str, tuple[str, ...]]:
+    """Inputs [n,C,H,W] that both are asked about, where they are from, and a warning if that is
+    nowhere.
+    """
+    how = network.preprocessing
+    try:
+        with named_by(f"the header of {network.checkpoint}"):
+            section = measured_data.section_of(network.checkpoint, network.header, asked)
+            feed = open_feed(section, device=torch.device("cpu"), seed=network.header.seed)
+        split = next(name for name in _SPLITS if feed.size(name))
+        x = torch.cat([batch.x for batch in feed.sample(split, _PICTURES)])
+        source = f"{split} split of {measured_data.label_of(section, asked)}"
+        if tuple(x.shape[1:]) != how.input_shape:
+            found, taken = ("x".join(map(str, each)) for each in (x.shape[1:], how.input_shape))
+            raise Incompatible(f"{source} has inputs of {found}, the network takes {taken}")
+    except (NotFound, BadData, Untrusted) as error:
+        if asked.get("data"):
+            raise
+        shape = (_MADE_UP, *how.input_shape)
+        with random.seeded(0, "made-up pictures"):
+            x = (
+                normalised(torch.randint(256, shape), how)
+                if how.takes_pictures
+                else torch.randn(shape)
+            )
+        source = "made-up pictures"
+        said = (f"compared on {_MADE_UP} made-up pictures: {error.message}",)
+        return (_as_pixels(x, network) if pixels else x), source, said
+    return (_as_pixels(x, network) if pixels else x), source, ()
+
+
+def _as_pixels(x: Tensor, network: Classifier) -> Tensor:
+    """Normalised pictures as the pixels that they were, uint8."""
+    how = network.preprocessing
+    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (how.mean, how.std))
+    return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _compared(
+    network: Classifier, answer: formats.Answer, pictures: Tensor, source: str
+) -> ExportCheck:
+    """Answers to one picture alone, then to batches: a size of batch must not be built in."""
+    parts = [part for part in (pictures[:1], *torch.split(pictures[1:], _BATCH)) if len(part)]
+    with torch.no_grad():
+        ours = torch.cat([network(_normal(part, network)) for part in parts])
+        theirs = torch.cat([answer(part) for part in parts])
+    return ExportCheck(
+        len(pictures),
+        source,
+        float((ours - theirs).abs().max()),
+        _TOLERANCE * max(1.0, float(ours.abs().max())),
+        float((ours.argmax(1) == theirs.argmax(1)).double().mean()),
+    )
+
+
+def _normal(pictures: Tensor, network: Classifier) -> Tensor:
+    if pictures.dtype != torch.uint8:
+        return pictures
+    return normalised(pictures, network.preprocessing)
+
+
+# ---- putting in place ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """A place beside a path; what is there at the end is put at the path in one step, and of what
+    failed nothing is left.
+
+    Raises:
+        DiskFull, NotWritable: see `kdcli.files.write_error`.
+    """
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        staging.mkdir(parents=True)
+        yield staging / path.name
+        for file in _files(staging):
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        (staging / path.name).rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

@@ -1,0 +1,157 @@
+"""`kd predict`: the likeliest classes of picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdcli.engine.runtime import Runtime
+from kdcli.errors import BadData, Incompatible, NotFound
+from kdcli.files import is_file
+from kdcli.jobs.use.network import load_network
+from kdcli.jobs.use.onnx_file import open_onnx, said_by
+from kdcli.jobs.use.pictures import GREYED, REPEATED, as_input, find_pictures, normalised
+from kdcli.results.predictions import Guess, Prediction, PredictResult, Unread
+from kdcli.results.preprocessing import Preprocessing
+
+_AT_ONCE = 64  # pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Whatever can be asked about pictures. model: the file that it is from.
+
+    answer: pictures [B,C,H,W] uint8 to logits [B,K] float32, on the CPU.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    answer: Callable[[Tensor], Tensor]
+
+
+def predict(
+    run: str | Path,
+    files: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+    trust: bool = False,
+) -> PredictResult:
+    """The likeliest classes of pictures, by the softmax of a network's logits.
+
+    A picture is read, resized, cut and normalised as those that the network was tested on. One that
+    cannot be read is listed, and the others are answered.
+
+    Args:
+        run: a run directory, a model.safetensors, or an .onnx file of `export`, which answers on
+            the CPU.
+        files: picture files; folders, of which all pictures are meant; patterns such as "*.jpg".
+        top: classes of each picture; all of them where there are fewer.
+        trust: whether Python files run that the checkpoint names, and not the caller.
+
+    Raises:
+        NotFound: no such run or file. Incompatible: the network takes no pictures. BadCheckpoint,
+            Untrusted: as `load_network`.
+    """
+    found = find_pictures([str(file) for file in files])
+    asked = _onnx(Path(run)) if _is_onnx(run) else _network(run, device, trust=trust)
+    if not asked.preprocessing.takes_pictures:
+        shape = "x".join(map(str, asked.preprocessing.input_shape))
+        raise Incompatible(
+            f"{asked.model} takes inputs of {shape}, and a picture has one channel or three",
+            hint="in Python: kdcli.jobs.load_network",
+        )
+    predictions: list[Prediction] = []
+    unread: list[Unread] = []
+    with ThreadPoolExecutor() as pool:  # decoders leave Python's lock
+        for at in range(0, len(found), _AT_ONCE):
+            part = found[at : at + _AT_ONCE]
+            read = list(pool.map(lambda file: _read(file, asked.preprocessing), part))
+            unread += [item for item in read if isinstance(item, Unread)]
+            whole = [
+                (str(file), item)
+                for file, item in zip(part, read, strict=True)
+                if not isinstance(item, Unread)
+            ]
+            predictions += _answered(asked, whole, top)
+    return PredictResult(
+        asked.model,
+        len(asked.class_names),
+        tuple(predictions),
+        tuple(unread),
+        tuple(_remarks(predictions)),
+    )
+
+
+def _is_onnx(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def _onnx(path: Path) -> Answerer:
+    if not is_file(path):
+        raise NotFound(f"no such file: {path}", hint="kd export RUN --format onnx")
+    ask, texts = open_onnx(path)
+    names, how, takes_pixels = said_by(path, texts)
+
+    def answer(pixels: Tensor) -> Tensor:
+        return ask(pixels if takes_pixels else normalised(pixels, how))
+
+    return Answerer(str(path), names, how, answer)
+
+
+def _network(run: str | Path, device: str, *, trust: bool) -> Answerer:
+    runtime = Runtime(device, precision="fp32")
+    network = load_network(run, trust=trust)
+    runtime.move(network.network)
+
+    def answer(pixels: Tensor) -> Tensor:
+        logits: Tensor = network(normalised(pixels, network.preprocessing).to(runtime.device))
+        return logits.float().cpu()
+
+    return Answerer(str(network.checkpoint), network.class_names, network.preprocessing, answer)
+
+
+def _read(file: Path, how: Preprocessing) -> tuple[Tensor, str] | Unread:
+    try:
+        return as_input(file, how)
+    except BadData as error:
+        return Unread(str(file), error.message)
+
+
+def _answered(
+    asked: Answerer, pictures: Sequence[tuple[str, tuple[Tensor, str]]], top: int
+) -> list[Prediction]:
+    if not pictures:
+        return []
+    with torch.no_grad():
+        logits = asked.answer(torch.stack([pixels for _, (pixels, _) in pictures]))
+    probabilities, order = logits.double().softmax(-1).topk(min(top, len(asked.class_names)))
+    return [
+        Prediction(
+            file,
+            tuple(
+                Guess(asked.class_names[index], index, probability)
+                for index, probability in zip(indices, shares, strict=True)
+            ),
+            remark,
+        )
+        for (file, (_, remark)), indices, shares in zip(
+            pictures, order.tolist(), probabilities.tolist(), strict=True
+        )
+    ]
+
+
+def _remarks(predictions: Sequence[Prediction]) -> list[str]:
+    """What was done to colours, said once for all pictures that it was done to."""
+    said = []
+    for remark in (REPEATED, GREYED):
+        if files := [item.file for item in predictions if item.remark == remark]:
+            others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            said.append(f"{files[0]}{others}: {remark}")
+    return said

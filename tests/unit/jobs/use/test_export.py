@@ -1,0 +1,238 @@
+"""What is exported answers as the network does, wherever it is loaded; what would not is not
+written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from kdcli import catalog
+from kdcli.errors import BadCheckpoint, Incompatible, KdError, NotFound, UsageError
+from kdcli.jobs import build_network, export, load_network, predict
+from kdcli.jobs.use import formats, torch_code
+from kdcli.jobs.use.graph import Exportable, example, graph_of
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in formats._ONNX),
+    reason="onnx, onnxruntime and onnxscript are not installed",
+)
+FORMATS = [
+    pytest.param(kind, marks=needs_onnx if kind == "onnx" else ()) for kind in formats.ENDINGS
+]
+SOME = ("cnn-small", "mnist-student", "mlp", "wrn_16_1", "shufflenet_v2")
+TORCHVISIONS = ("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16")
+# run where neither kdcli nor safetensors can be imported
+STRANGER = """
+import sys
+for name in ("kdcli", "safetensors", "torchvision"):
+    sys.modules[name] = None
+import importlib.util, json, pathlib, torch
+for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    spec = importlib.util.spec_from_file_location("model", folder / "model.py")
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    network = model.load(folder)
+    assert isinstance(network, torch.nn.Module) and not network.training
+    asked = torch.load(folder / "asked.pt")
+    with torch.no_grad():
+        for x, logits in asked:
+            assert torch.allclose(network(x), logits, rtol=1e-5, atol=1e-5), folder.name
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    print(folder.name)
+"""
+
+
+def network_of(name):
+    """A network whose batch norms have seen something, and the shape that it takes."""
+    shape = tuple(catalog.entry("model", name).facts.get("input_shape", (3, 32, 32)))
+    if name.startswith("torchvision/"):
+        shape = (3, 64, 64)
+    network = build_network(name, num_classes=7, input_shape=shape)
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return network.eval(), shape
+
+
+def written(folder, name):
+    """A network as a folder, with questions to it and its own answers."""
+    network, shape = network_of(name)
+    module = Exportable(network)
+    program = graph_of(module, example(module, shape), name)
+    folder.mkdir()
+    about = {"class_names": list("abcdefg"), "preprocessing": {}}
+    torch_code.write_folder(folder, program, about, name, "pictures")
+    with torch.no_grad():
+        asked = [(x, module(x)) for x in (torch.rand(size, *shape) for size in (1, 5))]
+    torch.save(asked, folder / "asked.pt")
+
+
+def loaded_by_a_stranger(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_networks_load_without_kdcli(tmp_path):
+    for number, name in enumerate(SOME):
+        written(tmp_path / str(number), name)
+    assert len(loaded_by_a_stranger(tmp_path)) == len(SOME)
+
+
+@pytest.mark.slow
+def test_every_network_loads_without_kdcli(tmp_path):
+    names = [name for name in catalog.entries("model") if not name.endswith("/*")]
+    names += [f"torchvision/{name}" for name in TORCHVISIONS]
+    for number, name in enumerate(names):
+        written(tmp_path / str(number), name)
+    assert len(loaded_by_a_stranger(tmp_path)) == len(names)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("uint8", [False, True])
+def test_each_format_answers_as_the_network(trained, tmp_path, kind, uint8):
+    result = export(trained.out / "kd", format=kind, out=tmp_path / "out", uint8=uint8)
+    check = result.check
+    assert (check.pictures, check.source) == (256, "test split of digits")
+    assert check.largest_difference < 1e-3
+    assert check.agreement == 1.0
+    network, answer = load_network(trained.out / "kd"), formats.read(kind, tmp_path / "out")
+    pixels = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8)
+    how = network.preprocessing
+    x = (pixels / 255 - how.mean[0]) / how.std[0]
+    with torch.no_grad():
+        assert torch.allclose(answer(pixels if uint8 else x), network(x), atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@needs_onnx
+def test_an_onnx_file_says_what_goes_in_and_what_comes_out(trained, tmp_path):
+    import onnx
+
+    result = export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    said = {item.key: item.value for item in model.metadata_props}
+    assert json.loads(said["class_names"]) == list("0123456789")
+    assert json.loads(said["preprocessing"])["input_shape"] == [1, 8, 8]
+    assert said["input"] == "float32"
+    [given] = model.graph.input
+    assert [size.dim_param or size.dim_value for size in given.type.tensor_type.shape.dim] == [
+        "batch", 1, 8, 8,
+    ]  # fmt: skip
+    assert result.opset == 18
+    content = (tmp_path / "m.onnx").read_bytes()
+    assert str(Path(torch_code.__file__).parents[2]).encode() not in content
+
+
+@needs_onnx
+@pytest.mark.parametrize("uint8", [False, True])
+def test_an_onnx_file_predicts_as_its_run_does(trained, tmp_path, uint8):
+    draw = np.random.default_rng(0)
+    for number in range(5):
+        pixels = draw.integers(0, 256, (9, 11 + number), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx", uint8=uint8)
+    theirs, ours = (
+        predict(model, [tmp_path], top=10) for model in (tmp_path / "m.onnx", trained.out / "kd")
+    )
+    for one, other in zip(theirs.predictions, ours.predictions, strict=True):
+        assert [guess.index for guess in one.top] == [guess.index for guess in other.top]
+        assert one.top[0].probability == pytest.approx(other.top[0].probability, abs=1e-5)
+
+
+@needs_onnx
+def test_onnx_files_that_predict_nothing(trained, tmp_path):
+    import onnx
+
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(NotFound):
+        predict(tmp_path / "m.onnx", [tmp_path / "a.png"])
+    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "damaged.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:3000])
+    for name, told in {"foreign": "does not say its classes", "damaged": "is damaged"}.items():
+        with pytest.raises(BadCheckpoint, match=told):
+            predict(tmp_path / f"{name}.onnx", [tmp_path / "a.png"])
+
+
+@needs_onnx
+def test_an_opset_that_the_exporter_does_not_write(trained, tmp_path):
+    with pytest.raises(Incompatible, match="opset 9"):
+        export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx", opset=9)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pytorch", "torchscript"])
+def test_what_answers_otherwise_is_not_left(trained, tmp_path, monkeypatch, kind):
+    right = formats.read
+
+    def wrong(kind, path):
+        answer = right(kind, path)
+        return lambda x: answer(x) + 0.5
+
+    monkeypatch.setattr(formats, "read", wrong)
+    with pytest.raises(KdError, match="answers otherwise") as caught:
+        export(trained.out / "kd", format=kind, out=tmp_path / "out")
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(trained, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        export(trained.out / "kd", format="pt2", out=tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_without_its_package_the_message_says_what_to_install(trained, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "onnxscript" else find(name, *more),
+    )
+    with pytest.raises(UsageError, match="needs onnxscript") as caught:
+        export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
+    assert caught.value.hint == "pip install 'kdcli[onnx]'"
+
+
+def test_data_that_are_gone_are_made_up_and_said(trained, tmp_path, monkeypatch):
+    from kdcli.jobs.use import export as module
+
+    def gone(*_, **__):
+        raise NotFound("no such file: x.npz")
+
+    monkeypatch.setattr(module, "open_feed", gone)
+    result = export(trained.out / "kd", format="torchscript", out=tmp_path / "m")
+    assert result.check.source == "made-up pictures"
+    assert result.warnings == ("compared on 32 made-up pictures: no such file: x.npz",)
+
+
+def test_a_network_whose_answer_depends_on_a_value_is_refused():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+    module = Exportable(Odd())
+    with pytest.raises(Incompatible, match="odd cannot be written as a graph"):
+        graph_of(module, torch.zeros(2, 1, 2, 2), "odd")
