@@ -14,7 +14,10 @@ class Measures:
     """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats.
     ece: expected calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at
     temperature 1, logits centred per sample. logit_norm: mean L2 norm of centred logits.
-    accuracy_interval: Wilson's.
+    accuracy_interval: Wilson's. balanced_accuracy: mean over the classes of the accuracy on their
+    samples. macro_f1: mean over the classes of F1, the harmonic mean of precision and recall.
+    Classes without samples count in neither, unless one was predicted: then its F1 is 0. None: not
+    measured.
     """
 
     n: int
@@ -28,6 +31,8 @@ class Measures:
     logit_norm: float
     split: Literal["train", "val", "test"] = "test"
     selected: Literal["last", "best"] = "last"
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

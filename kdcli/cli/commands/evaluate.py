@@ -57,11 +57,15 @@ def run(
     per_class: Annotated[
         bool,
         typer.Option(
-            "--per-class", help="Also the accuracy of each class.", rich_help_panel=o.RUNNING
+            "--per-class",
+            help="Also the accuracy of each class, balanced accuracy and macro-F1.",
+            rich_help_panel=o.RUNNING,
         ),
     ] = False,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
+    min_balanced_accuracy: o.MinBalancedAccuracy = None,
+    min_macro_f1: o.MinMacroF1 = None,
     max_ece: o.MaxEce = None,
 ) -> Outcome:
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
@@ -69,7 +73,13 @@ def run(
     The data are those that each checkpoint was trained on, unless --data names others; -s
     data.path=FILE says where they are now.
     """
-    gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
+    gates = gates_of(
+        min_accuracy=min_accuracy,
+        min_balanced_accuracy=min_balanced_accuracy,
+        min_macro_f1=min_macro_f1,
+        max_ece=max_ece,
+    )
+    wanted = split_of(split)
     checkpoints = _distinct(checkpoint)
     asked = measured_on(checkpoints, data, sets or (), data_dir)
     if save_logits is not None:
@@ -133,7 +143,12 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
         yield f"  … and {len(ranked) - MOST_PAIRS} more pairs: --json has them all"
     for item in result.evaluations:
         if item.per_class:
-            yield f"  {label(item.checkpoint)}: accuracy by class"
+            found = item.measures
+            yield (
+                f"  {label(item.checkpoint)}: accuracy by class · balanced accuracy "
+                f"{formatting.percent(found.balanced_accuracy, found.n)} · macro-F1 "
+                f"{formatting.number(found.macro_f1)}"
+            )
             ranked_classes = sorted(item.per_class.items(), key=lambda pair: (pair[1], pair[0]))
             yield from columns(
                 [(name, formatting.percent(value)) for name, value in ranked_classes],

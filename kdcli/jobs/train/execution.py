@@ -110,7 +110,7 @@ class Execution:
             self.job.method,
             self.job.feed,
             self.job.runtime,
-            train_settings(self.job.recipe),
+            train_settings(self.job.recipe, self.job.class_weights),
             hooks=hooks,
             state_folder=self.run / run_folder.STATE_FOLDER,
             resume=state,

@@ -17,6 +17,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
+from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
@@ -139,7 +140,8 @@ def measure_outcome(
             warning
             for name, found in measured.items()
             for warning in result_warnings(name, found, guess, len(names))
-        ),
+        )
+        + weighed_nothing(job.recipe.method.name, job.class_weights),
         calibration=None if folded is None else _before_and_after(folded, own),
     )
 

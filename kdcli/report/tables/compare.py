@@ -26,6 +26,8 @@ from kdcli.runs.read import Run
 METRICS = (
     "test.accuracy",
     "test.top5",
+    "test.balanced_accuracy",
+    "test.macro_f1",
     "excluded.accuracy",
     "test.nll",
     "test.ece",

@@ -14,7 +14,15 @@ from kdcli.results.gap import GapAt
 from kdcli.results.measures import EnergyAt
 from kdcli.results.run import RunResult
 
-_SHARES = ("accuracy", "top5", "train_accuracy", "teacher_accuracy", "low", "high")
+_SHARES = (
+    "accuracy",
+    "top5",
+    "train_accuracy",
+    "teacher_accuracy",
+    "balanced_accuracy",
+    "low",
+    "high",
+)
 _LOWER_IS_BETTER = (
     "nll",
     "ece",
@@ -32,6 +40,8 @@ _LOWER_IS_BETTER = (
 _LABELS = {
     "test.accuracy": "accuracy, %",
     "test.top5": "top-5 accuracy, %",
+    "test.balanced_accuracy": "balanced accuracy, %",
+    "test.macro_f1": "macro-F1",
     "test.nll": "NLL, nats",
     "test.ece": "ECE",
     "test.entropy": "entropy, nats",
