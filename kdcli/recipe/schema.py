@@ -234,6 +234,12 @@ class ReportSection(Section):
             "method has no teacher."
         ),
     )
+    latency: bool = Field(
+        default=True,
+        description=(
+            "Measure how long the result and its teacher take for 1 image and for 32, at the end."
+        ),
+    )
     temperatures: tuple[Positive, ...] = Field(
         (1.0, 4.0), min_length=1, description="Temperatures of the gap section."
     )

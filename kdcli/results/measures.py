@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdcli.results.cost import Cost
 from kdcli.results.intervals import Interval
 
 
@@ -92,7 +93,8 @@ class Excluded:
 class Evaluation:
     """One checkpoint measured on one split by `kd evaluate`. data: the dataset's name; source: with
     its path and whatever else was asked for. trained_on_them: whether their content is what it was
-    trained on.
+    trained on. cost: None unless it was asked for; teacher_costs: then, those of the teachers that
+    its run names and that are still there, by their checkpoints.
     """
 
     checkpoint: str
@@ -104,6 +106,8 @@ class Evaluation:
     per_class: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     trained_on_them: bool = True
+    cost: Cost | None = None
+    teacher_costs: Mapping[str, Cost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

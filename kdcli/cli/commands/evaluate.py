@@ -21,6 +21,7 @@ from kdcli.cli.text import columns
 from kdcli.files import check_writable
 
 if TYPE_CHECKING:
+    from kdcli.results.cost import Cost
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 
 NAME = "evaluate"
@@ -28,6 +29,7 @@ EXAMPLES = """
 kd evaluate runs/latest
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
+kd evaluate runs/latest --latency
 """
 SIGNIFICANT = 0.05
 MOST_NAME = 24  # columns of a checkpoint's name beside the numbers, on 80
@@ -62,6 +64,14 @@ def run(
             rich_help_panel=o.RUNNING,
         ),
     ] = False,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
+            rich_help_panel=o.RUNNING,
+        ),
+    ] = False,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
     min_balanced_accuracy: o.MinBalancedAccuracy = None,
@@ -93,6 +103,7 @@ def run(
         split=wanted,
         device=device,
         per_class=per_class,
+        latency=latency,
         save_logits_to=save_logits,
         gates=gates,
         trust=trust,
@@ -141,6 +152,7 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
     if len(ranked) > MOST_PAIRS:
         yield f"  … and {len(ranked) - MOST_PAIRS} more pairs: --json has them all"
+    yield from _costs(env, result)
     for item in result.evaluations:
         if item.per_class:
             found = item.measures
@@ -177,6 +189,34 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "<<>>>>>>",
         room=env.answer_width,
     )
+
+
+def _costs(env: Environment, result: EvaluateResult) -> Iterator[str]:
+    """What each costs, each teacher before its student."""
+    found: dict[str, Cost] = {}
+    for item in result.evaluations:
+        named = {f"{name} (teacher)": cost for name, cost in item.teacher_costs.items()}
+        own = {item.checkpoint: item.cost} if item.cost is not None else {}
+        found |= named | own
+    if not found:
+        return
+    from kdcli.report.findings.costs import ROWS, conditions, gain, shown
+
+    listed = {label(item.checkpoint) for item in result.evaluations}
+    yield ""
+    rows = [
+        (label(name), *(shown(row, cost) for row in ROWS))
+        for name, cost in found.items()
+        if name.removesuffix(" (teacher)") == name
+        or label(name.removesuffix(" (teacher)")) not in listed
+    ]
+    head = ("checkpoint", "on disk", "params", "mult-adds", "1 image, ms", "32 images, ms")
+    yield from columns([head, *rows], "<>>>>>", room=env.answer_width)
+    yield from (f"  {line}" for line in conditions(next(reversed(found.values()))))
+    for item in result.evaluations:
+        for name, cost in item.teacher_costs.items():
+            if item.cost is not None:
+                yield f"  {label(item.checkpoint)} beside {label(name)}: {gain(cost, item.cost)}"
 
 
 def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:

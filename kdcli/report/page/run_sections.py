@@ -1,6 +1,6 @@
 """The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
-verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the
+what was gained, accuracy beside the teacher, missing classes, gap, what explains it, what the
 teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
 environment, how to reproduce. A section without data is left out, never shown empty.
 """
@@ -17,6 +17,7 @@ from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
 from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note, provenance
 from kdcli.report.page import gap_sections
+from kdcli.report.page.cost_section import costs
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.missing_section import missing
 from kdcli.report.page.parts import Grid, Section
@@ -29,6 +30,7 @@ from kdcli.runs.read import Run
 def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
     """Everything after the verdict and the gates, in order."""
     makers: tuple[Callable[[Run, tuple[Figure, ...]], Section | None], ...] = (
+        costs,
         accuracy,
         missing,
         gap,
