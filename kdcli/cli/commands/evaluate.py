@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 NAME = "evaluate"
 EXAMPLES = """
-kd evaluate runs/latest
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
 kd evaluate runs/latest --latency
