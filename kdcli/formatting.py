@@ -121,6 +121,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60}{NBSP}h{NBSP}{minutes % 60:02d}{NBSP}min"
 
 
+def milliseconds(seconds: float) -> str:
+    """A short time, in milliseconds to three figures, without the unit: 0.410, 12.3, 1480."""
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
 def times(ratio: float) -> str:
     """A ratio of sizes: 70×, 3.6×."""
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×"

@@ -44,6 +44,7 @@ def measure(
     place = rank(logits, targets)
     hits = int((place == 0).sum())
     energy = energies(logits, (1.0,))
+    balanced, f1 = by_class(logits, targets)
     return Measures(
         n=n,
         accuracy=hits / n,
@@ -56,6 +57,8 @@ def measure(
         logit_norm=energy.square_norm.sqrt().mean().item(),
         split=split,
         selected=selected,
+        balanced_accuracy=balanced,
+        macro_f1=f1,
     )
 
 
@@ -100,6 +103,22 @@ def per_class_accuracy(
         for number, name in enumerate(class_names)
     ]
     return {name: hit / size for name, hit, size in zip(names, hits, count, strict=True) if size}
+
+
+def by_class(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Balanced accuracy and macro-F1 of logits [n,K] and targets [n], as scikit-learn defines them:
+
+    balanced accuracy = mean_k tp_k / n_k                     over classes with samples
+    macro-F1          = mean_k 2 tp_k / (n_k + predicted_k)   over classes with samples, or
+                                                              that were predicted
+    """
+    classes, said = logits.shape[1], logits.argmax(dim=1)
+    counts = (targets, said, targets[said == targets])
+    true, predicted, hits = (torch.bincount(x, minlength=classes).double() for x in counts)
+    there, any_of = true > 0, true + predicted > 0
+    recall = hits[there] / true[there]
+    f1 = 2 * hits[any_of] / (true + predicted)[any_of]
+    return recall.mean().item(), f1.mean().item()
 
 
 def mcnemar(correct_a: Tensor, correct_b: Tensor) -> float:

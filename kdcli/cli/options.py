@@ -236,6 +236,26 @@ MinAccuracy = Annotated[
         metavar="X",
     ),
 ]
+MinBalancedAccuracy = Annotated[
+    float | None,
+    _option(
+        "--min-balanced-accuracy",
+        key="gates.min_balanced_accuracy",
+        text="Least mean of the classes' accuracies.",
+        panel=GATES,
+        metavar="X",
+    ),
+]
+MinMacroF1 = Annotated[
+    float | None,
+    _option(
+        "--min-macro-f1",
+        key="gates.min_macro_f1",
+        text="Least mean of the classes' F1.",
+        panel=GATES,
+        metavar="X",
+    ),
+]
 MaxEntropyGap = Annotated[
     float | None,
     _option(
@@ -281,6 +301,8 @@ FLAGS: Mapping[str, tuple[Any, str]] = {
     "devices": (Devices, "runtime.devices"),
     "precision": (Precision, "runtime.precision"),
     "min_accuracy": (MinAccuracy, "gates.min_accuracy"),
+    "min_balanced_accuracy": (MinBalancedAccuracy, "gates.min_balanced_accuracy"),
+    "min_macro_f1": (MinMacroF1, "gates.min_macro_f1"),
     "max_entropy_gap": (MaxEntropyGap, "gates.max_entropy_gap"),
     "max_free_energy_gap": (MaxFreeEnergyGap, "gates.max_free_energy_gap"),
     "max_ece": (MaxEce, "gates.max_ece"),
@@ -288,7 +310,8 @@ FLAGS: Mapping[str, tuple[Any, str]] = {
 
 # what every training run has, and the thresholds of one under a teacher
 COMMON = ("epochs", "seed", "name", "device", "devices", "precision")
-GATE_FLAGS = ("min_accuracy", "max_entropy_gap", "max_free_energy_gap", "max_ece")
+LABEL_GATES = ("min_accuracy", "min_balanced_accuracy", "min_macro_f1", "max_ece")
+GATE_FLAGS = (*LABEL_GATES[:-1], "max_entropy_gap", "max_free_energy_gap", "max_ece")
 
 
 def takes(*names: str) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
+from kdcli.data.sampler import Sampler, balanced, shuffled
 from kdcli.data.source import ImageArrays, Source, pixel_statistics
 from kdcli.data.split import sample_by_class
 
@@ -32,7 +33,7 @@ class Plan:
 
     batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many
     samples are wanted here, where ranks share minibatches; None for all. decode: what decodes the
-    JPEG files of training.
+    JPEG files of training. sampler: which images an epoch shows.
     """
 
     batch_size: int
@@ -43,6 +44,7 @@ class Plan:
     workers: int
     share: Share | None = None
     decode: Decode = "workers"
+    sampler: Sampler = "shuffle"
 
 
 class Part(NamedTuple):
@@ -160,10 +162,13 @@ class SourceFeed(ABC):
         """All training samples in an epoch's order, each with its view: at once, because a launch
         costs more than a sample.
         """
-        order = random.permutation(
-            random.key(self.plan.seed, "order", epoch), self.info.num_train, self.plan.device
+        deal = balanced if self.plan.sampler == "balanced" else shuffled
+        stream = random.key(self.plan.seed, "order", epoch)
+        order, before = deal(stream, self._labels["train"])
+        # an image that comes again in the epoch comes in another view
+        views = self.plan.augment.sample_views(
+            random.key(self.plan.seed, "view", epoch), order + self.info.num_train * before
         )
-        views = self.plan.augment.sample_views(random.key(self.plan.seed, "view", epoch), order)
         return Part(order, views, self.plan.augment.change(order, views))
 
     def split(self, name: SplitName) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from kdcli.core.types import DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Plan, Score, Share
 from kdcli.data.resident import ResidentFeed
+from kdcli.data.sampler import Sampler
 from kdcli.data.source import ImageArrays, Source
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction
@@ -33,6 +34,7 @@ def make_feed(
     restriction: Restriction | None = None,
     score: Score | None = None,
     share: Share | None = None,
+    sampler: Sampler = "shuffle",
 ) -> Feed:
     """A source as batches on a device.
 
@@ -52,6 +54,7 @@ def make_feed(
         score: by what a restriction ranks images; called only if it does.
         share: which of a training minibatch's so many samples this process wants; all unless given.
         decode: what decodes the JPEG files of training.
+        sampler: which of them an epoch shows.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the
@@ -61,7 +64,15 @@ def make_feed(
     """
     augment.check(source.input_shape)
     plan = Plan(
-        batch_size, eval_batch_size, augment, seed, torch.device(device), workers, share, decode
+        batch_size,
+        eval_batch_size,
+        augment,
+        seed,
+        torch.device(device),
+        workers,
+        share,
+        decode,
+        sampler,
     )
     train, val = partition(
         source.y_train,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kdcli.core.class_weights import ClassWeights
+
 
 @dataclass(frozen=True, slots=True)
 class OptimSettings:
@@ -35,7 +37,9 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """The length of training and its portions; the meanings are those of the recipe's [train]."""
+    """The length of training and its portions; the meanings are those of the recipe's [train].
+    class_weights: None weighs all classes alike.
+    """
 
     epochs: int
     seed: int = 0
@@ -44,6 +48,7 @@ class TrainSettings:
     ema: float | None = None
     keep_every: int | None = None
     state_seconds: float = 60.0
+    class_weights: ClassWeights | None = None
     optim: OptimSettings = field(
         default_factory=lambda: OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9})
     )

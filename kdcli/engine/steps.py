@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdcli.core.class_weights import weighing
 from kdcli.core.method import Method
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
 from kdcli.engine.distributed import Forward
@@ -119,6 +120,7 @@ class Steps:
             self.memory_errors(at, len(batch.y)),
             self.runtime.stepping(batch),
             self.runtime.autocast(),
+            weighing(self.settings.class_weights),
         ):
             step = self.forward(batch, at)  # losses: scalars, weighted; logits [N,K]
         # the total in float32, whatever precision the forward pass had

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdcli.core.class_weights import weights_of
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
@@ -27,12 +28,16 @@ _DIST_EPS = 1e-8
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
-    """Mean over the rows of -log softmax(z)_y, in nats. z [N,K], y [N] int64.
+    """Mean over the rows of -log softmax(z)_y, in nats, times the weight of the class y where a
+    recipe weighs classes. z [N,K], y [N] int64.
 
     Raises:
         Incompatible: shapes that do not fit, or fewer than two classes.
     """
-    return functional.cross_entropy(labelled(z, y, "cross_entropy"), y)
+    z, weight = labelled(z, y, "cross_entropy"), weights_of(y)
+    if weight is None:
+        return functional.cross_entropy(z, y)
+    return (weight * functional.cross_entropy(z, y, reduction="none")).mean()
 
 
 def label_smoothing(
@@ -44,7 +49,8 @@ def label_smoothing(
         PyTorch)
         others:   label 1 - a, every other class a / (K - 1)   (Yuan et al. 2020, Tf-KD's code)
 
-    "others" with a is "uniform" with a K / (K - 1).
+    "others" with a is "uniform" with a K / (K - 1). Where a recipe weighs classes, a row counts by
+    the weight of its label.
 
     Args:
         z: student logits [N,K].
@@ -67,8 +73,10 @@ def label_smoothing(
     log_p = labelled(z, y, "label_smoothing").log_softmax(-1)
     classes = z.shape[-1]
     share = smoothing * classes / (classes - 1) if form == "others" else smoothing
-    hard = -log_p.gather(-1, y.unsqueeze(-1)).mean()
-    return (1 - share) * hard - share * log_p.mean()
+    hard, weight = -log_p.gather(-1, y.unsqueeze(-1)), weights_of(y)
+    if weight is None:
+        return (1 - share) * hard.mean() - share * log_p.mean()
+    return (weight * ((1 - share) * hard.squeeze(-1) - share * log_p.mean(-1))).mean()
 
 
 def kd(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdcli.core.class_weights import weights_of
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, precise, rows
 from kdcli.losses.logit import _kd
@@ -81,6 +82,9 @@ def confidence_weighted(z: Tensor, v: Tensor, y: Tensor) -> Tensor:
         .squeeze(-1)
     )
     weight = v.softmax(-1).amax(-1)
+    of_class = weights_of(y)
+    if of_class is not None:
+        each = of_class * each
     return (weight * each).sum() / weight.sum()
 
 

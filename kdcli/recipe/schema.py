@@ -202,6 +202,12 @@ class GatesSection(Section):
     """[gates]: what the result must meet; a miss is exit code 3."""
 
     min_accuracy: Fraction | None = Field(None, description="Least test accuracy, a fraction.")
+    min_balanced_accuracy: Fraction | None = Field(
+        None, description="Least mean of the classes' test accuracies, a fraction."
+    )
+    min_macro_f1: Fraction | None = Field(
+        None, description="Least mean of the classes' F1 on the test split, a fraction."
+    )
     max_entropy_gap: float | None = Field(
         None, description="Largest S(student) - S(teacher), nats, at temperature 1, on raw logits."
     )
@@ -226,6 +232,12 @@ class ReportSection(Section):
         description=(
             "A checkpoint, a run or a train-teacher recipe to measure the gap to, where the "
             "method has no teacher."
+        ),
+    )
+    latency: bool = Field(
+        default=True,
+        description=(
+            "Measure how long the result and its teacher take for 1 image and for 32, at the end."
         ),
     )
     temperatures: tuple[Positive, ...] = Field(
@@ -388,6 +400,12 @@ class DataSection(Named):
     augment: Augment | None = Field(
         None, description="Random changes to training images; the dataset's own unless given."
     )
+    sampler: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description=(
+            "Images of an epoch: each once, or as many in which every class comes equally often."
+        ),
+    )
     views: int | None = Field(
         None,
         ge=1,
@@ -538,6 +556,13 @@ class TrainSection(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of an average of the weights, which is then the result."
     )
+    class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = Field(
+        "none",
+        description=(
+            "How much each class counts in the cross-entropy with labels: alike, in inverse "
+            "proportion to its training images, or a number a class, in class order."
+        ),
+    )
     select: Literal["last", "best"] = Field(
         "last", description="Which epoch is the result; best is chosen on the held-out part."
     )
@@ -595,6 +620,17 @@ class Recipe(Section):
                 "train.calibrate",
                 "a temperature is fitted on held-out data, and data.val_fraction is 0",
                 "data.val_fraction = 0.1, for example",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Self:
+        if self.data.sampler == "balanced" and self.train.class_weights == "balanced":
+            raise rule(
+                "train.class_weights",
+                "the balanced sampler shows every class equally often: balanced weights on top of "
+                "it would count small classes twice",
+                'one of them: data.sampler = "shuffle", or train.class_weights = "none"',
             )
         return self
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdcli.results.cost import Cost
 from kdcli.results.intervals import Interval
 
 
@@ -14,7 +15,10 @@ class Measures:
     """How good a network is on one split. nll: mean negative log-likelihood of raw logits, nats.
     ece: expected calibration error, 15 equal bins of confidence, L1. entropy, free_energy: means at
     temperature 1, logits centred per sample. logit_norm: mean L2 norm of centred logits.
-    accuracy_interval: Wilson's.
+    accuracy_interval: Wilson's. balanced_accuracy: mean over the classes of the accuracy on their
+    samples. macro_f1: mean over the classes of F1, the harmonic mean of precision and recall.
+    Classes without samples count in neither, unless one was predicted: then its F1 is 0. None: not
+    measured.
     """
 
     n: int
@@ -28,6 +32,8 @@ class Measures:
     logit_norm: float
     split: Literal["train", "val", "test"] = "test"
     selected: Literal["last", "best"] = "last"
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,8 @@ class Excluded:
 class Evaluation:
     """One checkpoint measured on one split by `kd evaluate`. data: the dataset's name; source: with
     its path and whatever else was asked for. trained_on_them: whether their content is what it was
-    trained on.
+    trained on. cost: None unless it was asked for; teacher_costs: then, those of the teachers that
+    its run names and that are still there, by their checkpoints.
     """
 
     checkpoint: str
@@ -99,6 +106,8 @@ class Evaluation:
     per_class: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     trained_on_them: bool = True
+    cost: Cost | None = None
+    teacher_costs: Mapping[str, Cost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

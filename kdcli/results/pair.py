@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kdcli.results.cost import CapacityGap
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.teacher import Matrix, TemperatureScaling
 
@@ -166,33 +167,6 @@ class DegradationCurve:
     drop: float
     degrades: bool
     rank_correlation: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one network costs. macs: multiply-accumulates of one image; None where they cannot be
-    counted. latency: seconds for a batch, the median over repeats and the quartiles around it; None
-    unless measured.
-    """
-
-    parameters: int
-    macs: int | None
-    latency: Estimate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CapacityGap:
-    """What teacher and student cost. Ratios: teacher over student; None where a side is not known.
-    batch, device: of latencies.
-    """
-
-    teacher: Cost
-    student: Cost
-    parameter_ratio: float
-    macs_ratio: float | None
-    latency_ratio: float | None = None
-    batch: int | None = None
-    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, GateResult, Measures
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSummary:
-    """A teacher as a report needs it. weight: its share of the mean of several; 1 of one alone."""
+    """A teacher as a report needs it. weight: its share of the mean of several; 1 of one
+    alone. cost: None where it was not found out.
+    """
 
     checkpoint: str
     sha256: str
@@ -20,6 +23,7 @@ class TeacherSummary:
     parameters: int
     test: Measures | None
     weight: float = 1.0
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class RunResult:
     split, at every temperature of [report].
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
+    cost: of the network as it is used; None where it was not found out.
     calibration: None where no temperature was to be folded into the network.
     gap: at temperature 1 on raw logits, the one that gates use; None without teacher and reference.
     gaps: at every temperature of [report], raw and aligned. peak_memory_mib: of the device's
@@ -88,6 +93,7 @@ class RunResult:
     recipe_sha256: str = ""
     wall_seconds: float = 0.0
     images_per_second: float = 0.0
+    cost: Cost | None = None
     peak_memory_mib: float | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

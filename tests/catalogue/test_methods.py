@@ -14,6 +14,7 @@ import tomli_w
 import torch
 
 from kdcli import catalog
+from kdcli.core.class_weights import ClassWeights, weighing
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -159,6 +160,20 @@ def test_gradients_reach_exactly_what_the_stage_trains(method, batch):
             for net in teachers
             for parameter in net.parameters()
         )
+
+
+@every_method
+def test_class_weights_reach_the_loss_and_change_nothing_where_they_are_one(method, batch):
+    weights = ClassWeights(torch.ones(method.data.num_classes))
+    for stage, at in phases(method):
+        buffers = copy.deepcopy(dict(method.named_buffers()))
+        plain = total(stage.loss(batch, at))
+        for key, buffer in method.named_buffers():
+            buffer.copy_(buffers[key])
+        with weighing(weights):
+            torch.testing.assert_close(total(stage.loss(batch, at)), plain)
+    # the feature losses have a weight of cross-entropy of their own, which may be 0
+    assert weights.used or getattr(method.options, "ce_weight", None) == 0
 
 
 @every_method

@@ -150,6 +150,10 @@ def test_compare_and_report(runs):
     shutil.copytree("runs/kd", "runs/again")
     Path("runs/again/report.md").unlink()
     assert document("report", "runs/again", "--no-html")["data"]["report"] == "runs/again/report.md"
+    every = document("report", "runs")["data"]
+    assert (every["run"], every["report"]) == ("runs", "runs/index.html")
+    assert every["files"] == ["runs/index.html", "runs/index.md"]
+    assert "(again/report.md)" in Path("runs/index.md").read_text()
     assert Path("runs/again/report.md").is_file()
     shutil.rmtree("runs/again")
 

@@ -21,13 +21,14 @@ from kdcli.cli.text import columns
 from kdcli.files import check_writable
 
 if TYPE_CHECKING:
+    from kdcli.results.cost import Cost
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 
 NAME = "evaluate"
 EXAMPLES = """
-kd evaluate runs/latest
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
+kd evaluate runs/latest --latency
 """
 SIGNIFICANT = 0.05
 MOST_NAME = 24  # columns of a checkpoint's name beside the numbers, on 80
@@ -57,11 +58,23 @@ def run(
     per_class: Annotated[
         bool,
         typer.Option(
-            "--per-class", help="Also the accuracy of each class.", rich_help_panel=o.RUNNING
+            "--per-class",
+            help="Also the accuracy of each class, balanced accuracy and macro-F1.",
+            rich_help_panel=o.RUNNING,
+        ),
+    ] = False,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
+            rich_help_panel=o.RUNNING,
         ),
     ] = False,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
+    min_balanced_accuracy: o.MinBalancedAccuracy = None,
+    min_macro_f1: o.MinMacroF1 = None,
     max_ece: o.MaxEce = None,
 ) -> Outcome:
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
@@ -69,7 +82,13 @@ def run(
     The data are those that each checkpoint was trained on, unless --data names others; -s
     data.path=FILE says where they are now.
     """
-    gates, wanted = gates_of(min_accuracy=min_accuracy, max_ece=max_ece), split_of(split)
+    gates = gates_of(
+        min_accuracy=min_accuracy,
+        min_balanced_accuracy=min_balanced_accuracy,
+        min_macro_f1=min_macro_f1,
+        max_ece=max_ece,
+    )
+    wanted = split_of(split)
     checkpoints = _distinct(checkpoint)
     asked = measured_on(checkpoints, data, sets or (), data_dir)
     if save_logits is not None:
@@ -83,6 +102,7 @@ def run(
         split=wanted,
         device=device,
         per_class=per_class,
+        latency=latency,
         save_logits_to=save_logits,
         gates=gates,
         trust=trust,
@@ -131,9 +151,15 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
     if len(ranked) > MOST_PAIRS:
         yield f"  … and {len(ranked) - MOST_PAIRS} more pairs: --json has them all"
+    yield from _costs(env, result)
     for item in result.evaluations:
         if item.per_class:
-            yield f"  {label(item.checkpoint)}: accuracy by class"
+            found = item.measures
+            yield (
+                f"  {label(item.checkpoint)}: accuracy by class · balanced accuracy "
+                f"{formatting.percent(found.balanced_accuracy, found.n)} · macro-F1 "
+                f"{formatting.number(found.macro_f1)}"
+            )
             ranked_classes = sorted(item.per_class.items(), key=lambda pair: (pair[1], pair[0]))
             yield from columns(
                 [(name, formatting.percent(value)) for name, value in ranked_classes],
@@ -162,6 +188,34 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "<<>>>>>>",
         room=env.answer_width,
     )
+
+
+def _costs(env: Environment, result: EvaluateResult) -> Iterator[str]:
+    """What each costs, each teacher before its student."""
+    found: dict[str, Cost] = {}
+    for item in result.evaluations:
+        named = {f"{name} (teacher)": cost for name, cost in item.teacher_costs.items()}
+        own = {item.checkpoint: item.cost} if item.cost is not None else {}
+        found |= named | own
+    if not found:
+        return
+    from kdcli.report.findings.costs import ROWS, conditions, gain, shown
+
+    listed = {label(item.checkpoint) for item in result.evaluations}
+    yield ""
+    rows = [
+        (label(name), *(shown(row, cost) for row in ROWS))
+        for name, cost in found.items()
+        if name.removesuffix(" (teacher)") == name
+        or label(name.removesuffix(" (teacher)")) not in listed
+    ]
+    head = ("checkpoint", "on disk", "params", "mult-adds", "1 image, ms", "32 images, ms")
+    yield from columns([head, *rows], "<>>>>>", room=env.answer_width)
+    yield from (f"  {line}" for line in conditions(next(reversed(found.values()))))
+    for item in result.evaluations:
+        for name, cost in item.teacher_costs.items():
+            if item.cost is not None:
+                yield f"  {label(item.checkpoint)} beside {label(name)}: {gain(cost, item.cost)}"
 
 
 def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:

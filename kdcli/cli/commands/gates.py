@@ -36,7 +36,7 @@ def gates_of(**limits: float | None) -> GatesSection:
         message = problem["msg"].removeprefix("Input should be ")
         raise UsageError(
             f"{option} must be {message}, got {problem['input']:g}",
-            hint="accuracy and ECE are fractions: 0.95, not 95",
+            hint="accuracy, F1 and ECE are fractions: 0.95, not 95",
         ) from error
 
 

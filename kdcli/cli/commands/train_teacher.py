@@ -17,7 +17,7 @@ kd train-teacher quickstart-teacher -s optim.lr=0.1 --min-accuracy 0.9
 """
 
 
-@o.takes("model", "data", *o.COMMON, "min_accuracy", "max_ece")
+@o.takes("model", "data", *o.COMMON, *o.LABEL_GATES)
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,

@@ -130,6 +130,7 @@ def open_feed(
         restriction=restriction_of(data, source.class_names),
         score=score,
         share=share,
+        sampler=data.sampler,
     )
 
 

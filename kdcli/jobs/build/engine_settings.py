@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdcli.core.class_weights import ClassWeights
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
 from kdcli.jobs.processes import devices
@@ -22,8 +23,8 @@ def make_runtime(recipe: Recipe) -> Runtime:
     )
 
 
-def train_settings(recipe: Recipe) -> TrainSettings:
-    """The engine's view of [train], [optim] and [schedule]."""
+def train_settings(recipe: Recipe, class_weights: ClassWeights | None = None) -> TrainSettings:
+    """The engine's view of [train], [optim] and [schedule]. class_weights: those of the job."""
     train = recipe.train
     schedule = recipe.schedule.model_dump()
     return TrainSettings(
@@ -34,6 +35,7 @@ def train_settings(recipe: Recipe) -> TrainSettings:
         ema=train.ema,
         keep_every=train.keep_every,
         state_seconds=train.state_seconds,
+        class_weights=class_weights,
         optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
         schedule=ScheduleSettings(**schedule),
     )

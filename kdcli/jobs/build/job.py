@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcli import catalog
+from kdcli.core.class_weights import ClassWeights
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -24,6 +25,7 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build import batch_norms, compiling
+from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
@@ -64,8 +66,8 @@ class Job:
     """A recipe turned into objects, checked to fit each other; nothing has been written yet.
 
     compiled: the file that remembers, for the next run's choice, that these networks have been
-    compiled. notes: what is to be said of the weights that the network starts from, and of
-    its teachers' classes.
+    compiled. class_weights: None where classes count alike. notes: what is to be said of the
+    weights that the network starts from, and of its teachers' classes.
     """
 
     recipe: Recipe
@@ -77,6 +79,7 @@ class Job:
     method: Method
     stored: tuple[Stored, ...]
     compiled: Path
+    class_weights: ClassWeights | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -160,6 +163,7 @@ def build_job(
         method,
         stored,
         seen,
+        class_weights(recipe, feed.info, runtime.device),
         (
             *_notes(section, student, feed.info),
             *(loaded.remark for loaded in teachers if loaded.remark),

@@ -104,7 +104,7 @@ def analyze_gap(
             ),
             parts=parts,
             bootstrap=bootstrap,
-            explain=Explain(deep, bootstrap, evaluator.device) if wanted else None,
+            explain=Explain(deep, bootstrap) if wanted else None,
             every_teacher=len(students) == 1,
         )
         if save_logits_to is not None:

@@ -14,6 +14,8 @@ from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
+from kdcli.jobs.measure.costs import sum_of
+from kdcli.results.cost import Cost
 from kdcli.results.measures import Measures
 
 
@@ -35,7 +37,8 @@ class Answers:
     sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
     raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
     positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
-    asked for. sha256: of its weights; teachers: those of the networks that taught it.
+    asked for; cost: that, where it is known already. sha256: of its weights; teachers: those of the
+    networks that taught it.
     folded_temperature: what its logits were divided by after training, or None. alone: False for
     several teachers that answer as one, which share neither features nor a last layer.
     """
@@ -57,6 +60,7 @@ class Answers:
     files: tuple[str, ...] = ()
     features: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
+    cost: Cost | None = None
     sha256: str = ""
     teachers: tuple[str, ...] = ()
     folded_temperature: float | None = None
@@ -152,6 +156,7 @@ def mean_of(each: Sequence[Answers], weights: Sequence[float]) -> Answers:
         [item.logits * weight for item, weight in zip(each, weights, strict=True)]
     ).sum(0)
     measured = first.measures
+    costs = [item.cost for item in each if item.cost is not None]
     return replace(
         first,
         label=f"mean of {len(each)} teachers",
@@ -161,6 +166,7 @@ def mean_of(each: Sequence[Answers], weights: Sequence[float]) -> Answers:
         logits=logits,
         measures=measure(logits, first.targets, split=measured.split, selected=measured.selected),
         features={},
+        cost=sum_of(costs) if len(costs) == len(each) else None,
         alone=False,
     )
 

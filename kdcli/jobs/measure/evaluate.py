@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,19 @@ import torch
 from kdcli.analysis.metrics import mcnemar, per_class_accuracy
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
+from kdcli.errors import KdError
+from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
+from kdcli.results.cost import Cost
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
+from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
+from kdcli.runs.read import Run
 from kdcli.trust import trusting
 
 
@@ -30,6 +37,7 @@ def evaluate(
     split: SplitName = "test",
     device: str = "auto",
     per_class: bool = False,
+    latency: bool = False,
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
     trust: bool = False,
@@ -41,6 +49,7 @@ def evaluate(
         data: a dataset's name; what each was trained on unless given. overrides: dotted keys of
             [data] with values, such as {"data.path": "moved.npz"}.
         per_class: also the accuracy of each class.
+        latency: also what each costs: size on disk, parameters, multiply-accumulates, latency.
         save_logits_to: a safetensors file for "targets" and "logits.LABEL".
         gates: thresholds that every checkpoint must meet.
         trust: whether Python files run that the checkpoints name, and not the caller.
@@ -54,14 +63,18 @@ def evaluate(
     asked = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
     with trusting([asked.get("data", "name")], everything=trust):
-        measured = [evaluator.answers(checkpoint) for checkpoint in checkpoints]
+        measured = [
+            evaluator.answers(checkpoint, taps=(lambda _: ()) if latency else None)
+            for checkpoint in checkpoints
+        ]
+        costs = Costs(measured) if latency else None
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
             f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
         }
         save_logits(save_logits_to, {"targets": measured[0].targets, **tensors}, measured[0])
-    evaluations = tuple(_evaluation(item, per_class=per_class) for item in measured)
+    evaluations = tuple(_evaluation(item, costs, per_class=per_class) for item in measured)
     thresholds, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
     results = tuple(
         gate
@@ -71,7 +84,58 @@ def evaluate(
     return EvaluateResult(evaluations, _pairs(measured, labels), results)
 
 
-def _evaluation(item: Answers, *, per_class: bool) -> Evaluation:
+class Costs:
+    """What checkpoints cost, and the teachers that their runs name; each is measured once.
+
+    Args:
+        measured: with an image.
+    """
+
+    def __init__(self, measured: Sequence[Answers]) -> None:
+        self._known = {Path(item.checkpoint).resolve(): self._own(item) for item in measured}
+        self._teachers = {item.checkpoint: self._taught(item) for item in measured}
+
+    def of(self, item: Answers) -> Cost:
+        """That of one of the checkpoints."""
+        return self._known[Path(item.checkpoint).resolve()]
+
+    def of_teachers(self, item: Answers) -> Mapping[str, Cost]:
+        """Those of the teachers of its run that are still there, by checkpoint."""
+        return self._teachers[item.checkpoint]
+
+    @staticmethod
+    def _own(item: Answers) -> Cost:
+        assert item.image is not None
+        return cost(item.network, item.image, checkpoint=item.checkpoint, timed=True)
+
+    def _taught(self, item: Answers) -> dict[str, Cost]:
+        found: dict[str, Cost] = {}
+        for name in _teachers_of(Path(item.checkpoint)):
+            with suppress(KdError):  # a teacher that cannot be had is no reason not to measure
+                path = find_checkpoint(name)
+                if path.resolve() not in self._known:
+                    network = load_network(path)[0]
+                    assert item.image is not None
+                    network.to(item.image.device).eval()
+                    self._known[path.resolve()] = cost(
+                        network, item.image, checkpoint=str(path), timed=True
+                    )
+                found[name] = self._known[path.resolve()]
+        return found
+
+
+def _teachers_of(checkpoint: Path) -> tuple[str, ...]:
+    """The checkpoints of the teachers that the summary beside a run's result names."""
+    if checkpoint.name != MODEL_FILE:
+        return ()
+    try:
+        summary = Run.load(checkpoint.parent).summary
+    except KdError:
+        return ()
+    return tuple(each.checkpoint for each in summary.teachers) if summary else ()
+
+
+def _evaluation(item: Answers, costs: Costs | None, *, per_class: bool) -> Evaluation:
     names = item.info.class_names
     return Evaluation(
         checkpoint=item.checkpoint,
@@ -83,6 +147,8 @@ def _evaluation(item: Answers, *, per_class: bool) -> Evaluation:
         per_class=per_class_accuracy(item.logits, item.targets, names) if per_class else {},
         source=item.source,
         trained_on_them=item.trained_on_them,
+        cost=costs.of(item) if costs else None,
+        teacher_costs=costs.of_teachers(item) if costs else {},
     )
 
 

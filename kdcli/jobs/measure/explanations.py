@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from kdcli.analysis import cka
@@ -24,17 +23,14 @@ from kdcli.analysis.rescaling import distance_ranks, rescaling
 from kdcli.analysis.similarity import similarity_and_responses
 from kdcli.analysis.temperature_scaling import cross_fitted
 from kdcli.core import random
-from kdcli.core.network import Network, parameter_count
 from kdcli.errors import BadData, Incompatible, UsageError
 from kdcli.jobs.build.header import class_names
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.costs import capacity_gap
 from kdcli.jobs.measure.logit_gradients import label_gradient
-from kdcli.models.cost import macs
-from kdcli.results.intervals import Estimate
+from kdcli.results.cost import Cost
 from kdcli.results.pair import (
-    CapacityGap,
     CorrelationDifference,
-    Cost,
     DistanceRanks,
     GradientRescaling,
     PairExplanation,
@@ -72,7 +68,6 @@ MATRIX_CLASSES = 256  # above this, matrices of K^2 entries are summed up and no
 # samples of an unbiased minibatch; smaller where there are few, for an interval takes several
 CKA_BATCH = 512
 UNCHANGED = 1e-6  # a factor on the gradient this near to 1 is the cross-entropy's own
-REPEATS, WARM_UP = 30, 5  # of a latency
 
 T = TypeVar("T")
 
@@ -213,7 +208,6 @@ def explain_pair(
     deep: bool,
     bootstrap: int,
     costs: tuple[Cost, Cost],
-    device: str = "cpu",
 ) -> PairExplanation:
     """Everything that is said of one student beside its teacher.
 
@@ -223,7 +217,6 @@ def explain_pair(
         deep: CKA too.
         bootstrap: resamples behind the intervals.
         costs: of teacher and student.
-        device: where latencies were measured.
     """
     name, y = student.label, student.targets
     factors = parts.attempt(
@@ -245,7 +238,7 @@ def explain_pair(
             name,
             lambda: cross_fitted(student.logits, y, bootstrap=bootstrap, label=f"student {name}"),
         ),
-        capacity=capacity_gap(*costs, device=device),
+        capacity=capacity_gap(*costs),
     )
 
 
@@ -314,55 +307,3 @@ def _cka(teacher: Answers, student: Answers) -> StageCka:
     for rows in order.tensor_split(max(-(-n // CKA_BATCH), min(8, n // 16), 1)):
         found.update(*({tap: x[rows] for tap, x in side.items()} for side in sides))
     return found.result()
-
-
-# ---- what they cost ------------------------------------------------------------------------------
-
-
-def cost(answers: Answers, *, timed: bool) -> Cost:
-    """Parameters and multiply-accumulates of a network, counted over its image [1,...], and the
-    time that it takes for that image.
-    """
-    network, image = answers.network, answers.image
-    assert image is not None
-    # somebody's own network may do what cannot be counted
-    try:
-        operations = macs(network, answers.info.input_shape, image)
-    except (RuntimeError, NotImplementedError):
-        operations = None
-    return Cost(parameter_count(network), operations, latency(network, image) if timed else None)
-
-
-def latency(network: Network, image: Tensor) -> Estimate:
-    """Median seconds of a forward pass of an image [B,...] on its device, with quartiles."""
-    wait: Callable[[], object] = torch.cuda.synchronize if image.device.type == "cuda" else int
-    seconds = []
-    with torch.inference_mode():
-        for number in range(WARM_UP + REPEATS):
-            wait()
-            start = time.perf_counter()
-            network(image)
-            wait()
-            if number >= WARM_UP:
-                seconds.append(time.perf_counter() - start)
-    quartiles = torch.quantile(
-        torch.tensor(seconds, dtype=torch.float64),
-        torch.tensor((0.25, 0.5, 0.75), dtype=torch.float64),
-    )
-    low, middle, high = quartiles.tolist()
-    return Estimate(middle, low, high)
-
-
-def capacity_gap(teacher: Cost, student: Cost, *, device: str) -> CapacityGap:
-    """Both costs, and how many times the teacher's is the student's."""
-    times = (teacher.latency, student.latency)
-    timed = times[0] is not None and times[1] is not None
-    return CapacityGap(
-        teacher=teacher,
-        student=student,
-        parameter_ratio=teacher.parameters / student.parameters,
-        macs_ratio=teacher.macs / student.macs if teacher.macs and student.macs else None,
-        latency_ratio=times[0].value / times[1].value if times[0] and times[1] else None,
-        batch=1 if timed else None,
-        device=device if timed else None,
-    )

@@ -18,9 +18,11 @@ from kdcli.core.types import DataInfo, SplitName
 from kdcli.errors import KdError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers, check_same_samples
-from kdcli.jobs.measure.explanations import Parts, cost, explain_pair, explain_teacher
+from kdcli.jobs.measure.costs import cost
+from kdcli.jobs.measure.explanations import Parts, explain_pair, explain_teacher
+from kdcli.results.cost import Cost
 from kdcli.results.gap import GapReport
-from kdcli.results.pair import Cost, DegradationCurve, PairExplanation
+from kdcli.results.pair import DegradationCurve, PairExplanation
 from kdcli.results.teacher import TeacherExplanation
 from kdcli.trust import named_by
 
@@ -30,12 +32,10 @@ class Explain:
     """How far the explanations of a report go.
 
     deep: t-SNE, silhouette, CKA and latency too. bootstrap: resamples behind their intervals.
-    device: where latencies are measured.
     """
 
     deep: bool = False
     bootstrap: int = 1000
-    device: str = "cpu"
 
 
 def gap_report(
@@ -171,16 +171,21 @@ def _pair(
         deep=explain.deep,
         bootstrap=explain.bootstrap,
         costs=costs,
-        device=explain.device,
     )
 
 
 def _cost(answers: Answers, parts: Parts, explain: Explain | None) -> Cost | None:
     if explain is None:
         return None
-    return parts.timed(
-        "latency" if explain.deep else "cost", lambda: cost(answers, timed=explain.deep)
-    )
+    if answers.cost is not None:
+        return answers.cost
+    image = answers.image
+    assert image is not None
+
+    def measured() -> Cost:
+        return cost(answers.network, image, checkpoint=answers.checkpoint, timed=explain.deep)
+
+    return parts.timed("latency" if explain.deep else "cost", measured)
 
 
 def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | None:

@@ -15,6 +15,8 @@ def check_gates(
     """
     values: dict[str, tuple[float | None, bool]] = {
         "min_accuracy": (test.accuracy, True),
+        "min_balanced_accuracy": (test.balanced_accuracy, True),
+        "min_macro_f1": (test.macro_f1, True),
         "max_entropy_gap": (gap.entropy if gap else None, False),
         "max_free_energy_gap": (gap.free_energy if gap else None, False),
         "max_ece": (test.ece, False),

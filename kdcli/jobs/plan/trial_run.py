@@ -332,7 +332,7 @@ def _trainer(execution: Execution, feed: ShortFeed, watch: _Watch) -> Trainer:
         evaluate=clock.timed("evaluation", hooks.evaluate),
         probe=clock.timed("probe", hooks.probe),
     )
-    settings = replace(train_settings(job.recipe), epochs=EPOCHS)
+    settings = replace(train_settings(job.recipe, job.class_weights), epochs=EPOCHS)
     trainer = Trainer(
         job.method,
         feed,

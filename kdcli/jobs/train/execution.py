@@ -110,7 +110,7 @@ class Execution:
             self.job.method,
             self.job.feed,
             self.job.runtime,
-            train_settings(self.job.recipe),
+            train_settings(self.job.recipe, self.job.class_weights),
             hooks=hooks,
             state_folder=self.run / run_folder.STATE_FOLDER,
             resume=state,
@@ -140,11 +140,23 @@ class Execution:
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
         folded = fold_temperature(self.job, network)
         outcome = measure_outcome(self.job, network, self.run.name, folded)
+        save_model(
+            self.run / MODEL_FILE,
+            network,
+            make_header(
+                self.job,
+                network,
+                outcome.test,
+                self.recipe_sha256,
+                self.epochs,
+                outcome.calibration.temperature if outcome.calibration else None,
+            ),
+        )
         seconds = self.metrics.earlier_seconds + time.perf_counter() - self.started
         result = run_result(
             self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
         )
-        self._write(result, outcome, network, self.metrics)
+        self._write(result, outcome, self.metrics)
         return result
 
     def _emit(self, event: Event) -> None:
@@ -188,21 +200,8 @@ class Execution:
         self,
         result: RunResult,
         outcome: Outcome,
-        network: Network,
         metrics: MetricsWriter,
     ) -> None:
-        save_model(
-            self.run / MODEL_FILE,
-            network,
-            make_header(
-                self.job,
-                network,
-                outcome.test,
-                self.recipe_sha256,
-                self.epochs,
-                outcome.calibration.temperature if outcome.calibration else None,
-            ),
-        )
         write_json(self.run / "analysis.json", asdict(outcome.analysis))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished, and its manifest is whole

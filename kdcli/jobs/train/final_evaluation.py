@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,15 +18,18 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
+from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.measure.answers import Answers, mean_of
 from kdcli.jobs.measure.chance import chance, result_warnings
+from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, Measures
 from kdcli.results.pair import CorrelationDifference
@@ -53,6 +57,7 @@ class Outcome:
     analysis: RunAnalysis
     per_class: Mapping[str, float]
     excluded: Excluded | None
+    cost: Cost | None
     calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
 
@@ -101,8 +106,10 @@ def measure_outcome(
         _own_answers(job, network, label),
         folded_temperature=None if folded is None else folded.temperature,
     )
+    costs, left_out = _costs(job, network)
+    own = replace(own, cost=costs[0])
     logits, targets = own.logits, own.targets
-    teacher, summaries = _teacher_answers(job, targets)
+    teacher, summaries = _teacher_answers(job, targets, costs[1:])
     curves = {"network" if teacher is None else "student": reliability(logits, targets)}
     if teacher is not None:
         curves = {"teacher": reliability(teacher.logits, targets), **curves}
@@ -135,11 +142,14 @@ def measure_outcome(
             names,
             None if teacher is None else teacher.logits,
         ),
-        warnings=tuple(
+        cost=own.cost,
+        warnings=left_out
+        + tuple(
             warning
             for name, found in measured.items()
             for warning in result_warnings(name, found, guess, len(names))
-        ),
+        )
+        + weighed_nothing(job.recipe.method.name, job.class_weights),
         calibration=None if folded is None else _before_and_after(folded, own),
     )
 
@@ -215,6 +225,7 @@ def run_result(
         gates=check_gates(recipe.gates, outcome.test, outcome.gap),
         recipe_sha256=recipe_sha256,
         wall_seconds=wall_seconds,
+        cost=outcome.cost and replace(outcome.cost, size_bytes=size_of(run / MODEL_FILE)),
         images_per_second=last.images_per_second if last else 0.0,
         peak_memory_mib=job.runtime.peak_memory_mib(),
         warnings=outcome.warnings,
@@ -245,20 +256,50 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
 
 
 def _teacher_answers(
-    job: Job, targets: Tensor
+    job: Job, targets: Tensor, costs: Sequence[Cost | None]
 ) -> tuple[Answers | None, tuple[TeacherSummary, ...]]:
     """The answers that the gap is measured to, several teachers as the one that the method listens
     to; and each of them, measured. Nothing where there is neither a teacher nor a reference.
     """
-    loaded = job.teachers or ((job.reference,) if job.reference is not None else ())
     if job.answering is None:
         return None, ()
-    each = [_answers_of(job, item, targets) for item in loaded]
+    loaded = _beside(job)
+    each = [
+        replace(_answers_of(job, item, targets), cost=paid)
+        for item, paid in zip(loaded, costs, strict=True)
+    ]
     summaries = tuple(
-        replace(item.summary, test=answers.measures)
+        replace(item.summary, test=answers.measures, cost=answers.cost)
         for item, answers in zip(loaded, each, strict=True)
     )
     return mean_of(each, [summary.weight for summary in summaries]), summaries
+
+
+def _beside(job: Job) -> tuple[LoadedTeacher, ...]:
+    """The teachers, or the reference where there are none."""
+    return job.teachers or ((job.reference,) if job.reference is not None else ())
+
+
+def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ...]]:
+    """What the network and then each that it is measured beside cost, and a warning where that
+    cannot be found out: somebody's own network may do anything, and its weights are not saved yet.
+    """
+    every = [
+        (network, ""),
+        *((item.teacher.live.network, item.summary.checkpoint) for item in _beside(job)),
+    ]
+    compiled = job.runtime.compile_choice.value == "on"
+    try:
+        image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            found: list[Cost | None] = [
+                cost(each, image, checkpoint=path, timed=job.recipe.report.latency)
+                for each, path in every
+            ]
+    except Exception as error:  # noqa: BLE001  as said
+        told = f"what the networks cost is left out: {type(error).__name__}: {error}"
+        return [None] * len(every), (told,)
+    return found, ()
 
 
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:

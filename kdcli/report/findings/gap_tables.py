@@ -265,10 +265,11 @@ def _operations(pair: PairExplanation) -> str:
 
 def _latency(pair: PairExplanation) -> str:
     found = pair.capacity
-    if not (found and found.latency_ratio and found.teacher.latency and found.student.latency):
+    if not (found and found.latency_ratio):
         return ""
-    times = (f"{1000 * each.value:.2g}" for each in (found.teacher.latency, found.student.latency))
-    return f"{formatting.times(found.latency_ratio)} ({' / '.join(times)} ms, {found.device})"
+    both = [each.latency(1) for each in (found.teacher, found.student)]
+    times = " / ".join(formatting.milliseconds(each.seconds.value) for each in both if each)
+    return f"{formatting.times(found.latency_ratio)} ({times} ms, {both[0] and both[0].device})"
 
 
 def diagonal(found: StageCka) -> str:

@@ -268,3 +268,14 @@ def overlap_note(first: Measures, second: Measures) -> str:
         f"the 95 % intervals overlap at n = {n}: kd evaluate with both checkpoints tests the "
         "difference on the same images"
     )
+
+
+def provenance(summary: RunResult) -> str:
+    """The basis of every number of a run: split, n, which epoch, seed."""
+    test = summary.test
+    epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
+    return (
+        f"{test.split} split of {summary.data}, n = {formatting.thousands(test.n)} images, "
+        f"{epoch} of "
+        f"{summary.epochs}, seed {summary.seed}"
+    )

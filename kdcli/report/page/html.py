@@ -14,9 +14,16 @@ from kdcli import __version__, formatting
 from kdcli.report.figures.palette import MUTED, TEACHERS
 from kdcli.report.figures.run import own_colour
 from kdcli.report.findings.gap import first_raw_pair, usual_temperature
-from kdcli.report.findings.run import best_teacher, gate_sentence, lead, missing_names, verdict, why
+from kdcli.report.findings.run import (
+    best_teacher,
+    gate_sentence,
+    lead,
+    missing_names,
+    provenance,
+    verdict,
+    why,
+)
 from kdcli.report.page.parts import Section
-from kdcli.report.page.run_sections import provenance
 from kdcli.results.gap import GapAt
 from kdcli.results.measures import GateResult, Measures
 from kdcli.results.run import RunResult, TeacherSummary

@@ -19,14 +19,14 @@ from kdcli.report.findings.run import (
     missing_names,
     on_missing,
     on_temperature,
+    provenance,
     verdict,
 )
 from kdcli.report.markdown import code_block, escape
+from kdcli.report.page.missing_section import missing
 from kdcli.report.page.run_sections import (
     accuracy,
     before_and_after,
-    missing,
-    provenance,
     reproduce_command,
     restrictions,
 )

@@ -1,6 +1,6 @@
 """The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
-verdict and gates, accuracy beside the teacher, missing classes, gap, what explains it, what the
+what was gained, accuracy beside the teacher, missing classes, gap, what explains it, what the
 teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
 environment, how to reproduce. A section without data is left out, never shown empty.
 """
@@ -15,11 +15,13 @@ from kdcli import formatting
 from kdcli.report.figures.run import teacher_first
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
-from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note
+from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note, provenance
 from kdcli.report.page import gap_sections
+from kdcli.report.page.cost_section import costs
 from kdcli.report.page.gap_sections import NUMBERS
+from kdcli.report.page.missing_section import missing
 from kdcli.report.page.parts import Grid, Section
-from kdcli.results.measures import Excluded, ExcludedClass, Measures
+from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
 from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
@@ -28,6 +30,7 @@ from kdcli.runs.read import Run
 def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
     """Everything after the verdict and the gates, in order."""
     makers: tuple[Callable[[Run, tuple[Figure, ...]], Section | None], ...] = (
+        costs,
         accuracy,
         missing,
         gap,
@@ -106,20 +109,14 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     return Grid(columns, tuple(rows), provenance(summary))
 
 
-def provenance(summary: RunResult) -> str:
-    """The basis of every number of a run: split, n, which epoch, seed."""
-    test = summary.test
-    epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
-    return (
-        f"{test.split} split of {summary.data}, n = {formatting.thousands(test.n)} images, "
-        f"{epoch} of "
-        f"{summary.epochs}, seed {summary.seed}"
-    )
-
-
 _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("accuracy", lambda test: formatting.percent(test.accuracy, test.n)),
     ("95 % interval, %", lambda test: formatting.percent_range(test.accuracy_interval, test.n)),
+    (
+        "balanced accuracy",
+        lambda test: formatting.percent(test.balanced_accuracy, test.n),
+    ),
+    ("macro-F1", lambda test: formatting.number(test.macro_f1)),
     ("top-5 accuracy", lambda test: formatting.percent(test.top5, test.n)),
     ("NLL, nats", lambda test: formatting.number(test.nll)),
     ("ECE", lambda test: formatting.number(test.ece)),
@@ -132,13 +129,17 @@ _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
 def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> dict[str, str]:
     """Student minus teacher by row, but for the size, which is a ratio."""
     student = summary.test
-    top5 = None if student.top5 is None or teacher.top5 is None else student.top5 - teacher.top5
+    top5 = _less(student.top5, teacher.top5)
     ratio = teacher_size / summary.parameters
     return {
         "parameters": f"{formatting.times(ratio)} smaller"
         if ratio >= 1
         else f"{formatting.times(1 / ratio)} larger",
         "accuracy": formatting.points(student.accuracy - teacher.accuracy, student.n),
+        "balanced accuracy": formatting.points(
+            _less(student.balanced_accuracy, teacher.balanced_accuracy), student.n
+        ),
+        "macro-F1": formatting.signed(_less(student.macro_f1, teacher.macro_f1)),
         "top-5 accuracy": formatting.points(top5, student.n),
         "NLL, nats": formatting.signed(student.nll - teacher.nll),
         "ECE": formatting.signed(student.ece - teacher.ece),
@@ -148,61 +149,8 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     }
 
 
-# ---- missing classes -----------------------------------------------------------------------------
-
-
-def missing(run: Run, plots: tuple[Figure, ...]) -> Section | None:
-    """The classes of which no training image was shown: how well the network knows them, and for
-    what it takes them.
-    """
-    excluded = run.summary.excluded if run.summary else None
-    if run.summary is None or excluded is None:
-        return None
-    teacher = "teacher" if run.summary.teachers else "reference"
-    every = [(item.name, item, _taken_for(run, item.number)) for item in excluded.classes]
-    rows = [(name, *_missing_row(item), mistaken) for name, item, mistaken in every]
-    if len(rows) > 1:
-        rows.append(("together", *_missing_row(excluded), ""))
-    grid = Grid(
-        ("class", "test images", "accuracy", "95 % interval, %", teacher, "else taken for"),
-        tuple(rows),
-        provenance(run.summary),
-    )
-    known = (
-        (
-            f"It can know of {'it' if len(every) == 1 else 'them'} only what the teacher's "
-            "answers to other classes say."
-        ),
-    )
-    title = "Missing class" if len(every) == 1 else "Missing classes"
-    return Section("missing", title, known if run.summary.teachers else (), (grid,), plots)
-
-
-def _missing_row(item: Excluded | ExcludedClass) -> tuple[str, ...]:
-    interval = (
-        formatting.percent_range(item.accuracy_interval, item.n)
-        if item.accuracy_interval
-        else formatting.MISSING
-    )
-    return (
-        formatting.thousands(item.n),
-        formatting.percent(item.accuracy, item.n),
-        interval,
-        formatting.percent(item.teacher_accuracy, item.n),
-    )
-
-
-def _taken_for(run: Run, number: int) -> str:
-    """The three commonest wrong answers to a class, with how often they were given."""
-    if run.analysis is None or number >= len(run.analysis.confusion):
-        return ""
-    wrong = [
-        (count, other)
-        for other, count in enumerate(run.analysis.confusion[number])
-        if count and other != number
-    ]
-    most = sorted(wrong, key=lambda pair: (-pair[0], pair[1]))[:3]
-    return ", ".join(f"{run.analysis.class_names[other]} ({count})" for count, other in most)
+def _less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def restrictions(run: Run) -> str:

@@ -26,6 +26,8 @@ from kdcli.runs.read import Run
 METRICS = (
     "test.accuracy",
     "test.top5",
+    "test.balanced_accuracy",
+    "test.macro_f1",
     "excluded.accuracy",
     "test.nll",
     "test.ece",
@@ -33,6 +35,9 @@ METRICS = (
     "gap.entropy",
     "gap.free_energy",
     "parameters",
+    "cost.macs",
+    "cost.latency_1_ms",
+    "cost.latency_32_ms",
     "wall_seconds",
     "images_per_second",
 )
@@ -195,7 +200,7 @@ def _result_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
 def _shown(path: str, value: float | None, n: int | None) -> str:
     if value is None:
         return formatting.MISSING
-    if path == "parameters":
+    if path in {"parameters", "cost.macs"}:
         return formatting.count(round(value))
     if path.startswith("gap."):
         return formatting.signed(value)

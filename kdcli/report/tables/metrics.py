@@ -14,7 +14,15 @@ from kdcli.results.gap import GapAt
 from kdcli.results.measures import EnergyAt
 from kdcli.results.run import RunResult
 
-_SHARES = ("accuracy", "top5", "train_accuracy", "teacher_accuracy", "low", "high")
+_SHARES = (
+    "accuracy",
+    "top5",
+    "train_accuracy",
+    "teacher_accuracy",
+    "balanced_accuracy",
+    "low",
+    "high",
+)
 _LOWER_IS_BETTER = (
     "nll",
     "ece",
@@ -23,6 +31,10 @@ _LOWER_IS_BETTER = (
     "wall_seconds",
     "peak_memory_mib",
     "parameters",
+    "macs",
+    "size_bytes",
+    "latency_1_ms",
+    "latency_32_ms",
     "train_loss",
     "nll_before",
     "nll_after",
@@ -32,6 +44,8 @@ _LOWER_IS_BETTER = (
 _LABELS = {
     "test.accuracy": "accuracy, %",
     "test.top5": "top-5 accuracy, %",
+    "test.balanced_accuracy": "balanced accuracy, %",
+    "test.macro_f1": "macro-F1",
     "test.nll": "NLL, nats",
     "test.ece": "ECE",
     "test.entropy": "entropy, nats",
@@ -52,6 +66,10 @@ _LABELS = {
     "gap.free_energy": "free-energy gap",
     "aligned_gap.entropy": "entropy gap in the loss, nats",
     "aligned_gap.free_energy": "free-energy gap in the loss",
+    "cost.macs": "multiply-adds",
+    "cost.size_bytes": "bytes on disk",
+    "cost.latency_1_ms": "latency of 1 image, ms",
+    "cost.latency_32_ms": "latency of 32 images, ms",
     "wall_seconds": "wall time, s",
     "images_per_second": "images a second",
     "peak_memory_mib": "peak memory, MiB",
@@ -162,6 +180,8 @@ def digits(path: str, n: int) -> int:
         "images_per_second": 0,
         "peak_memory_mib": 0,
         "parameters": 0,
+        "macs": 0,
+        "size_bytes": 0,
         "seed": 0,
         "epochs": 0,
         "n": 0,

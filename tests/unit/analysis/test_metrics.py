@@ -202,3 +202,20 @@ def test_measuring_does_not_slow_an_epoch_down():
     started = time.process_time()
     measure(logits.float(), targets)
     assert time.process_time() - started < 1.0  # 0.1 s on a free core; the margin is for busy ones
+
+
+@pytest.mark.parametrize("seen", [range(7), (0, 2, 3)])
+def test_balanced_accuracy_and_macro_f1_are_scikit_learns(seen):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    logits, targets = answers(classes=7)
+    kept = torch.isin(targets, torch.tensor(list(seen)))  # classes without samples, but predicted
+    logits, targets = logits[kept], targets[kept]
+    found, said = measure(logits, targets), logits.argmax(1)
+    assert len(set(targets.tolist())) == len(seen)
+    # scikit-learn's own number warns of classes that are predicted only, and leaves them out
+    by_class = [(said[targets == k] == k).double().mean().item() for k in seen]
+    assert found.balanced_accuracy == pytest.approx(np.mean(by_class), abs=1e-12)
+    if len(seen) == 7:
+        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(targets, said))
+    assert found.macro_f1 == pytest.approx(f1_score(targets, said, average="macro"), abs=1e-12)

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from kdcli.results.cost import CapacityGap, Cost
 from kdcli.results.gap import GapReport
 from kdcli.results.intervals import Interval
 from kdcli.results.pair import (
-    CapacityGap,
     CorrelationDifference,
-    Cost,
     DegradationCurve,
     DegradationRow,
     DistanceRanks,

@@ -70,8 +70,12 @@ def test_a_student_s_page_says_what_analyze_gap_says(student, trained):
     assert drawn[-1].of == "weights"
     assert drawn[1].values[0] == pytest.approx(whole[1].values[0], abs=1e-4)  # rounded
     (pair,), (other,) = found.explanations, expected.explanations
-    for part in ("rescaling", "distance_ranks", "calibration", "capacity"):
+    for part in ("rescaling", "distance_ranks", "calibration"):
         assert getattr(pair, part) == getattr(other, part)
+    for ratio in ("parameter_ratio", "macs_ratio"):
+        assert getattr(pair.capacity, ratio) == getattr(other.capacity, ratio)
+    measured = (student.summary.cost.latencies, student.summary.teachers[0].cost)
+    assert (pair.capacity.student.latencies, pair.capacity.teacher) == measured
     assert pair.differences[0].mean == other.differences[0].mean
     page = (student.path / "report.html").read_text()
     assert "Why the student answers differently" in page
