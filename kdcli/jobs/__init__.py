@@ -20,6 +20,7 @@ from kdcli.jobs.model_info import (
     ModelCard,
     Proposal,
     describe_model,
+    member_parameters,
     model_members,
     propose_students,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "fill_cache",
     "forecast",
+    "member_parameters",
     "model_members",
     "propose_students",
     "resume",

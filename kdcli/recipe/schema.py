@@ -436,7 +436,9 @@ class NetworkSection(Named):
 
     KIND = "model"
     name: str = Field(
-        description="A network's name (kd models), torchvision/NAME, or path/to/file.py:factory."
+        description=(
+            "A network's name (kd models), torchvision/NAME, timm/NAME, or path/to/file.py:factory."
+        )
     )
     init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
 
@@ -449,7 +451,7 @@ class TeacherSection(Section):
         None, description="A train-teacher recipe: trained first unless a run with it exists."
     )
     name: str | None = Field(
-        None, description="A network that comes with weights: torchvision/NAME."
+        None, description="A network that comes with weights: torchvision/NAME, timm/NAME."
     )
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
     weight: Positive | None = Field(

@@ -79,6 +79,18 @@ def test_a_narrower_wildcard_of_torchvision_has_sizes(kd):
     )
 
 
+def test_timms_networks_are_listed_with_parameters(kd):
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'kdcli[timm]'")
+    items = {item["name"]: item for item in kd("models", "timm/resnet18*", "--json").json["data"]}
+    assert items["timm/resnet18"]["parameters"] == 11_181_642  # of 10 classes
+    assert items["timm/resnet18"]["taps"][:2] == ["stem", "stage1"]
+    answer = kd("models", "timm/resnet*")  # too many to build each in full
+    (line,) = (line for line in answer.out.splitlines() if "timm/resnet50 " in line)
+    assert "23.5 M" in line
+    assert "sets of weights are published" in line
+    assert "sizes with a narrower wildcard" in answer.out.splitlines()[-1]
+
+
 def test_a_wildcard_that_matches_nothing_is_refused(kd):
     for pattern in ("torchvision/nothing*", "nothing*"):
         answer = kd("models", pattern)

@@ -8,6 +8,7 @@ is valid. What stands above a block says more:
     <!-- file: NAME -->      it is written to that file
     <!-- exit N -->          its commands end with that code
     <!-- before: NAME -->    what has to be there first, made by PREPARATIONS
+    <!-- needs: PACKAGE -->  of an extra; the rest of the page is skipped where it is not installed
     <!-- skip: REASON -->    it cannot be run here, and is shown as a skipped test
 
 Training is cut to one epoch, in this process, so that torch is imported once; of pages but the
@@ -196,6 +197,8 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
             PREPARATIONS[block.notes["before"]](made_weights)
         if "skip" in block.notes or block.language in OUTPUT:
             continue
+        if "needs" in block.notes:
+            pytest.importorskip(block.notes["needs"])
         if "file" in block.notes:
             (tmp_path / block.notes["file"]).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
@@ -221,5 +224,5 @@ def test_every_block_is_run_or_says_why_not():
             assert told or block.language in RUN | OUTPUT, (page, block.text)
             output = block.language in OUTPUT and "skip" not in block.notes
             assert not (output and COMMAND.match(block.text)), (page, block.text)
-            assert block.notes.keys() <= {"file", "exit", "before", "skip"}
+            assert block.notes.keys() <= {"file", "exit", "before", "needs", "skip"}
             assert not re.fullmatch(r"\s*", block.notes.get("skip", "a reason"))

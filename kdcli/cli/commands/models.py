@@ -33,6 +33,8 @@ kd models --teacher resnet56 -d cifar100
 # networks of an adapter: more of them are listed without sizes, because building them takes too
 # long to wait for
 MANY = 24
+# of a library that knows its parameters sooner, up to so many are listed with these alone
+MANY_COUNTED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,10 @@ def run(
     else:
         listed, size = _matching(pattern), size or _Size()
     many = sum("/" in entry.name for entry in listed) > MANY
-    items = [_item(entry, None if many else size) for entry in listed]
+    if many and len(listed) <= MANY_COUNTED:
+        items = [_counted(entry, size or _Size()) for entry in listed]
+    else:
+        items = [_item(entry, None if many else size) for entry in listed]
     about = (
         " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
     )
@@ -232,6 +237,14 @@ def _item(entry: Entry, size: _Size | None) -> ModelItem:
         return _measured(bare, jobs.describe_model(entry.name, size.classes, size.shape))
     except KdError:  # this network does not take this image size: a list shows the others
         return bare
+
+
+def _counted(entry: Entry, size: _Size) -> ModelItem:
+    """A row of a long list: parameters, where they are known without building all of it."""
+    from kdcli import jobs
+
+    bare = ModelItem(entry.name, entry.family, entry.summary)
+    return replace(bare, parameters=jobs.member_parameters(entry.name, size.classes))
 
 
 def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:
@@ -312,8 +325,10 @@ def _list(env: Environment, items: list[ModelItem], last: str = "") -> Outcome:
 
 
 def _sizes(item: ModelItem) -> tuple[str, str, str, str]:
-    if item.parameters is None or item.macs is None or item.input_shape is None:
+    if item.parameters is None:
         return "", "", "", ""
+    if item.macs is None or item.input_shape is None:
+        return formatting.count(item.parameters), "", "", ""
     amounts = ((item.parameters, item.parameters_ratio), (item.macs, item.macs_ratio))
     parameters, macs = (
         formatting.count(amount) + (f" ({formatting.times(ratio)})" if ratio is not None else "")
