@@ -18,8 +18,10 @@ from kdcli.jobs.measure.analyze_gap import analyze_gap
 from kdcli.jobs.measure.evaluate import evaluate
 from kdcli.jobs.model_info import (
     ModelCard,
+    ModuleCard,
     Proposal,
     describe_model,
+    describe_modules,
     member_parameters,
     model_members,
     propose_students,
@@ -32,11 +34,13 @@ from kdcli.jobs.train.train_longer import train_longer
 __all__ = [
     "Check",
     "ModelCard",
+    "ModuleCard",
     "Proposal",
     "analyze_gap",
     "build_network",
     "check_data",
     "describe_model",
+    "describe_modules",
     "distill",
     "doctor",
     "download",

@@ -15,6 +15,7 @@ from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
 from kdcli.errors import Incompatible, KdError, NotFound
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
+from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
 from kdcli.trust import named_by, trusting
 
@@ -35,6 +36,19 @@ class ModelCard:
     parameters: int
     macs: int
     taps: Mapping[str, tuple[int, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCard:
+    """A module that can be a tap. kind: map, channels last, tokens or vector. size: height and
+    width of the map that it is laid out as; None for a vector.
+    """
+
+    path: str
+    type: str
+    kind: str
+    channels: int
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,30 @@ def describe_model(
     with trusting([name]):
         network = _weightless(name, num_classes, shape, options)
     return _card(name, found.summary, shape, network)
+
+
+def describe_modules(
+    name: str, num_classes: int = 10, input_shape: Shape | None = None
+) -> tuple[ModuleCard, ...]:
+    """The modules of somebody's network that can be taps, in their order.
+
+    Raises:
+        NotFound: no such network. Incompatible: it cannot take this input, or declares its taps
+            itself.
+    """
+    shape = input_shape or usual_shape(catalog.entry("model", name))
+    with trusting([name]):
+        network = _weightless(name, num_classes, shape)
+    return tuple(
+        ModuleCard(
+            path,
+            type(module).__name__,
+            layout.kind,
+            layout.channels,
+            (layout.height, layout.width) if layout.height else None,
+        )
+        for path, (module, layout) in modules(network, shape).items()
+    )
 
 
 def _weightless(

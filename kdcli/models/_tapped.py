@@ -88,6 +88,7 @@ class Tapped(Headed):
     def __init__(self, headed: Headed, paths: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
         Network.__init__(self)
         self.name, self.net, self.head = headed.name, headed.net, headed.head
+        self.blueprint, self.new_head = headed.blueprint, headed.new_head
         self.paths = dict(paths)
         self._layouts = {tap: layout_of(seen[path]) for tap, path in paths.items()}
         self._seen = {tap: seen[path] for tap, path in paths.items()}
@@ -158,31 +159,68 @@ class _Keep:
             self.box.kept[self.tap] = value.clone() if self.copy else value
 
 
-def tapped(headed: Headed, paths: Mapping[str, str], input_shape: Shape) -> Tapped:
-    """A network with taps at modules of it.
+def tapped(network: Network, taps: Mapping[str, str], input_shape: Shape) -> Tapped:
+    """A network with taps at modules of it instead of its own; "pooled" stays unless given.
+
+    Args:
+        taps: tap -> path of a module, as its author's code names it.
 
     Raises:
-        NotFound: there is no such module. Incompatible: what a module gives is no tap, or it is
-            called several times.
+        NotFound: there is no such module. Incompatible: what a module gives is no tap, it is called
+            several times, or the network is one of kd's kind, which declares its taps.
     """
-    net = headed.net
-    known = [path for path, _ in net.named_modules() if path]
-    for tap, path in paths.items():
+    headed = _headed(network)
+    known = [path for path, _ in headed.net.named_modules() if path]
+    for tap, path in taps.items():
         if path not in known:
-            near = difflib.get_close_matches(path, known, n=3, cutoff=0.4)
+            near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or known[:3]
             raise NotFound(
-                f"{headed.name} has no module {path!r}, which taps names for {tap!r}",
-                hint=f"near it are {', '.join(near or known[:3])}; kd models {headed.name} --taps "
-                "lists all",
+                f"{headed.name} has no module {path!r}, which taps gives for {tap!r}",
+                hint=f"near it are {', '.join(near)}; kd models {headed.name} --taps lists all",
             )
     seen = survey(headed, input_shape)
-    for tap, path in paths.items():
+    for tap, path in taps.items():
         if refusal := _no_tap(seen[path]):
             raise Incompatible(
                 f"{path!r} of {headed.name} cannot be the tap {tap!r}: {refusal}",
                 hint=f"kd models {headed.name} --taps lists the modules that can",
             )
-    return fitted(headed, paths, seen, input_shape)
+    return fitted(headed, dict(sorted(taps.items(), key=_place)), seen, input_shape)
+
+
+def _headed(network: Network) -> Headed:
+    """The network as features and a head, without hooks of taps that it had."""
+    if not isinstance(network, Headed):
+        name = getattr(network, "name", type(network).__name__)
+        raise Incompatible(
+            f"{name} declares its taps itself: no other modules can be tapped",
+            hint=f"its taps are {', '.join(network.taps)}",
+        )
+    for module in network.net.modules():
+        hooks = module._forward_hooks  # noqa: SLF001
+        for key in [key for key, hook in hooks.items() if isinstance(hook, _Keep)]:
+            del hooks[key]
+    return network
+
+
+def _place(item: tuple[str, str]) -> tuple[bool, int]:
+    """Sorts taps: stem, stage1, stage2, ..."""
+    stage = item[0].removeprefix("stage")
+    return item[0] == "pooled", int(stage) if stage.isdigit() else 0
+
+
+def modules(network: Network, input_shape: Shape) -> dict[str, tuple[nn.Module, Layout]]:
+    """The modules of a network that can be taps, by path, in the order of the modules.
+
+    Raises:
+        Incompatible: as `tapped`.
+    """
+    headed = _headed(network)
+    return {
+        path: (headed.net.get_submodule(path), seen.layout)
+        for path, seen in survey(headed, input_shape).items()
+        if can_tap(seen) and seen.layout is not None
+    }
 
 
 def fitted(
@@ -323,9 +361,12 @@ def _layout(shape: tuple[int, ...], picture: Shape, *, channels_last: bool) -> L
             return Layout("channels last", shape[3], *shape[1:3])
         return Layout("map", shape[1], *shape[2:]) if first else None
     if len(shape) == 3:
-        for extra in range(min(_MOST_EXTRA, shape[1])):
+        # more of them than of the picture's would let any row of tokens be a grid
+        for extra in range(min(_MOST_EXTRA, shape[1] // 2) + 1):
             count = shape[1] - extra
             height = max(round(math.sqrt(count * high / wide)), 1)
-            if count % height == 0 and grid(height, count // height):
-                return Layout("tokens", shape[2], height, count // height, extra)
+            width = count // height
+            # patches divide a picture, so their grid has its very proportions
+            if count and height * width == count and height * wide == width * high:
+                return Layout("tokens", shape[2], height, width, extra)
     return None

@@ -91,6 +91,24 @@ def test_timms_networks_are_listed_with_parameters(kd):
     assert "sizes with a narrower wildcard" in answer.out.splitlines()[-1]
 
 
+def test_the_modules_that_can_be_taps_are_listed_with_their_shapes(kd, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes, input_shape):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.Flatten(),"
+        " nn.Linear(96, num_classes))\n",
+        encoding="utf-8",
+    )
+    lines = kd("models", "mine.py:net", "--taps", "-d", "digits").out.splitlines()
+    assert lines[0].split() == ["0", "map", "6", "channels", "4×4", "Conv2d"]
+    assert 'student.taps = { stage1 = "0" }' in lines[-1]
+    data = kd("models", "mine.py:net", "--taps", "-d", "digits", "--json").json["data"]
+    assert data["modules"][0]["size"] == [4, 4]
+    assert data["modules"][1]["size"] is None
+    refused = kd("models", "resnet20", "--taps")
+    assert (refused.code, "declares its taps itself" in refused.err) == (2, True)
+    assert kd("models", "resnet*", "--taps").code == 2
+
+
 def test_a_wildcard_that_matches_nothing_is_refused(kd):
     for pattern in ("torchvision/nothing*", "nothing*"):
         answer = kd("models", pattern)

@@ -13,6 +13,7 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
+from kdcli.cli.commands.module_list import ModuleItem, module_lines, modules_of
 from kdcli.cli.commands.option_table import OptionItem, option_lines, options_of
 from kdcli.cli.console import Environment
 from kdcli.cli.options import Trust
@@ -68,8 +69,8 @@ class TapItem:
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
     """A network in full, built for one kind of data. macs: multiply-accumulate operations an
-    image. Of a file of the user's own that was not run: parameters, macs and input_shape are None,
-    and there are no taps.
+    image. modules: those that can be taps, where they were asked for. Of a file of the user's own
+    that was not run: parameters, macs and input_shape are None, and there are no taps.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ModelDetails:
     smaller: str | None
     taps: tuple[TapItem, ...]
     options: tuple[OptionItem, ...]
+    modules: tuple[ModuleItem, ...] = ()
 
 
 Pattern = Annotated[
@@ -128,6 +130,18 @@ Teacher = Annotated[
 ]
 
 
+Modules = Annotated[
+    bool,
+    typer.Option(
+        "--taps",
+        help=(
+            "List the modules of one network that student.taps can name. A file of your own runs "
+            "for it."
+        ),
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """The data that networks are built for. shape: None for each network's usual one."""
@@ -144,6 +158,7 @@ def run(
     pattern: Pattern = None,
     data: For = None,
     teacher: Teacher = None,
+    taps: Modules = False,  # noqa: FBT002
     trust: Trust = False,  # noqa: FBT002
 ) -> Outcome:
     """The networks: all, those that match, or one in full.
@@ -153,6 +168,12 @@ def run(
     from kdcli import catalog
 
     size = _size_of(data) if data is not None else None
+    if taps:
+        if pattern is None or _is_wild(pattern) or teacher is not None:
+            raise UsageError(
+                "--taps is about one network", hint="kd models torchvision/resnet18 --taps"
+            )
+        return _show(env, catalog.entry("model", pattern), size or _Size(), modules=True)
     if teacher is not None:
         among = _matching(pattern) if pattern is not None else None
         return _propose(env, teacher, among, size, trust=trust)
@@ -352,7 +373,7 @@ def _places(taps: tuple[str, ...]) -> str:
     )
 
 
-def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
+def _show(env: Environment, found: Entry, size: _Size, *, modules: bool = False) -> Outcome:
     from kdcli import jobs
 
     card = jobs.describe_model(found.name, size.classes, size.shape)
@@ -369,8 +390,14 @@ def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
         found.facts.get("smaller"),
         taps,
         options_of(found),
+        modules_of(found.name, size.classes, size.shape) if modules else (),
     )
-    env.write("\n".join(_card_lines(details)))
+    if modules:
+        shape = _times(card.input_shape)
+        lines = module_lines(details.modules, f"modules of {found.name} can be taps, for {shape}")
+    else:
+        lines = _card_lines(details)
+    env.write("\n".join(lines))
     return Outcome(details)
 
 

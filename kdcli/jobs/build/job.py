@@ -348,9 +348,9 @@ def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
     if section.name is not None:
-        return pretrained_teacher(section.name, section.weights, feed.info, runtime)
+        return pretrained_teacher(section.name, section.weights, feed.info, runtime, section.taps)
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime)
+    return load_teacher(path, feed.info, runtime, section.taps)
 
 
 def _reference(
