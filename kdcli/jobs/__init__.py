@@ -19,8 +19,11 @@ from kdcli.jobs.measure.analyze_gap import analyze_gap
 from kdcli.jobs.measure.evaluate import evaluate
 from kdcli.jobs.model_info import (
     ModelCard,
+    ModuleCard,
     Proposal,
     describe_model,
+    describe_modules,
+    member_parameters,
     model_members,
     propose_students,
 )
@@ -35,11 +38,13 @@ from kdcli.jobs.use.predict import predict
 __all__ = [
     "Check",
     "ModelCard",
+    "ModuleCard",
     "Proposal",
     "analyze_gap",
     "build_network",
     "check_data",
     "describe_model",
+    "describe_modules",
     "distill",
     "doctor",
     "download",
@@ -49,6 +54,7 @@ __all__ = [
     "forecast",
     "import_weights",
     "load_network",
+    "member_parameters",
     "model_members",
     "predict",
     "propose_students",

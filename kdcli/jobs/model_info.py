@@ -13,8 +13,9 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
-from kdcli.errors import Incompatible, NotFound
+from kdcli.errors import Incompatible, KdError, NotFound
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
+from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
 from kdcli.trust import named_by, trusting
 
@@ -35,6 +36,19 @@ class ModelCard:
     parameters: int
     macs: int
     taps: Mapping[str, tuple[int, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCard:
+    """A module that can be a tap. kind: map, channels last, tokens or vector. size: height and
+    width of the map that it is laid out as; None for a vector.
+    """
+
+    path: str
+    type: str
+    kind: str
+    channels: int
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,30 @@ def describe_model(
     return _card(name, found.summary, shape, network)
 
 
+def describe_modules(
+    name: str, num_classes: int = 10, input_shape: Shape | None = None
+) -> tuple[ModuleCard, ...]:
+    """The modules of somebody's network that can be taps, in their order.
+
+    Raises:
+        NotFound: no such network. Incompatible: it cannot take this input, or declares its taps
+            itself.
+    """
+    shape = input_shape or usual_shape(catalog.entry("model", name))
+    with trusting([name]):
+        network = _weightless(name, num_classes, shape)
+    return tuple(
+        ModuleCard(
+            path,
+            type(module).__name__,
+            layout.kind,
+            layout.channels,
+            (layout.height, layout.width) if layout.height else None,
+        )
+        for path, (module, layout) in modules(network, shape).items()
+    )
+
+
 def _weightless(
     name: str, num_classes: int, shape: Shape, options: Mapping[str, Any] | None = None
 ) -> Network:
@@ -108,6 +146,20 @@ def model_members(adapter: str) -> dict[str, str]:
     each.
     """
     found: dict[str, str] = catalog.load(catalog.entry("model", adapter)).members()
+    return found
+
+
+def member_parameters(name: str, num_classes: int = 10) -> int | None:
+    """The number of parameters of one network of an adapter, where that is known sooner than all
+    that `describe_model` says; None where it is not, or where the network is none for kd.
+    """
+    module = catalog.load(catalog.entry("model", name))
+    if not hasattr(module, "parameters"):
+        return None
+    try:
+        found: int = module.parameters(name, num_classes)
+    except KdError:
+        return None
     return found
 
 

@@ -45,3 +45,11 @@ def dry_run(module: nn.Module, input_shape: tuple[int, int, int], *arguments: An
     x = torch.empty(1, *input_shape, device="meta")
     with evaluating(module):
         return functional_call(module, tensors, (x, *arguments))
+
+
+def stride_of(height: int, size: int) -> int:
+    """Input pixels a position of a map: the power of two that gives its size, or the quotient where
+    a pool rounded down.
+    """
+    powers = (2**exponent for exponent in range(height.bit_length() + 1))
+    return next((stride for stride in powers if -(-height // stride) == size), -(-height // size))

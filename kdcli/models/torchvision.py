@@ -26,7 +26,7 @@ from kdcli.core.types import Output, Tap
 from kdcli.errors import Incompatible, NotFound
 from kdcli.models._checks import check_taps
 from kdcli.models._headed import Headed, head_path
-from kdcli.models._meta import dry_run
+from kdcli.models._meta import dry_run, stride_of
 from kdcli.models._torchvision_stages import Plan, plan_for
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -271,13 +271,7 @@ def _declare(network: Headed, input_shape: tuple[int, int, int]) -> None:
         raise Incompatible(
             f"{network.name} cannot take pictures of {height}x{width}: {error}"
         ) from error
-    stages = {tap: Tap(found[tap].shape[1], _stride(height, found[tap].shape[2])) for tap in names}
+    stages = {
+        tap: Tap(found[tap].shape[1], stride_of(height, found[tap].shape[2])) for tap in names
+    }
     network.taps = {**stages, "pooled": pooled}
-
-
-def _stride(height: int, size: int) -> int:
-    """Input pixels a position of a map: the power of two that gives its size, or the quotient where
-    a pool rounded down.
-    """
-    powers = (2**exponent for exponent in range(height.bit_length() + 1))
-    return next((stride for stride in powers if -(-height // stride) == size), -(-height // size))

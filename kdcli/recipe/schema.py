@@ -9,10 +9,12 @@ so that an error names the key and not the union.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from annotated_types import Le, Lt
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -449,14 +451,47 @@ RESTRICTIONS = (
 BOUNDS = ("max_gb", "max_pixels")
 
 
+_TAP = re.compile(r"stem|stage[1-9][0-9]?|pooled")
+
+
+def _tap_names(taps: dict[str, str] | None) -> dict[str, str] | None:
+    for name in taps or ():
+        if not _TAP.fullmatch(name):
+            problem = f"no tap is called {name!r}"
+            raise rule("", problem, "taps are stem, stage1, stage2, ... and pooled")
+    return taps
+
+
+# the modules of nn.Sequential are called 0, 1, 2: TOML and --set read numbers
+ModulePath = Annotated[str, BeforeValidator(lambda path: str(path) if type(path) is int else path)]
+Taps = Annotated[
+    dict[str, ModulePath] | None,
+    AfterValidator(_tap_names),
+    Field(
+        description=(
+            "Modules by path that are its taps, for a network of timm, torchvision or your own: "
+            '{ stage3 = "blocks.5" } (kd models NAME --taps lists them); its own taps unless given.'
+        )
+    ),
+]
+
+
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 
     KIND = "model"
     name: str = Field(
-        description="A network's name (kd models), torchvision/NAME, or path/to/file.py:factory."
+        description=(
+            "A network's name (kd models), torchvision/NAME, timm/NAME, or path/to/file.py:factory."
+        )
     )
     init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
+    taps: Taps = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the network is built with: the keys of the branch, and the taps that were given."""
+        return {**super().options, **({"taps": self.taps} if self.taps else {})}
 
 
 class TeacherSection(Section):
@@ -469,11 +504,12 @@ class TeacherSection(Section):
     name: str | None = Field(
         None,
         description=(
-            "A network that comes with weights: torchvision/NAME, or file.py:factory, whose "
-            "factory loads them."
+            "A network that comes with weights: torchvision/NAME, timm/NAME, or file.py:factory, "
+            "whose factory loads them."
         ),
     )
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
+    taps: Taps = None
     weight: Positive | None = Field(
         None, description="Share of this teacher among several; equal unless given."
     )

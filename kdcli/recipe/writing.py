@@ -14,7 +14,7 @@ import tomli_w
 
 from kdcli import catalog, clean
 from kdcli.errors import KdError
-from kdcli.files import read_json, sha256_file, sha256_json
+from kdcli.files import is_file, read_json, sha256_file, sha256_json
 from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
@@ -109,6 +109,7 @@ def recipe_hash(recipe: Recipe) -> str:
     """
     content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
     for teacher in content.get("teacher", ()):
+        _weights_by_content(teacher)
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
         if "recipe" in teacher:
@@ -117,6 +118,7 @@ def recipe_hash(recipe: Recipe) -> str:
             )
     for section in NAMED:
         table = content.get(section, {})
+        _weights_by_content(table)
         if "init" in table:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
@@ -139,6 +141,15 @@ def _weights(path: str) -> str:
         return read_header(path)[1].tensors_sha256 or path
     except KdError:
         return path
+
+
+def _weights_by_content(table: dict[str, Any]) -> None:
+    """Puts the content of a file of weights in the place of its path; leaves a name such as
+    DEFAULT.
+    """
+    path = table.get("weights")
+    if path is not None and is_file(path):
+        table["weights"] = sha256_file(Path(path))
 
 
 def _recipe_of_run(run: str) -> str:

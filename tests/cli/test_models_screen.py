@@ -79,6 +79,36 @@ def test_a_narrower_wildcard_of_torchvision_has_sizes(kd):
     )
 
 
+def test_timms_networks_are_listed_with_parameters(kd):
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'kdcli[timm]'")
+    items = {item["name"]: item for item in kd("models", "timm/resnet18*", "--json").json["data"]}
+    assert items["timm/resnet18"]["parameters"] == 11_181_642  # of 10 classes
+    assert items["timm/resnet18"]["taps"][:2] == ["stem", "stage1"]
+    answer = kd("models", "timm/resnet*")  # too many to build each in full
+    (line,) = (line for line in answer.out.splitlines() if "timm/resnet50 " in line)
+    assert "23.5 M" in line
+    assert "sets of weights are published" in line
+    assert "sizes with a narrower wildcard" in answer.out.splitlines()[-1]
+
+
+def test_the_modules_that_can_be_taps_are_listed_with_their_shapes(kd, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes, input_shape):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.Flatten(),"
+        " nn.Linear(96, num_classes))\n",
+        encoding="utf-8",
+    )
+    lines = kd("models", "mine.py:net", "--taps", "-d", "digits").out.splitlines()
+    assert lines[0].split() == ["0", "map", "6", "channels", "4×4", "Conv2d"]
+    assert 'student.taps = { stage1 = "0" }' in lines[-1]
+    data = kd("models", "mine.py:net", "--taps", "-d", "digits", "--json").json["data"]
+    assert data["modules"][0]["size"] == [4, 4]
+    assert data["modules"][1]["size"] is None
+    refused = kd("models", "resnet20", "--taps")
+    assert (refused.code, "declares its taps itself" in refused.err) == (2, True)
+    assert kd("models", "resnet*", "--taps").code == 2
+
+
 def test_a_wildcard_that_matches_nothing_is_refused(kd):
     for pattern in ("torchvision/nothing*", "nothing*"):
         answer = kd("models", pattern)

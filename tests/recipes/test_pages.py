@@ -8,7 +8,7 @@ is valid. What stands above a block says more:
     <!-- file: NAME -->      it is written to that file
     <!-- exit N -->          its commands end with that code
     <!-- before: NAME -->    what has to be there first, made by PREPARATIONS
-    <!-- needs: NAMES -->   packages without which it is left out
+    <!-- needs: NAMES -->   packages of an extra; the rest of the page is skipped without them
     <!-- skip: REASON -->    it cannot be run here, and is shown as a skipped test
 
 Training is cut to one epoch, in this process, so that torch is imported once; of pages but the
@@ -18,7 +18,6 @@ README, the runs leave out their own pages, whose plots take longer than the tra
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -194,8 +193,8 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
     names: dict[str, object] = {}
     shorter = () if page == "README.md" else ("--set", "report.html=false")
     for block in PAGES[page]:
-        if not all(map(importlib.util.find_spec, block.notes.get("needs", "").split())):
-            continue
+        for package in block.notes.get("needs", "").split():
+            pytest.importorskip(package, reason=f"the rest of the page needs {package}")
         if "before" in block.notes:
             PREPARATIONS[block.notes["before"]](made_weights)
         if "skip" in block.notes or block.language in OUTPUT:

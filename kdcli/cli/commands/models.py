@@ -13,6 +13,7 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
+from kdcli.cli.commands.module_list import ModuleItem, module_lines, modules_of
 from kdcli.cli.commands.option_table import OptionItem, option_lines, options_of
 from kdcli.cli.console import Environment
 from kdcli.cli.options import Trust
@@ -33,6 +34,8 @@ kd models --teacher resnet56 -d cifar100
 # networks of an adapter: more of them are listed without sizes, because building them takes too
 # long to wait for
 MANY = 24
+# of a library that knows its parameters sooner, up to so many are listed with these alone
+MANY_COUNTED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,8 @@ class TapItem:
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
     """A network in full, built for one kind of data. macs: multiply-accumulate operations an
-    image. Of a file of the user's own that was not run: parameters, macs and input_shape are None,
-    and there are no taps.
+    image. modules: those that can be taps, where they were asked for. Of a file of the user's own
+    that was not run: parameters, macs and input_shape are None, and there are no taps.
     """
 
     name: str
@@ -81,6 +84,7 @@ class ModelDetails:
     smaller: str | None
     taps: tuple[TapItem, ...]
     options: tuple[OptionItem, ...]
+    modules: tuple[ModuleItem, ...] = ()
 
 
 Pattern = Annotated[
@@ -126,6 +130,18 @@ Teacher = Annotated[
 ]
 
 
+Modules = Annotated[
+    bool,
+    typer.Option(
+        "--taps",
+        help=(
+            "List the modules of one network that student.taps can name. A file of your own runs "
+            "for it."
+        ),
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """The data that networks are built for. shape: None for each network's usual one."""
@@ -142,6 +158,7 @@ def run(
     pattern: Pattern = None,
     data: For = None,
     teacher: Teacher = None,
+    taps: Modules = False,  # noqa: FBT002
     trust: Trust = False,  # noqa: FBT002
 ) -> Outcome:
     """The networks: all, those that match, or one in full.
@@ -151,6 +168,12 @@ def run(
     from kdcli import catalog
 
     size = _size_of(data) if data is not None else None
+    if taps:
+        if pattern is None or _is_wild(pattern) or teacher is not None:
+            raise UsageError(
+                "--taps is about one network", hint="kd models torchvision/resnet18 --taps"
+            )
+        return _show(env, catalog.entry("model", pattern), size or _Size(), modules=True)
     if teacher is not None:
         among = _matching(pattern) if pattern is not None else None
         return _propose(env, teacher, among, size, trust=trust)
@@ -166,7 +189,10 @@ def run(
     else:
         listed, size = _matching(pattern), size or _Size()
     many = sum("/" in entry.name for entry in listed) > MANY
-    items = [_item(entry, None if many else size) for entry in listed]
+    if many and len(listed) <= MANY_COUNTED:
+        items = [_counted(entry, size or _Size()) for entry in listed]
+    else:
+        items = [_item(entry, None if many else size) for entry in listed]
     about = (
         " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
     )
@@ -232,6 +258,14 @@ def _item(entry: Entry, size: _Size | None) -> ModelItem:
         return _measured(bare, jobs.describe_model(entry.name, size.classes, size.shape))
     except KdError:  # this network does not take this image size: a list shows the others
         return bare
+
+
+def _counted(entry: Entry, size: _Size) -> ModelItem:
+    """A row of a long list: parameters, where they are known without building all of it."""
+    from kdcli import jobs
+
+    bare = ModelItem(entry.name, entry.family, entry.summary)
+    return replace(bare, parameters=jobs.member_parameters(entry.name, size.classes))
 
 
 def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:
@@ -312,8 +346,10 @@ def _list(env: Environment, items: list[ModelItem], last: str = "") -> Outcome:
 
 
 def _sizes(item: ModelItem) -> tuple[str, str, str, str]:
-    if item.parameters is None or item.macs is None or item.input_shape is None:
+    if item.parameters is None:
         return "", "", "", ""
+    if item.macs is None or item.input_shape is None:
+        return formatting.count(item.parameters), "", "", ""
     amounts = ((item.parameters, item.parameters_ratio), (item.macs, item.macs_ratio))
     parameters, macs = (
         formatting.count(amount) + (f" ({formatting.times(ratio)})" if ratio is not None else "")
@@ -337,7 +373,7 @@ def _places(taps: tuple[str, ...]) -> str:
     )
 
 
-def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
+def _show(env: Environment, found: Entry, size: _Size, *, modules: bool = False) -> Outcome:
     from kdcli import jobs
 
     card = jobs.describe_model(found.name, size.classes, size.shape)
@@ -354,8 +390,14 @@ def _show(env: Environment, found: Entry, size: _Size) -> Outcome:
         found.facts.get("smaller"),
         taps,
         options_of(found),
+        modules_of(found.name, size.classes, size.shape) if modules else (),
     )
-    env.write("\n".join(_card_lines(details)))
+    if modules:
+        shape = _times(card.input_shape)
+        lines = module_lines(details.modules, f"modules of {found.name} can be taps, for {shape}")
+    else:
+        lines = _card_lines(details)
+    env.write("\n".join(lines))
     return Outcome(details)
 
 

@@ -356,9 +356,9 @@ def _teacher(
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
             return factory_teacher(section.name, section.weights, feed.info, runtime)
-        return pretrained_teacher(section.name, section.weights, feed.info, runtime)
+        return pretrained_teacher(section.name, section.weights, feed.info, runtime, section.taps)
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime)
+    return load_teacher(path, feed.info, runtime, section.taps)
 
 
 def _reference(

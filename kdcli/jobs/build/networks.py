@@ -24,6 +24,7 @@ from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, KdError, UsageError
 from kdcli.files import DAMAGED_WEIGHTS, safetensors_header
+from kdcli.models._tapped import tapped
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
 from kdcli.recipe import teacher_facts
@@ -131,7 +132,10 @@ def _construct(
 ) -> Network:
     if name == COMPOSITE:
         return _construct_composite(num_classes, input_shape, **arguments)
-    network = _construct_one(name, num_classes, input_shape, arguments)
+    own = {key: value for key, value in arguments.items() if key != "taps"}
+    network = _construct_one(name, num_classes, input_shape, own)
+    if taps := arguments.get("taps"):
+        network = tapped(network, taps, input_shape)
     network.blueprint = Blueprint(name, dict(arguments))
     return network
 
@@ -331,8 +335,16 @@ class LoadedTeacher:
         return self.faster or self.teacher
 
 
-def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTeacher:
+def load_teacher(
+    path: str | Path,
+    info: DataInfo,
+    runtime: Runtime,
+    taps: Mapping[str, str] | None = None,
+) -> LoadedTeacher:
     """A checkpoint as a teacher for a dataset.
+
+    Args:
+        taps: tap -> module path, in the place of the network's own.
 
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a
@@ -340,6 +352,8 @@ def load_teacher(path: str | Path, info: DataInfo, runtime: Runtime) -> LoadedTe
     """
     network, header, found = load_network(path)
     check_fits(found, header, info)
+    if taps:
+        network = tapped(network, taps, header.input_shape)
     summary = TeacherSummary(
         str(path),
         header.tensors_sha256,
@@ -413,7 +427,11 @@ def as_teacher(
 
 
 def pretrained_teacher(
-    name: str, weights: str | None, info: DataInfo, runtime: Runtime
+    name: str,
+    weights: str | None,
+    info: DataInfo,
+    runtime: Runtime,
+    taps: Mapping[str, str] | None = None,
 ) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
     fit the data's classes.
@@ -438,7 +456,7 @@ def pretrained_teacher(
         name,
         num_classes=info.num_classes,
         input_shape=info.input_shape,
-        options={"weights": weights},
+        options={"weights": weights, "taps": taps},
     )
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)

@@ -135,6 +135,16 @@ def test_a_teacher_counts_by_its_weights_wherever_it_lies(checkpoint):
     assert digest(first) != digest(other)
 
 
+def test_weights_of_a_file_count_by_its_content(tmp_path):
+    def digest(name, content):
+        (tmp_path / name).write_bytes(content)
+        change = (f"student.weights={tmp_path / name}", "student.name=timm/resnet18")
+        return recipe_hash(solve(*change).recipe)
+
+    assert digest("a.safetensors", b"1") == digest("b.safetensors", b"1")
+    assert digest("a.safetensors", b"1") != digest("a.safetensors", b"2")
+
+
 def test_a_teachers_recipe_counts_by_its_content(write):
     path = write("r.toml", '[teacher]\nrecipe = "t.toml"\n[student]\nname = "cnn-small"\n')
 

@@ -1,0 +1,57 @@
+"""Weights of somebody else's library, from a .safetensors file into a network of that library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
+from kdcli.files import is_file, safetensors_header
+
+_SHOWN = 3
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        NotFound: no such file. BadCheckpoint: it is no whole safetensors file.
+    """
+    if not is_file(path):
+        raise NotFound(f"no such file: {path}", hint="weights is the path of a .safetensors file")
+    try:
+        safetensors_header(path)
+    except CorruptFile as error:
+        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
+    found: dict[str, Tensor] = load_file(path)
+    return found
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) -> None:
+    """Puts the tensors into the network.
+
+    Raises:
+        Incompatible: some are missing, left over or of another shape; names the first.
+    """
+    own = net.state_dict()
+    missing = [key for key in own if key not in tensors]
+    extra = [key for key in tensors if key not in own]
+    shaped = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)})"
+        for what, keys in (
+            ("are missing", missing),
+            ("are left over", extra),
+            ("have another shape", shaped),
+        )
+        if keys
+    ]
+    if problems:
+        raise Incompatible(
+            f"{source} does not fit {name}: of its tensors {', '.join(problems)}",
+            hint="the file must be of that very network, with its arguments",
+        )
+    net.load_state_dict(dict(tensors))

@@ -1,0 +1,257 @@
+"""Any classifier of timm by its name there: timm/vit_tiny_patch16_224, timm/mobilenetv4_conv_small,
+timm/convnext_atto, ...
+
+The architecture is timm's, unchanged, for pictures of any number of channels; a transformer with a
+fixed grid is built for the size of the data. Weights are random, or from a file of timm's own
+tensors (`weights = "x.safetensors"`); nothing is downloaded. The head of the file stays where the
+data have as many classes, else it gives way to a fresh one.
+
+Taps are those of timm's feature info: "stage1", "stage2", ... and "pooled", "stem" before them
+where the network has a map of half the picture's size first. A row of equal blocks, as in a ViT,
+has four stages, each a quarter of it; its tokens are laid out as a map, class token apart. A
+network that says nothing of its features has "pooled".
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from kdcli.core.network import Network, parameter_count
+from kdcli.core.options import Options as ModelOptions
+from kdcli.errors import Incompatible, NotFound, UsageError
+from kdcli.models._foreign_weights import fill, read_tensors
+from kdcli.models._headed import Headed
+from kdcli.models._tapped import can_tap, fitted, survey
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "timm/*": {
+        "summary": (
+            "any classifier of timm by its name there, such as timm/vit_tiny_patch16_224; takes "
+            "kdcli[timm]"
+        ),
+        "arguments": {},
+        "input_shape": [3, 224, 224],
+        "smaller": {
+            "timm/vit_small_patch16_224": "timm/vit_tiny_patch16_224",
+            "timm/vit_base_patch16_224": "timm/vit_small_patch16_224",
+            "timm/deit_small_patch16_224": "timm/deit_tiny_patch16_224",
+            "timm/deit_base_patch16_224": "timm/deit_small_patch16_224",
+            "timm/swin_small_patch4_window7_224": "timm/swin_tiny_patch4_window7_224",
+            "timm/swin_base_patch4_window7_224": "timm/swin_tiny_patch4_window7_224",
+            "timm/convnext_tiny": "timm/convnext_atto",
+            "timm/convnext_small": "timm/convnext_tiny",
+            "timm/convnext_base": "timm/convnext_tiny",
+            "timm/resnet34": "timm/resnet18",
+            "timm/resnet50": "timm/resnet18",
+            "timm/resnet101": "timm/resnet18",
+            "timm/mobilenetv3_large_100": "timm/mobilenetv3_small_100",
+            "timm/mobilenetv4_conv_large": "timm/mobilenetv4_conv_small",
+            "timm/mobilenetv4_conv_medium": "timm/mobilenetv4_conv_small",
+            "timm/efficientnet_b0": "timm/mobilenetv3_small_100",
+            "timm/efficientnet_b1": "timm/efficientnet_b0",
+            "timm/efficientnet_b2": "timm/efficientnet_b0",
+        },
+    },
+}
+
+_PREFIX = "timm/"
+_MOST_STAGES = 6  # more features than that are blocks in a row
+_QUARTERS = 4
+
+
+class Options(ModelOptions):
+    """What may be chosen of a network of timm."""
+
+    weights: str | None = Field(
+        None,
+        description=(
+            "A .safetensors file with timm's tensors of this network; random weights unless given."
+        ),
+    )
+    arguments: dict[str, bool | int | float | str | list[int]] = Field(
+        default={},
+        description=(
+            "What else timm's constructor takes, such as { depth = 6 } or { drop_path_rate = 0.1 }."
+        ),
+    )
+
+
+def members() -> dict[str, str]:
+    """What "timm/*" stands for: each network by name, and how many sets of weights are published
+    for it. Builds none of them.
+    """
+    timm = _timm("timm/*")
+    published = Counter(name.partition(".")[0] for name in timm.list_pretrained())
+    return {
+        _PREFIX + name: f"timm's {name}; {published[name]} sets of weights are published"
+        for name in timm.list_models()
+    }
+
+
+def build(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Network:
+    """A network of timm, with fresh weights unless `weights` is among the arguments.
+
+    Raises:
+        UsageError: timm is not installed, or it does not know an argument. NotFound: no such
+            network, or no such file. Incompatible: it takes no such pictures, the file does not fit
+            it, or it has no linear head.
+    """
+    timm = _timm(name)
+    weights = arguments.get("weights")
+    tensors = None if weights is None else read_tensors(Path(weights))
+    given = arguments.get("arguments", {})
+    net = _construct(timm, name, num_classes, input_shape, given)
+    path = _path_of_head(name, net)
+    published = num_classes
+    if tensors is not None:
+        published = _outputs(tensors, path, num_classes)
+        if published != num_classes:
+            net.reset_classifier(published)
+        fill(net, tensors, name, str(weights))
+        if published != num_classes:
+            net.reset_classifier(num_classes)
+    network = _tapped(Headed(name, net, path), net, input_shape)
+    if published != num_classes:
+        network.new_head = f"{published} classes"
+    if tensors is not None:
+        seen = net.pretrained_cfg
+        network.input_mean, network.input_std = tuple(seen["mean"]), tuple(seen["std"])  # type: ignore[assignment]
+    return network
+
+
+def categories(name: str, weights: str) -> tuple[str, ...]:
+    """The names of the classes that the weights of a file predict: ImageNet's where there are a
+    thousand, else their numbers, since the file names none.
+
+    Raises:
+        UsageError, NotFound, Incompatible: as `build`.
+    """
+    timm = _timm(name)
+    with torch.device("meta"):
+        net = _construct(timm, name, 1000, (3, 224, 224), {})
+    count = _outputs(read_tensors(Path(weights)), _path_of_head(name, net), 0)
+    if count == 1000:
+        names: list[str] = timm.data.ImageNetInfo("imagenet-1k").label_descriptions()
+        return tuple(names)
+    return tuple(map(str, range(count)))
+
+
+def parameters(name: str, num_classes: int) -> int:
+    """The number of parameters of a network for its usual pictures. Finds no taps.
+
+    Raises:
+        Incompatible: it has no linear head.
+    """
+    with torch.device("meta"):
+        net = _construct(_timm(name), name, num_classes, (3, 224, 224), {})
+    _path_of_head(name, net)
+    return parameter_count(net)
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(
+            f"{name} takes the package timm, which is not installed",
+            hint="pip install 'kdcli[timm]'",
+        ) from error
+    return timm
+
+
+def _construct(
+    timm: Any,
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    given: Mapping[str, Any],
+) -> Any:
+    architecture = name.removeprefix(_PREFIX)
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        raise NotFound(
+            f"timm has no network {architecture!r}",
+            hint=f"did you mean {_PREFIX}{near[0]}?" if near else "kd models 'timm/*' lists all",
+        )
+    channels, height, width = input_shape
+    if reserved := sorted({"num_classes", "in_chans", "pretrained", "img_size"} & given.keys()):
+        raise UsageError(
+            f"{name}: arguments has {reserved[0]!r}, which follows from the data",
+            hint="leave it out",
+        )
+    extra = dict(given)
+    if timm.get_pretrained_cfg_value(architecture, "fixed_input_size"):
+        extra["img_size"] = (height, width)
+    try:
+        net: Any = timm.create_model(
+            architecture, pretrained=False, num_classes=num_classes, in_chans=channels, **extra
+        )
+    except TypeError as error:
+        raise UsageError(
+            f"timm does not build {architecture} with these arguments: {error}",
+            hint="its constructor in timm names what it takes",
+        ) from error
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise Incompatible(
+            f"{name} cannot be built for pictures of {height}x{width}: {error}"
+        ) from error
+    return net
+
+
+def _path_of_head(name: str, net: Any) -> str:
+    head = net.get_classifier()
+    if not isinstance(head, nn.Linear):
+        raise Incompatible(
+            f"{name} does not end in one linear layer: kd needs one there",
+            hint="choose another, such as timm/resnet18 or timm/vit_tiny_patch16_224",
+        )
+    paths = (path for path, module in net.named_modules() if module is head)
+    return str(next(paths))
+
+
+def _outputs(tensors: Mapping[str, torch.Tensor], path: str, num_classes: int) -> int:
+    """The number of classes that a file's head predicts."""
+    head = tensors.get(f"{path}.weight")
+    return num_classes if head is None else head.shape[0]
+
+
+def _tapped(headed: Headed, net: nn.Module, input_shape: tuple[int, int, int]) -> Headed:
+    """The network with timm's features as taps, where the modules that it names give them."""
+    last = str(getattr(net, "output_fmt", "")) == "NHWC"
+    seen = survey(headed, input_shape, channels_last=last)
+    features = list(getattr(net, "feature_info", ()) or ())
+    if not all(
+        (place := seen.get(each["module"])) is not None
+        and can_tap(place)
+        and place.layout is not None
+        and place.layout.height
+        and place.layout.channels == each["num_chs"]
+        for each in features
+    ):
+        return headed
+    return fitted(headed, _stages(features), seen, input_shape)
+
+
+def _stages(features: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tap -> path of the module, from timm's feature info."""
+    paths = [each["module"] for each in features]
+    if len(paths) > _MOST_STAGES or (
+        len(paths) > _QUARTERS and len({each["reduction"] for each in features}) == 1
+    ):
+        ends = [math.ceil(len(paths) * number / _QUARTERS) for number in range(1, _QUARTERS + 1)]
+        paths = [paths[end - 1] for end in ends]
+    elif len(paths) > _QUARTERS and features[0]["reduction"] <= 2:
+        stem, *paths = paths
+        return {"stem": stem, **{f"stage{number}": path for number, path in enumerate(paths, 1)}}
+    return {f"stage{number}": path for number, path in enumerate(paths, 1)}
