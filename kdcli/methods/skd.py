@@ -15,6 +15,12 @@ rescaled, its calibration is not. Where images are held out (data.val_fraction),
 fitted on them is folded into the last layer (train.calibrate). Equation 16 has the cross-entropy
 see the student's own logits, which trains their norm: ce_logits = "raw".
 
+The gradient stands at a right angle to the student's logits, so that every step makes them longer
+and the next one turns them less; only weight decay makes them shorter. In few steps a student can
+be stuck near the mean answer: resnet20 under resnet56 in 60 steps of 16 made-up pictures (the short
+form of cifar10/skd-resnet56-resnet20 in tests/recipes/test_training.py, n = 120, seed 0) ended at
+chance, its logits of norm 307 beside the teacher's 12.7, where kd had 50 %.
+
 Differs from the paper: the default follows the released code, which scales the student to the
 teacher's standard deviation over classes. As printed (align = "unit") both logits have norm 1: at
 temperature 4 and 100 classes no probability can pass 0.0128, which slows learning and does not end

@@ -137,7 +137,7 @@ WRONG: dict[str, list[Any]] = {
         None,
         [],
         "digits",
-        {},
+        {"path": "x"},
         {"name": None},
         {"name": 3},
         {"name": ["digits"]},
