@@ -56,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_latencies() -> None:
+    """How long networks take is no business of tests that train them: a few passes will do."""
+    from kdcli.jobs.measure import costs
+
+    costs.SECONDS = 0.02
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(
     monkeypatch: pytest.MonkeyPatch,

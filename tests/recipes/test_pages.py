@@ -44,6 +44,7 @@ from tools import docs
 ROOT = Path(__file__).parents[2]
 GENERATED = {f"docs/reference/{name}" for name in docs.PAGES}  # of what other tests run
 BLOCK = re.compile(r"((?:^<!-- .*? -->\n)*)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHORTER = ("--set", "report.html=false", "--set", "report.latency=false")
 OUTPUT = {"", "text"}
 RUN = {"sh", "bash", "python", "toml"}
 PIPED = re.compile(r" (>|\||&&) ")
@@ -191,7 +192,7 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
     monkeypatch.delenv("KD_DATA_DIR")
     shutil.copytree(quickstart_teacher, tmp_path / "runs" / quickstart_teacher.name)
     names: dict[str, object] = {}
-    shorter = () if page == "README.md" else ("--set", "report.html=false")
+    shorter = () if page == "README.md" else SHORTER
     for block in PAGES[page]:
         for package in block.notes.get("needs", "").split():
             pytest.importorskip(package, reason=f"the rest of the page needs {package}")

@@ -22,7 +22,7 @@ from kdcli.results.weights_header import MODEL_FILE
 BATCHES = (1, 32)
 REPEATS, WARM_UP = 30, 5
 # of one latency: a network that takes longer is measured less often, but not less than so often
-SECONDS, LEAST = 1.0, 5
+SECONDS, LEAST = 0.5, 3
 
 
 def cost(network: Network, image: Tensor, *, checkpoint: str = "", timed: bool) -> Cost:
