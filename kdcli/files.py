@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import clean
-from kdcli.errors import CorruptFile, DiskFull, KdError, NotFound, NotWritable
+from kdcli.errors import BadCheckpoint, CorruptFile, DiskFull, KdError, NotFound, NotWritable
 
 # bounds far above any real file: a header (a tensor takes some hundred bytes), JSON, a recipe
 MAX_HEADER_BYTES = 4 * 2**20
@@ -379,6 +379,19 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
     ).hexdigest()
+
+
+@contextlib.contextmanager
+def given_by_the_user() -> Iterator[None]:
+    """A damaged file that the user named is a wrong invocation, not a run that broke.
+
+    Raises:
+        BadCheckpoint: instead of CorruptFile.
+    """
+    try:
+        yield
+    except CorruptFile as error:
+        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:

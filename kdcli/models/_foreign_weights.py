@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, NotFound
-from kdcli.files import is_file, safetensors_header
+from kdcli.errors import Incompatible, NotFound
+from kdcli.files import given_by_the_user, is_file, safetensors_header
 
 _SHOWN = 3
 
@@ -22,10 +22,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not is_file(path):
         raise NotFound(f"no such file: {path}", hint="weights is the path of a .safetensors file")
-    try:
+    with given_by_the_user():
         safetensors_header(path)
-    except CorruptFile as error:
-        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
     found: dict[str, Tensor] = load_file(path)
     return found
 

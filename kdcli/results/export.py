@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
 
 
 @dataclass(frozen=True, slots=True)

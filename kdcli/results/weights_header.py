@@ -15,8 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import BadCheckpoint, CorruptFile, NotFound
-from kdcli.files import DAMAGED_WEIGHTS, finite, parse_json, safetensors_metadata, sha256_json
+from kdcli.errors import CorruptFile, NotFound
+from kdcli.files import (
+    DAMAGED_WEIGHTS,
+    finite,
+    given_by_the_user,
+    parse_json,
+    safetensors_metadata,
+    sha256_json,
+)
 from kdcli.results.measures import Measures
 from kdcli.typed import strict
 
@@ -184,9 +191,5 @@ def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
         NotFound: nothing there. BadCheckpoint: truncated, not safetensors, or not ours.
     """
     found = find_checkpoint(path)
-    try:
+    with given_by_the_user():
         return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)
-    except (
-        CorruptFile
-    ) as error:  # a damaged file that was named is a wrong invocation, not a run that broke
-        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error

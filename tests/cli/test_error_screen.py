@@ -117,3 +117,9 @@ def test_a_word_of_any_length_is_quoted_as_far_as_a_person_reads(kd):
     answer = kd("a" * 100_000)
     assert answer.code == 2
     assert len(answer.err) < 2000
+
+
+def test_a_student_that_is_not_there_is_said_to_be_missing(kd):
+    answer = kd("analyze-gap", "--student", "runs/nowhere")
+    assert answer.code == 2
+    assert "no checkpoint at runs/nowhere" in answer.err

@@ -215,11 +215,12 @@ def _lesson_of_all(students: tuple[Path, ...]) -> _Lesson:
 
 def _lesson(student: Path) -> _Lesson:
     from kdcli.results.run import RunResult
-    from kdcli.results.weights_header import read_header
+    from kdcli.results.weights_header import find_checkpoint, read_header
     from kdcli.runs.manifest import read_record
     from kdcli.typed import from_dict
 
-    summary = (student if student.is_dir() else student.parent) / "summary.json"
+    # a student that is not there is that, and not one that says nothing
+    summary = find_checkpoint(student).parent / "summary.json"
     found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None
     taught = () if found is None else found.teachers or (found.reference,)
     hint = f"kd analyze-gap --teacher CKPT --student {student}"

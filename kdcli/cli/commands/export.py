@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
 from kdcli.files import check_writable
+from kdcli.results.export import Format
 
 if TYPE_CHECKING:
     from kdcli.results.export import ExportResult
@@ -25,8 +26,6 @@ kd export runs/latest --format onnx
 kd export runs/latest --format onnx --uint8 -o student.onnx
 kd export runs/latest --format pytorch -o student
 """
-Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
-
 Trained = Annotated[
     Path,
     typer.Argument(

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdcli import formatting
 from kdcli.core.method import Method
+from kdcli.engine.evaluator import evaluating
 from kdcli.errors import Incompatible
 
 
@@ -53,15 +54,11 @@ def _sees_one_value(network: nn.Module, shape: Sequence[int]) -> bool:
 
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     hooks = [module.register_forward_pre_hook(note) for module in norms]
-    training = [module for module in network.modules() if module.training]
     parameter = next(network.parameters())
     try:
-        network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(network):
             network(torch.zeros(1, *shape, device=parameter.device))
     finally:
-        for module in training:
-            module.training = True
         for hook in hooks:
             hook.remove()
     return any(found)

@@ -24,6 +24,7 @@ from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
+from kdcli.files import given_by_the_user
 from kdcli.jobs.build import batch_norms, compiling
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
@@ -37,7 +38,6 @@ from kdcli.jobs.build.networks import (
     between,
     checked_header,
     fresh_network,
-    given_by_the_user,
     load_teacher,
     other_head,
     pretrained_teacher,

@@ -22,8 +22,8 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import BadCheckpoint, CorruptFile, Incompatible, KdError, UsageError
-from kdcli.files import DAMAGED_WEIGHTS, safetensors_header
+from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
+from kdcli.files import DAMAGED_WEIGHTS, given_by_the_user, safetensors_header
 from kdcli.models._tapped import tapped
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
@@ -297,19 +297,6 @@ def _builds_itself(name: str, arguments: Mapping[str, Any]) -> bool:
             for member in arguments["members"]
         )
     return catalog.entry("model", name).factory is not None
-
-
-@contextmanager
-def given_by_the_user() -> Iterator[None]:
-    """A damaged file that the user named is a wrong invocation, not a run that broke.
-
-    Raises:
-        BadCheckpoint: instead of CorruptFile.
-    """
-    try:
-        yield
-    except CorruptFile as error:
-        raise BadCheckpoint(error.message, hint=error.hint, where=error.where) from error
 
 
 @dataclass(frozen=True, slots=True)

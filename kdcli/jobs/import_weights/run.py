@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 
-from kdcli import __version__, trust
+from kdcli import __version__, formatting, trust
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
+from kdcli.data.source import IMAGENET_MEAN, IMAGENET_STD
 from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, RunExists, UsageError
 from kdcli.files import check_writable, sha256_file, write_json
@@ -31,7 +32,6 @@ from kdcli.runs.folder import check_out, reserved, run_name
 RECORD_FILE = "import.json"
 Values = tuple[float, ...]
 Source = Literal["options", "data", "imagenet"]
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def import_weights(
@@ -137,8 +137,8 @@ def _statistics(
         ):
             if len(values) != channels:
                 raise UsageError(
-                    f"{option} has {len(values)} numbers, {path} takes pictures of {channels} "
-                    f"channel{'s' * (channels != 1)}",
+                    f"{option} has {len(values)} numbers, {path} takes pictures of "
+                    f"{formatting.plural(channels, 'channel', ' ')}",
                     hint="one number for each channel: --mean 0.5,0.5,0.5",
                 )
             if not fits:
@@ -151,7 +151,7 @@ def _statistics(
     if info is not None:
         return "data", (info.mean, info.std)
     if found.architecture.startswith("torchvision/"):
-        return "imagenet", _IMAGENET
+        return "imagenet", (IMAGENET_MEAN, IMAGENET_STD)
     raise UsageError(
         f"{path} does not say how its pictures were normalised",
         hint="-d DATA, which it was trained on, or --mean and --std as its program had them",

@@ -19,17 +19,25 @@ from kdcli import __version__
 from kdcli.core import random
 from kdcli.core.network import parameter_count
 from kdcli.core.types import SplitName
-from kdcli.errors import BadData, Incompatible, KdError, NotFound, Untrusted, UsageError
+from kdcli.errors import (
+    BadCheckpoint,
+    BadData,
+    Incompatible,
+    KdError,
+    NotFound,
+    Untrusted,
+    UsageError,
+)
 from kdcli.files import sync_folder, write_error
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.use import formats
-from kdcli.jobs.use.formats import Format, Work
+from kdcli.jobs.use.formats import Work
 from kdcli.jobs.use.graph import Exportable
 from kdcli.jobs.use.network import Classifier, load_network
 from kdcli.jobs.use.pictures import normalised
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
-from kdcli.results.export import ExportCheck, ExportResult
+from kdcli.results.export import ExportCheck, ExportResult, Format
 from kdcli.results.weights_header import find_checkpoint
 from kdcli.trust import named_by, trusting
 
@@ -164,8 +172,9 @@ def _pictures(
         if tuple(x.shape[1:]) != how.input_shape:
             found, taken = ("x".join(map(str, each)) for each in (x.shape[1:], how.input_shape))
             raise Incompatible(f"{source} has inputs of {found}, the network takes {taken}")
-    except (NotFound, BadData, Untrusted) as error:
-        if asked.get("data"):
+    except (NotFound, BadData, Untrusted, BadCheckpoint) as error:
+        # a header that says nothing of its data is that of a network which was imported
+        if asked.get("data") or (network.header.data and isinstance(error, BadCheckpoint)):
             raise
         shape = (_MADE_UP, *how.input_shape)
         with random.seeded(0, "made-up pictures"):

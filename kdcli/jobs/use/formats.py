@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from kdcli.errors import Incompatible
 from kdcli.jobs.use.graph import Exportable, example, graph_of
 from kdcli.jobs.use.onnx_file import INPUT, OUTPUT, install_hint, open_onnx
 from kdcli.jobs.use.torch_code import load_folder, write_folder
+from kdcli.results.export import Format
 
-Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
 Answer = Callable[[Tensor], Tensor]
 OPSET = 18
 ENDINGS: Mapping[Format, str] = {

@@ -71,7 +71,7 @@ def preprocessing_of(path: Path, header: CheckpointHeader) -> Preprocessing:
         BadCheckpoint: its header says what no picture can be.
     """
     options: Any = None
-    if header.data["name"] == _PICTURE_FILES:
+    if header.data.get("name") == _PICTURE_FILES:
         kind = catalog.options_class(catalog.entry("dataset", _PICTURE_FILES))
         known = {
             key: header.data[key]

@@ -51,7 +51,12 @@ def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, str]
         raise BadCheckpoint(f"{path} is not an ONNX file, or is damaged", hint=_HINT) from error
 
     def answer(pictures: Tensor) -> Tensor:
-        [logits] = session.run([OUTPUT], {INPUT: pictures.numpy()})
+        try:
+            [logits] = session.run([OUTPUT], {INPUT: pictures.numpy()})
+        except Exception as error:  # other names, another size or type of input
+            raise BadCheckpoint(
+                f"{path} does not answer pictures as it says that it does", hint=_HINT
+            ) from error
         return torch.from_numpy(logits)
 
     return answer, session.get_modelmeta().custom_metadata_map

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import BadData, Incompatible, NotFound
+from kdcli.errors import BadCheckpoint, BadData, Incompatible, NotFound
 from kdcli.files import is_file
 from kdcli.jobs.use.network import load_network
 from kdcli.jobs.use.onnx_file import open_onnx, said_by
@@ -100,7 +100,14 @@ def _onnx(path: Path) -> Answerer:
     names, how, takes_pixels = said_by(path, texts)
 
     def answer(pixels: Tensor) -> Tensor:
-        return ask(pixels if takes_pixels else normalised(pixels, how))
+        logits = ask(pixels if takes_pixels else normalised(pixels, how))
+        if logits.shape != (len(pixels), len(names)):
+            raise BadCheckpoint(
+                f"{path} names {len(names)} classes, and answers {len(pixels)} pictures with "
+                f"{list(logits.shape)} numbers",
+                hint="give a file that kd export --format onnx wrote, or a run",
+            )
+        return logits
 
     return Answerer(str(path), names, how, answer)
 

@@ -179,7 +179,7 @@ class _Writer:
 
     def __init__(self, program: ExportedProgram) -> None:
         self._nodes = list(program.graph_module.graph.nodes)
-        self._words = {place: f'w["{_short(name)}"]' for place, name in _names(program).items()}
+        self._words = {place: f"w[{_short(name)!r}]" for place, name in _names(program).items()}
         self._words[program.graph_signature.user_inputs[0]] = "x"
         self._free: list[str] = []
         self._count = 0

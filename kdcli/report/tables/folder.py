@@ -22,7 +22,7 @@ from kdcli.report.page.build import HTML_FILE, MARKDOWN_FILE
 from kdcli.report.page.html import render
 from kdcli.results.cost import Latency
 from kdcli.results.run import RunResult
-from kdcli.runs.find import damaged_runs, runs_in
+from kdcli.runs.find import runs_in
 from kdcli.runs.read import Run
 
 INDEX_HTML, INDEX_MARKDOWN = "index.html", "index.md"
@@ -138,7 +138,8 @@ def overview(folder: Path, *, draw: bool = True) -> Overview:
 
 
 def _read(folder: Path) -> tuple[list[Measured], list[str]]:
-    finished, notes = [], list(damaged_runs(folder))
+    finished: list[Measured] = []
+    notes: list[str] = []
     for path in runs_in(folder):
         try:
             run = Run.load(path)
@@ -154,7 +155,7 @@ def _read(folder: Path) -> tuple[list[Measured], list[str]]:
         test = run.summary.test
         data = (run.summary.data, test.split, test.n, known)
         finished.append(Measured(run, run.summary, data))
-    return finished, list(dict.fromkeys(notes))
+    return finished, notes
 
 
 def _named(item: Measured) -> Cell:

@@ -18,7 +18,7 @@ from torch import nn
 
 from kdcli import catalog
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, NotFound, UsageError
-from kdcli.jobs import build_network, export, load_network, predict
+from kdcli.jobs import build_network, export, import_weights, load_network, predict
 from kdcli.jobs.use import formats, torch_code
 from kdcli.jobs.use.graph import Exportable, example, graph_of
 
@@ -236,3 +236,48 @@ def test_a_network_whose_answer_depends_on_a_value_is_refused():
     module = Exportable(Odd())
     with pytest.raises(Incompatible, match="odd cannot be written as a graph"):
         graph_of(module, torch.zeros(2, 1, 2, 2), "odd")
+
+
+@pytest.fixture(scope="module")
+def imported(trained, tmp_path_factory):
+    """A network of weights that were trained elsewhere, on data that nobody named."""
+    folder = tmp_path_factory.mktemp("imported")
+    torch.save(load_network(trained.out / "teacher").network.state_dict(), folder / "w.pth")
+    import_weights(
+        folder / "w.pth",
+        model="mlp",
+        out=folder / "run",
+        input_shape=(1, 8, 8),
+        mean=(0.3,),
+        std=(0.3,),
+    )
+    return folder / "run"
+
+
+def test_a_network_that_was_imported_without_its_data_is_used_like_any_other(imported, tmp_path):
+    Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
+    [found] = predict(imported, [tmp_path / "a.png"]).predictions
+    assert [guess.label for guess in found.top] == [str(guess.index) for guess in found.top]
+    result = export(imported, format="torchscript", out=tmp_path / "m.torchscript")
+    assert result.check.source == "made-up pictures"
+    assert "does not say what it was trained on" in result.warnings[0]
+
+
+@needs_onnx
+def test_an_onnx_file_that_answers_otherwise_than_it_says_is_refused(trained, tmp_path):
+    import onnx
+
+    Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
+    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    said = {entry.key: entry for entry in model.metadata_props}
+    said["class_names"].value = '["a", "b"]'
+    onnx.save(model, tmp_path / "fewer.onnx")
+    with pytest.raises(BadCheckpoint, match="names 2 classes, and answers 1 pictures with"):
+        predict(tmp_path / "fewer.onnx", [tmp_path / "a.png"])
+    model.graph.input[0].name = "other"
+    for node in model.graph.node:
+        node.input[:] = ["other" if name == "pictures" else name for name in node.input]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(BadCheckpoint, match="does not answer pictures as it says"):
+        predict(tmp_path / "other.onnx", [tmp_path / "a.png"])
