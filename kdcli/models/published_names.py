@@ -71,9 +71,9 @@ _ENDS = {
 
 def _efficientnet_pytorch(net: Any, names: Names) -> Names:
     """The names there of a tensor of timm's EfficientNet; none of another network's."""
-    stages = getattr(net, "blocks", None)
-    if not names or not isinstance(stages, nn.Sequential) or not hasattr(net, "conv_head"):
+    if not names or not (hasattr(net, "conv_head") and isinstance(net.blocks, nn.Sequential)):
         return ()
+    stages = [list(stage.children()) for stage in net.blocks.children()]
     match names[0].split("."):
         case ["blocks", stage, place, *rest]:
             number = sum(len(stages[before]) for before in range(int(stage))) + int(place)
