@@ -202,7 +202,9 @@ class Execution:
         outcome: Outcome,
         metrics: MetricsWriter,
     ) -> None:
-        write_json(self.run / "analysis.json", asdict(outcome.analysis))
+        write_json(self.run / run_folder.ANALYSIS_FILE, asdict(outcome.analysis))
+        if outcome.mistakes is not None:
+            write_json(self.run / run_folder.MISTAKES_FILE, asdict(outcome.mistakes))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished, and its manifest is whole
         summary = json_text(asdict(result))
