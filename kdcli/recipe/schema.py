@@ -242,6 +242,13 @@ class ReportSection(Section):
             "Measure how long the result and its teacher take for 1 image and for 32, at the end."
         ),
     )
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (),
+        description=(
+            "Experiment trackers that are told of every epoch and of the result: tensorboard, "
+            "wandb, mlflow. Offline, unless their own environment variables say otherwise."
+        ),
+    )
     pictures: int = Field(
         18,
         ge=0,
