@@ -169,6 +169,11 @@ class Feed(Protocol):
         or more a batch.
         """
 
+    def pixels(self, name: SplitName, index: Tensor) -> Tensor:
+        """The samples of a split at places [B], neither augmented nor normalised: [B,C,H,W] uint8,
+        or float32 where they are no pictures.
+        """
+
     def view(self, index: Tensor, view: Tensor) -> Batch:
         """The given views [B] of the training samples at index [B], as a training batch has
         them.

@@ -248,6 +248,22 @@ class ReportSection(Section):
             "Measure how long the result and its teacher take for 1 image and for 32, at the end."
         ),
     )
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (),
+        description=(
+            "Experiment trackers that are told of every epoch and of the result: tensorboard, "
+            "wandb, mlflow. Offline, unless their own environment variables say otherwise."
+        ),
+    )
+    pictures: int = Field(
+        18,
+        ge=0,
+        le=64,
+        description=(
+            "Test pictures of each kind of mistake on report.html, with the answers to them. 0: "
+            "none, where pictures must not leave their place."
+        ),
+    )
     temperatures: tuple[Positive, ...] = Field(
         (1.0, 4.0), min_length=1, description="Temperatures of the gap section."
     )

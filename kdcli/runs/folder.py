@@ -24,6 +24,7 @@ RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 ANALYSIS_FILE = "analysis.json"
+MISTAKES_FILE = "mistakes.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
 

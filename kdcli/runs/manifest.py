@@ -17,7 +17,13 @@ from typing import Any
 
 from kdcli.errors import CorruptFile, KdError
 from kdcli.files import MAX_JSON_BYTES, read_bytes, read_json, sha256_file, sha256_json, write_json
-from kdcli.runs.folder import ANALYSIS_FILE, ENVIRONMENT_FILE, METRICS_FILE, RECIPE_FILE
+from kdcli.runs.folder import (
+    ANALYSIS_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    MISTAKES_FILE,
+    RECIPE_FILE,
+)
 
 MANIFEST_FILE = "manifest.json"
 OF_ITSELF = "manifest_sha256"
@@ -37,7 +43,10 @@ def seal(run: Path, to_come: Mapping[str, str]) -> None:
         to_come: texts of the records that will be written after it, by name.
     """
     found = _kept(run, (RECIPE_FILE, ENVIRONMENT_FILE))
-    found |= {name: sha256_file(run / name) for name in (METRICS_FILE, ANALYSIS_FILE)}
+    written = [METRICS_FILE, ANALYSIS_FILE]
+    if (run / MISTAKES_FILE).is_file():  # not of every run
+        written.append(MISTAKES_FILE)
+    found |= {name: sha256_file(run / name) for name in written}
     _write(run, found | {name: _digest(text.encode()) for name, text in to_come.items()})
 
 

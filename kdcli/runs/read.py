@@ -18,12 +18,14 @@ from kdcli.runs.folder import (
     ANALYSIS_FILE,
     ENVIRONMENT_FILE,
     METRICS_FILE,
+    MISTAKES_FILE,
     RECIPE_FILE,
     SUMMARY_FILE,
 )
 from kdcli.results.environment import Described
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
+from kdcli.results.mistakes import Mistakes
 from kdcli.results.run import RunAnalysis, RunResult
 from kdcli.runs.find import Command, find_run
 from kdcli.runs.manifest import check, read_record
@@ -68,7 +70,8 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run directory. summary is None while the run is unfinished; analysis where none was made.
+    """A run directory. summary is None while the run is unfinished; analysis and mistakes where
+    none were written.
 
     environment: all of environment.json, to show; described: what a report takes from it.
     torn: whether a killed process left the last line of metrics.jsonl half written. damage: a
@@ -89,6 +92,7 @@ class Run:
     torn: bool = False
     damage: tuple[str, ...] = ()
     baseline: RunResult | None = None
+    mistakes: Mistakes | None = None
 
     @property
     def name(self) -> str:
@@ -119,6 +123,9 @@ class Run:
             lambda: _optional(folder / ANALYSIS_FILE, RunAnalysis),
             f"what it draws is left out; kd analyze-gap --student {folder} measures it again",
         )
+        mistakes = damage.noticed(
+            lambda: _optional(folder / MISTAKES_FILE, Mistakes), "the pictures are left out"
+        )
         lost = metrics.damaged + (summary is not None and not _ended(events))
         if lost:
             damage.sentences.append(
@@ -136,6 +143,7 @@ class Run:
             analysis=analysis,
             torn=metrics.torn,
             damage=tuple(damage.sentences),
+            mistakes=mistakes,
         )
 
 

@@ -100,14 +100,17 @@ def test_out_that_is_a_file_is_refused_before_anything_is_built(tmp_path, monkey
 # ---- Ctrl-C --------------------------------------------------------------------------------------
 
 
-def test_what_breaks_in_a_step_after_ctrl_c_is_an_interruption(tmp_path):
-    def compiler_dies(event) -> None:
-        if isinstance(event, EpochDone) and event.at.epoch == 2:
+def test_what_breaks_in_a_step_after_ctrl_c_is_an_interruption(tmp_path, monkeypatch):
+    epochs = iter(range(1, 4))
+
+    def compiler_dies(*_compiled) -> None:
+        if next(epochs) == 2:
             signal.raise_signal(signal.SIGINT)
             raise RuntimeError("C++ compile error")
 
-    with pytest.raises(Interrupted) as caught:
-        train(tmp_path / "runs", listeners=(compiler_dies,))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr("kdcli.jobs.build.compiling.mark", compiler_dies)
+        train(tmp_path / "runs")
     run = tmp_path / "runs" / "run"
     assert caught.value.exit_code == Exit.INTERRUPTED
     assert caught.value.hint == f"kd resume {run}"

@@ -283,6 +283,7 @@ def records() -> Mapping[str, Any]:
     return {
         "summary.json": finite(asdict(fake_run.summary())),
         "analysis.json": finite(asdict(fake_run.analysis())),
+        "mistakes.json": finite(asdict(fake_run.mistakes())),
         "environment.json": fake_run.ENVIRONMENT,
         "metrics.jsonl": [finite(line) for line in fake_run.epoch_lines(3)],
     }

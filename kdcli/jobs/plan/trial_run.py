@@ -161,6 +161,9 @@ class ShortFeed:
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         return self._feed.sample(name, count)
 
+    def pixels(self, name: SplitName, index: Tensor) -> Tensor:
+        return self._feed.pixels(name, index)
+
     def view(self, index: Tensor, view: Tensor) -> Batch:
         return self._feed.view(index, view)
 

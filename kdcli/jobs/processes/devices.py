@@ -20,6 +20,7 @@ from kdcli import formatting
 from kdcli.engine.distributed import Ranks
 from kdcli.errors import DeviceUnavailable, UsageError
 from kdcli.jobs.events import Listener
+from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.process_group import joined, on_cuda
 from kdcli.recipe.resolve import Resolved
 from kdcli.recipe.schema import RuntimeSection
@@ -142,6 +143,7 @@ def shared(
         KdError: of the task; with the rank in its message, where one rank failed alone.
         RankLost: a rank was killed. DeviceUnavailable: this machine has not so many devices.
     """
+    listeners = (Audience.of(listeners),) if listeners else ()
     if section.devices == 1:
         return task(**arguments, listeners=listeners)
     check(section)

@@ -24,6 +24,7 @@ from kdcli.jobs.events import (
     TeacherDone,
     TeacherStarted,
 )
+from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt, cell_tasks, with_teachers
@@ -78,7 +79,8 @@ def run_sweep(
     told = command or f"kd sweep {loaded.path}"
     check_out(Path(out))
     with trusted_recipe(*(cell.resolved for cell in loaded.cells), trust=trust):
-        return _run_all(loaded, Path(out), listeners, told, limit, jobs)
+        heard = (Audience.of(listeners),) if listeners else ()
+        return _run_all(loaded, Path(out), heard, told, limit, jobs)
 
 
 def _run_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kdcli.core.network import Network
@@ -19,6 +19,7 @@ from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.events import EpochDone, Event, Listener
+from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
 from kdcli.jobs.train.dynamics import Monitor
@@ -26,6 +27,7 @@ from kdcli.jobs.train.environment import prepared, resume_command
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
 from kdcli.jobs.train.fold_temperature import fold_temperature
 from kdcli.jobs.train.metrics_log import MetricsWriter
+from kdcli.jobs.train.trackers.start import Trackers, start_trackers
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.page.build import build as build_report
 from kdcli.results.run import RunResult
@@ -49,7 +51,8 @@ class Execution:
         self.run = run
         self.job = job
         self.ranks = job.runtime.ranks
-        self.listeners = tuple(listeners)
+        self.listeners = Audience.of(listeners)
+        self.trackers = Trackers()
         self.notes = notes
         self.keep_state = keep_state
         self.metrics: MetricsWriter | None = None
@@ -73,7 +76,7 @@ class Execution:
             ):
                 self.ranks.from_first(lambda: claim.enter_context(run_folder.claimed(self.run)))
                 try:
-                    return self._go(state, stop, resumed=resumed)
+                    return self._tracked(lambda: self._go(state, stop, resumed=resumed))
                 except write_failures.CAUSES as error:
                     raise write_failures.stopped_by(error, self.run) from error
                 except KeyboardInterrupt as error:
@@ -98,13 +101,25 @@ class Execution:
             error.crash_file = run_folder.write_crash(self.run, error)  # type: ignore[attr-defined]
             raise
 
+    def _tracked(self, go: Callable[[], RunResult]) -> RunResult:
+        """Tells the trackers how it ended, whichever way."""
+        finished = False
+        try:
+            result = go()
+            finished = True
+        finally:
+            self.trackers.close(finished=finished)
+        return result
+
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
         position = position_of(state) if state else Position()
         hooks = Hooks(stop=stop)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
             place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
             manifest.begin(self.run)
-            self._emit(prepared(self.job, self.run, self.notes, place))
+            self.listeners(prepared(self.job, self.run, self.notes, place))
+            again = position.epoch if resumed and position.stage == 0 else 0
+            self.trackers = start_trackers(self.job.recipe, self.run, again)
             hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
         trainer = Trainer(
             self.job.method,
@@ -124,7 +139,13 @@ class Execution:
     ) -> Hooks:
         """The trainer's hooks on the first rank. resume_at: as for MetricsWriter."""
         self.metrics = MetricsWriter(self.run, resume_at)
-        listeners: tuple[Listener, ...] = (self.metrics, self._remember, *self.listeners)
+        # the run's own first: what others do with an event is none of its business
+        listeners: tuple[Listener, ...] = (
+            self.metrics,
+            self._remember,
+            self.listeners,
+            self.trackers,
+        )
         return Hooks(
             listeners,
             evaluate=validation(self.job),
@@ -156,12 +177,11 @@ class Execution:
         result = run_result(
             self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
         )
+        self.trackers.finish(result)
+        told = (*self.listeners.told, *self.trackers.told)
+        result = replace(result, warnings=(*result.warnings, *told))
         self._write(result, outcome, self.metrics)
         return result
-
-    def _emit(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
 
     def _remember(self, event: Event) -> None:
         if isinstance(event, EpochDone):
@@ -202,7 +222,9 @@ class Execution:
         outcome: Outcome,
         metrics: MetricsWriter,
     ) -> None:
-        write_json(self.run / "analysis.json", asdict(outcome.analysis))
+        write_json(self.run / run_folder.ANALYSIS_FILE, asdict(outcome.analysis))
+        if outcome.mistakes is not None:
+            write_json(self.run / run_folder.MISTAKES_FILE, asdict(outcome.mistakes))
         metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished, and its manifest is whole
         summary = json_text(asdict(result))

@@ -29,9 +29,11 @@ from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.train.mistakes import find_mistakes
 from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, Measures
+from kdcli.results.mistakes import Mistakes
 from kdcli.results.pair import CorrelationDifference
 from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, TeacherSummary
 from kdcli.results.teacher import Matrix, TeacherExplanation
@@ -60,6 +62,7 @@ class Outcome:
     cost: Cost | None
     calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
+    mistakes: Mistakes | None = None
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -113,6 +116,7 @@ def measure_outcome(
     curves = {"network" if teacher is None else "student": reliability(logits, targets)}
     if teacher is not None:
         curves = {"teacher": reliability(teacher.logits, targets), **curves}
+    mistakes, unseen = _mistakes(job, own, teacher)
     report = _gap(job, own, teacher)
     gaps = _gaps(report) if report is not None else ()
     guess = chance(targets, len(names))
@@ -144,6 +148,7 @@ def measure_outcome(
         ),
         cost=own.cost,
         warnings=left_out
+        + unseen
         + tuple(
             warning
             for name, found in measured.items()
@@ -151,7 +156,20 @@ def measure_outcome(
         )
         + weighed_nothing(job.recipe.method.name, job.class_weights),
         calibration=None if folded is None else _before_and_after(folded, own),
+        mistakes=mistakes,
     )
+
+
+def _mistakes(
+    job: Job, own: Answers, teacher: Answers | None
+) -> tuple[Mistakes | None, tuple[str, ...]]:
+    """What the network gets wrong, for the page; and a warning where the pictures cannot be had."""
+    most = job.recipe.report.pictures if job.recipe.report.html else 0
+    theirs = None if teacher is None else teacher.logits
+    try:
+        return find_mistakes(job.feed, own.logits, theirs, own.targets, most), ()
+    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet
+        return None, (f"pictures are left out of the report: {type(error).__name__}: {error}",)
 
 
 def _energies(job: Job, own: Answers) -> tuple[EnergyAt, ...]:
@@ -329,10 +347,19 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
     """
     explains = job.recipe.report.explain and job.recipe.report.html
     if teacher is not None:
-        return _report(job, teacher, own, job.recipe.report.temperatures, explains=explains)
+        return _report(job, teacher, own, _temperatures(job), explains=explains)
     if explains and job.recipe.KIND == "train-teacher":
         return _report(job, replace(own, label=own.architecture), None, PROFILE, explains=True)
     return None
+
+
+def _temperatures(job: Job) -> tuple[float, ...]:
+    """Those of [report], and the one that the method softens with."""
+    asked = job.recipe.report.temperatures
+    used = job.recipe.method.options.get("temperature")
+    if not isinstance(used, int | float) or used in {1.0, *asked}:
+        return asked
+    return tuple(sorted((*asked, float(used))))
 
 
 def _report(

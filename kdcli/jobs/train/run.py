@@ -30,6 +30,7 @@ from kdcli.jobs.train.environment import (
 )
 from kdcli.jobs.train.execution import Execution
 from kdcli.jobs.train.keywords import resolved_keywords
+from kdcli.jobs.train.trackers.start import check_installed
 from kdcli.recipe.resolve import Resolved, resolve, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, Recipe, TeacherSection
 from kdcli.recipe.writing import dump, recipe_hash
@@ -140,6 +141,7 @@ def execute(
     resolved = devices.settled(resolved)
     run_folder.check_out(out)
     longer.check(resolved.recipe)
+    check_installed(resolved.recipe.report.track)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)

@@ -8,10 +8,12 @@ longer, or on other data, is no baseline.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdcli import trust
 from kdcli.errors import KdError
 from kdcli.results.environment import Described
 from kdcli.results.run import RunResult
@@ -55,6 +57,27 @@ def find_baseline(run: Run) -> RunResult | None:
         except KdError:
             continue
     return None
+
+
+def baseline_command(run: Run) -> str:
+    """The command that makes such a run, beside this one; nothing where there can be none: of a run
+    on labels alone, and of one that went on from another's state.
+    """
+    recipe = run.recipe
+    alone = recipe.get("method", {}).get("name") == LABELS_ONLY
+    if run.command != "distill" or alone or recipe.get("train", {}).get("continues"):
+        return ""
+    folder = Path(run.summary.run) if run.summary else run.path
+    words = ["kd", "distill", str(folder / RECIPE_FILE), "--method", LABELS_ONLY]
+    words += ["-s", "teacher=[]"]
+    chosen = recipe.get("data", {}).get("select", "random") != "random"
+    if chosen and run.summary and run.summary.teachers:  # who ranked the training images
+        words += ["-s", f"report.reference={run.summary.teachers[0].checkpoint}"]
+    if recipe.get("name"):
+        words += ["--name", f"{recipe['name']}-labels"]
+    if str(folder.parent) != "runs":
+        words += ["--out", str(folder.parent)]
+    return shlex.join(words) + trust.option(recipe)
 
 
 def _images(folder: Path) -> str | None:

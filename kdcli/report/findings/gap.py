@@ -123,10 +123,16 @@ def certainty_of(gap: float, *, may_be_zero: bool) -> str:
     """An entropy gap in nats, as the end of a sentence; nothing where it is not a number."""
     if not formatting.known(gap):
         return ""
-    said = f"; entropy gap {formatting.signed(gap)} nats"
+    return (
+        f"; entropy gap {formatting.signed(gap)} nats: it is {sure(gap, may_be_zero=may_be_zero)}"
+    )
+
+
+def sure(gap: float, *, may_be_zero: bool) -> str:
+    """How sure a student is beside its teacher, by their entropy gap."""
     if may_be_zero:
-        return f"{said}: it is as sure as its teacher, as far as these images can tell"
-    return f"{said}: it is {'less' if gap > 0 else 'more'} sure than its teacher"
+        return "as sure as its teacher, as far as these images can tell"
+    return f"{'less' if gap > 0 else 'more'} sure than its teacher"
 
 
 # ---- the distillation hypothesis -----------------------------------------------------------------

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from kdcli import formatting, trust
+from kdcli.report.findings.baseline import baseline_command
+from kdcli.report.findings.costs import faster
 from kdcli.report.findings.gap import (
-    certainty_of,
     first_raw_pair,
     limits_of,
     relative_accuracy,
     relative_size,
-    usual_temperature,
+    sure,
     what_there_is_to_learn,
 )
+from kdcli.results.gap import GapAt
 from kdcli.results.intervals import Interval
 from kdcli.results.measures import Excluded, GateResult, Measures
 from kdcli.results.run import RunResult, TeacherSummary
@@ -25,40 +28,75 @@ _COMPARES = {"min": "at least", "max": "at most"}
 
 
 def verdict(run: Run) -> str:
-    """One sentence: whether distillation helped, where a label-only baseline is known; else what
-    the network is beside its teacher, or alone.
+    """One sentence: what was gained beside the teacher, or, without one, whether the method helped;
+    else how good the network is.
     """
     if run.summary is None:
         return _unfinished(run)
-    return against_labels(run) or beside_teacher(run) or _alone(run.summary)
+    return beside_teacher(run) or against_labels(run) or _alone(run.summary)
 
 
 def lead(run: Run) -> tuple[str, ...]:
     """What follows the verdict: the rest of what is known, and what is not."""
     if run.summary is None:
         return ()
-    known = run.baseline is not None
+    taught = beside_teacher(run)
     said = (
-        beside_teacher(run) if known else "",
-        _unknown(run),
+        against_labels(run) if taught else "",
+        certainty(run),
         on_missing(run.summary),
-        why(run)[0],
+        unknown(run),
     )
     return tuple(sentence for sentence in said if sentence)
 
 
 def beside_teacher(run: Run) -> str:
-    """Size, accuracy and certainty beside the best teacher; nothing without one that was
-    measured.
+    """How many times smaller and faster the student is than the best teacher, and how many points
+    that cost; nothing without a teacher that was measured.
     """
     best = best_teacher(run.summary) if run.summary else None
     if run.summary is None or best is None or best.test is None:
         return ""
-    size = relative_size(best.parameters / run.summary.parameters)
-    return (
-        f"The student is {size} and {relative_accuracy(run.summary.test, best.test)} its "
-        f"teacher{_certainty(run, run.summary)}."
-    )
+    said = [relative_size(best.parameters / run.summary.parameters)]
+    if run.summary.cost and best.cost and (speed := faster(best.cost, run.summary.cost)):
+        said.append(speed)
+    accuracy = f"{relative_accuracy(run.summary.test, best.test)} its teacher"
+    return f"The student is {', '.join(said)}{',' if len(said) > 1 else ''} and {accuracy}."
+
+
+def used_temperature(run: Run) -> float:
+    """The temperature that the run's method softens with, where the gap was measured at it; else 1,
+    at which networks are used.
+    """
+    options = run.recipe.get("method", {})
+    asked = options.get("temperature") if isinstance(options, Mapping) else None
+    known = {gap.temperature for gap in run.summary.gaps} if run.summary else set()
+    return float(asked) if isinstance(asked, int | float) and asked in known else 1.0
+
+
+def used_gap(run: Run) -> GapAt | None:
+    """The gap of raw logits at that temperature."""
+    if run.summary is None:
+        return None
+    at = used_temperature(run)
+    found = (gap for gap in run.summary.gaps if gap.temperature == at and not gap.aligned)
+    return next(found, run.summary.gap)
+
+
+def certainty(run: Run) -> str:
+    """Whether the student is as sure as its teacher, at the temperature that the run used; nothing
+    where the gap was not measured.
+    """
+    gap = used_gap(run)
+    if run.summary is None or not run.summary.teachers or gap is None:
+        return ""
+    if not formatting.known(gap.entropy):
+        return ""
+    at = f"At τ = {formatting.temperature(gap.temperature)}"
+    if gap.temperature != 1:
+        at += ", at which it was distilled,"
+    how = sure(gap.entropy, may_be_zero=_may_be_zero(run, gap))
+    return f"{at} it is {how}: entropy gap {formatting.signed(gap.entropy)} nats."
 
 
 def beside(run: Run) -> str:
@@ -121,13 +159,21 @@ def difference(one: Measures, other: Measures) -> Interval:
     return Interval(between - low, between + high)
 
 
-def _unknown(run: Run) -> str:
+def unknown(run: Run) -> str:
+    """That nothing tells whether the teacher was worth it, where nothing does."""
     if run.summary is None or run.baseline is not None or not run.summary.teachers:
         return ""
+    made = ". This makes one:" if missing_baseline(run) else "."
     return (
         "Whether distillation helped is not known: no run of the same recipe on labels alone "
-        "(method none, no teacher) lies beside this one."
+        f"lies beside this one{made}"
     )
+
+
+def missing_baseline(run: Run) -> str:
+    """The command that makes the baseline of a finished run that has none; it follows `lead`."""
+    asked = run.summary is not None and run.baseline is None and bool(run.summary.teachers)
+    return baseline_command(run) if asked else ""
 
 
 def why(run: Run) -> tuple[str, str]:
@@ -228,21 +274,20 @@ def _alone(summary: RunResult) -> str:
     )
 
 
-def _certainty(run: Run, summary: RunResult) -> str:
-    if summary.gap is None:
-        return ""
-    return certainty_of(summary.gap.entropy, may_be_zero=_may_be_zero(run, summary.gap.entropy))
-
-
-def _may_be_zero(run: Run, entropy: float) -> bool:
+def _may_be_zero(run: Run, gap: GapAt) -> bool:
     """Tells whether the gap's interval holds zero; where there is none, whether the gap is too
     small to matter.
     """
+    reach = interval_of(run, gap)
+    return abs(gap.entropy) < AS_SURE if reach is None else reach.low <= 0 <= reach.high
+
+
+def interval_of(run: Run, gap: GapAt) -> Interval | None:
+    """The interval of an entropy gap on raw logits, where one was computed."""
     pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
-    if pair is None:
-        return abs(entropy) < AS_SURE
-    reach = usual_temperature(pair).entropy
-    return reach.low <= 0 <= reach.high
+    found = (at.entropy for at in pair.at if at.temperature == gap.temperature) if pair else ()
+    reach = next(iter(found), None)
+    return Interval(reach.low, reach.high) if reach else None
 
 
 def gate_sentence(gate: GateResult) -> str:

@@ -32,6 +32,7 @@ def to_page(report: GapReport) -> str:
         ),
         tiles=list(_tiles(report)),
         lead=list(lead(report)),
+        command="",
         rests_on=rests_on(report),
         gates=report.gates,
         warnings=report.warnings,

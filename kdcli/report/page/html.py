@@ -13,15 +13,16 @@ from markupsafe import Markup, escape
 from kdcli import __version__, formatting
 from kdcli.report.figures.palette import MUTED, TEACHERS
 from kdcli.report.figures.run import own_colour
-from kdcli.report.findings.gap import first_raw_pair, usual_temperature
 from kdcli.report.findings.run import (
     best_teacher,
     gate_sentence,
+    interval_of,
     lead,
+    missing_baseline,
     missing_names,
     provenance,
+    used_gap,
     verdict,
-    why,
 )
 from kdcli.report.page.parts import Section
 from kdcli.results.gap import GapAt
@@ -50,7 +51,8 @@ def to_html(run: Run, parts: Sequence[Section]) -> str:
         subtitle=_subtitle(run),
         tiles=tiles(run) if run.summary else [],
         lead=lead(run),
-        rests_on=why(run)[1],
+        command=missing_baseline(run),
+        rests_on="",
         gates=run.summary.gates if run.summary else (),
         warnings=(*run.damage, *_said(run), *_left_out(run)),
         sections=parts,
@@ -138,14 +140,8 @@ def tiles(run: Run) -> list[Tile]:
                 reach,
             ),
         )
-    if summary.gap:
-        found.append(
-            Tile(
-                formatting.signed(summary.gap.entropy),
-                "entropy gap, nats",
-                _gap_note(run, summary.gap),
-            )
-        )
+    if gap := used_gap(run):
+        found.append(Tile(formatting.signed(gap.entropy), "entropy gap, nats", _gap_note(run, gap)))
     found.append(
         Tile(
             formatting.number(summary.test.ece),
@@ -164,14 +160,10 @@ def _colour_of(summary: RunResult, teacher: TeacherSummary) -> str:
 
 
 def _gap_note(run: Run, gap: GapAt) -> str:
-    pair = first_raw_pair(run.analysis.gap) if run.analysis and run.analysis.gap else None
-    if pair is None:
-        return f"τ = {formatting.temperature(gap.temperature)}, raw logits"
-    reach = usual_temperature(pair).entropy
-    return (
-        f"{formatting.signed(reach.low)} to {formatting.signed(reach.high)}, τ = "
-        f"{formatting.temperature(gap.temperature)}"
-    )
+    reach, at = interval_of(run, gap), f"τ = {formatting.temperature(gap.temperature)}"
+    if reach is None:
+        return f"{at}, raw logits"
+    return f"{formatting.signed(reach.low)} to {formatting.signed(reach.high)}, {at}"
 
 
 def highlighted(toml: str) -> Markup:

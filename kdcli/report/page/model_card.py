@@ -15,7 +15,7 @@ from typing import Any
 
 from kdcli import formatting
 from kdcli.report.findings.run import (
-    beside_teacher,
+    against_labels,
     missing_names,
     on_missing,
     on_temperature,
@@ -46,7 +46,7 @@ def to_card(run: Run, summary: RunResult) -> str:
             " ".join(
                 sentence
                 for sentence in dict.fromkeys(
-                    (verdict(run), beside_teacher(run), on_missing(summary))
+                    (verdict(run), against_labels(run), on_missing(summary))
                 )
                 if sentence
             )

@@ -26,10 +26,50 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small picture. image: a data URI; width, height: in pixels. label: its class; answers: who
+    takes it for what; source: where it comes from.
+    """
+
+    image: str
+    width: int
+    height: int
+    label: str
+    answers: tuple[tuple[str, str], ...]
+    source: str
+
+    @property
+    def alt(self) -> str:
+        """The same in words, for those who do not see it."""
+        return f"{self.label}; {', '.join(f'{who}: {said}' for who, said in self.answers)}"
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """Pictures that belong together. name: of what they share; note: how many of how many."""
+
+    name: str
+    note: str
+    thumbnails: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Small pictures under a title, in rows. grid: what stands in their place where no picture can
+    be shown.
+    """
+
+    title: str
+    text: str
+    rows: tuple[GalleryRow, ...]
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One part of a report. text: paragraphs before its tables and figures; code: a block that is
-    shown as it is. folded: what a page keeps closed under these words until somebody asks; of
-    tables and code, never of figures or text.
+    shown as it is; galleries: pictures of the data. folded: what a page keeps closed under these
+    words until somebody asks; of tables and code, never of figures or text.
     """
 
     key: str
@@ -39,3 +79,4 @@ class Section:
     plots: tuple[Figure, ...] = ()
     code: str = ""
     folded: str = ""
+    galleries: tuple[Gallery, ...] = ()

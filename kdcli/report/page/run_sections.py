@@ -1,7 +1,7 @@
 """The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
-what was gained, accuracy beside the teacher, missing classes, gap, what explains it, what the
-teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
+what was gained, accuracy beside the teacher, missing classes, mistakes, gap, what explains it, what
+the teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
 environment, how to reproduce. A section without data is left out, never shown empty.
 """
 
@@ -15,11 +15,18 @@ from kdcli import formatting
 from kdcli.report.figures.run import teacher_first
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
-from kdcli.report.findings.run import best_teacher, on_temperature, overlap_note, provenance
+from kdcli.report.findings.run import (
+    best_teacher,
+    on_temperature,
+    overlap_note,
+    provenance,
+    why,
+)
 from kdcli.report.page import gap_sections
 from kdcli.report.page.cost_section import costs
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.missing_section import missing
+from kdcli.report.page.mistakes_section import mistakes
 from kdcli.report.page.parts import Grid, Section
 from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
@@ -33,6 +40,7 @@ def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
         costs,
         accuracy,
         missing,
+        mistakes,
         gap,
         pair,
         teacher,
@@ -285,7 +293,10 @@ def teacher(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """What the teacher has to teach, or the network itself where it has none."""
     report = run.analysis.gap if run.analysis else None
     found = gap_sections.teacher(report, plots) if report else None
-    if found is None or run.summary is None or run.summary.teachers:
+    if found is None:
+        return None
+    found = replace(found, text=tuple(sentence for sentence in why(run) if sentence))
+    if run.summary is None or run.summary.teachers:
         return found
     return replace(
         found,

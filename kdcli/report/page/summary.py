@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdcli.report.findings.run import gate_sentence, lead, verdict, why
+from kdcli.report.findings.run import gate_sentence, lead, missing_baseline, verdict
 from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
@@ -17,7 +17,9 @@ def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     links to plots/NAME.svg.
     """
     blocks = [f"# {escape(run.name)}", f"**{escape(verdict(run))}**"]
-    blocks += [escape(sentence) for sentence in (*lead(run), why(run)[1]) if sentence]
+    blocks += [escape(sentence) for sentence in lead(run)]
+    if command := missing_baseline(run):
+        blocks.append(code_block(command, "sh"))
     if run.summary and run.summary.gates:
         blocks.append(
             "\n".join(_gate(gate.passed, gate_sentence(gate)) for gate in run.summary.gates)
@@ -37,6 +39,7 @@ def _section(section: Section) -> Iterator[str]:
     yield f"## {section.title}"
     yield from (escape(paragraph) for paragraph in section.text)
     yield from (grid_markdown(grid) for grid in section.grids)
+    yield from (grid_markdown(gallery.grid) for gallery in section.galleries)
     if section.plots:
         yield "Figures: " + ", ".join(
             f"[{escape(plot.title)}](plots/{plot.name}.svg)" for plot in section.plots

@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.files import finite
+from kdcli.results.cost import Cost, Latency
 from kdcli.results.dynamics import EnergiesAt, NetworkSnapshot, Snapshot
 from kdcli.results.gap import GapAt, GapReport, PairAt, PairReport, Response, ResponseAt
 from kdcli.results.intervals import Estimate, Interval
 from kdcli.results.measures import GateResult, Measures
+from kdcli.results.mistakes import (
+    GivenAnswer,
+    Mistake,
+    Mistakes,
+    MistakesOfClass,
+    MistakesOfKind,
+)
 from kdcli.results.run import CalibrationCurve, RunAnalysis, RunResult, TeacherSummary
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -82,9 +90,43 @@ def measures(
 MEASURED = measures(0.9889, nll=0.041, ece=0.012, entropy=0.031, free_energy=11.42)
 
 
-def teacher(test: Measures | None = MEASURED) -> TeacherSummary:
+def teacher(test: Measures | None = MEASURED, **more) -> TeacherSummary:
     return TeacherSummary(
-        "runs/cnn-large-digits-1/model.safetensors", "ab" * 32, "cnn-large", 1_430_000, test
+        "runs/cnn-large-digits-1/model.safetensors", "ab" * 32, "cnn-large", 1_430_000, test, **more
+    )
+
+
+def cost(seconds: float) -> Cost:
+    """Of a network that takes so long for one image."""
+    latency = Latency("eager", 1, Estimate(seconds, seconds, seconds), 30, "cpu", 1)
+    return Cost(20_500, 105_000, 87_000, (latency,))
+
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAA"
+    "AABJRU5ErkJggg=="
+)
+
+
+def mistakes(most: int = 1, image: str = PIXEL, width: int = 1, height: int = 1) -> Mistakes:
+    """Of classes two and three, and, beyond two pictures a kind, of as many of class two as asked."""
+
+    def wrong(label: str, number: int, said: str, known: float) -> Mistake:
+        own, taught = GivenAnswer("five", 0.93), GivenAnswer(said, known)
+        file = f"test/{label}/{number}.png"
+        return Mistake(image, width, height, number, file, label, own, taught)
+
+    two = tuple(wrong("two", number, "two", 0.9991) for number in range(1, most + 1))
+    three = (wrong("three", 7, "three", 0.61),) if most == 1 else ()
+    both = tuple(wrong("nine", number, "four", 0.5) for number in range(most))
+    of_two = MistakesOfClass("two", most + 1, two)
+    return Mistakes(
+        360,
+        (
+            MistakesOfKind("teacher-right", 3, (of_two, MistakesOfClass("three", 1, three))),
+            MistakesOfKind("both-wrong", most, (MistakesOfClass("nine", most, both),)),
+            MistakesOfKind("surest", most + 4, (), two),
+        ),
     )
 
 
@@ -349,7 +391,9 @@ def write_baseline(folder: Path) -> Path:
 
 
 def write_student(folder: Path) -> Path:
-    return write_run(folder, result=summary(), details=analysis(), lines=probed(epoch_lines()))
+    write_run(folder, result=summary(), details=analysis(), lines=probed(epoch_lines()))
+    (folder / "mistakes.json").write_text(json.dumps(asdict(mistakes())))
+    return folder
 
 
 def write_teacher(folder: Path) -> Path:

@@ -4,13 +4,18 @@ written.
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
+import shutil
 from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdcli.cli.app import run as kd
+from kdcli.cli.console import Environment
 from kdcli.errors import (
     DeviceUnavailable,
     Exit,
@@ -24,7 +29,10 @@ from kdcli.errors import (
 from kdcli.files import finite, read_json, sha256_file
 from kdcli.jobs import distill, evaluate, resume, train_teacher
 from kdcli.jobs.events import EpochDone, Prepared
+from kdcli.report.findings.baseline import baseline_command, find_baseline
 from kdcli.results.weights_header import read_header
+from kdcli.runs import folder as run_folder
+from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
 
@@ -266,3 +274,14 @@ def test_a_finished_run_and_no_run_cannot_be_resumed(trained, tmp_path):
         resume(trained.out / "kd")
     with refused(NotFound, "not a run directory"):
         resume(tmp_path)
+
+
+def test_the_command_that_a_page_prints_makes_the_baseline(trained, monkeypatch):
+    monkeypatch.chdir(trained.out)
+    monkeypatch.setattr(run_folder, "point_latest", lambda _: None)  # others read it
+    command = shlex.split(baseline_command(Run.load("kd")))
+    try:
+        assert kd([*command[1:], "-q"], Environment(io.StringIO(), io.StringIO(), {})) == 0
+        assert find_baseline(Run.load("kd")).name == "kd-labels"
+    finally:
+        shutil.rmtree("kd-labels", ignore_errors=True)

@@ -4,22 +4,24 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+import torch
 
-from kdcli.report.findings.baseline import find_baseline
+from kdcli.jobs.train.mistakes import small
+from kdcli.report.findings.baseline import baseline_command, find_baseline
 from kdcli.report.page.build import build
 from kdcli.runs.read import Run
 from tests.unit.report import fake_run
 
-VERDICT = (
-    "The student is 70× smaller and 1.7 points below its teacher; entropy gap +0.081 nats: it is "
-    "less sure than its teacher."
-)
+VERDICT = "The student is 70× smaller and 1.7 points below its teacher."
 ORDER = [
     "Accuracy",
+    "What the student gets wrong",
     "Gap to the teacher",
     "What the teacher has to teach",
     "Calibration",
@@ -190,19 +192,37 @@ def test_a_missed_gate_is_said_in_words(tmp_path):
     [
         (
             {"parameters": 1_430_000, "test": fake_run.measures(0.9889)},
-            "is as large as its teacher and as accurate as its teacher;",
+            "is as large as its teacher and as accurate as its teacher.",
         ),
         (
             {"parameters": 2_860_000, "test": fake_run.measures(0.995)},
-            "is 2.0× larger and 0.6 points above its teacher;",
+            "is 2.0× larger and 0.6 points above its teacher.",
         ),
         (
-            {"gap": fake_run.GapAt(1.0, -0.2, 0.0)},
-            "entropy gap −0.200 nats: it is more sure than its teacher.",
+            {"gap": fake_run.GapAt(1.0, -0.2, 0.0), "gaps": ()},
+            "At τ = 1 it is more sure than its teacher: entropy gap −0.200 nats.",
         ),
         (
-            {"gap": fake_run.GapAt(1.0, 0.002, 0.0)},
-            "it is as sure as its teacher, as far as these images can tell.",
+            {"gap": fake_run.GapAt(1.0, 0.002, 0.0), "gaps": ()},
+            "it is as sure as its teacher, as far as these images can tell: entropy gap +0.002",
+        ),
+        (
+            {},  # of all temperatures, the one of the method
+            "At τ = 4, at which it was distilled, it is less sure than its teacher: entropy gap +0.310",
+        ),
+        (
+            {
+                "cost": fake_run.cost(0.0002),
+                "teachers": (fake_run.teacher(cost=fake_run.cost(0.0024)),),
+            },
+            "The student is 70× smaller, 12× faster on one image, and 1.7 points below its teacher.",
+        ),
+        (
+            {
+                "cost": fake_run.cost(0.003),
+                "teachers": (fake_run.teacher(cost=fake_run.cost(0.002)),),
+            },
+            "The student is 70× smaller, 1.5× slower on one image, and 1.7 points below its teacher.",
         ),
         (
             {"teachers": (fake_run.teacher(test=None),)},
@@ -218,7 +238,9 @@ def test_the_verdict_follows_the_numbers(tmp_path, change, words):
 def test_a_gap_whose_interval_holds_zero_is_not_called_a_difference(run_folder):
     text = (run_folder / "analysis.json").read_text()
     shifted = json.loads(text)
-    shifted["gap"]["pairs"][0]["at"][0]["entropy"] |= {"low": -0.01}
+    at_four = shifted["gap"]["pairs"][0]["at"][2]
+    assert at_four["temperature"] == 4
+    at_four["entropy"] |= {"low": -0.01}
     (run_folder / "analysis.json").write_text(json.dumps(shifted))
     assert "as sure as its teacher, as far as these images can tell" in said(
         build(run_folder, html=False)
@@ -237,6 +259,31 @@ def test_names_cannot_break_the_page(tmp_path):
     for line in said(folder / "report.md").splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) in {3, 5}
+
+
+def test_as_many_pictures_as_there_may_be_stay_small(tmp_path):
+    """Noise, which takes the most room, 64 of each kind, as large as they may be."""
+    folder = fake_run.write_run(tmp_path / "run", result=fake_run.summary())
+    noise = np.random.default_rng(0).integers(0, 256, (3, 300, 300), dtype=np.uint8)
+    image, width, height = small(torch.from_numpy(noise))
+    kinds = fake_run.mistakes(64, image, width, height)
+    (folder / "mistakes.json").write_text(json.dumps(asdict(kinds)))
+    page = build(folder)
+    assert page.read_text().count("<img ") == 3 * 64
+    assert page.stat().st_size < 3 * MEGABYTE
+
+
+def test_mistakes_are_shown_with_both_answers_by_class(built):
+    text = said(built / "report.html")
+    assert "What the student gets wrong" in text
+    assert '<p class="sub">3 of 360 test images; 2 are shown.</p>' in text
+    assert "<h4>class two <small>1 of 2</small></h4>" in text
+    assert "<i>student</i> five (93 %)" in text
+    assert "<i>teacher</i> two (&gt;99 %)" in text
+    assert "test/two/1.png" in text
+    markdown = said(built / "report.md")
+    assert "| test/two/1.png | two | five (93 %) | two (\\>99 %) |" in markdown
+    assert "data:image" not in markdown
 
 
 def test_many_classes_stay_small(tmp_path):
@@ -272,7 +319,8 @@ def test_a_neighbour_trained_on_labels_alone_is_the_baseline(run_folder):
         "same network trained on labels alone"
     )
     assert f"{finding} (95 % interval −0.8 to +4.7 points, n = 360, one seed)." in text
-    assert VERDICT in text, "what the student is beside its teacher follows"
+    assert f"**{VERDICT}**" in text, "what was gained comes first"
+    assert "--method none" not in text
     assert "|   | teacher cnn-large | labels only | student cnn-small | student − teacher |" in text
 
 
@@ -291,6 +339,40 @@ def test_a_damaged_neighbour_does_not_stop_a_report(run_folder):
     folder = fake_run.write_baseline(run_folder.parent / "none-cnn-small-digits-1")
     (folder / "summary.json").write_text("{")
     assert find_baseline(Run.load(run_folder)) is None
+
+
+def test_the_page_prints_the_command_that_makes_the_baseline(built):
+    command = "kd distill runs/skd-cnn-small-digits-1/recipe.toml --method none -s 'teacher=[]'"
+    assert f"```sh\n{command}\n```" in said(built / "report.md")
+    escaped = command.replace("'", "&#39;")
+    assert f"<code>{escaped}</code>" in said(built / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "end"),
+    [
+        ("seed = 0", 'seed = 0\nname = "mine"', " --name mine-labels"),
+        (
+            '"digits"  #',
+            '"digits"\nper_class = 50\nselect = "entropy"  #',
+            " -s report.reference=runs/cnn-large-digits-1/model.safetensors",
+        ),
+        ('"cnn-small"', '"nets.py:tiny"', " --trust"),
+    ],
+)
+def test_the_command_goes_with_the_recipe(run_folder, old, new, end):
+    recipe = fake_run.RECIPE.replace(old, new)
+    assert recipe != fake_run.RECIPE
+    (run_folder / "recipe.toml").write_text(recipe)
+    assert baseline_command(Run.load(run_folder)).endswith(f"'teacher=[]'{end}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"skd"', '"none"'), ("epochs = 30", 'epochs = 30\ncontinues = "runs/a"')]
+)
+def test_some_runs_have_no_baseline(run_folder, old, new):
+    (run_folder / "recipe.toml").write_text(fake_run.RECIPE.replace(old, new))
+    assert baseline_command(Run.load(run_folder)) == ""
 
 
 # ---- the model card ------------------------------------------------------------------------------

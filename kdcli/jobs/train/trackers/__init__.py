@@ -1,0 +1,1 @@
+"""Experiment trackers as listeners: one file each, named as report.track names it."""
