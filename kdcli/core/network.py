@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kdcli.core.types import Output, Tap
+from kdcli.results.preprocessing import Sight
 
 
 class Blueprint(NamedTuple):
@@ -21,6 +22,15 @@ class Blueprint(NamedTuple):
 
     architecture: str
     arguments: Mapping[str, Any]
+
+
+_SEEN = ("size", "resize", "interpolation", "resampler", "mean", "std")
+
+
+def tell_sight(network: Network, sight: Sight) -> None:
+    """Sets a network's input_* to what is known of the pixels that it was trained on."""
+    for name in _SEEN:
+        setattr(network, f"input_{name}", getattr(sight, name))
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -37,12 +47,25 @@ class Network(nn.Module, ABC):
     blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network
     that nobody could build again. new_head: what the head that its pretrained weights came with
     predicts, where it is not that one but a fresh one; "" elsewhere.
+
+    input_*: the pixels that its weights were trained on, as far as whoever built it knows: what it
+    sees as a teacher, unless the recipe says otherwise. input_size: height and width, as which a
+    picture is cut out of its middle. input_resize: the shorter side that it is resized to before,
+    or height and width whatever its shape is. input_interpolation: nearest, bilinear, bicubic or
+    lanczos. input_resampler: pillow or torchvision (of tensors). input_mean, input_std: of each
+    channel, of pixels in [0, 1]. None: as the data's.
     """
 
     taps: Mapping[str, Tap]
     head: nn.Linear
     blueprint: Blueprint | None = None
     new_head: str = ""
+    input_size: tuple[int, int] | None = None
+    input_resize: int | tuple[int, int] | None = None
+    input_interpolation: str | None = None
+    input_resampler: str | None = None
+    input_mean: tuple[float, ...] | None = None
+    input_std: tuple[float, ...] | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, Output
+from kdcli.results.preprocessing import Preprocessing
 
 
 class Teacher:
@@ -22,10 +23,13 @@ class Teacher:
         network: already on the device.
         renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the
             teacher was trained on, x * scale + shift; None where both normalise alike.
+        sees: its own pixels, where they are not x but of another size or resized in another way:
+            batches hold them beside x, normalised for it.
         epoch: epochs of training that its weights have had, where its checkpoint says so.
     """
 
     epoch: int | None = None
+    sees: Preprocessing | None = None
 
     def __init__(
         self,
@@ -33,9 +37,11 @@ class Teacher:
         *,
         renormalise: tuple[Tensor, Tensor] | None = None,
         epoch: int | None = None,
+        sees: Preprocessing | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.epoch = epoch
+        self.sees = sees
         self.renormalise = (
             None if renormalise is None else tuple(part.view(1, -1, 1, 1) for part in renormalise)
         )
@@ -62,7 +68,9 @@ class Teacher:
         """
 
     def seen(self, batch: Batch) -> Tensor:
-        """The images [B,C,H,W] of a batch, normalised as those that the teacher was trained on."""
+        """The images [B,C,H,W] of a batch, as those that the teacher was trained on."""
+        if self.sees is not None:
+            return batch.others[self.sees]
         if self.renormalise is None:
             return batch.x
         scale, shift = self.renormalise

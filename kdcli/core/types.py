@@ -5,12 +5,14 @@ teacher logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from kdcli.results.preprocessing import Preprocessing
 
 SplitName = Literal["train", "val", "test"]
 
@@ -23,7 +25,8 @@ class Batch:
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
-    where nothing is shared.
+    where nothing is shared. others: the same views of the same samples as networks see them whose
+    pixels are not those of x, [B,C,H,W] each (`Feed.showing`).
     """
 
     x: Tensor
@@ -31,6 +34,21 @@ class Batch:
     index: Tensor
     view: Tensor
     whole: int = 0
+    others: Mapping[Preprocessing, Tensor] = field(default_factory=dict)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor [B,...] changed: rows taken out of it, or filled up."""
+        return replace(
+            self.pictures(change),
+            y=change(self.y),
+            index=change(self.index),
+            view=change(self.view),
+        )
+
+    def pictures(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with its pictures alone changed, x and the others."""
+        others = {seen: change(pixels) for seen, pixels in self.others.items()}
+        return replace(self, x=change(self.x), others=others)
 
 
 def filled_up(x: Tensor, rows: int) -> Tensor:
@@ -120,7 +138,7 @@ class DataInfo:
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
     where both are equal, so is the image that an index stands for. notes: what a run says of how
-    the files were read.
+    the files were read. shown: see `pixels`.
     """
 
     name: str
@@ -135,6 +153,12 @@ class DataInfo:
     superclass: Tensor | None = field(default=None, repr=False)
     positions_sha256: str = ""
     notes: tuple[str, ...] = ()
+    shown: Preprocessing | None = None
+
+    @property
+    def pixels(self) -> Preprocessing:
+        """How a picture becomes what Batch.x holds of it: taken whole where nothing is said."""
+        return self.shown or Preprocessing.of_data(self.input_shape, self.mean, self.std)
 
 
 class Feed(Protocol):
@@ -184,6 +208,9 @@ class Feed(Protocol):
 
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order; empty where there are none."""
+
+    def showing(self, others: Sequence[Preprocessing]) -> Self:
+        """The same feed, whose batches also hold what networks see by these (`Batch.others`)."""
 
 
 class Arity(NamedTuple):

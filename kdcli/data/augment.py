@@ -120,12 +120,21 @@ class Augmentation:
             )
         return _dealt(index, views, self.changes)
 
-    def apply(self, images: Tensor, changes: Tensor) -> Tensor:
+    def apply(self, images: Tensor, changes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Images [B,C,H,W] of any dtype, each with its change [B] int64 by crop and flip, on the
         same device; same shape.
+
+        Args:
+            size: height and width of the images whose pixels `crop` counts, where these show the
+                same at another size: they move by the same share of it, to the nearest pixel.
         """
         if self.crop:
-            images = self._crop(images, changes // 2 if self.flip else changes)
+            corners = changes // 2 if self.flip else changes
+            images = (
+                self._crop(images, corners)
+                if size in {None, tuple(images.shape[2:])}
+                else self._crop_in_proportion(images, corners, size)
+            )
         if self.flip:
             images = torch.where((changes % 2 == 1)[:, None, None, None], images.flip(-1), images)
         return images
@@ -139,25 +148,49 @@ class Augmentation:
             torch.arange(len(images), device=images.device), :, corners // span, corners % span
         ]
 
-    def _pad(self, images: Tensor) -> Tensor:
-        if self.padding == "zeros":
-            return pad(images, (self.crop,) * 4)
+    def _crop_in_proportion(self, images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+        span, lengths = 2 * self.crop + 1, tuple(images.shape[2:])
+        # a reflection is narrower than what it reflects
+        margins = [
+            min((2 * self.crop * length + other) // (2 * other), length - 1)
+            for length, other in zip(lengths, size, strict=True)
+        ]
+        places = [
+            # rounded in whole numbers: the same on every device
+            ((2 * (moves - self.crop) * length + other) // (2 * other)).clamp(-margin, margin)
+            + margin
+            for moves, length, other, margin in zip(
+                (corners // span, corners % span), lengths, size, margins, strict=True
+            )
+        ]
         rows, columns = (
-            _reflected(length, self.crop, images.device) for length in images.shape[2:]
+            place[:, None] + torch.arange(length, device=images.device)
+            for place, length in zip(places, lengths, strict=True)
+        )
+        each = torch.arange(len(images), device=images.device)[:, None, None]
+        # [B,H,W,C]: what is indexed apart comes first
+        taken = self._pad(images, *margins)[each, :, rows[:, :, None], columns[:, None, :]]
+        return taken.permute(0, 3, 1, 2)
+
+    def _pad(self, images: Tensor, high: int | None = None, wide: int | None = None) -> Tensor:
+        high = self.crop if high is None else high
+        wide = self.crop if wide is None else wide
+        if self.padding == "zeros":
+            return pad(images, (wide, wide, high, high))
+        rows, columns = (
+            _reflected(length, margin, images.device)
+            for length, margin in zip(images.shape[2:], (high, wide), strict=True)
         )
         return images[:, :, rows][..., columns]  # torch's own reflection takes no uint8
 
-    def cut(self, image: Tensor, change: int, size: int) -> Tensor:
-        """One decoded picture [C,H,W] uint8 with its change by resized_crop: [C,size,size]."""
-        top, left, height, width = self._box(change, *image.shape[1:])
-        # torchvision takes over a second to import, and resident data never come here
-        from torchvision.transforms.v2.functional import resized_crop
+    def mirrors(self, change: int) -> bool:
+        """Tells whether a change by resized_crop mirrors a picture, too."""
+        return self.flip and random.uniform_int(change, 4 * _ATTEMPTS) < 0.5
 
-        cut: Tensor = resized_crop(image, top, left, height, width, [size, size], antialias=True)
-        flip = self.flip and random.uniform_int(change, 4 * _ATTEMPTS) < 0.5
-        return cut.flip(-1) if flip else cut
-
-    def _box(self, change: int, height: int, width: int) -> tuple[int, int, int, int]:
+    def box(self, change: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """The part of a picture of that size that its change by resized_crop shows: top, left,
+        height, width.
+        """
         low, high = (math.log(bound) for bound in self.ratio)
         for attempt in range(_ATTEMPTS):
             first, second = (random.uniform_int(change, 4 * attempt + draw) for draw in range(2))

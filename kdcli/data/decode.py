@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from kdcli.data import picture
 from kdcli.data.augment import Augmentation
 from kdcli.data.source import REPLACE, ImageFolder
 from kdcli.errors import BadData, KdError, UsageError
+from kdcli.results.preprocessing import Preprocessing
 
 
 @contextmanager
@@ -153,24 +157,47 @@ def check_decoder(device: torch.device) -> None:
         ) from error
 
 
-def fit(folder: ImageFolder, image: Tensor) -> Tensor:
-    """A picture [3,h,w] uint8 at the folder's size [3,size,size]: shorter side resized, middle cut
-    out.
+def fit(images: Tensor, how: Preprocessing) -> Tensor:
+    """Pictures [...,C,h,w] uint8 of one size as a network sees them, [...,C,H,W]: resized, and the
+    middle cut out.
     """
-    return middle(image, folder.resize, (folder.size, folder.size))
+    size = _resized_size(images, how)
+    if size != tuple(images.shape[-2:]):
+        images = resized(images, size, how)
+    return center_crop(images, list(how.size))  # type: ignore[no-any-return]
 
 
-def middle(image: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:
-    """A picture [C,h,w] uint8 with its shorter side resized to so many pixels, and of it the middle
-    of a size: height, width.
+def _resized_size(images: Tensor, how: Preprocessing) -> tuple[int, int]:
+    """Height and width before the middle is cut out."""
+    if isinstance(how.resize, tuple):
+        return how.resize
+    height, width = images.shape[-2:]
+    # of the longer side what is over is cut off, as torchvision does
+    if height <= width:
+        return how.resize, int(how.resize * width / height)
+    return int(how.resize * height / width), how.resize
+
+
+def resized(images: Tensor, size: tuple[int, int], how: Preprocessing) -> Tensor:
+    """Pictures [...,C,h,w] uint8 brought to a height and width by the network's own arithmetic,
+    antialiased; Pillow's serves single pictures on a CPU, and torchvision's all others.
     """
-    if min(image.shape[1:]) != shorter:
-        image = resize(image, [shorter], antialias=True)
-    return center_crop(image, list(size))  # type: ignore[no-any-return]
+    if how.resampler == "pillow" and images.dim() == 3 and not images.is_cuda:
+        rows = images if len(images) != 1 else images[0]
+        picture_ = Image.fromarray((rows if rows.dim() == 2 else rows.permute(1, 2, 0)).numpy())
+        kind = Image.Resampling[how.interpolation.upper()]
+        pixels = torch.from_numpy(np.array(picture_.resize((size[1], size[0]), kind)))
+        return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
+    kind_ = InterpolationMode(how.interpolation)
+    return resize(images, list(size), interpolation=kind_, antialias=True)  # type: ignore[no-any-return]
 
 
-def finish(folder: ImageFolder, augment: Augmentation, image: Tensor, change: int) -> Tensor:
-    """A picture [3,h,w] uint8 at the folder's size: with its change by a random resized crop if
+def finish(how: Preprocessing, augment: Augmentation, image: Tensor, change: int) -> Tensor:
+    """A picture [3,h,w] uint8 as a network sees it: with its change by a random resized crop if
     there are such, else fitted.
     """
-    return augment.cut(image, change, folder.size) if augment.resized_crop else fit(folder, image)
+    if not augment.resized_crop:
+        return fit(image, how)
+    top, left, height, width = augment.box(change, *image.shape[1:])
+    part = resized(image[:, top : top + height, left : left + width], how.size, how)
+    return part.flip(-1) if augment.mirrors(change) else part

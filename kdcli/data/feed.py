@@ -8,10 +8,11 @@ the device.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.sampler import Sampler, balanced, shuffled
 from kdcli.data.source import ImageArrays, Source, pixel_statistics
 from kdcli.data.split import sample_by_class
+from kdcli.results.preprocessing import Preprocessing
 
 Share = Callable[[int], slice]
 Decode = Literal["workers", "device"]
@@ -97,13 +99,29 @@ class SourceFeed(ABC):
         self._labels = {
             name: labels[name][positions].to(plan.device) for name, positions in rows.items()
         }
-        scale = (
+        self._scale = (
             255.0
             if not isinstance(source, ImageArrays) or source.x_train.dtype == torch.uint8
             else 1.0
         )
-        mean, std = pixel_statistics(info.mean, info.std, scale)
-        self._mean, self._std = mean.to(plan.device), std.to(plan.device)
+        self._show(())
+
+    def showing(self, others: Sequence[Preprocessing]) -> Self:
+        """The same feed, whose batches also hold what networks see by these (`Batch.others`)."""
+        made = copy.copy(self)
+        made._show(others)  # noqa: SLF001  of this very class
+        return made
+
+    def _show(self, others: Sequence[Preprocessing]) -> None:
+        """Sets what batches hold: the data's own pixels, and then those of others."""
+        self._seen = (self.info.pixels, *dict.fromkeys(others))
+        self._statistics = [
+            tuple(
+                part.to(self.plan.device)
+                for part in pixel_statistics(seen.mean, seen.std, self._scale)
+            )
+            for seen in self._seen
+        ]
 
     @property
     def train_batches(self) -> int:
@@ -226,24 +244,25 @@ class SourceFeed(ABC):
     def _batches(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
     ) -> Iterator[Batch]:
-        augment = self.plan.augment
-        for images, (index, view, change) in self._images(name, parts, training=training):
-            pixels = (
-                augment.apply(images, change) if training and not augment.resized_crop else images
+        for pictures, (index, view, _) in self._images(name, parts, training=training):
+            x, *others = (
+                (pixels.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+                for pixels, (mean, std) in zip(pictures, self._statistics, strict=True)
             )
             yield Batch(
-                (pixels.float() - self._mean).div_(self._std),
+                x,
                 self._labels[name][index],
                 index,
                 view,
+                others=dict(zip(self._seen[1:], others, strict=True)),
             )
 
     @abstractmethod
     def _images(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
-    ) -> Iterator[tuple[Tensor, Part]]:
-        """Images [B,C,H,W] on the device for each part, before crop and flip, after a resized crop
-        if training.
+    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
+        """Images [B,C,H,W] on the device for each part, as every network of `_seen` sees them,
+        changed if training, before they are normalised.
         """
 
 

@@ -16,6 +16,7 @@ from kdcli.data.source import ImageArrays, Source
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction
 from kdcli.errors import Incompatible, UsageError
+from kdcli.results.preprocessing import Preprocessing, Sight
 
 
 def make_feed(
@@ -35,6 +36,7 @@ def make_feed(
     score: Score | None = None,
     share: Share | None = None,
     sampler: Sampler = "shuffle",
+    sight: Sight | None = None,
 ) -> Feed:
     """A source as batches on a device.
 
@@ -55,6 +57,7 @@ def make_feed(
         share: which of a training minibatch's so many samples this process wants; all unless given.
         decode: what decodes the JPEG files of training.
         sampler: which of them an epoch shows.
+        sight: what the network that is trained sees, where these are not the data's own pixels.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the
@@ -62,7 +65,8 @@ def make_feed(
         BadData: a class has no training sample, or the scores are none.
         Incompatible: the augmentation does not fit the source.
     """
-    augment.check(source.input_shape)
+    pixels = (sight or Sight()).on(source.preprocessing)
+    augment.check(source.input_shape if isinstance(source, ImageArrays) else pixels.input_shape)
     plan = Plan(
         batch_size,
         eval_batch_size,
@@ -81,7 +85,7 @@ def make_feed(
         seed=seed,
         class_names=source.class_names,
         restriction=restriction,
-        scores=None if score is None else lambda: score(_whole(source, name, plan)).cpu(),
+        scores=None if score is None else lambda: score(_whole(source, name, plan, pixels)).cpu(),
         held=source.held,
     )
     if len(train) == 1 < batch_size:
@@ -94,7 +98,7 @@ def make_feed(
         "val": val,
         "test": torch.arange(len(source.y_test)),
     }
-    return _feed(source, _info(source, name, train), rows, plan)
+    return _feed(source, _info(source, name, train, pixels), rows, plan)
 
 
 def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:
@@ -111,25 +115,25 @@ def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: P
     return ResidentFeed(source, info, rows, plan)
 
 
-def _whole(source: Source, name: str, plan: Plan) -> Feed:
+def _whole(source: Source, name: str, plan: Plan, pixels: Preprocessing) -> Feed:
     """The whole training set, held-out part and all, and nothing else: `split("train")` goes
     through it as it is stored.
     """
     every, none = torch.arange(len(source.y_train)), torch.arange(0)
-    return _feed(
-        source, _info(source, name, every), {"train": every, "val": none, "test": none}, plan
-    )
+    rows: dict[SplitName, Tensor] = {"train": every, "val": none, "test": none}
+    return _feed(source, _info(source, name, every, pixels), rows, plan)
 
 
-def _info(source: Source, name: str, train: Tensor) -> DataInfo:
+def _info(source: Source, name: str, train: Tensor, pixels: Preprocessing) -> DataInfo:
     return DataInfo(
         name=name,
         num_classes=len(source.class_names),
         num_train=len(train),
-        input_shape=source.input_shape,
+        input_shape=pixels.input_shape,
         class_names=source.class_names,
-        mean=source.mean,
-        std=source.std,
+        mean=pixels.mean,
+        std=pixels.std,
+        shown=pixels,
         fingerprint=source.fingerprint,
         targets=source.y_train[train],
         superclass=source.superclass,

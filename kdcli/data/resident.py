@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.data.source import ImageArrays
+from kdcli.results.preprocessing import Preprocessing
 
 
 class ResidentFeed(SourceFeed):
@@ -20,6 +21,7 @@ class ResidentFeed(SourceFeed):
         self, source: ImageArrays, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan
     ) -> None:
         super().__init__(source, info, rows, plan)
+        self._stored = source.preprocessing.geometry()
         parts: dict[SplitName, Tensor] = {
             "train": source.x_train,
             "val": source.x_train,
@@ -34,10 +36,22 @@ class ResidentFeed(SourceFeed):
         name: SplitName,
         parts: Iterable[Part],
         *,
-        training: bool,  # noqa: ARG002
-    ) -> Iterator[tuple[Tensor, Part]]:
+        training: bool,
+    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
         for part in parts:
-            yield self._pixels[name][part.index], part
+            images = self._pixels[name][part.index]
+            if training:
+                images = self.plan.augment.apply(images, part.change)
+            yield [self._as_seen(images, seen) for seen in self._seen], part
+
+    def _as_seen(self, images: Tensor, seen: Preprocessing) -> Tensor:
+        """The stored pictures, changed, as a network sees them."""
+        if seen.geometry()[1:] == self._stored[1:] and seen.size == tuple(images.shape[2:]):
+            return images
+        # torchvision takes over a second to import, and most runs see what is stored
+        from kdcli.data.decode import fit
+
+        return fit(images, seen)
 
 
 def _rows(x: Tensor, positions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kdcli.errors import BadData
+from kdcli.results.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -86,6 +87,11 @@ class ImageArrays:
         """C, H, W."""
         channels, height, width = self.x_train.shape[1:]
         return channels, height, width
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to its pictures unless a network is to see others: they are taken whole."""
+        return Preprocessing.of_data(self.input_shape, self.mean, self.std)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -160,6 +166,11 @@ class ImageFolder:
     def input_shape(self) -> tuple[int, int, int]:
         """C, H, W."""
         return 3, self.size, self.size
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to its pictures unless a network is to see others."""
+        return Preprocessing(self.input_shape, self.resize, self.mean, self.std, self.background)
 
     @cached_property
     def fingerprint(self) -> str:

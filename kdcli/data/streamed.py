@@ -22,6 +22,7 @@ from kdcli.data.decode import decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.data.source import ImageFolder
 from kdcli.errors import KdError
+from kdcli.results.preprocessing import Preprocessing
 
 Item = tuple[int, int]  # position in a split, what happens to it
 
@@ -33,10 +34,17 @@ class _Decoder(Dataset[Any]):
 
     pinned = True
 
-    def __init__(self, folder: ImageFolder, paths: Sequence[str], augment: Augmentation) -> None:
+    def __init__(
+        self,
+        folder: ImageFolder,
+        paths: Sequence[str],
+        augment: Augmentation,
+        seen: Sequence[Preprocessing],
+    ) -> None:
         self.folder = folder
         self.paths = paths
         self.augment = augment
+        self.seen = seen
 
     def __getitems__(self, items: Sequence[Item]) -> Any:
         try:
@@ -47,17 +55,21 @@ class _Decoder(Dataset[Any]):
             )
 
     def _made(self, items: Sequence[Item]) -> Any:
-        pictures = (
+        return self._finished(
             (decode(self.folder, self.paths[position]), change) for position, change in items
         )
-        return torch.stack(
-            [finish(self.folder, self.augment, picture, change) for picture, change in pictures]
-        )
 
-    def on(self, device: torch.device, made: Any, part: Part) -> Tensor:  # noqa: ARG002  a reader needs the part
-        """Finished pictures [B,C,H,W] on a device, from what a worker has made."""
-        pictures: Tensor = made.to(device, non_blocking=True)
-        return pictures
+    def _finished(self, pictures: Iterable[tuple[Tensor, int]]) -> list[Tensor]:
+        """Decoded pictures, each with its change, as every network sees them, [B,C,H,W] each."""
+        made = [
+            [finish(seen, self.augment, picture, change) for seen in self.seen]
+            for picture, change in pictures
+        ]
+        return [torch.stack(same) for same in zip(*made, strict=True)]
+
+    def on(self, device: torch.device, made: Any, part: Part) -> list[Tensor]:  # noqa: ARG002  a reader needs the part
+        """Finished pictures on a device, from what a worker has made."""
+        return [pictures.to(device, non_blocking=True) for pictures in made]
 
 
 class _Reader(_Decoder):
@@ -68,17 +80,11 @@ class _Reader(_Decoder):
     def _made(self, items: Sequence[Item]) -> list[Tensor]:
         return [read(self.folder, self.paths[position]) for position, _ in items]
 
-    def on(self, device: torch.device, made: Any, part: Part) -> Tensor:
+    def on(self, device: torch.device, made: Any, part: Part) -> list[Tensor]:
         pictures = decode_on(
             device, self.folder, [self.paths[position] for position in part.index.tolist()], made
         )
-        changes = part.change.tolist()
-        return torch.stack(
-            [
-                finish(self.folder, self.augment, *each)
-                for each in zip(pictures, changes, strict=True)
-            ]
-        )
+        return self._finished(zip(pictures, part.change.tolist(), strict=True))
 
 
 class _Agenda:
@@ -125,12 +131,15 @@ class StreamedFeed(SourceFeed):
             name: [paths[name][row] for row in positions.tolist()]
             for name, positions in rows.items()
         }
-        self._trainer = self._training_loader()
+
+    def _show(self, others: Sequence[Preprocessing]) -> None:
+        super()._show(others)
+        self._trained: DataLoader[Any] | None = None  # its workers make what is shown
 
     def _training_loader(self) -> DataLoader[Any]:
         kind = _Reader if self.plan.decode == "device" else _Decoder
         return self._loader(
-            kind(self._folder, self._paths["train"], self.plan.augment),
+            kind(self._folder, self._paths["train"], self.plan.augment, self._seen),
             persistent=self.plan.workers > 0,
         )
 
@@ -147,20 +156,24 @@ class StreamedFeed(SourceFeed):
 
     def _images(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
-    ) -> Iterator[tuple[Tensor, Part]]:
-        parts = list(parts)
+    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
+        parts, augment = list(parts), self.plan.augment
         loader = self._working(name, parts, training=training)
         work = cast("_Decoder", loader.dataset)
         try:
             for made, part in zip(loader, parts, strict=True):
                 if isinstance(made, KdError):
                     raise made
-                yield work.on(self.plan.device, made, part), part
+                pictures = work.on(self.plan.device, made, part)
+                if training and not augment.resized_crop:
+                    size = self.info.pixels.size
+                    pictures = [augment.apply(images, part.change, size) for images in pictures]
+                yield pictures, part
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they
             # are collected as part of a cycle
             del loader, work
-            self._trainer = self._training_loader()
+            self._trained = None
             if "DataLoader worker" not in str(error):
                 raise
             raise KdError(
@@ -172,8 +185,11 @@ class StreamedFeed(SourceFeed):
         self, name: SplitName, parts: Sequence[Part], *, training: bool
     ) -> DataLoader[Any]:
         """The loader for a split, told what to make."""
-        plain = _Decoder(self._folder, self._paths[name], Augmentation())
-        loader = self._trainer if training else self._loader(plain, persistent=False)
+        if training:
+            self._trained = loader = self._trained or self._training_loader()
+        else:
+            plain = _Decoder(self._folder, self._paths[name], Augmentation(), self._seen)
+            loader = self._loader(plain, persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
         agenda.batches = [
             list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts

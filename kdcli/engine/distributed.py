@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -75,7 +75,7 @@ class Ranks:
             return batch
         count = batch.y.shape[0]
         part = self.part(count)
-        return Batch(batch.x[part], batch.y[part], batch.index[part], batch.view[part], whole=count)
+        return replace(batch.each(lambda rows: rows[part]), whole=count)
 
     def weight(self, batch: Batch) -> float:
         """The factor of this rank's loss that makes the mean over ranks that over the minibatch."""

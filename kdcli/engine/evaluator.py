@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +59,7 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
 
 
 def _filled_up(batch: Batch, rows: int) -> Batch:
-    return replace(
-        batch,
-        x=filled_up(batch.x, rows),
-        y=filled_up(batch.y, rows),
-        index=filled_up(batch.index, rows),
-        view=filled_up(batch.view, rows),
-    )
+    return batch.each(lambda part: filled_up(part, rows))
 
 
 def _memory_errors(batch: Batch) -> AbstractContextManager[None]:

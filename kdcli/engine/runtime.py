@@ -12,7 +12,6 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,7 +197,7 @@ class Runtime:
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""
         if self.channels_last and batch.x.dim() == 4:
-            return replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+            return batch.pictures(lambda x: x.contiguous(memory_format=torch.channels_last))
         return batch
 
     def seed(self, number: int) -> None:

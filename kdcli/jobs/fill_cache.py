@@ -15,7 +15,7 @@ from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.engine_settings import make_runtime
-from kdcli.jobs.build.job import check_sources, load_teachers, training_feed
+from kdcli.jobs.build.job import check_sources, load_teachers, showing, training_feed
 from kdcli.jobs.build.logit_cache import COUNTED, UNCOUNTABLE, Views, store
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
@@ -88,6 +88,7 @@ def _fill_all(
         )
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, trained)
+    feed = showing(feed, teachers)
     filled = (
         _fill(loaded, views, feed, runtime, tell, command)
         for loaded, views in zip(teachers, asked, strict=True)

@@ -14,8 +14,8 @@ from kdcli.files import given_by_the_user, is_file, safetensors_header
 _SHOWN = 3
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file.
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors, by name; the tensors are not read.
 
     Raises:
         NotFound: no such file. BadCheckpoint: it is no whole safetensors file.
@@ -23,7 +23,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not is_file(path):
         raise NotFound(f"no such file: {path}", hint="weights is the path of a .safetensors file")
     with given_by_the_user():
-        safetensors_header(path)
+        _, shapes = safetensors_header(path)
+    return shapes
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        NotFound, BadCheckpoint: as `shapes_of`.
+    """
+    shapes_of(path)
     found: dict[str, Tensor] = load_file(path)
     return found
 

@@ -25,12 +25,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from kdcli.core.network import Network, parameter_count
+from kdcli.core.network import Network, parameter_count, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.errors import Incompatible, NotFound, UsageError
-from kdcli.models._foreign_weights import fill, read_tensors
+from kdcli.models._foreign_weights import fill, read_tensors, shapes_of
 from kdcli.models._headed import Headed
 from kdcli.models._tapped import can_tap, fitted, survey
+from kdcli.results.preprocessing import Sight
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "timm/*": {
@@ -124,10 +125,52 @@ def build(
     network = _tapped(Headed(name, net, path), net, input_shape)
     if published != num_classes:
         network.new_head = f"{published} classes"
-    if tensors is not None:
-        seen = net.pretrained_cfg
-        network.input_mean, network.input_std = tuple(seen["mean"]), tuple(seen["std"])  # type: ignore[assignment]
+    if weights is not None:
+        tell_sight(network, sight(name, weights))
     return network
+
+
+def sight(name: str, weights: str) -> Sight:
+    """The pixels that timm's own transform gives this network, by its published configuration: a
+    file of weights does not say what it was trained on. Their channels by the file.
+
+    Raises:
+        UsageError: timm is not installed. NotFound: no such network, or no such file.
+        BadCheckpoint: it is no whole safetensors file. Incompatible: the network is shown pictures
+            in a frame.
+    """
+    timm = _timm(name)
+    _check_known(timm, name)
+    config = timm.data.resolve_data_config(
+        pretrained_cfg=timm.get_pretrained_cfg(name.removeprefix(_PREFIX)).to_dict()
+    )
+    _, *size = config["input_size"]
+    channels = _channels(timm, name, Path(weights))
+    # as timm.data.transforms_factory: each side, over the share of it that is cut out
+    before = [math.floor(side / config["crop_pct"]) for side in size]
+    resize: int | tuple[int, int] = (before[0], before[1])
+    if config["crop_mode"] == "center" and before[0] == before[1]:
+        resize = before[0]
+    elif config["crop_mode"] == "border":
+        raise Incompatible(
+            f"{name} is shown whole pictures in a frame, which kd does not make",
+            hint="choose another, such as timm/resnet18 or timm/vit_tiny_patch16_224",
+        )
+    return Sight(
+        channels,
+        (size[0], size[1]),
+        resize,
+        config["interpolation"],
+        "pillow",
+        *((tuple(config[part]) for part in ("mean", "std")) if channels == 3 else (None, None)),
+    )
+
+
+def _channels(timm: Any, name: str, weights: Path) -> int:
+    """The channels of the pictures that a file's network takes."""
+    first = timm.get_pretrained_cfg_value(name.removeprefix(_PREFIX), "first_conv")
+    shape = shapes_of(weights).get(f"{first if isinstance(first, str) else first[0]}.weight")
+    return shape[1] if shape else 3
 
 
 def categories(name: str, weights: str) -> tuple[str, ...]:
@@ -170,6 +213,16 @@ def _timm(name: str) -> Any:
     return timm
 
 
+def _check_known(timm: Any, name: str) -> None:
+    architecture = name.removeprefix(_PREFIX)
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        raise NotFound(
+            f"timm has no network {architecture!r}",
+            hint=f"did you mean {_PREFIX}{near[0]}?" if near else "kd models 'timm/*' lists all",
+        )
+
+
 def _construct(
     timm: Any,
     name: str,
@@ -178,12 +231,7 @@ def _construct(
     given: Mapping[str, Any],
 ) -> Any:
     architecture = name.removeprefix(_PREFIX)
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        raise NotFound(
-            f"timm has no network {architecture!r}",
-            hint=f"did you mean {_PREFIX}{near[0]}?" if near else "kd models 'timm/*' lists all",
-        )
+    _check_known(timm, name)
     channels, height, width = input_shape
     if reserved := sorted({"num_classes", "in_chans", "pretrained", "img_size"} & given.keys()):
         raise UsageError(

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision import models
 
-from kdcli.core.network import Network
+from kdcli.core.network import Network, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.core.types import Output, Tap
 from kdcli.errors import Incompatible, NotFound
@@ -28,6 +28,7 @@ from kdcli.models._checks import check_taps
 from kdcli.models._headed import Headed, head_path
 from kdcli.models._meta import dry_run, stride_of
 from kdcli.models._torchvision_stages import Plan, plan_for
+from kdcli.results.preprocessing import Sight
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "torchvision/*": {
@@ -140,8 +141,7 @@ def build(
     if published != num_classes:
         network.new_head = f"{published} classes"
     if weights is not None:
-        preparation = weights.transforms()
-        network.input_mean, network.input_std = tuple(preparation.mean), tuple(preparation.std)  # type: ignore[assignment]
+        tell_sight(network, _sight(weights))
     return network
 
 
@@ -204,6 +204,30 @@ def categories(name: str, weights: str) -> tuple[str, ...]:
     """
     _check_known(name)
     return tuple(_weights(name, weights).meta["categories"])
+
+
+def sight(name: str, weights: str) -> Sight:
+    """The pixels that published weights were trained on: what their transform in torchvision does.
+
+    Raises:
+        NotFound: no such classifier or weights.
+    """
+    _check_known(name)
+    return _sight(_weights(name, weights))
+
+
+def _sight(weights: Any) -> Sight:
+    preset = weights.transforms()  # of pictures, which Pillow resizes
+    (size,), (resize,) = preset.crop_size, preset.resize_size
+    return Sight(
+        3,
+        (size, size),
+        resize,
+        preset.interpolation.value,
+        "pillow",
+        tuple(preset.mean),
+        tuple(preset.std),
+    )
 
 
 def _weights(name: str, wanted: str | None) -> Any:

@@ -20,6 +20,12 @@ from kdcli.core.types import Output
 from kdcli.errors import UsageError
 from kdcli.models._headed import Headed, head_path
 from kdcli.models._meta import evaluating
+from kdcli.results.preprocessing import LARGEST_SIDE
+
+_COLOURS = 3
+INPUTS = tuple(
+    f"input_{name}" for name in ("size", "resize", "interpolation", "resampler", "mean", "std")
+)
 
 
 def adapt(
@@ -32,7 +38,8 @@ def adapt(
             it takes; a factory that takes neither by name but one argument gets the number of
             classes.
         num_classes: K.
-        input_shape: channels, height, width.
+        input_shape: channels, height, width, unless the module says that it sees pictures of
+            another size (`input_size`) or in colours (three of `input_mean`).
         source: what messages call it: path/to/file.py:factory.
 
     Raises:
@@ -45,12 +52,29 @@ def adapt(
             f"{source} returned {_kind(made)}, not a torch.nn.Module",
             hint="end it with: return network",
         )
+    if (own := getattr(made, "input_size", None)) is not None:
+        input_shape = (input_shape[0], *_pair(own, source))
+    if len(means := getattr(made, "input_mean", None) or ()) == _COLOURS:
+        input_shape = (len(means), *input_shape[1:])
     network = made if isinstance(made, Network) else _split(made, num_classes, input_shape, source)
-    for key in ("input_mean", "input_std"):  # as it may say them for when it is a teacher
-        if hasattr(made, key):
+    for key in INPUTS:  # as it may say them for when it is a teacher
+        if getattr(made, key, None) is not None:
             setattr(network, key, getattr(made, key))
+    if own is not None:
+        network.input_size = input_shape[1:]
     _logits(network, num_classes, input_shape, source)
     return network
+
+
+def _pair(size: object, source: str) -> tuple[int, int]:
+    """Height and width, of what a module says of its pictures."""
+    sides: list[Any] = list(size) if isinstance(size, tuple | list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides):
+        raise UsageError(
+            f"{source} has an input_size that is not a height and a width: {size}",
+            hint="network.input_size = (224, 224)",
+        )
+    return sides[0], sides[1]
 
 
 def _call(

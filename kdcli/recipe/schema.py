@@ -498,6 +498,15 @@ Taps = Annotated[
 ]
 
 
+_SIZE = "Width and height of the pictures that it sees; {} unless given."
+_RESIZE = (
+    "Shorter side of a picture before their middle is cut out; in proportion to size unless given."
+)
+_INTERPOLATION = "How pictures are resized for it, always antialiased; {} unless given."
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Statistics = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+
+
 class NetworkSection(Named):
     """[model] or [student]: which network."""
 
@@ -509,6 +518,9 @@ class NetworkSection(Named):
     )
     init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
     taps: Taps = None
+    size: int | None = Field(None, ge=4, le=2048, description=_SIZE.format("the data's"))
+    resize: int | None = Field(None, ge=4, le=4096, description=_RESIZE)
+    interpolation: Interpolation | None = Field(None, description=_INTERPOLATION.format("bilinear"))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -532,6 +544,17 @@ class TeacherSection(Section):
     )
     weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
     taps: Taps = None
+    size: int | None = Field(None, ge=4, le=2048, description=_SIZE.format("its own"))
+    resize: int | None = Field(None, ge=4, le=4096, description=_RESIZE)
+    interpolation: Interpolation | None = Field(None, description=_INTERPOLATION.format("its own"))
+    mean: Statistics | None = Field(
+        None,
+        description="Mean of each channel, of pixels in [0, 1], in its pictures; its own unless "
+        "given.",
+    )
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] | None = Field(
+        None, description="Standard deviation of each channel, likewise."
+    )
     weight: Positive | None = Field(
         None, description="Share of this teacher among several; equal unless given."
     )

@@ -15,6 +15,7 @@ from kdcli.recipe import schema
 from kdcli.results.weights_header import CheckpointHeader, read_header
 
 Shape = tuple[int, ...]
+_COLOURS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,9 @@ def _remedy(teacher: Known, images: Images) -> str:
             f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "
             f"{images.name}"
         )
-    size, path = teacher.data.get("size"), teacher.data.get("path")
+    path = teacher.data.get("path")
     given = f"{images.name} -s data.path=PATH" if path else images.name
     anew = f"train a teacher on these images first: kd train-teacher -d {given}"
-    if size and teacher.input_shape != images.input_shape:
-        return f"-s data.size={size}, which it was trained with, or {anew} -s data.size=N"
     if path:
         return f"distil on {path} as it was when the teacher was trained, or {anew}"
     return f"distil on the data that it was trained on, or {anew}"
@@ -192,15 +191,26 @@ def _misfit(teacher: Known, images: Images) -> str | None:
             f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
             f"{images.num_classes}"
         )
-    if teacher.input_shape and images.input_shape and teacher.input_shape != images.input_shape:
-        return (
-            f"{teacher.called} takes images of {_size(teacher.input_shape)}, {images.name} has "
-            f"{_size(images.input_shape)}"
-        )
+    if (
+        teacher.input_shape
+        and images.input_shape
+        and (problem := channels_differ(teacher.input_shape, images.input_shape))
+    ):
+        return f"{teacher.called} takes {problem.format(images.name)}"
     if relation(teacher.class_names, images.class_names) in {"order", "other"}:
         assert teacher.class_names is not None
         return _names_differ(teacher.called, teacher.class_names, images)
     return None
+
+
+def channels_differ(taken: Shape, given: Shape) -> str:
+    """What is wrong with pictures of one shape for a network that takes another, of the form "this,
+    {} has that"; "" if nothing is: pictures are resized, and grey is repeated into three channels.
+    """
+    one = taken[0] == given[0] or (given[0] == 1 and taken[0] == _COLOURS)
+    if taken == given or (one and min(taken[1], given[1]) > 1):
+        return ""
+    return f"images of {_size(taken)}, {{}} has {_size(given)}"
 
 
 def _names_differ(called: str, names: tuple[str, ...], images: Images) -> str:

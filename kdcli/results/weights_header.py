@@ -25,6 +25,7 @@ from kdcli.files import (
     sha256_json,
 )
 from kdcli.results.measures import Measures
+from kdcli.results.preprocessing import LARGEST_SIDE, Preprocessing
 from kdcli.typed import strict
 
 FORMAT = 1
@@ -46,6 +47,8 @@ class CheckpointHeader:
     folded_temperature: what the weights and bias of the last layer were divided by after training,
     so that their softmax is a probability; None where they are as they were trained.
     continues: the run from whose last state its own went on.
+    preprocessing: how a picture becomes what it takes; None in files of old, and where that is not
+    known.
     """
 
     architecture: str
@@ -68,6 +71,7 @@ class CheckpointHeader:
     epoch: int | None = None
     folded_temperature: float | None = None
     continues: str = ""
+    preprocessing: Preprocessing | None = None
     tensors_sha256: str = ""
     created_by: str = ""
 
@@ -79,6 +83,13 @@ class CheckpointHeader:
             "mean and std are of other channels": {len(self.mean), len(self.std)} != {channels},
             "std must be above 0": not all(0 < value < math.inf for value in self.std),
             "mean must be finite": not all(map(math.isfinite, self.mean)),
+            "its pictures are of another shape": self.preprocessing is not None
+            and self.preprocessing.input_shape != self.input_shape,
+            "its pictures cannot be resized so": self.preprocessing is not None
+            and not all(
+                0 < side <= max(LARGEST_SIDE, *self.input_shape)
+                for side in self.preprocessing.sides
+            ),
             "data must have a name": bool(self.data) and not isinstance(self.data.get("name"), str),
         }.items():
             if wrong:

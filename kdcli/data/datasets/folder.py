@@ -288,5 +288,6 @@ def resident(folder: ImageFolder) -> ImageArrays:
 
 
 def _decoded(folder: ImageFolder, paths: tuple[str, ...]) -> Tensor:
+    how = folder.preprocessing
     with ThreadPoolExecutor() as pool:  # decoders leave Python's lock
-        return torch.stack(list(pool.map(lambda path: fit(folder, decode(folder, path)), paths)))
+        return torch.stack(list(pool.map(lambda path: fit(decode(folder, path), how), paths)))

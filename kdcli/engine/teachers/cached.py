@@ -84,12 +84,11 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         torch.cat([getattr(batch, name) for batch in batches])
         for name in ("x", "y", "index", "view")
     )
-    return Batch(x, y, index, view)
+    others = {
+        seen: torch.cat([batch.others[seen] for batch in batches]) for seen in batches[0].others
+    }
+    return Batch(x, y, index, view, others=others)
 
 
 def _part(batch: Batch, places: Tensor) -> Batch:
-    return (
-        batch
-        if len(places) == len(batch.y)
-        else Batch(batch.x[places], batch.y[places], batch.index[places], batch.view[places])
-    )
+    return batch if len(places) == len(batch.y) else batch.each(lambda rows: rows[places])

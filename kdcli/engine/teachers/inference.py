@@ -116,6 +116,7 @@ class InferenceTeacher(Teacher):
         self.rows = rows
         self.network = plain.network
         self.renormalise = plain.renormalise
+        self.sees = plain.sees
         self.epoch = plain.epoch
         self.dtype = dtype
         made = fold(plain.network)

@@ -20,6 +20,7 @@ from kdcli.data.source import Source
 from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.data_subset import restriction_of
 from kdcli.recipe.schema import DataSection
+from kdcli.results.preprocessing import Sight
 
 _kept: ContextVar[dict[str, Source] | None] = ContextVar("_kept", default=None)
 
@@ -103,6 +104,7 @@ def open_feed(
     decode: Decode = "workers",
     score: Score | None = None,
     share: Share | None = None,
+    sight: Sight | None = None,
 ) -> Feed:
     """Batches of a [data] section on a device.
 
@@ -113,6 +115,7 @@ def open_feed(
             too.
         score: ranks the training images where the section asks for a choice by rank.
         share: which of a training minibatch's so many samples are wanted; all unless given.
+        sight: what the network that is trained sees, where these are not the data's own pixels.
     """
     source = open_source(data)
     return make_feed(
@@ -131,6 +134,7 @@ def open_feed(
         score=score,
         share=share,
         sampler=data.sampler,
+        sight=sight,
     )
 
 

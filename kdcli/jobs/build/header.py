@@ -70,5 +70,6 @@ def make_header(
         epoch=epoch,
         folded_temperature=folded_temperature,
         continues=job.recipe.train.continues or "",
+        preprocessing=info.pixels,
         created_by=f"kdcli {__version__}",
     )

@@ -25,7 +25,7 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.files import given_by_the_user
-from kdcli.jobs.build import batch_norms, compiling
+from kdcli.jobs.build import batch_norms, compiling, sights
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
@@ -50,6 +50,7 @@ from kdcli.recipe.schema import (
     TeacherSection,
     TrainTeacherRecipe,
 )
+from kdcli.results.preprocessing import Sight
 from kdcli.results.weights_header import read_header
 
 
@@ -137,6 +138,10 @@ def build_job(
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
+    reference = None
+    if not teachers and recipe.report.reference is not None:
+        reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
+    feed = showing(feed, (*teachers, *((reference,) if reference else ())))
     stored = alike(
         runtime.ranks,
         lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
@@ -150,9 +155,6 @@ def build_job(
     batch_norms.check(method, feed.info.num_train, recipe.train.batch_size, feed.info.input_shape)
     runtime.move(method)
     seen = _compile(recipe, runtime, feed, method, teachers, compiled)
-    reference = None
-    if not teachers and recipe.report.reference is not None:
-        reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
     return Job(
         recipe,
         runtime,
@@ -276,6 +278,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             decode=recipe.runtime.decode,
             score=_score(recipe, runtime, checkpoint_of),
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
+            sight=sights.of_section(network_section(recipe)),
         )
     if recipe.chooses_an_epoch and not feed.size("val"):
         raise UsageError(
@@ -283,6 +286,12 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             hint="set data.val_fraction, or put a folder val/ beside train/ and test/",
         )
     return feed
+
+
+def showing(feed: Feed, teachers: Sequence[LoadedTeacher]) -> Feed:
+    """A feed whose batches hold what each teacher sees."""
+    own = [loaded.teacher.sees for loaded in teachers]
+    return feed.showing([sees for sees in own if sees is not None])
 
 
 def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Score:
@@ -296,10 +305,11 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
         else:
             assert recipe.report.reference is not None  # a recipe without either is refused
             loaded = _reference(recipe.report.reference, whole, runtime, checkpoint_of)
+        seen = showing(whole, (loaded,))
         # near ties must fall the same way on all ranks
         return runtime.ranks.from_first(
             lambda: soft_label_entropies(
-                loaded.teacher, whole, runtime, recipe.data.select_temperature
+                loaded.teacher, seen, runtime, recipe.data.select_temperature
             )
         )
 
@@ -315,12 +325,36 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
         options=section.options,
         seed=recipe.seed,
     )
+    _check_sees(section.name, network, shape)
     if section.init is not None:
         with given_by_the_user():
             path, header = read_header(section.init)
             network.new_head = other_head(header, feed.info)
             load_weights(path, network, but=_head_of(network) if network.new_head else None)
     return network
+
+
+def _check_sees(name: str, network: Network, shape: tuple[int, int, int]) -> None:
+    """Refuses a factory's network that says it takes other pictures than it will see.
+
+    Raises:
+        Incompatible: their size or their channels differ.
+    """
+    if catalog.entry("model", name).factory is None:
+        return
+    size, means = network.input_size, network.input_mean
+    if size is not None and size != shape[1:]:
+        raise Incompatible(
+            f"{name} takes pictures of {size[0]}x{size[1]} by its input_size, and these are of "
+            f"{shape[1]}x{shape[2]}",
+            hint=f"student.size = {size[0]} (model.size of kd train-teacher)",
+        )
+    if means is not None and len(means) != shape[0]:
+        raise Incompatible(
+            f"{name} takes pictures with {len(means)} channels by its input_mean, and these have "
+            f"{shape[0]}",
+            hint="a network that takes any number of channels",
+        )
 
 
 def _head_of(network: Network) -> str:
@@ -353,12 +387,15 @@ def load_teachers(
 def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
+    asked = sights.of_section(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
-            return factory_teacher(section.name, section.weights, feed.info, runtime)
-        return pretrained_teacher(section.name, section.weights, feed.info, runtime, section.taps)
+            return factory_teacher(section.name, section.weights, feed.info, runtime, asked)
+        return pretrained_teacher(
+            section.name, section.weights, feed.info, runtime, section.taps, asked
+        )
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime, section.taps)
+    return load_teacher(path, feed.info, runtime, section.taps, asked)
 
 
 def _reference(
@@ -409,7 +446,9 @@ def _setup(
         )
 
     def load(path: str) -> Teacher:
-        return load_teacher(path, feed.info, runtime).asked
+        (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
+        asked = Sight() if section is None else sights.of_section(section)
+        return load_teacher(path, feed.info, runtime, asked=asked).asked
 
     return Setup(
         student,

@@ -119,7 +119,10 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         "rows": runtime.teacher_rows,
     }
     file = trust.python_file(loaded.architecture)
+    sees = teacher.sees
     more = {
+        # where it is not the data's own, and what that is: it decides how far a crop moves
+        "sees": None if sees is None else [asdict(sees), views.info.pixels.geometry()],
         "top": views.top,
         "decode": None if views.decode == "workers" else views.decode,
         # the same weights in other code answer otherwise

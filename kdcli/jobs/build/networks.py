@@ -24,12 +24,16 @@ from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
 from kdcli.files import DAMAGED_WEIGHTS, given_by_the_user, safetensors_header
+from kdcli.jobs.build import sights
 from kdcli.models._tapped import tapped
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
 from kdcli.recipe import teacher_facts
+from kdcli.results.preprocessing import Preprocessing, Sight
 from kdcli.results.run import TeacherSummary
 from kdcli.results.weights_header import CheckpointHeader, kept_along, read_header
+
+_NOTHING = Sight()
 
 
 def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -327,11 +331,13 @@ def load_teacher(
     info: DataInfo,
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
+    asked: Sight = _NOTHING,
 ) -> LoadedTeacher:
     """A checkpoint as a teacher for a dataset.
 
     Args:
         taps: tap -> module path, in the place of the network's own.
+        asked: what it is to see in the place of what its file says.
 
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a
@@ -348,7 +354,8 @@ def load_teacher(
         header.parameters,
         header.measures,
     )
-    teacher = as_teacher(network, (header.mean, header.std), info, runtime, header.epoch)
+    sees = sights.pixels_for(asked.over(sights.of_header(found, header)), info, "teacher")
+    teacher = as_teacher(network, sees, info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
         teacher,
@@ -392,23 +399,26 @@ def other_head(header: CheckpointHeader, info: DataInfo) -> str:
 
 def as_teacher(
     network: Network,
-    trained_with: tuple[tuple[float, ...], tuple[float, ...]],
+    sees: Preprocessing,
     info: DataInfo,
     runtime: Runtime,
     epoch: int | None = None,
 ) -> Teacher:
-    """A network as a teacher for a dataset, on the device, seeing pixels normalised as those that
-    it was trained on.
+    """A network as a teacher for a dataset, on the device, seeing pixels as those that it was
+    trained on.
 
     Args:
-        trained_with: mean and standard deviation of each channel. info: the data whose batches it
-            will answer.
+        sees: these. info: the data whose batches it will answer; where its pixels are more than the
+            data's own, normalised otherwise, these batches must hold them (`Feed.showing`).
     """
     runtime.move(network)
-    if trained_with == (info.mean, info.std):
+    if (own := sights.own_pixels(sees, info)) is not None:
+        return Teacher(network, epoch=epoch, sees=own)
+    if (sees.mean, sees.std) == (info.mean, info.std):
         return Teacher(network, epoch=epoch)
     mean, std, our_mean, our_std = (
-        torch.tensor(part, device=runtime.device) for part in (*trained_with, info.mean, info.std)
+        torch.tensor(part, device=runtime.device)
+        for part in (sees.mean, sees.std, info.mean, info.std)
     )
     return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std), epoch=epoch)
 
@@ -419,9 +429,13 @@ def pretrained_teacher(
     info: DataInfo,
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
+    asked: Sight = _NOTHING,
 ) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
     fit the data's classes.
+
+    Args:
+        asked: what it is to see in the place of what its library says.
     """
     if weights is None:
         raise UsageError(
@@ -430,6 +444,7 @@ def pretrained_teacher(
         )
     module = catalog.load(catalog.entry("model", name))
     classes = module.categories(name, weights)
+    sees = sights.pixels_for(asked.over(module.sight(name, weights)), info, name)
     if len(classes) != info.num_classes:
         raise Incompatible(
             f"{name} with weights {weights} predicts {len(classes)} classes, {info.name} has "
@@ -442,16 +457,12 @@ def pretrained_teacher(
     network = fresh_network(
         name,
         num_classes=info.num_classes,
-        input_shape=info.input_shape,
+        input_shape=sees.input_shape,
         options={"weights": weights, "taps": taps},
     )
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
-    mean, std = (
-        getattr(network, key, fallback)
-        for key, fallback in (("input_mean", info.mean), ("input_std", info.std))
-    )
-    teacher = as_teacher(network, (tuple(mean), tuple(std)), info, runtime)
+    teacher = as_teacher(network, sees, info, runtime)
     relation = teacher_facts.relation(classes, info.class_names)
     if relation == "order":
         raise Incompatible(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,6 +191,9 @@ def _header(
     known = () if info is None or info.num_classes != found.num_classes else info.class_names
     numbers = tuple(map(str, range(found.num_classes)))
     data = section and section.model_dump(exclude_none=True, exclude={"root", *BOUNDS})
+    seen = None
+    if info is not None and info.input_shape == found.input_shape:
+        seen = replace(info.pixels, mean=statistics[0], std=statistics[1])
     return CheckpointHeader(
         architecture=network.blueprint.architecture,
         arguments=dict(network.blueprint.arguments),
@@ -202,6 +205,7 @@ def _header(
         data=data or {},
         data_fingerprint="" if info is None else info.fingerprint,
         parameters=parameter_count(network),
+        preprocessing=seen,
         created_by=f"kdcli {__version__}",
     )
 

@@ -17,11 +17,13 @@ from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
+from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
+from kdcli.results.preprocessing import Sight
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from kdcli.trust import named_by
 
@@ -65,6 +67,14 @@ class CheckpointEvaluator:
             )
         return feed, measured_data.label_of(section, self._asked)
 
+    def _asked_sight(self) -> Sight:
+        """What was said of the size of the pictures to measure on: it holds for every network."""
+        size, resize = (self._asked.get("data", key) for key in ("size", "resize"))
+        return Sight(
+            size=(size, size) if isinstance(size, int) else None,
+            resize=resize if isinstance(resize, int) else None,
+        )
+
     @property
     def device(self) -> str:
         """Where networks answer, as people call it."""
@@ -89,7 +99,10 @@ class CheckpointEvaluator:
             feed, source = self.feed(path, header)
         check_fits(path, header, feed.info, "network")
         network, header, path = load_network(checkpoint)
-        teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
+        told = self._asked_sight().over(sights.of_header(path, header))
+        sees = sights.pixels_for(told, feed.info, str(path))
+        teacher = as_teacher(network, sees, feed.info, self._runtime)
+        feed = feed.showing([] if teacher.sees is None else [teacher.sees])
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
         first: list[Tensor] = []
@@ -97,7 +110,7 @@ class CheckpointEvaluator:
         def forward(batch: Batch) -> Tensor:
             placed = self._runtime.place(batch)
             if taps is not None and not first:
-                first.append(placed.x[:1].clone())
+                first.append(teacher.seen(placed)[:1].clone())
             output = teacher(placed, wanted)
             for tap, values in kept.items():
                 values.append(_as_vectors(output.taps[tap]))

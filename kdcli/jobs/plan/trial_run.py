@@ -8,10 +8,11 @@ writes goes to a folder that the caller throws away.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,7 @@ from kdcli.jobs.events import Event, StageDone, StateSaved
 from kdcli.jobs.train.execution import Execution
 from kdcli.jobs.train.run import reserve_run
 from kdcli.recipe.resolve import Resolved
+from kdcli.results.preprocessing import Preprocessing
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE
 from kdcli.runs import folder as run_folder
@@ -157,6 +159,11 @@ class ShortFeed:
 
     def files(self, name: SplitName) -> tuple[str, ...]:
         return self._feed.files(name)
+
+    def showing(self, others: Sequence[Preprocessing]) -> ShortFeed:
+        made = copy.copy(self)  # notes go to the same places
+        made._feed = self._feed.showing(others)  # noqa: SLF001  of this very class
+        return made
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
         return self._feed.sample(name, count)

@@ -107,7 +107,9 @@ class Monitor:
             return self._held
         feed = self._job.feed
         batches = feed.sample(self._split, self._count)
-        if self._count * torch.Size(feed.info.input_shape).numel() * 4 > HELD_BYTES:
+        sees = [loaded.teacher.sees for loaded in self._job.teachers]
+        shapes = [feed.info.input_shape, *(own.input_shape for own in sees if own is not None)]
+        if 4 * self._count * sum(torch.Size(shape).numel() for shape in shapes) > HELD_BYTES:
             return batches
         self._held = tuple(batches)
         return self._held

@@ -6,6 +6,7 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
 from kdcli.errors import UsageError, shortened
 from kdcli.files import write_json, write_text
-from kdcli.jobs.build import data_subset
+from kdcli.jobs.build import data_subset, sights
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
@@ -30,6 +31,7 @@ from kdcli.jobs.measure.chance import teacher_warnings
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.writing import recipe_hash
 from kdcli.results.environment import RunEnvironment
+from kdcli.results.preprocessing import Preprocessing
 from kdcli.runs.manifest import read_record
 from kdcli.typed import from_dict
 
@@ -90,6 +92,10 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             "graphs_reason": runtime.graphs_choice.reason,
             "threads": runtime.threads,
             "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
+            "sees": {
+                "network": asdict(feed.info.pixels),
+                "teachers": [asdict(_pixels(job, loaded)) for loaded in job.teachers],
+            },
             "teacher_logits": [_stored_logits(stored) for stored in job.stored],
             "data": {
                 "name": feed.info.name,
@@ -196,6 +202,7 @@ def prepared(job: Job, run: Path, notes: Sequence[str], resumed_at: str | None) 
         schedule=recipe.schedule.name,
         notes=(
             *notes,
+            *_sight_notes(job),
             *job.notes,
             *info.notes,
             *_superclass_notes(job),
@@ -242,6 +249,38 @@ def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
         "folded": asked.folded,
         "minibatches": runtime.ahead,
     }
+
+
+def _pixels(job: Job, loaded: LoadedTeacher) -> Preprocessing:
+    """What a teacher sees of a picture."""
+    info, teacher = job.feed.info, loaded.teacher
+    if teacher.sees is not None:
+        return teacher.sees
+    if teacher.renormalise is None:
+        return info.pixels
+    # x * scale + shift = (x * our_std + our_mean - mean) / std, to six digits
+    scale, shift = (part.flatten().tolist() for part in teacher.renormalise)
+    std = tuple(own / factor for own, factor in zip(info.std, scale, strict=True))
+    mean = tuple(own - moved * part for own, moved, part in zip(info.mean, shift, std, strict=True))
+    return replace(
+        info.pixels,
+        mean=tuple(round(value, 6) for value in mean),
+        std=tuple(round(value, 6) for value in std),
+    )
+
+
+def _sight_notes(job: Job) -> list[str]:
+    """What each network sees of the same picture, where that differs."""
+    info = job.feed.info
+    teachers = [
+        f"teacher {loaded.architecture} {sights.described(_pixels(job, loaded), info)}"
+        for loaded in job.teachers
+        if loaded.teacher.sees is not None
+    ]
+    if not teachers:
+        return []
+    own = f"student {sights.described(info.pixels, info)}"
+    return ["; ".join(["each sees the same picture in its own pixels", *teachers, own])]
 
 
 def _superclass_notes(job: Job) -> list[str]:

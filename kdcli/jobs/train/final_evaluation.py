@@ -69,7 +69,8 @@ def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor
     """Logits [n,K] and targets [n] of a network over a split, float32, on the CPU."""
     with evaluating(network):
         return collect(
-            lambda batch: network(job.runtime.place(batch).x).logits, job.feed.split(split)
+            lambda batch: network(job.runtime.place(batch).x).logits,
+            job.feed.showing(()).split(split),  # its own pixels, and no teacher's
         )
 
 
@@ -308,10 +309,15 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
     ]
     compiled = job.runtime.compile_choice.value == "on"
     try:
-        image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
+        batch = _first_images(job)
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             found: list[Cost | None] = [
-                cost(each, image, checkpoint=path, timed=job.recipe.report.latency)
+                cost(
+                    each,
+                    _seen(job, each, batch)[:1],
+                    checkpoint=path,
+                    timed=job.recipe.report.latency,
+                )
                 for each, path in every
             ]
     except Exception as error:  # noqa: BLE001  as said
@@ -414,7 +420,7 @@ def _with_features(job: Job, answers: Answers) -> Answers:
     with the first image.
     """
     network, tap = answers.network, answers.network.taps.get("pooled")
-    image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
+    image = _seen(job, network, _first_images(job))[:1]
     size = 4 * tap.channels * job.feed.size("test") if tap is not None else 0
     if not answers.alone or not size or size > FEATURE_BYTES:
         return replace(answers, image=image)
@@ -430,11 +436,24 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
     """What a batch and taps are put to: a teacher sees pixels as those that it was trained on, the
     run's own network as they are.
     """
-    for loaded in (*job.teachers, *((job.reference,) if job.reference else ())):
+    return _teacher_of(job, network) or (lambda batch, taps: network(batch.x, taps))
+
+
+def _first_images(job: Job) -> Batch:
+    return job.runtime.place(next(iter(job.feed.split("test"))))
+
+
+def _seen(job: Job, network: Network, batch: Batch) -> Tensor:
+    """What a network sees of a batch, [B,C,H,W]."""
+    teacher = _teacher_of(job, network)
+    return batch.x if teacher is None else teacher.seen(batch)
+
+
+def _teacher_of(job: Job, network: Network) -> Teacher | None:
+    for loaded in _beside(job):
         if loaded.teacher.live.network is network:
-            live: Teacher = loaded.teacher.live
-            return live
-    return lambda batch, taps: network(batch.x, taps)
+            return loaded.teacher.live
+    return None
 
 
 def _gaps(report: GapReport) -> tuple[GapAt, ...]:

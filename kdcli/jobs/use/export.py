@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from kdcli.errors import (
     UsageError,
 )
 from kdcli.files import sync_folder, write_error
+from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.use import formats
 from kdcli.jobs.use.formats import Work
@@ -165,7 +166,12 @@ def _pictures(
     try:
         with named_by(f"the header of {network.checkpoint}"):
             section = measured_data.section_of(network.checkpoint, network.header, asked)
-            feed = open_feed(section, device=torch.device("cpu"), seed=network.header.seed)
+            feed = open_feed(
+                section,
+                device=torch.device("cpu"),
+                seed=network.header.seed,
+                sight=replace(sights.of_header(network.checkpoint, network.header), channels=None),
+            )
         split = next(name for name in _SPLITS if feed.size(name))
         x = torch.cat([batch.x for batch in feed.sample(split, _PICTURES)])
         source = f"{split} split of {measured_data.label_of(section, asked)}"

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from kdcli import catalog
 from kdcli.core.network import Network
-from kdcli.errors import BadCheckpoint
 from kdcli.jobs.build import networks
-from kdcli.recipe.schema import BOUNDS
-from kdcli.results.preprocessing import Preprocessing
+from kdcli.jobs.build.sights import preprocessing_of
 from kdcli.results.weights_header import CheckpointHeader
 from kdcli.trust import trusting
-from kdcli.typed import complaint
-
-_PICTURE_FILES = "image-folder"
 
 
 class Classifier(nn.Module):
@@ -61,28 +53,3 @@ def load_network(run: str | Path, *, trust: bool = False) -> Classifier:
     with trusting(everything=trust):
         network, header, path = networks.load_network(run)
     return Classifier(network, path, header).eval()
-
-
-def preprocessing_of(path: Path, header: CheckpointHeader) -> Preprocessing:
-    """How a picture becomes an input of a checkpoint's network: as its [data] says where these
-    were picture files, else brought to the size that the network takes.
-
-    Raises:
-        BadCheckpoint: its header says what no picture can be.
-    """
-    options: Any = None
-    if header.data.get("name") == _PICTURE_FILES:
-        kind = catalog.options_class(catalog.entry("dataset", _PICTURE_FILES))
-        known = {
-            key: header.data[key]
-            for key in kind.model_fields
-            if key in header.data and key not in BOUNDS
-        }
-        try:
-            options = kind.model_validate(known)
-        except ValidationError as error:
-            raise BadCheckpoint(
-                f"{path} says of its pictures what cannot be: {complaint(error)}",
-                hint="train it again",
-            ) from error
-    return Preprocessing.of_data(header.input_shape, header.mean, header.std, options)

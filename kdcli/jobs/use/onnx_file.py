@@ -81,7 +81,7 @@ def said_by(path: Path, texts: Mapping[str, str]) -> tuple[tuple[str, ...], Prep
     except (KeyError, ValueError) as error:
         raise foreign from error
     channels, *sides = how.input_shape
-    if not all(0 < side <= _LARGEST for side in (how.resize, *sides)):
+    if not all(0 < side <= _LARGEST for side in (*how.sides, *sides)):
         raise foreign
     if {len(how.mean), len(how.std)} != {channels}:
         raise foreign

@@ -74,12 +74,11 @@ def as_input(file: Path, how: Preprocessing) -> tuple[Tensor, str]:
     # torchvision is slow to import, and only pictures need it
     from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-    from kdcli.data.decode import middle, read_picture
+    from kdcli.data.decode import fit, read_picture
 
     pixels, coloured = read_picture(file, MOST_PIXELS, how.background, hint=_NO_PICTURE)
-    channels, height, width = how.input_shape
-    fitted = middle(pixels, how.resize, (height, width))
-    if channels == 3:
+    fitted = fit(pixels, how)
+    if how.input_shape[0] == 3:
         return fitted, "" if coloured else REPEATED
     # all three are equal then, and the weights of colours do not add up to one in eight bits
     return (rgb_to_grayscale(fitted), GREYED) if coloured else (fitted[:1], "")

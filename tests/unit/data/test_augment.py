@@ -8,7 +8,9 @@ from torchvision.transforms.v2.functional import crop, horizontal_flip, pad
 
 from kdcli.core import random
 from kdcli.data.augment import RULE, Augmentation
+from kdcli.data.decode import finish
 from kdcli.errors import Incompatible
+from kdcli.results.preprocessing import Preprocessing
 
 
 def picture(*shape: int) -> torch.Tensor:
@@ -92,7 +94,7 @@ class TestResizedCrop:
 
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(400))
-        return [self.augment._box(view, height, width) for view in views.tolist()]
+        return [self.augment.box(view, height, width) for view in views.tolist()]
 
     def test_boxes_lie_in_the_picture_and_keep_to_area_and_ratio(self) -> None:
         for top, left, height, width in self.boxes(60, 80):
@@ -112,12 +114,16 @@ class TestResizedCrop:
         assert self.boxes(4, 400)[0] == (0, 196, 4, 8)
         assert self.boxes(400, 4)[0] == (196, 0, 8, 4)
 
+    def cut(self, image: torch.Tensor, view: int, size: int) -> torch.Tensor:
+        how = Preprocessing((3, size, size), size, (0.0,), (1.0,))
+        return finish(how, self.augment, image, view)
+
     def test_a_view_fixes_the_pixels(self) -> None:
         image = picture(3, 20, 30)
         views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(40)).tolist()
-        first = [self.augment.cut(image, view, 8) for view in views]
+        first = [self.cut(image, view, 8) for view in views]
         assert all(
-            torch.equal(self.augment.cut(image, view, 8), made)
+            torch.equal(self.cut(image, view, 8), made)
             for view, made in zip(views, first, strict=True)
         )
         assert {made.shape for made in first} == {torch.Size([3, 8, 8])}
@@ -127,8 +133,7 @@ class TestResizedCrop:
         ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
         views = self.augment.sample_views(random.key(0, "view", 1), torch.arange(400)).tolist()
         mirrored = sum(
-            int(cut[0, 0, 0] > cut[0, 0, -1])
-            for cut in (self.augment.cut(ramp, view, 8) for view in views)
+            int(cut[0, 0, 0] > cut[0, 0, -1]) for cut in (self.cut(ramp, view, 8) for view in views)
         )
         assert 160 < mirrored < 240
 

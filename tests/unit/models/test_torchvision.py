@@ -193,7 +193,8 @@ def test_weights_keep_their_head_and_say_how_they_want_pictures(monkeypatch):
     assert torch.equal(network.head.weight, made["fc.weight"])
     assert network.input_mean == (0.485, 0.456, 0.406)
     assert network.input_std == (0.229, 0.224, 0.225)
-    assert not hasattr(build("resnet18"), "input_mean")
+    assert (network.input_size, network.input_resize) == ((224, 224), 256)
+    assert build("resnet18").input_mean is None
 
 
 def test_weights_that_cannot_be_fetched_are_no_traceback(monkeypatch):
