@@ -18,8 +18,6 @@ from kdcli.results.weights_header import CheckpointHeader
 from kdcli.trust import trusting
 from kdcli.typed import complaint
 
-_PICTURE_FILES = "image-folder"
-
 
 class Classifier(nn.Module):
     """A trained network: normalised pictures [B,C,H,W] float32 to logits [B,K].
@@ -71,8 +69,9 @@ def preprocessing_of(path: Path, header: CheckpointHeader) -> Preprocessing:
         BadCheckpoint: its header says what no picture can be.
     """
     options: Any = None
-    if header.data.get("name") == _PICTURE_FILES:
-        kind = catalog.options_class(catalog.entry("dataset", _PICTURE_FILES))
+    data = catalog.entries("dataset").get(str(header.data.get("name")))
+    if data is not None and data.facts.get("pictures"):
+        kind = catalog.options_class(data)
         known = {
             key: header.data[key]
             for key in kind.model_fields
