@@ -133,7 +133,7 @@ def workshop() -> Iterator[Path]:
     Compiled code is kept where kd keeps it: it is filed by its content, and compiling takes longer
     than what is measured.
     """
-    from kdcli.catalog import cache_root
+    from kdcli.surroundings import cache_root
 
     compiled = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
     with tempfile.TemporaryDirectory() as name:

@@ -314,11 +314,6 @@ def data_root(given: str | Path | None = None, environ: Mapping[str, str] = os.e
     return at_home(given or environ.get("KD_DATA_DIR") or "~/.cache/kdcli/data")
 
 
-def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """Folder of what can be computed again: $KD_CACHE_DIR, else ~/.cache/kdcli."""
-    return at_home(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli")
-
-
 def is_present(dataset: Entry, root: Path) -> bool | None:
     """Tells whether a dataset is on this machine; None where only a path that the user gives would
     tell.

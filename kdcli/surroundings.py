@@ -60,6 +60,11 @@ def at_home(path: str | Path) -> Path:
         ) from error
 
 
+def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of what can be computed again: $KD_CACHE_DIR, else ~/.cache/kdcli."""
+    return at_home(environ.get("KD_CACHE_DIR") or "~/.cache/kdcli")
+
+
 def check_working_directory() -> None:
     """Refuses to work where there is no folder any more.
 

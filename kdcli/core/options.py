@@ -4,6 +4,8 @@ importing torch.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -52,3 +54,49 @@ class ChainOptions(Options):
     ce_weight: float | None = Field(
         None, ge=0, description="Weight of the cross-entropy; 1 - weight, at least 0, unless given."
     )
+
+
+class PictureOptions(Options):
+    """What all data of image files share, however these are stored: where they are, and what a
+    network sees of a picture.
+    """
+
+    path: str
+    test_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of each class that is tested on, where there is no test part.",
+    )
+    background: tuple[
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+    ] = Field(
+        (255, 255, 255),
+        description="What shows through transparent pictures: red, green, blue, 0 to 255.",
+    )
+    size: int = Field(224, ge=8, le=1024, description="Width and height that the network sees.")
+    resize: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description=(
+            "Shorter side before the middle is cut out; size * 256/224, below 128 the size itself."
+        ),
+    )
+    resident: bool = Field(
+        default=False,
+        description="Decode all files once and keep them in memory: for small pictures.",
+    )
+    max_pixels: int = Field(
+        100_000_000,  # kdcli.data.picture's own; options are read without its code
+        ge=1,
+        description="Refuse a picture of more pixels than this, before it is decoded.",
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Mean of each channel, of pixels in [0, 1]."
+    )
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ] = Field((0.229, 0.224, 0.225), description="Standard deviation of each channel.")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def decode(folder: ImageFolder, path: str) -> Tensor:
     Raises:
         BadData: it cannot be decoded.
     """
-    return read_picture(folder.root / path, folder.max_pixels, folder.background)[0]
+    with _naming(folder.root / path), picture.opened(folder.file(path), folder.max_pixels) as image:
+        return picture.shown(image, folder.background)
 
 
 def read_picture(
@@ -77,12 +79,17 @@ def look(folder: ImageFolder, path: str) -> picture.Kind:
     Raises:
         BadData: it is no picture, or one of a kind that is not read, or it was cut off.
     """
-    file = folder.root / path
-    with _naming(file), picture.opened(file, folder.max_pixels) as image:
-        kind = picture.kind_of(image)
-        if not picture.looks_whole(image, file):
-            picture.shown(image, folder.background)
-        return kind
+    with _naming(folder.root / path):
+        file = folder.file(path)
+        with picture.opened(file, folder.max_pixels) as image:
+            return _kind(folder, image, file)
+
+
+def _kind(folder: ImageFolder, image: Image.Image, file: Path | BytesIO) -> picture.Kind:
+    kind = picture.kind_of(image)
+    if not picture.looks_whole(image, file):
+        picture.shown(image, folder.background)
+    return kind
 
 
 def read(folder: ImageFolder, path: str) -> Tensor:
@@ -92,11 +99,13 @@ def read(folder: ImageFolder, path: str) -> Tensor:
     Raises:
         BadData: it cannot be read, or decoded.
     """
-    file = folder.root / path
-    with _naming(file), picture.opened(file, folder.max_pixels) as image:
-        if not picture.is_plain_jpeg(image):
-            return picture.shown(image, folder.background)
-        return torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+    with _naming(folder.root / path):
+        file = folder.file(path)
+        with picture.opened(file, folder.max_pixels) as image:
+            if not picture.is_plain_jpeg(image):
+                return picture.shown(image, folder.background)
+            content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+            return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def decode_on(

@@ -224,11 +224,12 @@ class SourceFeed(ABC):
         )
 
     def pixels(self, name: SplitName, index: Tensor) -> Tensor:
-        """The samples of a split at places [B], neither augmented nor normalised: [B,C,H,W] uint8,
-        or float32 where they are no pictures.
+        """The samples of a split at places [B] as the student sees them, neither augmented nor
+        normalised: [B,C,H,W] uint8, or float32 where they are no pictures.
         """
         part = _as_it_is(index.to(self.plan.device))
-        return next(self._images(name, (part,), training=False))[0]
+        pictures, _ = next(self._images(name, (part,), training=False))
+        return pictures[0]
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
         """The given views [B] of the training samples at index [B], as a training batch has

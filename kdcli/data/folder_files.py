@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from kdcli.results.data_report import DataProblem
 PartName = Literal["train", "val", "test"]
 Classes = dict[str, tuple[str, ...]]  # paths below the top by class, in order
 
+_NEEDED: tuple[PartName, ...] = ("train", "test")
 PARTS: Mapping[PartName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -166,8 +167,8 @@ class Arranged:
     test: Classes
     problems: tuple[DataProblem, ...]
     notes: tuple[str, ...]
-    skipped: int
-    unread: Mapping[str, int]
+    skipped: int = 0
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_left_behind(name: str) -> bool:
@@ -196,43 +197,99 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
     split = {name: found.classes(top / folder, folder) for name, folder in parts.items()} or {
         "train": found.classes(top, "")
     }
+    words = Words(top, {part: f"{folder}/" for part, folder in parts.items()}, top)
+    if parts:
+        several = "remove its folders, or put pictures in"
+        words = replace(words, classes_of=top / parts["train"], none=several)
+    settled = settle(split, words, test_fraction, found.problems)
+    _check_rest(found)
+    return replace(
+        settled,
+        problems=tuple(found.problems),
+        notes=(*settled.notes, *_notes(found)),
+        skipped=found.skipped,
+        unread=dict(sorted(found.unread.items())),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How messages speak of some data.
+
+    place: the data. parts: what each part that is there is called. classes_of: what holds the
+    classes. Others: the rest of each sentence, here as it is of folders.
+    """
+
+    place: Path
+    parts: Mapping[PartName, str]
+    classes_of: Path
+    missing: str = "{}/"
+    tested: str = "has a folder {}"
+    move: str = "leave data.test_fraction out, or move the folder away"
+    untested: str = "has no folder test/ or val/, and data.test_fraction is not set"
+    test_on: str = "put class folders of pictures to test on into test/"
+    number: str = "holds {} class folders"
+    two: str = "put the files of each class into a folder of its own, two at least"
+    none: str = "remove its folder, or put pictures in"
+    lone: str = "add pictures of it, or remove the folder"
+    put: str = "put pictures of it into {}, or remove it from every part"
+
+    def part(self, name: PartName) -> str:
+        """What a part is called, there or not."""
+        return self.parts.get(name) or self.missing.format(name)
+
+
+def settle(
+    split: dict[PartName, Classes],
+    words: Words,
+    test_fraction: float | None,
+    problems: list[DataProblem],
+    order: Sequence[str] | None = None,
+) -> Arranged:
+    """Sorts out pictures whose classes and parts are known: what is tested on, and which classes
+    lack pictures.
+
+    Args:
+        split: pictures of each class in each part; train, at least.
+        test_fraction: share of each class that is tested on where there is no test part.
+        problems: those found so far; what is found here is added.
+        order: the classes in their order; that of their names unless given.
+
+    Raises:
+        UsageError: a part is to be drawn that is there. BadData: there are fewer than two classes.
+    """
     notes = []
     if "test" in split:
         if test_fraction is not None:
-            raise UsageError(
-                f"data.test_fraction is set, and {top} has a folder {parts['test']}/",
-                hint="leave data.test_fraction out, or move the folder away",
-            )
+            has = words.tested.format(words.part("test"))
+            raise UsageError(f"data.test_fraction is set, and {words.place} {has}", hint=words.move)
     elif test_fraction is not None:
-        split["train"], split["test"] = _drawn(split["train"], test_fraction, found)
+        split["train"], split["test"] = _drawn(split["train"], test_fraction, words, problems)
         notes.append(
             f"the test part is {test_fraction:g} of each class, drawn by the files' names "
             "(data.test_fraction)"
         )
     elif "val" in split:
         split["test"] = split.pop("val")
-        notes.append(f"there is no test/: accuracy is reported on {parts['val']}/")
+        missing = words.missing.format("test")
+        notes.append(f"there is no {missing}: accuracy is reported on {words.part('val')}")
     else:
         split["test"] = dict(split["train"])  # what is wrong with the rest can still be told
         untested = DataProblem(
             "part",
-            f"{top} has no folder test/ or val/, and data.test_fraction is not set",
-            "-s data.test_fraction=0.2 tests on a fifth of each class; or put class folders of "
-            "pictures to test on into test/",
+            f"{words.place} {words.untested}",
+            f"-s data.test_fraction=0.2 tests on a fifth of each class; or {words.test_on}",
         )
-        found.problems.append(untested)
-    _check_classes(split, parts, top, found)
-    names = tuple(sorted(split["train"]))
-    _check_rest(found)
+        problems.append(untested)
+    names = order or sorted({name for classes in split.values() for name in classes})
+    _check_classes(split, names, words, problems)
     return Arranged(
-        names,
+        tuple(names),
         split["train"],
         split.get("val"),
         split["test"],
-        tuple(found.problems),
-        (*notes, *_notes(found)),
-        found.skipped,
-        dict(sorted(found.unread.items())),
+        tuple(problems),
+        tuple(notes),
     )
 
 
@@ -276,7 +333,9 @@ def _parts(top: Path, found: _Found) -> dict[PartName, str]:
     return parts
 
 
-def _drawn(classes: Classes, fraction: float, found: _Found) -> tuple[Classes, Classes]:
+def _drawn(
+    classes: Classes, fraction: float, words: Words, problems: list[DataProblem]
+) -> tuple[Classes, Classes]:
     """The files of each class in two parts. Each file has a number of its own, made of its path
     alone, and the smallest ones are tested on: so one that comes or goes changes no other's place,
     but at the edge.
@@ -290,11 +349,11 @@ def _drawn(classes: Classes, fraction: float, found: _Found) -> tuple[Classes, C
         test[name] = tuple(path for path in paths if path in chosen)
         train[name] = tuple(path for path in paths if path not in chosen)
         if len(paths) == 1:
-            found.problems.append(
+            problems.append(
                 DataProblem(
                     "class",
                     f"class {name!r} has 1 picture, which cannot be both trained and tested on",
-                    "add pictures of it, or remove the folder",
+                    words.lone,
                 )
             )
             test[name] = paths  # said already
@@ -306,16 +365,15 @@ def _number(path: str) -> int:
 
 
 def _check_classes(
-    split: dict[PartName, Classes], parts: Mapping[PartName, str], top: Path, found: _Found
+    split: dict[PartName, Classes],
+    names: Sequence[str],
+    words: Words,
+    problems: list[DataProblem],
 ) -> None:
     """Gives each part an entry for every class, and notes the classes that lack pictures."""
-    names = sorted({name for classes in split.values() for name in classes})
     if len(names) < 2:
-        place = top / parts["train"] if parts else top
-        raise BadData(
-            f"{place} holds {len(split['train'])} class folders",
-            hint="put the files of each class into a folder of its own, two at least",
-        )
+        number = words.number.format(len(split["train"]))
+        raise BadData(f"{words.classes_of} {number}", hint=words.two)
     for classes in split.values():
         for name in names:
             classes.setdefault(name, ())
@@ -324,18 +382,18 @@ def _check_classes(
         if counts["train"] and counts["test"]:
             continue
         has = [
-            f"{count} picture{'s' * (count > 1)} in {parts.get(part, part)}/"
+            f"{count} picture{'s' * (count > 1)} in {words.part(part)}"
             for part, count in counts.items()
             if count
         ]
-        lacks = [f"{parts.get(part, part)}/" for part in ("train", "test") if not counts.get(part)]
+        lacking: list[PartName] = [part for part in _NEEDED if not counts.get(part)]
+        lacks = " and ".join(words.part(part) for part in lacking)
         if not has:
-            message = f"class {name!r} has no picture"
-            hint = f"remove its folder{'s' if parts else ''}, or put pictures in"
+            message, hint = f"class {name!r} has no picture", words.none
         else:
-            message = f"class {name!r} has {' and '.join(has)} and none in {' and '.join(lacks)}"
-            hint = f"put pictures of it into {' and '.join(lacks)}, or remove it from every part"
-        found.problems.append(DataProblem("class", message, hint))
+            message = f"class {name!r} has {' and '.join(has)} and none in {lacks}"
+            hint = words.put.format(lacks)
+        problems.append(DataProblem("class", message, hint))
     split["train"] = {name: split["train"][name] for name in names}
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,11 @@ class Kind:
 
 
 @contextmanager
-def opened(path: Path, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
+def opened(file: Path | BytesIO, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """An image file whose header has been read.
 
     Args:
+        file: where it is, or its content where it lies in a larger file.
         most: pixels that it may have: a file of some kilobytes may hold gigabytes of one colour.
 
     Raises:
@@ -99,9 +101,9 @@ def opened(path: Path, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
             cannot be read.
     """
     # before it is opened: whoever opens a pipe waits until somebody writes
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  beside the next line, of the same cost
+    if isinstance(file, Path) and not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  beside the next line, of the same cost
         raise CannotRead("is no regular file")
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         width, height = image.size
         if width * height > most:
             raise CannotRead(
@@ -120,7 +122,7 @@ def kind_of(image: Image.Image) -> Kind:
     return Kind(min(image.size), _deep(image), bool(getattr(image, "is_animated", False)))
 
 
-def looks_whole(image: Image.Image, path: Path) -> bool:
+def looks_whole(image: Image.Image, file: Path | BytesIO) -> bool:
     """Tells whether a file ends as one of its format does; False where a format has no such mark.
 
     What was cut off, as by a broken download, does not: a cheap look, and no proof of either.
@@ -128,9 +130,11 @@ def looks_whole(image: Image.Image, path: Path) -> bool:
     mark = _END_MARKS.get(image.format or "")
     if mark is None:
         return False
-    with path.open("rb") as file:
-        file.seek(-min(file.seek(0, os.SEEK_END), _TAIL), os.SEEK_END)
-        return mark in file.read()
+    if isinstance(file, BytesIO):
+        return mark in file.getbuffer()[-_TAIL:].tobytes()
+    with file.open("rb") as handle:
+        handle.seek(-min(handle.seek(0, os.SEEK_END), _TAIL), os.SEEK_END)
+        return mark in handle.read()
 
 
 def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:

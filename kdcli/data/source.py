@@ -1,5 +1,5 @@
 """The two kinds of source that a dataset family returns: ImageArrays, held whole in memory, and
-ImageFolder, read as it is needed.
+ImageFolder, read as it is needed, from image files or from larger files that hold them.
 
 A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same
 stream of Batch. Pixels are kept as uint8, a quarter of float32 in memory and on the way to the
@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from kdcli.data.packed import Packed
 from kdcli.errors import BadData
 from kdcli.results.preprocessing import Preprocessing
 
@@ -139,11 +141,12 @@ def _content(array: Tensor) -> bytes:
 class ImageFolder:
     """Image files that are decoded each time they are needed.
 
-    train, test: paths below `root`. y_train, y_test: [n] int64. Every picture is brought to `size`
-    x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
-    resized crop takes a part of the whole file. background: red, green and blue, 0 to 255, of what
-    shows through transparent pictures. max_pixels: a picture of more is refused. held, notes: as
-    for ImageArrays.
+    train, test: paths below `root`; those that `packed` knows are names of pictures in larger
+    files, tables and shards, and all others are files. y_train, y_test: [n] int64. Every picture is
+    brought to `size` x `size`: its shorter side is resized to `resize` and the middle cut out,
+    unless a random resized crop takes a part of the whole file. background: red, green and blue,
+    0 to 255, of what shows through transparent pictures. max_pixels: a picture of more is refused.
+    held, notes: as for ImageArrays.
     """
 
     root: Path
@@ -161,6 +164,7 @@ class ImageFolder:
     background: tuple[int, int, int] = (255, 255, 255)
     held: int = 0
     notes: tuple[str, ...] = ()
+    packed: Packed = field(default_factory=Packed, repr=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -171,6 +175,14 @@ class ImageFolder:
     def preprocessing(self) -> Preprocessing:
         """What is done to its pictures unless a network is to see others."""
         return Preprocessing(self.input_shape, self.resize, self.mean, self.std, self.background)
+
+    def file(self, path: str) -> Path | BytesIO:
+        """A picture as Pillow opens it: its file, or its content out of a larger one.
+
+        Raises:
+            BadData: the larger file is not what it was.
+        """
+        return BytesIO(self.packed.read(path)) if path in self.packed else self.root / path
 
     @cached_property
     def fingerprint(self) -> str:
@@ -184,9 +196,14 @@ class ImageFolder:
         digest = hashlib.sha256(drawn.encode())
         for paths, labels in ((self.train, self.y_train), (self.test, self.y_test)):
             for path, label in zip(paths, labels.tolist(), strict=True):
-                line = f"{label} {_size(f'{self.root}/{path}')} {path}\n"
+                line = f"{label} {self._bytes(path)} {path}\n"
                 digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def _bytes(self, path: str) -> int:
+        if path in self.packed:
+            return self.packed.size(path)
+        return _size(os.path.join(self.root, path))  # noqa: PTH118  as in _size
 
 
 def _size(path: str) -> int:

@@ -19,7 +19,7 @@ def check_data(data: DataSection) -> DataReport:
         if found.factory is None:
             module = catalog.load(found)
             if hasattr(module, "examine"):  # of files that are otherwise read as they are needed
-                report: DataReport = module.examine(module.Options(**data.options))
+                report: DataReport = module.examine(module.Options(**data.options), data.name)
                 return report
         source = open_source(data)
     except (Interrupted, Terminated):

@@ -12,27 +12,18 @@ here would mean to read everything first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from kdcli.core.options import Options as _Options
-from kdcli.data.decode import decode, fit, look
-from kdcli.data.folder_files import Arranged, Classes, arrange
-from kdcli.data.picture import SUFFIXES, Kind
-from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
-from kdcli.errors import BadData, KdError, NotFound
-from kdcli.results.data_report import DataProblem, DataReport
-from kdcli.results.preprocessing import shorter_side
+from kdcli.core.options import PictureOptions
+from kdcli.data.folder_files import Arranged, arrange
+from kdcli.data.picture import SUFFIXES
+from kdcli.data.picture_files import checked, examined, image_folder
+from kdcli.data.source import ImageArrays, ImageFolder
+from kdcli.results.data_report import DataReport
 from kdcli.surroundings import at_home
-
-T = TypeVar("T")
 
 DATASETS: dict[str, dict[str, Any]] = {
     "image-folder": {
@@ -44,14 +35,13 @@ DATASETS: dict[str, dict[str, Any]] = {
         "megabytes": None,
         "download": False,
         "val": True,
+        "pictures": True,
         "augment": {},
     },
 }
 
-_AT_ONCE = 4096  # files
 
-
-class Options(_Options):
+class Options(PictureOptions):
     """[data] of image-folder."""
 
     path: str = Field(
@@ -66,46 +56,10 @@ class Options(_Options):
         lt=1,
         description="Share of each class that is tested on, where there is no test/.",
     )
-    background: tuple[
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-    ] = Field(
-        (255, 255, 255),
-        description="What shows through transparent pictures: red, green, blue, 0 to 255.",
-    )
-    size: int = Field(224, ge=8, le=1024, description="Width and height that the network sees.")
-    resize: int | None = Field(
-        None,
-        ge=8,
-        le=2048,
-        description=(
-            "Shorter side before the middle is cut out; size * 256/224, below 128 the size itself."
-        ),
-    )
-    resident: bool = Field(
-        default=False,
-        description="Decode all files once and keep them in memory: for small pictures.",
-    )
-    max_pixels: int = Field(
-        100_000_000,  # kdcli.data.picture's own; options are read without its code
-        ge=1,
-        description="Refuse a picture of more pixels than this, before it is decoded.",
-    )
-    mean: tuple[float, float, float] = Field(
-        (0.485, 0.456, 0.406), description="Mean of each channel, of pixels in [0, 1]."
-    )
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] = Field((0.229, 0.224, 0.225), description="Standard deviation of each channel.")
 
 
 def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolder:  # noqa: ARG001  all families share this signature
-    """The files below `options.path`.
-
-    Of files that are decoded as they are needed, the headers and ends of what is measured on, and
-    of one file of each class in training, are read now: a file that is no picture, or was cut off,
-    is found before training, but not one that is damaged in between.
+    """The files below `options.path`, checked as kdcli.data.picture_files.checked says.
 
     Raises:
         NotFound: the folder, its train/ or its test/ and val/ are not there.
@@ -113,181 +67,20 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolde
         BadData: a class has no picture to train or to test on, or a file cannot be read.
     """
     folder, found = _folder(options)
-    if stopping := [problem for problem in found.problems if problem.stops]:
-        kind = NotFound if stopping[0].kind == "part" else BadData
-        _refuse(
-            [problem.message for problem in stopping], options.path, stopping[0].hint, kind=kind
-        )
-    said = [problem.message for problem in found.problems]
-    labels = folder.y_train.tolist()
-    first = dict(reversed(list(zip(labels, folder.train, strict=True))))
-    held = folder.train[len(folder.train) - folder.held :]
-    paths = (*folder.test, *held, *(first[label] for label in sorted(first)))
-    kinds, bad = _sorted_out(_each(paths, lambda path: look(folder, path)))
-    if bad:
-        _refuse([error.message for error in bad.values()], options.path, REPLACE)
-    folder = replace(folder, notes=(*found.notes, *said, *_reading(kinds)))
-    return resident(folder) if options.resident else folder
+    return checked(folder, found, options, f"kd check --data {options.path}")
 
 
-def examine(options: Options) -> DataReport:
+def examine(options: Options, name: str = "image-folder") -> DataReport:
     """Decodes every file below `options.path`, and tells all that is wrong.
 
     Raises:
         KdError: the folder is not there, or there is nothing to train on.
     """
     folder, found = _folder(options)
-    problems = list(found.problems)
-    untested = any(problem.kind == "part" for problem in problems)
-    paths = folder.train if untested else (*folder.train, *folder.test)
-    kinds, bad = _sorted_out(_each(paths, lambda path: _decodable(folder, path)))
-    problems += [
-        DataProblem("file", error.message, REPLACE, file=str(folder.root / path))
-        for path, error in bad.items()
-    ]
-    if small := _small(folder, kinds):
-        problems.append(small)
-    return DataReport(
-        "image-folder",
-        str(folder.root),
-        len(folder.class_names),
-        len(folder.train) - folder.held,
-        folder.held,
-        0 if untested else len(folder.test),
-        tuple(problems),
-        (*found.notes, *_reading(kinds)),
-        found.skipped,
-        found.unread,
-    )
+    return examined(folder, found, name, str(folder.root))
 
 
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
     found = arrange(top, SUFFIXES, options.test_fraction)
-    numbers = {name: label for label, name in enumerate(found.class_names)}
-    train, y_train = _files(found.train, numbers)
-    held, y_held = _files(found.val or {}, numbers)
-    test, y_test = _files(found.test, numbers)
-    folder = ImageFolder(
-        root=top,
-        train=train + held,
-        y_train=torch.cat([y_train, y_held]),
-        test=test,
-        y_test=y_test,
-        class_names=found.class_names,
-        size=options.size,
-        resize=shorter_side(options.size, options.resize),
-        mean=options.mean,
-        std=options.std,
-        max_pixels=options.max_pixels,
-        background=options.background,
-        held=len(held),
-    )
-    return folder, found
-
-
-def _files(classes: Classes, numbers: dict[str, int]) -> tuple[tuple[str, ...], Tensor]:
-    """Paths and labels [n] of one part, classes in order of their numbers."""
-    paths = tuple(path for name in numbers for path in classes.get(name, ()))
-    counts = torch.tensor([len(classes.get(name, ())) for name in numbers])
-    return paths, torch.repeat_interleave(torch.arange(len(numbers)), counts)
-
-
-def _refuse(problems: Sequence[str], path: str, hint: str, kind: type[KdError] = BadData) -> None:
-    more = len(problems) - 1
-    others = f" (and {more} more: kd check --data {path} lists all)" if more else ""
-    raise kind(f"{problems[0]}{others}", hint=hint)
-
-
-def _each(paths: Sequence[str], work: Callable[[str], T]) -> Iterator[tuple[str, T | BadData]]:
-    """What some work makes of each file, or why it cannot: side by side, as decoders leave Python's
-    lock.
-    """
-
-    def one(path: str) -> tuple[str, T | BadData]:
-        try:
-            return path, work(path)
-        except BadData as error:
-            return path, error
-
-    with ThreadPoolExecutor() as pool:
-        for at in range(0, len(paths), _AT_ONCE):  # in portions: an interruption is heard soon
-            yield from pool.map(one, paths[at : at + _AT_ONCE])
-
-
-def _sorted_out(
-    results: Iterator[tuple[str, Kind | BadData]],
-) -> tuple[dict[str, Kind], dict[str, BadData]]:
-    kinds, bad = {}, {}
-    for path, result in results:
-        if isinstance(result, BadData):
-            bad[path] = result
-        else:
-            kinds[path] = result
-    return kinds, bad
-
-
-def _decodable(folder: ImageFolder, path: str) -> Kind:
-    """What the header of a file says whose pixels were decoded, too."""
-    kind = look(folder, path)
-    decode(folder, path)
-    return kind
-
-
-def _reading(kinds: dict[str, Kind]) -> Iterator[str]:
-    """What is said once of how files are read."""
-    for what, found in (
-        ("16 bits a channel: the upper 8 are used", [p for p, kind in kinds.items() if kind.deep]),
-        (
-            "several frames or pages: the first is used",
-            [p for p, kind in kinds.items() if kind.frames],
-        ),
-    ):
-        if found:
-            others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            yield f"{found[0]}{others}: {what}"
-
-
-def _small(folder: ImageFolder, kinds: dict[str, Kind]) -> DataProblem | None:
-    """A word on pictures that have to be enlarged to the folder's size."""
-    small = [path for path, kind in kinds.items() if kind.short < folder.size]
-    if not small:
-        return None
-    least = min(small, key=lambda path: kinds[path].short)
-    return DataProblem(
-        "size",
-        f"pictures that are smaller than {folder.size} pixels and are enlarged: {len(small)} of "
-        f"{len(kinds)}; the smallest is {least}, {kinds[least].short} on its shorter side",
-        f"set data.size to {max(kinds[least].short, 8)}"
-        if len(small) == len(kinds)
-        else "remove them, or set data.size to what most pictures have",
-        stops=False,
-        file=str(folder.root / least),
-    )
-
-
-def resident(folder: ImageFolder) -> ImageArrays:
-    """The same pictures decoded and kept, each at the folder's size.
-
-    Raises:
-        BadData: a file cannot be decoded.
-    """
-    return ImageArrays(
-        x_train=_decoded(folder, folder.train),
-        y_train=folder.y_train,
-        x_test=_decoded(folder, folder.test),
-        y_test=folder.y_test,
-        class_names=folder.class_names,
-        mean=folder.mean,
-        std=folder.std,
-        train=folder.train,
-        test=folder.test,
-        held=folder.held,
-        notes=folder.notes,
-    )
-
-
-def _decoded(folder: ImageFolder, paths: tuple[str, ...]) -> Tensor:
-    how = folder.preprocessing
-    with ThreadPoolExecutor() as pool:  # decoders leave Python's lock
-        return torch.stack(list(pool.map(lambda path: fit(decode(folder, path), how), paths)))
+    return image_folder(top, found, options), found

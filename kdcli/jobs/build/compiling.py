@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 
-from kdcli import catalog
 from kdcli.core.method import Method
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
@@ -20,6 +19,7 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
 from kdcli.files import sha256_json, write_json
+from kdcli.surroundings import cache_root
 
 Wanted = Literal["auto", "on", "off"]
 
@@ -34,7 +34,7 @@ def prepare_cache() -> None:
     """Lets inductor keep what it compiles beside kd's other caches, unless the user said where.
     Before anything is compiled.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(catalog.cache_root() / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
 
 
 def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
@@ -108,7 +108,7 @@ def seen_path(
         ],
         "torch": torch.__version__,
     }
-    return catalog.cache_root() / "compiled" / f"{sha256_json(key)[:32]}.json"
+    return cache_root() / "compiled" / f"{sha256_json(key)[:32]}.json"
 
 
 def mark(seen: Path, choice: Choice) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import torch
 
-from kdcli import catalog, formatting, trust
+from kdcli import formatting, trust
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
 from kdcli.data.feed import Decode
@@ -28,6 +28,7 @@ from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_file, sha256_json, write_error
 from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.surroundings import cache_root
 
 Wanted = Literal["auto", "exact", "off"]
 
@@ -133,7 +134,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
 
 def table_path(key: dict[str, object]) -> Path:
     """Where a table lies: under $KD_CACHE_DIR, or the user's cache."""
-    return catalog.cache_root() / "logits" / f"{sha256_json(key)[:32]}.safetensors"
+    return cache_root() / "logits" / f"{sha256_json(key)[:32]}.safetensors"
 
 
 def open_table(path: Path, key: dict[str, object], shape: Shape) -> tuple[LogitTable, str]:

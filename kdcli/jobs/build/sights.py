@@ -20,7 +20,6 @@ from kdcli.results.preprocessing import Preprocessing, Sight
 from kdcli.results.weights_header import CheckpointHeader
 from kdcli.typed import complaint, strict
 
-_PICTURE_FILES = "image-folder"
 REPEATED = "grey repeated into three channels"
 
 
@@ -86,8 +85,9 @@ def preprocessing_of(path: Path, header: CheckpointHeader) -> Preprocessing:
     if header.preprocessing is not None:
         return header.preprocessing
     options: Any = None
-    if header.data.get("name") == _PICTURE_FILES:
-        kind = catalog.options_class(catalog.entry("dataset", _PICTURE_FILES))
+    data = catalog.entries("dataset").get(str(header.data.get("name")))
+    if data is not None and data.facts.get("pictures"):
+        kind = catalog.options_class(data)
         known = {
             key: header.data[key]
             for key in kind.model_fields

@@ -11,7 +11,8 @@ import torch
 
 from kdcli.core.types import Batch, Feed
 from kdcli.data.augment import Augmentation
-from kdcli.data.datasets.folder import Options, load, resident
+from kdcli.data.datasets.folder import Options, load
+from kdcli.data.picture_files import resident
 from kdcli.data.source import ImageArrays, ImageFolder
 from kdcli.data.subset import Restriction
 
