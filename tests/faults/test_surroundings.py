@@ -108,9 +108,10 @@ def test_what_breaks_in_a_step_after_ctrl_c_is_an_interruption(tmp_path, monkeyp
             signal.raise_signal(signal.SIGINT)
             raise RuntimeError("C++ compile error")
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr("kdcli.jobs.build.compiling.mark", compiler_dies)
-        train(tmp_path / "runs")
+        with pytest.raises(Interrupted) as caught:
+            train(tmp_path / "runs")
     run = tmp_path / "runs" / "run"
     assert caught.value.exit_code == Exit.INTERRUPTED
     assert caught.value.hint == f"kd resume {run}"
