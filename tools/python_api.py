@@ -94,10 +94,9 @@ def _parameters(signature: inspect.Signature) -> Iterator[str]:
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             starred = True
             yield "*"
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         default = "" if parameter.default is parameter.empty else f" = {_said(parameter.default)}"
-        name = f"{stars.get(parameter.kind, '')}{parameter.name}"
-        yield f"{name}: {_type(parameter.annotation)}{default}"
+        yield f"{stars}{parameter.name}: {_type(parameter.annotation)}{default}"
 
 
 def _said(default: Any) -> str:
