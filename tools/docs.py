@@ -283,10 +283,18 @@ def cli_page() -> str:
     )
 
 
+def python_page() -> str:
+    """docs/reference/python.md: the Python API."""
+    from tools.python_api import python_page
+
+    return python_page()
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "exit-codes.md": exit_codes_page,
     "methods.md": methods_page,
+    "python.md": python_page,
     "recipe.md": recipe_page,
     **{
         f"methods/{name}.md": functools.partial(method_page, name)

@@ -264,6 +264,13 @@ class ReportSection(Section):
             "none, where pictures must not leave their place."
         ),
     )
+    forms: tuple[Literal["compiled", "onnx"], ...] = Field(
+        (),
+        description=(
+            "With latency, other forms than eager PyTorch to time the networks in: compiled, "
+            "onnx. Each takes seconds to make."
+        ),
+    )
     temperatures: tuple[Positive, ...] = Field(
         (1.0, 4.0), min_length=1, description="Temperatures of the gap section."
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kdcli.results.intervals import Estimate
+
+Form = Literal["eager", "compiled", "onnx", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
     """How long a network takes for a batch. seconds: the median over `repeats` passes, and the
-    quartiles around it. form: what ran it; "eager" is PyTorch, operation by operation, in float32.
-    threads: of PyTorch, on the CPU.
+    quartiles around it. form: what ran it; "eager" is PyTorch, operation by operation, in float32;
+    "compiled" the same by torch.compile; "onnx" an ONNX file by onnxruntime, "int8" one of 8-bit
+    integers. threads: on the CPU.
     """
 
     form: str

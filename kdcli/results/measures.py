@@ -122,11 +122,12 @@ class PairTest:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult:
-    """The `data` of `kd evaluate --json`."""
+    """The `data` of `kd evaluate --json`. warnings: what could not be measured, a sentence each."""
 
     evaluations: tuple[Evaluation, ...]
     pairs: tuple[PairTest, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 # ---- the gap -------------------------------------------------------------------------------------

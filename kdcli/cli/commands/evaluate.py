@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_un
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
+from kdcli.errors import UsageError
 from kdcli.files import check_writable
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ EXAMPLES = """
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
 kd evaluate runs/latest --latency
+kd evaluate runs/latest --latency --forms onnx,compiled
 """
+FORMS: tuple[Literal["compiled", "onnx"], ...] = ("compiled", "onnx")
 SIGNIFICANT = 0.05
 MOST_NAME = 24  # columns of a checkpoint's name beside the numbers, on 80
 MOST_PAIRS = 6  # of four checkpoints; more would bury the table. --json has all of them
@@ -71,6 +74,17 @@ def run(
             rich_help_panel=o.RUNNING,
         ),
     ] = False,
+    forms: Annotated[
+        str | None,
+        typer.Option(
+            "--forms",
+            help="With --latency, also timed: compiled, onnx or both, with a comma between them. "
+            "Each takes seconds to make.",
+            metavar="LIST",
+            show_default=False,
+            rich_help_panel=o.RUNNING,
+        ),
+    ] = None,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
     min_balanced_accuracy: o.MinBalancedAccuracy = None,
@@ -88,7 +102,7 @@ def run(
         min_macro_f1=min_macro_f1,
         max_ece=max_ece,
     )
-    wanted = split_of(split)
+    wanted, others = split_of(split), _forms(forms, latency=latency)
     checkpoints = _distinct(checkpoint)
     asked = measured_on(checkpoints, data, sets or (), data_dir)
     if save_logits is not None:
@@ -103,16 +117,32 @@ def run(
         device=device,
         per_class=per_class,
         latency=latency,
+        forms=others,
         save_logits_to=save_logits,
         gates=gates,
         trust=trust,
     )
     for line in _lines(env, result):
         env.answer(line)
+    for sentence in result.warnings:
+        env.report(("warning: ", "yellow"), sentence)
     if save_logits:
         env.report(f"  logits   {save_logits}")
     show_gates(env, result.gates)
     return Outcome.of(result, warn_of_unsigned(env, checkpoints))
+
+
+def _forms(given: str | None, *, latency: bool) -> tuple[Literal["compiled", "onnx"], ...]:
+    if given is None:
+        return ()
+    if not latency:
+        raise UsageError("--forms are forms in which networks are timed", hint="--latency --forms")
+    found = tuple(part.strip() for part in given.split(","))
+    if not all(part in FORMS for part in found):
+        raise UsageError(
+            f"--forms takes {' and '.join(FORMS)}, got {given!r}", hint=f"--forms {','.join(FORMS)}"
+        )
+    return tuple(form for form in FORMS if form in found)
 
 
 def _distinct(checkpoints: list[Path]) -> list[Path]:
@@ -199,18 +229,24 @@ def _costs(env: Environment, result: EvaluateResult) -> Iterator[str]:
         found |= named | own
     if not found:
         return
-    from kdcli.report.findings.costs import ROWS, conditions, gain, shown
+    from kdcli.report.findings.costs import ROWS, conditions, gain, rows_of, shown
 
     listed = {label(item.checkpoint) for item in result.evaluations}
     yield ""
-    rows = [
-        (label(name), *(shown(row, cost) for row in ROWS))
+    kept = [
+        (label(name), cost)
         for name, cost in found.items()
         if name.removesuffix(" (teacher)") == name
         or label(name.removesuffix(" (teacher)")) not in listed
     ]
+    rows = [(name, *(shown(row, cost) for row in ROWS)) for name, cost in kept]
     head = ("checkpoint", "on disk", "params", "mult-adds", "1 image, ms", "32 images, ms")
     yield from columns([head, *rows], "<>>>>>", room=env.answer_width)
+    others = rows_of([cost for _, cost in kept])[len(ROWS) :]
+    for at in range(0, len(others), 2):  # a form at a time, 1 image and 32
+        pair = others[at : at + 2]
+        rows = [(name, *(shown(row, cost) for row in pair)) for name, cost in kept]
+        yield from columns([("", *(row.name for row in pair)), *rows], "<>>", room=env.answer_width)
     yield from (f"  {line}" for line in conditions(next(reversed(found.values()))))
     for item in result.evaluations:
         for name, cost in item.teacher_costs.items():

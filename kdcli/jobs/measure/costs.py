@@ -6,7 +6,7 @@ The one place where they are found, for `kd evaluate`, `kd analyze-gap` and the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,25 +14,38 @@ from torch import Tensor
 
 from kdcli.core.network import Network, parameter_count
 from kdcli.engine.evaluator import evaluating
+from kdcli.errors import shortened
 from kdcli.models.cost import macs
-from kdcli.results.cost import CapacityGap, Cost, Latency
+from kdcli.results.cost import CapacityGap, Cost, Form, Latency
 from kdcli.results.intervals import Estimate
 from kdcli.results.weights_header import MODEL_FILE
 
+Ask = Callable[[Tensor], object]
 BATCHES = (1, 32)
 REPEATS, WARM_UP = 30, 5
 # of one latency: a network that takes longer is measured less often, but not less than so often
 SECONDS, LEAST = 0.5, 3
 
 
-def cost(network: Network, image: Tensor, *, checkpoint: str = "", timed: bool) -> Cost:
+def cost(
+    network: Network,
+    image: Tensor,
+    *,
+    checkpoint: str = "",
+    timed: bool,
+    forms: Sequence[Form] = (),
+    left_out: list[str] | None = None,
+) -> Cost:
     """What a network costs.
 
     Args:
         network: on its device.
         image: one as it sees them, [1,C,H,W], there.
         checkpoint: its file; size_bytes is None where there is none.
-        timed: latencies too.
+        timed: latencies too, in eager PyTorch.
+        forms: others to time, "compiled" and "onnx", which take seconds to make; and "int8", where
+            such a file lies beside the checkpoint.
+        left_out: gets a sentence for each form that could not be had.
     """
     # somebody's own network may do what cannot be counted
     try:
@@ -43,8 +56,36 @@ def cost(network: Network, image: Tensor, *, checkpoint: str = "", timed: bool) 
         parameter_count(network),
         operations,
         size_of(checkpoint),
-        tuple(latency(network, image, batch) for batch in BATCHES) if timed else (),
+        (
+            *((latency(network, image, batch) for batch in BATCHES) if timed else ()),
+            *_other_forms(network, image, checkpoint, forms, [] if left_out is None else left_out),
+        ),
     )
+
+
+def _other_forms(
+    network: Network, image: Tensor, checkpoint: str, forms: Sequence[Form], left_out: list[str]
+) -> Iterator[Latency]:
+    from kdcli.jobs.measure.forms import in_form, int8_beside, of_file
+
+    for form in (each for each in forms if each != "eager"):
+        try:
+            if form == "int8":
+                path = int8_beside(checkpoint)
+                if path is not None:
+                    yield from _timed(form, *of_file(path, image))
+                continue
+            with evaluating(network), in_form(form, network, image) as (ask, given):
+                yield from _timed(form, ask, given)
+        except Exception as error:  # noqa: BLE001  compilers and exporters raise what they like
+            text = str(error).strip().partition("\n")[0]
+            found = shortened(f"{type(error).__name__}: {text}", 200)
+            left_out.append(f"{checkpoint or 'the network'} is not timed as {form}: {found}")
+
+
+def _timed(form: Form, ask: Ask, image: Tensor) -> list[Latency]:
+    """All batches, or none."""
+    return [_latency(form, ask, image, batch) for batch in BATCHES]
 
 
 def size_of(checkpoint: str | Path) -> int | None:
@@ -57,18 +98,28 @@ def size_of(checkpoint: str | Path) -> int | None:
 
 def latency(network: Network, image: Tensor, batch: int) -> Latency:
     """How long a forward pass of `batch` copies of an image [1,C,H,W] takes, on its device."""
+    with evaluating(network):
+        return _latency("eager", network, image, batch)
+
+
+def _latency(form: Form, ask: Ask, image: Tensor, batch: int) -> Latency:
     wait: Callable[[], object] = torch.cuda.synchronize if image.device.type == "cuda" else int
     images = torch.cat([image] * batch)
     seconds: list[float] = []
     began = time.perf_counter()
-    with torch.inference_mode(), evaluating(network):
+    # what compiles does so in the first pass, which takes none of the time for passes
+    if form == "compiled":
+        with torch.inference_mode():
+            ask(images)
+        began = time.perf_counter()
+    with torch.inference_mode():
         for number in range(WARM_UP + REPEATS):
             late = time.perf_counter() - began > SECONDS
             if late and len(seconds) >= LEAST:
                 break
             wait()
             start = time.perf_counter()
-            network(images)
+            ask(images)
             wait()
             if number >= WARM_UP or late:  # what is slow is warm after a pass or two
                 seconds.append(time.perf_counter() - start)
@@ -78,7 +129,7 @@ def latency(network: Network, image: Tensor, batch: int) -> Latency:
     )
     low, middle, high = quartiles.tolist()
     return Latency(
-        "eager",
+        form,
         batch,
         Estimate(middle, low, high),
         len(seconds),

@@ -11,18 +11,20 @@ from typing import Any
 import torch
 
 from kdcli.analysis.metrics import mcnemar, per_class_accuracy
+from kdcli.core.network import Network
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError
 from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.costs import cost
+from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
-from kdcli.results.cost import Cost
+from kdcli.results.cost import Cost, Form
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
 from kdcli.runs.read import Run
@@ -38,6 +40,7 @@ def evaluate(
     device: str = "auto",
     per_class: bool = False,
     latency: bool = False,
+    forms: Sequence[Form] = (),
     save_logits_to: Path | None = None,
     gates: GatesSection | None = None,
     trust: bool = False,
@@ -50,6 +53,9 @@ def evaluate(
             [data] with values, such as {"data.path": "moved.npz"}.
         per_class: also the accuracy of each class.
         latency: also what each costs: size on disk, parameters, multiply-accumulates, latency.
+        forms: with it, in which other forms than eager PyTorch networks are timed, "compiled" and
+            "onnx", each of which takes seconds to make. The file that `export` has made of 8-bit
+            integers is timed where it lies beside the checkpoint.
         save_logits_to: a safetensors file for "targets" and "logits.LABEL".
         gates: thresholds that every checkpoint must meet.
         trust: whether Python files run that the checkpoints name, and not the caller.
@@ -59,6 +65,7 @@ def evaluate(
             not there. Incompatible: classes or images do not fit the data. Untrusted: a checkpoint
             names a Python file.
     """
+    check_forms(forms)
     runtime = Runtime(device, precision="fp32")
     asked = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
@@ -67,7 +74,7 @@ def evaluate(
             evaluator.answers(checkpoint, taps=(lambda _: ()) if latency else None)
             for checkpoint in checkpoints
         ]
-        costs = Costs(measured) if latency else None
+        costs = Costs(measured, forms) if latency else None
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
@@ -81,17 +88,22 @@ def evaluate(
         for item, subject in zip(evaluations, subjects, strict=True)
         for gate in check_gates(thresholds, item.measures, None, subject=subject)
     )
-    return EvaluateResult(evaluations, _pairs(measured, labels), results)
+    told = tuple(costs.left_out) if costs else ()
+    return EvaluateResult(evaluations, _pairs(measured, labels), results, told)
 
 
 class Costs:
     """What checkpoints cost, and the teachers that their runs name; each is measured once.
 
     Args:
-        measured: with an image.
+        measured: with an image. forms: as for `evaluate`.
+
+    left_out: a sentence for each form that a network could not be had in.
     """
 
-    def __init__(self, measured: Sequence[Answers]) -> None:
+    def __init__(self, measured: Sequence[Answers], forms: Sequence[Form] = ()) -> None:
+        self._forms: tuple[Form, ...] = (*dict.fromkeys(forms), "int8")
+        self.left_out: list[str] = []
         self._known = {Path(item.checkpoint).resolve(): self._own(item) for item in measured}
         self._teachers = {item.checkpoint: self._taught(item) for item in measured}
 
@@ -103,10 +115,19 @@ class Costs:
         """Those of the teachers of its run that are still there, by checkpoint."""
         return self._teachers[item.checkpoint]
 
-    @staticmethod
-    def _own(item: Answers) -> Cost:
+    def _own(self, item: Answers) -> Cost:
+        return self._cost(item.network, item, item.checkpoint)
+
+    def _cost(self, network: Network, item: Answers, checkpoint: str) -> Cost:
         assert item.image is not None
-        return cost(item.network, item.image, checkpoint=item.checkpoint, timed=True)
+        return cost(
+            network,
+            item.image,
+            checkpoint=checkpoint,
+            timed=True,
+            forms=self._forms,
+            left_out=self.left_out,
+        )
 
     def _taught(self, item: Answers) -> dict[str, Cost]:
         found: dict[str, Cost] = {}
@@ -117,9 +138,7 @@ class Costs:
                     network = load_network(path)[0]
                     assert item.image is not None
                     network.to(item.image.device).eval()
-                    self._known[path.resolve()] = cost(
-                        network, item.image, checkpoint=str(path), timed=True
-                    )
+                    self._known[path.resolve()] = self._cost(network, item, str(path))
                 found[name] = self._known[path.resolve()]
         return found
 

@@ -311,19 +311,22 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
     try:
         batch = _first_images(job)
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            report, left_out = job.recipe.report, list[str]()
             found: list[Cost | None] = [
                 cost(
                     each,
                     _seen(job, each, batch)[:1],
                     checkpoint=path,
-                    timed=job.recipe.report.latency,
+                    timed=report.latency,
+                    forms=report.forms if report.latency else (),
+                    left_out=left_out,
                 )
                 for each, path in every
             ]
     except Exception as error:  # noqa: BLE001  as said
         told = f"what the networks cost is left out: {type(error).__name__}: {error}"
         return [None] * len(every), (told,)
-    return found, ()
+    return found, tuple(left_out)
 
 
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:

@@ -20,6 +20,7 @@ from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
+from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.processes import devices
 from kdcli.jobs.train import longer
 from kdcli.jobs.train.dry_run import try_out
@@ -142,6 +143,7 @@ def execute(
     run_folder.check_out(out)
     longer.check(resolved.recipe)
     check_installed(resolved.recipe.report.track)
+    check_forms(resolved.recipe.report.forms)
     if dry_run:
         devices.check(resolved.recipe.runtime)
         try_out(resolved.recipe, out)

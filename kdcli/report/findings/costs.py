@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdcli import formatting
 from kdcli.results.cost import Cost, Latency
 
-_FORMS = {"eager": "eager PyTorch"}
+# how a form is called in a row, and what runs it
+_FORMS: Mapping[str, tuple[str, str]] = {
+    "eager": ("", "eager PyTorch, float32"),
+    "compiled": ("compiled", "torch.compile, float32"),
+    "onnx": ("ONNX", "ONNX Runtime, float32, cpu"),
+    "int8": ("int8", "ONNX Runtime, 8-bit integers, cpu"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,23 @@ ROWS: tuple[CostRow, ...] = (
 )
 
 
+def rows_of(costs: Sequence[Cost]) -> tuple[CostRow, ...]:
+    """The usual rows, and those of other forms that any of these costs was measured in."""
+    found = dict.fromkeys(each.form for cost in costs for each in cost.latencies)
+    return (*ROWS, *(row for form in found if form != "eager" for row in _rows_of_form(form)))
+
+
+def _rows_of_form(form: str) -> tuple[CostRow, ...]:
+    def row(batch: int, images: str) -> CostRow:
+        return CostRow(
+            f"{images}, {_FORMS.get(form, (form, form))[0]}, ms",
+            lambda cost: _seconds(cost.latency(batch, form)),
+            lambda cost: _latency(cost.latency(batch, form)),
+        )
+
+    return row(1, "1 image"), row(32, "32 images")
+
+
 def shown(row: CostRow, cost: Cost) -> str:
     """A cost as text; a dot where it is not known."""
     return formatting.MISSING if row.of(cost) is None else row.say(cost)
@@ -76,11 +99,12 @@ def conditions(cost: Cost) -> tuple[str, ...]:
         return (operations,)
     found, counts = cost.latencies[0], {each.repeats for each in cost.latencies}
     passes = f"{'at least ' if len(counts) > 1 else ''}{min(counts)} passes"
-    form, threads = _FORMS.get(found.form, found.form), formatting.plural(found.threads, "thread")
-    return (
-        f"Latency in {form}, float32, {found.device}, {threads}: median of {passes} (quartiles).",
-        operations,
-    )
+    threads = formatting.plural(found.threads, "thread")
+    others = dict.fromkeys(each.form for each in cost.latencies if each.form != found.form)
+    more = "".join(f"; {name} by {by}" for name, by in (_FORMS.get(o, (o, o)) for o in others))
+    by = _FORMS.get(found.form, (found.form, found.form))[1]
+    how = f"Latency in {by}, {found.device}, {threads}: median of {passes} (quartiles){more}."
+    return how, operations
 
 
 def gain(teacher: Cost, student: Cost) -> str:

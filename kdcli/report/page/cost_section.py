@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdcli.report.figures.svg import Figure
-from kdcli.report.findings.costs import ROWS, conditions, gain, ratio, shown
+from kdcli.report.findings.costs import conditions, gain, ratio, rows_of, shown
 from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
 
@@ -18,16 +18,17 @@ def costs(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     what = "teacher" if summary.teachers else "reference"
     sides = [(f"{what} {each.architecture}", each.cost) for each in beside if each.cost]
     sides.append((f"{own} {summary.network}", summary.cost))
+    known = rows_of([cost for _, cost in sides])
     rows = [
         (row.name, *(shown(row, cost) for _, cost in sides))
-        for row in ROWS
+        for row in known
         if row.of(summary.cost) is not None
     ]
     columns = ("", *(name for name, _ in sides))
     teacher = sides[0][1] if len(sides) == 2 else None
     if teacher is not None:
         columns = (*columns, f"{what} / {own}")
-        by_name = {row.name: row for row in ROWS}
+        by_name = {row.name: row for row in known}
         rows = [(*row, ratio(by_name[row[0]], teacher, summary.cost)) for row in rows]
     text = (
         (f"Beside its {what}, the {own} is: {gain(teacher, summary.cost)}.",)

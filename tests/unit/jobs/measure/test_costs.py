@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from kdcli.errors import UsageError
 from kdcli.files import read_json
-from kdcli.jobs import evaluate, train_teacher
+from kdcli.jobs import evaluate, load_network, train_teacher
 from kdcli.jobs.measure import costs
-from kdcli.report.findings.costs import gain
+from kdcli.jobs.measure import forms as ways
+from kdcli.jobs.train import run as train_run
+from kdcli.report.findings.costs import conditions, gain, rows_of
 from kdcli.report.page.run_sections import sections
 from kdcli.report.tables.metrics import value
 from kdcli.results.cost import Cost, Latency
@@ -109,6 +114,82 @@ def test_evaluate_measures_the_teacher_of_a_run_beside_it(trained):
     ).evaluations
     assert list(student.teacher_costs.values()) == [listed.cost], "measured once"
     assert evaluate([trained.out / "kd"]).evaluations[0].cost is None
+
+
+@contextmanager
+def pretended(form, network, image):
+    """A form that takes no seconds to make."""
+    if form == "compiled":
+        raise RuntimeError("no compiler\nhere")
+    yield lambda images: images, image
+
+
+def test_other_forms_are_timed_beside_it_and_one_that_fails_is_told_of(trained, monkeypatch):
+    monkeypatch.setattr(ways, "in_form", pretended)
+    monkeypatch.setattr(ways, "check_forms", lambda _: None)
+    found = evaluate([trained.out / "kd"], latency=True, forms=["onnx", "compiled"])
+    own = found.evaluations[0].cost
+    assert [(each.form, each.batch) for each in own.latencies] == [
+        ("eager", 1), ("eager", 32), ("onnx", 1), ("onnx", 32),
+    ]  # fmt: skip
+    (teacher,) = found.evaluations[0].teacher_costs.values()
+    assert teacher.latency(32, "onnx") is not None
+    assert [sentence.split(" is not timed as ")[1] for sentence in found.warnings] == [
+        "compiled: RuntimeError: no compiler",
+    ] * 2
+    names = [row.name for row in rows_of([own])]
+    assert names[3:] == ["1 image, ms", "32 images, ms", "1 image, ONNX, ms", "32 images, ONNX, ms"]
+    assert conditions(own)[0].endswith("(quartiles); ONNX by ONNX Runtime, float32, cpu.")
+
+
+def test_a_run_times_the_forms_that_its_recipe_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(ways, "in_form", pretended)
+    monkeypatch.setattr(train_run, "check_forms", lambda _: None)
+    run = train_teacher(
+        model="mlp", data="digits", out=tmp_path,
+        overrides={**QUICK, "report.forms": ["onnx", "compiled"]},
+    )  # fmt: skip
+    assert run.cost.latency(1, "onnx") is not None
+    assert "the network is not timed as compiled: RuntimeError: no compiler" in run.warnings
+    (grid,) = sections(Run.load(run.run))[0].grids
+    assert grid.rows[-1][0] == "32 images, ONNX, ms"
+
+
+def test_a_form_whose_package_is_missing_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="ONNX needs onnx, which is not installed"):
+        train_teacher(
+            model="mlp", data="digits", out=tmp_path, overrides={"report.forms": ["onnx"]}
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exported_file_of_8_bit_integers_is_timed_where_it_lies(trained, tmp_path, monkeypatch):
+    run = shutil.copytree(trained.out / "kd", tmp_path / "kd")
+    (run / "model-int8.onnx").touch()
+    asked = []
+    monkeypatch.setattr(ways, "of_file", lambda path, image: (asked.append, image))
+    own = evaluate([run], latency=True).evaluations[0].cost
+    assert own.latency(32, "int8") is not None
+    assert asked[-1].shape == (32, 1, 8, 8)
+    assert (
+        evaluate([trained.out / "kd"], latency=True).evaluations[0].cost.latency(1, "int8") is None
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "compiled"])
+def test_the_forms_themselves(trained, form):
+    if form == "onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package, reason="an extra, kdcli[onnx]")
+    elif shutil.which("g++") is None:
+        pytest.skip("no C++ compiler here")
+    network = load_network(trained.out / "kd").network
+    image = torch.rand(1, 1, 8, 8)
+    with torch.no_grad(), ways.in_form(form, network, image) as (ask, given):
+        answer = ask(given.repeat(2, 1, 1, 1))
+        assert torch.allclose(answer, network(given.repeat(2, 1, 1, 1)).logits, atol=1e-5)
 
 
 def price(parameters: int, seconds: float, size: int | None = None) -> Cost:
