@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from kdcli.core.mixed_labels import Mixed
 from kdcli.results.preprocessing import Preprocessing
 
 SplitName = Literal["train", "val", "test"]
@@ -26,7 +27,8 @@ class Batch:
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
     where nothing is shared. others: the same views of the same samples as networks see them whose
-    pixels are not those of x, [B,C,H,W] each (`Feed.showing`).
+    pixels are not those of x, [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a
+    mixture of two, the labels of the others, and the share of y.
     """
 
     x: Tensor
@@ -35,6 +37,7 @@ class Batch:
     view: Tensor
     whole: int = 0
     others: Mapping[Preprocessing, Tensor] = field(default_factory=dict)
+    mixed: Mixed | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor [B,...] changed: rows taken out of it, or filled up."""
@@ -43,6 +46,7 @@ class Batch:
             y=change(self.y),
             index=change(self.index),
             view=change(self.view),
+            mixed=self.mixed and self.mixed._replace(y=change(self.mixed.y)),
         )
 
     def pictures(self, change: Callable[[Tensor], Tensor]) -> Batch:

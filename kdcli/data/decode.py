@@ -210,3 +210,21 @@ def finish(how: Preprocessing, augment: Augmentation, image: Tensor, change: int
     top, left, height, width = augment.box(change, *image.shape[1:])
     part = resized(image[:, top : top + height, left : left + width], how.size, how)
     return part.flip(-1) if augment.mirrors(change) else part
+
+
+def changed(
+    how: Preprocessing,
+    augment: Augmentation,
+    image: Tensor,
+    change: int,
+    size: tuple[int, int],
+) -> Tensor:
+    """The same with all else that its change does to it, crop and flip too.
+
+    Args:
+        size: of the pictures whose pixels a crop counts.
+    """
+    part = finish(how, augment, image, change)
+    if not augment.resized_crop:
+        part = augment.apply(part[None], torch.tensor([change], device=part.device), size)[0]
+    return augment.paint(part, change)

@@ -20,6 +20,7 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
+from kdcli.data.mix import Mix, draw, mixed
 from kdcli.data.sampler import Sampler, balanced, shuffled
 from kdcli.data.source import ImageArrays, Source, pixel_statistics
 from kdcli.data.split import sample_by_class
@@ -61,6 +62,10 @@ class Part(NamedTuple):
     def rows(self, start: int, stop: int) -> Part:
         """Those from one place to before another."""
         return Part(self.index[start:stop], self.view[start:stop], self.change[start:stop])
+
+    def taken(self, first: list[int], start: int, stop: int) -> Part:
+        """The same, and others before them."""
+        return Part(*(torch.cat([every[first], every[start:stop]]) for every in self))
 
 
 # of a feed whose training split is the whole training set: a number [n_train] for each image
@@ -156,16 +161,34 @@ class SourceFeed(ABC):
         # cut before anything is loaded: no rank decodes the images of another
         own = [slice(0, count) if share is None else share(count) for count in counts]
         drawn = self._epoch_order(epoch)
+        # a picture is mixed with the one before it: a rank needs one more than its own
+        led = [
+            self.plan.augment.mixes and part != slice(0, count)
+            for part, count in zip(own, counts, strict=True)
+        ]
         parts = (
-            drawn.rows(at + part.start, at + part.stop)
-            for at, part in zip(bounds, own, strict=True)
+            drawn.taken([at + (part.start - 1) % count], at + part.start, at + part.stop)
+            if more
+            else drawn.rows(at + part.start, at + part.stop)
+            for at, part, count, more in zip(bounds, own, counts, led, strict=True)
         )
         batches = self._batches("train", parts, training=True)
+        if self.plan.augment.mixes:
+            batches = (
+                mixed(batch, self._mix(epoch, number), led=more)
+                for number, (batch, more) in enumerate(zip(batches, led, strict=True), start)
+            )
         return (
             batches
             if share is None
             else (replace(batch, whole=count) for batch, count in zip(batches, counts, strict=True))
         )
+
+    def _mix(self, epoch: int, number: int) -> Mix:
+        """How minibatch `number` of an epoch is mixed."""
+        augment = self.plan.augment
+        stream = random.key(self.plan.seed, "mix", epoch, number)
+        return draw(stream, augment.mixup, augment.cutmix, self.info.pixels.size)
 
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         """The samples and views that `train` makes batches of, where it does not share them."""
@@ -245,11 +268,13 @@ class SourceFeed(ABC):
     def _batches(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
     ) -> Iterator[Batch]:
-        for pictures, (index, view, _) in self._images(name, parts, training=training):
-            x, *others = (
+        erases = training and self.plan.augment.erasing > 0
+        for pictures, (index, view, change) in self._images(name, parts, training=training):
+            seen = (
                 (pixels.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
                 for pixels, (mean, std) in zip(pictures, self._statistics, strict=True)
             )
+            x, *others = (self.plan.augment.erase(x, change) if erases else x for x in seen)
             yield Batch(
                 x,
                 self._labels[name][index],

@@ -15,7 +15,7 @@ from kdcli.data.sampler import Sampler
 from kdcli.data.source import ImageArrays, Source
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import UsageError
 from kdcli.results.preprocessing import Preprocessing, Sight
 
 
@@ -106,12 +106,6 @@ def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: P
         from kdcli.data.streamed import StreamedFeed
 
         return StreamedFeed(source, info, rows, plan)
-    if plan.augment.resized_crop:
-        raise Incompatible(
-            "data.augment.resized_crop is for image folders that are decoded as they are "
-            f"needed; {info.name} is held in memory",
-            hint="use data.augment.crop, or an image-folder with resident = false",
-        )
     return ResidentFeed(source, info, rows, plan)
 
 

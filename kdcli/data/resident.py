@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from kdcli.core.types import DataInfo, SplitName
@@ -40,9 +41,23 @@ class ResidentFeed(SourceFeed):
     ) -> Iterator[tuple[Sequence[Tensor], Part]]:
         for part in parts:
             images = self._pixels[name][part.index]
+            augment = self.plan.augment
+            if training and (augment.resized_crop or augment.paints):
+                yield self._one_by_one(images, part.change.tolist()), part
+                continue
             if training:
-                images = self.plan.augment.apply(images, part.change)
+                images = augment.apply(images, part.change)
             yield [self._as_seen(images, seen) for seen in self._seen], part
+
+    def _one_by_one(self, images: Tensor, changes: Sequence[int]) -> Sequence[Tensor]:
+        """The stored pictures, each with its change, as every network sees them."""
+        from kdcli.data.decode import changed
+
+        augment, size = self.plan.augment, (images.shape[2], images.shape[3])
+        each = [*zip(images, changes, strict=True)]
+        return [
+            torch.stack([changed(seen, augment, *one, size) for one in each]) for seen in self._seen
+        ]
 
     def _as_seen(self, images: Tensor, seen: Preprocessing) -> Tensor:
         """The stored pictures, changed, as a network sees them."""

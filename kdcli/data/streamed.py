@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.decode import decode, decode_on, finish, read
+from kdcli.data.decode import changed, decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.data.source import ImageFolder
 from kdcli.errors import KdError
@@ -61,8 +61,16 @@ class _Decoder(Dataset[Any]):
 
     def _finished(self, pictures: Iterable[tuple[Tensor, int]]) -> list[Tensor]:
         """Decoded pictures, each with its change, as every network sees them, [B,C,H,W] each."""
+        augment, size = self.augment, self.seen[0].size
+        # crop and flip follow on the device, for all pictures of a batch at once, unless each is
+        # changed by operations of its own
         made = [
-            [finish(seen, self.augment, picture, change) for seen in self.seen]
+            [
+                changed(seen, augment, picture, change, size)
+                if augment.paints
+                else finish(seen, augment, picture, change)
+                for seen in self.seen
+            ]
             for picture, change in pictures
         ]
         return [torch.stack(same) for same in zip(*made, strict=True)]
@@ -165,7 +173,7 @@ class StreamedFeed(SourceFeed):
                 if isinstance(made, KdError):
                     raise made
                 pictures = work.on(self.plan.device, made, part)
-                if training and not augment.resized_crop:
+                if training and not (augment.resized_crop or augment.paints):
                     size = self.info.pixels.size
                     pictures = [augment.apply(images, part.change, size) for images in pictures]
                 yield pictures, part

@@ -38,7 +38,7 @@ class ScheduleSettings:
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """The length of training and its portions; the meanings are those of the recipe's [train].
-    class_weights: None weighs all classes alike.
+    class_weights: None weighs all classes alike. mixes: whether pictures of a minibatch are mixed.
     """
 
     epochs: int
@@ -49,6 +49,7 @@ class TrainSettings:
     keep_every: int | None = None
     state_seconds: float = 60.0
     class_weights: ClassWeights | None = None
+    mixes: bool = False
     optim: OptimSettings = field(
         default_factory=lambda: OptimSettings("sgd", {"lr": 0.05, "momentum": 0.9})
     )

@@ -15,6 +15,7 @@ import torch
 
 from kdcli.core.class_weights import weighing
 from kdcli.core.method import Method
+from kdcli.core.mixed_labels import mixing
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
 from kdcli.engine.distributed import Forward
 from kdcli.engine.meters import Meters
@@ -121,6 +122,7 @@ class Steps:
             self.runtime.stepping(batch),
             self.runtime.autocast(),
             weighing(self.settings.class_weights),
+            mixing(batch.mixed),
         ):
             step = self.forward(batch, at)  # losses: scalars, weighted; logits [N,K]
         # the total in float32, whatever precision the forward pass had

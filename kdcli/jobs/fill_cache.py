@@ -16,7 +16,7 @@ from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.job import check_sources, load_teachers, showing, training_feed
-from kdcli.jobs.build.logit_cache import COUNTED, UNCOUNTABLE, Views, store
+from kdcli.jobs.build.logit_cache import Views, store
 from kdcli.jobs.build.networks import LoadedTeacher
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.processes import devices
@@ -99,7 +99,7 @@ def _fill_all(
 def _planned(teacher: str, views: Views) -> StoredLogits:
     shape = views.shape
     if shape is None:
-        raise Incompatible(f"{UNCOUNTABLE}: its answers cannot be stored", hint=COUNTED)
+        raise Incompatible(f"{views.uncountable}: its answers cannot be stored", hint=views.remedy)
     return StoredLogits(
         teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0, shape.top
     )

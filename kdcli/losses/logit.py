@@ -7,6 +7,7 @@ p_k), with both logarithms from log_softmax, so that nothing underflows at any t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.core.class_weights import weights_of
+from kdcli.core.mixed_labels import of_both
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
@@ -29,11 +31,14 @@ _DIST_EPS = 1e-8
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
     """Mean over the rows of -log softmax(z)_y, in nats, times the weight of the class y where a
-    recipe weighs classes. z [N,K], y [N] int64.
+    recipe weighs classes; of both labels by their shares where pictures are mixed. z [N,K], y [N]
+    int64.
 
     Raises:
         Incompatible: shapes that do not fit, or fewer than two classes.
     """
+    if (both := of_both(lambda y: cross_entropy(z, y), y)) is not None:
+        return both
     z, weight = labelled(z, y, "cross_entropy"), weights_of(y)
     if weight is None:
         return functional.cross_entropy(z, y)
@@ -50,7 +55,7 @@ def label_smoothing(
         others:   label 1 - a, every other class a / (K - 1)   (Yuan et al. 2020, Tf-KD's code)
 
     "others" with a is "uniform" with a K / (K - 1). Where a recipe weighs classes, a row counts by
-    the weight of its label.
+    the weight of its label; where pictures are mixed, both labels count by their shares.
 
     Args:
         z: student logits [N,K].
@@ -70,6 +75,9 @@ def label_smoothing(
         raise UsageError(
             f'losses.label_smoothing: form must be "uniform" or "others", got {form!r}'
         )
+    one = partial(label_smoothing, z, smoothing=smoothing, form=form)
+    if (both := of_both(one, y)) is not None:
+        return both
     log_p = labelled(z, y, "label_smoothing").log_softmax(-1)
     classes = z.shape[-1]
     share = smoothing * classes / (classes - 1) if form == "others" else smoothing

@@ -67,6 +67,7 @@ class BornAgain(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits"
+    mixes = False  # it reads labels itself
     trains = "student, once a generation"
     cacheable = True
 

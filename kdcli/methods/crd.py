@@ -79,6 +79,7 @@ class ContrastiveRepresentation(FeatureMethod):
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
     consumes = "pooled vector, image indices"
+    mixes = False  # its memory is of single images
     trains = "student, embeddings of student and teacher"
 
     def __init__(self, options: Options, setup: Setup) -> None:

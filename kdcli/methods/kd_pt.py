@@ -48,6 +48,7 @@ class PartialConfidence(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits"
+    mixes = False  # it reads labels itself
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:

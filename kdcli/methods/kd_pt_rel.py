@@ -69,6 +69,7 @@ class PartialConfidenceRelation(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits, superclasses"
+    mixes = False  # it reads labels itself
     cacheable = True
     table: Tensor
 

@@ -65,6 +65,7 @@ class PartialConfidenceSimilarity(Method):
     options: Options
     teachers = Arity(1, 1)
     consumes = "teacher logits, weights of its last layer"
+    mixes = False  # it reads labels itself
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -62,6 +62,7 @@ class PartialRelation(Method):
     options: Options
     teachers = Arity(0, 0)
     consumes = "labels, superclasses"
+    mixes = False  # it reads labels itself
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -60,6 +60,7 @@ class PartialSimilarity(Method):
     options: Options
     teachers = Arity(1, 1)
     consumes = "weights of the teacher's last layer"
+    mixes = False  # it reads labels itself
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

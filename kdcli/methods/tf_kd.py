@@ -75,6 +75,7 @@ class TeacherFree(Method):
     options: Options
     teachers = Arity(0, 1)
     consumes = "labels, or logits of an earlier copy"
+    mixes = False  # it reads labels itself
     cacheable = True
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -314,6 +314,9 @@ def _name_or_number(value: Any) -> Any:
 ClassKey = Annotated[str | int, BeforeValidator(_name_or_number)]
 
 
+Amount = Annotated[float, Field(ge=0, le=2)]
+
+
 class Augment(Section):
     """Random changes to training images. A section that is absent means the dataset's own usual
     ones.
@@ -331,13 +334,64 @@ class Augment(Section):
     flip: bool = Field(default=False, description="Mirror half of the images left to right.")
     resized_crop: bool = Field(
         default=False,
-        description="Crop a random area and aspect ratio and resize it: image folders.",
+        description="Crop a random area and aspect ratio and resize it.",
     )
     scale: tuple[Positive, Positive] = Field(
         (0.08, 1.0), description="Range of the area that resized_crop takes."
     )
     ratio: tuple[Positive, Positive] = Field(
         (0.75, 4 / 3), description="Range of its aspect ratio."
+    )
+    color_jitter: tuple[Amount, Amount, Amount, Annotated[float, Field(ge=0, le=0.5)]] | None = (
+        Field(
+            None,
+            description=(
+                "How much brightness, contrast, saturation and hue change at most: "
+                "[0.4, 0.4, 0.4, 0.1]."
+            ),
+        )
+    )
+    policy: Literal["rand-augment", "trivial-augment"] | None = Field(
+        None, description="RandAugment or TrivialAugment: operations drawn for each image."
+    )
+    policy_ops: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="Operations that rand-augment does one after another.",
+        json_schema_extra={NO_EFFECT: 2},
+    )
+    policy_magnitude: int = Field(
+        9,
+        ge=0,
+        le=30,
+        description="How strong those of rand-augment are.",
+        json_schema_extra={NO_EFFECT: 9},
+    )
+    erasing: Fraction = Field(
+        0.0,
+        description="Share of the images in which a random rectangle is erased.",
+        json_schema_extra={NO_EFFECT: 0.0},
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=4,
+        description=(
+            "Mix each image with another of its minibatch, by a share from Beta(mixup, mixup): 1 "
+            "draws all shares alike. 0: off."
+        ),
+        json_schema_extra={NO_EFFECT: 0.0},
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=4,
+        description=(
+            "Put a rectangle of another image into each, likewise; with mixup too, a minibatch "
+            "gets the one or the other."
+        ),
+        json_schema_extra={NO_EFFECT: 0.0},
     )
 
     @model_validator(mode="after")

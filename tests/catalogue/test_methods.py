@@ -16,9 +16,13 @@ import torch
 from kdcli import catalog
 from kdcli.core.class_weights import ClassWeights, weighing
 from kdcli.core.method import Method, Stage
+from kdcli.core.mixed_labels import Mixed, mixing
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Batch, Output, Progress, Step
+from kdcli.errors import Incompatible
+from kdcli.jobs.build.job import check_mixes
+from kdcli.recipe.schema import Augment, DataSection
 
 NAMES = catalog.names("method")
 
@@ -174,6 +178,27 @@ def test_class_weights_reach_the_loss_and_change_nothing_where_they_are_one(meth
             torch.testing.assert_close(total(stage.loss(batch, at)), plain)
     # the feature losses have a weight of cross-entropy of their own, which may be 0
     assert weights.used or getattr(method.options, "ce_weight", None) == 0
+
+
+@every_method
+def test_of_a_mixture_both_labels_count_by_their_shares_or_it_is_refused(name, method, batch):
+    if not method.mixes:
+        with pytest.raises(Incompatible, match=f"mixes pictures, and {name} takes each for one"):
+            check_mixes(DataSection(name="digits", augment=Augment(mixup=1.0)), name)
+        return
+    others = batch.y.roll(1)
+    for stage, at in phases(method):
+        buffers = copy.deepcopy(dict(method.named_buffers()))
+
+        def loss(given, stage=stage, at=at, buffers=buffers):
+            for key, buffer in method.named_buffers():
+                buffer.copy_(buffers[key])
+            with mixing(given.mixed):
+                return total(stage.loss(given, at))
+
+        expected = 0.7 * loss(batch) + 0.3 * loss(replace(batch, y=others))
+        mixed = loss(replace(batch, mixed=Mixed(others, 0.7)))
+        torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_method

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdcli.core.class_weights import ClassWeights
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import OptimSettings, ScheduleSettings, TrainSettings
+from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.processes import devices
 from kdcli.recipe.schema import Recipe
 
@@ -36,6 +37,7 @@ def train_settings(recipe: Recipe, class_weights: ClassWeights | None = None) ->
         keep_every=train.keep_every,
         state_seconds=train.state_seconds,
         class_weights=class_weights,
+        mixes=augmentation(recipe.data).mixes,
         optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
         schedule=ScheduleSettings(**schedule),
     )

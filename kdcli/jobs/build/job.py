@@ -44,6 +44,7 @@ from kdcli.jobs.build.networks import (
 )
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
+    DataSection,
     DistillRecipe,
     NetworkSection,
     Recipe,
@@ -131,6 +132,7 @@ def build_job(
     """
     runtime = make_runtime(recipe)
     check_sources(recipe)
+    check_mixes(recipe.data, recipe.method.name)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -171,6 +173,19 @@ def build_job(
             *(loaded.remark for loaded in teachers if loaded.remark),
         ),
     )
+
+
+def check_mixes(data: DataSection, method: str) -> None:
+    """Refuses mixtures of pictures to a method that is not right on them.
+
+    Raises:
+        Incompatible: it reads labels, or what belongs to one picture, in a way of its own.
+    """
+    if augmentation(data).mixes and not method_class(method).mixes:
+        raise Incompatible(
+            f"data.augment mixes pictures, and {method} takes each for one picture of one class",
+            hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
+        )
 
 
 def _compile(

@@ -32,7 +32,6 @@ from kdcli.surroundings import cache_root
 
 Wanted = Literal["auto", "exact", "off"]
 
-UNCOUNTABLE = "a random resized crop has no countable views"
 COUNTED = "data.views = 8 gives each image so many"
 
 _WORTH = 0.25  # least share of the teacher's passes that a table must save
@@ -64,7 +63,8 @@ class Views:
         Raises:
             Incompatible: `top` leaves nothing out, or cannot be stored.
         """
-        classes, views = self.info.num_classes, self.augment.views
+        classes = self.info.num_classes
+        views = None if self.augment.mixes else self.augment.views
         if self.top is not None and self.top >= classes:
             problem = (
                 f"teacher.cache_top is {self.top}, and the images have {classes} classes: "
@@ -80,6 +80,18 @@ class Views:
                 hint="leave it out",
             )
         return None if views is None else Shape(self.info.num_train, views, classes, self.top)
+
+    @property
+    def uncountable(self) -> str:
+        """Why views are beyond counting, in a few words."""
+        if self.augment.mixes:
+            return "mixtures of pictures never come again"
+        return f"{self.augment.uncountable} has no countable views"
+
+    @property
+    def remedy(self) -> str:
+        """What makes them countable, or what to do without."""
+        return "data.augment without mixup and cutmix" if self.augment.mixes else COUNTED
 
     def saved(self, views: int) -> float:
         """Share of the teacher's passes that an empty table saves: draws that meet a view again."""
@@ -115,7 +127,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         "input": {"mean": views.info.mean, "std": views.info.std, "renormalise": scale},
         "data": views.info.fingerprint,
         "images": views.info.positions_sha256,
-        "views": {"rule": RULE, **asdict(views.augment)},
+        "views": {"rule": RULE, **views.augment.identity()},
         "arithmetic": f"{runtime.device.type} {runtime.teacher_choice.value}",
         "rows": runtime.teacher_rows,
     }
@@ -184,10 +196,10 @@ def store(
     if shape is None:
         if wanted == "exact":
             raise Incompatible(
-                f"teacher.cache is exact, and {UNCOUNTABLE}",
-                hint=f'{COUNTED}, or teacher.cache = "off"',
+                f"teacher.cache is exact, and {views.uncountable}",
+                hint=f'{views.remedy}, or teacher.cache = "off"',
             )
-        return Stored(None, Choice("off", f"auto: {UNCOUNTABLE}"))
+        return Stored(None, Choice("off", f"auto: {views.uncountable}"))
     key = table_key(loaded, views, runtime)
     path = table_path(key)
     choice = (

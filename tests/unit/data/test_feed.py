@@ -195,11 +195,6 @@ def test_the_fingerprint_changes_with_a_single_pixel_or_label(pictures: ImageArr
     assert replace(pictures, x_test=pictures.x_test.clone()).fingerprint == pictures.fingerprint
 
 
-def test_a_resized_crop_needs_files(pictures: ImageArrays, feed: Make) -> None:
-    with pytest.raises(Incompatible, match="held in memory"):
-        feed(pictures, Augmentation(resized_crop=True))
-
-
 def test_too_little_to_train_on(pictures: ImageArrays, feed: Make) -> None:
     with pytest.raises(BadData, match="no training sample"):
         feed(pictures, train_limit=3)
