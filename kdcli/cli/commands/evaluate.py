@@ -18,6 +18,7 @@ from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_un
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
+from kdcli.errors import NotFound, UsageError
 from kdcli.files import check_writable
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ NAME = "evaluate"
 EXAMPLES = """
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
-kd evaluate runs/latest --latency
+kd evaluate runs/latest --on other-photos
 """
 SIGNIFICANT = 0.05
 MOST_NAME = 24  # columns of a checkpoint's name beside the numbers, on 80
@@ -52,6 +53,16 @@ def run(
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
     sets: o.DataSets = None,
+    on: Annotated[
+        Path | None,
+        typer.Option(
+            "--on",
+            help="Measure on all pictures below FOLDER/CLASS instead, as the run reads pictures.",
+            metavar="FOLDER",
+            rich_help_panel=o.RUNNING,
+            show_default=False,
+        ),
+    ] = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
@@ -80,7 +91,8 @@ def run(
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
 
     The data are those that each checkpoint was trained on, unless --data names others; -s
-    data.path=FILE says where they are now.
+    data.path=FILE says where they are now. --on FOLDER measures on other pictures of the same
+    classes.
     """
     gates = gates_of(
         min_accuracy=min_accuracy,
@@ -90,7 +102,17 @@ def run(
     )
     wanted = split_of(split)
     checkpoints = _distinct(checkpoint)
-    asked = measured_on(checkpoints, data, sets or (), data_dir)
+    if on is None:
+        asked = measured_on(checkpoints, data, sets or (), data_dir)
+    elif data or sets or data_dir or wanted != "test":
+        raise UsageError(
+            f"--on {on} measures all pictures in it: neither data nor a split go with that",
+            hint="leave --data, --set data.KEY, --data-dir and --split out",
+        )
+    elif not on.is_dir():
+        raise NotFound(f"no such folder: {on}", hint="--on FOLDER, with a folder a class in it")
+    else:
+        asked = None
     if save_logits is not None:
         check_writable(save_logits, text=False)
     from kdcli import jobs
@@ -99,6 +121,7 @@ def run(
     result = jobs.evaluate(
         checkpoints,
         overrides=asked,
+        on=on,
         split=wanted,
         device=device,
         per_class=per_class,
@@ -142,11 +165,13 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
         result.evaluations, key=lambda item: (item.source, item.measures.n, item.measures.split)
     ):
         items = list(group)
-        yield f"  {split} split · n = {formatting.thousands(n)} · {data}"
+        part = "all" if items[0].on else f"{split} split"
+        yield f"  {part} · n = {formatting.thousands(n)} · {data}"
         yield from _table(env, items)
         for item in items:
             if not item.trained_on_them:
                 yield f"  {label(item.checkpoint)} was not trained on these data"
+        yield from (f"  {note}" for note in dict.fromkeys(n for item in items for n in item.notes))
     ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
     if len(ranked) > MOST_PAIRS:

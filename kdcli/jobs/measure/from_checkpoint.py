@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
@@ -20,6 +20,7 @@ from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.other_pictures import other_pictures
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.results.weights_header import CheckpointHeader, read_header
@@ -38,10 +39,14 @@ class CheckpointEvaluator:
         asked: what was said about the data (kdcli.recipe.measured_data); nothing, for what each
             checkpoint was trained on.
         split: "test", "val" or "train"; val is the part that the checkpoint's own recipe held out.
+        on: a folder of other pictures of the checkpoints' classes that are measured instead.
     """
 
-    def __init__(self, asked: Layer, *, split: SplitName, runtime: Runtime) -> None:
+    def __init__(
+        self, asked: Layer, *, split: SplitName, runtime: Runtime, on: Path | None = None
+    ) -> None:
         self._asked = asked
+        self._on = on
         self._split: SplitName = split
         self._runtime = runtime
         self._feeds: dict[str, Feed] = {}
@@ -65,6 +70,19 @@ class CheckpointEvaluator:
             )
         return feed, measured_data.label_of(section, self._asked)
 
+    def _measured(
+        self, path: Path, header: CheckpointHeader
+    ) -> tuple[DataInfo, str, Iterable[Batch], tuple[str, ...]]:
+        """What a checkpoint is measured on: what is known of it, what tables call it, its batches,
+        and its files.
+        """
+        if self._on is not None:
+            pictures = other_pictures(self._on, path, header, self._runtime.device)
+            return pictures.info, f"pictures in {self._on}", pictures.batches(), pictures.files
+        with named_by(f"the header of {path}"):
+            feed, source = self.feed(path, header)
+        return feed.info, source, feed.split(self._split), feed.files(self._split)
+
     @property
     def device(self) -> str:
         """Where networks answer, as people call it."""
@@ -85,11 +103,10 @@ class CheckpointEvaluator:
                 given.
         """
         path, header = checked_header(checkpoint)
-        with named_by(f"the header of {path}"):
-            feed, source = self.feed(path, header)
-        check_fits(path, header, feed.info, "network")
+        info, source, batches, files = self._measured(path, header)
+        check_fits(path, header, info, "network")
         network, header, path = load_network(checkpoint)
-        teacher = as_teacher(network, (header.mean, header.std), feed.info, self._runtime)
+        teacher = as_teacher(network, (header.mean, header.std), info, self._runtime)
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
         first: list[Tensor] = []
@@ -103,7 +120,7 @@ class CheckpointEvaluator:
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
-        logits, targets = collect(forward, feed.split(self._split))
+        logits, targets = collect(forward, batches)
         return Answers(
             label=label or label_of(path),
             checkpoint=str(path),
@@ -113,11 +130,11 @@ class CheckpointEvaluator:
             method_options=header.method_options,
             epochs=header.epochs,
             network=network,
-            info=feed.info,
+            info=info,
             source=source,
             # of a checkpoint that does not say what it was trained on, nothing is said either
-            trained_on_them=not header.data or header.data_fingerprint == feed.info.fingerprint,
-            files=feed.files(self._split),
+            trained_on_them=not header.data or header.data_fingerprint == info.fingerprint,
+            files=files,
             logits=logits,
             targets=targets,
             measures=measure(logits, targets, split=self._split, selected=_selected(header)),
