@@ -275,6 +275,7 @@ def _held(
     what = f"{part} of {origin}"
     loader = isinstance(dataset, torch.utils.data.DataLoader)
     batches = _batches(dataset, what) if loader else _samples(dataset, what)
+    length = len(dataset) if not loader and hasattr(dataset, "__len__") else 0
     xs: list[NDArray[Any]] = []
     ys: list[NDArray[Any]] = []
     size = 0
@@ -288,7 +289,7 @@ def _held(
                 hint="bring all to one size: torchvision.transforms.v2.Resize, CenterCrop",
             )
         size += x.nbytes
-        whole = x.nbytes * len(dataset) if not loader and not xs else size
+        whole = x.nbytes * length if length and not xs else size
         if picture and whole > options.max_gb * 1e9:
             raise _OneByOne
         if whole > options.max_gb * 1e9 or not xs:
@@ -305,8 +306,8 @@ Read = Iterator[tuple[NDArray[Any], NDArray[Any], bool]]
 
 def _samples(dataset: Any, what: str) -> Read:
     """The samples of a dataset one by one: x [1,...], y [1], and whether it is a Pillow image."""
-    numbers: Iterable[int] = range(len(dataset)) if hasattr(dataset, "__len__") else ()
-    items = (dataset[number] for number in numbers) if numbers else iter(dataset)
+    counted = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    items = (dataset[number] for number in range(len(dataset))) if counted else iter(dataset)
     for number, item in enumerate(_asked(items, what)):
         x, y = _pair(item, f"sample {number} of {what}")
         picture = hasattr(x, "convert")
