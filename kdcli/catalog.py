@@ -263,7 +263,9 @@ def _user_entry(kind: Kind, name: str, path: Path, factory: str) -> Entry:
             hint=f"did you mean {near!r}?" if near else f"it defines {', '.join(functions)}",
         )
     doc = ast.get_docstring(tree) or ""
-    return Entry(kind, name, path.stem, _title(doc), doc, path.resolve(), {}, factory, own=True)
+    # data may bring a validation part: they are asked when they are opened
+    facts = {"val": True} if kind == "dataset" else {}
+    return Entry(kind, name, path.stem, _title(doc), doc, path.resolve(), facts, factory, own=True)
 
 
 def own_entries(kind: Kind, file: str) -> tuple[Entry, ...]:
@@ -394,8 +396,11 @@ def _options_of(path: Path) -> type[Options]:
 
 def options_class(found: Entry) -> type[Options]:
     """The options of a method, network family or dataset family, without importing the module they
-    stand in; of a user's own file, without running anything of it.
+    stand in; of a user's own file, without running anything of it. What a dataset of a user's own
+    takes is the same for all of them.
     """
+    if found.own and found.kind == "dataset":  # its function takes none: these are kd's
+        return _options_of(Path(__file__).parent / _FOLDERS["dataset"] / "user.py")
     return _options_in(found.path) if found.own else _options_of(found.path)
 
 

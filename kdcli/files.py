@@ -162,6 +162,11 @@ def write_text(path: Path, text: str) -> None:
             return
     except OSError as error:
         raise write_error(error, path) from error
+    write_bytes(path, content)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically."""
     write_atomic(path, lambda temporary: _write_bytes(temporary, content))
 
 

@@ -212,6 +212,19 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
     )
 
 
+def class_folders(folder: Path, suffixes: tuple[str, ...]) -> tuple[Classes, tuple[str, ...]]:
+    """The pictures of each class folder in a folder, and what is to be said of all else that lies
+    there, a sentence each.
+
+    Raises:
+        BadData: a class folder has a name that is not UTF-8.
+    """
+    found = _Found(suffixes)
+    classes = found.classes(folder, "")
+    _check_rest(found)
+    return classes, (*(problem.message for problem in found.problems), *_notes(found))
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """How messages speak of some data.

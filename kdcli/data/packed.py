@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,22 @@ from torch import Tensor
 from kdcli.errors import BadData
 
 Range = tuple[int, int, int]  # number of the file, offset, size in bytes
+
+
+class Container(Protocol):
+    """Pictures by name that are no files of their own."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a picture, or another number by which it is known again."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a picture, as of an image file.
+
+        Raises:
+            BadData: it cannot be had.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdcli.core.options import PictureOptions
 from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes
-from kdcli.data.packed import Packed
+from kdcli.data.packed import Container, Packed
 from kdcli.data.picture import Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
 from kdcli.errors import BadData, KdError, NotFound
@@ -29,7 +29,7 @@ _AT_ONCE = 4096  # files
 
 
 def image_folder(
-    root: Path, found: Arranged, options: PictureOptions, packed: Packed | None = None
+    root: Path, found: Arranged, options: PictureOptions, packed: Container | None = None
 ) -> ImageFolder:
     """Sorted-out pictures as a source. root: what their paths start from. packed: those in larger
     files.

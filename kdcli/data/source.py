@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli.data.packed import Packed
+from kdcli.data.packed import Container, Packed
 from kdcli.errors import BadData
 from kdcli.results.preprocessing import Preprocessing
 
@@ -141,12 +141,12 @@ def _content(array: Tensor) -> bytes:
 class ImageFolder:
     """Image files that are decoded each time they are needed.
 
-    train, test: paths below `root`; those that `packed` knows are names of pictures in larger
-    files, tables and shards, and all others are files. y_train, y_test: [n] int64. Every picture is
-    brought to `size` x `size`: its shorter side is resized to `resize` and the middle cut out,
-    unless a random resized crop takes a part of the whole file. background: red, green and blue,
-    0 to 255, of what shows through transparent pictures. max_pixels: a picture of more is refused.
-    held, notes: as for ImageArrays.
+    train, test: paths below `root`; those that `packed` knows are names of pictures in something
+    larger, such as tables and shards. y_train, y_test: [n] int64. Every picture is brought to
+    `size` x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
+    resized crop takes a part of the whole file. background: red, green and blue, 0 to 255, of what
+    shows through transparent pictures. max_pixels: a picture of more is refused. held, notes: as
+    for ImageArrays.
     """
 
     root: Path
@@ -164,7 +164,7 @@ class ImageFolder:
     background: tuple[int, int, int] = (255, 255, 255)
     held: int = 0
     notes: tuple[str, ...] = ()
-    packed: Packed = field(default_factory=Packed, repr=False)
+    packed: Container = field(default_factory=Packed, repr=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -749,15 +749,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
-        if (
-            self.chooses_an_epoch
-            and self.data.val_fraction == 0
-            # a dataset that may bring a validation part is asked when it is opened
-            and not catalog.entry("dataset", self.data.name).facts.get("val")
-        ):
+        # a dataset that may bring a validation part is asked when it is opened
+        if self.data.val_fraction or catalog.entry("dataset", self.data.name).facts.get("val"):
+            return self
+        if self.chooses_an_epoch:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
-        if self.train.calibrate == "on" and self.data.val_fraction == 0:
+        if self.train.calibrate == "on":
             raise rule(
                 "train.calibrate",
                 "a temperature is fitted on held-out data, and data.val_fraction is 0",

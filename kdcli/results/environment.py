@@ -46,10 +46,13 @@ class Described:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnvironment(Described):
-    """What a run that goes on needs besides."""
+    """What a run that goes on needs besides. folder: the one that it was started in, from which the
+    paths in its recipe start.
+    """
 
     kind: Literal["train-teacher", "distill"]
     recipe_sha256: str
     recipe: dict[str, Any] = field(default_factory=dict)
+    folder: str = ""
     compile: Literal["on", "off"] = "off"
     teacher_logits: tuple[StoredChoice, ...] = ()

@@ -93,7 +93,9 @@ class Excluded:
 class Evaluation:
     """One checkpoint measured on one split by `kd evaluate`. data: the dataset's name; source: with
     its path and whatever else was asked for. trained_on_them: whether their content is what it was
-    trained on. cost: None unless it was asked for; teacher_costs: then, those of the teachers that
+    trained on. on: the folder of other pictures that were measured instead, all of them; "" where
+    it was a split of a dataset. notes: what is to be said of these. cost: None unless it was asked
+    for; teacher_costs: then, those of the teachers that
     its run names and that are still there, by their checkpoints.
     """
 
@@ -106,6 +108,8 @@ class Evaluation:
     per_class: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     trained_on_them: bool = True
+    on: str = ""
+    notes: tuple[str, ...] = ()
     cost: Cost | None = None
     teacher_costs: Mapping[str, Cost] = field(default_factory=dict)
 

@@ -25,6 +25,7 @@ from kdcli.files import (
     sha256_json,
 )
 from kdcli.results.measures import Measures
+from kdcli.results.places import located
 from kdcli.results.preprocessing import LARGEST_SIDE, Preprocessing
 from kdcli.typed import strict
 
@@ -49,6 +50,8 @@ class CheckpointHeader:
     continues: the run from whose last state its own went on.
     preprocessing: how a picture becomes what it takes; None in files of old, and where that is not
     known.
+    folder: what relative paths of data and Python files start from; "" where there are none. code:
+    the SHA-256 of each Python file that it names, by its name as typed; copies lie in RUN/code.
     """
 
     architecture: str
@@ -72,6 +75,8 @@ class CheckpointHeader:
     folded_temperature: float | None = None
     continues: str = ""
     preprocessing: Preprocessing | None = None
+    folder: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
     tensors_sha256: str = ""
     created_by: str = ""
 
@@ -196,11 +201,13 @@ def kept_along(checkpoint: Path, epoch: int | None = None) -> tuple[Path, ...]:
 
 def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
     """Finds the checkpoint that a user names and reads its header, without loading a tensor or
-    importing torch.
+    importing torch. The files that it names are named as they are from here (kdcli.results.places).
 
     Raises:
         NotFound: nothing there. BadCheckpoint: truncated, not safetensors, or not ours.
     """
     found = find_checkpoint(path)
     with given_by_the_user():
-        return found, CheckpointHeader.from_metadata(safetensors_metadata(found), found)
+        header = CheckpointHeader.from_metadata(safetensors_metadata(found), found)
+        run = found.parent.parent if found.parent.name == KEPT_FOLDER else found.parent
+        return found, located(header, run)

@@ -40,6 +40,17 @@ def _fact(run: Path, name: str) -> Any:
     return None
 
 
+def from_here(run: Path, path: str) -> str:
+    """A path that the records of a run name, as it is from here: they start from the folder that
+    the run was started in. One that is not there is given as it stands.
+    """
+    folder = _fact(run, "folder")
+    if not isinstance(folder, str) or not folder or Path(folder) == Path.cwd():
+        return path
+    there = Path(folder) / path
+    return str(there) if there.exists() else path
+
+
 def find_run(path: str | Path) -> Path:
     """The run directory that a user means: the folder itself, or the one that a file of it lies in.
 

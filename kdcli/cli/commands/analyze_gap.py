@@ -4,6 +4,7 @@ teacher says, alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -216,6 +217,7 @@ def _lesson_of_all(students: tuple[Path, ...]) -> _Lesson:
 def _lesson(student: Path) -> _Lesson:
     from kdcli.results.run import RunResult
     from kdcli.results.weights_header import find_checkpoint, read_header
+    from kdcli.runs.find import from_here
     from kdcli.runs.manifest import read_record
     from kdcli.typed import from_dict
 
@@ -224,7 +226,11 @@ def _lesson(student: Path) -> _Lesson:
     found = from_dict(RunResult, read_record(summary), summary) if summary.is_file() else None
     taught = () if found is None else found.teachers or (found.reference,)
     hint = f"kd analyze-gap --teacher CKPT --student {student}"
-    teachers = [teacher for teacher in taught if teacher is not None]
+    teachers = [
+        replace(teacher, checkpoint=from_here(summary.parent, teacher.checkpoint))
+        for teacher in taught
+        if teacher is not None
+    ]
     if found is None or not teachers:
         raise UsageError(f"{student} does not say who taught it", hint=hint)
     for teacher in teachers:

@@ -18,7 +18,7 @@ from kdcli.cli.commands.gates import gates_of, measured_on, split_of, warn_of_un
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns
-from kdcli.errors import UsageError
+from kdcli.errors import NotFound, UsageError
 from kdcli.files import check_writable
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
 kd evaluate runs/latest --latency
 kd evaluate runs/latest --latency --forms onnx,compiled
+kd evaluate runs/latest --on other-photos
 """
 FORMS: tuple[Literal["compiled", "onnx"], ...] = ("compiled", "onnx")
 SIGNIFICANT = 0.05
@@ -55,6 +56,16 @@ def run(
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
     sets: o.DataSets = None,
+    on: Annotated[
+        Path | None,
+        typer.Option(
+            "--on",
+            help="Measure on all pictures below FOLDER/CLASS instead, as the run reads pictures.",
+            metavar="FOLDER",
+            rich_help_panel=o.RUNNING,
+            show_default=False,
+        ),
+    ] = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
@@ -94,7 +105,8 @@ def run(
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
 
     The data are those that each checkpoint was trained on, unless --data names others; -s
-    data.path=FILE says where they are now.
+    data.path=FILE says where they are now. --on FOLDER measures on other pictures of the same
+    classes.
     """
     gates = gates_of(
         min_accuracy=min_accuracy,
@@ -104,7 +116,17 @@ def run(
     )
     wanted, others = split_of(split), _forms(forms, latency=latency)
     checkpoints = _distinct(checkpoint)
-    asked = measured_on(checkpoints, data, sets or (), data_dir)
+    if on is None:
+        asked = measured_on(checkpoints, data, sets or (), data_dir)
+    elif data or sets or data_dir or wanted != "test":
+        raise UsageError(
+            f"--on {on} measures all pictures in it: neither data nor a split go with that",
+            hint="leave --data, --set data.KEY, --data-dir and --split out",
+        )
+    elif not on.is_dir():
+        raise NotFound(f"no such folder: {on}", hint="--on FOLDER, with a folder a class in it")
+    else:
+        asked = None
     if save_logits is not None:
         check_writable(save_logits, text=False)
     from kdcli import jobs
@@ -113,6 +135,7 @@ def run(
     result = jobs.evaluate(
         checkpoints,
         overrides=asked,
+        on=on,
         split=wanted,
         device=device,
         per_class=per_class,
@@ -172,11 +195,13 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
         result.evaluations, key=lambda item: (item.source, item.measures.n, item.measures.split)
     ):
         items = list(group)
-        yield f"  {split} split · n = {formatting.thousands(n)} · {data}"
+        part = "all" if items[0].on else f"{split} split"
+        yield f"  {part} · n = {formatting.thousands(n)} · {data}"
         yield from _table(env, items)
         for item in items:
             if not item.trained_on_them:
                 yield f"  {label(item.checkpoint)} was not trained on these data"
+        yield from (f"  {note}" for note in dict.fromkeys(n for item in items for n in item.notes))
     ranked = sorted(result.pairs, key=lambda pair: pair.p_value)
     yield from (_sentence(pair, result) for pair in ranked[:MOST_PAIRS])
     if len(ranked) > MOST_PAIRS:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,8 @@ def _read(data: DataSection) -> Source:
                 f"{data.name} failed: {type(error).__name__}: {error}",
                 hint="it is called without arguments",
             ) from error
-        return from_user(made, origin=data.name)
+        options: Any = catalog.options_class(found)(**data.options)
+        return from_user(made, origin=data.name, options=options)
     source: Source = module.load(
         data.name, options=module.Options(**data.options), root=catalog.data_root(data.root)
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from torch import Tensor
 
 from kdcli import __version__
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
+from kdcli.files import write_bytes
 from kdcli.jobs.build.job import Job
 from kdcli.recipe.schema import BOUNDS
 from kdcli.results.measures import Measures
+from kdcli.results.places import CODE_FOLDER, copies_of, start_folder
 from kdcli.results.weights_header import CheckpointHeader
 
 
@@ -48,6 +53,7 @@ def make_header(
             it was trained.
     """
     info = job.feed.info
+    data = job.recipe.data.model_dump(exclude_none=True, exclude={"root", *BOUNDS})
     assert network.blueprint is not None  # everything that a job builds has one
     return CheckpointHeader(
         architecture=network.blueprint.architecture,
@@ -57,7 +63,7 @@ def make_header(
         class_names=info.class_names,
         mean=info.mean,
         std=info.std,
-        data=job.recipe.data.model_dump(exclude_none=True, exclude={"root", *BOUNDS}),
+        data=data,
         data_fingerprint=info.fingerprint,
         parameters=parameter_count(network),
         method=job.recipe.method.name,
@@ -71,5 +77,25 @@ def make_header(
         folded_temperature=folded_temperature,
         continues=job.recipe.train.continues or "",
         preprocessing=info.pixels,
+        folder=start_folder(data, job.code),
+        code=digests(job.code),
         created_by=f"kdcli {__version__}",
     )
+
+
+# ---- the Python files that it names --------------------------------------------------------------
+
+
+def digests(code: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each of some files."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in code.items()}
+
+
+def write_code(run: Path, code: Mapping[str, bytes]) -> None:
+    """Copies the Python files that a run's checkpoint names into the run's folder.
+
+    Raises:
+        DiskFull, NotWritable: it takes no more.
+    """
+    for name, content in copies_of(code).items():
+        write_bytes(run / CODE_FOLDER / name, content)

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdcli import catalog
+from kdcli import catalog, trust
 from kdcli.core.class_weights import ClassWeights
 from kdcli.core.method import Method, Setup
-from kdcli.core.network import Network
+from kdcli.core.network import Blueprint, Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import DataInfo, Feed
 from kdcli.data.feed import Score
@@ -24,7 +24,7 @@ from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
-from kdcli.files import given_by_the_user
+from kdcli.files import given_by_the_user, read_bytes
 from kdcli.jobs.build import batch_norms, compiling, sights
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
@@ -67,7 +67,8 @@ def network_section(recipe: Recipe) -> NetworkSection:
 class Job:
     """A recipe turned into objects, checked to fit each other; nothing has been written yet.
 
-    compiled: the file that remembers, for the next run's choice, that these networks have been
+    code: the Python files that its checkpoint names, by name, as they were read. compiled: the file
+    that remembers, for the next run's choice, that these networks have been
     compiled. class_weights: None where classes count alike. notes: what is to be said of the
     weights that the network starts from, and of its teachers' classes.
     """
@@ -83,6 +84,7 @@ class Job:
     compiled: Path
     class_weights: ClassWeights | None = None
     notes: tuple[str, ...] = ()
+    code: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def answering(self) -> Teacher | None:
@@ -172,6 +174,7 @@ def build_job(
             *_notes(section, student, feed.info),
             *(loaded.remark for loaded in teachers if loaded.remark),
         ),
+        code_of(method.deployable().blueprint, recipe.data.name, recipe.method.name),
     )
 
 
@@ -186,6 +189,20 @@ def check_mixes(data: DataSection, method: str) -> None:
             f"data.augment mixes pictures, and {method} takes each for one picture of one class",
             hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
         )
+
+
+def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
+    """The Python files that a checkpoint of a network names, by name.
+
+    Args:
+        names: of its data and its method.
+    """
+    network = () if blueprint is None else (blueprint.architecture, dict(blueprint.arguments))
+    files = trust.files_in([*network, *names])
+    return {file: read_bytes(Path(file), _LARGEST_CODE) for file in files}
+
+
+_LARGEST_CODE = 1 << 24  # bytes of a Python file
 
 
 def _compile(
@@ -274,7 +291,8 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
 
     Raises:
         UsageError: a device is to decode images that cannot, or nothing is held out to choose the
-            best epoch on. OutOfMemory: the images do not fit on the device.
+            best epoch on or to fit a temperature to. OutOfMemory: the images do not fit on the
+            device.
     """
     if recipe.runtime.decode == "device":
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
@@ -295,11 +313,15 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
             sight=sights.of_section(network_section(recipe)),
         )
-    if recipe.chooses_an_epoch and not feed.size("val"):
-        raise UsageError(
-            "the best epoch is chosen on held-out data, and nothing is held out",
-            hint="set data.val_fraction, or put a folder val/ beside train/ and test/",
-        )
+    for wanted, what in (
+        (recipe.chooses_an_epoch, "the best epoch is chosen on held-out data"),
+        (recipe.train.calibrate == "on", "a temperature is fitted on held-out data"),
+    ):
+        if wanted and not feed.size("val"):
+            raise UsageError(
+                f"{what}, and nothing is held out",
+                hint="set data.val_fraction, or put a val part beside train and test",
+            )
     return feed
 
 

@@ -18,6 +18,8 @@ from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, RunExists, UsageError
 from kdcli.files import check_writable, sha256_file, write_json
 from kdcli.jobs.build.datasets import open_feed
+from kdcli.jobs.build.header import digests, write_code
+from kdcli.jobs.build.job import code_of
 from kdcli.jobs.build.networks import check_fits, fresh_network
 from kdcli.jobs.import_weights import match
 from kdcli.jobs.import_weights.class_names import check_number, read_class_names
@@ -26,6 +28,7 @@ from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import BOUNDS, DataSection
 from kdcli.results.imported import ImportResult
+from kdcli.results.places import start_folder
 from kdcli.results.weights_header import MODEL_FILE, CheckpointHeader
 from kdcli.runs.folder import check_out, reserved, run_name
 
@@ -88,13 +91,16 @@ def import_weights(
             check_number(Path(str(classes)), names, found.num_classes, path)
         source, statistics = _statistics(path, found, info, mean, std)
         network = _network(found)
+    code = code_of(network.blueprint, *([] if section is None else [section.name]))
     header = _header(network, found, names, section, info, statistics)
+    header = replace(header, folder=start_folder(header.data, code), code=digests(code))
     if info is not None:
         check_fits(path, header, info, "network")
     with _place(target, Path(runs), found, section) as (folder, checkpoint):
         save_model(checkpoint, network, header)
         result = _result(path, foreign, found, header, folder, checkpoint, model, source)
         if folder is not None:
+            write_code(folder, code)
             write_json(folder / RECORD_FILE, _record(result))
     return result
 

@@ -14,7 +14,7 @@ from kdcli.analysis.metrics import mcnemar, per_class_accuracy
 from kdcli.core.network import Network
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import KdError
+from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.costs import cost
@@ -27,6 +27,7 @@ from kdcli.recipe.schema import GatesSection
 from kdcli.results.cost import Cost, Form
 from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
 from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
+from kdcli.runs.find import from_here
 from kdcli.runs.read import Run
 from kdcli.trust import trusting
 
@@ -36,6 +37,7 @@ def evaluate(
     *,
     data: str | None = None,
     overrides: Mapping[str, Any] | Layer | None = None,
+    on: str | Path | None = None,
     split: SplitName = "test",
     device: str = "auto",
     per_class: bool = False,
@@ -51,6 +53,8 @@ def evaluate(
         checkpoints: files or run directories.
         data: a dataset's name; what each was trained on unless given. overrides: dotted keys of
             [data] with values, such as {"data.path": "moved.npz"}.
+        on: a folder of other pictures of the checkpoints' classes, a folder a class, that are all
+            measured instead of a split.
         per_class: also the accuracy of each class.
         latency: also what each costs: size on disk, parameters, multiply-accumulates, latency.
         forms: with it, in which other forms than eager PyTorch networks are timed, "compiled" and
@@ -66,9 +70,15 @@ def evaluate(
             names a Python file.
     """
     check_forms(forms)
-    runtime = Runtime(device, precision="fp32")
     asked = measured_data.asked_for(data, overrides)
-    evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
+    if on is not None and (asked.values or split != "test"):
+        raise UsageError(
+            f"all pictures in {on} are measured: neither a dataset nor a split goes with that",
+            hint="give on alone, or the data",
+        )
+    runtime = Runtime(device, precision="fp32")
+    folder = None if on is None else Path(on)
+    evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime, on=folder)
     with trusting([asked.get("data", "name")], everything=trust):
         measured = [
             evaluator.answers(checkpoint, taps=(lambda _: ()) if latency else None)
@@ -81,7 +91,9 @@ def evaluate(
             f"logits.{label}": item.logits for label, item in zip(labels, measured, strict=True)
         }
         save_logits(save_logits_to, {"targets": measured[0].targets, **tensors}, measured[0])
-    evaluations = tuple(_evaluation(item, costs, per_class=per_class) for item in measured)
+    evaluations = tuple(
+        _evaluation(item, costs, per_class=per_class, on=folder) for item in measured
+    )
     thresholds, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
     results = tuple(
         gate
@@ -151,10 +163,13 @@ def _teachers_of(checkpoint: Path) -> tuple[str, ...]:
         summary = Run.load(checkpoint.parent).summary
     except KdError:
         return ()
-    return tuple(each.checkpoint for each in summary.teachers) if summary else ()
+    taught = summary.teachers if summary else ()
+    return tuple(from_here(checkpoint.parent, each.checkpoint) for each in taught)
 
 
-def _evaluation(item: Answers, costs: Costs | None, *, per_class: bool) -> Evaluation:
+def _evaluation(
+    item: Answers, costs: Costs | None, *, per_class: bool, on: Path | None
+) -> Evaluation:
     names = item.info.class_names
     return Evaluation(
         checkpoint=item.checkpoint,
@@ -166,6 +181,8 @@ def _evaluation(item: Answers, costs: Costs | None, *, per_class: bool) -> Evalu
         per_class=per_class_accuracy(item.logits, item.targets, names) if per_class else {},
         source=item.source,
         trained_on_them=item.trained_on_them,
+        on="" if on is None else str(on),
+        notes=() if on is None else item.info.notes,
         cost=costs.of(item) if costs else None,
         teacher_costs=costs.of_teachers(item) if costs else {},
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
@@ -21,9 +21,10 @@ from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.other_pictures import other_pictures
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
-from kdcli.results.preprocessing import Sight
+from kdcli.results.preprocessing import Preprocessing, Sight
 from kdcli.results.weights_header import CheckpointHeader, read_header
 from kdcli.trust import named_by
 
@@ -40,10 +41,14 @@ class CheckpointEvaluator:
         asked: what was said about the data (kdcli.recipe.measured_data); nothing, for what each
             checkpoint was trained on.
         split: "test", "val" or "train"; val is the part that the checkpoint's own recipe held out.
+        on: a folder of other pictures of the checkpoints' classes that are measured instead.
     """
 
-    def __init__(self, asked: Layer, *, split: SplitName, runtime: Runtime) -> None:
+    def __init__(
+        self, asked: Layer, *, split: SplitName, runtime: Runtime, on: Path | None = None
+    ) -> None:
         self._asked = asked
+        self._on = on
         self._split: SplitName = split
         self._runtime = runtime
         self._feeds: dict[str, Feed] = {}
@@ -75,6 +80,25 @@ class CheckpointEvaluator:
             resize=resize if isinstance(resize, int) else None,
         )
 
+    def _measured(
+        self, path: Path, header: CheckpointHeader
+    ) -> tuple[DataInfo, Preprocessing, str, Iterable[Batch], tuple[str, ...]]:
+        """What a checkpoint is measured on: what is known of it, the network's pixels, what tables
+        call it, its batches, and its files.
+        """
+        if self._on is not None:
+            pictures = other_pictures(self._on, path, header, self._runtime.device)
+            source = f"pictures in {self._on}"
+            return pictures.info, pictures.how, source, pictures.batches(), pictures.files
+        with named_by(f"the header of {path}"):
+            feed, source = self.feed(path, header)
+        check_fits(path, header, feed.info, "network")
+        told = self._asked_sight().over(sights.of_header(path, header))
+        sees = sights.pixels_for(told, feed.info, str(path))
+        own = sights.own_pixels(sees, feed.info)
+        feed = feed.showing([] if own is None else [own])
+        return feed.info, sees, source, feed.split(self._split), feed.files(self._split)
+
     @property
     def device(self) -> str:
         """Where networks answer, as people call it."""
@@ -95,14 +119,9 @@ class CheckpointEvaluator:
                 given.
         """
         path, header = checked_header(checkpoint)
-        with named_by(f"the header of {path}"):
-            feed, source = self.feed(path, header)
-        check_fits(path, header, feed.info, "network")
+        info, sees, source, batches, files = self._measured(path, header)
         network, header, path = load_network(checkpoint)
-        told = self._asked_sight().over(sights.of_header(path, header))
-        sees = sights.pixels_for(told, feed.info, str(path))
-        teacher = as_teacher(network, sees, feed.info, self._runtime)
-        feed = feed.showing([] if teacher.sees is None else [teacher.sees])
+        teacher = as_teacher(network, sees, info, self._runtime)
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
         first: list[Tensor] = []
@@ -116,7 +135,7 @@ class CheckpointEvaluator:
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
-        logits, targets = collect(forward, feed.split(self._split))
+        logits, targets = collect(forward, batches)
         return Answers(
             label=label or label_of(path),
             checkpoint=str(path),
@@ -126,11 +145,11 @@ class CheckpointEvaluator:
             method_options=header.method_options,
             epochs=header.epochs,
             network=network,
-            info=feed.info,
+            info=info,
             source=source,
             # of a checkpoint that does not say what it was trained on, nothing is said either
-            trained_on_them=not header.data or header.data_fingerprint == feed.info.fingerprint,
-            files=feed.files(self._split),
+            trained_on_them=not header.data or header.data_fingerprint == info.fingerprint,
+            files=files,
             logits=logits,
             targets=targets,
             measures=measure(logits, targets, split=self._split, selected=_selected(header)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from kdcli.core.classes import shown
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
-from kdcli.errors import UsageError, shortened
+from kdcli.errors import KdError, UsageError, shortened
 from kdcli.files import write_json, write_text
 from kdcli.jobs.build import data_subset, sights
 from kdcli.jobs.build.header import architecture
@@ -80,6 +80,7 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             "recipe_sha256": recipe_hash(job.recipe),
             "recipe": job.recipe.model_dump(mode="json", exclude_none=True),
             **environment(command),
+            "folder": str(Path.cwd()),
             "devices": runtime.ranks.size,
             "device": str(runtime.device),
             "device_name": runtime.device_name(),
@@ -124,6 +125,23 @@ def read_environment(run: Path) -> RunEnvironment:
     """
     path = run / "environment.json"
     return from_dict(RunEnvironment, read_record(path), path)
+
+
+@contextlib.contextmanager
+def folder_of(run: Path) -> Iterator[Path]:
+    """Within it the working directory is the one that a run was started in, from which the paths in
+    its recipe start; gives the run as it is called from there. Where that folder is not there any
+    more, or nothing says it, everything is as it was.
+    """
+    folder = ""
+    with contextlib.suppress(KdError):  # whoever needs it will say what is wrong with it
+        folder = read_environment(run).folder
+    if not folder or not Path(folder).is_dir() or Path(folder) == Path.cwd():
+        yield run
+        return
+    run = run.absolute()
+    with contextlib.chdir(folder):
+        yield run
 
 
 def check_recipe(run: Path, recipe: Recipe, environment: RunEnvironment) -> None:

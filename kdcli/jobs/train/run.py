@@ -17,6 +17,7 @@ from kdcli.engine.position import position_of
 from kdcli.errors import NotFound, UsageError
 from kdcli.files import write_text
 from kdcli.jobs.build import data_subset
+from kdcli.jobs.build.header import write_code
 from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
@@ -26,6 +27,7 @@ from kdcli.jobs.train import longer
 from kdcli.jobs.train.dry_run import try_out
 from kdcli.jobs.train.environment import (
     check_recipe,
+    folder_of,
     read_environment,
     write_environment,
 )
@@ -190,6 +192,7 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     base = run_folder.run_name(*parts, recipe.data.name)
     with run_folder.reserved(out, base, recipe.name) as run:
         write_text(run / "recipe.toml", dump(recipe, resolved.origins))
+        write_code(run, job.code)
         write_environment(run, job, command)
     return run
 
@@ -211,6 +214,13 @@ def resume(
         NotFound: no run there, or it was stopped before its first state. UsageError: it is
             finished, or another process is at it. Untrusted: its recipe names a Python file.
     """
+    with folder_of(run) as here:
+        return _resume_here(here, listeners=listeners, keep_state=keep_state, trust=trust)
+
+
+def _resume_here(
+    run: Path, *, listeners: Sequence[Listener], keep_state: bool, trust: bool
+) -> RunResult:
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
         raise NotFound(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
+from kdcli.jobs.train.environment import folder_of
 from kdcli.jobs.train.longer import longer_recipe
 from kdcli.jobs.train.run import execute
 from kdcli.results.run import RunResult
@@ -30,14 +31,15 @@ def train_longer(
     Raises:
         KdError: the run is not finished, kept no state, or has had as many epochs.
     """
-    resolved = longer_recipe(Path(run), epochs)
-    with trusted_recipe(resolved, trust=trust):
-        result = execute(
-            resolved,
-            out=Path(run).parent,
-            listeners=listeners,
-            command=command,
-            keep_state=keep_state,
-        )
+    with folder_of(Path(run)) as earlier:
+        resolved = longer_recipe(earlier, epochs)
+        with trusted_recipe(resolved, trust=trust):
+            result = execute(
+                resolved,
+                out=earlier.parent,
+                listeners=listeners,
+                command=command,
+                keep_state=keep_state,
+            )
     assert result is not None
     return result

@@ -132,8 +132,17 @@ def pack_saved(folder: Path, compression: str | None = None) -> dict[str, Any]:
             options = arrow.ipc.IpcWriteOptions(compression=compression)
             with arrow.ipc.new_stream(top / part / names[-1], table.schema, options=options) as out:
                 out.write_table(table, max_chunksize=4)
-        state = {"_data_files": [{"filename": name} for name in names]}
+        state = {
+            "_data_files": [{"filename": name} for name in names],
+            "_split": part,
+            "_fingerprint": part,
+            "_output_all_columns": False,
+            **{f"_format_{key}": None for key in ("type", "columns")},
+            "_format_kwargs": {},
+        }
         (top / part / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        info = json.dumps({"features": FEATURES})
+        (top / part / "dataset_info.json").write_text(info, encoding="utf-8")
     (top / "dataset_dict.json").write_text('{"splits": ["train", "test"]}', encoding="utf-8")
     return {"name": "huggingface", "path": str(top)}
 
