@@ -23,7 +23,11 @@ from kdcli.models._meta import evaluating
 
 
 def adapt(
-    factory: Callable[..., Any], *, num_classes: int, input_shape: tuple[int, int, int], source: str
+    factory: Callable[..., Any],
+    *,
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    source: str,
 ) -> Network:
     """Calls a user's factory and makes a Network of what it returns.
 
@@ -31,7 +35,7 @@ def adapt(
         factory: called as factory(num_classes=..., input_shape=...), or with those of the two that
             it takes; a factory that takes neither by name but one argument gets the number of
             classes.
-        num_classes: K.
+        num_classes: K; None for a network that has its own, which the factory is not told.
         input_shape: channels, height, width.
         source: what messages call it: path/to/file.py:factory.
 
@@ -46,7 +50,8 @@ def adapt(
             hint="end it with: return network",
         )
     network = made if isinstance(made, Network) else _split(made, num_classes, input_shape, source)
-    for key in ("input_mean", "input_std"):  # as it may say them for when it is a teacher
+    # as it may say them for when it is a teacher
+    for key in ("input_mean", "input_std", "class_names"):
         if hasattr(made, key):
             setattr(network, key, getattr(made, key))
     _logits(network, num_classes, input_shape, source)
@@ -54,7 +59,10 @@ def adapt(
 
 
 def _call(
-    factory: Callable[..., Any], num_classes: int, input_shape: tuple[int, int, int], source: str
+    factory: Callable[..., Any],
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    source: str,
 ) -> Any:
     if not callable(factory):
         raise UsageError(
@@ -62,13 +70,15 @@ def _call(
             hint="name a function or class that builds the network",
         )
     parameters = inspect.signature(factory).parameters
-    offered = {"num_classes": num_classes, "input_shape": input_shape}
+    offered: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
+    if num_classes is None:
+        del offered["num_classes"]
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = {key: value for key, value in offered.items() if takes_all or key in parameters}
     needed = [
         parameter for parameter in parameters.values() if parameter.default is parameter.empty
     ]
-    positional = () if named or len(needed) != 1 else (num_classes,)
+    positional = () if named or len(needed) != 1 or num_classes is None else (num_classes,)
     try:
         return factory(*positional, **named)
     except Exception as error:
@@ -79,7 +89,7 @@ def _call(
 
 
 def _split(
-    module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str
+    module: nn.Module, num_classes: int | None, input_shape: tuple[int, int, int], source: str
 ) -> Network:
     """The module as features and a head, after checking that its head is really the last thing that
     it computes.
@@ -105,7 +115,7 @@ def _split(
 
 
 def _logits(
-    module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str
+    module: nn.Module, num_classes: int | None, input_shape: tuple[int, int, int], source: str
 ) -> Tensor:
     """Logits [2,K] of a module for two black pictures, in eval mode; its own mode is put back."""
     try:
@@ -122,10 +132,12 @@ def _logits(
             f"{source} answers with {_kind(found)}, not with logits",
             hint="its forward must return one tensor [B, num_classes]",
         )
+    if num_classes is None and logits.ndim == 2 and len(logits) == 2:
+        return logits
     if logits.shape != (2, num_classes):
         raise UsageError(
             f"{source} answers two pictures with a tensor of {list(logits.shape)}, not [2, "
-            f"{num_classes}]",
+            f"{'classes' if num_classes is None else num_classes}]",
             hint="give its last layer num_classes outputs: the factory is told how many",
         )
     return logits

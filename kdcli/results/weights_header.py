@@ -40,7 +40,9 @@ class CheckpointHeader:
 
     data: the resolved [data] section it was trained on; empty where that is not known. metrics: as
     in summary.json, without times, so that equal runs give equal files. method, method_options,
-    seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
+    seed, teachers, recipe_sha256: how it came to be. teacher_classes: by the checksum of a teacher
+    of other classes, its classes of each class of this network. tensors_sha256: checksum of the
+    weights.
     epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
     where that is known (not where the best one was chosen).
     folded_temperature: what the weights and bias of the last layer were divided by after training,
@@ -62,6 +64,7 @@ class CheckpointHeader:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     teachers: tuple[str, ...] = ()
+    teacher_classes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe_sha256: str = ""
     epochs: int | None = None
@@ -79,6 +82,10 @@ class CheckpointHeader:
             "mean and std are of other channels": {len(self.mean), len(self.std)} != {channels},
             "std must be above 0": not all(0 < value < math.inf for value in self.std),
             "mean must be finite": not all(map(math.isfinite, self.mean)),
+            "a class map needs classes for each class": not all(
+                len(groups) == self.num_classes and all(map(len, groups))
+                for groups in self.teacher_classes.values()
+            ),
             "data must have a name": bool(self.data) and not isinstance(self.data.get("name"), str),
         }.items():
             if wrong:

@@ -167,6 +167,7 @@ def build_job(
         (
             *_notes(section, student, feed.info),
             *(loaded.remark for loaded in teachers if loaded.remark),
+            *(line for loaded in teachers for line in loaded.understood),
         ),
     )
 
@@ -355,10 +356,14 @@ def _teacher(
 ) -> LoadedTeacher:
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
-            return factory_teacher(section.name, section.weights, feed.info, runtime)
-        return pretrained_teacher(section.name, section.weights, feed.info, runtime, section.taps)
+            return factory_teacher(
+                section.name, section.weights, feed.info, runtime, section.class_map
+            )
+        return pretrained_teacher(
+            section.name, section.weights, feed.info, runtime, section.taps, section.class_map
+        )
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime, section.taps)
+    return load_teacher(path, feed.info, runtime, section.taps, section.class_map)
 
 
 def _reference(
@@ -409,7 +414,9 @@ def _setup(
         )
 
     def load(path: str) -> Teacher:
-        return load_teacher(path, feed.info, runtime).asked
+        # a checkpoint along the first teacher's training has the classes of that one
+        classes = recipe.teacher[0].class_map if isinstance(recipe, DistillRecipe) else None
+        return load_teacher(path, feed.info, runtime, classes=classes).asked
 
     return Setup(
         student,

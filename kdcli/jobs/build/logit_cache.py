@@ -121,6 +121,8 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
     file = trust.python_file(loaded.architecture)
     more = {
         "top": views.top,
+        # what is stored is what the map makes of the answers
+        "classes": loaded.groups,
         "decode": None if views.decode == "workers" else views.decode,
         # the same weights in other code answer otherwise
         "code": None if file is None else sha256_file(file),

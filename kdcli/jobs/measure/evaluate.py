@@ -62,6 +62,7 @@ def evaluate(
     runtime = Runtime(device, precision="fp32")
     asked = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime)
+    evaluator.under_maps_of(checkpoints)
     with trusting([asked.get("data", "name")], everything=trust):
         measured = [
             evaluator.answers(checkpoint, taps=(lambda _: ()) if latency else None)
