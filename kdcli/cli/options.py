@@ -77,6 +77,15 @@ Teacher = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+TeacherClasses = Annotated[
+    Path | None,
+    _option(
+        "--teacher-classes",
+        key="teacher.classes",
+        text="Which of the teacher's classes are which of the data's: JSON or CSV.",
+        metavar="FILE",
+    ),
+]
 Student = Annotated[
     str | None,
     _option(
@@ -290,6 +299,7 @@ MaxEce = Annotated[
 # options that are aliases of recipe keys, by parameter: what it is, and the key
 FLAGS: Mapping[str, tuple[Any, str]] = {
     "teacher": (Teacher, "teacher.checkpoint"),
+    "teacher_classes": (TeacherClasses, "teacher.classes"),
     "method": (Method, "method.name"),
     "student": (Student, "student.name"),
     "model": (Model, "model.name"),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, Output
 from kdcli.results.preprocessing import Preprocessing
@@ -55,6 +56,8 @@ class Teacher:
 
     @property
     def num_classes(self) -> int:
+        if isinstance(self.network, MergedClasses):
+            return self.network.num_classes
         return self.network.head.out_features
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:

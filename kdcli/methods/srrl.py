@@ -65,6 +65,7 @@ class SoftmaxRegression(FeatureMethod):
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
         check_maps(self.student, self.taps.student, "srrl")
+        _ = self.teacher_net.head  # a teacher whose classes are merged has none, and says so here
         ((ours, theirs),) = self.channels()
         self.connector = Connector(ours, theirs, relu=True)
 

@@ -29,7 +29,11 @@ INPUTS = tuple(
 
 
 def adapt(
-    factory: Callable[..., Any], *, num_classes: int, input_shape: tuple[int, int, int], source: str
+    factory: Callable[..., Any],
+    *,
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    source: str,
 ) -> Network:
     """Calls a user's factory and makes a Network of what it returns.
 
@@ -37,7 +41,7 @@ def adapt(
         factory: called as factory(num_classes=..., input_shape=...), or with those of the two that
             it takes; a factory that takes neither by name but one argument gets the number of
             classes.
-        num_classes: K.
+        num_classes: K; None for a network that has its own, which the factory is not told.
         input_shape: channels, height, width, unless the module says that it sees pictures of
             another size (`input_size`) or in colours (three of `input_mean`).
         source: what messages call it: path/to/file.py:factory.
@@ -57,7 +61,7 @@ def adapt(
     if len(means := getattr(made, "input_mean", None) or ()) == _COLOURS:
         input_shape = (len(means), *input_shape[1:])
     network = made if isinstance(made, Network) else _split(made, num_classes, input_shape, source)
-    for key in INPUTS:  # as it may say them for when it is a teacher
+    for key in (*INPUTS, "class_names"):  # as it may say them for when it is a teacher
         if getattr(made, key, None) is not None:
             setattr(network, key, getattr(made, key))
     if own is not None:
@@ -78,7 +82,10 @@ def _pair(size: object, source: str) -> tuple[int, int]:
 
 
 def _call(
-    factory: Callable[..., Any], num_classes: int, input_shape: tuple[int, int, int], source: str
+    factory: Callable[..., Any],
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    source: str,
 ) -> Any:
     if not callable(factory):
         raise UsageError(
@@ -86,13 +93,15 @@ def _call(
             hint="name a function or class that builds the network",
         )
     parameters = inspect.signature(factory).parameters
-    offered = {"num_classes": num_classes, "input_shape": input_shape}
+    offered: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape}
+    if num_classes is None:
+        del offered["num_classes"]
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = {key: value for key, value in offered.items() if takes_all or key in parameters}
     needed = [
         parameter for parameter in parameters.values() if parameter.default is parameter.empty
     ]
-    positional = () if named or len(needed) != 1 else (num_classes,)
+    positional = () if named or len(needed) != 1 or num_classes is None else (num_classes,)
     try:
         return factory(*positional, **named)
     except Exception as error:
@@ -103,7 +112,7 @@ def _call(
 
 
 def _split(
-    module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str
+    module: nn.Module, num_classes: int | None, input_shape: tuple[int, int, int], source: str
 ) -> Network:
     """The module as features and a head, after checking that its head is really the last thing that
     it computes.
@@ -129,7 +138,7 @@ def _split(
 
 
 def _logits(
-    module: nn.Module, num_classes: int, input_shape: tuple[int, int, int], source: str
+    module: nn.Module, num_classes: int | None, input_shape: tuple[int, int, int], source: str
 ) -> Tensor:
     """Logits [2,K] of a module for two black pictures, in eval mode; its own mode is put back."""
     try:
@@ -146,10 +155,12 @@ def _logits(
             f"{source} answers with {_kind(found)}, not with logits",
             hint="its forward must return one tensor [B, num_classes]",
         )
+    if num_classes is None and logits.ndim == 2 and len(logits) == 2:
+        return logits
     if logits.shape != (2, num_classes):
         raise UsageError(
             f"{source} answers two pictures with a tensor of {list(logits.shape)}, not [2, "
-            f"{num_classes}]",
+            f"{'classes' if num_classes is None else num_classes}]",
             hint="give its last layer num_classes outputs: the factory is told how many",
         )
     return logits

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from annotated_types import Le, Lt
@@ -589,6 +590,27 @@ class NetworkSection(Named):
         return {**super().options, **({"taps": self.taps} if self.taps else {})}
 
 
+def _one_or_several(value: Any) -> Any:
+    """A class map with a list for each class, which may be given as one class."""
+    if not isinstance(value, dict):
+        return value
+    several = (list, tuple)
+    return {k: tuple(v) if isinstance(v, several) else (v,) for k, v in value.items()}
+
+
+ClassMap = Annotated[
+    dict[str, tuple[ClassKey, ...]] | str | None,
+    BeforeValidator(_one_or_several, json_schema_input_type=dict[str, Any] | str | None),
+    Field(
+        description=(
+            "Which of the teacher's classes make up each class of the data, by name or number: "
+            '{ dog = ["Airedale", 193], cat = "tabby" }, or a JSON or CSV file of that. A class '
+            "that is not there is the teacher's of the same name."
+        )
+    ),
+]
+
+
 class TeacherSection(Section):
     """[teacher], or one of several [[teacher]]: exactly one of checkpoint, recipe and name."""
 
@@ -616,6 +638,7 @@ class TeacherSection(Section):
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] | None = Field(
         None, description="Standard deviation of each channel, likewise."
     )
+    classes: ClassMap = None
     weight: Positive | None = Field(
         None, description="Share of this teacher among several; equal unless given."
     )
@@ -641,6 +664,12 @@ class TeacherSection(Section):
     cache_top: int | None = Field(
         None, ge=1, description="Store only so many of an image's largest logits; all unless given."
     )
+
+    @property
+    def class_map(self) -> Mapping[str, tuple[str | int, ...]] | None:
+        """Its class map; a file has been read when the recipe was resolved."""
+        assert not isinstance(self.classes, str)
+        return self.classes
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

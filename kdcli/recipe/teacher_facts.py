@@ -24,7 +24,8 @@ class Known:
 
     told_by: "teacher's file" or "teacher's recipe". data: the [data] section it was trained on.
     data_of_a_stranger: whether it is not the user who named that. files: the Python files that its
-    network is made of, where a header names them. called: what messages call it.
+    network is made of, where a header names them. called: what messages call it. mapped: whether
+    a class map says which of its classes are which of the data's.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Known:
     data_of_a_stranger: bool = True
     files: tuple[str, ...] = ()
     called: str = "teacher"
+    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ def from_checkpoint(path: str) -> Known:
     return of_header(found, header)
 
 
-def of_header(path: Path, header: CheckpointHeader, called: str = "teacher") -> Known:
+def of_header(
+    path: Path, header: CheckpointHeader, called: str = "teacher", *, mapped: bool = False
+) -> Known:
     """The facts of a header."""
     return Known(
         str(path),
@@ -70,6 +74,7 @@ def of_header(path: Path, header: CheckpointHeader, called: str = "teacher") -> 
         tuple(header.input_shape),
         header.class_names,
         called=called,
+        mapped=mapped,
         files=trust.files_in([header.architecture, header.arguments]),
     )
 
@@ -129,7 +134,23 @@ def check_fit(teacher: Known, images: Images) -> None:
     """
     problem = _misfit(teacher, images)
     if problem:
-        raise Incompatible(problem, hint=_remedy(teacher, images), where=Where(file=teacher.path))
+        hint = _remedy(teacher, images)
+        if _other_classes(teacher, images) and teacher.called == "teacher":
+            hint = f"{hint}; or {MAP_HINT}"
+        raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
+
+
+# what to do about a teacher of other classes
+MAP_HINT = "teacher.classes says which of its classes are which of the data's"
+
+
+def _other_classes(teacher: Known, images: Images) -> bool:
+    """Tells whether a teacher's classes are not the data's, as far as that is known."""
+    if teacher.mapped:
+        return False
+    if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
+        return True
+    return relation(teacher.class_names, images.class_names) in {"order", "other"}
 
 
 def _remedy(teacher: Known, images: Images) -> str:
@@ -176,7 +197,7 @@ def remark(teacher: Known, images: Images) -> str | None:
     names for its classes.
     """
     names, own = teacher.class_names, images.class_names
-    if not names or not own or relation(names, own) != "unknown":
+    if teacher.mapped or not names or not own or relation(names, own) != "unknown":
         return None
     named, whose = (names, "the teacher") if _numbered(own) else (own, images.name)
     return (
@@ -186,7 +207,8 @@ def remark(teacher: Known, images: Images) -> str | None:
 
 
 def _misfit(teacher: Known, images: Images) -> str | None:
-    if teacher.num_classes and images.num_classes and teacher.num_classes != images.num_classes:
+    other = _other_classes(teacher, images)
+    if other and teacher.num_classes != images.num_classes:
         return (
             f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
             f"{images.num_classes}"
@@ -197,7 +219,7 @@ def _misfit(teacher: Known, images: Images) -> str | None:
         and (problem := channels_differ(teacher.input_shape, images.input_shape))
     ):
         return f"{teacher.called} takes {problem.format(images.name)}"
-    if relation(teacher.class_names, images.class_names) in {"order", "other"}:
+    if other:
         assert teacher.class_names is not None
         return _names_differ(teacher.called, teacher.class_names, images)
     return None

@@ -5,13 +5,16 @@ number, and their fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from kdcli import catalog, trust
 from kdcli.errors import Diagnostic, KdError, RecipeInvalid, UsageError
 from kdcli.recipe import teacher_facts
 from kdcli.recipe.reading import diagnostics
+from kdcli.recipe.reading.class_map import read_class_map
 from kdcli.recipe.reading.diagnostics import Explainer
 from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.reading.toml_file import Origin
@@ -98,21 +101,29 @@ class TeacherRules:
 
     def _read_teachers(self) -> None:
         for key, table in self._tables():
+            if isinstance(table.get("classes"), str):
+                try:
+                    # in its place: a run holds the map itself, and needs the file no more
+                    table["classes"] = read_class_map(Path(table["classes"]))
+                except KdError as error:
+                    table["classes"] = {}
+                    self.refusals.append((f"{key}.classes", error))
+            mapped = "classes" in table
             if isinstance(table.get("checkpoint"), str):
-                self._read_one(
-                    f"{key}.checkpoint", partial(teacher_facts.from_checkpoint, table["checkpoint"])
-                )
+                read = partial(teacher_facts.from_checkpoint, table["checkpoint"])
+                self._read_one(f"{key}.checkpoint", read, mapped=mapped)
             if isinstance(table.get("recipe"), str):
-                self._read_one(f"{key}.recipe", partial(self._of_recipe, key, table))
+                read = partial(self._of_recipe, key, table)
+                self._read_one(f"{key}.recipe", read, mapped=mapped)
             if isinstance(table.get("name"), str):
                 try:
                     teacher_facts.check_pretrained(table["name"])
                 except UsageError as error:
                     self.refusals.append((f"{key}.name", error))
 
-    def _read_one(self, key: str, read: Callable[[], teacher_facts.Known]) -> None:
+    def _read_one(self, key: str, read: Callable[[], teacher_facts.Known], *, mapped: bool) -> None:
         try:
-            self._known.append(read())
+            self._known.append(replace(read(), mapped=mapped))
         except RecipeInvalid as error:
             self.problems += error.diagnostics
             self._names_no_student = True

@@ -42,7 +42,9 @@ class CheckpointHeader:
 
     data: the resolved [data] section it was trained on; empty where that is not known. metrics: as
     in summary.json, without times, so that equal runs give equal files. method, method_options,
-    seed, teachers, recipe_sha256: how it came to be. tensors_sha256: checksum of the weights.
+    seed, teachers, recipe_sha256: how it came to be. teacher_classes: by the checksum of a teacher
+    of other classes, its classes of each class of this network. tensors_sha256: checksum of the
+    weights.
     epochs: as many as the recipe asked for. epoch: epochs of training that the weights have had,
     where that is known (not where the best one was chosen).
     folded_temperature: what the weights and bias of the last layer were divided by after training,
@@ -68,6 +70,7 @@ class CheckpointHeader:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     teachers: tuple[str, ...] = ()
+    teacher_classes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe_sha256: str = ""
     epochs: int | None = None
@@ -94,6 +97,10 @@ class CheckpointHeader:
             and not all(
                 0 < side <= max(LARGEST_SIDE, *self.input_shape)
                 for side in self.preprocessing.sides
+            ),
+            "a class map needs classes for each class": not all(
+                len(groups) == self.num_classes and all(map(len, groups))
+                for groups in self.teacher_classes.values()
             ),
             "data must have a name": bool(self.data) and not isinstance(self.data.get("name"), str),
         }.items():

@@ -31,7 +31,7 @@ SizeOnly = Annotated[
 ]
 
 
-@o.takes("teacher", "data", "device")
+@o.takes("teacher", "teacher_classes", "data", "device")
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,

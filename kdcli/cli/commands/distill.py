@@ -17,7 +17,7 @@ kd distill --teacher runs/cnn-large-digits-1 --method skd --min-accuracy 0.9
 """
 
 
-@o.takes("teacher", "method", "student", "data", *o.COMMON, *o.GATE_FLAGS)
+@o.takes("teacher", "teacher_classes", "method", "student", "data", *o.COMMON, *o.GATE_FLAGS)
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,

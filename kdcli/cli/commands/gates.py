@@ -63,8 +63,12 @@ def measured_on(
     from kdcli.results.weights_header import read_header
 
     asked = asked_for(data, sets=sets, root=data_dir)
-    for path, header in map(read_header, checkpoints):
-        section_of(path, header, asked)
+    found = [read_header(path) for path in checkpoints]
+    # a teacher of other classes is measured on the data of the student that it taught
+    taught = {teacher for _, header in found for teacher in header.teacher_classes}
+    for path, header in found:
+        if header.tensors_sha256 not in taught:
+            section_of(path, header, asked)
     return asked
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, filled_up
@@ -93,7 +94,11 @@ def lower(network: Network, dtype: torch.dtype) -> None:
     Norms stay float32, and so do heads (see `Network.classify`) and subclasses, which may compute
     with their weights.
     """
-    heads = {part.head for part in network.modules() if isinstance(part, Network)}
+    heads = {
+        part.head
+        for part in network.modules()
+        if isinstance(part, Network) and not isinstance(part, MergedClasses)
+    }
     for module in network.modules():
         if type(module) in (nn.Conv2d, nn.Linear) and module not in heads:
             module.to(dtype)

@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from kdcli.core.network import parameter_count
+from kdcli import catalog
+from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
-from kdcli.jobs.build import sights
+from kdcli.jobs.build import class_maps, sights
 from kdcli.jobs.build.networks import LoadedTeacher, as_teacher, fresh_network
+from kdcli.models.user import adapt
 from kdcli.results.preprocessing import Sight
 from kdcli.results.run import TeacherSummary
 
@@ -19,9 +21,17 @@ _COLOURS = 3
 
 
 def factory_teacher(
-    name: str, weights: str | None, info: DataInfo, runtime: Runtime, asked: Sight
+    name: str,
+    weights: str | None,
+    info: DataInfo,
+    runtime: Runtime,
+    asked: Sight,
+    classes: class_maps.Given | None = None,
 ) -> LoadedTeacher:
     """The network of path/to/file.py:factory as a teacher, as the factory returns it.
+
+    Under a class map it has as many classes as its last layer has outputs, called as its
+    `class_names` say, or by their numbers.
 
     It sees the data's pixels, or its own, as far as what the factory returns says of them: its
     `input_size`, `input_mean` and others (kdcli.core.network.Network).
@@ -41,8 +51,11 @@ def factory_teacher(
         )
     channels, *size = info.input_shape
     height, width = asked.size or size
-    network = fresh_network(
-        name, num_classes=info.num_classes, input_shape=(channels, height, width)
+    shape = channels, height, width
+    network = (
+        fresh_network(name, num_classes=info.num_classes, input_shape=shape)
+        if classes is None
+        else _of_other_classes(name, shape)
     )
     for key, least in (("input_mean", -math.inf), ("input_std", 0.0)):
         _check_statistics(name, key, network, channels, least)
@@ -50,10 +63,50 @@ def factory_teacher(
     if network.input_mean is not None:
         said = replace(said, channels=len(network.input_mean))
     sees = sights.pixels_for(said, info, name)
-    teacher = as_teacher(network, sees, info, runtime)
+    through = class_maps.mapped(network, classes, _names(name, network, classes), info)
+    teacher = as_teacher(through.network, sees, info, runtime)
     # no checkpoint, so without the sum of one
     summary = TeacherSummary(name, "", name, parameter_count(network), None)
-    return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))
+    return LoadedTeacher(
+        teacher,
+        summary,
+        name,
+        {},
+        faster=runtime.answering(teacher),
+        groups=through.groups,
+        understood=through.words,
+    )
+
+
+def _of_other_classes(name: str, input_shape: tuple[int, int, int]) -> Network:
+    """The factory's network, of as many classes as it has."""
+    found = catalog.entry("model", name)
+    module = catalog.load(found)
+    network = adapt(
+        getattr(module, str(found.factory)),
+        num_classes=None,
+        input_shape=input_shape,
+        source=name,
+    )
+    network.blueprint = Blueprint(name, {})
+    return network
+
+
+def _names(name: str, network: Network, classes: class_maps.Given | None) -> tuple[str, ...]:
+    """What the network's classes are called."""
+    if classes is None:
+        return ()
+    count = network.head.out_features
+    given: Any = getattr(network, "class_names", None)
+    if given is None:
+        return tuple(map(str, range(count)))
+    names = tuple(given) if isinstance(given, list | tuple) else ()
+    if len(names) != count or not all(isinstance(each, str) for each in names):
+        raise UsageError(
+            f"{name} has class_names that are not one name for each of its {count} classes",
+            hint="network.class_names = [...], in the order of its outputs",
+        )
+    return names
 
 
 def _check_statistics(name: str, key: str, network: Any, channels: int, least: float) -> None:

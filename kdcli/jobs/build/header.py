@@ -71,6 +71,11 @@ def make_header(
         epochs=job.recipe.train.epochs,
         seed=job.recipe.seed,
         teachers=tuple(loaded.summary.sha256 for loaded in job.teachers),
+        teacher_classes={
+            loaded.summary.sha256: loaded.groups
+            for loaded in job.teachers
+            if loaded.groups is not None and loaded.summary.sha256
+        },
         metrics=asdict(test) if test is not None else {},
         recipe_sha256=recipe_sha256,
         epoch=epoch,

@@ -173,6 +173,7 @@ def build_job(
         (
             *_notes(section, student, feed.info),
             *(loaded.remark for loaded in teachers if loaded.remark),
+            *(line for loaded in teachers for line in loaded.understood),
         ),
         code_of(method.deployable().blueprint, recipe.data.name, recipe.method.name),
     )
@@ -427,12 +428,20 @@ def _teacher(
     asked = sights.of_section(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
-            return factory_teacher(section.name, section.weights, feed.info, runtime, asked)
+            return factory_teacher(
+                section.name, section.weights, feed.info, runtime, asked, section.class_map
+            )
         return pretrained_teacher(
-            section.name, section.weights, feed.info, runtime, section.taps, asked
+            section.name,
+            section.weights,
+            feed.info,
+            runtime,
+            section.taps,
+            asked,
+            section.class_map,
         )
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime, section.taps, asked)
+    return load_teacher(path, feed.info, runtime, section.taps, asked, section.class_map)
 
 
 def _reference(
@@ -484,8 +493,11 @@ def _setup(
 
     def load(path: str) -> Teacher:
         (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
-        asked = Sight() if section is None else sights.of_section(section)
-        return load_teacher(path, feed.info, runtime, asked=asked).asked
+        # a checkpoint along the first teacher's training has the classes of that one
+        asked, classes = (
+            (Sight(), None) if section is None else (sights.of_section(section), section.class_map)
+        )
+        return load_teacher(path, feed.info, runtime, asked=asked, classes=classes).asked
 
     return Setup(
         student,

@@ -137,6 +137,8 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         # where it is not the data's own, and what that is: it decides how far a crop moves
         "sees": None if sees is None else [asdict(sees), views.info.pixels.geometry()],
         "top": views.top,
+        # what is stored is what the map makes of the answers
+        "classes": loaded.groups,
         "decode": None if views.decode == "workers" else views.decode,
         # the same weights in other code answer otherwise
         "code": None if file is None else sha256_file(file),

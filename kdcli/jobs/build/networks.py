@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from kdcli import catalog, formatting, trust
 from kdcli.core import random
+from kdcli.core.class_map import Groups
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
@@ -24,7 +25,7 @@ from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
 from kdcli.files import DAMAGED_WEIGHTS, given_by_the_user, safetensors_header
-from kdcli.jobs.build import sights
+from kdcli.jobs.build import class_maps, sights
 from kdcli.models._tapped import tapped
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
@@ -309,7 +310,8 @@ class LoadedTeacher:
 
     teacher: as its checkpoint has it, for measurements. history: checkpoints along its training,
     itself the last. faster: a copy for training batches. remark: what is to be said of its classes
-    beside the data's.
+    beside the data's. groups: its own classes of each of the data's, where a class map says so;
+    understood: that map in words, a line each.
     """
 
     teacher: Teacher
@@ -319,6 +321,8 @@ class LoadedTeacher:
     history: tuple[str, ...] = ()
     faster: Teacher | None = None
     remark: str | None = None
+    groups: Groups | None = None
+    understood: tuple[str, ...] = ()
 
     @property
     def asked(self) -> Teacher:
@@ -332,30 +336,34 @@ def load_teacher(
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
     asked: Sight = _NOTHING,
+    classes: class_maps.Given | None = None,
 ) -> LoadedTeacher:
     """A checkpoint as a teacher for a dataset.
 
     Args:
         taps: tap -> module path, in the place of the network's own.
         asked: what it is to see in the place of what its file says.
+        classes: by class of the data, those of the checkpoint; None where it has the data's.
 
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a
-            random head in silence.
+            random head in silence. UsageError: the class map does not.
     """
     network, header, found = load_network(path)
-    check_fits(found, header, info)
+    check_fits(found, header, info, mapped=classes is not None)
     if taps:
         network = tapped(network, taps, header.input_shape)
+    through = class_maps.mapped(network, classes, header.class_names, info)
     summary = TeacherSummary(
         str(path),
         header.tensors_sha256,
         header.architecture,
         header.parameters,
-        header.measures,
+        # of its own classes, they would say nothing of the data's
+        header.measures if classes is None else None,
     )
     sees = sights.pixels_for(asked.over(sights.of_header(found, header)), info, "teacher")
-    teacher = as_teacher(network, sees, info, runtime, header.epoch)
+    teacher = as_teacher(through.network, sees, info, runtime, header.epoch)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
         teacher,
@@ -364,20 +372,30 @@ def load_teacher(
         header.arguments,
         history,
         runtime.answering(teacher),
-        teacher_facts.remark(teacher_facts.of_header(found, header), _images(info)),
+        teacher_facts.remark(
+            teacher_facts.of_header(found, header, mapped=classes is not None), _images(info)
+        ),
+        through.groups,
+        through.words,
     )
 
 
 def check_fits(
-    path: Path, header: CheckpointHeader, info: DataInfo, called: str = "teacher"
+    path: Path,
+    header: CheckpointHeader,
+    info: DataInfo,
+    called: str = "teacher",
+    *,
+    mapped: bool = False,
 ) -> None:
-    """Refuses a checkpoint whose classes or input shape are not the data's.
+    """Refuses a checkpoint whose classes or input shape are not the data's; under a class map,
+    whose input shape is not.
 
     Raises:
         Incompatible: what differs, and what to give instead.
     """
     teacher_facts.check_fit(
-        teacher_facts.of_header(path, header, called),
+        teacher_facts.of_header(path, header, called, mapped=mapped),
         _images(info),
     )
 
@@ -430,9 +448,10 @@ def pretrained_teacher(
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
     asked: Sight = _NOTHING,
+    classes: class_maps.Given | None = None,
 ) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
-    fit the data's classes.
+    fit the data's classes, or `classes` say which of its own they are.
 
     Args:
         asked: what it is to see in the place of what its library says.
@@ -443,37 +462,47 @@ def pretrained_teacher(
             hint='teacher.weights = "DEFAULT"',
         )
     module = catalog.load(catalog.entry("model", name))
-    classes = module.categories(name, weights)
+    names = module.categories(name, weights)
     sees = sights.pixels_for(asked.over(module.sight(name, weights)), info, name)
-    if len(classes) != info.num_classes:
+    if classes is None and len(names) != info.num_classes:
         raise Incompatible(
-            f"{name} with weights {weights} predicts {len(classes)} classes, {info.name} has "
+            f"{name} with weights {weights} predicts {len(names)} classes, {info.name} has "
             f"{info.num_classes}",
             hint=(
                 f"a new head, trained on your classes: kd train-teacher --model {name} "
-                f"-s model.weights={weights}; then -t with that run"
+                f"-s model.weights={weights}; then -t with that run; or {teacher_facts.MAP_HINT}"
             ),
         )
     network = fresh_network(
         name,
-        num_classes=info.num_classes,
+        num_classes=len(names),
         input_shape=sees.input_shape,
         options={"weights": weights, "taps": taps},
     )
+    through = class_maps.mapped(network, classes, names, info)
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
-    teacher = as_teacher(network, sees, info, runtime)
-    relation = teacher_facts.relation(classes, info.class_names)
+    teacher = as_teacher(through.network, sees, info, runtime)
+    relation = "same" if through.groups else teacher_facts.relation(names, info.class_names)
     if relation == "order":
         raise Incompatible(
             f"{name} has the classes of {info.name} in another order",
-            hint="number the classes of the data as the weights do",
+            hint=f"number the classes of the data as the weights do; or {teacher_facts.MAP_HINT}",
         )
     remark = (
         None
         if relation == "same"
-        else f"{name} calls its classes {', '.join(classes[:3])}, ..., and {info.name} "
+        else f"{name} calls its classes {', '.join(names[:3])}, ..., and {info.name} "
         f"{', '.join(info.class_names[:3])}, ...: they are taken to be in the same order"
     )
     faster = runtime.answering(teacher)
-    return LoadedTeacher(teacher, summary, name, {}, faster=faster, remark=remark)
+    return LoadedTeacher(
+        teacher,
+        summary,
+        name,
+        {},
+        faster=faster,
+        remark=remark,
+        groups=through.groups,
+        understood=through.words,
+    )

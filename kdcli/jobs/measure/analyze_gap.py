@@ -76,6 +76,7 @@ def analyze_gap(
     runtime = Runtime(device, precision="fp32")
     about = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
+    evaluator.under_maps_of(students)
     parts, asked = Parts(), gates or GatesSection()
     wanted = taps(deep=deep) if explain or deep else None
     # how classes relate is said as the first student was taught it

@@ -79,6 +79,7 @@ def evaluate(
     runtime = Runtime(device, precision="fp32")
     folder = None if on is None else Path(on)
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime, on=folder)
+    evaluator.under_maps_of(checkpoints)
     with trusting([asked.get("data", "name")], everything=trust):
         measured = [
             evaluator.answers(checkpoint, taps=(lambda _: ()) if latency else None)

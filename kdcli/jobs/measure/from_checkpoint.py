@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdcli.analysis.metrics import measure
+from kdcli.core.class_map import Groups
+from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, DataInfo, Feed, SplitName
 from kdcli.engine.checkpoint import write_tensors
@@ -34,6 +37,33 @@ def label_of(path: Path) -> str:
     return path.parent.name if path.name == "model.safetensors" and path.parent.name else path.stem
 
 
+class Lesson(NamedTuple):
+    """How a teacher of other classes taught a student: its classes of each of the student's."""
+
+    student: str | Path
+    header: CheckpointHeader
+    groups: Groups
+
+
+def _through(
+    lesson: Lesson, network: Network, header: CheckpointHeader, info: DataInfo
+) -> MergedClasses:
+    """A teacher through the class map of its student.
+
+    Raises:
+        Incompatible: the map is of other classes, of the teacher or of the data.
+    """
+    most = max(map(max, lesson.groups))
+    if most >= header.num_classes or lesson.header.num_classes != info.num_classes:
+        raise Incompatible(
+            f"{lesson.student} was taught through a class map that does not fit: it maps "
+            f"{most + 1} or more classes to {len(lesson.groups)}, the teacher has "
+            f"{header.num_classes} and {info.name} {info.num_classes}",
+            hint="-d DATA, the student's",
+        )
+    return MergedClasses(network, lesson.groups)
+
+
 class CheckpointEvaluator:
     """Measures checkpoints on the same splits; a dataset is opened once.
 
@@ -52,6 +82,26 @@ class CheckpointEvaluator:
         self._split: SplitName = split
         self._runtime = runtime
         self._feeds: dict[str, Feed] = {}
+        self._lessons: dict[str, Lesson] = {}
+
+    def under_maps_of(self, students: Iterable[str | Path]) -> None:
+        """Measures a checkpoint of other classes, which taught one of these students through a
+        class map, through that map and on the student's data.
+
+        Raises:
+            Incompatible: two students were taught by one teacher through different maps. Others: as
+                `read_header`.
+        """
+        for student in students:
+            _, header = read_header(student)
+            for teacher, groups in header.teacher_classes.items():
+                known = self._lessons.setdefault(teacher, Lesson(student, header, groups))
+                if known.groups != groups:
+                    raise Incompatible(
+                        f"{known.student} and {student} were taught by one teacher through "
+                        "different teacher.classes",
+                        hint="measure them one at a time",
+                    )
 
     def feed(self, path: Path, header: CheckpointHeader) -> tuple[Feed, str]:
         """The batches that a checkpoint is measured on, and what tables call them.
@@ -81,18 +131,20 @@ class CheckpointEvaluator:
         )
 
     def _measured(
-        self, path: Path, header: CheckpointHeader
+        self, path: Path, header: CheckpointHeader, lesson: Lesson | None
     ) -> tuple[DataInfo, Preprocessing, str, Iterable[Batch], tuple[str, ...]]:
         """What a checkpoint is measured on: what is known of it, the network's pixels, what tables
         call it, its batches, and its files.
         """
         if self._on is not None:
-            pictures = other_pictures(self._on, path, header, self._runtime.device)
+            pupil = header if lesson is None else lesson.header
+            known = replace(header, num_classes=pupil.num_classes, class_names=pupil.class_names)
+            pictures = other_pictures(self._on, path, known, self._runtime.device)
             source = f"pictures in {self._on}"
             return pictures.info, pictures.how, source, pictures.batches(), pictures.files
         with named_by(f"the header of {path}"):
-            feed, source = self.feed(path, header)
-        check_fits(path, header, feed.info, "network")
+            feed, source = self.feed(path, header if lesson is None else lesson.header)
+        check_fits(path, header, feed.info, "network", mapped=lesson is not None)
         told = self._asked_sight().over(sights.of_header(path, header))
         sees = sights.pixels_for(told, feed.info, str(path))
         own = sights.own_pixels(sees, feed.info)
@@ -119,8 +171,11 @@ class CheckpointEvaluator:
                 given.
         """
         path, header = checked_header(checkpoint)
-        info, sees, source, batches, files = self._measured(path, header)
+        lesson = self._lessons.get(header.tensors_sha256)
+        info, sees, source, batches, files = self._measured(path, header, lesson)
         network, header, path = load_network(checkpoint)
+        if lesson is not None:
+            network = _through(lesson, network, header, info)
         teacher = as_teacher(network, sees, info, self._runtime)
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}

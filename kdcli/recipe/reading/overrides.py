@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def _put_flag(layer: Layer, flag: Flag, taken: dict[KeyPath, Origin]) -> Diagnos
 
 def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
     """Several --teacher become one list of tables; a single one stays a key, so that it can be
-    compared with a --set.
+    compared with a --set. A --teacher-classes is the class map of each of several.
     """
     named = [flag for flag in flags if flag.key == "teacher.checkpoint"]
     paths = [
@@ -117,9 +119,11 @@ def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
     others = [flag for flag in flags if flag.key != "teacher.checkpoint"]
     if len(paths) < 2:
         return [*others, *(Flag(named[0].option, "teacher.checkpoint", path) for path in paths)]
+    maps = [{"classes": flag.value} for flag in others if flag.key == "teacher.classes"]
+    tables = [reduce(or_, maps, {"checkpoint": str(path)}) for path in paths]
     return [
-        *others,
-        Flag(named[0].option, "teacher", [{"checkpoint": str(path)} for path in paths]),
+        *(flag for flag in others if flag.key != "teacher.classes"),
+        Flag(named[0].option, "teacher", tables),
     ]
 
 
