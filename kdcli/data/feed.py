@@ -250,9 +250,9 @@ class SourceFeed(ABC):
         """The samples of a split at places [B] as the student sees them, neither augmented nor
         normalised: [B,C,H,W] uint8, or float32 where they are no pictures.
         """
-        part = _as_it_is(index.to(self.plan.device))
-        pictures, _ = next(self._images(name, (part,), training=False))
-        return pictures[0]
+        size = self.plan.eval_batch_size
+        parts = (_as_it_is(some) for some in torch.split(index.to(self.plan.device), size))
+        return torch.cat([seen[0] for seen, _ in self._images(name, parts, training=False)])
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
         """The given views [B] of the training samples at index [B], as a training batch has

@@ -22,7 +22,6 @@ from kdcli.results.mistakes import (
     MistakesOfKind,
 )
 
-_AT_ONCE = 64  # pictures that are read
 _MODES = {1: "L", 3: "RGB"}  # of so many channels; others are no pictures
 PNG_BYTES = 3000  # a picture that takes more as PNG becomes JPEG
 JPEG_QUALITY = 85
@@ -42,6 +41,8 @@ def find_mistakes(
     if not most or not _are_pictures(feed):
         return None
     found = list(choose_mistakes(own, teacher, targets, most))
+    if not found:
+        return Mistakes(int((targets >= 0).sum()), ())
     places = sorted({place for one in found for place in _places(one)})
     told = _told(feed, own, teacher, targets, places)
     names = feed.info.class_names
@@ -60,7 +61,9 @@ def find_mistakes(
 
 def _are_pictures(feed: Feed) -> bool:
     channels, height, width = feed.info.input_shape
-    return channels in _MODES and min(height, width) > 1 and feed.size("test") > 0
+    if channels not in _MODES or min(height, width) == 1 or feed.size("test") == 0:
+        return False
+    return feed.pixels("test", torch.zeros(1, dtype=torch.int64)).dtype == torch.uint8
 
 
 def _places(one: Chosen) -> tuple[int, ...]:
@@ -82,11 +85,7 @@ def _told(
         ]
 
     theirs = [None] * len(places) if teacher is None else answers(teacher)
-    pictures = (
-        picture
-        for some in torch.split(rows, _AT_ONCE)
-        for picture in feed.pixels("test", some).cpu()
-    )
+    pictures = feed.pixels("test", rows).cpu()
     return {
         place: Mistake(
             *small(picture),

@@ -39,6 +39,11 @@ class Thumbnail:
     source: str
 
     @property
+    def short_source(self) -> str:
+        """The source without its folders."""
+        return self.source.rpartition("/")[2]
+
+    @property
     def alt(self) -> str:
         """The same in words, for those who do not see it."""
         return f"{self.label}; {', '.join(f'{who}: {said}' for who, said in self.answers)}"

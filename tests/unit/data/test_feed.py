@@ -218,3 +218,10 @@ def test_a_gpu_gets_the_same_batches(pictures: ImageArrays, feed: Make) -> None:
                 torch.equal(getattr(one, name), getattr(other, name).cpu())
                 for name in ("x", "y", "index", "view")
             )
+
+
+def test_pixels_are_those_of_the_split_before_they_are_normalised(
+    pictures: ImageArrays, feed: Make
+) -> None:
+    made, places = feed(pictures, CROP), torch.tensor([9, 0, 3, 3, 7, 1])
+    assert torch.equal(made.pixels("test", places), pictures.x_test[places])

@@ -46,6 +46,8 @@ def test_files_give_the_pixels_that_memory_gives(
     assert same(list(files.train(2)), list(memory.train(2)))
     for name in ("train", "val", "test"):
         assert same(list(files.split(name)), list(memory.split(name)))
+    places = torch.tensor([5, 0, 7, 2, 1])
+    assert torch.equal(files.pixels("test", places), memory.pixels("test", places))
 
 
 @pytest.mark.parametrize("augment", [CROP, CUT, FIXED])
