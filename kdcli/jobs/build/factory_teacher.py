@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdcli.core.network import parameter_count
-from kdcli.core.types import DataInfo
+from kdcli.core.types import DataInfo, Shown
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs.build import sights
@@ -19,7 +19,12 @@ _COLOURS = 3
 
 
 def factory_teacher(
-    name: str, weights: str | None, info: DataInfo, runtime: Runtime, asked: Sight
+    name: str,
+    weights: str | None,
+    info: DataInfo,
+    runtime: Runtime,
+    asked: Sight,
+    view: Shown = "same",
 ) -> LoadedTeacher:
     """The network of path/to/file.py:factory as a teacher, as the factory returns it.
 
@@ -27,7 +32,7 @@ def factory_teacher(
     `input_size`, `input_mean` and others (kdcli.core.network.Network).
 
     Args:
-        asked: what it is to see in the place of what it says itself.
+        asked: what it is to see in the place of what it says itself. view: of training pictures.
 
     Raises:
         UsageError: the factory fails or returns no classifier of the data's classes; `weights` is
@@ -50,7 +55,7 @@ def factory_teacher(
     if network.input_mean is not None:
         said = replace(said, channels=len(network.input_mean))
     sees = sights.pixels_for(said, info, name)
-    teacher = as_teacher(network, sees, info, runtime)
+    teacher = as_teacher(network, sees, info, runtime, view=view)
     # no checkpoint, so without the sum of one
     summary = TeacherSummary(name, "", name, parameter_count(network), None)
     return LoadedTeacher(teacher, summary, name, {}, faster=runtime.answering(teacher))

@@ -18,7 +18,7 @@ from kdcli.core.class_weights import ClassWeights
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
-from kdcli.core.types import DataInfo, Feed
+from kdcli.core.types import DataInfo, Feed, Shown
 from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
@@ -133,6 +133,7 @@ def build_job(
     runtime = make_runtime(recipe)
     check_sources(recipe)
     check_mixes(recipe.data, recipe.method.name)
+    _check_views(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -186,6 +187,21 @@ def check_mixes(data: DataSection, method: str) -> None:
             f"data.augment mixes pictures, and {method} takes each for one picture of one class",
             hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
         )
+
+
+def _check_views(recipe: Recipe) -> None:
+    """Refuses a teacher that is to see others than the mixtures which its student sees.
+
+    Raises:
+        Incompatible: pictures are mixed, and the teacher's view is another one.
+    """
+    for section in recipe.teacher if isinstance(recipe, DistillRecipe) else ():
+        if section.view != "same" and augmentation(recipe.data).mixes:
+            raise Incompatible(
+                f"teacher.view is {section.view}, and data.augment mixes pictures: the teacher "
+                "would not see the mixtures that its student sees",
+                hint='teacher.view = "same", or leave mixup and cutmix out',
+            )
 
 
 def _compile(
@@ -405,12 +421,14 @@ def _teacher(
     asked = sights.of_section(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
-            return factory_teacher(section.name, section.weights, feed.info, runtime, asked)
+            return factory_teacher(
+                section.name, section.weights, feed.info, runtime, asked, section.view
+            )
         return pretrained_teacher(
-            section.name, section.weights, feed.info, runtime, section.taps, asked
+            section.name, section.weights, feed.info, runtime, section.taps, asked, section.view
         )
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime, section.taps, asked)
+    return load_teacher(path, feed.info, runtime, section.taps, asked, section.view)
 
 
 def _reference(
@@ -463,7 +481,8 @@ def _setup(
     def load(path: str) -> Teacher:
         (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
         asked = Sight() if section is None else sights.of_section(section)
-        return load_teacher(path, feed.info, runtime, asked=asked).asked
+        view: Shown = "same" if section is None else section.view
+        return load_teacher(path, feed.info, runtime, asked=asked, view=view).asked
 
     return Setup(
         student,

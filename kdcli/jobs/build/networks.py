@@ -19,7 +19,7 @@ from kdcli import catalog, formatting, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import DataInfo
+from kdcli.core.types import DataInfo, Sees, Shown
 from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
@@ -332,12 +332,13 @@ def load_teacher(
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
     asked: Sight = _NOTHING,
+    view: Shown = "same",
 ) -> LoadedTeacher:
     """A checkpoint as a teacher for a dataset.
 
     Args:
         taps: tap -> module path, in the place of the network's own.
-        asked: what it is to see in the place of what its file says.
+        asked: what it is to see in the place of what its file says. view: of training pictures.
 
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a
@@ -355,7 +356,7 @@ def load_teacher(
         header.measures,
     )
     sees = sights.pixels_for(asked.over(sights.of_header(found, header)), info, "teacher")
-    teacher = as_teacher(network, sees, info, runtime, header.epoch)
+    teacher = as_teacher(network, sees, info, runtime, header.epoch, view)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
         teacher,
@@ -403,16 +404,18 @@ def as_teacher(
     info: DataInfo,
     runtime: Runtime,
     epoch: int | None = None,
+    view: Shown = "same",
 ) -> Teacher:
     """A network as a teacher for a dataset, on the device, seeing pixels as those that it was
     trained on.
 
     Args:
         sees: these. info: the data whose batches it will answer; where its pixels are more than the
-            data's own, normalised otherwise, these batches must hold them (`Feed.showing`).
+            data's own, normalised otherwise, these batches must hold them (`Feed.showing`). view:
+            of training pictures.
     """
     runtime.move(network)
-    if (own := sights.own_pixels(sees, info)) is not None:
+    if (own := sights.own_pixels(Sees(sees, view), info)) is not None:
         return Teacher(network, epoch=epoch, sees=own)
     if (sees.mean, sees.std) == (info.mean, info.std):
         return Teacher(network, epoch=epoch)
@@ -430,12 +433,13 @@ def pretrained_teacher(
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
     asked: Sight = _NOTHING,
+    view: Shown = "same",
 ) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
     fit the data's classes.
 
     Args:
-        asked: what it is to see in the place of what its library says.
+        asked: what it is to see in the place of what its library says. view: of training pictures.
     """
     if weights is None:
         raise UsageError(
@@ -462,7 +466,7 @@ def pretrained_teacher(
     )
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
-    teacher = as_teacher(network, sees, info, runtime)
+    teacher = as_teacher(network, sees, info, runtime, view=view)
     relation = teacher_facts.relation(classes, info.class_names)
     if relation == "order":
         raise Incompatible(
