@@ -13,8 +13,7 @@ from torch import Tensor
 
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Output
-from kdcli.results.preprocessing import Preprocessing
+from kdcli.core.types import Batch, Output, Sees
 
 
 class Teacher:
@@ -24,13 +23,13 @@ class Teacher:
         network: already on the device.
         renormalise: (scale, shift), each [C]: takes the data's normalised pixels to those that the
             teacher was trained on, x * scale + shift; None where both normalise alike.
-        sees: its own pixels, where they are not x but of another size or resized in another way:
-            batches hold them beside x, normalised for it.
+        sees: what it sees, where that is not x: pictures of another size, or resized in another
+            way, or another view of them. Batches hold them beside x, normalised for it.
         epoch: epochs of training that its weights have had, where its checkpoint says so.
     """
 
     epoch: int | None = None
-    sees: Preprocessing | None = None
+    sees: Sees | None = None
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class Teacher:
         *,
         renormalise: tuple[Tensor, Tensor] | None = None,
         epoch: int | None = None,
-        sees: Preprocessing | None = None,
+        sees: Sees | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.epoch = epoch

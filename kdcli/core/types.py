@@ -16,6 +16,17 @@ from kdcli.core.mixed_labels import Mixed
 from kdcli.results.preprocessing import Preprocessing
 
 SplitName = Literal["train", "val", "test"]
+Shown = Literal["same", "fixed", "independent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sees:
+    """What a network sees of a training picture beside the one that is trained. view: the same view
+    of it, with the same crop and flip; the picture as it is; or another view of it.
+    """
+
+    pixels: Preprocessing
+    view: Shown = "same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +37,8 @@ class Batch:
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
-    where nothing is shared. others: the same views of the same samples as networks see them whose
-    pixels are not those of x, [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a
+    where nothing is shared. others: the same samples as networks see them that do not see x,
+    [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a
     mixture of two, the labels of the others, and the share of y.
     """
 
@@ -36,7 +47,7 @@ class Batch:
     index: Tensor
     view: Tensor
     whole: int = 0
-    others: Mapping[Preprocessing, Tensor] = field(default_factory=dict)
+    others: Mapping[Sees, Tensor] = field(default_factory=dict)
     mixed: Mixed | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -213,7 +224,7 @@ class Feed(Protocol):
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order; empty where there are none."""
 
-    def showing(self, others: Sequence[Preprocessing]) -> Self:
+    def showing(self, others: Sequence[Sees]) -> Self:
         """The same feed, whose batches also hold what networks see by these (`Batch.others`)."""
 
 

@@ -181,6 +181,15 @@ class Augmentation:
             )
         return _dealt(index, views, self.changes)
 
+    def another(self, index: Tensor, changes: Tensor) -> Tensor:
+        """Other changes [B] of the samples at index [B], as likely as any and independent of those
+        that they are given.
+        """
+        if self.changes is None:
+            return random.bits(random.key(0, "another view"), changes) & _CHANGE_BITS
+        pairs = index * self.changes + changes
+        return random.integers(random.key(0, "another view"), pairs, self.changes)
+
     def apply(self, images: Tensor, changes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Images [B,C,H,W] of any dtype, each with its change [B] int64 by crop and flip, on the
         same device; same shape.

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Draw, Feed, Sees, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.mix import Mix, draw, mixed
 from kdcli.data.sampler import Sampler, balanced, shuffled
 from kdcli.data.source import ImageArrays, Source, pixel_statistics
 from kdcli.data.split import sample_by_class
-from kdcli.results.preprocessing import Preprocessing
 
 Share = Callable[[int], slice]
 Decode = Literal["workers", "device"]
@@ -111,19 +110,19 @@ class SourceFeed(ABC):
         )
         self._show(())
 
-    def showing(self, others: Sequence[Preprocessing]) -> Self:
+    def showing(self, others: Sequence[Sees]) -> Self:
         """The same feed, whose batches also hold what networks see by these (`Batch.others`)."""
         made = copy.copy(self)
         made._show(others)  # noqa: SLF001  of this very class
         return made
 
-    def _show(self, others: Sequence[Preprocessing]) -> None:
+    def _show(self, others: Sequence[Sees]) -> None:
         """Sets what batches hold: the data's own pixels, and then those of others."""
-        self._seen = (self.info.pixels, *dict.fromkeys(others))
+        self._seen = (Sees(self.info.pixels), *dict.fromkeys(others))
         self._statistics = [
             tuple(
                 part.to(self.plan.device)
-                for part in pixel_statistics(seen.mean, seen.std, self._scale)
+                for part in pixel_statistics(seen.pixels.mean, seen.pixels.std, self._scale)
             )
             for seen in self._seen
         ]
@@ -269,19 +268,32 @@ class SourceFeed(ABC):
         self, name: SplitName, parts: Iterable[Part], *, training: bool
     ) -> Iterator[Batch]:
         erases = training and self.plan.augment.erasing > 0
-        for pictures, (index, view, change) in self._images(name, parts, training=training):
+        for pictures, part in self._images(name, parts, training=training):
             seen = (
                 (pixels.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
                 for pixels, (mean, std) in zip(pictures, self._statistics, strict=True)
             )
-            x, *others = (self.plan.augment.erase(x, change) if erases else x for x in seen)
+            changes = self._changes(part, training=training)
+            x, *others = (
+                self.plan.augment.erase(x, change) if erases and change is not None else x
+                for x, change in zip(seen, changes, strict=True)
+            )
             yield Batch(
                 x,
-                self._labels[name][index],
-                index,
-                view,
+                self._labels[name][part.index],
+                part.index,
+                part.view,
                 others=dict(zip(self._seen[1:], others, strict=True)),
             )
+
+    def _changes(self, part: Part, *, training: bool) -> list[Tensor | None]:
+        """What happens to the pictures [B] before each network of `_seen` sees them; None for
+        nothing.
+        """
+        found: dict[str, Tensor | None] = {"same": part.change, "fixed": None}
+        if any(seen.view == "independent" for seen in self._seen):
+            found["independent"] = self.plan.augment.another(part.index, part.change)
+        return [found[seen.view] if training else None for seen in self._seen]
 
     @abstractmethod
     def _images(

@@ -41,22 +41,39 @@ class ResidentFeed(SourceFeed):
     ) -> Iterator[tuple[Sequence[Tensor], Part]]:
         for part in parts:
             images = self._pixels[name][part.index]
+            changes = self._changes(part, training=training)
             augment = self.plan.augment
             if training and (augment.resized_crop or augment.paints):
-                yield self._one_by_one(images, part.change.tolist()), part
+                yield self._one_by_one(images, changes), part
                 continue
-            if training:
-                images = augment.apply(images, part.change)
-            yield [self._as_seen(images, seen) for seen in self._seen], part
+            # what several see is made once
+            moved = {
+                id(each): images if each is None else augment.apply(images, each)
+                for each in changes
+            }
+            yield (
+                [
+                    self._as_seen(moved[id(each)], seen.pixels)
+                    for each, seen in zip(changes, self._seen, strict=True)
+                ],
+                part,
+            )
 
-    def _one_by_one(self, images: Tensor, changes: Sequence[int]) -> Sequence[Tensor]:
+    def _one_by_one(self, images: Tensor, changes: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """The stored pictures, each with its change, as every network sees them."""
         from kdcli.data.decode import changed
 
-        augment, size = self.plan.augment, (images.shape[2], images.shape[3])
-        each = [*zip(images, changes, strict=True)]
+        size = (images.shape[2], images.shape[3])
         return [
-            torch.stack([changed(seen, augment, *one, size) for one in each]) for seen in self._seen
+            self._as_seen(images, seen.pixels)
+            if each is None
+            else torch.stack(
+                [
+                    changed(seen.pixels, self.plan.augment, image, change, size)
+                    for image, change in zip(images, each.tolist(), strict=True)
+                ]
+            )
+            for each, seen in zip(changes, self._seen, strict=True)
         ]
 
     def _as_seen(self, images: Tensor, seen: Preprocessing) -> Tensor:

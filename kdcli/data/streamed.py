@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdcli.core.types import DataInfo, SplitName
+from kdcli.core.types import DataInfo, Sees, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.decode import changed, decode, decode_on, finish, read
 from kdcli.data.feed import Part, Plan, SourceFeed
 from kdcli.data.source import ImageFolder
 from kdcli.errors import KdError
-from kdcli.results.preprocessing import Preprocessing
 
-Item = tuple[int, int]  # position in a split, what happens to it
+# position in a split, what happens to it before each network sees it; None for nothing
+Item = tuple[int, tuple[int | None, ...]]
+_AS_IT_IS = Augmentation()
 
 
 class _Decoder(Dataset[Any]):
@@ -39,7 +40,7 @@ class _Decoder(Dataset[Any]):
         folder: ImageFolder,
         paths: Sequence[str],
         augment: Augmentation,
-        seen: Sequence[Preprocessing],
+        seen: Sequence[Sees],
     ) -> None:
         self.folder = folder
         self.paths = paths
@@ -56,26 +57,28 @@ class _Decoder(Dataset[Any]):
 
     def _made(self, items: Sequence[Item]) -> Any:
         return self._finished(
-            (decode(self.folder, self.paths[position]), change) for position, change in items
+            (decode(self.folder, self.paths[position]), changes) for position, changes in items
         )
 
-    def _finished(self, pictures: Iterable[tuple[Tensor, int]]) -> list[Tensor]:
-        """Decoded pictures, each with its change, as every network sees them, [B,C,H,W] each."""
-        augment, size = self.augment, self.seen[0].size
+    def _finished(self, pictures: Iterable[tuple[Tensor, tuple[int | None, ...]]]) -> list[Tensor]:
+        """Decoded pictures, each with its changes, as every network sees them, [B,C,H,W] each."""
+        augment, size = self.augment, self.seen[0].pixels.size
         # crop and flip follow on the device, for all pictures of a batch at once, unless each is
         # changed by operations of its own
         made = [
             [
-                changed(seen, augment, picture, change, size)
+                finish(seen.pixels, _AS_IT_IS, picture, 0)
+                if change is None
+                else changed(seen.pixels, augment, picture, change, size)
                 if augment.paints
-                else finish(seen, augment, picture, change)
-                for seen in self.seen
+                else finish(seen.pixels, augment, picture, change)
+                for seen, change in zip(self.seen, changes, strict=True)
             ]
-            for picture, change in pictures
+            for picture, changes in pictures
         ]
         return [torch.stack(same) for same in zip(*made, strict=True)]
 
-    def on(self, device: torch.device, made: Any, part: Part) -> list[Tensor]:  # noqa: ARG002  a reader needs the part
+    def on(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:  # noqa: ARG002  a reader needs the items
         """Finished pictures on a device, from what a worker has made."""
         return [pictures.to(device, non_blocking=True) for pictures in made]
 
@@ -88,11 +91,10 @@ class _Reader(_Decoder):
     def _made(self, items: Sequence[Item]) -> list[Tensor]:
         return [read(self.folder, self.paths[position]) for position, _ in items]
 
-    def on(self, device: torch.device, made: Any, part: Part) -> list[Tensor]:
-        pictures = decode_on(
-            device, self.folder, [self.paths[position] for position in part.index.tolist()], made
-        )
-        return self._finished(zip(pictures, part.change.tolist(), strict=True))
+    def on(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:
+        paths = [self.paths[position] for position, _ in items]
+        pictures = decode_on(device, self.folder, paths, made)
+        return self._finished(zip(pictures, (changes for _, changes in items), strict=True))
 
 
 class _Agenda:
@@ -120,6 +122,12 @@ def _ignore_interrupt(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _rows(changes: Sequence[Tensor | None], count: int) -> Iterator[tuple[int | None, ...]]:
+    """Changes [B] by network, as those of each picture."""
+    columns = [[None] * count if each is None else each.tolist() for each in changes]
+    return zip(*columns, strict=True)
+
+
 class StreamedFeed(SourceFeed):
     """Image files behind a DataLoader. Training keeps its workers from epoch to epoch; other splits
     start theirs when read.
@@ -140,7 +148,7 @@ class StreamedFeed(SourceFeed):
             for name, positions in rows.items()
         }
 
-    def _show(self, others: Sequence[Preprocessing]) -> None:
+    def _show(self, others: Sequence[Sees]) -> None:
         super()._show(others)
         self._trained: DataLoader[Any] | None = None  # its workers make what is shown
 
@@ -166,16 +174,21 @@ class StreamedFeed(SourceFeed):
         self, name: SplitName, parts: Iterable[Part], *, training: bool
     ) -> Iterator[tuple[Sequence[Tensor], Part]]:
         parts, augment = list(parts), self.plan.augment
-        loader = self._working(name, parts, training=training)
+        changes = [self._changes(part, training=training) for part in parts]
+        loader = self._working(name, parts, changes, training=training)
         work = cast("_Decoder", loader.dataset)
         try:
-            for made, part in zip(loader, parts, strict=True):
+            agenda = cast("_Agenda", loader.batch_sampler).batches
+            for made, part, each, items in zip(loader, parts, changes, agenda, strict=True):
                 if isinstance(made, KdError):
                     raise made
-                pictures = work.on(self.plan.device, made, part)
+                pictures = work.on(self.plan.device, made, items)
                 if training and not (augment.resized_crop or augment.paints):
                     size = self.info.pixels.size
-                    pictures = [augment.apply(images, part.change, size) for images in pictures]
+                    pictures = [
+                        images if change is None else augment.apply(images, change, size)
+                        for images, change in zip(pictures, each, strict=True)
+                    ]
                 yield pictures, part
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they
@@ -190,7 +203,12 @@ class StreamedFeed(SourceFeed):
             ) from error
 
     def _working(
-        self, name: SplitName, parts: Sequence[Part], *, training: bool
+        self,
+        name: SplitName,
+        parts: Sequence[Part],
+        changes: Sequence[Sequence[Tensor | None]],
+        *,
+        training: bool,
     ) -> DataLoader[Any]:
         """The loader for a split, told what to make."""
         if training:
@@ -200,6 +218,7 @@ class StreamedFeed(SourceFeed):
             loader = self._loader(plain, persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
         agenda.batches = [
-            list(zip(part.index.tolist(), part.change.tolist(), strict=True)) for part in parts
+            list(zip(part.index.tolist(), _rows(each, len(part.index)), strict=True))
+            for part, each in zip(parts, changes, strict=True)
         ]
         return loader

@@ -639,6 +639,14 @@ class TeacherSection(Section):
         None, description="Standard deviation of each channel, likewise."
     )
     classes: ClassMap = None
+    view: Literal["same", "fixed", "independent"] = Field(
+        "same",
+        description=(
+            "What it sees of a training image: the view that the student sees, the image as it "
+            "is, or another view."
+        ),
+        json_schema_extra={NO_EFFECT: "same"},
+    )
     weight: Positive | None = Field(
         None, description="Share of this teacher among several; equal unless given."
     )

@@ -12,9 +12,8 @@ from kdcli.core.types import DataInfo
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs.build import class_maps, sights
-from kdcli.jobs.build.networks import LoadedTeacher, as_teacher, fresh_network
+from kdcli.jobs.build.networks import Asked, LoadedTeacher, as_teacher, fresh_network
 from kdcli.models.user import adapt
-from kdcli.results.preprocessing import Sight
 from kdcli.results.run import TeacherSummary
 
 _COLOURS = 3
@@ -25,8 +24,7 @@ def factory_teacher(
     weights: str | None,
     info: DataInfo,
     runtime: Runtime,
-    asked: Sight,
-    classes: class_maps.Given | None = None,
+    asked: Asked,
 ) -> LoadedTeacher:
     """The network of path/to/file.py:factory as a teacher, as the factory returns it.
 
@@ -37,7 +35,7 @@ def factory_teacher(
     `input_size`, `input_mean` and others (kdcli.core.network.Network).
 
     Args:
-        asked: what it is to see in the place of what it says itself.
+        asked: what it is to see in the place of what it says itself. view: of training pictures.
 
     Raises:
         UsageError: the factory fails or returns no classifier of the data's classes; `weights` is
@@ -50,21 +48,21 @@ def factory_teacher(
             hint=f"leave it out, or: kd import {weights} --model {name}; then -t with that",
         )
     channels, *size = info.input_shape
-    height, width = asked.size or size
+    height, width = asked.sight.size or size
     shape = channels, height, width
     network = (
         fresh_network(name, num_classes=info.num_classes, input_shape=shape)
-        if classes is None
+        if asked.classes is None
         else _of_other_classes(name, shape)
     )
     for key, least in (("input_mean", -math.inf), ("input_std", 0.0)):
         _check_statistics(name, key, network, channels, least)
-    said = asked.over(sights.of_network(name, network))
+    said = asked.sight.over(sights.of_network(name, network))
     if network.input_mean is not None:
         said = replace(said, channels=len(network.input_mean))
     sees = sights.pixels_for(said, info, name)
-    through = class_maps.mapped(network, classes, _names(name, network, classes), info)
-    teacher = as_teacher(through.network, sees, info, runtime)
+    through = class_maps.mapped(network, asked.classes, _names(name, network, asked.classes), info)
+    teacher = as_teacher(through.network, sees, info, runtime, view=asked.view)
     # no checkpoint, so without the sum of one
     summary = TeacherSummary(name, "", name, parameter_count(network), None)
     return LoadedTeacher(

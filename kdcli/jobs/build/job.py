@@ -34,6 +34,7 @@ from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
+    Asked,
     LoadedTeacher,
     between,
     checked_header,
@@ -51,7 +52,6 @@ from kdcli.recipe.schema import (
     TeacherSection,
     TrainTeacherRecipe,
 )
-from kdcli.results.preprocessing import Sight
 from kdcli.results.weights_header import read_header
 
 
@@ -135,6 +135,7 @@ def build_job(
     runtime = make_runtime(recipe)
     check_sources(recipe)
     check_mixes(recipe.data, recipe.method.name)
+    _check_views(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -204,6 +205,21 @@ def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
 
 
 _LARGEST_CODE = 1 << 24  # bytes of a Python file
+
+
+def _check_views(recipe: Recipe) -> None:
+    """Refuses a teacher that is to see others than the mixtures which its student sees.
+
+    Raises:
+        Incompatible: pictures are mixed, and the teacher's view is another one.
+    """
+    for section in recipe.teacher if isinstance(recipe, DistillRecipe) else ():
+        if section.view != "same" and augmentation(recipe.data).mixes:
+            raise Incompatible(
+                f"teacher.view is {section.view}, and data.augment mixes pictures: the teacher "
+                "would not see the mixtures that its student sees",
+                hint='teacher.view = "same", or leave mixup and cutmix out',
+            )
 
 
 def _compile(
@@ -425,23 +441,19 @@ def load_teachers(
 def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
-    asked = sights.of_section(section)
+    asked = _asked(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
-            return factory_teacher(
-                section.name, section.weights, feed.info, runtime, asked, section.class_map
-            )
+            return factory_teacher(section.name, section.weights, feed.info, runtime, asked)
         return pretrained_teacher(
-            section.name,
-            section.weights,
-            feed.info,
-            runtime,
-            section.taps,
-            asked,
-            section.class_map,
+            section.name, section.weights, feed.info, runtime, section.taps, asked
         )
     path = section.checkpoint if section.checkpoint is not None else checkpoint_of(section)
-    return load_teacher(path, feed.info, runtime, section.taps, asked, section.class_map)
+    return load_teacher(path, feed.info, runtime, section.taps, asked)
+
+
+def _asked(section: TeacherSection) -> Asked:
+    return Asked(sights.of_section(section), section.view, section.class_map)
 
 
 def _reference(
@@ -493,11 +505,10 @@ def _setup(
 
     def load(path: str) -> Teacher:
         (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
+        (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
         # a checkpoint along the first teacher's training has the classes of that one
-        asked, classes = (
-            (Sight(), None) if section is None else (sights.of_section(section), section.class_map)
-        )
-        return load_teacher(path, feed.info, runtime, asked=asked, classes=classes).asked
+        asked = Asked() if section is None else _asked(section)
+        return load_teacher(path, feed.info, runtime, asked=asked).asked
 
     return Setup(
         student,

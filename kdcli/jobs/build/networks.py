@@ -8,7 +8,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from kdcli.core import random
 from kdcli.core.class_map import Groups
 from kdcli.core.network import Blueprint, Network, parameter_count
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import DataInfo
+from kdcli.core.types import DataInfo, Sees, Shown
 from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
@@ -33,8 +33,6 @@ from kdcli.recipe import teacher_facts
 from kdcli.results.preprocessing import Preprocessing, Sight
 from kdcli.results.run import TeacherSummary
 from kdcli.results.weights_header import CheckpointHeader, kept_along, read_header
-
-_NOTHING = Sight()
 
 
 def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -305,6 +303,23 @@ def _builds_itself(name: str, arguments: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a recipe asks of a teacher besides its weights.
+
+    sight: the pixels that it is to see in the place of its own. view: what it sees of a training
+    picture. classes: by class of the data, its own (kdcli.core.class_map); None where it has the
+    data's.
+    """
+
+    sight: Sight = field(default_factory=Sight)
+    view: Shown = "same"
+    classes: class_maps.Given | None = None
+
+
+_NOTHING = Asked()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedTeacher:
     """A teacher ready to answer, with what is known about it.
 
@@ -335,35 +350,33 @@ def load_teacher(
     info: DataInfo,
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
-    asked: Sight = _NOTHING,
-    classes: class_maps.Given | None = None,
+    asked: Asked = _NOTHING,
 ) -> LoadedTeacher:
     """A checkpoint as a teacher for a dataset.
 
     Args:
         taps: tap -> module path, in the place of the network's own.
-        asked: what it is to see in the place of what its file says.
-        classes: by class of the data, those of the checkpoint; None where it has the data's.
+        asked: its sight in the place of what its file says, the class map from its classes.
 
     Raises:
         Incompatible: its classes or its input do not fit the data; a peer would train against a
             random head in silence. UsageError: the class map does not.
     """
     network, header, found = load_network(path)
-    check_fits(found, header, info, mapped=classes is not None)
+    check_fits(found, header, info, mapped=asked.classes is not None)
     if taps:
         network = tapped(network, taps, header.input_shape)
-    through = class_maps.mapped(network, classes, header.class_names, info)
+    through = class_maps.mapped(network, asked.classes, header.class_names, info)
     summary = TeacherSummary(
         str(path),
         header.tensors_sha256,
         header.architecture,
         header.parameters,
         # of its own classes, they would say nothing of the data's
-        header.measures if classes is None else None,
+        header.measures if asked.classes is None else None,
     )
-    sees = sights.pixels_for(asked.over(sights.of_header(found, header)), info, "teacher")
-    teacher = as_teacher(through.network, sees, info, runtime, header.epoch)
+    sees = sights.pixels_for(asked.sight.over(sights.of_header(found, header)), info, "teacher")
+    teacher = as_teacher(through.network, sees, info, runtime, header.epoch, asked.view)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
         teacher,
@@ -373,7 +386,7 @@ def load_teacher(
         history,
         runtime.answering(teacher),
         teacher_facts.remark(
-            teacher_facts.of_header(found, header, mapped=classes is not None), _images(info)
+            teacher_facts.of_header(found, header, mapped=asked.classes is not None), _images(info)
         ),
         through.groups,
         through.words,
@@ -421,16 +434,18 @@ def as_teacher(
     info: DataInfo,
     runtime: Runtime,
     epoch: int | None = None,
+    view: Shown = "same",
 ) -> Teacher:
     """A network as a teacher for a dataset, on the device, seeing pixels as those that it was
     trained on.
 
     Args:
         sees: these. info: the data whose batches it will answer; where its pixels are more than the
-            data's own, normalised otherwise, these batches must hold them (`Feed.showing`).
+            data's own, normalised otherwise, these batches must hold them (`Feed.showing`). view:
+            of training pictures.
     """
     runtime.move(network)
-    if (own := sights.own_pixels(sees, info)) is not None:
+    if (own := sights.own_pixels(Sees(sees, view), info)) is not None:
         return Teacher(network, epoch=epoch, sees=own)
     if (sees.mean, sees.std) == (info.mean, info.std):
         return Teacher(network, epoch=epoch)
@@ -447,14 +462,13 @@ def pretrained_teacher(
     info: DataInfo,
     runtime: Runtime,
     taps: Mapping[str, str] | None = None,
-    asked: Sight = _NOTHING,
-    classes: class_maps.Given | None = None,
+    asked: Asked = _NOTHING,
 ) -> LoadedTeacher:
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
-    fit the data's classes, or `classes` say which of its own they are.
+    fit the data's classes, or a class map say which of its own they are.
 
     Args:
-        asked: what it is to see in the place of what its library says.
+        asked: its sight in the place of what its library says.
     """
     if weights is None:
         raise UsageError(
@@ -463,8 +477,8 @@ def pretrained_teacher(
         )
     module = catalog.load(catalog.entry("model", name))
     names = module.categories(name, weights)
-    sees = sights.pixels_for(asked.over(module.sight(name, weights)), info, name)
-    if classes is None and len(names) != info.num_classes:
+    sees = sights.pixels_for(asked.sight.over(module.sight(name, weights)), info, name)
+    if asked.classes is None and len(names) != info.num_classes:
         raise Incompatible(
             f"{name} with weights {weights} predicts {len(names)} classes, {info.name} has "
             f"{info.num_classes}",
@@ -479,10 +493,10 @@ def pretrained_teacher(
         input_shape=sees.input_shape,
         options={"weights": weights, "taps": taps},
     )
-    through = class_maps.mapped(network, classes, names, info)
+    through = class_maps.mapped(network, asked.classes, names, info)
     parameters = parameter_count(network)
     summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
-    teacher = as_teacher(through.network, sees, info, runtime)
+    teacher = as_teacher(through.network, sees, info, runtime, view=asked.view)
     relation = "same" if through.groups else teacher_facts.relation(names, info.class_names)
     if relation == "order":
         raise Incompatible(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kdcli import catalog
 from kdcli.core.network import Network
-from kdcli.core.types import DataInfo
+from kdcli.core.types import DataInfo, Sees
 from kdcli.errors import BadCheckpoint, Incompatible, UsageError
 from kdcli.recipe.schema import BOUNDS, NetworkSection, TeacherSection
 from kdcli.recipe.teacher_facts import channels_differ
@@ -128,9 +128,10 @@ def pixels_for(told: Sight, info: DataInfo, called: str) -> Preprocessing:
     return pixels
 
 
-def own_pixels(pixels: Preprocessing, info: DataInfo) -> Preprocessing | None:
-    """The pixels of a network where the data's own, normalised otherwise, are not those."""
-    return None if pixels.geometry() == info.pixels.geometry() else pixels
+def own_pixels(sees: Sees, info: DataInfo) -> Sees | None:
+    """What a network sees, where that is not the data's own pixels, normalised otherwise."""
+    alike = sees.pixels.geometry() == info.pixels.geometry()
+    return None if alike and sees.view == "same" else sees
 
 
 def described(pixels: Preprocessing, info: DataInfo) -> str:

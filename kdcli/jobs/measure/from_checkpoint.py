@@ -15,7 +15,7 @@ from kdcli.analysis.metrics import measure
 from kdcli.core.class_map import Groups
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, DataInfo, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Feed, Sees, SplitName
 from kdcli.engine.checkpoint import write_tensors
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
@@ -147,7 +147,7 @@ class CheckpointEvaluator:
         check_fits(path, header, feed.info, "network", mapped=lesson is not None)
         told = self._asked_sight().over(sights.of_header(path, header))
         sees = sights.pixels_for(told, feed.info, str(path))
-        own = sights.own_pixels(sees, feed.info)
+        own = sights.own_pixels(Sees(sees), feed.info)
         feed = feed.showing([] if own is None else [own])
         return feed.info, sees, source, feed.split(self._split), feed.files(self._split)
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
+from kdcli.core.types import Batch, DataInfo, Draw, Feed, Sees, SplitName
 from kdcli.data.feed import SourceFeed
 from kdcli.engine.checkpoint import STATES_KEPT, save_model
 from kdcli.engine.trainer import Hooks, Trainer
@@ -33,7 +33,6 @@ from kdcli.jobs.events import Event, StageDone, StateSaved
 from kdcli.jobs.train.execution import Execution
 from kdcli.jobs.train.run import reserve_run
 from kdcli.recipe.resolve import Resolved
-from kdcli.results.preprocessing import Preprocessing
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import KEPT_FOLDER, MODEL_FILE
 from kdcli.runs import folder as run_folder
@@ -160,7 +159,7 @@ class ShortFeed:
     def files(self, name: SplitName) -> tuple[str, ...]:
         return self._feed.files(name)
 
-    def showing(self, others: Sequence[Preprocessing]) -> ShortFeed:
+    def showing(self, others: Sequence[Sees]) -> ShortFeed:
         made = copy.copy(self)  # notes go to the same places
         made._feed = self._feed.showing(others)  # noqa: SLF001  of this very class
         return made

@@ -107,8 +107,8 @@ class Monitor:
             return self._held
         feed = self._job.feed
         batches = feed.sample(self._split, self._count)
-        sees = [loaded.teacher.sees for loaded in self._job.teachers]
-        shapes = [feed.info.input_shape, *(own.input_shape for own in sees if own is not None)]
+        own = [loaded.teacher.sees for loaded in self._job.teachers]
+        shapes = [feed.info.input_shape, *(sees.pixels.input_shape for sees in own if sees)]
         if 4 * self._count * sum(torch.Size(shape).numel() for shape in shapes) > HELD_BYTES:
             return batches
         self._held = tuple(batches)

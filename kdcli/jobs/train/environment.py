@@ -269,11 +269,17 @@ def _graph(loaded: LoadedTeacher, runtime: Runtime) -> dict[str, str | int]:
     }
 
 
+_VIEWS = {
+    "fixed": "sees each training picture as it is, whatever its student sees of it",
+    "independent": "sees another view of each training picture than its student",
+}
+
+
 def _pixels(job: Job, loaded: LoadedTeacher) -> Preprocessing:
     """What a teacher sees of a picture."""
     info, teacher = job.feed.info, loaded.teacher
     if teacher.sees is not None:
-        return teacher.sees
+        return teacher.sees.pixels
     if teacher.renormalise is None:
         return info.pixels
     # x * scale + shift = (x * our_std + our_mean - mean) / std, to six digits
@@ -293,12 +299,15 @@ def _sight_notes(job: Job) -> list[str]:
     teachers = [
         f"teacher {loaded.architecture} {sights.described(_pixels(job, loaded), info)}"
         for loaded in job.teachers
-        if loaded.teacher.sees is not None
+        if _pixels(job, loaded).geometry() != info.pixels.geometry()
     ]
-    if not teachers:
-        return []
     own = f"student {sights.described(info.pixels, info)}"
-    return ["; ".join(["each sees the same picture in its own pixels", *teachers, own])]
+    said = ["; ".join(["each sees the same picture in its own pixels", *teachers, own])]
+    return (said if teachers else []) + [
+        f"teacher {loaded.architecture} {_VIEWS[loaded.teacher.sees.view]}"
+        for loaded in job.teachers
+        if loaded.teacher.sees is not None and loaded.teacher.sees.view != "same"
+    ]
 
 
 def _superclass_notes(job: Job) -> list[str]:

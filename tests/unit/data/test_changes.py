@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from kdcli.core import random
-from kdcli.core.types import Batch
+from kdcli.core.types import Batch, Sees
 from kdcli.data import mix, paint
 from kdcli.data.augment import Augmentation
 from kdcli.data.datasets.folder import Options, load
@@ -110,7 +110,7 @@ def test_ranks_share_the_very_minibatch(name, ranks, pictures, feed):
 def test_networks_see_the_same_picture(name, pictures, feed):
     made = feed(pictures, ALL[name])
     info = made.info
-    grey = replace(info.pixels, mean=(0.5,) * 3, std=(0.1,) * 3)
+    grey = Sees(replace(info.pixels, mean=(0.5,) * 3, std=(0.1,) * 3))
     for batch in made.showing([grey]).train(1):
         again = batch.x * torch.tensor(info.std).view(3, 1, 1) / 0.1
         again += (torch.tensor(info.mean) - 0.5).view(3, 1, 1) / 0.1
@@ -127,8 +127,8 @@ def test_networks_see_the_same_picture(name, pictures, feed):
 def test_a_network_that_sees_it_twice_as_large_sees_the_same(name, pictures, feed):
     augment = replace(ALL[name], crop=0)  # which is by stored pixels, and so alike for all
     made = feed(pictures, augment)
-    large = Preprocessing(
-        (3, 12, 18), (12, 18), made.info.mean, made.info.std, interpolation="nearest"
+    large = Sees(
+        Preprocessing((3, 12, 18), (12, 18), made.info.mean, made.info.std, interpolation="nearest")
     )
     for batch in made.showing([large]).train(1):
         seen = batch.others[large][:, :, ::2, ::2]
@@ -207,3 +207,28 @@ def test_vectors_have_no_colours(feed, pictures):
         with pytest.raises(Incompatible, match="is for pictures, and these are vectors"):
             feed(vectors, augment)
     assert next(feed(vectors, Augmentation(mixup=1.0)).train(1)).mixed
+
+
+@pytest.mark.parametrize("name", ["erasing", "resized crop", "rand-augment"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_teacher_may_see_the_picture_as_it_is_or_another_view(
+    name, streamed, pictures, folder, feed
+):
+    source = load("image-folder", options=Options(path=str(folder), size=8), root=folder)
+    made = feed(source if streamed else pictures, ALL[name])
+    fixed, other = (Sees(made.info.pixels, view) for view in ("fixed", "independent"))
+    plain = {
+        index: x
+        for batch in feed(source if streamed else pictures).train(1)
+        for index, x in zip(batch.index.tolist(), batch.x, strict=True)
+    }
+    batches = list(made.showing([fixed, other]).train(1))
+    assert same(batches, list(made.train(1)))  # what the student sees is left alone
+    for batch in batches:
+        for index, x in zip(batch.index.tolist(), batch.others[fixed], strict=True):
+            assert torch.equal(x, plain[index])
+        assert not torch.equal(batch.others[other], batch.x)
+    # a function of the view: what is stored of it stays right
+    first = batches[0]
+    again = made.showing([other]).view(first.index, first.view)
+    assert torch.equal(again.others[other], first.others[other])

@@ -105,7 +105,7 @@ def test_a_teacher_of_torchvision_answers_as_in_torchvision(workers, resnet, fol
     loaded = pretrained_teacher(
         "torchvision/resnet18", "IMAGENET1K_V1", feed.info, Runtime("cpu", precision="fp32")
     )
-    assert loaded.teacher.sees == Preprocessing(
+    assert loaded.teacher.sees.pixels == Preprocessing(
         (3, 224, 224),
         256,
         (0.485, 0.456, 0.406),
@@ -132,8 +132,8 @@ def test_a_teacher_of_timm_answers_as_in_timm(timms, folder):
     net, file, transform = timms
     feed = opened(folder, size=24)
     loaded = pretrained_teacher("timm/test_vit", file, feed.info, Runtime("cpu", precision="fp32"))
-    assert loaded.teacher.sees.input_shape == (3, 160, 160)
-    assert loaded.teacher.sees.resize == 168
+    assert loaded.teacher.sees.pixels.input_shape == (3, 160, 160)
+    assert loaded.teacher.sees.pixels.resize == 168
     torch.testing.assert_close(
         inside(loaded, feed), alone(net, transform, folder), rtol=1e-4, atol=1e-4
     )
