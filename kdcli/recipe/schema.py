@@ -42,6 +42,12 @@ def rule(key: str, problem: str, hint: str | None = None) -> PydanticCustomError
     )
 
 
+# in a field's json_schema_extra: the value at which the key does nothing, as before there was one.
+# With it the key is no part of a recipe's hash, so that finished runs are found again. A key that
+# is None unless given needs no such mark.
+NO_EFFECT = "no_effect"
+
+
 LARGEST = 10**12  # a number that nothing in a recipe needs, and arithmetic still bears
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from pydantic import BaseModel
 
 from kdcli import catalog, clean
 from kdcli.errors import KdError
@@ -19,7 +20,7 @@ from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
 from kdcli.recipe.resolve import resolve_teacher
-from kdcli.recipe.schema import BOUNDS, DistillRecipe, Recipe
+from kdcli.recipe.schema import BOUNDS, NO_EFFECT, DistillRecipe, Recipe
 from kdcli.results.weights_header import kept_along, read_header
 
 # what may differ between two runs that learn the same; by section
@@ -103,11 +104,13 @@ def _text_of_key(key: str) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 of all that changes what a run learns: equal hashes, equal results.
 
-    Device, threads, compilation, gates, report and the run's name are left out. A teacher counts by
-    its weights, or by the content of its recipe, and a user's own file by its content: wherever
-    they lie, and however they are called.
+    Device, threads, compilation, gates, report and the run's name are left out, and so is a key
+    with a value at which it does nothing: a run keeps its hash when kd learns new keys. A teacher
+    counts by its weights, or by the content of its recipe, and a user's own file by its content:
+    wherever they lie, and however they are called.
     """
     content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
+    _leave_out_idle(content, recipe)
     for teacher in content.get("teacher", ()):
         _weights_by_content(teacher)
         if "checkpoint" in teacher:
@@ -134,6 +137,22 @@ def recipe_hash(recipe: Recipe) -> str:
             _content(reference) if reference.endswith(".toml") else _weights(reference)
         )
     return sha256_json({"kind": recipe.KIND, **content})
+
+
+def _leave_out_idle(content: dict[str, Any], section: BaseModel) -> None:
+    """Takes the keys of a dumped section, and of the sections in it, whose values have no effect
+    out of it.
+    """
+    for key, field in type(section).model_fields.items():
+        value, facts = getattr(section, key), field.json_schema_extra
+        if isinstance(facts, dict) and NO_EFFECT in facts and value == facts[NO_EFFECT]:
+            content.pop(key, None)
+        elif isinstance(value, BaseModel) and key in content:
+            _leave_out_idle(content[key], value)
+        elif isinstance(value, tuple) and key in content:
+            for part, inner in zip(content[key], value, strict=True):
+                if isinstance(inner, BaseModel):
+                    _leave_out_idle(part, inner)
 
 
 def _weights(path: str) -> str:

@@ -7,8 +7,10 @@ import tomllib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from kdcli.recipe.resolve import Flag, resolve
+from kdcli.recipe.schema import NO_EFFECT, DistillRecipe, TeacherSection, TrainSection
 from kdcli.recipe.writing import dump, recipe_hash
 
 
@@ -123,6 +125,37 @@ def test_what_changes_no_result_changes_no_hash(change):
 )
 def test_what_changes_the_result_changes_the_hash(change):
     assert recipe_hash(solve(change).recipe) != recipe_hash(solve().recipe)
+
+
+def test_a_key_that_does_nothing_changes_no_hash():
+    """A run is found again by a kd that has learnt new keys since."""
+
+    class NewTrain(TrainSection):
+        smoothing: float = Field(0.0, json_schema_extra={NO_EFFECT: 0.0})
+        noise: float | None = None
+
+    class NewTeacher(TeacherSection):
+        sharpen: bool = Field(default=False, json_schema_extra={NO_EFFECT: False})
+
+    class NewRecipe(DistillRecipe):
+        train: NewTrain = Field(default_factory=NewTrain)
+        teacher: tuple[NewTeacher, ...] = ()
+
+    old = solve().recipe
+
+    def digest(train=(), teacher=()):
+        sections = {key: getattr(old, key) for key in type(old).model_fields}
+        sections["train"] = NewTrain(**old.train.model_dump(), **dict(train))
+        sections["teacher"] = (NewTeacher(**old.teacher[0].model_dump(), **dict(teacher)),)
+        return recipe_hash(NewRecipe(**sections))
+
+    assert digest() == recipe_hash(old)
+    for change in (
+        {"train": {"smoothing": 0.1}},
+        {"train": {"noise": 0.0}},
+        {"teacher": {"sharpen": True}},
+    ):
+        assert digest(**change) != recipe_hash(old)
 
 
 def test_a_teacher_counts_by_its_weights_wherever_it_lies(checkpoint):
