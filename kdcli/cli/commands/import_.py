@@ -56,7 +56,7 @@ Model = Annotated[
 ]
 Classes = Annotated[
     Path | None,
-    _option("--classes", text="Names of its classes: one a line, or JSON.", metavar="FILE"),
+    _option("--classes", text="Names of its classes: lines, JSON, or imagenet.", metavar="FILE"),
 ]
 Data = Annotated[
     str | None,

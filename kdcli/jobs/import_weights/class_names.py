@@ -1,4 +1,4 @@
-"""The names of classes in a file of the user's."""
+"""The names of classes in a file of the user's, or ImageNet's."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 from kdcli.errors import BadData, UsageError
 from kdcli.files import MAX_JSON_BYTES, parse_json, read_bytes
 
+IMAGENET = "imagenet"
+
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The names of classes in the order of a network's logits.
 
     Args:
-        path: one name a line; or JSON: a list of names, an object of names by number (as
-            transformers' id2label), or of numbers by name (as torchvision's class_to_idx).
+        path: "imagenet", for the thousand that most published weights predict; or a file. One name
+            a line; or JSON: a list of names, an object of names by number (as transformers'
+            id2label), or of numbers by name (as torchvision's class_to_idx).
 
     Raises:
         NotFound: no such file. BadData: it does not say one name for each number from 0.
     """
+    if str(path) == IMAGENET and not path.exists():
+        return _imagenet()
     try:
         text = read_bytes(path, MAX_JSON_BYTES).decode()
     except UnicodeDecodeError as error:
@@ -30,6 +35,12 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise BadData(f"{path} cannot be read as JSON: {error}", hint=_HINT) from error
     return _checked(path, _ordered(path, content))
+
+
+def _imagenet() -> tuple[str, ...]:
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 _HINT = 'one name a line; or JSON: ["ant", "bee"], {"0": "ant", "1": "bee"}, {"ant": 0, "bee": 1}'

@@ -54,8 +54,9 @@ def import_weights(
     Args:
         file: .safetensors, or what torch.save wrote: read without running anything of it.
         model: the network's name; found by the shapes of the tensors unless given.
-        classes: a file of the names of its classes. data: the dataset that it was trained on, for
-            names, input shape, mean and std; overrides: dotted keys of [data].
+        classes: a file of the names of its classes, or "imagenet".
+        data: the dataset that it was trained on, for names, input shape, mean and std; overrides:
+            dotted keys of [data].
         out: a new folder, or a new .safetensors file; a folder under `runs` unless given.
         input_shape: (C, H, W); the data's, or the network's usual one. mean, std: of each channel,
             of pixels in [0, 1]; the data's unless given.

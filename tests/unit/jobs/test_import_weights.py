@@ -156,6 +156,13 @@ def test_names_of_classes(text, suffix, tmp_path):
     assert read_class_names(tmp_path / f"c.{suffix}") == ("a", "b", "c")
 
 
+def test_the_names_of_imagenet():
+    from kdcli.jobs.import_weights.class_names import read_class_names
+
+    names = read_class_names(Path("imagenet"))
+    assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
