@@ -87,7 +87,8 @@ class Tapped(Headed):
 
     def __init__(self, headed: Headed, paths: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
         Network.__init__(self)
-        self.name, self.net, self.head = headed.name, headed.net, headed.head
+        self.name, self.net = headed.name, headed.net
+        self.head, self.path = headed.head, headed.path
         self.blueprint, self.new_head = headed.blueprint, headed.new_head
         self.paths = dict(paths)
         self._layouts = {tap: layout_of(seen[path]) for tap, path in paths.items()}

@@ -6,6 +6,10 @@ distillation, ICLR 2020; https://github.com/HobbitLong/RepDistiller@5237c1fd), w
 (https://github.com/megvii-research/mdistiller@e8c5bb33) has too. Where repositories that descend
 from the same code disagree (the shortcut is `downsample` or `shortcut`, the head `fc`, `linear` or
 `classifier`), each name is known.
+
+timm's EfficientNets also have the names of EfficientNet-PyTorch 0.7.1
+(https://github.com/lukemelas/EfficientNet-PyTorch, model.py) and of what descends from it, such as
+efficientnet-lite-pytorch.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ def published_names(network: Network, family: str, key: str) -> Names:
         key: the tensor's name in the state dict of the network.
     """
     if isinstance(network, Headed):
-        return (*_headed(network.path, key), key)
+        names = _headed(network.path, key)
+        return (*names, *_efficientnet_pytorch(network.net, names), key)
     table = _TABLES.get(family)
     return (key,) if table is None else (*table(network, key.split(".")), key)
 
@@ -39,6 +44,54 @@ def _headed(path: str, key: str) -> Names:
     """A network that somebody else wrote: its names from before its head was taken out."""
     first, _, rest = key.partition(".")
     return {"net": (rest,), "head": (f"{path}.{rest}",)}.get(first, ())
+
+
+_DEPTHWISE_PARTS = {
+    "conv_dw": "_depthwise_conv",
+    "bn1": "_bn1",
+    "conv_pw": "_project_conv",
+    "bn2": "_bn2",
+}
+_INVERTED_PARTS = {
+    "conv_pw": "_expand_conv",
+    "bn1": "_bn0",
+    "conv_dw": "_depthwise_conv",
+    "bn2": "_bn1",
+    "conv_pwl": "_project_conv",
+    "bn3": "_bn2",
+}
+_ENDS = {
+    "conv_stem": "_conv_stem",
+    "bn1": "_bn0",
+    "conv_head": "_conv_head",
+    "bn2": "_bn1",
+    "classifier": "_fc",
+}
+
+
+def _efficientnet_pytorch(net: Any, names: Names) -> Names:
+    """The names there of a tensor of timm's EfficientNet; none of another network's."""
+    stages = getattr(net, "blocks", None)
+    if not names or not isinstance(stages, nn.Sequential) or not hasattr(net, "conv_head"):
+        return ()
+    match names[0].split("."):
+        case ["blocks", stage, place, *rest]:
+            number = sum(len(stages[before]) for before in range(int(stage))) + int(place)
+            inverted = hasattr(stages[int(stage)][int(place)], "conv_pwl")
+            parts = _INVERTED_PARTS if inverted else _DEPTHWISE_PARTS
+            return _joined(f"_blocks.{number}", rest=_part(parts, rest))
+        case [end, *rest] if end in _ENDS:
+            return _joined(_ENDS[end], rest=rest)
+    return ()
+
+
+def _part(parts: Mapping[str, str], key: list[str]) -> list[str]:
+    match key:
+        case ["se", squeeze, *rest]:
+            return [squeeze.replace("conv", "_se"), *rest]
+        case [part, *rest]:
+            return [parts.get(part, part), *rest]
+    return key
 
 
 def _joined(*options: str, rest: list[str]) -> Names:

@@ -58,6 +58,43 @@ def test_a_network_of_torchvision(tmp_path):
     same_answers(theirs, found.checkpoint, 224)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_a_network_of_timm(name, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed (kdcli[timm])")
+    theirs = lively(timm.create_model(name, num_classes=5, pretrained=False))
+    torch.save({"state_dict_ema": theirs.state_dict()}, tmp_path / "m.pth")
+    given = {"input_shape": (3, 160, 160), "runs": tmp_path, **HALF}
+    found = import_weights(tmp_path / "m.pth", model=f"timm/{name}", **given)
+    assert found.num_classes == 5
+    same_answers(theirs, found.checkpoint, 160)
+
+
+def efficientnet_pytorch_names():
+    """The names of EfficientNet-PyTorch's lite0, in the order of timm's, as its model.py gives
+    them: blocks of 1, 2, 2, 3, 3, 4 and 1, of which the first does not expand.
+    """
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    yield from ("_conv_stem.weight", *(f"_bn0.{part}" for part in norm))
+    for number in range(1 + 2 + 2 + 3 + 3 + 4 + 1):
+        layers = ("_expand_conv", "_bn0") if number else ()
+        for layer in (*layers, "_depthwise_conv", "_bn1", "_project_conv", "_bn2"):
+            parts = norm if layer.startswith("_bn") else ("weight",)
+            yield from (f"_blocks.{number}.{layer}.{part}" for part in parts)
+    yield from ("_conv_head.weight", *(f"_bn1.{part}" for part in norm))
+    yield from ("_fc.weight", "_fc.bias")
+
+
+def test_weights_of_efficientnet_pytorch_are_timms(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed (kdcli[timm])")
+    theirs = lively(timm.create_model("tf_efficientnet_lite0", num_classes=5))
+    renamed = zip(efficientnet_pytorch_names(), theirs.state_dict().values(), strict=True)
+    torch.save(dict(renamed), tmp_path / "lite0.pth")
+    found = import_weights(
+        tmp_path / "lite0.pth", model="timm/tf_efficientnet_lite0", runs=tmp_path, **HALF
+    )
+    same_answers(theirs, found.checkpoint, 64)
+
+
 @pytest.fixture
 def state():
     torch.manual_seed(0)
