@@ -136,7 +136,9 @@ def _construct(
     network = _construct_one(name, num_classes, input_shape, own)
     if taps := arguments.get("taps"):
         network = tapped(network, taps, input_shape)
-    network.blueprint = Blueprint(name, dict(arguments))
+    # a network may bring more that it is built of, such as the content of a file
+    known = {} if network.blueprint is None else network.blueprint.arguments
+    network.blueprint = Blueprint(name, {**arguments, **known})
     return network
 
 
@@ -423,17 +425,19 @@ def pretrained_teacher(
     """A network that comes with weights, such as torchvision/resnet50, as a teacher. Its head must
     fit the data's classes.
     """
-    if weights is None:
+    module = catalog.load(catalog.entry("model", name))
+    own = getattr(module, "OWN_WEIGHTS", None)  # of a folder that is there with its weights
+    if weights is None and own is None:
         raise UsageError(
             f"teacher {name} needs weights: a fresh network teaches nothing",
             hint='teacher.weights = "DEFAULT"',
         )
-    module = catalog.load(catalog.entry("model", name))
+    weights = weights or own
     classes = module.categories(name, weights)
     if len(classes) != info.num_classes:
+        told = name if weights == own else f"{name} with weights {weights}"
         raise Incompatible(
-            f"{name} with weights {weights} predicts {len(classes)} classes, {info.name} has "
-            f"{info.num_classes}",
+            f"{told} predicts {len(classes)} classes, {info.name} has {info.num_classes}",
             hint=(
                 f"a new head, trained on your classes: kd train-teacher --model {name} "
                 f"-s model.weights={weights}; then -t with that run"
@@ -446,7 +450,8 @@ def pretrained_teacher(
         options={"weights": weights, "taps": taps},
     )
     parameters = parameter_count(network)
-    summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
+    called = name if weights == own else f"{name} ({weights})"
+    summary = TeacherSummary(called, "", name, parameters, None)
     mean, std = (
         getattr(network, key, fallback)
         for key, fallback in (("input_mean", info.mean), ("input_std", info.std))
