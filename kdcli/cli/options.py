@@ -72,7 +72,10 @@ Teacher = Annotated[
         "-t",
         "--teacher",
         key="teacher.checkpoint",
-        text="A run directory or a model.safetensors; once per teacher.",
+        text=(
+            "A run directory, a model.safetensors, or a network with weights such as hf/FOLDER; "
+            "once per teacher."
+        ),
         metavar="CKPT",
         autocompletion=completion.runs,
     ),

@@ -23,9 +23,11 @@ from kdcli.jobs.model_info import (
     Proposal,
     describe_model,
     describe_modules,
+    download_model,
     member_parameters,
     model_members,
     propose_students,
+    usual_classes,
 )
 from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.sweep.run import run_sweep
@@ -48,6 +50,7 @@ __all__ = [
     "distill",
     "doctor",
     "download",
+    "download_model",
     "evaluate",
     "export",
     "fill_cache",
@@ -62,4 +65,5 @@ __all__ = [
     "run_sweep",
     "train_longer",
     "train_teacher",
+    "usual_classes",
 ]

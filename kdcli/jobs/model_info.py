@@ -13,13 +13,14 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
-from kdcli.errors import Incompatible, KdError, NotFound
+from kdcli.errors import Incompatible, KdError, NotFound, UsageError
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
 from kdcli.trust import named_by, trusting
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
+_FOLDERS = "hf"  # networks of folders, which say what they are for
 WORTH_IT = 1.5  # a student is worth having that costs so many times less than its teacher
 
 Shape = tuple[int, int, int]
@@ -134,11 +135,48 @@ def _card(name: str, summary: str, shape: Shape, network: Network) -> ModelCard:
 
 
 def usual_shape(found: catalog.Entry) -> Shape:
-    """The pictures that a network is for, (C, H, W)."""
+    """The pictures that a network is for, (C, H, W).
+
+    Raises:
+        NotFound, BadCheckpoint, Incompatible: it is a folder's, and that cannot be read.
+    """
+    if found.family == _FOLDERS and not found.name.endswith("/*"):
+        shape: Shape = catalog.load(found).usual_shape(found.name)
+        return shape
     channels, height, width = found.facts.get("input_shape") or USUAL_SHAPES.get(
         found.family, (3, 32, 32)
     )
     return channels, height, width
+
+
+def usual_classes(name: str) -> int | None:
+    """The number of classes of a network that says them; None of others.
+
+    Raises:
+        NotFound, BadCheckpoint, Incompatible: it is a folder's, and that cannot be read.
+    """
+    found = catalog.entry("model", name)
+    if found.family != _FOLDERS:
+        return None
+    module = catalog.load(found)
+    return len(module.categories(name, module.OWN_WEIGHTS))
+
+
+def download_model(name: str) -> Path:
+    """Fetches a network of somebody's hub into the cache of its library.
+
+    Raises:
+        UsageError: it is none of a hub, or its package is not installed. NotFound: there is no such
+            network, or no way to it.
+    """
+    module = catalog.load(catalog.entry("model", name))
+    if not hasattr(module, "download"):
+        raise UsageError(
+            f"{name} is not fetched: kd has it, or its library does when weights are asked for",
+            hint="kd models hf/ORG/NAME --download, or timm/NAME",
+        )
+    folder: Path = module.download(name)
+    return folder
 
 
 def model_members(adapter: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -48,8 +48,28 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) 
     missing = [key for key in own if key not in tensors]
     extra = [key for key in tensors if key not in own]
     shaped = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+    check_whole(missing, extra, shaped, name, source)
+    net.load_state_dict(dict(tensors))
+
+
+def check_whole(
+    missing: Collection[str],
+    extra: Collection[str],
+    shaped: Collection[str],
+    name: str,
+    source: str,
+) -> None:
+    """Refuses weights that are not those of a network.
+
+    Args:
+        missing, extra, shaped: tensors that the file lacks, that the network lacks, and that have
+            another shape.
+
+    Raises:
+        Incompatible: there are such; names the first.
+    """
     problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)})"
+        f"{len(keys)} {what} ({', '.join(sorted(keys)[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)})"
         for what, keys in (
             ("are missing", missing),
             ("are left over", extra),
@@ -62,4 +82,3 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) 
             f"{source} does not fit {name}: of its tensors {', '.join(problems)}",
             hint="the file must be of that very network, with its arguments",
         )
-    net.load_state_dict(dict(tensors))

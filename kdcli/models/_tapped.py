@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from kdcli.models._headed import Headed
 from kdcli.models._meta import dry_run, evaluating, stride_of
 
 Shape = tuple[int, int, int]
+_QUARTERS = 4
 _MOST_EXTRA = (
     16  # tokens before those of the picture: a class token, a distillation token, registers
 )
@@ -231,6 +232,15 @@ def fitted(
     network = Tapped(headed, paths, seen)
     network.declare(input_shape[1])
     return network
+
+
+def quarters(paths: Sequence[str]) -> dict[str, str]:
+    """Four stages of a row of equal blocks, each a quarter of it: tap -> path of its last block. A
+    shorter row has a stage a block.
+    """
+    number = min(_QUARTERS, len(paths))
+    ends = [math.ceil(len(paths) * part / number) for part in range(1, number + 1)]
+    return {f"stage{part}": paths[end - 1] for part, end in enumerate(ends, 1)}
 
 
 def _no_tap(seen: Seen) -> str:

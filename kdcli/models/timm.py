@@ -30,7 +30,7 @@ from kdcli.core.options import Options as ModelOptions
 from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.models._foreign_weights import fill, read_tensors, shapes_of
 from kdcli.models._headed import Headed
-from kdcli.models._tapped import can_tap, fitted, survey
+from kdcli.models._tapped import can_tap, fitted, quarters, survey
 from kdcli.results.preprocessing import Sight
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -297,9 +297,8 @@ def _stages(features: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(paths) > _MOST_STAGES or (
         len(paths) > _QUARTERS and len({each["reduction"] for each in features}) == 1
     ):
-        ends = [math.ceil(len(paths) * number / _QUARTERS) for number in range(1, _QUARTERS + 1)]
-        paths = [paths[end - 1] for end in ends]
-    elif len(paths) > _QUARTERS and features[0]["reduction"] <= 2:
+        return quarters(paths)
+    if len(paths) > _QUARTERS and features[0]["reduction"] <= 2:
         stem, *paths = paths
         return {"stem": stem, **{f"stage{number}": path for number, path in enumerate(paths, 1)}}
     return {f"stage{number}": path for number, path in enumerate(paths, 1)}

@@ -553,7 +553,7 @@ Taps = Annotated[
     AfterValidator(_tap_names),
     Field(
         description=(
-            "Modules by path that are its taps, for a network of timm, torchvision or your own: "
+            "Modules by path that are its taps, for another library's network or your own: "
             '{ stage3 = "blocks.5" } (kd models NAME --taps lists them); its own taps unless given.'
         )
     ),
@@ -575,7 +575,8 @@ class NetworkSection(Named):
     KIND = "model"
     name: str = Field(
         description=(
-            "A network's name (kd models), torchvision/NAME, timm/NAME, or path/to/file.py:factory."
+            "A network's name (kd models), torchvision/NAME, timm/NAME, hf/FOLDER, or "
+            "path/to/file.py:factory."
         )
     )
     init: str | None = Field(None, description="Checkpoint to start from instead of fresh weights.")
@@ -621,11 +622,13 @@ class TeacherSection(Section):
     name: str | None = Field(
         None,
         description=(
-            "A network that comes with weights: torchvision/NAME, timm/NAME, or file.py:factory, "
-            "whose factory loads them."
+            "A network that comes with weights: torchvision/NAME, timm/NAME, hf/FOLDER, or "
+            "file.py:factory, whose factory loads them."
         ),
     )
-    weights: str | None = Field(None, description="Which weights of it, for example DEFAULT.")
+    weights: str | None = Field(
+        None, description="Which weights of it, for example DEFAULT; a folder's own unless given."
+    )
     taps: Taps = None
     size: int | None = Field(None, ge=4, le=2048, description=_SIZE.format("its own"))
     resize: int | None = Field(None, ge=4, le=4096, description=_RESIZE)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from kdcli import catalog, clean
 from kdcli.errors import KdError
-from kdcli.files import is_file, read_json, sha256_file, sha256_json
+from kdcli.files import is_file, is_folder, read_json, sha256_file, sha256_json
 from kdcli.recipe.early_stopped_teacher import Stretch
 from kdcli.recipe.reading.layers import NAMED, dotted
 from kdcli.recipe.reading.toml_file import KeyPath
@@ -32,6 +32,7 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "train": {"state_seconds"},
     "runtime": {"compile", "device", "devices", "graphs", "teacher_batch", "threads", "workers"},
 }
+_FOLDER = "hf/"  # begins the name of a network that is a folder
 _FIRST = ("seed", "name", "data", "model", "student", "teacher", "method")
 _COMMENT_COLUMN = 40
 
@@ -113,6 +114,7 @@ def recipe_hash(recipe: Recipe) -> str:
     _leave_out_idle(content, recipe)
     for teacher in content.get("teacher", ()):
         _weights_by_content(teacher)
+        teacher.update(_folder_by_content(teacher, weights=True))
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
         if "recipe" in teacher:
@@ -126,6 +128,7 @@ def recipe_hash(recipe: Recipe) -> str:
             table["init"] = _weights(table["init"])
         if ".py" in table.get("name", ""):
             table["name"] = _own_file(section, table["name"])
+        table.update(_folder_by_content(table, weights="weights" in table))
     if recipe.train.continues is not None:
         content["train"]["continues"] = _recipe_of_run(recipe.train.continues)
     if catalog.entry("method", recipe.method.name).facts.get("follows_history"):
@@ -169,6 +172,22 @@ def _weights_by_content(table: dict[str, Any]) -> None:
     path = table.get("weights")
     if path is not None and is_file(path):
         table["weights"] = sha256_file(Path(path))
+
+
+def _folder_by_content(table: dict[str, Any], *, weights: bool) -> dict[str, Any]:
+    """The content of the folder of a network (hf/FOLDER) as its name; nothing for other names.
+
+    Args:
+        weights: whether those that lie in it count.
+    """
+    name = table.get("name")
+    if not isinstance(name, str) or not name.startswith(_FOLDER) or not is_folder(name[3:]):
+        return {}
+    endings = {".json", ".safetensors"} if weights else {".json"}
+    kept = sorted(
+        path for path in Path(name[3:]).iterdir() if path.suffix in endings and is_file(path)
+    )
+    return {"name": _FOLDER + sha256_json({path.name: sha256_file(path) for path in kept})}
 
 
 def _recipe_of_run(run: str) -> str:

@@ -6,31 +6,50 @@ from __future__ import annotations
 
 import functools
 import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from kdcli.catalog import names
 from kdcli.core import random
-from kdcli.core.method import Setup
+from kdcli.core.method import Method, Setup
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo
+from kdcli.errors import UsageError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.build.networks import build_network
 from tests.catalogue.test_pairs import train_a_step
-from tests.unit.models.tiny_timm import FAMILIES, SHAPE
+from tests.unit.models import tiny_hf, tiny_timm
 
-pytest.importorskip("timm", reason="timm is not installed: pip install 'kdcli[timm]'")
-
-CLASSES, IMAGES = 6, 12
+CLASSES, IMAGES, SHAPE = 6, 12, (3, 32, 32)
 METHODS = ("kd", "skd", "dkd", "rkd", "at", "crd", "fitnet")
+# of each family that somebody may bring, one by one library
+FAMILIES = tuple(tiny_timm.FAMILIES)
+THEIRS = tuple(f"hf/{family}" for family in tiny_hf.FAMILIES)
+QUICK = ("hf/vit", "timm/convnext_atto", "hf/swin", "timm/mobilenetv4_conv_small_035")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as root:
+        yield Path(root)
 
 
 @functools.lru_cache
-def network(name: str) -> Network:
-    return build_network(
-        name, num_classes=CLASSES, input_shape=SHAPE, options={"arguments": FAMILIES[name]}
-    )
+def network(name: str, root: Path) -> Network:
+    library, _, family = name.partition("/")
+    pytest.importorskip({"hf": "transformers"}.get(library, library))
+    options = {}
+    if library == "hf":
+        tiny_hf.save(root / family, family, CLASSES)
+        name = f"hf/{root / family}"
+    else:
+        options = {"arguments": tiny_timm.FAMILIES[name]}
+    return build_network(name, num_classes=CLASSES, input_shape=SHAPE, options=options)
 
 
 def pictures() -> Batch:
@@ -39,10 +58,9 @@ def pictures() -> Batch:
     return Batch(x, index % CLASSES, index, torch.zeros(IMAGES, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("pair", list(itertools.pairwise([*FAMILIES, next(iter(FAMILIES))])))
-def test_a_pair_takes_a_step(pair, method):
-    teacher, student = map(network, pair)
+def made(name: str, teacher: Network, student: Network) -> Method:
+    cls = method_class(name)
+    most = cls.teachers[1]
     data = DataInfo(
         name="pictures",
         num_classes=CLASSES,
@@ -56,13 +74,46 @@ def test_a_pair_takes_a_step(pair, method):
     )
     setup = Setup(
         student=student,
-        teachers=(Teacher(teacher),),
+        teachers=() if most == 0 else (Teacher(teacher),),
         data=data,
         build=lambda _: student,
         load=lambda _: Teacher(teacher),
         gather=lambda tensor: tensor,
     )
-    cls = method_class(method)
     with random.seeded(0, "method"):
-        made = cls(cls.Options(), setup)
-    assert train_a_step(made, pictures())
+        return cls(cls.Options(), setup)
+
+
+def in_a_ring(chain: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Each of them once as a teacher and once as a student."""
+    return list(itertools.pairwise([*chain, chain[0]]))
+
+
+RING = in_a_ring(QUICK)
+ALL = [pair for pair in in_a_ring((*FAMILIES, *THEIRS)) if pair not in RING]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "pair", [*RING, *(pytest.param(pair, marks=pytest.mark.slow) for pair in ALL)]
+)
+def test_a_pair_takes_a_step(pair, method, folder):
+    teacher, student = (network(name, folder) for name in pair)
+    assert train_a_step(made(method, teacher, student), pictures())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", names("method"))
+@pytest.mark.parametrize("pair", RING)
+def test_every_method_works_or_says_before_training_what_it_lacks(pair, method, folder):
+    teacher, student = (network(name, folder) for name in pair)
+    refusal = None
+    try:
+        built = made(method, teacher, student)
+    except UsageError as error:
+        refusal = error
+    if refusal is None:
+        assert train_a_step(built, pictures())
+    else:
+        assert refusal.hint
+        assert any(word in refusal.message for word in ("tap", "stage", "norm", "needs"))

@@ -24,6 +24,7 @@ NAME = "export"
 EXAMPLES = """
 kd export runs/latest --format onnx
 kd export runs/latest --format onnx --uint8 -o student.onnx
+kd export runs/latest --format onnx --int8 -o student-int8.onnx
 kd export runs/latest --format pytorch -o student
 """
 Trained = Annotated[
@@ -62,6 +63,31 @@ Opset = Annotated[
     int | None,
     typer.Option("--opset", help="Of ONNX; 18 unless given.", metavar="N", show_default=False),
 ]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="ONNX in eight bits; its accuracy is measured, and refused beyond --max-drop.",
+    ),
+]
+Calibration = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration",
+        help="Training images that --int8 takes its ranges from; 256 unless given.",
+        metavar="N",
+        show_default=False,
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        help="Points of test accuracy that --int8 may cost; 1 unless given. Else exit 3.",
+        metavar="X",
+        show_default=False,
+    ),
+]
 
 
 def run(
@@ -72,6 +98,9 @@ def run(
     out: Place = None,
     uint8: Uint8 = False,
     opset: Opset = None,
+    int8: Int8 = False,
+    calibration: Calibration = None,
+    max_drop: MaxDrop = None,
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
     sets: o.DataSets = None,
@@ -89,14 +118,32 @@ def run(
     from kdcli import jobs
 
     result = jobs.export(
-        run, format=wanted, out=out, uint8=uint8, opset=opset, overrides=asked, trust=trust
+        run,
+        format=wanted,
+        out=out,
+        uint8=uint8,
+        opset=opset,
+        int8=int8,
+        calibration=calibration,
+        max_drop=max_drop,
+        overrides=asked,
+        trust=trust,
     )
     for line in _lines(result):
         env.report(f"  {line}")
     for warning in result.warnings:
         env.report(f"  {warning}")
-    env.answer(("✓", "green"), f" {result.path}")
+    if result.written:
+        env.answer(("✓", "green"), f" {result.path}")
+    else:
+        env.answer(("✗", "red"), f" not written: {_refusal(result)}")
     return Outcome.of(result, warn_of_unsigned(env, (run,)))
+
+
+def _refusal(result: ExportResult) -> str:
+    assert result.int8 is not None
+    lost, most = result.int8.drop, result.int8.max_drop
+    return f"int8 costs {lost:.1f} points of accuracy, more than --max-drop {most:g}"
 
 
 def _format(name: str) -> Format:
@@ -119,10 +166,17 @@ def _lines(result: ExportResult) -> tuple[str, ...]:
     apart = f"differ by {check.largest_difference:.1e} at most"
     logits = apart if check.largest_difference else "are the same"
     same = formatting.percent(check.agreement, check.pictures)
-    return (
+    lines = (
         f"network  {result.network}, {size} parameters, {classes}",
         f"input    {result.input} [batch, {shape}], {pixels}",
         f"file     {formatting.disk(result.size)}{opset}",
         f"checked  {check.pictures} pictures ({check.source}): logits {logits}, classes agree on "
         + same,
     )
+    if (int8 := result.int8) is None:
+        return lines
+    before, after = (
+        formatting.percent(share, int8.tested) for share in (int8.accuracy, int8.accuracy_int8)
+    )
+    told = f"accuracy {before} before, {after} after ({int8.tested} test images of {int8.data})"
+    return (*lines, f"int8     calibrated on {int8.calibration} training images; {told}")

@@ -142,6 +142,15 @@ Modules = Annotated[
 ]
 
 
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="Fetch a network by its hub id, hf/ORG/NAME, or timm's weights of a network.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """The data that networks are built for. shape: None for each network's usual one."""
@@ -159,6 +168,7 @@ def run(
     data: For = None,
     teacher: Teacher = None,
     taps: Modules = False,  # noqa: FBT002
+    download: Download = False,  # noqa: FBT002
     trust: Trust = False,  # noqa: FBT002
 ) -> Outcome:
     """The networks: all, those that match, or one in full.
@@ -168,12 +178,14 @@ def run(
     from kdcli import catalog
 
     size = _size_of(data) if data is not None else None
+    if download:
+        _download(env, pattern)
     if taps:
         if pattern is None or _is_wild(pattern) or teacher is not None:
             raise UsageError(
                 "--taps is about one network", hint="kd models torchvision/resnet18 --taps"
             )
-        return _show(env, catalog.entry("model", pattern), size or _Size(), modules=True)
+        return _show(env, catalog.entry("model", pattern), size, modules=True)
     if teacher is not None:
         among = _matching(pattern) if pattern is not None else None
         return _propose(env, teacher, among, size, trust=trust)
@@ -183,7 +195,7 @@ def run(
         found = catalog.entry("model", pattern)
         if found.own and not trust:
             return _show_unrun(env, found, size or _Size())
-        return _show(env, found, size or _Size())
+        return _show(env, found, size)
     if pattern is None:
         listed = list(catalog.entries("model").values())
     else:
@@ -373,8 +385,21 @@ def _places(taps: tuple[str, ...]) -> str:
     )
 
 
-def _show(env: Environment, found: Entry, size: _Size, *, modules: bool = False) -> Outcome:
+def _download(env: Environment, name: str | None) -> None:
+    if name is None or _is_wild(name):
+        raise UsageError(
+            "--download needs the name of a network", hint="kd models hf/ORG/NAME --download"
+        )
     from kdcli import jobs
+
+    env.progress(f"fetching {name}")
+    env.report(("✓", "green"), f" {name} is in {jobs.download_model(name)}")
+
+
+def _show(env: Environment, found: Entry, size: _Size | None, *, modules: bool = False) -> Outcome:
+    from kdcli import jobs
+
+    size = size or _Size(jobs.usual_classes(found.name) or 10)
 
     card = jobs.describe_model(found.name, size.classes, size.shape)
     taps = tuple(TapItem(name, channels, stride) for name, (channels, stride) in card.taps.items())

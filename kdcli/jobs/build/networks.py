@@ -139,7 +139,9 @@ def _construct(
     network = _construct_one(name, num_classes, input_shape, own)
     if taps := arguments.get("taps"):
         network = tapped(network, taps, input_shape)
-    network.blueprint = Blueprint(name, dict(arguments))
+    # a network may bring more that it is built of, such as the content of a file
+    known = {} if network.blueprint is None else network.blueprint.arguments
+    network.blueprint = Blueprint(name, {**arguments, **known})
     return network
 
 
@@ -470,18 +472,20 @@ def pretrained_teacher(
     Args:
         asked: its sight in the place of what its library says.
     """
-    if weights is None:
+    module = catalog.load(catalog.entry("model", name))
+    own = getattr(module, "OWN_WEIGHTS", None)  # of a folder that is there with its weights
+    if weights is None and own is None:
         raise UsageError(
             f"teacher {name} needs weights: a fresh network teaches nothing",
             hint='teacher.weights = "DEFAULT"',
         )
-    module = catalog.load(catalog.entry("model", name))
+    weights = weights or own
     names = module.categories(name, weights)
     sees = sights.pixels_for(asked.sight.over(module.sight(name, weights)), info, name)
     if asked.classes is None and len(names) != info.num_classes:
+        told = name if weights == own else f"{name} with weights {weights}"
         raise Incompatible(
-            f"{name} with weights {weights} predicts {len(names)} classes, {info.name} has "
-            f"{info.num_classes}",
+            f"{told} predicts {len(names)} classes, {info.name} has {info.num_classes}",
             hint=(
                 f"a new head, trained on your classes: kd train-teacher --model {name} "
                 f"-s model.weights={weights}; then -t with that run; or {teacher_facts.MAP_HINT}"
@@ -495,7 +499,8 @@ def pretrained_teacher(
     )
     through = class_maps.mapped(network, asked.classes, names, info)
     parameters = parameter_count(network)
-    summary = TeacherSummary(f"{name} ({weights})", "", name, parameters, None)
+    called = name if weights == own else f"{name} ({weights})"
+    summary = TeacherSummary(called, "", name, parameters, None)
     teacher = as_teacher(through.network, sees, info, runtime, view=asked.view)
     relation = "same" if through.groups else teacher_facts.relation(names, info.class_names)
     if relation == "order":

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from kdcli.files import sync_folder, write_error
 from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.use import formats
+from kdcli.jobs.use import int8 as eight_bits
 from kdcli.jobs.use.formats import Work
 from kdcli.jobs.use.graph import Exportable
 from kdcli.jobs.use.network import Classifier, load_network
@@ -55,6 +57,9 @@ def export(
     out: str | Path | None = None,
     uint8: bool = False,
     opset: int | None = None,
+    int8: bool = False,
+    calibration: int | None = None,
+    max_drop: float | None = None,
     data: str | None = None,
     overrides: Mapping[str, Any] | Layer | None = None,
     trust: bool = False,
@@ -71,6 +76,10 @@ def export(
         out: where it goes; beside the checkpoint unless given.
         uint8: whether it takes pixels of 0 to 255 and normalises them itself.
         opset: of ONNX; 18 unless given.
+        int8: whether ONNX has weights and activations of eight bits, with ranges from so many
+            `calibration` images of the training split (256 unless given). Refused where that costs
+            more than `max_drop` points of accuracy on the test split (1 unless given): then nothing
+            is written, and the result's gate says it.
         data, overrides: of the pictures to compare on, as `evaluate` takes them.
         trust: whether Python files run that the checkpoint names, and not the caller.
 
@@ -81,6 +90,7 @@ def export(
     """
     if opset is not None and format != "onnx":
         raise UsageError(f"{format} has no opset", hint="leave --opset out, or --format onnx")
+    _check_int8(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
     path = place_of(run, format, out)
     formats.check_installed(format)
     asked = measured_data.asked_for(data, overrides)
@@ -92,6 +102,7 @@ def export(
                 hint="leave --uint8 out",
             )
         pictures, source, warnings = _pictures(network, asked, pixels=uint8)
+        images = eight_bits.open_images(network, asked) if int8 else None
     work = _work(network, pixels=uint8, opset=opset or formats.OPSET)
     with _staged(path) as staged:
         formats.write(format, staged, work)
@@ -103,7 +114,23 @@ def export(
                 "was written",
                 hint="choose another --format",
             )
+        quantised = None
+        if images is not None:
+            prepare = partial(_as_pixels, network=network) if uint8 else _as_it_is
+            count = eight_bits.quantise(
+                staged, images, calibration or eight_bits.CALIBRATION, prepare
+            )
+            quantised = eight_bits.measured(
+                network,
+                formats.read(format, staged),
+                images,
+                prepare,
+                count=count,
+                max_drop=eight_bits.MAX_DROP if max_drop is None else max_drop,
+            )
         size = sum(file.stat().st_size for file in _files(staged))
+        if quantised is not None and not quantised.gate.passed:
+            staged.unlink()
     return ExportResult(
         checkpoint=str(network.checkpoint),
         network=network.header.architecture,
@@ -117,7 +144,44 @@ def export(
         check=check,
         opset=work.opset if format == "onnx" else None,
         warnings=warnings,
+        int8=quantised,
+        gates=() if quantised is None else (quantised.gate,),
     )
+
+
+def _check_int8(
+    kind: Format,
+    *,
+    int8: bool,
+    calibration: int | None,
+    max_drop: float | None,
+    opset: int | None,
+) -> None:
+    """Refuses what int8 cannot be asked for with.
+
+    Raises:
+        UsageError: says what.
+    """
+    if not int8:
+        for name, value in (("--calibration", calibration), ("--max-drop", max_drop)):
+            if value is not None:
+                raise UsageError(f"{name} goes with --int8", hint="add --int8, or leave it out")
+        return
+    if kind != "onnx":
+        raise UsageError(f"{kind} has no int8", hint="--format onnx --int8")
+    if calibration is not None and calibration < 1:
+        raise UsageError(f"--calibration must be 1 or more, got {calibration}", hint="such as 256")
+    if max_drop is not None and not 0 <= max_drop <= 100:
+        raise UsageError(f"--max-drop must be 0 to 100 points, got {max_drop:g}", hint="such as 1")
+    if opset is not None and opset < eight_bits.OLDEST_OPSET:
+        raise UsageError(
+            f"--int8 takes opset {eight_bits.OLDEST_OPSET} or newer, got {opset}",
+            hint="leave --opset out",
+        )
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def place_of(run: str | Path, kind: Format, out: str | Path | None = None) -> Path:
@@ -243,7 +307,8 @@ def _staged(path: Path) -> Iterator[Path]:
         for file in _files(staging):
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        (staging / path.name).rename(path)
+        if os.path.lexists(staging / path.name):  # not where it was refused
+            (staging / path.name).rename(path)
         sync_folder(path.parent)
     except OSError as error:
         raise write_error(error, path) from error

@@ -79,12 +79,12 @@ def write(kind: Format, path: Path, work: Work) -> None:
 
 def read(kind: Format, path: Path) -> Answer:
     """What was written, as a function of pictures [B,C,H,W] that gives logits [B,K]."""
-    with _quiet():
+    with quiet():
         return _READERS[kind](path)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Exporters talk about themselves: deprecations, and operators that they know in two ways."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -110,7 +110,7 @@ def _write_pytorch(path: Path, work: Work) -> None:
 
 def _write_pt2(path: Path, work: Work) -> None:
     program = graph_of(work.module, work.example, work.name)
-    with _quiet():
+    with quiet():
         torch.export.save(program, path, extra_files={_NOTE: json.dumps(work.about)})
 
 
@@ -121,7 +121,7 @@ def _read_pt2(path: Path) -> Answer:
 
 def _write_torchscript(path: Path, work: Work) -> None:
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             traced = _jit.trace(work.module, work.example, check_trace=False)
             _jit.save(traced, path, _extra_files={_NOTE: json.dumps(work.about)})
     except (RuntimeError, TypeError, ValueError) as error:
@@ -144,7 +144,7 @@ def _write_onnx(path: Path, work: Work) -> None:
 
     program = graph_of(work.module, work.example, work.name)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             torch.onnx.export(
                 program,
                 f=path,

@@ -10,8 +10,9 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
+from kdcli import catalog
 from kdcli.errors import Diagnostic, UsageError, shortened
-from kdcli.files import parse_toml
+from kdcli.files import is_file, is_folder, parse_toml
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.layers import Layer, dotted
 from kdcli.recipe.reading.toml_file import KeyPath, Origin
@@ -118,13 +119,26 @@ def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
     ]
     others = [flag for flag in flags if flag.key != "teacher.checkpoint"]
     if len(paths) < 2:
-        return [*others, *(Flag(named[0].option, "teacher.checkpoint", path) for path in paths)]
+        return [
+            *others,
+            *(Flag(named[0].option, f"teacher.{_source(path)}", path) for path in paths),
+        ]
     maps = [{"classes": flag.value} for flag in others if flag.key == "teacher.classes"]
-    tables = [reduce(or_, maps, {"checkpoint": str(path)}) for path in paths]
+    tables = [reduce(or_, maps, {_source(path): str(path)}) for path in paths]
     return [
         *(flag for flag in others if flag.key != "teacher.classes"),
         Flag(named[0].option, "teacher", tables),
     ]
+
+
+def _source(teacher: Any) -> str:
+    """The key of [teacher] that a --teacher means: the name of a network that comes with weights,
+    such as hf/./my-vit or mine.py:net, or a checkpoint.
+    """
+    text = str(teacher)
+    libraries = (each[:-1] for each in catalog.entries("model") if each.endswith("/*"))
+    named = text.startswith(tuple(libraries)) or ".py:" in text
+    return "name" if named and not (is_folder(text) or is_file(text)) else "checkpoint"
 
 
 def _plain(value: Any) -> Any:
@@ -139,7 +153,8 @@ def _plain(value: Any) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(
-            str(item.get("checkpoint")) if isinstance(item, dict) else str(item) for item in value
+            str(next(iter(item.values()))) if isinstance(item, dict) else str(item)
+            for item in value
         )
     return str(value)
 

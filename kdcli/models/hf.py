@@ -1,0 +1,416 @@
+"""Image classifiers of transformers from a local folder, hf/./FOLDER, or by a hub id that is in its
+cache, hf/ORG/NAME (kd models hf/ORG/NAME --download fetches it).
+
+The architecture is the one of the folder's config.json, as transformers builds it. Weights are
+random and the network is for the pictures of the data, or they are the folder's own with
+`weights = "DEFAULT"` (as a teacher always), and the pictures those that it was made for. The head
+stays where the data have as many classes, else it gives way to a fresh one. Weights are read from
+safetensors alone, and code that lies in a folder never runs. A checkpoint carries the config: it
+needs no folder.
+
+Taps are transformers' hidden states: "stage1", "stage2", ... where the size or the channels are
+about to change, and "pooled"; "stem" before them where there are more. A row of equal blocks, as in
+a ViT, has four stages, each a quarter of it; its tokens are laid out as a map, class token apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdcli.core.network import Blueprint, Network, tell_sight
+from kdcli.core.options import Options as ModelOptions
+from kdcli.errors import Incompatible, KdError, NotFound, UsageError
+from kdcli.files import given_by_the_user, safetensors_header
+from kdcli.models import _hf_folder as files
+from kdcli.models._foreign_weights import check_whole, read_tensors
+from kdcli.models._headed import Headed
+from kdcli.models._hf_config import (
+    carried,
+    classifiers,
+    config_of,
+    first_line,
+    fit_to,
+    library,
+    quiet,
+)
+from kdcli.models._meta import dry_run, evaluating
+from kdcli.models._tapped import can_tap, fitted, quarters, survey
+from kdcli.results.preprocessing import Sight
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "hf/*": {
+        "summary": (
+            "an image classifier of transformers from a folder, hf/./my-vit, or a hub id of its "
+            "cache; takes kdcli[hf]"
+        ),
+        "arguments": {},
+        "input_shape": [3, 224, 224],
+        "smaller": {},
+    },
+}
+
+OWN_WEIGHTS = "DEFAULT"  # those of the folder
+_MOST_STAGES = 5  # with more, the channels of a map no longer make a stage of their own
+_USUAL_STAGES = 4
+
+
+class Options(ModelOptions):
+    """What may be chosen of a network of transformers."""
+
+    weights: str | None = Field(
+        None,
+        description=(
+            "DEFAULT for the folder's own, or a .safetensors file with transformers' tensors of "
+            "this network; random weights unless given."
+        ),
+    )
+    arguments: dict[str, bool | int | float | str | list[int]] = Field(
+        default={},
+        description=(
+            "What to change in the folder's config.json, such as { num_hidden_layers = 6 }."
+        ),
+    )
+    config: dict[str, Any] | None = Field(
+        None,
+        description="What stands in the place of the folder's config.json: checkpoints carry it.",
+    )
+
+
+def members() -> dict[str, str]:
+    """What "hf/*" stands for: the image classifiers in transformers' cache, by hub id. Loads none
+    of them.
+    """
+    transformers = library("hf/*")
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        name = files.PREFIX + repository.repo_id
+        with contextlib.suppress(KdError):
+            kind = files.read_config(files.folder_of(name))["model_type"]
+            if kind in classifiers(transformers):
+                found[name] = f"{kind} in transformers' cache"
+    return found
+
+
+def download(name: str) -> Path:
+    """Fetches a network into transformers' cache: its config, its image processor's, and its
+    weights as safetensors.
+
+    Raises:
+        UsageError: huggingface_hub is not installed, or that is no hub id. NotFound: there is no
+            such network, or no way to it.
+    """
+    library(name)
+    from huggingface_hub import snapshot_download
+
+    identity = name.removeprefix(files.PREFIX)
+    try:
+        folder = Path(snapshot_download(identity, allow_patterns=list(files.FETCHED)))
+    except Exception as error:  # its own, requests', and those of the file system
+        first_line, _, _ = str(error).strip().partition("\n")
+        raise NotFound(
+            f"{identity} cannot be fetched: {type(error).__name__}: {first_line[:200]}",
+            hint="a hub id is ORG/NAME, as its page on Hugging Face says",
+        ) from error
+    files.read_config(folder)
+    files.weight_files(folder)
+    return folder
+
+
+def build(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+) -> Network:
+    """A network of transformers, with fresh weights unless `weights` is among the arguments.
+
+    Raises:
+        UsageError: transformers is not installed. NotFound: no such folder or weights.
+        BadCheckpoint: a file of it cannot be read. Incompatible: it is no image classifier, takes
+            no such pictures, has no one linear head, or the weights are another network's.
+    """
+    transformers = library(name)
+    weights, own = arguments.get("weights"), arguments.get("config")
+    folder = None if own is not None and weights is None else files.folder_of(name)
+    content = dict(own) if own is not None else files.read_config(_there(folder))
+    changes = dict(arguments.get("arguments", {}))
+    published = num_classes
+    if weights is not None:
+        published = len(files.class_names(content, _there(folder) / files.CONFIG))
+    config = config_of(transformers, name, {**content, **changes}, changes)
+    config.num_labels = published
+    if weights is None:
+        fit_to(config, input_shape)
+    with quiet(transformers):
+        model = _construct(transformers, name, config, _tensors(_there(folder), weights))
+    network = _tapped(name, model, input_shape)
+    if published != num_classes:
+        network.new_head = f"{published} classes"
+        network.head = nn.Linear(
+            network.head.in_features, num_classes, bias=network.head.bias is not None
+        )
+    network.blueprint = Blueprint(name, {"config": carried(name, config)})
+    if weights is not None:
+        tell_sight(network, files.read_pixels(_there(folder)))
+    return network
+
+
+def categories(name: str, weights: str) -> tuple[str, ...]:  # noqa: ARG001  as other libraries have it
+    """The names of the classes that a folder's network predicts, or their numbers.
+
+    Raises:
+        NotFound, BadCheckpoint, Incompatible: as `build`.
+    """
+    folder = files.folder_of(name)
+    return files.class_names(files.read_config(folder), folder / files.CONFIG)
+
+
+def sight(name: str, weights: str) -> Sight:  # noqa: ARG001  as other libraries have it
+    """The pixels that a folder's image processor makes.
+
+    Raises:
+        NotFound, BadCheckpoint, Incompatible: as `build`.
+    """
+    return files.read_pixels(files.folder_of(name))
+
+
+def usual_shape(name: str) -> tuple[int, int, int]:
+    """The pictures that a folder's network is for: by its image processor, else by its config.
+
+    Raises:
+        NotFound, BadCheckpoint, Incompatible: as `build`.
+    """
+    folder = files.folder_of(name)
+    config = files.read_config(folder)
+    size = files.read_pixels(folder).size or _size_in(config) or (224, 224)
+    channels = config.get("num_channels")
+    return (channels if type(channels) is int and 0 < channels <= 64 else 3, *size)
+
+
+def _there(folder: Path | None) -> Path:
+    return Path() if folder is None else folder
+
+
+def _size_in(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The size of pictures that a config names."""
+    vision = config.get("vision_config")
+    given = config.get("image_size") or (isinstance(vision, dict) and vision.get("image_size"))
+    sides: list[Any] = given if isinstance(given, list) else [given, given]
+    if len(sides) == 2 and all(type(side) is int and 0 < side <= 16_384 for side in sides):
+        return sides[0], sides[1]
+    return None
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+class Logits(nn.Module):
+    """A network of transformers as a function of pictures [B,C,H,W] that gives logits [B,K]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=x).logits
+        return logits
+
+
+class _Told(Logits):
+    """The same with all that the network tells of itself."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(pixel_values=x, output_hidden_states=True)
+
+
+def _tensors(folder: Path, weights: str | None) -> dict[str, Tensor] | None:
+    if weights is None:
+        return None
+    if weights != OWN_WEIGHTS:
+        return read_tensors(Path(weights))
+    found: dict[str, Tensor] = {}
+    for path in files.weight_files(folder):
+        with given_by_the_user():
+            safetensors_header(path)
+        found |= load_file(path)
+    return found
+
+
+def _construct(
+    transformers: Any, name: str, config: Any, tensors: dict[str, Tensor] | None
+) -> nn.Module:
+    auto = transformers.AutoModelForImageClassification
+    try:
+        with contextlib.nullcontext() if tensors is None else torch.device("meta"):
+            outline: Any = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        if tensors is None:
+            fresh: nn.Module = outline
+            return fresh
+        # by way of transformers: published files may have names of an older version of it
+        model, told = type(outline).from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+    except ImportError as error:
+        raise UsageError(f"{name} takes another package: {first_line(error)}") from error
+    except Exception as error:  # whatever a constructor says to a config that cannot be
+        raise Incompatible(f"{name} cannot be built: {first_line(error)}") from error
+    check_whole(
+        told["missing_keys"],
+        told["unexpected_keys"],
+        [each[0] for each in told["mismatched_keys"]],
+        name,
+        "its file of weights",
+    )
+    found: nn.Module = model
+    return found
+
+
+def _tapped(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> Headed:
+    """The network, split before its head, with its hidden states as taps."""
+    seen = _watched(name, model, input_shape)
+    if seen.head is None:
+        raise Incompatible(
+            f"{name} does not end in one linear layer: kd needs one there",
+            hint="choose another, such as a ViT, a Swin or a ConvNeXt",
+        )
+    headed = Headed(name, Logits(model), f"model.{seen.head}")
+    paths = _stages(seen.states)
+    places = survey(headed, input_shape)
+    stages = {tap: f"model.{path}" for tap, path in paths.items()}
+    usable = all(
+        (place := places.get(path)) is not None
+        and can_tap(place)
+        and place.layout is not None
+        and place.layout.height
+        for path in stages.values()
+    )
+    return fitted(headed, stages, places, input_shape) if usable else headed
+
+
+class _Watched:
+    """One pass. head: the path of the linear layer whose output is the logits; None where there is
+    none. states: path and shape [1,...] of each hidden state; empty where one is no module's.
+    """
+
+    def __init__(self) -> None:
+        self.head: str | None = None
+        self.states: list[tuple[str, tuple[int, ...]]] = []
+
+
+def _watched(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> _Watched:
+    """What a network gives for one picture, and which of its modules gives it.
+
+    Raises:
+        Incompatible: it takes no such pictures.
+    """
+    outputs: list[tuple[str, nn.Module, Any]] = []
+
+    def note(path: str) -> Any:
+        def keep(module: nn.Module, _given: Any, output: Any) -> None:
+            first = next(iter(output.values()), None) if isinstance(output, Mapping) else output
+            if isinstance(first, tuple | list):
+                first = first[0] if first else None
+            outputs.append((path, module, first))
+
+        return keep
+
+    handles = [
+        module.register_forward_hook(note(path)) for path, module in model.named_modules() if path
+    ]
+    try:
+        told = _answer(model, input_shape, outputs)
+    except Exception as error:
+        _, height, width = input_shape
+        raise Incompatible(
+            f"{name} cannot take pictures of {height}x{width}: {first_line(error)}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = _Watched()
+    logits = getattr(told, "logits", None)
+    found.head = next(
+        (
+            path
+            for path, module, output in outputs
+            if output is logits and isinstance(module, nn.Linear)
+        ),
+        None,
+    )
+    states = [
+        (next((path for path, _, output in outputs if output is state), None), tuple(state.shape))
+        for state in getattr(told, "hidden_states", None) or ()
+    ]
+    if all(path is not None for path, _ in states):
+        found.states = [(_before_a_drop(model, str(path)), shape) for path, shape in states]
+        shapes = {path: tuple(o.shape) for path, _, o in outputs if isinstance(o, Tensor)}
+        found.states = [(path, shapes.get(path, shape)) for path, shape in found.states]
+    return found
+
+
+def _answer(model: nn.Module, input_shape: tuple[int, int, int], outputs: list[Any]) -> Any:
+    told = _Told(model)
+    try:
+        return dry_run(told, input_shape)
+    except Exception:  # it computes with values, which meta tensors have not
+        outputs.clear()
+        weight = next(model.parameters())
+        if weight.is_meta:
+            raise
+        with evaluating(told):
+            return told(torch.zeros(1, *input_shape, device=weight.device))
+
+
+def _before_a_drop(model: nn.Module, path: str) -> str:
+    """The block before a layer that makes the map smaller, where that layer gives the hidden state
+    (Swin): a stage ends where its size is about to change.
+    """
+    stage, found, _ = path.partition(".downsample")
+    if not found:
+        return path
+    rows = [
+        f"{stage}.{name}.{len(part) - 1}"
+        for name, part in model.get_submodule(stage).named_children()
+        if isinstance(part, nn.ModuleList) and len(part)
+    ]
+    return rows[0] if rows else path
+
+
+def _stages(states: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
+    """Tap -> path of the module, from the hidden states in order."""
+    ends = _ends(states, lambda shape: shape[1:])
+    if len(ends) > _MOST_STAGES:
+        ends = _ends(states, lambda shape: shape[2:] if len(shape) == 4 else shape[1:])
+    if len(ends) == 1:
+        blocks = [path for path, _ in states]
+        # the first is what the embedding gives
+        return quarters(blocks[1:] or blocks)
+    names = ["stem"] if len(ends) > _USUAL_STAGES else []
+    names += [f"stage{number}" for number in range(1, len(ends) + 1 - len(names))]
+    return dict(zip(names, ends, strict=True))
+
+
+def _ends(states: Sequence[tuple[str, tuple[int, ...]]], key: Any) -> list[str]:
+    """The last path of each run of hidden states that have something in common."""
+    return [
+        path
+        for place, (path, shape) in enumerate(states)
+        if place + 1 == len(states) or key(states[place + 1][1]) != key(shape)
+    ]
