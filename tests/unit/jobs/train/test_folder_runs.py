@@ -49,7 +49,7 @@ def test_the_best_epoch_is_chosen_on_the_folders_own_part(pets: Path) -> None:
     (pets / "val").rename(pets / "train" / ".val")
     with pytest.raises(UsageError, match="nothing is held out"):
         train(pets, "again", **{"train.select": "best"})
-    with pytest.raises(UsageError, match="a temperature is fitted .* nothing is held out"):
+    with pytest.raises(UsageError, match=r"a temperature is fitted .* nothing is held out"):
         train(pets, "again", **{"train.calibrate": "on"})
 
 
