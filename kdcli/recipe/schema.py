@@ -789,19 +789,20 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
+        needed = self.chooses_an_epoch or self.train.calibrate == "on"
+        if not needed or self.data.val_fraction:
+            return self
         # a dataset that may bring a validation part is asked when it is opened
-        if self.data.val_fraction or catalog.entry("dataset", self.data.name).facts.get("val"):
+        if catalog.entry("dataset", self.data.name).facts.get("val"):
             return self
         if self.chooses_an_epoch:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
-        if self.train.calibrate == "on":
-            raise rule(
-                "train.calibrate",
-                "a temperature is fitted on held-out data, and data.val_fraction is 0",
-                "data.val_fraction = 0.1, for example",
-            )
-        return self
+        raise rule(
+            "train.calibrate",
+            "a temperature is fitted on held-out data, and data.val_fraction is 0",
+            "data.val_fraction = 0.1, for example",
+        )
 
     @model_validator(mode="after")
     def _balanced_once(self) -> Self:

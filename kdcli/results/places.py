@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdcli import trust
 from kdcli.errors import CorruptFile
 from kdcli.files import sha256_file
-
-if TYPE_CHECKING:
-    from kdcli.results.weights_header import CheckpointHeader
 
 CODE_FOLDER = "code"
 # of [data]: keys that hold paths, where they hold text
@@ -39,38 +35,31 @@ def start_folder(data: Mapping[str, Any], code: Mapping[str, Any]) -> str:
     return str(Path.cwd()) if any(is_relative(text) for text in named) else ""
 
 
-def located(header: CheckpointHeader, run: Path) -> CheckpointHeader:
-    """A header whose names mean the same files from here. What is not there is left as it was
-    typed.
+def located(
+    names: Mapping[str, Any], folder: str, code: Mapping[str, str], run: Path
+) -> dict[str, Any]:
+    """The fields of a header that name files, by field, so that they mean the same files from here.
+    What is not there is left as it was typed.
 
     Args:
-        run: the folder of the checkpoint's run.
+        names: the fields as they stand; "data" is the [data] section.
+        folder, code: as in the header. run: the folder of the checkpoint's run.
 
     Raises:
         CorruptFile: the copy of a Python file is not the file that was copied.
     """
-    away = bool(header.folder) and header.folder != str(Path.cwd())
-    start = Path(header.folder) if away else Path()
-    files = {file: _python(file, start, run, header.code.get(file)) for file in _files(header)}
-    changed = {file: there for file, there in files.items() if file != there}
-    data = dict(header.data)
+    away = bool(folder) and folder != str(Path.cwd())
+    start = Path(folder) if away else Path()
+    files = {
+        file: _python(file, start, run, code.get(file)) for file in trust.files_in(dict(names))
+    }
+    data = dict(names["data"])
     for key in PATHS if away else ():
         text = data.get(key)
         if isinstance(text, str) and is_relative(text) and _is_there(start, text):
             data[key] = str(start / text)
-    if not changed and data == header.data:
-        return header
-    return replace(
-        header,
-        architecture=_renamed(header.architecture, changed),
-        arguments=_renamed(dict(header.arguments), changed),
-        method=_renamed(header.method, changed),
-        data=_renamed(data, changed),
-    )
-
-
-def _files(header: CheckpointHeader) -> tuple[str, ...]:
-    return trust.files_in([header.architecture, header.arguments, header.data, header.method])
+    changed = {file: there for file, there in files.items() if file != there}
+    return {key: _renamed(value, changed) for key, value in {**names, "data": data}.items()}
 
 
 def _python(file: str, start: Path, run: Path, digest: str | None) -> str:

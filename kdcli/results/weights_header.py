@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from kdcli.typed import strict
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
 KEPT_FOLDER = "checkpoints"
+_NAMING_FILES = ("architecture", "arguments", "method", "data")
 CHECKSUM = "header_sha256"  # of all else in the header
 
 
@@ -217,4 +218,5 @@ def read_header(path: str | Path) -> tuple[Path, CheckpointHeader]:
     with given_by_the_user():
         header = CheckpointHeader.from_metadata(safetensors_metadata(found), found)
         run = found.parent.parent if found.parent.name == KEPT_FOLDER else found.parent
-        return found, located(header, run)
+        names = {key: getattr(header, key) for key in _NAMING_FILES}
+        return found, replace(header, **located(names, header.folder, header.code, run))

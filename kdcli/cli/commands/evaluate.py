@@ -47,6 +47,16 @@ Checkpoints = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+On = Annotated[
+    Path | None,
+    typer.Option(
+        "--on",
+        help="Measure on all pictures below FOLDER/CLASS instead, as the run reads pictures.",
+        metavar="FOLDER",
+        rich_help_panel=o.RUNNING,
+        show_default=False,
+    ),
+]
 
 
 def run(
@@ -56,16 +66,7 @@ def run(
     data: o.EvalData = None,
     data_dir: o.DataRoot = None,
     sets: o.DataSets = None,
-    on: Annotated[
-        Path | None,
-        typer.Option(
-            "--on",
-            help="Measure on all pictures below FOLDER/CLASS instead, as the run reads pictures.",
-            metavar="FOLDER",
-            rich_help_panel=o.RUNNING,
-            show_default=False,
-        ),
-    ] = None,
+    on: On = None,
     split: o.Split = "test",
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
@@ -116,17 +117,9 @@ def run(
     )
     wanted, others = split_of(split), _forms(forms, latency=latency)
     checkpoints = _distinct(checkpoint)
-    if on is None:
-        asked = measured_on(checkpoints, data, sets or (), data_dir)
-    elif data or sets or data_dir or wanted != "test":
-        raise UsageError(
-            f"--on {on} measures all pictures in it: neither data nor a split go with that",
-            hint="leave --data, --set data.KEY, --data-dir and --split out",
-        )
-    elif not on.is_dir():
-        raise NotFound(f"no such folder: {on}", hint="--on FOLDER, with a folder a class in it")
-    else:
-        asked = None
+    if on is not None:
+        _check_on(on, with_data=bool(data or sets or data_dir or wanted != "test"))
+    asked = measured_on(checkpoints, data, sets or (), data_dir) if on is None else None
     if save_logits is not None:
         check_writable(save_logits, text=False)
     from kdcli import jobs
@@ -166,6 +159,17 @@ def _forms(given: str | None, *, latency: bool) -> tuple[Literal["compiled", "on
             f"--forms takes {' and '.join(FORMS)}, got {given!r}", hint=f"--forms {','.join(FORMS)}"
         )
     return tuple(form for form in FORMS if form in found)
+
+
+def _check_on(on: Path, *, with_data: bool) -> None:
+    """Refuses other pictures that are not there, or are to be data as well."""
+    if with_data:
+        raise UsageError(
+            f"--on {on} measures all pictures in it: neither data nor a split go with that",
+            hint="leave --data, --set data.KEY, --data-dir and --split out",
+        )
+    if not on.is_dir():
+        raise NotFound(f"no such folder: {on}", hint="--on FOLDER, with a folder a class in it")
 
 
 def _distinct(checkpoints: list[Path]) -> list[Path]:

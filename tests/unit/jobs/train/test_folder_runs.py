@@ -49,6 +49,15 @@ def test_the_best_epoch_is_chosen_on_the_folders_own_part(pets: Path) -> None:
     (pets / "val").rename(pets / "train" / ".val")
     with pytest.raises(UsageError, match="nothing is held out"):
         train(pets, "again", **{"train.select": "best"})
+    with pytest.raises(UsageError, match=r"a temperature is fitted .* nothing is held out"):
+        train(pets, "again", **{"train.calibrate": "on"})
+
+
+def test_a_temperature_is_fitted_on_the_folders_own_part(pets: Path) -> None:
+    result = train(pets, **{"train.calibrate": "on"})
+    assert result is not None
+    assert result.calibration is not None
+    assert result.calibration.n == 8
 
 
 def test_a_run_says_how_it_goes_on_after_a_bad_file(pets: Path) -> None:
