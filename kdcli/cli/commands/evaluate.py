@@ -46,6 +46,25 @@ Checkpoints = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+TimedToo = Annotated[
+    bool,
+    typer.Option(
+        "--latency",
+        help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
+        rich_help_panel=o.RUNNING,
+    ),
+]
+Forms = Annotated[
+    str | None,
+    typer.Option(
+        "--forms",
+        help="With --latency, also timed: compiled, onnx or both, with a comma between them. Each "
+        "takes seconds to make.",
+        metavar="LIST",
+        show_default=False,
+        rich_help_panel=o.RUNNING,
+    ),
+]
 
 
 def run(
@@ -66,25 +85,8 @@ def run(
             rich_help_panel=o.RUNNING,
         ),
     ] = False,
-    latency: Annotated[
-        bool,
-        typer.Option(
-            "--latency",
-            help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
-            rich_help_panel=o.RUNNING,
-        ),
-    ] = False,
-    forms: Annotated[
-        str | None,
-        typer.Option(
-            "--forms",
-            help="With --latency, also timed: compiled, onnx or both, with a comma between them. "
-            "Each takes seconds to make.",
-            metavar="LIST",
-            show_default=False,
-            rich_help_panel=o.RUNNING,
-        ),
-    ] = None,
+    latency: TimedToo = False,
+    forms: Forms = None,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
     min_balanced_accuracy: o.MinBalancedAccuracy = None,
