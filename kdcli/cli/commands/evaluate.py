@@ -30,7 +30,6 @@ EXAMPLES = """
 kd evaluate runs/*/model.safetensors
 kd evaluate runs/latest --per-class --min-accuracy 0.9
 kd evaluate runs/latest --latency
-kd evaluate runs/latest --latency --forms onnx,compiled
 """
 FORMS: tuple[Literal["compiled", "onnx"], ...] = ("compiled", "onnx")
 SIGNIFICANT = 0.05
