@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 NAME = "evaluate"
 EXAMPLES = """
 kd evaluate runs/*/model.safetensors
-kd evaluate runs/latest --per-class --min-accuracy 0.9
-kd evaluate runs/latest --latency
-kd evaluate runs/latest --latency --forms onnx,compiled
+kd evaluate runs/latest --per-class --latency --min-accuracy 0.9
 kd evaluate runs/latest --on other-photos
 """
 FORMS: tuple[Literal["compiled", "onnx"], ...] = ("compiled", "onnx")
@@ -57,6 +55,25 @@ On = Annotated[
         show_default=False,
     ),
 ]
+TimedToo = Annotated[
+    bool,
+    typer.Option(
+        "--latency",
+        help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
+        rich_help_panel=o.RUNNING,
+    ),
+]
+Forms = Annotated[
+    str | None,
+    typer.Option(
+        "--forms",
+        help="With --latency, also timed: compiled, onnx or both, with a comma between them. Each "
+        "takes seconds to make.",
+        metavar="LIST",
+        show_default=False,
+        rich_help_panel=o.RUNNING,
+    ),
+]
 
 
 def run(
@@ -78,25 +95,8 @@ def run(
             rich_help_panel=o.RUNNING,
         ),
     ] = False,
-    latency: Annotated[
-        bool,
-        typer.Option(
-            "--latency",
-            help="Also size on disk, multiply-adds, and how long 1 and 32 images take.",
-            rich_help_panel=o.RUNNING,
-        ),
-    ] = False,
-    forms: Annotated[
-        str | None,
-        typer.Option(
-            "--forms",
-            help="With --latency, also timed: compiled, onnx or both, with a comma between them. "
-            "Each takes seconds to make.",
-            metavar="LIST",
-            show_default=False,
-            rich_help_panel=o.RUNNING,
-        ),
-    ] = None,
+    latency: TimedToo = False,
+    forms: Forms = None,
     save_logits: o.SaveLogits = None,
     min_accuracy: o.MinAccuracy = None,
     min_balanced_accuracy: o.MinBalancedAccuracy = None,

@@ -29,7 +29,7 @@ from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
-from kdcli.jobs.train.mistakes import find_mistakes
+from kdcli.jobs.train.mistakes import mistakes_if_any
 from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, Measures
@@ -117,7 +117,9 @@ def measure_outcome(
     curves = {"network" if teacher is None else "student": reliability(logits, targets)}
     if teacher is not None:
         curves = {"teacher": reliability(teacher.logits, targets), **curves}
-    mistakes, unseen = _mistakes(job, own, teacher)
+    most = job.recipe.report.pictures if job.recipe.report.html else 0
+    theirs = None if teacher is None else teacher.logits
+    mistakes, unseen = mistakes_if_any(job.feed, logits, theirs, targets, most)
     report = _gap(job, own, teacher)
     gaps = _gaps(report) if report is not None else ()
     guess = chance(targets, len(names))
@@ -159,18 +161,6 @@ def measure_outcome(
         calibration=None if folded is None else _before_and_after(folded, own),
         mistakes=mistakes,
     )
-
-
-def _mistakes(
-    job: Job, own: Answers, teacher: Answers | None
-) -> tuple[Mistakes | None, tuple[str, ...]]:
-    """What the network gets wrong, for the page; and a warning where the pictures cannot be had."""
-    most = job.recipe.report.pictures if job.recipe.report.html else 0
-    theirs = None if teacher is None else teacher.logits
-    try:
-        return find_mistakes(job.feed, own.logits, theirs, own.targets, most), ()
-    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet
-        return None, (f"pictures are left out of the report: {type(error).__name__}: {error}",)
 
 
 def _energies(job: Job, own: Answers) -> tuple[EnergyAt, ...]:

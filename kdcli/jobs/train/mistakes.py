@@ -27,6 +27,16 @@ PNG_BYTES = 3000  # a picture that takes more as PNG becomes JPEG
 JPEG_QUALITY = 85
 
 
+def mistakes_if_any(
+    feed: Feed, own: Tensor, teacher: Tensor | None, targets: Tensor, most: int
+) -> tuple[Mistakes | None, tuple[str, ...]]:
+    """As `find_mistakes`; where the pictures cannot be had, a warning in their place."""
+    try:
+        return find_mistakes(feed, own, teacher, targets, most), ()
+    except Exception as error:  # noqa: BLE001  weights that took days are not saved yet
+        return None, (f"pictures are left out of the report: {type(error).__name__}: {error}",)
+
+
 def find_mistakes(
     feed: Feed, own: Tensor, teacher: Tensor | None, targets: Tensor, most: int
 ) -> Mistakes | None:

@@ -19,7 +19,6 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.open_feed import make_feed
 from kdcli.data.source import ImageArrays
 from kdcli.jobs import distill, train_teacher
-from kdcli.jobs.train import final_evaluation
 from kdcli.jobs.train.mistakes import find_mistakes, small
 from kdcli.report.page.build import build
 from kdcli.results.mistakes import MOST_CHARACTERS
@@ -159,7 +158,7 @@ def test_pictures_that_cannot_be_had_do_not_cost_the_run(learnt, tmp_path, monke
     def gone(*_):
         raise OSError("somebody removed the folder")
 
-    monkeypatch.setattr(final_evaluation, "find_mistakes", gone)
+    monkeypatch.setattr("kdcli.jobs.train.mistakes.find_mistakes", gone)
     monkeypatch.setattr("kdcli.report.page.build.figures_of_run", lambda _: ())
     found = train_teacher(
         model="mlp", data="digits", out=tmp_path,
