@@ -16,7 +16,7 @@ a ViT, has four stages, each a quarter of it; its tokens are laid out as a map, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,44 @@ def _size_in(config: Mapping[str, Any]) -> tuple[int, int] | None:
     if len(sides) == 2 and all(type(side) is int and 0 < side <= 16_384 for side in sides):
         return sides[0], sides[1]
     return None
+
+
+# ---- for transformers itself ---------------------------------------------------------------------
+
+INSIDE = "model."  # where transformers' own network stands in one of kd
+
+
+def whole(
+    name: str, num_classes: int, content: Mapping[str, Any], class_names: Sequence[str]
+) -> nn.Module:
+    """A network of transformers with its head and the names of its classes, and random weights.
+
+    Args:
+        content: the config, as a checkpoint carries it.
+    """
+    transformers = library(name)
+    config = config_of(transformers, name, content, {})
+    config.num_labels = num_classes
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {label: number for number, label in enumerate(class_names)}
+    with quiet(transformers):
+        return _construct(transformers, name, config, None)
+
+
+def save(net: Any, folder: Path) -> None:
+    """Writes config.json and model.safetensors, as transformers does."""
+    with quiet(library("hf")):
+        net.save_pretrained(folder)
+
+
+def loaded(folder: Path) -> Callable[[Tensor], Tensor]:
+    """A folder as transformers loads it: pictures to logits."""
+    transformers = library("hf")
+    with quiet(transformers):
+        net = transformers.AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    return Logits(net.eval())
 
 
 # ---- the network ---------------------------------------------------------------------------------

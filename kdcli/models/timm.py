@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,52 @@ def parameters(name: str, num_classes: int) -> int:
         net = _construct(_timm(name), name, num_classes, (3, 224, 224), {})
     _path_of_head(name, net)
     return parameter_count(net)
+
+
+def whole(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], given: Mapping[str, Any]
+) -> nn.Module:
+    """A network of timm with its head, and random weights.
+
+    Args:
+        given: what else its constructor takes.
+    """
+    net: nn.Module = _construct(_timm(name), name, num_classes, input_shape, given)
+    return net
+
+
+def save(
+    net: Any,
+    folder: Path,
+    given: Mapping[str, Any],
+    class_names: Sequence[str],
+    seen: Mapping[str, Any],
+) -> None:
+    """Writes config.json and model.safetensors, as timm's models on Hugging Face have them.
+
+    Args:
+        given: as in `whole`. seen: what it is shown, in the words of timm's pretrained_cfg.
+    """
+    _timm("timm")
+    from timm.models import save_for_hf
+
+    channels, *size = seen["input_size"]
+    arguments = {**given, **({} if channels == 3 else {"in_chans": channels})}
+    if net.pretrained_cfg.get("fixed_input_size"):
+        arguments["img_size"] = size
+    save_for_hf(
+        net,
+        str(folder),
+        model_config={"pretrained_cfg": dict(seen), "label_names": list(class_names)},
+        model_args=arguments,
+        safe_serialization=True,
+    )
+
+
+def loaded(folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A folder as timm loads it: pictures to logits."""
+    net: nn.Module = _timm("timm").create_model(f"local-dir:{folder}", pretrained=True)
+    return net.eval()
 
 
 def _timm(name: str) -> Any:

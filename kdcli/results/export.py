@@ -7,7 +7,7 @@ from typing import Literal
 
 from kdcli.results.measures import GateResult
 
-Format = Literal["pytorch", "onnx", "pt2", "torchscript"]
+Format = Literal["pytorch", "onnx", "pt2", "torchscript", "hf"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,10 @@ Kind = Annotated[
     str,
     typer.Option(
         "--format",
-        help="pytorch (a folder that needs torch alone), onnx, pt2 or torchscript.",
+        help=(
+            "pytorch (a folder that needs torch alone), onnx, pt2, torchscript, or hf (a folder "
+            "that transformers or timm loads, of their networks)."
+        ),
         metavar="FORMAT",
         show_default=False,
     ),
@@ -50,7 +53,7 @@ Place = Annotated[
     typer.Option(
         "-o",
         "--out",
-        help="The file, or the folder of pytorch; beside the checkpoint unless given.",
+        help="The file, or the folder of pytorch and hf; beside the checkpoint unless given.",
         metavar="PATH",
         show_default=False,
     ),
@@ -149,7 +152,7 @@ def _refusal(result: ExportResult) -> str:
 def _format(name: str) -> Format:
     if name not in get_args(Format):
         raise UsageError(
-            f"{name!r} is not a format", hint="--format pytorch, onnx, pt2 or torchscript"
+            f"{name!r} is not a format", hint="--format pytorch, onnx, pt2, torchscript or hf"
         )
     return cast("Format", name)
 

@@ -19,6 +19,7 @@ from kdcli.jobs.use import formats
 from kdcli.jobs.use.graph import Exportable
 from kdcli.jobs.use.onnx_file import open_onnx
 from kdcli.results.cost import Form
+from kdcli.results.preprocessing import Preprocessing
 
 Ask = Callable[[Tensor], object]
 _NAME = "network"  # inside a file that is only timed
@@ -51,8 +52,10 @@ def in_form(form: Form, network: Network, image: Tensor) -> Iterator[tuple[Ask, 
             path, like = Path(folder) / "network.onnx", next(network.parameters())
             network.cpu()
             try:
-                shape = (channels, height, width)
-                work = formats.Work(Exportable(network), _NAME, shape, {}, _NAME, formats.OPSET)
+                how = Preprocessing.of_data((channels, height, width), (), ())  # nobody reads it
+                work = formats.Work(
+                    Exportable(network), _NAME, how.input_shape, {}, _NAME, formats.OPSET, how
+                )
                 formats.write("onnx", path, work)
             finally:
                 network.to(like.device)

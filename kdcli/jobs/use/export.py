@@ -36,6 +36,7 @@ from kdcli.jobs.use import formats
 from kdcli.jobs.use import int8 as eight_bits
 from kdcli.jobs.use.formats import Work
 from kdcli.jobs.use.graph import Exportable
+from kdcli.jobs.use.library_folder import check_library
 from kdcli.jobs.use.network import Classifier, load_network
 from kdcli.jobs.use.pictures import normalised
 from kdcli.recipe import measured_data
@@ -72,7 +73,8 @@ def export(
     Args:
         run: a run directory or a model.safetensors.
         format: "pytorch", a folder whose model.py needs torch alone; "onnx"; "pt2", of
-            torch.export; or "torchscript".
+            torch.export; "torchscript"; or "hf", a folder that transformers or timm loads, of
+            networks that are theirs.
         out: where it goes; beside the checkpoint unless given.
         uint8: whether it takes pixels of 0 to 255 and normalises them itself.
         opset: of ONNX; 18 unless given.
@@ -96,6 +98,8 @@ def export(
     asked = measured_data.asked_for(data, overrides)
     with trusting([asked.get("data", "name")], everything=trust):
         network = load_network(run, trust=trust)
+        if format == "hf":
+            _check_hf(network, pixels=uint8)
         if uint8 and not network.preprocessing.takes_pictures:
             raise Incompatible(
                 f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
@@ -147,6 +151,20 @@ def export(
         int8=quantised,
         gates=() if quantised is None else (quantised.gate,),
     )
+
+
+def _check_hf(network: Classifier, *, pixels: bool) -> None:
+    """Refuses what a library's folder cannot hold.
+
+    Raises:
+        UsageError, Incompatible: says what.
+    """
+    check_library(network.network)
+    if pixels:
+        raise UsageError(
+            "hf has no --uint8: its folder says how pictures are normalised",
+            hint="leave --uint8 out, or --format onnx",
+        )
 
 
 def _check_int8(
@@ -214,6 +232,7 @@ def _work(network: Classifier, *, pixels: bool, opset: int) -> Work:
         about,
         title,
         opset,
+        how,
     )
 
 

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from kdcli.errors import Incompatible
 from kdcli.jobs.use.graph import Exportable, example, graph_of
+from kdcli.jobs.use.library_folder import read_library_folder, write_library_folder
 from kdcli.jobs.use.onnx_file import INPUT, OUTPUT, install_hint, open_onnx
 from kdcli.jobs.use.torch_code import load_folder, write_folder
 from kdcli.results.export import Format
+from kdcli.results.preprocessing import Preprocessing
 
 Answer = Callable[[Tensor], Tensor]
 OPSET = 18
@@ -31,6 +33,7 @@ ENDINGS: Mapping[Format, str] = {
     "onnx": ".onnx",
     "pt2": ".pt2",
     "torchscript": ".torchscript",
+    "hf": "-hf",
 }
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 _jit: Any = torch.jit  # has no types
@@ -49,6 +52,7 @@ class Work:
     about: Mapping[str, Any]
     title: str
     opset: int
+    how: Preprocessing
 
     @property
     def example(self) -> Tensor:
@@ -202,15 +206,24 @@ def _read_onnx(path: Path) -> Answer:
     return open_onnx(path)[0]
 
 
+# ---- the library that it is from -----------------------------------------------------------------
+
+
+def _write_hf(path: Path, work: Work) -> None:
+    write_library_folder(path, work.module.network, tuple(work.about["class_names"]), work.how)
+
+
 _WRITERS: Mapping[Format, Callable[[Path, Work], None]] = {
     "pytorch": _write_pytorch,
     "onnx": _write_onnx,
     "pt2": _write_pt2,
     "torchscript": _write_torchscript,
+    "hf": _write_hf,
 }
 _READERS: Mapping[Format, Callable[[Path], Answer]] = {
     "pytorch": load_folder,
     "onnx": _read_onnx,
     "pt2": _read_pt2,
     "torchscript": _read_torchscript,
+    "hf": read_library_folder,
 }

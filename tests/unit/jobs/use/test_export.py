@@ -27,7 +27,9 @@ needs_onnx = pytest.mark.skipif(
     reason="onnx, onnxruntime and onnxscript are not installed",
 )
 FORMATS = [
-    pytest.param(kind, marks=needs_onnx if kind == "onnx" else ()) for kind in formats.ENDINGS
+    pytest.param(kind, marks=needs_onnx if kind == "onnx" else ())
+    for kind in formats.ENDINGS
+    if kind != "hf"  # of other libraries' networks: test_library_folder.py
 ]
 SOME = ("cnn-small", "mnist-student", "mlp", "wrn_16_1", "shufflenet_v2")
 TORCHVISIONS = ("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16")
