@@ -15,11 +15,15 @@ from torch import Tensor
 SplitName = Literal["train", "val", "test"]
 
 
+UNLABELLED = -1  # the label of a training sample that has none
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One minibatch on the device.
 
-    x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64.
+    x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64, from 0; UNLABELLED, -1,
+    for a training sample without a label, whatever it is from: no held-out or test sample is.
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
@@ -115,7 +119,8 @@ class Progress:
 class DataInfo:
     """The facts about the data that a method or a checkpoint may know.
 
-    targets: [num_train] int64, labels of the training split in index order.
+    targets: [num_train] int64, labels of the training split in index order, UNLABELLED where a
+    sample has none.
     superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
@@ -135,6 +140,16 @@ class DataInfo:
     superclass: Tensor | None = field(default=None, repr=False)
     positions_sha256: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> Tensor:
+        """The labels that there are, [m] int64, in index order."""
+        return self.targets[self.targets != UNLABELLED]
+
+    @property
+    def unlabelled(self) -> int:
+        """Training samples without a label."""
+        return self.num_train - len(self.labelled)
 
 
 class Feed(Protocol):

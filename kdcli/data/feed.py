@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.core.types import Batch, DataInfo, Draw, Feed, SplitName
+from kdcli.core.types import UNLABELLED, Batch, DataInfo, Draw, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.sampler import Sampler, balanced, shuffled
 from kdcli.data.source import ImageArrays, Source, pixel_statistics
@@ -181,13 +181,17 @@ class SourceFeed(ABC):
         return self._batches(name, (_as_it_is(index) for index in indices), training=False)
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
-        """At most `count` samples of a split, each class in proportion to its share, not augmented.
+        """At most `count` samples of a split, each class in proportion to its share, not augmented:
+        of those with a label, where there are any.
 
         The same ones each time, whatever the recipe's seed: what two runs show of them can be
         compared. A batch holds two or more, as batch norms may need (a split of a single sample
         excepted).
         """
-        labels = self._labels[name].cpu()
+        every = self._labels[name].cpu()
+        labelled = (every != UNLABELLED).nonzero().flatten()
+        there = labelled if len(labelled) else torch.arange(len(every))
+        labels = every[there] if len(labelled) else torch.zeros_like(every)
         count = min(count, len(labels))
         if count == 0:
             return iter(())
@@ -199,7 +203,7 @@ class SourceFeed(ABC):
             if by_class
             else random.permutation(stream, len(labels))[:count]
         )
-        rows = chosen.flatten().sort().values.to(self.plan.device)
+        rows = there[chosen.flatten().sort().values].to(self.plan.device)
         batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
         return self._batches(
             name, (_as_it_is(index) for index in rows.tensor_split(batches)), training=False

@@ -75,13 +75,16 @@ _SHOWN = 6  # endings that a sentence lists
 
 @dataclass(slots=True)
 class _Found:
-    """What lies below some folders. loose: pictures outside of class folders, by folder."""
+    """What lies below some folders. loose: pictures outside of class folders, by folder. apart: a
+    folder that is not gone into from above.
+    """
 
     suffixes: tuple[str, ...]
     skipped: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     loose: Counter[str] = field(default_factory=Counter)
     problems: list[DataProblem] = field(default_factory=list)
+    apart: Path | None = None
 
     def entries(self, folder: Path) -> tuple[list[str], list[str]]:
         """Names of the folders in a folder and of its files, in order, without what is skipped."""
@@ -92,6 +95,8 @@ class _Found:
                 for entry in entries:
                     if is_left_behind(entry.name):
                         self.skipped += 1
+                    elif self._is_apart(entry):
+                        continue
                     else:
                         (folders if entry.is_dir() else files).append(entry.name)
         except OSError as error:
@@ -104,6 +109,14 @@ class _Found:
                 )
             )
         return sorted(folders), sorted(files)
+
+    def _is_apart(self, entry: os.DirEntry[str]) -> bool:
+        """Tells whether an entry is the folder of pictures without labels."""
+        return (
+            self.apart is not None
+            and entry.name == self.apart.name
+            and Path(entry.path).resolve() == self.apart
+        )
 
     def pictures(self, folder: Path, below: str) -> tuple[str, ...]:
         """All pictures in a folder and its folders, as paths that begin with `below`: folders in
@@ -157,7 +170,8 @@ class _Found:
 class Arranged:
     """An image folder, sorted out. train, val, test: paths below the top by class, for each class
     name; val is None where there is none. problems, notes: as in a DataReport; to have
-    no part to test on is a problem, and test is train then.
+    no part to test on is a problem, and test is train then. unlabelled: paths of pictures without
+    a class, below the top or from there.
     """
 
     class_names: tuple[str, ...]
@@ -168,6 +182,7 @@ class Arranged:
     notes: tuple[str, ...]
     skipped: int
     unread: Mapping[str, int]
+    unlabelled: tuple[str, ...] = ()
 
 
 def is_left_behind(name: str) -> bool:
@@ -175,13 +190,20 @@ def is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
-def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -> Arranged:
+def arrange(
+    top: Path,
+    suffixes: tuple[str, ...],
+    test_fraction: float | None,
+    apart: Path | None = None,
+) -> Arranged:
     """Sorts out the files of a folder. None is opened.
 
     Args:
         top: holds train/ and test/ or val/, or the class folders.
         suffixes: how the names of pictures end, in lower case.
         test_fraction: share of each class that is tested on where there is no test/.
+        apart: a folder of pictures without labels, which join the training part; inside of the top
+            it is none of its folders.
 
     Raises:
         NotFound: there is no such folder, or no part to train on. UsageError: a part is
@@ -190,12 +212,14 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
     found = _Found(suffixes)
     if not top.is_dir():
         raise NotFound(f"no such folder: {top}", hint=_LAYOUT_HINT)
+    unlabelled = () if apart is None else _unlabelled(top, apart, found)
     parts = _parts(top, found)
-    if "train" not in parts and parts:
+    if "train" not in parts and parts and not unlabelled:
         raise NotFound(f"{top} has no folder train/ with class folders in it", hint=_LAYOUT_HINT)
     split = {name: found.classes(top / folder, folder) for name, folder in parts.items()} or {
         "train": found.classes(top, "")
     }
+    split.setdefault("train", {})
     notes = []
     if "test" in split:
         if test_fraction is not None:
@@ -221,7 +245,7 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
             "pictures to test on into test/",
         )
         found.problems.append(untested)
-    _check_classes(split, parts, top, found)
+    _check_classes(split, parts, top, found, labels=not unlabelled)
     names = tuple(sorted(split["train"]))
     _check_rest(found)
     return Arranged(
@@ -233,7 +257,31 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
         (*notes, *_notes(found)),
         found.skipped,
         dict(sorted(found.unread.items())),
+        unlabelled,
     )
+
+
+def _unlabelled(top: Path, folder: Path, found: _Found) -> tuple[str, ...]:
+    """The pictures of a folder without classes, as paths from the top."""
+    if not folder.is_dir():
+        raise NotFound(
+            f"no such folder: {folder}", hint="data.unlabelled is a folder of picture files"
+        )
+    found.apart = folder.resolve()
+    if found.apart in (top.resolve(), *top.resolve().parents):
+        raise BadData(
+            f"data.unlabelled is {folder}, which holds data.path: what is tested on would be "
+            "trained on",
+            hint="put the pictures without labels into a folder of their own",
+        )
+    below = os.path.relpath(found.apart, top.resolve())
+    pictures = found.pictures(folder, below)
+    if not pictures:
+        raise BadData(
+            f"{folder} holds no pictures (data.unlabelled)",
+            hint=f"kd reads {' '.join(found.suffixes)}",
+        )
+    return pictures
 
 
 _LAYOUT_HINT = (
@@ -244,7 +292,7 @@ _LAYOUT_HINT = (
 
 def _parts(top: Path, found: _Found) -> dict[PartName, str]:
     """The names of the folders that hold a part; none where the top holds the classes."""
-    folders, _ = _Found(()).entries(top)
+    folders, _ = _Found((), apart=found.apart).entries(top)
     parts: dict[PartName, str] = {}
     for part, names in PARTS.items():
         given = [
@@ -306,9 +354,18 @@ def _number(path: str) -> int:
 
 
 def _check_classes(
-    split: dict[PartName, Classes], parts: Mapping[PartName, str], top: Path, found: _Found
+    split: dict[PartName, Classes],
+    parts: Mapping[PartName, str],
+    top: Path,
+    found: _Found,
+    *,
+    labels: bool,
 ) -> None:
-    """Gives each part an entry for every class, and notes the classes that lack pictures."""
+    """Gives each part an entry for every class, and notes the classes that lack pictures.
+
+    Args:
+        labels: whether each class needs pictures to train on.
+    """
     names = sorted({name for classes in split.values() for name in classes})
     if len(names) < 2:
         place = top / parts["train"] if parts else top
@@ -321,7 +378,7 @@ def _check_classes(
             classes.setdefault(name, ())
     for name in names:
         counts = {part: len(classes[name]) for part, classes in split.items()}
-        if counts["train"] and counts["test"]:
+        if (counts["train"] or not labels) and counts["test"]:
             continue
         has = [
             f"{count} picture{'s' * (count > 1)} in {parts.get(part, part)}/"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from kdcli.core.types import DataInfo, Feed, SplitName
+from kdcli.core.types import UNLABELLED, DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Plan, Score, Share
 from kdcli.data.resident import ResidentFeed
@@ -121,6 +122,15 @@ def _whole(source: Source, name: str, plan: Plan) -> Feed:
     )
 
 
+def _without_labels(y: Tensor) -> Iterator[str]:
+    """A word on training samples that have no label."""
+    if count := int((y == UNLABELLED).sum()):
+        yield (
+            f"{count:,} of {len(y):,} training images have no label: of them the teacher's answers "
+            "are learned alone"
+        )
+
+
 def _info(source: Source, name: str, train: Tensor) -> DataInfo:
     return DataInfo(
         name=name,
@@ -133,6 +143,6 @@ def _info(source: Source, name: str, train: Tensor) -> DataInfo:
         fingerprint=source.fingerprint,
         targets=source.y_train[train],
         superclass=source.superclass,
-        notes=source.notes,
+        notes=(*source.notes, *_without_labels(source.y_train[train])),
         positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
     )

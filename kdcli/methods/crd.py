@@ -79,6 +79,7 @@ class ContrastiveRepresentation(FeatureMethod):
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
     consumes = "pooled vector, image indices"
+    labels_for = "it tells pictures of one class from those of others"
     trains = "student, embeddings of student and teacher"
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -55,6 +55,7 @@ class DecoupledDistillation(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits"
+    labels_for = "it parts the teacher's answer at the label"
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:

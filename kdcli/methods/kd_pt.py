@@ -48,6 +48,7 @@ class PartialConfidence(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits"
+    labels_for = "its target is the teacher's confidence in the label"
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:

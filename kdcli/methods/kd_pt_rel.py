@@ -69,6 +69,7 @@ class PartialConfidenceRelation(Method):
     options: Options
     teachers = Arity(1, None)
     consumes = "teacher logits, superclasses"
+    labels_for = "its target is made of the label"
     cacheable = True
     table: Tensor
 

@@ -65,6 +65,7 @@ class PartialConfidenceSimilarity(Method):
     options: Options
     teachers = Arity(1, 1)
     consumes = "teacher logits, weights of its last layer"
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

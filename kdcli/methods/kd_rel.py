@@ -62,6 +62,7 @@ class PartialRelation(Method):
     options: Options
     teachers = Arity(0, 0)
     consumes = "labels, superclasses"
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -60,6 +60,7 @@ class PartialSimilarity(Method):
     options: Options
     teachers = Arity(1, 1)
     consumes = "weights of the teacher's last layer"
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -159,6 +159,12 @@ def show_result(env: Environment, result: RunResult) -> None:
                 f"{formatting.duration(result.wall_seconds)}"
             ),
         )
+    if result.unlabelled and result.agreement is not None:
+        env.answer(
+            f"  {formatting.plural(result.unlabelled, 'training image')} without a label · "
+            f"{formatting.percent(result.agreement, result.test.n)} of the test images answered as "
+            "by the teacher"
+        )
     for parts in _missing(result):
         env.answer(*parts)
     if (calibrated := _calibrated(result)) is not None:

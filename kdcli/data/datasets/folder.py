@@ -6,8 +6,9 @@ such parts are split with test_fraction. `kd check --data FOLDER` opens every fi
 that is wrong.
 
 Files are decoded as they are needed, or once at the start with resident = true, which suits small
-pictures. Pixels are normalised with ImageNet's mean and std unless told otherwise: to measure them
-here would mean to read everything first.
+pictures. unlabelled names a folder of pictures without labels that join the training part; then
+train/ may be missing. Pixels are normalised with ImageNet's mean and std unless told otherwise: to
+measure them here would mean to read everything first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdcli.core.options import Options as _Options
+from kdcli.core.types import UNLABELLED
 from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes, arrange
 from kdcli.data.picture import SUFFIXES, Kind
@@ -59,6 +61,13 @@ class Options(_Options):
             "Folder that holds train/, test/ and val/ (or one of these two), each with one folder "
             "a class; or the class folders."
         )
+    )
+    unlabelled: str | None = Field(
+        None,
+        description=(
+            "Folder of pictures without labels, in it and below it, that are trained on as well: "
+            "the teacher's answers are all that is known of them."
+        ),
     )
     test_fraction: float | None = Field(
         None,
@@ -163,9 +172,12 @@ def examine(options: Options) -> DataReport:
 
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
-    found = arrange(top, SUFFIXES, options.test_fraction)
+    apart = None if options.unlabelled is None else at_home(options.unlabelled)
+    found = arrange(top, SUFFIXES, options.test_fraction, apart)
     numbers = {name: label for label, name in enumerate(found.class_names)}
     train, y_train = _files(found.train, numbers)
+    train += found.unlabelled
+    y_train = torch.cat([y_train, torch.full((len(found.unlabelled),), UNLABELLED)])
     held, y_held = _files(found.val or {}, numbers)
     test, y_test = _files(found.test, numbers)
     folder = ImageFolder(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdcli.core.class_map import Groups, Names, groups_of, in_words
 from kdcli.core.merged_classes import MergedClasses
@@ -52,8 +53,8 @@ def _further(theirs: Sequence[str]) -> Names:
 
     short = ResNet18_Weights.DEFAULT.meta["categories"]
     try:
-        from timm.data import ImageNetInfo
+        data: Any = importlib.import_module("timm.data")
     except ImportError:
         return [(name,) for name in short]
-    info = ImageNetInfo("imagenet-1k")
+    info = data.ImageNetInfo("imagenet-1k")
     return list(zip(short, info.label_names(), info.label_descriptions(), strict=True))

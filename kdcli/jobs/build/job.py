@@ -31,6 +31,7 @@ from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.factory_teacher import factory_teacher
+from kdcli.jobs.build.labels import check_labels
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
@@ -135,6 +136,7 @@ def build_job(
     student = _student(recipe, section, feed)
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
+    check_labels(recipe, feed.info)
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     stored = alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ class Outcome:
     cost: Cost | None
     calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
+    agreement: float | None
 
 
 def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -150,6 +152,10 @@ def measure_outcome(
             for warning in result_warnings(name, found, guess, len(names))
         )
         + weighed_nothing(job.recipe.method.name, job.class_weights),
+        agreement=next(
+            (pair.agreement for pair in (report.pairs if report else ()) if pair.form == "raw"),
+            None,
+        ),
         calibration=None if folded is None else _before_and_after(folded, own),
     )
 
@@ -210,7 +216,11 @@ def run_result(
         precision=job.runtime.precision_choice.value,
         test=outcome.test,
         val=outcome.val,
-        train_accuracy=last.train_accuracy if last else None,
+        train_accuracy=(
+            last.train_accuracy if last and not math.isnan(last.train_accuracy) else None
+        ),
+        unlabelled=job.feed.info.unlabelled,
+        agreement=outcome.agreement,
         train_loss=sum(last.losses.values()) if last else None,
         train_losses=last.losses if last else {},
         per_class=outcome.per_class,
