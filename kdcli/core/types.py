@@ -192,6 +192,11 @@ class Feed(Protocol):
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
 
+    def positions(self, name: SplitName) -> tuple[Tensor, int]:
+        """The position [n] of each sample of a split in the dataset's own training or test part,
+        and how many samples that part has.
+        """
+
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order; empty where there are none."""
 

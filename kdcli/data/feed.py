@@ -97,6 +97,7 @@ class SourceFeed(ABC):
         self._labels = {
             name: labels[name][positions].to(plan.device) for name, positions in rows.items()
         }
+        self._parts = {name: len(of_part) for name, of_part in labels.items()}
         scale = (
             255.0
             if not isinstance(source, ImageArrays) or source.x_train.dtype == torch.uint8
@@ -116,6 +117,12 @@ class SourceFeed(ABC):
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
         return self._sizes[name]
+
+    def positions(self, name: SplitName) -> tuple[Tensor, int]:
+        """The position [n] of each sample of a split in the source's own training or test part, and
+        how many samples that part has.
+        """
+        return self._positions[name], self._parts[name]
 
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order, below the dataset's folder; empty

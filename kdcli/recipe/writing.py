@@ -115,6 +115,8 @@ def recipe_hash(recipe: Recipe) -> str:
         _weights_by_content(teacher)
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
+        if "logits" in teacher and is_file(teacher["logits"]):
+            teacher["logits"] = sha256_file(Path(teacher["logits"]))
         if "recipe" in teacher:
             teacher["recipe"] = _content(
                 teacher["recipe"], teacher.pop("epochs", None), teacher.pop("schedule", None)

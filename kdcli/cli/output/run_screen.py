@@ -94,7 +94,7 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
         (
             "teacher",
             teacher.architecture,
-            formatting.count(teacher.parameters),
+            formatting.count(teacher.parameters or None),
             formatting.percent(teacher.test.accuracy if teacher.test else None),
             "",
         )
@@ -102,7 +102,9 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     ]
     ratio = max(teacher.parameters for teacher in prepared.teachers) / prepared.parameters
     size = (
-        f"{formatting.times(ratio)} smaller"
+        ""
+        if not ratio  # ready-made answers have no size
+        else f"{formatting.times(ratio)} smaller"
         if ratio > 1
         else f"{formatting.times(1 / ratio)} larger"
         if ratio < 1

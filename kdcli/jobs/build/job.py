@@ -43,6 +43,7 @@ from kdcli.jobs.build.networks import (
     other_head,
     pretrained_teacher,
 )
+from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
     DistillRecipe,
@@ -138,6 +139,7 @@ def build_job(
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
+    _check_answered(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     stored = alike(
         runtime.ranks,
@@ -221,9 +223,27 @@ def _stored(
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
-        store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
+        Stored(None, Choice("off", "the answers are ready-made"))
+        if section.logits is not None
+        else store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
         for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
     )
+
+
+def _check_answered(recipe: Recipe) -> None:
+    """Refuses a method that asks its teacher for more than ready-made answers hold.
+
+    Raises:
+        Incompatible: it does.
+    """
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    file = next((section.logits for section in chosen if section.logits is not None), None)
+    if file is not None and not method_class(recipe.method.name).cacheable:
+        raise Incompatible(
+            f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
+            "else (teacher.logits)",
+            hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
 
 
 def _never(section: TeacherSection, method: str) -> Stored:
@@ -356,6 +376,8 @@ def load_teachers(
 def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
+    if section.logits is not None:
+        return ready_answers(section.logits, section.class_map, feed, runtime)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
             return factory_teacher(

@@ -47,7 +47,10 @@ def teacher_warnings(job: Job) -> Iterator[str]:
     guess = chance(targets, job.feed.info.num_classes)
     for loaded in job.teachers:
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            chosen = [loaded.teacher.live(batch).logits.argmax(dim=1).cpu() for batch in batches]
+            answering = loaded.teacher.live.of(split)
+            if answering is None:
+                continue
+            chosen = [answering(batch).logits.argmax(dim=1).cpu() for batch in batches]
         right = (torch.cat(chosen) == targets).double().mean().item()
         if no_better(right, len(targets), guess):
             what = "held-out" if split == "val" else "training"

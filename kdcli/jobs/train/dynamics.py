@@ -92,6 +92,8 @@ class Monitor:
         parts: dict[str, list[Tensor]] = {name: [] for name in networks}
         targets, taught = [], []
         answering = self._job.answering if self._answers is None else None
+        if answering is not None:
+            answering = answering.of(self._split)
         for batch in self._images():
             placed = self._job.runtime.place(batch)
             targets.append(batch.y)

@@ -19,6 +19,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
+from kdcli.engine.teachers.ready import NoNetwork
 from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
@@ -74,7 +75,9 @@ def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor
 
 def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
     """The same for a teacher, through its own input normalisation."""
-    forward: Callable[[Batch], Tensor] = lambda batch: teacher(job.runtime.place(batch)).logits  # noqa: E731
+    answering = teacher.of(split)
+    assert answering is not None  # whoever asks knows that there are answers
+    forward: Callable[[Batch], Tensor] = lambda batch: answering(job.runtime.place(batch)).logits  # noqa: E731
     return collect(forward, job.feed.split(split))
 
 
@@ -274,6 +277,8 @@ def _teacher_answers(
     if job.answering is None:
         return None, ()
     loaded = _beside(job)
+    if any(item.teacher.of("test") is None for item in loaded):
+        return None, tuple(item.summary for item in loaded)
     each = [
         replace(_answers_of(job, item, targets), cost=paid)
         for item, paid in zip(loaded, costs, strict=True)
@@ -303,7 +308,9 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
         image = job.runtime.place(next(iter(job.feed.split("test")))).x[:1]
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             found: list[Cost | None] = [
-                cost(each, image, checkpoint=path, timed=job.recipe.report.latency)
+                None
+                if isinstance(each, NoNetwork)
+                else cost(each, image, checkpoint=path, timed=job.recipe.report.latency)
                 for each, path in every
             ]
     except Exception as error:  # noqa: BLE001  as said
@@ -337,7 +344,12 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
     """The gap to the teacher; of a network that learned from labels, where explanations are wanted,
     what it would have to teach.
     """
-    explains = job.recipe.report.explain and job.recipe.report.html
+    explains = (
+        job.recipe.report.explain
+        and job.recipe.report.html
+        # what explains a gap is asked of networks
+        and not any(isinstance(item.teacher.network, NoNetwork) for item in job.teachers)
+    )
     if teacher is not None:
         return _report(job, teacher, own, job.recipe.report.temperatures, explains=explains)
     if explains and job.recipe.KIND == "train-teacher":
