@@ -125,10 +125,8 @@ def _whole(source: Source, name: str, plan: Plan) -> Feed:
 def _without_labels(y: Tensor) -> Iterator[str]:
     """A word on training samples that have no label."""
     if count := int((y == UNLABELLED).sum()):
-        yield (
-            f"{count:,} of {len(y):,} training images have no label: of them the teacher's answers "
-            "are learned alone"
-        )
+        of = f"{count:,} of {len(y):,} training images"
+        yield f"{of} have no label: the teacher alone answers them"
 
 
 def _info(source: Source, name: str, train: Tensor) -> DataInfo:

@@ -542,8 +542,8 @@ class TeacherSection(Section):
     logits: str | None = Field(
         None,
         description=(
-            "A .safetensors or .npz file of ready-made answers: logits or probabilities, by "
-            "position or by file name."
+            "A .safetensors, .npz or .parquet file of ready-made answers: logits or probabilities, "
+            "by position or by file name."
         ),
     )
     taps: Taps = None

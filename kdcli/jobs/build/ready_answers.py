@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from kdcli.core.class_map import groups_of, in_words
 from kdcli.core.types import Feed, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.ready import ReadyAnswers
-from kdcli.errors import BadData, Incompatible, NotFound
+from kdcli.errors import BadData, Incompatible, NotFound, UsageError
 from kdcli.files import parse_json, safetensors_header
 from kdcli.jobs.build.class_maps import Given
 from kdcli.jobs.build.networks import LoadedTeacher
@@ -168,14 +169,15 @@ def _by_name(path: str, rows: Rows, feed: Feed, split: SplitName) -> Tensor | No
 
 
 def read_answers(path: Path) -> Rows:
-    """The answers of a .safetensors or .npz file, as logits.
+    """The answers of a .safetensors, .npz or .parquet file, as logits.
 
     Raises:
-        NotFound: no such file. BadData: it holds no answers, or others than numbers.
+        NotFound: no such file. BadData: it holds no answers, or others than numbers. UsageError: a
+            package is missing that reads it.
     """
     if not path.is_file():
         raise NotFound(
-            f"no such file: {path}", hint="teacher.logits is a .safetensors or .npz file"
+            f"no such file: {path}", hint="teacher.logits: .safetensors, .npz or .parquet"
         )
     suffix = path.suffix.lower()
     if suffix == ".npz":
@@ -193,7 +195,37 @@ def read_answers(path: Path) -> Rows:
         )
     if suffix == ".safetensors":
         return _from_safetensors(path)
-    raise BadData(f"{path} is neither .safetensors nor .npz", hint=_HINT)
+    if suffix == ".parquet":
+        return _from_parquet(path)
+    raise BadData(f"{path} is neither .safetensors nor .npz nor .parquet", hint=_HINT)
+
+
+def _from_parquet(path: Path) -> Rows:
+    """A table with a row a picture: a column of lists, logits or probabilities, and perhaps files,
+    names.
+    """
+    try:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UsageError(
+            f"{path} takes the package pyarrow, which is not installed",
+            hint="pip install 'kdcli[data]'",
+        ) from error
+    try:
+        table = parquet.read_table(path)
+        columns = {
+            name: table[name].to_pylist()
+            for name in (*_KINDS, "files")
+            if name in table.column_names
+        }
+        arrays = {
+            name: np.array(columns[name], dtype=np.float32) for name in _KINDS if name in columns
+        }
+    except (OSError, ValueError, TypeError) as error:  # pyarrow's own errors are of these kinds
+        first, _, _ = str(error).partition("\n")
+        raise BadData(f"{path} cannot be read: {first[:160]}", hint=_HINT) from error
+    files = columns.get("files", [])
+    return _rows(path, arrays, _texts(path, "files", files) if files else (), (), "train")
 
 
 def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
 from kdcli.errors import KdError
-from kdcli.jobs import distill, evaluate
+from kdcli.jobs import distill, evaluate, train_teacher
+from kdcli.jobs.build.ready_answers import read_answers
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.writing import recipe_hash
 
@@ -90,6 +91,23 @@ def test_answers_by_position_teach_and_are_what_the_gap_is_measured_to(
     )
     other = taught(digits, chances, tmp_path, **{"data.val_fraction": 0.2})
     assert other.train_losses["kd"] == pytest.approx(found.train_losses["kd"], rel=1e-4)
+
+
+def test_a_column_of_a_table(logits, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'kdcli[data]'")
+    from pyarrow import parquet
+
+    columns = {"logits": logits[:3].tolist(), "files": ["a.png", "b/c.png", "d.png"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    found = read_answers(tmp_path / "a.parquet")
+    assert found.by_file == {"a.png": 0, "b/c.png": 1, "d.png": 2}
+    assert np.array_equal(found.named.numpy(), logits[:3])
+    ragged = {"logits": [[1.0, 2.0], [1.0]]}
+    parquet.write_table(pyarrow.table(ragged), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
+    for name in ("b", "c"):
+        with pytest.raises(KdError, match="cannot be read"):
+            read_answers(tmp_path / f"{name}.parquet")
 
 
 def test_without_answers_to_the_test_pictures_no_gap_is_told(digits, logits, tmp_path):
@@ -203,8 +221,6 @@ def test_what_evaluate_saves_is_read(trained, tmp_path):
                 pixels = np.full((8, 8, 3), value + 10 * number, np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     data = {"data.path": str(tmp_path / "photos"), "data.size": 8, "data.val_fraction": 0.25}
-    from kdcli.jobs import train_teacher
-
     quick = {"train.epochs": 1, "report.html": False}
     teacher = train_teacher(
         model="mlp", data="image-folder", out=tmp_path, name="t", overrides={**quick, **data}
@@ -212,8 +228,6 @@ def test_what_evaluate_saves_is_read(trained, tmp_path):
     kept = []
     for split in ("train", "val", "test"):
         evaluate([teacher.run], split=split, save_logits_to=tmp_path / f"{split}.safetensors")
-        from kdcli.jobs.build.ready_answers import read_answers
-
         kept.append(read_answers(tmp_path / f"{split}.safetensors"))
     files = [name for rows in kept for name in rows.by_file]
     together = written(
