@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
 from kdcli.errors import KdError
-from kdcli.jobs import distill, evaluate, train_teacher
+from kdcli.jobs import distill, evaluate, fill_cache, train_teacher
 from kdcli.jobs.build.ready_answers import read_answers
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.writing import recipe_hash
@@ -275,3 +275,10 @@ def test_what_kd_stores_is_read(trained, digits, tmp_path, monkeypatch):
     assert found.train_losses["kd"] == live.train_losses["kd"]
     with pytest.raises(KdError, match="stored answers to other training pictures"):
         taught(digits, table, tmp_path, **{"data.train_limit": 60})
+
+
+def test_there_is_nothing_to_store(digits, logits, tmp_path):
+    file = written(tmp_path, "a.npz", logits=logits[:N])
+    values = {"teacher.logits": str(file), "student.name": "mlp", "data.name": "digits"}
+    with pytest.raises(KdError, match="nothing to store"):
+        fill_cache(resolve("distill", values=values, environ={}), out=tmp_path)
