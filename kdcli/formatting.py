@@ -91,8 +91,10 @@ def thousands(value: int) -> str:
     return f"{value:,}".replace(",", NBSP) if value >= 10_000 else str(value)
 
 
-def count(value: int) -> str:
+def count(value: int | None) -> str:
     """A number of parameters: 20.5 k, 1.43 M."""
+    if value is None:
+        return MISSING
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if value >= size:
             return f"{value / size:.3g}{NBSP}{unit}"

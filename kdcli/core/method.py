@@ -86,6 +86,8 @@ class Method(nn.Module, ABC):
     right on mixtures of pictures, whose labels are two.
     scale_free: its loss leaves the scale of the logits free, so that their softmax is no
     probability; where images are held out, a temperature fitted on them is folded into the head.
+    labels_for: what it asks for a label of every training picture for, as a clause; "" where
+    cross-entropy alone reads labels, which counts where there is one.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -99,6 +101,7 @@ class Method(nn.Module, ABC):
     cacheable: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
     scale_free: ClassVar[bool] = False
+    labels_for: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -125,6 +128,13 @@ class Method(nn.Module, ABC):
         overridden.
         """
         return Taps(cls.student_taps, cls.teacher_taps)
+
+    @classmethod
+    def needs_labels(cls, options: MethodOptions) -> str:  # noqa: ARG003  overridden where an option decides
+        """What a method with these options asks for a label of every training picture for: that of
+        the class unless overridden.
+        """
+        return cls.labels_for
 
     @classmethod
     def softening(cls, options: MethodOptions) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Output, Sees
+from kdcli.core.types import Batch, Output, Sees, SplitName
 
 
 class Teacher:
@@ -50,6 +50,12 @@ class Teacher:
     def live(self) -> Teacher:
         """The teacher as its checkpoint has it, where this one looks answers up or computes them by
         a faster copy: for measurements.
+        """
+        return self
+
+    def of(self, split: SplitName) -> Teacher | None:  # noqa: ARG002  who has a network answers anything
+        """Who answers the samples of a split: itself, unless its answers are ready-made; None where
+        there are none for that split.
         """
         return self
 
@@ -100,6 +106,11 @@ class Ensemble(Teacher):
     @property
     def live(self) -> Teacher:
         return Ensemble([teacher.live for teacher in self.teachers], self.weights)
+
+    def of(self, split: SplitName) -> Teacher | None:
+        each = [teacher.of(split) for teacher in self.teachers]
+        there = [teacher for teacher in each if teacher is not None]
+        return Ensemble(there, self.weights) if len(there) == len(each) else None
 
     def expect(self, batches: Sequence[Batch]) -> None:
         for teacher in self.teachers:

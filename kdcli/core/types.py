@@ -29,11 +29,15 @@ class Sees:
     view: Shown = "same"
 
 
+UNLABELLED = -1  # the label of a training sample that has none
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One minibatch on the device.
 
-    x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64.
+    x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64, from 0; UNLABELLED, -1,
+    for a training sample without a label, whatever it is from: no held-out or test sample is.
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
@@ -148,7 +152,8 @@ class Progress:
 class DataInfo:
     """The facts about the data that a method or a checkpoint may know.
 
-    targets: [num_train] int64, labels of the training split in index order.
+    targets: [num_train] int64, labels of the training split in index order, UNLABELLED where a
+    sample has none.
     superclass: [K] int64 or None: the superclass of each class. mean, std: per channel, of pixels
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
@@ -174,6 +179,16 @@ class DataInfo:
     def pixels(self) -> Preprocessing:
         """How a picture becomes what Batch.x holds of it: taken whole where nothing is said."""
         return self.shown or Preprocessing.of_data(self.input_shape, self.mean, self.std)
+
+    @property
+    def labelled(self) -> Tensor:
+        """The labels that there are, [m] int64, in index order."""
+        return self.targets[self.targets != UNLABELLED]
+
+    @property
+    def unlabelled(self) -> int:
+        """Training samples without a label."""
+        return self.num_train - len(self.labelled)
 
 
 class Feed(Protocol):
@@ -220,6 +235,11 @@ class Feed(Protocol):
 
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
+
+    def positions(self, name: SplitName) -> tuple[Tensor, int]:
+        """The position [n] of each sample of a split in the dataset's own training or test part,
+        and how many samples that part has.
+        """
 
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order; empty where there are none."""

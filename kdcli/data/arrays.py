@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdcli.core.types import UNLABELLED
 from kdcli.data.source import (
     STATISTICS_HINT,
     ImageArrays,
@@ -31,7 +32,8 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> ImageArrays:
 
     Args:
         arrays: x_train, x_test: uint8 pictures [n,H,W], [n,H,W,C] or [n,C,H,W] with 1 or 3
-            channels, or float vectors [n,d]; y_train, y_test: [n] integers. Optional: classes [K]
+            channels, or float vectors [n,d]; y_train, y_test: [n] integers from 0, and in y_train
+            -1 for a sample without a label. Optional: classes [K]
             names, superclass [K] integers, mean and std per channel (of pixels in [0, 1]), which
             are computed from x_train unless given.
         origin: a file or function, for messages.
@@ -122,6 +124,8 @@ def _channels_first(x: NDArray[Any], key: str, origin: str) -> NDArray[Any]:
 def _class_names(arrays: Mapping[str, Any], origin: str) -> tuple[str, ...]:
     if arrays.get("classes") is None:
         labels = np.asarray(arrays["y_train"])
+        if labels.size and labels.dtype.kind == "i" and labels.min() == UNLABELLED:
+            labels = np.concatenate([labels.ravel(), np.asarray(arrays["y_test"]).ravel()])
         highest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
         if highest > max(labels.size, 1):  # classes are as many as the highest label says
             raise BadData(
@@ -153,12 +157,17 @@ def _labels(y: NDArray[Any], part: str, count: int, names: tuple[str, ...], orig
             f"{origin}: x_{part} has {count} samples, y_{part} {len(y)} labels",
             hint="give each sample one label",
         )
-    wrong = np.flatnonzero((y < 0) | (y >= len(names)))
+    least = UNLABELLED if part == "train" else 0
+    wrong = np.flatnonzero((y < least) | (y >= len(names)))
     if len(wrong):
         at = wrong[0]
         raise BadData(
             f"{origin}: y_{part}[{at}] is {y[at]}, outside the classes 0 to {len(names) - 1}",
-            hint="number classes from 0",
+            hint=(
+                "what is tested on needs labels: -1 stands for none in training alone"
+                if y[at] == UNLABELLED
+                else "number classes from 0"
+            ),
         )
     return torch.from_numpy(y.astype(np.int64))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
-from kdcli.core.types import Batch, DataInfo, Draw, Feed, Sees, SplitName
+from kdcli.core.types import UNLABELLED, Batch, DataInfo, Draw, Feed, Sees, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.mix import Mix, draw, mixed
 from kdcli.data.sampler import Sampler, balanced, shuffled
@@ -103,6 +103,7 @@ class SourceFeed(ABC):
         self._labels = {
             name: labels[name][positions].to(plan.device) for name, positions in rows.items()
         }
+        self._parts = {name: len(of_part) for name, of_part in labels.items()}
         self._scale = (
             255.0
             if not isinstance(source, ImageArrays) or source.x_train.dtype == torch.uint8
@@ -138,6 +139,12 @@ class SourceFeed(ABC):
     def size(self, name: SplitName) -> int:
         """Samples in a split, 0 where it does not exist."""
         return self._sizes[name]
+
+    def positions(self, name: SplitName) -> tuple[Tensor, int]:
+        """The position [n] of each sample of a split in the source's own training or test part, and
+        how many samples that part has.
+        """
+        return self._positions[name], self._parts[name]
 
     def files(self, name: SplitName) -> tuple[str, ...]:
         """The file of each sample of a split, in index order, below the dataset's folder; empty
@@ -221,13 +228,17 @@ class SourceFeed(ABC):
         return self._batches(name, (_as_it_is(index) for index in indices), training=False)
 
     def sample(self, name: SplitName, count: int) -> Iterator[Batch]:
-        """At most `count` samples of a split, each class in proportion to its share, not augmented.
+        """At most `count` samples of a split, each class in proportion to its share, not augmented:
+        of those with a label, where there are any.
 
         The same ones each time, whatever the recipe's seed: what two runs show of them can be
         compared. A batch holds two or more, as batch norms may need (a split of a single sample
         excepted).
         """
-        labels = self._labels[name].cpu()
+        every = self._labels[name].cpu()
+        labelled = (every != UNLABELLED).nonzero().flatten()
+        there = labelled if len(labelled) else torch.arange(len(every))
+        labels = every[there] if len(labelled) else torch.zeros_like(every)
         count = min(count, len(labels))
         if count == 0:
             return iter(())
@@ -239,7 +250,7 @@ class SourceFeed(ABC):
             if by_class
             else random.permutation(stream, len(labels))[:count]
         )
-        rows = chosen.flatten().sort().values.to(self.plan.device)
+        rows = there[chosen.flatten().sort().values].to(self.plan.device)
         batches = min(-(-count // self.plan.eval_batch_size), max(count // 2, 1))
         return self._batches(
             name, (_as_it_is(index) for index in rows.tensor_split(batches)), training=False

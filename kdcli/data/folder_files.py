@@ -76,13 +76,16 @@ _SHOWN = 6  # endings that a sentence lists
 
 @dataclass(slots=True)
 class _Found:
-    """What lies below some folders. loose: pictures outside of class folders, by folder."""
+    """What lies below some folders. loose: pictures outside of class folders, by folder. apart: a
+    folder that is not gone into from above.
+    """
 
     suffixes: tuple[str, ...]
     skipped: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     loose: Counter[str] = field(default_factory=Counter)
     problems: list[DataProblem] = field(default_factory=list)
+    apart: Path | None = None
 
     def entries(self, folder: Path) -> tuple[list[str], list[str]]:
         """Names of the folders in a folder and of its files, in order, without what is skipped."""
@@ -93,6 +96,8 @@ class _Found:
                 for entry in entries:
                     if is_left_behind(entry.name):
                         self.skipped += 1
+                    elif self._is_apart(entry):
+                        continue
                     else:
                         (folders if entry.is_dir() else files).append(entry.name)
         except OSError as error:
@@ -105,6 +110,14 @@ class _Found:
                 )
             )
         return sorted(folders), sorted(files)
+
+    def _is_apart(self, entry: os.DirEntry[str]) -> bool:
+        """Tells whether an entry is the folder of pictures without labels."""
+        return (
+            self.apart is not None
+            and entry.name == self.apart.name
+            and Path(entry.path).resolve() == self.apart
+        )
 
     def pictures(self, folder: Path, below: str) -> tuple[str, ...]:
         """All pictures in a folder and its folders, as paths that begin with `below`: folders in
@@ -158,7 +171,8 @@ class _Found:
 class Arranged:
     """An image folder, sorted out. train, val, test: paths below the top by class, for each class
     name; val is None where there is none. problems, notes: as in a DataReport; to have
-    no part to test on is a problem, and test is train then.
+    no part to test on is a problem, and test is train then. unlabelled: paths of pictures without
+    a class, which are trained on.
     """
 
     class_names: tuple[str, ...]
@@ -169,6 +183,7 @@ class Arranged:
     notes: tuple[str, ...]
     skipped: int = 0
     unread: Mapping[str, int] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
 
 
 def is_left_behind(name: str) -> bool:
@@ -176,13 +191,20 @@ def is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
-def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -> Arranged:
+def arrange(
+    top: Path,
+    suffixes: tuple[str, ...],
+    test_fraction: float | None,
+    apart: Path | None = None,
+) -> Arranged:
     """Sorts out the files of a folder. None is opened.
 
     Args:
         top: holds train/ and test/ or val/, or the class folders.
         suffixes: how the names of pictures end, in lower case.
         test_fraction: share of each class that is tested on where there is no test/.
+        apart: a folder of pictures without labels, which join the training part; inside of the top
+            it is none of its folders.
 
     Raises:
         NotFound: there is no such folder, or no part to train on. UsageError: a part is
@@ -191,8 +213,9 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
     found = _Found(suffixes)
     if not top.is_dir():
         raise NotFound(f"no such folder: {top}", hint=_LAYOUT_HINT)
+    unlabelled = () if apart is None else _unlabelled(top, apart, found)
     parts = _parts(top, found)
-    if "train" not in parts and parts:
+    if "train" not in parts and parts and not unlabelled:
         raise NotFound(f"{top} has no folder train/ with class folders in it", hint=_LAYOUT_HINT)
     split = {name: found.classes(top / folder, folder) for name, folder in parts.items()} or {
         "train": found.classes(top, "")
@@ -200,8 +223,8 @@ def arrange(top: Path, suffixes: tuple[str, ...], test_fraction: float | None) -
     words = Words(top, {part: f"{folder}/" for part, folder in parts.items()}, top)
     if parts:
         several = "remove its folders, or put pictures in"
-        words = replace(words, classes_of=top / parts["train"], none=several)
-    settled = settle(split, words, test_fraction, found.problems)
+        words = replace(words, classes_of=top / parts.get("train", ""), none=several)
+    settled = settle(split, words, test_fraction, found.problems, unlabelled=unlabelled)
     _check_rest(found)
     return replace(
         settled,
@@ -258,19 +281,22 @@ def settle(
     test_fraction: float | None,
     problems: list[DataProblem],
     order: Sequence[str] | None = None,
+    unlabelled: tuple[str, ...] = (),
 ) -> Arranged:
     """Sorts out pictures whose classes and parts are known: what is tested on, and which classes
     lack pictures.
 
     Args:
-        split: pictures of each class in each part; train, at least.
+        split: pictures of each class in each part.
         test_fraction: share of each class that is tested on where there is no test part.
         problems: those found so far; what is found here is added.
         order: the classes in their order; that of their names unless given.
+        unlabelled: pictures without a class; with them a class needs none to train on.
 
     Raises:
         UsageError: a part is to be drawn that is there. BadData: there are fewer than two classes.
     """
+    split.setdefault("train", {})
     notes = []
     if "test" in split:
         if test_fraction is not None:
@@ -295,7 +321,7 @@ def settle(
         )
         problems.append(untested)
     names = order or sorted({name for classes in split.values() for name in classes})
-    _check_classes(split, names, words, problems)
+    _check_classes(split, names, words, problems, labels=not unlabelled)
     return Arranged(
         tuple(names),
         split["train"],
@@ -303,7 +329,31 @@ def settle(
         split["test"],
         tuple(problems),
         tuple(notes),
+        unlabelled=unlabelled,
     )
+
+
+def _unlabelled(top: Path, folder: Path, found: _Found) -> tuple[str, ...]:
+    """The pictures of a folder without classes, as paths from the top."""
+    if not folder.is_dir():
+        raise NotFound(
+            f"no such folder: {folder}", hint="data.unlabelled is a folder of picture files"
+        )
+    found.apart = folder.resolve()
+    if found.apart in (top.resolve(), *top.resolve().parents):
+        raise BadData(
+            f"data.unlabelled is {folder}, which holds data.path: what is tested on would be "
+            "trained on",
+            hint="put the pictures without labels into a folder of their own",
+        )
+    below = os.path.relpath(found.apart, top.resolve())
+    pictures = found.pictures(folder, below)
+    if not pictures:
+        raise BadData(
+            f"{folder} holds no pictures (data.unlabelled)",
+            hint=f"kd reads {' '.join(found.suffixes)}",
+        )
+    return pictures
 
 
 _LAYOUT_HINT = (
@@ -314,7 +364,7 @@ _LAYOUT_HINT = (
 
 def _parts(top: Path, found: _Found) -> dict[PartName, str]:
     """The names of the folders that hold a part; none where the top holds the classes."""
-    folders, _ = _Found(()).entries(top)
+    folders, _ = _Found((), apart=found.apart).entries(top)
     parts: dict[PartName, str] = {}
     for part, names in PARTS.items():
         given = [
@@ -382,8 +432,14 @@ def _check_classes(
     names: Sequence[str],
     words: Words,
     problems: list[DataProblem],
+    *,
+    labels: bool,
 ) -> None:
-    """Gives each part an entry for every class, and notes the classes that lack pictures."""
+    """Gives each part an entry for every class, and notes the classes that lack pictures.
+
+    Args:
+        labels: whether each class needs pictures to train on.
+    """
     if len(names) < 2:
         number = words.number.format(len(split["train"]))
         raise BadData(f"{words.classes_of} {number}", hint=words.two)
@@ -392,7 +448,7 @@ def _check_classes(
             classes.setdefault(name, ())
     for name in names:
         counts = {part: len(classes[name]) for part, classes in split.items()}
-        if counts["train"] and counts["test"]:
+        if (counts["train"] or not labels) and counts["test"]:
             continue
         has = [
             f"{count} picture{'s' * (count > 1)} in {words.part(part)}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from kdcli.core.types import DataInfo, Feed, SplitName
+from kdcli.core.types import UNLABELLED, DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Plan, Score, Share
 from kdcli.data.resident import ResidentFeed
@@ -118,6 +119,13 @@ def _whole(source: Source, name: str, plan: Plan, pixels: Preprocessing) -> Feed
     return _feed(source, _info(source, name, every, pixels), rows, plan)
 
 
+def _without_labels(y: Tensor) -> Iterator[str]:
+    """A word on training samples that have no label."""
+    if count := int((y == UNLABELLED).sum()):
+        of = f"{count:,} of {len(y):,} training images"
+        yield f"{of} have no label: the teacher alone answers them"
+
+
 def _info(source: Source, name: str, train: Tensor, pixels: Preprocessing) -> DataInfo:
     return DataInfo(
         name=name,
@@ -131,6 +139,6 @@ def _info(source: Source, name: str, train: Tensor, pixels: Preprocessing) -> Da
         fingerprint=source.fingerprint,
         targets=source.y_train[train],
         superclass=source.superclass,
-        notes=source.notes,
+        notes=(*source.notes, *_without_labels(source.y_train[train])),
         positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
     )

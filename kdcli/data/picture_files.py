@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.options import PictureOptions
+from kdcli.core.types import UNLABELLED
 from kdcli.data.decode import decode, fit, look
 from kdcli.data.folder_files import Arranged, Classes
 from kdcli.data.packed import Container, Packed
@@ -36,6 +37,8 @@ def image_folder(
     """
     numbers = {name: label for label, name in enumerate(found.class_names)}
     train, y_train = _files(found.train, numbers)
+    train += found.unlabelled
+    y_train = torch.cat([y_train, torch.full((len(found.unlabelled),), UNLABELLED)])
     held, y_held = _files(found.val or {}, numbers)
     test, y_test = _files(found.test, numbers)
     return ImageFolder(

@@ -83,11 +83,14 @@ def arrange_rows(rows: Rows, place: Path, test_fraction: float | None, words: Wo
     split: dict[PartName, Classes] = {}
     collected: dict[PartName, dict[str, list[str]]] = {}
     given: dict[PartName, str] = {}
+    unlabelled: list[str] = []
     for number, (name, label) in enumerate(zip(rows.names, rows.labels, strict=True)):
         word = "train" if rows.parts is None else rows.parts[number]
         part = part_of(word)
+        if part == "train" and label is None:
+            unlabelled.append(name)
         if part is None or label is None:
-            continue  # said already
+            continue  # said already, where it is wrong
         given.setdefault(part, word.strip())
         collected.setdefault(part, {}).setdefault(label, []).append(name)
     split = {
@@ -99,7 +102,7 @@ def arrange_rows(rows: Rows, place: Path, test_fraction: float | None, words: Wo
         "train" not in split or len(classes) < 2
     ):  # then too little is left to tell more
         raise BadData(problems[0].message, hint=problems[0].hint)
-    if "train" not in split:
+    if "train" not in split and not unlabelled:
         raise BadData(
             f"{place} has no picture to train on", hint="call the part of training pictures train"
         )
@@ -110,7 +113,7 @@ def arrange_rows(rows: Rows, place: Path, test_fraction: float | None, words: Wo
             hint=f"kd takes {MOST_CLASSES:,} classes at most: is data.label the right column?",
         )
     words = replace(words, parts={} if rows.parts is None else given)
-    found = settle(split, words, test_fraction, problems, order)
+    found = settle(split, words, test_fraction, problems, order, tuple(unlabelled))
     return replace(found, notes=(*rows.said, *said, *found.notes))
 
 
@@ -128,12 +131,16 @@ def _order(rows: Rows, split: dict[PartName, Classes]) -> tuple[list[str], list[
 
 
 def _refused(rows: Rows, place: Path) -> Iterator[DataProblem]:
-    bare = [where for where, label in zip(rows.places, rows.labels, strict=True) if label is None]
+    bare = [
+        where
+        for number, (where, label) in enumerate(zip(rows.places, rows.labels, strict=True))
+        if label is None and rows.parts is not None and part_of(rows.parts[number]) != "train"
+    ]
     if bare:
         yield DataProblem(
             "dataset",
-            f"{place}: {_counted(bare)} without a label",
-            "give each picture a label, or leave it out",
+            f"{place}: {_counted(bare)} without a label outside the training part",
+            "give each picture a label, or leave it out: those to train on may have none",
         )
     if rows.parts is None:
         return

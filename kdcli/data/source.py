@@ -43,9 +43,10 @@ class ImageArrays:
 
     x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are
     [n,1,1,d]).
-    y_train, y_test: [n] int64, below len(class_names). mean, std: per channel, of pixels in [0, 1]
-    (of the values themselves where x is float32). superclass: [K] int64, or None where the classes
-    have none. train, test: the files that the pictures are from; empty where they are from none.
+    y_train, y_test: [n] int64, below len(class_names); in training -1 for no label. mean, std: per
+    channel, of pixels in [0, 1] (of the values themselves where x is float32). superclass: [K]
+    int64, or None where the classes have none. train, test: the files that the pictures are from;
+    empty where they are from none.
     held: the last so many of the training images are a validation part that the dataset
     brings. notes: what a run says of how its files were read, a sentence each.
 
@@ -141,12 +142,12 @@ def _content(array: Tensor) -> bytes:
 class ImageFolder:
     """Image files that are decoded each time they are needed.
 
-    train, test: paths below `root`; those that `packed` knows are names of pictures in something
-    larger, such as tables and shards. y_train, y_test: [n] int64. Every picture is brought to
-    `size` x `size`: its shorter side is resized to `resize` and the middle cut out, unless a random
-    resized crop takes a part of the whole file. background: red, green and blue, 0 to 255, of what
-    shows through transparent pictures. max_pixels: a picture of more is refused. held, notes: as
-    for ImageArrays.
+    train, test: paths below `root`, or from there; those that `packed` knows are names of pictures
+    in something larger, such as tables and shards. y_train, y_test: as for ImageArrays. Every
+    picture is brought to `size` x `size`: its shorter side is resized to `resize` and the middle
+    cut out, unless a random resized crop takes a part of the whole file. background: red, green and
+    blue, 0 to 255, of what shows through transparent pictures. max_pixels: a picture of more is
+    refused. held, notes: as for ImageArrays.
     """
 
     root: Path

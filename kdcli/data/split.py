@@ -14,18 +14,22 @@ import torch
 from torch import Tensor
 
 from kdcli.core import random
+from kdcli.core.types import UNLABELLED
 from kdcli.data.subset import Restriction, check_sizes, choose
 from kdcli.errors import BadData, UsageError
 
 
 def sample_by_class(y: Tensor, count: int, stream: int) -> Tensor:
-    """A mask [n] bool of `count` samples, each class in proportion to its share.
+    """A mask [n] bool of `count` samples, each class in proportion to its share; those without a
+    label are a class of their own.
 
     Args:
         y: [n] int64 labels.
         count: at most n.
         stream: a key of kdcli.core.random.
     """
+    if len(y) and int(y.min()) == UNLABELLED:
+        y = y - UNLABELLED
     quota = _quotas(torch.bincount(y), count)
     order = random.permutation(stream, len(y))
     # classes one after another, each in random order
@@ -92,13 +96,17 @@ def partition(
     if held:
         val = torch.arange(len(y)) >= len(y) - held
     else:
-        held = round(len(y) * val_fraction)
+        # whatever is measured has labels
+        labelled = torch.nonzero(y != UNLABELLED).flatten()
+        held = round(len(labelled) * val_fraction)
         if val_fraction > 0 and held == 0:
+            of = f"{len(labelled)} samples" + " with a label" * (len(labelled) < len(y))
             raise UsageError(
-                f"data.val_fraction {val_fraction:g} of {len(y)} samples holds out none",
-                hint="raise data.val_fraction",
+                f"data.val_fraction {val_fraction:g} of {of} holds out none",
+                hint="raise data.val_fraction" if len(labelled) else "leave data.val_fraction out",
             )
-        val = sample_by_class(y, held, random.key(seed, "holdout"))
+        val = torch.zeros(len(y), dtype=torch.bool)
+        val[labelled[sample_by_class(y[labelled], held, random.key(seed, "holdout"))]] = True
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
     if held and not len(train):
@@ -114,13 +122,18 @@ def partition(
                 hint=f"set data.train_limit to {len(train)} at most, or leave it out",
             )
         train = train[sample_by_class(y[train], train_limit, random.key(seed, "limit"))]
-    _check_classes(y[train], class_names, restriction.exclude, _more(held, train_limit))
+    has_label = y[train] != UNLABELLED
+    train, rest = train[has_label], train[~has_label]
+    if not len(rest):  # pictures without a label may be of any class
+        _check_classes(y[train], class_names, restriction.exclude, _more(held, train_limit))
     if restriction.per_class is not None:
         check_sizes(y[train], restriction.per_class, class_names)
         ranks = scores() if restriction.ranked and scores is not None else None
         train = choose(
             y, train, ranks, per_class=restriction.per_class, select=restriction.select, seed=seed
         )
+    if len(rest):
+        train = torch.cat([train, rest]).sort().values
     return train, torch.nonzero(val).flatten()
 
 

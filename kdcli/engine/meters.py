@@ -4,12 +4,13 @@ answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from kdcli.core.types import Step
+from kdcli.core.types import UNLABELLED, Step
 from kdcli.engine.distributed import Ranks
 
 _NEVER = 2**62
@@ -27,6 +28,7 @@ class Meters(Mapping[str, Tensor]):
         self._sums: dict[str, Tensor] = {}
         self._first_bad: dict[str, Tensor] = {}
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.labelled = torch.zeros_like(self.correct)
         self.seen = 0
 
     def update(
@@ -63,6 +65,7 @@ class Meters(Mapping[str, Tensor]):
                 torch.minimum(self._first_bad[name], bad, out=self._first_bad[name])
         if size and step.logits.shape[0] == targets.numel():
             self.correct.add_((step.logits.argmax(-1) == targets.reshape(-1)).sum())
+            self.labelled.add_((targets != UNLABELLED).sum())
 
     def count(self, size: int) -> None:
         """The part of `update` on the host: so many images more."""
@@ -83,7 +86,7 @@ class Meters(Mapping[str, Tensor]):
         """
         if ranks.size > 1:
             self._sums = {name: ranks.total(value) for name, value in self._sums.items()}
-            self.correct = ranks.total(self.correct)
+            self.correct, self.labelled = ranks.total(self.correct), ranks.total(self.labelled)
             self.seen = int(ranks.total(torch.tensor(self.seen)))
 
     def first_bad(self) -> tuple[str, int] | None:
@@ -96,13 +99,20 @@ class Meters(Mapping[str, Tensor]):
         return {name: float(self[name]) for name in self}
 
     def accuracy(self) -> float:
-        """Share of the images seen that were predicted correctly. Waits for the device."""
-        return int(self.correct) / max(self.seen, 1)
+        """Share of the images with a label that were predicted correctly; NaN where none had one.
+        Waits for the device.
+        """
+        return int(self.correct) / int(self.labelled) if int(self.labelled) else math.nan
 
     def state(self) -> dict[str, Tensor]:
         """Tensors from which `load_state` continues mid-epoch."""
         sums = {f"sum.{name}": value for name, value in self._sums.items()}
-        return {**sums, "correct": self.correct, "seen": torch.tensor(self.seen)}
+        return {
+            **sums,
+            "correct": self.correct,
+            "labelled": self.labelled,
+            "seen": torch.tensor(self.seen),
+        }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `state`."""
@@ -113,3 +123,5 @@ class Meters(Mapping[str, Tensor]):
                 self._first_bad[name] = torch.tensor(_NEVER, device=self._device)
         self.correct = tensors["correct"].to(self._device)
         self.seen = int(tensors["seen"])
+        # a state of a kd that knew labelled images alone has no count of them
+        self.labelled = tensors.get("labelled", tensors["seen"]).to(self._device)

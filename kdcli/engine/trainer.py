@@ -108,6 +108,7 @@ class Trainer:
     ) -> None:
         self.method = method
         self.feed = feed
+        self._share_labelled = 1 - feed.info.unlabelled / feed.info.num_train
         self.runtime = runtime
         self.settings = settings
         self.hooks = hooks or Hooks()
@@ -203,7 +204,7 @@ class Trainer:
                 rate,
                 meters,
                 meters.correct,
-                meters.seen,
+                round(meters.seen * self._share_labelled),
                 speed,
             )
         )

@@ -76,6 +76,11 @@ def _fill_all(
         return teacher_run(section, recipe, out=out)
 
     check_sources(recipe)
+    for file in (section.logits for section in recipe.teacher if section.logits is not None):
+        raise Incompatible(
+            f"the answers of {file} are ready-made: there is nothing to store",
+            hint="kd distill reads them as they are",
+        )
     feed = training_feed(recipe, runtime, trained)
     every = Views(
         feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode

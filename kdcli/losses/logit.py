@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from kdcli.core.class_weights import weights_of
 from kdcli.core.mixed_labels import of_both
+from kdcli.core.types import UNLABELLED
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
@@ -32,7 +33,10 @@ _DIST_EPS = 1e-8
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
     """Mean over the rows of -log softmax(z)_y, in nats, times the weight of the class y where a
     recipe weighs classes; of both labels by their shares where pictures are mixed. z [N,K], y [N]
-    int64.
+    int64; a row without a label, y = -1, counts as 0.
+
+    The mean is over all N rows, so that a labelled picture weighs the same whichever others are in
+    its minibatch, and minibatches shared by ranks or added up mean what one would.
 
     Raises:
         Incompatible: shapes that do not fit, or fewer than two classes.
@@ -41,8 +45,9 @@ def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
         return both
     z, weight = labelled(z, y, "cross_entropy"), weights_of(y)
     if weight is None:
-        return functional.cross_entropy(z, y)
-    return (weight * functional.cross_entropy(z, y, reduction="none")).mean()
+        return functional.cross_entropy(z, y, ignore_index=UNLABELLED, reduction="sum") / len(y)
+    each = functional.cross_entropy(z, y, ignore_index=UNLABELLED, reduction="none")
+    return (weight * each).mean()
 
 
 def label_smoothing(

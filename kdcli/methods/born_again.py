@@ -94,6 +94,10 @@ class BornAgain(Method):
             ),
         ]
 
+    @classmethod
+    def needs_labels(cls, options: Options) -> str:  # type: ignore[override]  # its own options
+        return "cwtm weighs by the confidence in the label" if options.variant == "cwtm" else ""
+
     def deployable(self) -> Network:
         """The last generation, or all of them."""
         return (

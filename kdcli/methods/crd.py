@@ -80,6 +80,7 @@ class ContrastiveRepresentation(FeatureMethod):
     teacher_taps = ("pooled",)
     consumes = "pooled vector, image indices"
     mixes = False  # its memory is of single images
+    labels_for = "it tells pictures of one class from those of others"
     trains = "student, embeddings of student and teacher"
 
     def __init__(self, options: Options, setup: Setup) -> None:

@@ -56,6 +56,7 @@ class DecoupledDistillation(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits"
     mixes = False  # it reads labels itself
+    labels_for = "it parts the teacher's answer at the label"
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:

@@ -49,6 +49,7 @@ class PartialConfidence(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits"
     mixes = False  # it reads labels itself
+    labels_for = "its target is the teacher's confidence in the label"
     cacheable = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:

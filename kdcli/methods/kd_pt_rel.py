@@ -70,6 +70,7 @@ class PartialConfidenceRelation(Method):
     teachers = Arity(1, None)
     consumes = "teacher logits, superclasses"
     mixes = False  # it reads labels itself
+    labels_for = "its target is made of the label"
     cacheable = True
     table: Tensor
 

@@ -66,6 +66,7 @@ class PartialConfidenceSimilarity(Method):
     teachers = Arity(1, 1)
     consumes = "teacher logits, weights of its last layer"
     mixes = False  # it reads labels itself
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

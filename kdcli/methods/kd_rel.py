@@ -63,6 +63,7 @@ class PartialRelation(Method):
     teachers = Arity(0, 0)
     consumes = "labels, superclasses"
     mixes = False  # it reads labels itself
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

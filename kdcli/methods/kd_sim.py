@@ -61,6 +61,7 @@ class PartialSimilarity(Method):
     teachers = Arity(1, 1)
     consumes = "weights of the teacher's last layer"
     mixes = False  # it reads labels itself
+    labels_for = "its target is made of the label"
     table: Tensor
 
     def __init__(self, options: Options, setup: Setup) -> None:

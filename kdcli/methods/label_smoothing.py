@@ -46,6 +46,7 @@ class LabelSmoothing(Method):
     options: Options
     teachers = Arity(0, 0)
     consumes = "labels"
+    labels_for = "labels are all that it learns from"
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z = self.student(batch.x).logits

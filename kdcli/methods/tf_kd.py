@@ -76,12 +76,17 @@ class TeacherFree(Method):
     teachers = Arity(0, 1)
     consumes = "labels, or logits of an earlier copy"
     mixes = False  # it reads labels itself
+    labels_for = "its virtual teacher is made of the label"
     cacheable = True
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
         if options.mode == "self":
             _need_own_kind(setup)
+
+    @classmethod
+    def needs_labels(cls, options: Options) -> str:  # type: ignore[override]  # its own options
+        return cls.labels_for if options.mode == "reg" else ""
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z, options = self.student(batch.x).logits, self.options

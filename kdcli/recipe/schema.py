@@ -613,7 +613,9 @@ ClassMap = Annotated[
 
 
 class TeacherSection(Section):
-    """[teacher], or one of several [[teacher]]: exactly one of checkpoint, recipe and name."""
+    """[teacher], or one of several [[teacher]]: exactly one of checkpoint, recipe, name and
+    logits.
+    """
 
     checkpoint: str | None = Field(None, description="A run directory or a model.safetensors.")
     recipe: str | None = Field(
@@ -628,6 +630,13 @@ class TeacherSection(Section):
     )
     weights: str | None = Field(
         None, description="Which weights of it, for example DEFAULT; a folder's own unless given."
+    )
+    logits: str | None = Field(
+        None,
+        description=(
+            "A .safetensors, .npz or .parquet file of ready-made answers: logits or probabilities, "
+            "by position or by file name."
+        ),
     )
     taps: Taps = None
     size: int | None = Field(None, ge=4, le=2048, description=_SIZE.format("its own"))
@@ -684,15 +693,20 @@ class TeacherSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [key for key in ("checkpoint", "recipe", "name") if getattr(self, key) is not None]
+        sources = ("checkpoint", "recipe", "name", "logits")
+        given = [key for key in sources if getattr(self, key) is not None]
         if len(given) != 1:
             raise rule(
                 "",
                 (
-                    "give exactly one of checkpoint, recipe and name, got "
+                    "give exactly one of checkpoint, recipe, name and logits, got "
                     f"{' and '.join(given) or 'none'}"
                 ),
             )
+        if self.logits is not None:
+            for key, idle in (("taps", self.taps is None), ("cache", self.cache != "exact")):
+                if not idle:
+                    raise rule(key, "ready-made answers (logits) have no network that could answer")
         if self.weights is not None and self.name is None:
             raise rule("weights", "weights goes with name: a checkpoint or a recipe has its own")
         if self.epochs is not None and self.recipe is None:

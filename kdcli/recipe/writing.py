@@ -117,6 +117,8 @@ def recipe_hash(recipe: Recipe) -> str:
         teacher.update(_folder_by_content(teacher, weights=True))
         if "checkpoint" in teacher:
             teacher["checkpoint"] = _weights(teacher["checkpoint"])
+        if "logits" in teacher and is_file(teacher["logits"]):
+            teacher["logits"] = sha256_file(Path(teacher["logits"]))
         if "recipe" in teacher:
             teacher["recipe"] = _content(
                 teacher["recipe"], teacher.pop("epochs", None), teacher.pop("schedule", None)

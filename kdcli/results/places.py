@@ -19,7 +19,7 @@ from kdcli.files import sha256_file
 
 CODE_FOLDER = "code"
 # of [data]: keys that hold paths, where they hold text
-PATHS = ("path", "test", "val")
+PATHS = ("path", "test", "val", "unlabelled")
 _LARGEST = 1 << 24  # bytes of a Python file
 _PATTERN = re.compile(r"[*?\[{]")
 

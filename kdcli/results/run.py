@@ -53,6 +53,10 @@ class RunResult:
     on; train_loss: their sum, what was minimised.
     energies, teacher_energies: of the network, and of what the gap is measured to, on the test
     split, at every temperature of [report].
+    train_accuracy: of the training images that have a label, over the last epoch; None where none
+    has. unlabelled: the training images that have none.
+    agreement: share of the test images to which the network and what the gap is measured to give
+    one likeliest class; None without that.
     per_class: test accuracy by class name, in class order; a class without test images is left out.
     excluded: None where every class was trained on.
     cost: of the network as it is used; None where it was not found out.
@@ -98,6 +102,8 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     continues: str | None = None
+    unlabelled: int = 0
+    agreement: float | None = None
 
     @property
     def passed(self) -> bool:

@@ -52,7 +52,8 @@ class MethodCard:
     """A method in full. teachers: least and most, None for no limit. taps: patterns of the places
     that it reads.
 
-    consumes, trains: in words. cacheable: whether stored teacher logits serve it.
+    consumes, trains: in words. cacheable: whether stored teacher logits serve it. labels_for: what
+    it needs a label of every training image for; "" where it does not.
     """
 
     name: str
@@ -65,6 +66,7 @@ class MethodCard:
     consumes: str
     trains: str
     cacheable: bool
+    labels_for: str
     options: tuple[OptionItem, ...]
 
 
@@ -91,6 +93,8 @@ def run(
         if card.cacheable
         else []
     )
+    if card.labels_for:
+        stored.append(f"It needs a label of every training image: {card.labels_for}.")
     lines = [
         f"{card.name} · {card.family} · {_needs(card)}",
         *stored,
@@ -144,6 +148,7 @@ def _card(found: Entry) -> MethodCard:
         consumes=facts.get("consumes") or "",
         trains=facts.get("trains") or "student",
         cacheable=bool(facts.get("cacheable")),
+        labels_for=str(facts.get("labels_for", "")),
         options=options_of(found),
     )
 

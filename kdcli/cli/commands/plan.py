@@ -54,7 +54,18 @@ _CHOICES = {
 _STORED = {"exact": "stored", "off": "not stored"}
 
 
-@o.takes("teacher", "method", "student", "model", "data", "epochs", "seed", "device", "precision")
+@o.takes(
+    "teacher",
+    "teacher_classes",
+    "method",
+    "student",
+    "model",
+    "data",
+    "epochs",
+    "seed",
+    "device",
+    "precision",
+)
 def run(
     env: Environment,
     recipe: o.RecipeFile = None,

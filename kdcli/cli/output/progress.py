@@ -4,6 +4,7 @@ jobs' events.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -281,7 +282,7 @@ class LogNarrator(RunNarrator):
     def step_done(self, event: events.StepDone) -> None:
         if self._steps(self.clock()):
             losses = {name: float(value) for name, value in event.losses.items()}
-            accuracy = float(event.correct) / max(event.seen, 1)
+            accuracy = float(event.correct) / event.seen if event.seen else math.nan
             self._write(event, losses, {"train_acc": accuracy}, event.images_per_second)
 
     def epoch_done(self, event: events.EpochDone) -> None:

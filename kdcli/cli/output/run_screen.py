@@ -94,7 +94,7 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
         (
             "teacher",
             teacher.architecture,
-            formatting.count(teacher.parameters),
+            formatting.count(teacher.parameters or None),
             formatting.percent(teacher.test.accuracy if teacher.test else None),
             "",
         )
@@ -102,7 +102,9 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     ]
     ratio = max(teacher.parameters for teacher in prepared.teachers) / prepared.parameters
     size = (
-        f"{formatting.times(ratio)} smaller"
+        ""
+        if not ratio  # ready-made answers have no size
+        else f"{formatting.times(ratio)} smaller"
         if ratio > 1
         else f"{formatting.times(1 / ratio)} larger"
         if ratio < 1
@@ -158,6 +160,12 @@ def show_result(env: Environment, result: RunResult) -> None:
                 f"{entropy}   "
                 f"{formatting.duration(result.wall_seconds)}"
             ),
+        )
+    if result.unlabelled and result.agreement is not None:
+        env.answer(
+            f"  {formatting.plural(result.unlabelled, 'training image')} without a label · "
+            f"{formatting.percent(result.agreement, result.test.n)} of the test images answered as "
+            "by the teacher"
         )
     for parts in _missing(result):
         env.answer(*parts)

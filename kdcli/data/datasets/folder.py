@@ -6,8 +6,9 @@ such parts are split with test_fraction. `kd check --data FOLDER` opens every fi
 that is wrong.
 
 Files are decoded as they are needed, or once at the start with resident = true, which suits small
-pictures. Pixels are normalised with ImageNet's mean and std unless told otherwise: to measure them
-here would mean to read everything first.
+pictures. unlabelled names a folder of pictures without labels that join the training part; then
+train/ may be missing. Pixels are normalised with ImageNet's mean and std unless told otherwise: to
+measure them here would mean to read everything first.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ class Options(PictureOptions):
             "a class; or the class folders."
         )
     )
+    unlabelled: str | None = Field(
+        None,
+        description=(
+            "Folder of pictures without labels, in it and below it, that are trained on as well: "
+            "the teacher's answers are all that is known of them."
+        ),
+    )
     test_fraction: float | None = Field(
         None,
         gt=0,
@@ -82,5 +90,6 @@ def examine(options: Options, name: str = "image-folder") -> DataReport:
 
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
-    found = arrange(top, SUFFIXES, options.test_fraction)
+    apart = None if options.unlabelled is None else at_home(options.unlabelled)
+    found = arrange(top, SUFFIXES, options.test_fraction, apart)
     return image_folder(top, found, options), found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,9 +53,8 @@ def _further(theirs: Sequence[str]) -> Names:
 
     short = ResNet18_Weights.DEFAULT.meta["categories"]
     try:
-        import timm
+        data: Any = importlib.import_module("timm.data")
     except ImportError:
         return [(name,) for name in short]
-    data: Any = timm.data
     info = data.ImageNetInfo("imagenet-1k")
     return list(zip(short, info.label_names(), info.label_descriptions(), strict=True))

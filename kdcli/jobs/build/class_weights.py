@@ -24,7 +24,7 @@ def class_weights(recipe: Recipe, info: DataInfo, device: torch.device) -> Class
     asked = recipe.train.class_weights
     if asked == "none":
         return None
-    counts = torch.bincount(info.targets.cpu(), minlength=info.num_classes).double()
+    counts = torch.bincount(info.labelled.cpu(), minlength=info.num_classes).double()
     if asked == "balanced":
         weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
     else:

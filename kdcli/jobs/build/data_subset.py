@@ -82,6 +82,8 @@ def soft_label_entropies(
 
 def missing_classes(info: DataInfo) -> tuple[int, ...]:
     """Classes that no training image shows; only a recipe that excludes them gets this far."""
+    if info.unlabelled:  # they may be of any class
+        return ()
     counts = torch.bincount(info.targets, minlength=info.num_classes)
     return tuple(torch.nonzero(counts == 0).flatten().tolist())
 
@@ -90,7 +92,7 @@ def kept(info: DataInfo) -> dict[str, Any]:
     """What environment.json says of the training split: images by class, and a digest of where they
     lie in the dataset.
     """
-    counts = torch.bincount(info.targets, minlength=info.num_classes)
+    counts = torch.bincount(info.labelled, minlength=info.num_classes)
     return {"train_by_class": counts.tolist(), "positions_sha256": info.positions_sha256}
 
 

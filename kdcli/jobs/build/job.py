@@ -31,6 +31,7 @@ from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import augmentation, open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.factory_teacher import factory_teacher
+from kdcli.jobs.build.labels import check_labels
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import (
@@ -43,6 +44,7 @@ from kdcli.jobs.build.networks import (
     other_head,
     pretrained_teacher,
 )
+from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
     DataSection,
@@ -141,7 +143,9 @@ def build_job(
     student = _student(recipe, section, feed)
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
+    check_labels(recipe, feed.info)
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
+    _check_answered(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     reference = None
     if not teachers and recipe.report.reference is not None:
@@ -269,9 +273,27 @@ def _stored(
     off: list[Wanted] = ["off"] * len(teachers)
     asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
     return tuple(
-        store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
+        Stored(None, Choice("off", "the answers are ready-made"))
+        if section.logits is not None
+        else store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
         for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
     )
+
+
+def _check_answered(recipe: Recipe) -> None:
+    """Refuses a method that asks its teacher for more than ready-made answers hold.
+
+    Raises:
+        Incompatible: it does.
+    """
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    file = next((section.logits for section in chosen if section.logits is not None), None)
+    if file is not None and not method_class(recipe.method.name).cacheable:
+        raise Incompatible(
+            f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
+            "else (teacher.logits)",
+            hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
 
 
 def _never(section: TeacherSection, method: str) -> Stored:
@@ -441,6 +463,8 @@ def load_teachers(
 def _teacher(
     section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
 ) -> LoadedTeacher:
+    if section.logits is not None:
+        return ready_answers(section.logits, section.class_map, feed, runtime)
     asked = _asked(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:

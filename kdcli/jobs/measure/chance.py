@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcli import formatting
-from kdcli.core.types import SplitName
+from kdcli.core.types import UNLABELLED, SplitName
 from kdcli.jobs.build.job import Job
 from kdcli.results.measures import Measures
 
@@ -42,10 +42,15 @@ def teacher_warnings(job: Job) -> Iterator[str]:
         return
     batches = [job.runtime.place(batch) for batch in job.feed.sample(split, IMAGES)]
     targets = torch.cat([batch.y for batch in batches]).cpu()
+    if UNLABELLED in targets:  # there are none with labels
+        return
     guess = chance(targets, job.feed.info.num_classes)
     for loaded in job.teachers:
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            chosen = [loaded.teacher.live(batch).logits.argmax(dim=1).cpu() for batch in batches]
+            answering = loaded.teacher.live.of(split)
+            if answering is None:
+                continue
+            chosen = [answering(batch).logits.argmax(dim=1).cpu() for batch in batches]
         right = (torch.cat(chosen) == targets).double().mean().item()
         if no_better(right, len(targets), guess):
             what = "held-out" if split == "val" else "training"

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from kdcli.core.network import Network, parameter_count
+from kdcli.engine.teachers.ready import NoNetwork
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job, build_job
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
@@ -133,6 +134,8 @@ class _Forecaster:
             there = loaded.summary.checkpoint
             stands_in = there.startswith(str(self._folder))
             network = loaded.teacher.network
+            if isinstance(network, NoNetwork):
+                continue
             yield PlannedNetwork(
                 role,
                 loaded.architecture,

@@ -156,6 +156,9 @@ class ShortFeed:
     def size(self, name: SplitName) -> int:
         return self._feed.size(name)
 
+    def positions(self, name: SplitName) -> tuple[Tensor, int]:
+        return self._feed.positions(name)
+
     def files(self, name: SplitName) -> tuple[str, ...]:
         return self._feed.files(name)
 

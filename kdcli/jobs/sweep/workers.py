@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -253,7 +254,7 @@ class Crew:
 def _step_read(event: StepDone) -> StepRead:
     """A step, whose values are numbers already, as listeners to several runs hear it."""
     losses = {name: float(value) for name, value in event.losses.items()}
-    accuracy = float(event.correct) / max(event.seen, 1)
+    accuracy = float(event.correct) / event.seen if event.seen else math.nan
     return StepRead(
         event.at, event.batch, event.batches, event.lr, losses, accuracy, event.images_per_second
     )

@@ -42,7 +42,8 @@ class Monitor:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._split: Literal["train", "val"] = "val" if job.feed.size("val") else "train"
-        self._count = min(job.recipe.report.probe, job.feed.size(self._split))
+        labelled = len(job.feed.info.labelled) if self._split == "train" else job.feed.size("val")
+        self._count = min(job.recipe.report.probe, labelled)
         self._temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
         self._own = "student" if isinstance(job.recipe, DistillRecipe) else "network"
         self._held: tuple[Batch, ...] | None = None
@@ -91,6 +92,8 @@ class Monitor:
         parts: dict[str, list[Tensor]] = {name: [] for name in networks}
         targets, taught = [], []
         answering = self._job.answering if self._answers is None else None
+        if answering is not None:
+            answering = answering.of(self._split)
         for batch in self._images():
             placed = self._job.runtime.place(batch)
             targets.append(batch.y)

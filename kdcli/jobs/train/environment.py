@@ -92,7 +92,7 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             "graphs": runtime.graphs_choice.value,
             "graphs_reason": runtime.graphs_choice.reason,
             "threads": runtime.threads,
-            "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers],
+            "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers if loaded.faster],
             "sees": {
                 "network": asdict(feed.info.pixels),
                 "teachers": [asdict(_pixels(job, loaded)) for loaded in job.teachers],
@@ -242,7 +242,7 @@ def _choices(job: Job) -> tuple[str, ...]:
             f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: "
             f"{runtime.graphs_choice.reason}"
         )
-    for loaded in job.teachers:
+    for loaded in (loaded for loaded in job.teachers if loaded.faster):
         graph = _graph(loaded, runtime)
         norms = (
             f", {graph['folded']} of {graph['norms']} batch norms folded" if graph["norms"] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
+from kdcli.engine.teachers.ready import NoNetwork
 from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
@@ -62,6 +64,7 @@ class Outcome:
     cost: Cost | None
     calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
+    agreement: float | None
     mistakes: Mistakes | None = None
 
 
@@ -76,7 +79,9 @@ def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor
 
 def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
     """The same for a teacher, through its own input normalisation."""
-    forward: Callable[[Batch], Tensor] = lambda batch: teacher(job.runtime.place(batch)).logits  # noqa: E731
+    answering = teacher.of(split)
+    assert answering is not None  # whoever asks knows that there are answers
+    forward: Callable[[Batch], Tensor] = lambda batch: answering(job.runtime.place(batch)).logits  # noqa: E731
     return collect(forward, job.feed.split(split))
 
 
@@ -158,6 +163,10 @@ def measure_outcome(
             for warning in result_warnings(name, found, guess, len(names))
         )
         + weighed_nothing(job.recipe.method.name, job.class_weights),
+        agreement=next(
+            (pair.agreement for pair in (report.pairs if report else ()) if pair.form == "raw"),
+            None,
+        ),
         calibration=None if folded is None else _before_and_after(folded, own),
         mistakes=mistakes,
     )
@@ -219,7 +228,11 @@ def run_result(
         precision=job.runtime.precision_choice.value,
         test=outcome.test,
         val=outcome.val,
-        train_accuracy=last.train_accuracy if last else None,
+        train_accuracy=(
+            last.train_accuracy if last and not math.isnan(last.train_accuracy) else None
+        ),
+        unlabelled=job.feed.info.unlabelled,
+        agreement=outcome.agreement,
         train_loss=sum(last.losses.values()) if last else None,
         train_losses=last.losses if last else {},
         per_class=outcome.per_class,
@@ -273,6 +286,8 @@ def _teacher_answers(
     if job.answering is None:
         return None, ()
     loaded = _beside(job)
+    if any(item.teacher.of("test") is None for item in loaded):
+        return None, tuple(item.summary for item in loaded)
     each = [
         replace(_answers_of(job, item, targets), cost=paid)
         for item, paid in zip(loaded, costs, strict=True)
@@ -303,7 +318,9 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             report, left_out = job.recipe.report, list[str]()
             found: list[Cost | None] = [
-                cost(
+                None
+                if isinstance(each, NoNetwork)
+                else cost(
                     each,
                     _seen(job, each, batch)[:1],
                     checkpoint=path,
@@ -344,7 +361,12 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
     """The gap to the teacher; of a network that learned from labels, where explanations are wanted,
     what it would have to teach.
     """
-    explains = job.recipe.report.explain and job.recipe.report.html
+    explains = (
+        job.recipe.report.explain
+        and job.recipe.report.html
+        # what explains a gap is asked of networks
+        and not any(isinstance(item.teacher.network, NoNetwork) for item in job.teachers)
+    )
     if teacher is not None:
         return _report(job, teacher, own, _temperatures(job), explains=explains)
     if explains and job.recipe.KIND == "train-teacher":

@@ -18,7 +18,7 @@ from kdcli.recipe.reading.toml_file import KeyPath, Origin
 
 Kind = Literal["train-teacher", "distill"]
 O = TypeVar("O")  # noqa: E741
-TEACHER_SOURCES = ("checkpoint", "recipe", "name")
+TEACHER_SOURCES = ("checkpoint", "recipe", "name", "logits")
 
 TABLES: Mapping[str, Mapping[str, type[schema.Section]]] = {
     "optim": schema.OPTIMISERS,

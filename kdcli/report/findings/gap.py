@@ -89,7 +89,9 @@ def _best_of(report: GapReport) -> str:
 
 
 def relative_size(ratio: float) -> str:
-    """A student beside a teacher of so many times its parameters."""
+    """A student beside a teacher of so many times its parameters; 0 for one without a network."""
+    if ratio == 0:
+        return "taught by ready-made answers"
     if 0.95 < ratio < 1.05:
         return "as large as its teacher"
     return (

@@ -45,9 +45,22 @@ def lead(run: Run) -> tuple[str, ...]:
         against_labels(run) if taught else "",
         certainty(run),
         on_missing(run.summary),
+        on_unlabelled(run.summary),
         unknown(run),
     )
     return tuple(sentence for sentence in said if sentence)
+
+
+def on_unlabelled(summary: RunResult) -> str:
+    """What is known of a student that had pictures without labels; nothing of others."""
+    if not summary.unlabelled or summary.agreement is None:
+        return ""
+    return (
+        f"{formatting.plural(summary.unlabelled, 'training image')} had no label, and of them it "
+        "learned what the teacher answers: it gives "
+        f"{formatting.percent(summary.agreement, summary.test.n)} of the test images the class "
+        "that the teacher gives them."
+    )
 
 
 def beside_teacher(run: Run) -> str:

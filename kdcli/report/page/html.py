@@ -149,7 +149,9 @@ def tiles(run: Run) -> list[Tile]:
             f"15 bins, n = {formatting.thousands(summary.test.n)}",
         )
     )
-    size_note = f"teacher {formatting.count(teacher.parameters)}" if teacher else summary.network
+    size_note = (
+        f"teacher {formatting.count(teacher.parameters or None)}" if teacher else summary.network
+    )
     found.append(Tile(formatting.count(summary.parameters), "parameters", size_note))
     return found
 

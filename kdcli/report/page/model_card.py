@@ -132,7 +132,7 @@ def _facts(run: Run, summary: RunResult) -> Iterator[tuple[str, str]]:
         yield (
             "teacher",
             (
-                f"{teacher.architecture}, {formatting.count(teacher.parameters)} parameters"
+                f"{teacher.architecture}, {formatting.count(teacher.parameters or None)} parameters"
                 + (f", sha256 {teacher.sha256[:16]}" if teacher.sha256 else "")
             ),
         )

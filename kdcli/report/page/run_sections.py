@@ -103,7 +103,7 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     if run.baseline:
         networks.append(("labels only", run.baseline.parameters, run.baseline.test))
     networks.append((f"{own} {summary.network}", summary.parameters, summary.test))
-    rows = [("parameters", *(formatting.count(size) for _, size, _ in networks))]
+    rows = [("parameters", *(formatting.count(size or None) for _, size, _ in networks))]
     rows += [
         (name, *(say(test) if test else formatting.MISSING for _, _, test in networks))
         for name, say in _ROWS
@@ -140,7 +140,9 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
     top5 = _less(student.top5, teacher.top5)
     ratio = teacher_size / summary.parameters
     return {
-        "parameters": f"{formatting.times(ratio)} smaller"
+        "parameters": ""
+        if not ratio  # ready-made answers have no size
+        else f"{formatting.times(ratio)} smaller"
         if ratio >= 1
         else f"{formatting.times(1 / ratio)} larger",
         "accuracy": formatting.points(student.accuracy - teacher.accuracy, student.n),

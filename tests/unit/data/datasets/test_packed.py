@@ -253,7 +253,7 @@ def test_columns_that_no_name_gives_away_are_asked_for(folder: Path) -> None:
         ("path,label\n", "holds no picture"),
         ("path,label\nx.png\n", "t.csv, line 2: no 'label'"),
         ("path,label\n,cat\n", "t.csv, line 2: no 'path'"),
-        ("path,label,split\ntrain/cat/0.png,cat,train\ntrain/dog/0.png,,train\n", "1 picture (line 3) without a label"),
+        ("path,label,split\ntrain/cat/0.png,cat,train\ntrain/dog/0.png,,test\n", "1 picture (line 3) without a label"),
         ("path,label,split\ntrain/cat/0.png,cat,train\ntrain/dog/0.png,dog,dev\n", "1 picture (line 3) of the part 'dev'"),
         ("path,label,split\ngone.png,cat,train\ntrain/dog/0.png,dog,train\n", "no part test or val"),
         ('path,label\n"x', "cannot be read as a table of text"),
@@ -262,6 +262,15 @@ def test_columns_that_no_name_gives_away_are_asked_for(folder: Path) -> None:
 def test_a_text_table_that_cannot_be_used(folder: Path, text: str, said: str) -> None:
     (folder / "t.csv").write_text(text, encoding="utf-8")
     assert said in refusal(name="csv", path=folder / "t.csv")
+
+
+def test_training_pictures_may_have_no_label(folder: Path) -> None:
+    made = pack_csv(folder)
+    table = Path(made["path"])
+    lines = table.read_text(encoding="utf-8").replace("dog/0.png,dog,train", "dog/0.png,,train")
+    table.write_text(lines, encoding="utf-8")
+    source = opened(**made)
+    assert [source.train[row] for row in (source.y_train == -1).nonzero()] == ["train/dog/0.png"]
 
 
 def test_files_of_a_table_that_are_gone_are_found_before_training(folder: Path) -> None:
@@ -290,8 +299,6 @@ def test_parquet_that_cannot_be_used(folder: Path) -> None:
     assert "row 0 of column 'label' holds '0.5', which is no label" in refusal(**made)
     parquet.write_table(table({"image": ["x", None], "label": [0, 1]}), path)
     assert "row 1 has no picture" in refusal(**made)
-    parquet.write_table(table({"image": ["x", "y"], "label": [0, -1]}), path)
-    assert "1 picture (row 1) without a label" in refusal(**made, test_fraction=0.5)
 
 
 def test_a_shard_that_was_cut_off_is_refused(folder: Path) -> None:
@@ -322,7 +329,7 @@ def test_shards_that_cannot_be_used(folder: Path) -> None:
     shard = folder / "a.tar"
     for samples, said in (
         ([{"key": "1", "cls": "cat"}], "hold no picture"),
-        ([{"key": "1", "png": picture}], "without a label"),
+        ([{"key": "1", "png": picture}], "0 different labels"),
         ([{"key": "1", "png": picture, "jpg": picture}], "two pictures of one sample"),
         ([{"key": "1", "png": picture, "cls": b"\xff"}], "the label of 1.png is no text"),
         ([{"key": "1", "png": picture, "json": "{"}], "the .json of 1.png is damaged"),
