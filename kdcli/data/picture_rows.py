@@ -124,7 +124,7 @@ def _order(rows: Rows, split: dict[PartName, Classes]) -> tuple[list[str], list[
     if rows.order is not None:
         return list(rows.order), []
     labels = {label for classes in split.values() for label in classes}
-    if not all(label.isascii() and label.isdecimal() for label in labels):
+    if not labels or not all(label.isascii() and label.isdecimal() for label in labels):
         return sorted(labels), []
     order = sorted(labels, key=lambda label: (int(label), label))
     return order, [f"labels are numbers: {len(order)} classes, {order[0]} to {order[-1]}"]
