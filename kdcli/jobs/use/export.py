@@ -97,40 +97,22 @@ def export(
     asked = measured_data.asked_for(data, overrides)
     with trusting([asked.get("data", "name")], everything=trust):
         network = load_network(run, trust=trust)
-        if format == "hf":
-            _check_hf(network, pixels=uint8)
-        if uint8 and not network.preprocessing.takes_pictures:
-            raise Incompatible(
-                f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
-                hint="leave --uint8 out",
-            )
+        _check_network(network, format, pixels=uint8)
         pictures, source, warnings = _pictures(network, asked, pixels=uint8)
         images = eight_bits.open_images(network, asked) if int8 else None
     work = _work(network, pixels=uint8, opset=opset or formats.OPSET)
     with _staged(path) as staged:
         formats.write(format, staged, work)
         check = _compared(network, formats.read(format, staged), pictures, source)
-        if not check.passed:
-            raise KdError(
-                f"{format} of {network.checkpoint} answers otherwise than the network: logits "
-                f"differ by {check.largest_difference:.2g}, more than {check.allowed:.2g}; nothing "
-                "was written",
-                hint="choose another --format",
-            )
+        _check_alike(network, format, check)
         quantised = None
         if images is not None:
             prepare = partial(_as_pixels, network=network) if uint8 else _as_it_is
-            count = eight_bits.quantise(
-                staged, images, calibration or eight_bits.CALIBRATION, prepare
-            )
-            quantised = eight_bits.measured(
-                network,
-                formats.read(format, staged),
-                images,
-                prepare,
-                count=count,
-                max_drop=eight_bits.MAX_DROP if max_drop is None else max_drop,
-            )
+            count = calibration or eight_bits.CALIBRATION
+            count = eight_bits.quantise(staged, images, count, prepare)
+            answer = formats.read(format, staged)
+            most = eight_bits.MAX_DROP if max_drop is None else max_drop
+            quantised = eight_bits.measured(network, answer, images, prepare, count, most)
         size = sum(file.stat().st_size for file in _files(staged))
         if quantised is not None and not quantised.gate.passed:
             staged.unlink()
@@ -152,17 +134,38 @@ def export(
     )
 
 
-def _check_hf(network: Classifier, *, pixels: bool) -> None:
-    """Refuses what a library's folder cannot hold.
+def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
+    """Refuses what a format cannot hold.
 
     Raises:
         UsageError, Incompatible: says what.
     """
-    check_library(network.network)
-    if pixels:
-        raise UsageError(
-            "hf has no --uint8: its folder says how pictures are normalised",
-            hint="leave --uint8 out, or --format onnx",
+    if kind == "hf":
+        check_library(network.network)
+        if pixels:
+            raise UsageError(
+                "hf has no --uint8: its folder says how pictures are normalised",
+                hint="leave --uint8 out, or --format onnx",
+            )
+    if pixels and not network.preprocessing.takes_pictures:
+        raise Incompatible(
+            f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
+            hint="leave --uint8 out",
+        )
+
+
+def _check_alike(network: Classifier, kind: Format, check: ExportCheck) -> None:
+    """Refuses what was written where it answers otherwise.
+
+    Raises:
+        KdError: it does.
+    """
+    if not check.passed:
+        raise KdError(
+            f"{kind} of {network.checkpoint} answers otherwise than the network: logits "
+            f"differ by {check.largest_difference:.2g}, more than {check.allowed:.2g}; nothing "
+            "was written",
+            hint="choose another --format",
         )
 
 
