@@ -40,7 +40,7 @@ from kdcli.jobs.use.network import Classifier, load_network
 from kdcli.jobs.use.pictures import normalised
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
-from kdcli.results.export import ExportCheck, ExportResult, Format
+from kdcli.results.export import ExportCheck, ExportResult, Format, Quantisation
 from kdcli.results.weights_header import find_checkpoint
 from kdcli.trust import named_by, trusting
 
@@ -89,9 +89,7 @@ def export(
             said in this format. KdError: what was written answers otherwise; nothing is left of it.
             Others: as `load_network`.
     """
-    if opset is not None and format != "onnx":
-        raise UsageError(f"{format} has no opset", hint="leave --opset out, or --format onnx")
-    _check_int8(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
+    _check_options(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
     path = place_of(run, format, out)
     formats.check_installed(format)
     asked = measured_data.asked_for(data, overrides)
@@ -107,12 +105,9 @@ def export(
         _check_alike(network, format, check)
         quantised = None
         if images is not None:
-            prepare = partial(_as_pixels, network=network) if uint8 else _as_it_is
-            count = calibration or eight_bits.CALIBRATION
-            count = eight_bits.quantise(staged, images, count, prepare)
-            answer = formats.read(format, staged)
             most = eight_bits.MAX_DROP if max_drop is None else max_drop
-            quantised = eight_bits.measured(network, answer, images, prepare, count, most)
+            count = calibration or eight_bits.CALIBRATION
+            quantised = _in_eight_bits(network, staged, images, count, most, pixels=uint8)
         size = sum(file.stat().st_size for file in _files(staged))
         if quantised is not None and not quantised.gate.passed:
             staged.unlink()
@@ -132,6 +127,22 @@ def export(
         int8=quantised,
         gates=() if quantised is None else (quantised.gate,),
     )
+
+
+def _in_eight_bits(
+    network: Classifier,
+    path: Path,
+    images: eight_bits.Images,
+    count: int,
+    max_drop: float,
+    *,
+    pixels: bool,
+) -> Quantisation:
+    """Quantises an ONNX file, and measures what that costs."""
+    prepare = partial(_as_pixels, network=network) if pixels else _as_it_is
+    found = eight_bits.quantise(path, images, count, prepare)
+    answer = formats.read("onnx", path)
+    return eight_bits.measured(network, answer, images, prepare, found, max_drop)
 
 
 def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
@@ -169,7 +180,7 @@ def _check_alike(network: Classifier, kind: Format, check: ExportCheck) -> None:
         )
 
 
-def _check_int8(
+def _check_options(
     kind: Format,
     *,
     int8: bool,
@@ -177,11 +188,13 @@ def _check_int8(
     max_drop: float | None,
     opset: int | None,
 ) -> None:
-    """Refuses what int8 cannot be asked for with.
+    """Refuses options that do not go together.
 
     Raises:
-        UsageError: says what.
+        UsageError: says which.
     """
+    if opset is not None and kind != "onnx":
+        raise UsageError(f"{kind} has no opset", hint="leave --opset out, or --format onnx")
     if not int8:
         for name, value in (("--calibration", calibration), ("--max-drop", max_drop)):
             if value is not None:
