@@ -173,7 +173,7 @@ def download_model(name: str) -> Path:
     if not hasattr(module, "download"):
         raise UsageError(
             f"{name} is not fetched: kd has it, or its library does when weights are asked for",
-            hint="kd models hf/ORG/NAME --download, or timm/NAME",
+            hint="kd models hf/ORG/NAME --download",
         )
     folder: Path = module.download(name)
     return folder

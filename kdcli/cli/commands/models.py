@@ -13,6 +13,7 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
+from kdcli.cli.commands.model_download import Download, download_model
 from kdcli.cli.commands.module_list import ModuleItem, module_lines, modules_of
 from kdcli.cli.commands.option_table import OptionItem, option_lines, options_of
 from kdcli.cli.console import Environment
@@ -142,15 +143,6 @@ Modules = Annotated[
 ]
 
 
-Download = Annotated[
-    bool,
-    typer.Option(
-        "--download",
-        help="Fetch a network by its hub id, hf/ORG/NAME, or timm's weights of a network.",
-    ),
-]
-
-
 @dataclass(frozen=True, slots=True)
 class _Size:
     """The data that networks are built for. shape: None for each network's usual one."""
@@ -179,7 +171,7 @@ def run(
 
     size = _size_of(data) if data is not None else None
     if download:
-        _download(env, pattern)
+        download_model(env, None if pattern is None or _is_wild(pattern) else pattern)
     if taps:
         if pattern is None or _is_wild(pattern) or teacher is not None:
             raise UsageError(
@@ -383,17 +375,6 @@ def _places(taps: tuple[str, ...]) -> str:
             *(tap for tap in parts if tap != "stem"),
         ]
     )
-
-
-def _download(env: Environment, name: str | None) -> None:
-    if name is None or _is_wild(name):
-        raise UsageError(
-            "--download needs the name of a network", hint="kd models hf/ORG/NAME --download"
-        )
-    from kdcli import jobs
-
-    env.progress(f"fetching {name}")
-    env.report(("✓", "green"), f" {name} is in {jobs.download_model(name)}")
 
 
 def _show(env: Environment, found: Entry, size: _Size | None, *, modules: bool = False) -> Outcome:

@@ -41,7 +41,7 @@ from kdcli.jobs.use.network import Classifier, load_network
 from kdcli.jobs.use.pictures import normalised
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
-from kdcli.results.export import ExportCheck, ExportResult, Format
+from kdcli.results.export import ExportCheck, ExportResult, Format, Quantisation
 from kdcli.results.weights_header import find_checkpoint
 from kdcli.trust import named_by, trusting
 
@@ -90,48 +90,25 @@ def export(
             said in this format. KdError: what was written answers otherwise; nothing is left of it.
             Others: as `load_network`.
     """
-    if opset is not None and format != "onnx":
-        raise UsageError(f"{format} has no opset", hint="leave --opset out, or --format onnx")
-    _check_int8(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
+    _check_options(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
     path = place_of(run, format, out)
     formats.check_installed(format)
     asked = measured_data.asked_for(data, overrides)
     with trusting([asked.get("data", "name")], everything=trust):
         network = load_network(run, trust=trust)
-        if format == "hf":
-            _check_hf(network, pixels=uint8)
-        if uint8 and not network.preprocessing.takes_pictures:
-            raise Incompatible(
-                f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
-                hint="leave --uint8 out",
-            )
+        _check_network(network, format, pixels=uint8)
         pictures, source, warnings = _pictures(network, asked, pixels=uint8)
         images = eight_bits.open_images(network, asked) if int8 else None
     work = _work(network, pixels=uint8, opset=opset or formats.OPSET)
     with _staged(path) as staged:
         formats.write(format, staged, work)
         check = _compared(network, formats.read(format, staged), pictures, source)
-        if not check.passed:
-            raise KdError(
-                f"{format} of {network.checkpoint} answers otherwise than the network: logits "
-                f"differ by {check.largest_difference:.2g}, more than {check.allowed:.2g}; nothing "
-                "was written",
-                hint="choose another --format",
-            )
+        _check_alike(network, format, check)
         quantised = None
         if images is not None:
-            prepare = partial(_as_pixels, network=network) if uint8 else _as_it_is
-            count = eight_bits.quantise(
-                staged, images, calibration or eight_bits.CALIBRATION, prepare
-            )
-            quantised = eight_bits.measured(
-                network,
-                formats.read(format, staged),
-                images,
-                prepare,
-                count=count,
-                max_drop=eight_bits.MAX_DROP if max_drop is None else max_drop,
-            )
+            most = eight_bits.MAX_DROP if max_drop is None else max_drop
+            count = calibration or eight_bits.CALIBRATION
+            quantised = _in_eight_bits(network, staged, images, count, most, pixels=uint8)
         size = sum(file.stat().st_size for file in _files(staged))
         if quantised is not None and not quantised.gate.passed:
             staged.unlink()
@@ -153,21 +130,58 @@ def export(
     )
 
 
-def _check_hf(network: Classifier, *, pixels: bool) -> None:
-    """Refuses what a library's folder cannot hold.
+def _in_eight_bits(
+    network: Classifier,
+    path: Path,
+    images: eight_bits.Images,
+    count: int,
+    max_drop: float,
+    *,
+    pixels: bool,
+) -> Quantisation:
+    """Quantises an ONNX file, and measures what that costs."""
+    prepare = partial(_as_pixels, network=network) if pixels else _as_it_is
+    found = eight_bits.quantise(path, images, count, prepare)
+    answer = formats.read("onnx", path)
+    return eight_bits.measured(network, answer, images, prepare, found, max_drop)
+
+
+def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
+    """Refuses what a format cannot hold.
 
     Raises:
         UsageError, Incompatible: says what.
     """
-    check_library(network.network)
-    if pixels:
-        raise UsageError(
-            "hf has no --uint8: its folder says how pictures are normalised",
-            hint="leave --uint8 out, or --format onnx",
+    if kind == "hf":
+        check_library(network.network)
+        if pixels:
+            raise UsageError(
+                "hf has no --uint8: its folder says how pictures are normalised",
+                hint="leave --uint8 out, or --format onnx",
+            )
+    if pixels and not network.preprocessing.takes_pictures:
+        raise Incompatible(
+            f"{network.checkpoint} takes vectors: only pictures have pixels of 0 to 255",
+            hint="leave --uint8 out",
         )
 
 
-def _check_int8(
+def _check_alike(network: Classifier, kind: Format, check: ExportCheck) -> None:
+    """Refuses what was written where it answers otherwise.
+
+    Raises:
+        KdError: it does.
+    """
+    if not check.passed:
+        raise KdError(
+            f"{kind} of {network.checkpoint} answers otherwise than the network: logits "
+            f"differ by {check.largest_difference:.2g}, more than {check.allowed:.2g}; nothing "
+            "was written",
+            hint="choose another --format",
+        )
+
+
+def _check_options(
     kind: Format,
     *,
     int8: bool,
@@ -175,11 +189,13 @@ def _check_int8(
     max_drop: float | None,
     opset: int | None,
 ) -> None:
-    """Refuses what int8 cannot be asked for with.
+    """Refuses options that do not go together.
 
     Raises:
-        UsageError: says what.
+        UsageError: says which.
     """
+    if opset is not None and kind != "onnx":
+        raise UsageError(f"{kind} has no opset", hint="leave --opset out, or --format onnx")
     if not int8:
         for name, value in (("--calibration", calibration), ("--max-drop", max_drop)):
             if value is not None:

@@ -138,7 +138,6 @@ def measured(
     answer: formats.Answer,
     images: Images,
     prepare: Any,
-    *,
     count: int,
     max_drop: float,
 ) -> Quantisation:
