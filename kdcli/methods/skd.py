@@ -16,10 +16,12 @@ fitted on them is folded into the last layer (train.calibrate). Equation 16 has 
 see the student's own logits, which trains their norm: ce_logits = "raw".
 
 The gradient stands at a right angle to the student's logits, so that every step makes them longer
-and the next one turns them less; only weight decay makes them shorter. In few steps a student can
-be stuck near the mean answer: resnet20 under resnet56 in 60 steps of 16 made-up pictures (the short
-form of cifar10/skd-resnet56-resnet20 in tests/recipes/test_training.py, n = 120, seed 0) ended at
-chance, its logits of norm 307 beside the teacher's 12.7, where kd had 50 %.
+and the next one turns them less; only weight decay makes them shorter. The first steps do most of
+that, and short trainings suffer from it; train.clip_norm = 1 holds them back. Measured on CIFAR-10
+(cifar10/skd-resnet56-resnet20 and the same with kd, 8000 images, 5 epochs, cosine, seed 0, last
+epoch, n = 10,000, in bfloat16 on a CPU with AMX; teacher 39.3 %): 36.0 %, with clip_norm = 1
+39.3 %, kd 40.3 %. On made-up pictures (the short form of that recipe in
+tests/recipes/test_training.py, 60 steps of 16, n = 120) 30 %, clipped 50 %, kd 50 %.
 
 Differs from the paper: the default follows the released code, which scales the student to the
 teacher's standard deviation over classes. As printed (align = "unit") both logits have norm 1: at

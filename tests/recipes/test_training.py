@@ -2,8 +2,9 @@
 what a task that cannot be learnt, or a method that ruins its student, would not.
 
 Shortened are what takes long and nothing else: epochs (with them milestones, warm-ups and stages in
-proportion), training images, minibatches (with the rate of SGD, by the root) and the size of photographs. Seeds
-are one. Data that are fetched have stand-ins; teachers, those with published weights too, are
+proportion), training images, minibatches (with the rate of SGD, by the root) and the size of
+photographs. Gradients of skd are clipped, without which so few steps do not get over the first ones
+(kdcli/methods/skd.py). Seeds are one. Data that are fetched have stand-ins; teachers, those with published weights too, are
 trained on them in the same way. Recipes that are then equal are one run.
 """
 
@@ -98,6 +99,8 @@ class Trainer:
         for key in method:
             if key.endswith("epochs"):
                 method[key] = max(1, round(method[key] * EPOCHS / full))
+        if method["name"] == "skd":
+            train["clip_norm"] = 1.0
         if "weight_schedule" in method:
             method["weight_schedule"] = [
                 [max(1, round(epoch * EPOCHS / full)), weight]
