@@ -4,9 +4,9 @@ Where augmentation is discrete (pad, crop and flip of 4 pixels have 162 views) a
 views, classes] in float16 gives the very distribution of views that a live teacher sees: nothing is
 approximated but the rounding to float16.
 
-The file is a safetensors file that is written in place: rows [n,V,W] of 16-bit words (see
-logit_rows), and "marks" U8 [n,V], 0 where nothing is stored yet, else a checksum of the row. A row
-is written before its mark, and a mark that does not fit its row counts as nothing stored: so a
+The file is a safetensors file that is written in place: "marks" I32 [n,V], 0 where nothing is
+stored yet, else a checksum of the row, and rows [n,V,W] of 16-bit words (see row_format). A row is
+written before its mark, and a mark that does not fit its row counts as nothing stored: so a
 process may die at any moment and several may fill one table, each row being a function of the key
 alone.
 """
@@ -55,9 +55,9 @@ class LogitTable:
         if not path.exists():
             _create(path, key, shape, reserve=reserve)
         start = _check(path, key, shape)
-        size = shape.rows * shape.words
-        self._words = np.memmap(path, np.int16, "r+", start, (shape.rows, shape.words))
-        self._marks = np.memmap(path, np.uint8, "r+", start + 2 * size, (shape.rows,))
+        self._marks = np.memmap(path, np.int32, "r+", start, (shape.rows,))
+        after = start + self._marks.nbytes
+        self._words = np.memmap(path, np.int16, "r+", after, (shape.rows, shape.words))
 
     @property
     def filled(self) -> int:
@@ -121,7 +121,7 @@ class LogitTable:
 
 
 def _whole(
-    words: np.ndarray[Any, np.dtype[np.int16]], stored: np.ndarray[Any, np.dtype[np.uint8]]
+    words: np.ndarray[Any, np.dtype[np.int16]], stored: np.ndarray[Any, np.dtype[np.int32]]
 ) -> tuple[Tensor, Tensor]:
     """Words [B,W] and which of them are what was written [B]."""
     read, expected = torch.from_numpy(words), torch.from_numpy(stored)
@@ -129,19 +129,19 @@ def _whole(
 
 
 def _header(key: Mapping[str, Any], shape: Shape) -> bytes:
-    size = 2 * shape.rows * shape.words
+    size = 4 * shape.rows
     name, kind = ("logits", "F16") if shape.top is None else ("top", "U16")
     content = {
         "__metadata__": {"kd_logits": json.dumps(dict(key), sort_keys=True)},
         name: {
             "dtype": kind,
             "shape": [shape.samples, shape.views, shape.words],
-            "data_offsets": [0, size],
+            "data_offsets": [size, shape.bytes],
         },
         "marks": {
-            "dtype": "U8",
+            "dtype": "I32",
             "shape": [shape.samples, shape.views],
-            "data_offsets": [size, size + shape.rows],
+            "data_offsets": [0, size],
         },
     }
     text = json.dumps(content).encode()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 MOST_CLASSES_OF_TOP = 1 << 16  # a class is one word
-_MARKS = 255  # marks run from 1 to this
+_MARKS = (1 << 31) - 1  # marks run from 1 to this
 _WEIGHT = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
@@ -45,7 +45,7 @@ class Shape:
     @property
     def bytes(self) -> int:
         """Size of a table on disk, but for its header."""
-        return self.rows * (2 * self.words + 1)
+        return self.rows * (2 * self.words + 4)
 
     def pack(self, logits: Tensor) -> Tensor:
         """Logits [B,K] of any float type as words [B,W] int16, on the same device."""
@@ -77,11 +77,11 @@ class Shape:
 
 
 def marks(words: Tensor) -> Tensor:
-    """A number from 1 to 255 for each row [B,W] int16, as uint8 [B]; places count, so that a
+    """A number from 1 to 2^31 - 1 for each row [B,W] int16, as int32 [B]; places count, so that a
     half-written row shows.
     """
     mixed = (words.view(torch.uint16).long() * _weights(words.shape[1], words.device)).sum(1)
-    return (((mixed >> 40) & 0xFFFFFF) % _MARKS + 1).to(torch.uint8)
+    return (((mixed >> 32) & 0xFFFFFFFF) % _MARKS + 1).to(torch.int32)
 
 
 @cache

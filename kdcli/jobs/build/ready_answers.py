@@ -18,6 +18,8 @@ from kdcli.core.class_map import groups_of, in_words
 from kdcli.core.types import Feed, SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.ready import ReadyAnswers
+from kdcli.engine.teachers.row_format import Shape
+from kdcli.engine.teachers.row_format import marks as row_marks
 from kdcli.errors import BadData, Incompatible, NotFound, UsageError
 from kdcli.files import parse_json, safetensors_header
 from kdcli.jobs.build.class_maps import Given
@@ -287,11 +289,15 @@ def _stored_by_kd(path: Path, text: str, arrays: Mapping[str, Any]) -> Rows:
             f"{path} has answers to {views} views of each picture",
             hint="kd cache with data.augment.crop=0 and data.augment.flip=false stores one",
         )
-    if not bool((marks != 0).all()):
-        raise BadData(
-            f"{path} lacks {int((marks == 0).sum())} of {samples} answers", hint="kd cache fills it"
-        )
     logits = torch.from_numpy(_numbers(path, "logits", {"logits": arrays["logits"][:, 0]}))
+    if marks.dtype != np.int32 or len(logits) != samples:
+        raise BadData(f"{path} is no table of stored answers, or damaged", hint=_HINT)
+    shape = Shape(samples, 1, logits.shape[1])
+    whole = row_marks(shape.pack(logits)) == torch.from_numpy(marks[:, 0].copy())
+    if not bool(whole.all()):
+        raise BadData(
+            f"{path} lacks {int((~whole).sum())} of {samples} answers", hint="kd cache fills it"
+        )
     return Rows(
         {"train": _checked(path, "logits", logits, "logits")},
         positions=str(key.get("images")),

@@ -22,7 +22,7 @@ def logits(rows: int, classes: int) -> torch.Tensor:
 def test_all_logits_come_back_rounded() -> None:
     shape, given = Shape(4, 2, 7), logits(5, 7)
     assert torch.equal(shape.unpack(shape.pack(given)), given.half().float())
-    assert (shape.words, shape.bytes) == (7, 8 * 15)
+    assert (shape.words, shape.bytes) == (7, 8 * (2 * 7 + 4))
 
 
 def test_the_largest_keep_their_probabilities_and_the_others_their_sum() -> None:
@@ -37,7 +37,7 @@ def test_the_largest_keep_their_probabilities_and_the_others_their_sum() -> None
     assert all(len(row.unique()) == 2 for row in others), (
         "zero, where the largest were, and one share for all others"
     )
-    assert (shape.words, shape.bytes) == (11, 8 * 23)
+    assert (shape.words, shape.bytes) == (11, 8 * (2 * 11 + 4))
 
 
 def test_another_temperature_moves_the_sum_of_the_others() -> None:
@@ -65,8 +65,7 @@ def test_the_mark_of_a_row_follows_each_word_and_its_place() -> None:
         changed[at, at] ^= 1
     for at in range(8):
         changed[9 + at, [at, at + 1]] = changed[9 + at, [at + 1, at]]
-    # of 17, where chance alone would let 1 in 255 pass
-    assert int((marks(changed) == marks(words)).sum()) <= 1
+    assert not bool((marks(changed) == marks(words)).any())
     assert marks(torch.zeros(1, 9, dtype=torch.int16)).tolist() == [1], (
         "an empty row has a mark too, other than that of no row"
     )
