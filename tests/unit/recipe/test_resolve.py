@@ -103,8 +103,10 @@ def test_classes_and_shape_must_fit_the_data(checkpoint, name, changes, says):
     with pytest.raises(Incompatible) as caught:
         taught(checkpoint(**changes), data(name))
     assert (caught.value.message, caught.value.where.file) == (says, "runs/t/model.safetensors")
-    assert (
-        caught.value.hint == f"-d digits, which it was trained on, or a teacher trained on {name}"
+    a_map = "; or teacher.classes says which of its classes are which of the data's"
+    assert caught.value.hint == (
+        f"-d digits, which it was trained on, or a teacher trained on {name}"
+        + a_map * ("classes" in says)
     )
     assert caught.value.exit_code == Exit.USAGE
 

@@ -36,7 +36,7 @@ def no(y):
 
 def taught(trained, path, out, method="kd", **more):
     return distill(
-        teacher=None if method == "dml" else str(trained.out / "teacher"),
+        teacher=[] if method == "dml" else str(trained.out / "teacher"),
         student="mlp",
         method=method,
         data="npz",
