@@ -108,6 +108,9 @@ def refuse(strangers: Iterable[Stranger]) -> None:
 # ---- names of files ------------------------------------------------------------------------------
 
 
+_NAMES = (str, Path)
+
+
 def python_file(name: object) -> Path | None:
     """The file that a name such as mine.py:tiny stands for, or None."""
     file = name.partition(":")[0] if isinstance(name, str | Path) and (name := str(name)) else ""
@@ -123,7 +126,7 @@ def files_in(value: Any) -> tuple[str, ...]:
             left += item.values()
         elif isinstance(item, list | tuple):
             left += item
-        elif (file := python_file(item)) is not None:
+        elif isinstance(item, _NAMES) and (file := python_file(item)) is not None:
             found.append(str(file))
     return tuple(dict.fromkeys(found))
 

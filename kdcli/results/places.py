@@ -59,7 +59,8 @@ def located(
         if isinstance(text, str) and is_relative(text) and _is_there(start, text):
             data[key] = str(start / text)
     changed = {file: there for file, there in files.items() if file != there}
-    return {key: _renamed(value, changed) for key, value in {**names, "data": data}.items()}
+    known = {**names, "data": data}
+    return {key: _renamed(value, changed) for key, value in known.items()} if changed else known
 
 
 def _python(file: str, start: Path, run: Path, digest: str | None) -> str:

@@ -79,7 +79,10 @@ def test_it_distils_evaluates_and_explains(name, teacher, folder):
     run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
     assert run is not None
     assert run.gap is not None
-    agree(run, analyze_gap(teacher, [run.run], explain=False), (run.reference or run.teachers[0]))
+    # the run measures at the temperature of its method too
+    asked = tuple(dict.fromkeys(at.temperature for at in run.gaps))
+    report = analyze_gap(teacher, [run.run], temperatures=asked, explain=False)
+    agree(run, report, (run.reference or run.teachers[0]))
 
 
 OTHERWISE: dict[str, dict[str, Any]] = {
@@ -178,7 +181,9 @@ def test_what_taught_a_student_is_what_its_run_says_or_nothing(teacher, folder, 
     assert alone is not None
     for student in (run, alone):
         code, document = ask("analyze-gap", "--student", student.run, "--bootstrap", "5")
-        assert (code, document["temperatures"]) == (0, [1.0, 2.0])
+        # and kd's own temperature, at which the run was measured as well
+        own = [4.0] if student is run else []
+        assert (code, document["temperatures"]) == (0, [1.0, 2.0, *own])
         assert document["pairs"][0]["at"][0]["entropy"]["value"] == student.gap.entropy
     code, document = ask("analyze-gap", "--student", run.run, "--student", alone.run)
     assert (code, len(document["others"])) == (0, 1)

@@ -54,7 +54,7 @@ class Options(MethodOptions):
     """Options."""
 
     MARK.touch()
-    size: float = 1.0
+    share: float = 1.0
 
 
 class Strange(Method):
@@ -267,7 +267,7 @@ STUDENT = (
 OWN = {
     "student": 'student.name = "evil.py:net"',
     "data": 'data.name = "evil.py:pictures"',
-    "method": 'method.name = "./evil.py"\nmethod.size = 2.0\nteacher.checkpoint = "runs/plain"',
+    "method": 'method.name = "./evil.py"\nmethod.share = 2.0\nteacher.checkpoint = "runs/plain"',
     "assistants": (
         'method = {name = "ta", assistants = ["evil.py:net"]}\n'
         'teacher.checkpoint = "runs/plain"\nstudent = {name = "mlp", hidden = [8]}'
@@ -405,7 +405,7 @@ def test_what_only_looks_runs_nothing(here, words):
     assert answer.code == 0, answer.err
     assert not here.exists()
     if words[0] == "methods":
-        assert "size  float" in answer.out
+        assert "share  float" in answer.out
 
 
 def test_from_python_trust_is_an_argument(here):

@@ -63,8 +63,8 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     "float labels": (GOOD | {"y_train": np.arange(6) / 2}, r"y_train is float64 \[6\]"),
     "one-hot labels": (GOOD | {"y_train": np.eye(6, 3, dtype=int)}, r"y_train is int64 \[6, 3\]"),
     "negative label": (
-        GOOD | {"y_train": np.array([0, 1, 2, -1, 0, 1])},
-        r"y_train\[3\] is -1, outside the classes 0 to 2",
+        GOOD | {"y_train": np.array([0, 1, 2, -2, 0, 1])},
+        r"y_train\[3\] is -2, outside the classes 0 to 2",
     ),
     "unknown label": (
         GOOD | {"y_test": np.array([0, 1, 3])},

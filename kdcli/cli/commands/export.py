@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NAME = "export"
 EXAMPLES = """
-kd export runs/latest --format onnx
 kd export runs/latest --format onnx --uint8 -o student.onnx
 kd export runs/latest --format onnx --int8 -o student-int8.onnx
 kd export runs/latest --format pytorch -o student
