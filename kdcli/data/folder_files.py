@@ -7,22 +7,16 @@ leave behind is skipped, and counted. docs/reference/pictures.md says the same t
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from kdcli.core import random
-from kdcli.errors import BadData, NotFound, UsageError
+from kdcli.data.arranged import Arranged, Classes, PartName, Words, settle
+from kdcli.errors import BadData, NotFound
 from kdcli.results.data_report import DataProblem
 
-PartName = Literal["train", "val", "test"]
-Classes = dict[str, tuple[str, ...]]  # paths below the top by class, in order
-
-_NEEDED: tuple[PartName, ...] = ("train", "test")
 PARTS: Mapping[PartName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -167,25 +161,6 @@ class _Found:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Arranged:
-    """An image folder, sorted out. train, val, test: paths below the top by class, for each class
-    name; val is None where there is none. problems, notes: as in a DataReport; to have
-    no part to test on is a problem, and test is train then. unlabelled: paths of pictures without
-    a class, which are trained on.
-    """
-
-    class_names: tuple[str, ...]
-    train: Classes
-    val: Classes | None
-    test: Classes
-    problems: tuple[DataProblem, ...]
-    notes: tuple[str, ...]
-    skipped: int = 0
-    unread: Mapping[str, int] = field(default_factory=dict)
-    unlabelled: tuple[str, ...] = ()
-
-
 def is_left_behind(name: str) -> bool:
     """Tells whether a file or folder is one that other systems leave behind, by its name."""
     return name.startswith(".") or name.lower() in LEFT_BEHIND
@@ -246,91 +221,6 @@ def class_folders(folder: Path, suffixes: tuple[str, ...]) -> tuple[Classes, tup
     classes = found.classes(folder, "")
     _check_rest(found)
     return classes, (*(problem.message for problem in found.problems), *_notes(found))
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How messages speak of some data.
-
-    place: the data. parts: what each part that is there is called. classes_of: what holds the
-    classes. Others: the rest of each sentence, here as it is of folders.
-    """
-
-    place: Path
-    parts: Mapping[PartName, str]
-    classes_of: Path
-    missing: str = "{}/"
-    tested: str = "has a folder {}"
-    move: str = "leave data.test_fraction out, or move the folder away"
-    untested: str = "has no folder test/ or val/, and data.test_fraction is not set"
-    test_on: str = "put class folders of pictures to test on into test/"
-    number: str = "holds {} class folders"
-    two: str = "put the files of each class into a folder of its own, two at least"
-    none: str = "remove its folder, or put pictures in"
-    lone: str = "add pictures of it, or remove the folder"
-    put: str = "put pictures of it into {}, or remove it from every part"
-
-    def part(self, name: PartName) -> str:
-        """What a part is called, there or not."""
-        return self.parts.get(name) or self.missing.format(name)
-
-
-def settle(
-    split: dict[PartName, Classes],
-    words: Words,
-    test_fraction: float | None,
-    problems: list[DataProblem],
-    order: Sequence[str] | None = None,
-    unlabelled: tuple[str, ...] = (),
-) -> Arranged:
-    """Sorts out pictures whose classes and parts are known: what is tested on, and which classes
-    lack pictures.
-
-    Args:
-        split: pictures of each class in each part.
-        test_fraction: share of each class that is tested on where there is no test part.
-        problems: those found so far; what is found here is added.
-        order: the classes in their order; that of their names unless given.
-        unlabelled: pictures without a class; with them a class needs none to train on.
-
-    Raises:
-        UsageError: a part is to be drawn that is there. BadData: there are fewer than two classes.
-    """
-    split.setdefault("train", {})
-    notes = []
-    if "test" in split:
-        if test_fraction is not None:
-            has = words.tested.format(words.part("test"))
-            raise UsageError(f"data.test_fraction is set, and {words.place} {has}", hint=words.move)
-    elif test_fraction is not None:
-        split["train"], split["test"] = _drawn(split["train"], test_fraction, words, problems)
-        notes.append(
-            f"the test part is {test_fraction:g} of each class, drawn by the files' names "
-            "(data.test_fraction)"
-        )
-    elif "val" in split:
-        split["test"] = split.pop("val")
-        missing = words.missing.format("test")
-        notes.append(f"there is no {missing}: accuracy is reported on {words.part('val')}")
-    else:
-        split["test"] = dict(split["train"])  # what is wrong with the rest can still be told
-        untested = DataProblem(
-            "part",
-            f"{words.place} {words.untested}",
-            f"-s data.test_fraction=0.2 tests on a fifth of each class; or {words.test_on}",
-        )
-        problems.append(untested)
-    names = order or sorted({name for classes in split.values() for name in classes})
-    _check_classes(split, names, words, problems, labels=not unlabelled)
-    return Arranged(
-        tuple(names),
-        split["train"],
-        split.get("val"),
-        split["test"],
-        tuple(problems),
-        tuple(notes),
-        unlabelled=unlabelled,
-    )
 
 
 def _unlabelled(top: Path, folder: Path, found: _Found) -> tuple[str, ...]:
@@ -394,76 +284,6 @@ def _parts(top: Path, found: _Found) -> dict[PartName, str]:
                 )
             )
     return parts
-
-
-def _drawn(
-    classes: Classes, fraction: float, words: Words, problems: list[DataProblem]
-) -> tuple[Classes, Classes]:
-    """The files of each class in two parts. Each file has a number of its own, made of its path
-    alone, and the smallest ones are tested on: so one that comes or goes changes no other's place,
-    but at the edge.
-    """
-    train, test = {}, {}
-    stream = random.key(0, "test part")
-    for name, paths in classes.items():
-        count = min(max(round(len(paths) * fraction), 1), max(len(paths) - 1, 0))
-        order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
-        chosen = set(order[:count])
-        test[name] = tuple(path for path in paths if path in chosen)
-        train[name] = tuple(path for path in paths if path not in chosen)
-        if len(paths) == 1:
-            problems.append(
-                DataProblem(
-                    "class",
-                    f"class {name!r} has 1 picture, which cannot be both trained and tested on",
-                    words.lone,
-                )
-            )
-            test[name] = paths  # said already
-    return train, test
-
-
-def _number(path: str) -> int:
-    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
-
-
-def _check_classes(
-    split: dict[PartName, Classes],
-    names: Sequence[str],
-    words: Words,
-    problems: list[DataProblem],
-    *,
-    labels: bool,
-) -> None:
-    """Gives each part an entry for every class, and notes the classes that lack pictures.
-
-    Args:
-        labels: whether each class needs pictures to train on.
-    """
-    if len(names) < 2:
-        number = words.number.format(len(split["train"]))
-        raise BadData(f"{words.classes_of} {number}", hint=words.two)
-    for classes in split.values():
-        for name in names:
-            classes.setdefault(name, ())
-    for name in names:
-        counts = {part: len(classes[name]) for part, classes in split.items()}
-        if (counts["train"] or not labels) and counts["test"]:
-            continue
-        has = [
-            f"{count} picture{'s' * (count > 1)} in {words.part(part)}"
-            for part, count in counts.items()
-            if count
-        ]
-        lacking: list[PartName] = [part for part in _NEEDED if not counts.get(part)]
-        lacks = " and ".join(words.part(part) for part in lacking)
-        if not has:
-            message, hint = f"class {name!r} has no picture", words.none
-        else:
-            message = f"class {name!r} has {' and '.join(has)} and none in {lacks}"
-            hint = words.put.format(lacks)
-        problems.append(DataProblem("class", message, hint))
-    split["train"] = {name: split["train"][name] for name in names}
 
 
 def _check_rest(found: _Found) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdcli.core.options import PictureOptions
 from kdcli.core.types import UNLABELLED
+from kdcli.data.arranged import Arranged, Classes
 from kdcli.data.decode import decode, fit, look
-from kdcli.data.folder_files import Arranged, Classes
 from kdcli.data.packed import Container, Packed
 from kdcli.data.picture import Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder

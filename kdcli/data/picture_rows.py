@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdcli.data.folder_files import PARTS, Arranged, Classes, PartName, Words, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, Words, settle
+from kdcli.data.folder_files import PARTS
 from kdcli.errors import BadData
 from kdcli.results.data_report import DataProblem
 

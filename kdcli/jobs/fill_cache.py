@@ -15,9 +15,10 @@ from kdcli.engine.teachers.fill import divergence, fill
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.engine_settings import make_runtime
-from kdcli.jobs.build.job import check_sources, load_teachers, showing, training_feed
+from kdcli.jobs.build.job import load_teachers, showing, training_feed
 from kdcli.jobs.build.logit_cache import Views, store
-from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.recipe_checks import check_sources
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest

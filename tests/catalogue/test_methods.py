@@ -21,7 +21,7 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Batch, Output, Progress, Step
 from kdcli.errors import Incompatible
-from kdcli.jobs.build.job import check_mixes
+from kdcli.jobs.build.recipe_checks import check_mixes
 from kdcli.recipe.schema import Augment, DataSection
 
 NAMES = catalog.names("method")

@@ -25,7 +25,7 @@ from kdcli.core.types import Batch, DataInfo, Progress
 from kdcli.errors import Incompatible
 from kdcli.jobs import build_network
 from kdcli.jobs.build.method import method_class
-from kdcli.jobs.build.networks import LoadedTeacher, between
+from kdcli.jobs.build.teachers import LoadedTeacher, between
 from kdcli.results.run import TeacherSummary
 
 Pair = tuple[str, str]  # teacher, student

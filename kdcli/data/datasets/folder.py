@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.folder_files import Arranged, arrange
+from kdcli.data.arranged import Arranged
+from kdcli.data.folder_files import arrange
 from kdcli.data.picture import SUFFIXES
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.source import ImageArrays, ImageFolder

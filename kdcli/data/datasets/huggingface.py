@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
+from kdcli.data.arranged import Arranged
 from kdcli.data.arrow import TableFile, read_tables
-from kdcli.data.folder_files import Arranged
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import arrange_rows, part_of, words_of_rows
 from kdcli.data.source import ImageArrays, ImageFolder

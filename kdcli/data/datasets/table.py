@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.folder_files import Arranged
+from kdcli.data.arranged import Arranged
 from kdcli.data.packed import Packed
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import (

@@ -21,9 +21,9 @@ from pydantic import Field
 from kdcli.core import random
 from kdcli.core.options import Options as _Options
 from kdcli.core.options import PictureOptions
+from kdcli.data.arranged import Arranged, PartName
 from kdcli.data.arrays import REQUIRED, from_arrays
 from kdcli.data.bounds import check_memory
-from kdcli.data.folder_files import Arranged, PartName
 from kdcli.data.indexed import HuggingFaceRows, TorchItems
 from kdcli.data.picture_files import checked, image_folder
 from kdcli.data.picture_rows import (

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.folder_files import Arranged
+from kdcli.data.arranged import Arranged
 from kdcli.data.packed import Packed, Range
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import Rows, arrange_rows, part_of, words_of_rows

@@ -12,7 +12,8 @@ from kdcli.core.types import DataInfo
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs.build import class_maps, sights
-from kdcli.jobs.build.networks import Asked, LoadedTeacher, as_teacher, fresh_network
+from kdcli.jobs.build.networks import fresh_network
+from kdcli.jobs.build.teachers import Asked, LoadedTeacher, as_teacher
 from kdcli.models.user import adapt
 from kdcli.results.run import TeacherSummary
 

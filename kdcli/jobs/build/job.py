@@ -34,20 +34,19 @@ from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.labels import check_labels
 from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
-from kdcli.jobs.build.networks import (
+from kdcli.jobs.build.networks import fresh_network
+from kdcli.jobs.build.ready_answers import ready_answers
+from kdcli.jobs.build.recipe_checks import check_answered, check_mixes, check_sources, check_views
+from kdcli.jobs.build.teachers import (
     Asked,
     LoadedTeacher,
     between,
-    checked_header,
-    fresh_network,
     load_teacher,
     other_head,
     pretrained_teacher,
 )
-from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
-    DataSection,
     DistillRecipe,
     NetworkSection,
     Recipe,
@@ -137,7 +136,7 @@ def build_job(
     runtime = make_runtime(recipe)
     check_sources(recipe)
     check_mixes(recipe.data, recipe.method.name)
-    _check_views(recipe)
+    check_views(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -145,7 +144,7 @@ def build_job(
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
     runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
-    _check_answered(recipe)
+    check_answered(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     reference = None
     if not teachers and recipe.report.reference is not None:
@@ -184,19 +183,6 @@ def build_job(
     )
 
 
-def check_mixes(data: DataSection, method: str) -> None:
-    """Refuses mixtures of pictures to a method that is not right on them.
-
-    Raises:
-        Incompatible: it reads labels, or what belongs to one picture, in a way of its own.
-    """
-    if augmentation(data).mixes and not method_class(method).mixes:
-        raise Incompatible(
-            f"data.augment mixes pictures, and {method} takes each for one picture of one class",
-            hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
-        )
-
-
 def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
     """The Python files that a checkpoint of a network names, by name.
 
@@ -209,21 +195,6 @@ def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
 
 
 _LARGEST_CODE = 1 << 24  # bytes of a Python file
-
-
-def _check_views(recipe: Recipe) -> None:
-    """Refuses a teacher that is to see others than the mixtures which its student sees.
-
-    Raises:
-        Incompatible: pictures are mixed, and the teacher's view is another one.
-    """
-    for section in recipe.teacher if isinstance(recipe, DistillRecipe) else ():
-        if section.view != "same" and augmentation(recipe.data).mixes:
-            raise Incompatible(
-                f"teacher.view is {section.view}, and data.augment mixes pictures: the teacher "
-                "would not see the mixtures that its student sees",
-                hint='teacher.view = "same", or leave mixup and cutmix out',
-            )
 
 
 def _compile(
@@ -280,22 +251,6 @@ def _stored(
     )
 
 
-def _check_answered(recipe: Recipe) -> None:
-    """Refuses a method that asks its teacher for more than ready-made answers hold.
-
-    Raises:
-        Incompatible: it does.
-    """
-    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    file = next((section.logits for section in chosen if section.logits is not None), None)
-    if file is not None and not method_class(recipe.method.name).cacheable:
-        raise Incompatible(
-            f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
-            "else (teacher.logits)",
-            hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
-        )
-
-
 def _never(section: TeacherSection, method: str) -> Stored:
     """The choice for a method that stored logits do not serve.
 
@@ -308,21 +263,6 @@ def _never(section: TeacherSection, method: str) -> Stored:
             hint='teacher.cache = "off"',
         )
     return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
-
-
-def check_sources(recipe: Recipe) -> None:
-    """Looks at the checkpoints that a recipe names before anything that they name is run.
-
-    Raises:
-        NotFound: nothing there. BadCheckpoint: damaged or not ours.
-    """
-    sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    reference = recipe.report.reference
-    named = [section.checkpoint for section in sections]
-    named += [reference] if reference is not None and not reference.endswith(".toml") else []
-    for path in named:
-        if path is not None:
-            checked_header(path)
 
 
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:

@@ -27,7 +27,7 @@ from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_file, sha256_json, write_error
-from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.surroundings import cache_root
 
 Wanted = Literal["auto", "exact", "off"]

@@ -23,7 +23,7 @@ from kdcli.engine.teachers.row_format import marks as row_marks
 from kdcli.errors import BadData, Incompatible, NotFound, UsageError
 from kdcli.files import parse_json, safetensors_header
 from kdcli.jobs.build.class_maps import Given
-from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.results.run import TeacherSummary
 
 _HINT = (

@@ -20,7 +20,8 @@ from kdcli.files import check_writable, sha256_file, write_json
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.header import digests, write_code
 from kdcli.jobs.build.job import code_of
-from kdcli.jobs.build.networks import check_fits, fresh_network
+from kdcli.jobs.build.networks import fresh_network
+from kdcli.jobs.build.teachers import check_fits
 from kdcli.jobs.import_weights import match
 from kdcli.jobs.import_weights.class_names import check_number, read_class_names
 from kdcli.jobs.import_weights.read import ForeignTensors, read_foreign

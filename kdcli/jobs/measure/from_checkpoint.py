@@ -22,7 +22,8 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
-from kdcli.jobs.build.networks import as_teacher, check_fits, checked_header, load_network
+from kdcli.jobs.build.networks import checked_header, load_network
+from kdcli.jobs.build.teachers import as_teacher, check_fits
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.other_pictures import other_pictures
 from kdcli.recipe import measured_data

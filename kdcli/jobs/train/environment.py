@@ -25,7 +25,7 @@ from kdcli.jobs.build import data_subset, sights
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.logit_cache import Stored
-from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.jobs.events import Prepared
 from kdcli.jobs.measure.chance import teacher_warnings
 from kdcli.recipe.schema import Recipe

@@ -24,7 +24,7 @@ from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.build.networks import LoadedTeacher
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.jobs.measure.answers import Answers, mean_of
 from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.costs import cost, size_of
@@ -32,18 +32,16 @@ from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
 from kdcli.jobs.train.mistakes import mistakes_if_any
+from kdcli.jobs.train.rounding import rounded_difference, rounded_points
 from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt, GapReport
 from kdcli.results.measures import EnergyAt, Excluded, Measures
 from kdcli.results.mistakes import Mistakes
-from kdcli.results.pair import CorrelationDifference
 from kdcli.results.run import FoldedTemperature, RunAnalysis, RunResult, TeacherSummary
-from kdcli.results.teacher import Matrix, TeacherExplanation
 from kdcli.results.weights_header import MODEL_FILE
 
 # of one network's features: where they would be more, what needs them is left to kd analyze-gap
 FEATURE_BYTES = 2**28
-DIGITS = 4  # of matrices and points, which are only drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,9 +420,9 @@ def _report(
         return replace(report(None, teacher, student), warnings=(without,))
     return replace(
         found,
-        explanation=found.explanation and _rounded_points(found.explanation),
+        explanation=found.explanation and rounded_points(found.explanation),
         explanations=tuple(
-            replace(pair, differences=tuple(map(_rounded_difference, pair.differences)))
+            replace(pair, differences=tuple(map(rounded_difference, pair.differences)))
             for pair in found.explanations
         ),
     )
@@ -482,33 +480,3 @@ def _gaps(report: GapReport) -> tuple[GapAt, ...]:
 
 
 # ---- what is only drawn needs few digits ---------------------------------------------------------
-
-
-def _rounded_points(found: TeacherExplanation) -> TeacherExplanation:
-    relations, projection = found.relations, found.projection
-    if relations:
-        relations = replace(
-            relations,
-            matrices=tuple(
-                replace(each, values=_rounded(each.values)) for each in relations.matrices
-            ),
-        )
-    if projection:
-        x, y = (
-            tuple(round(value, DIGITS) for value in values)
-            for values in (projection.points.x, projection.points.y)
-        )
-        projection = replace(projection, points=replace(projection.points, x=x, y=y))
-    return replace(found, relations=relations, projection=projection)
-
-
-def _rounded_difference(found: CorrelationDifference) -> CorrelationDifference:
-    return replace(found, teacher=_rounded(found.teacher), student=_rounded(found.student))
-
-
-def _rounded(matrix: Matrix | None) -> Matrix | None:
-    return (
-        None
-        if matrix is None
-        else tuple(tuple(round(value, DIGITS) for value in row) for row in matrix)
-    )

@@ -21,7 +21,8 @@ from kdcli.errors import DiskFull, Incompatible, NotWritable, RecipeInvalid
 from kdcli.jobs import distill, train_teacher
 from kdcli.jobs.build import logit_cache
 from kdcli.jobs.build.logit_cache import Views, table_key, table_path
-from kdcli.jobs.build.networks import load_network, load_teacher
+from kdcli.jobs.build.networks import load_network
+from kdcli.jobs.build.teachers import load_teacher
 from tests.unit.jobs.conftest import QUICK
 
 SMALL = {**QUICK, "student.hidden": [12]}

@@ -14,7 +14,8 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible, NotFound
 from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
-from kdcli.jobs.build.networks import LoadedTeacher, between, build_network
+from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.build.teachers import LoadedTeacher, between
 from kdcli.jobs.events import EpochDone
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.writing import recipe_hash

@@ -20,7 +20,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs import distill, evaluate, train_teacher
 from kdcli.jobs.build.datasets import open_feed
-from kdcli.jobs.build.networks import pretrained_teacher
+from kdcli.jobs.build.teachers import pretrained_teacher
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.results.preprocessing import Preprocessing, Sight
 

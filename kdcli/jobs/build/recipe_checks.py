@@ -1,0 +1,72 @@
+"""What parts of a recipe cannot go together, as far as only their contents show."""
+
+from __future__ import annotations
+
+from kdcli.errors import Incompatible
+from kdcli.jobs.build.datasets import augmentation
+from kdcli.jobs.build.method import method_class
+from kdcli.jobs.build.networks import checked_header
+from kdcli.recipe.schema import (
+    DataSection,
+    DistillRecipe,
+    Recipe,
+)
+
+
+def check_mixes(data: DataSection, method: str) -> None:
+    """Refuses mixtures of pictures to a method that is not right on them.
+
+    Raises:
+        Incompatible: it reads labels, or what belongs to one picture, in a way of its own.
+    """
+    if augmentation(data).mixes and not method_class(method).mixes:
+        raise Incompatible(
+            f"data.augment mixes pictures, and {method} takes each for one picture of one class",
+            hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
+        )
+
+
+def check_views(recipe: Recipe) -> None:
+    """Refuses a teacher that is to see others than the mixtures which its student sees.
+
+    Raises:
+        Incompatible: pictures are mixed, and the teacher's view is another one.
+    """
+    for section in recipe.teacher if isinstance(recipe, DistillRecipe) else ():
+        if section.view != "same" and augmentation(recipe.data).mixes:
+            raise Incompatible(
+                f"teacher.view is {section.view}, and data.augment mixes pictures: the teacher "
+                "would not see the mixtures that its student sees",
+                hint='teacher.view = "same", or leave mixup and cutmix out',
+            )
+
+
+def check_answered(recipe: Recipe) -> None:
+    """Refuses a method that asks its teacher for more than ready-made answers hold.
+
+    Raises:
+        Incompatible: it does.
+    """
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    file = next((section.logits for section in chosen if section.logits is not None), None)
+    if file is not None and not method_class(recipe.method.name).cacheable:
+        raise Incompatible(
+            f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
+            "else (teacher.logits)",
+            hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
+
+
+def check_sources(recipe: Recipe) -> None:
+    """Looks at the checkpoints that a recipe names before anything that they name is run.
+
+    Raises:
+        NotFound: nothing there. BadCheckpoint: damaged or not ours.
+    """
+    sections = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    reference = recipe.report.reference
+    named = [section.checkpoint for section in sections]
+    named += [reference] if reference is not None and not reference.endswith(".toml") else []
+    for path in named:
+        if path is not None:
+            checked_header(path)
