@@ -91,7 +91,7 @@ def export(
             Others: as `load_network`.
     """
     _check_options(format, int8=int8, calibration=calibration, max_drop=max_drop, opset=opset)
-    path = place_of(run, format, out)
+    path = place_of(run, format, out, int8=int8)
     formats.check_installed(format)
     asked = measured_data.asked_for(data, overrides)
     with trusting([asked.get("data", "name")], everything=trust):
@@ -218,14 +218,23 @@ def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def place_of(run: str | Path, kind: Format, out: str | Path | None = None) -> Path:
-    """Where an export goes.
+def place_of(
+    run: str | Path, kind: Format, out: str | Path | None = None, *, int8: bool = False
+) -> Path:
+    """Where an export goes. One of eight bits has a name of its own: it lies beside the whole one,
+    and `kd evaluate --latency` finds it there.
 
     Raises:
         NotFound: no such run. UsageError: something is there already.
     """
     checkpoint = find_checkpoint(run)
-    path = Path(out) if out else checkpoint.with_name(checkpoint.stem + formats.ENDINGS[kind])
+    path = (
+        Path(out)
+        if out
+        else checkpoint.with_name(
+            f"{checkpoint.stem}{'-int8' if int8 else ''}{formats.ENDINGS[kind]}"
+        )
+    )
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already", hint="remove it, or name another place: -o")
     return path

@@ -186,7 +186,12 @@ def unknown(run: Run) -> str:
 def missing_baseline(run: Run) -> str:
     """The command that makes the baseline of a finished run that has none; it follows `lead`."""
     asked = run.summary is not None and run.baseline is None and bool(run.summary.teachers)
-    return baseline_command(run) if asked else ""
+    return baseline_command(run) if asked and _has_labels(run) else ""
+
+
+def _has_labels(run: Run) -> bool:
+    """Tells whether labels alone would teach anything: some training image has one."""
+    return run.summary is not None and run.summary.unlabelled != run.described.data.train
 
 
 def why(run: Run) -> tuple[str, str]:

@@ -15,7 +15,9 @@ from kdcli.cli.app import run
 from kdcli.cli.console import Environment
 from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.jobs import export, import_weights, predict
+from kdcli.jobs.measure.forms import int8_beside
 from kdcli.jobs.use import int8 as eight_bits
+from kdcli.jobs.use.export import place_of
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'kdcli[onnx]'")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -73,6 +75,15 @@ def test_what_costs_too_much_is_not_written_and_ends_in_3(trained, tmp_path, mon
     assert document["data"]["int8"]["accuracy"] > document["data"]["int8"]["accuracy_int8"]
     assert "not written: int8 costs" in error.getvalue()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_lies_where_latency_is_measured(tmp_path):
+    checkpoint = tmp_path / "model.safetensors"
+    checkpoint.touch()
+    place = place_of(checkpoint, "onnx", int8=True)
+    assert place != place_of(checkpoint, "onnx")
+    place.touch()
+    assert int8_beside(checkpoint) == place
 
 
 @pytest.mark.parametrize(
