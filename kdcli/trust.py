@@ -108,7 +108,7 @@ def refuse(strangers: Iterable[Stranger]) -> None:
 # ---- names of files ------------------------------------------------------------------------------
 
 
-_NAMES = (str, Path)
+_NUMBERS = (int, float)
 
 
 def python_file(name: object) -> Path | None:
@@ -125,8 +125,8 @@ def files_in(value: Any) -> tuple[str, ...]:
         if isinstance(item, Mapping):
             left += item.values()
         elif isinstance(item, list | tuple):
-            left += item
-        elif isinstance(item, _NAMES) and (file := python_file(item)) is not None:
+            left += [part for part in item if not isinstance(part, _NUMBERS)]  # there may be many
+        elif (file := python_file(item)) is not None:
             found.append(str(file))
     return tuple(dict.fromkeys(found))
 

@@ -79,6 +79,7 @@ def test_a_narrower_wildcard_of_torchvision_has_sizes(kd):
     )
 
 
+@pytest.mark.slow
 def test_timms_networks_are_listed_with_parameters(kd):
     pytest.importorskip("timm", reason="timm is not installed: pip install 'kdcli[timm]'")
     items = {item["name"]: item for item in kd("models", "timm/resnet18*", "--json").json["data"]}

@@ -66,7 +66,7 @@ def wait_for(condition, process, seconds=60.0):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("trial", range(2))
+@pytest.mark.parametrize("trial", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_same_bytes(untouched, tmp_path, trial):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     run = tmp_path / "runs" / "run"
@@ -89,7 +89,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(untouched, tmp_path, trial):
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_saves_its_state_says_how_to_go_on_and_does(
     untouched, tmp_path, number, code
 ):

@@ -98,6 +98,14 @@ FOLLOWED = [
     for page, found in PAGES.items()
     if any(block.language in RUN and "skip" not in block.notes for block in found)
 ]
+# these train for ten seconds or more: `make test-all` follows them, and `make test` reads them
+LONG = {
+    f"docs/how-to/{name}.md"
+    for name in (
+        *("ci", "explain-a-gap", "import-weights", "networks-of-others", "own-data", "plan"),
+        *("resume", "several-devices", "teacher-from-torchvision", "use-a-student"),
+    )
+}
 SKIPPED = [
     pytest.param(block.notes["skip"], id=f"{page}: {block.text.splitlines()[0]}")
     for page, found in PAGES.items()
@@ -186,7 +194,10 @@ def recipe(block: Block) -> None:
     resolve(kind, file="part.toml")
 
 
-@pytest.mark.parametrize("page", FOLLOWED)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in FOLLOWED],
+)
 def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, made_weights):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KD_DATA_DIR")

@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.jobs import analyze_gap, distill, train_teacher
 from kdcli.jobs.measure import explanations, gap_report
-from kdcli.jobs.train import final_evaluation
+from kdcli.jobs.train.rounding import DIGITS
 from kdcli.runs.read import Run
 from tests.unit.jobs.conftest import QUICK
 
@@ -135,7 +135,7 @@ def test_an_explanation_that_breaks_does_not_break_the_run(trained, tmp_path, mo
 def test_what_is_only_drawn_takes_little_room(student):
     stored = json.loads((student.path / "analysis.json").read_text())
     values = stored["gap"]["explanation"]["relations"]["matrices"][0]["values"]
-    assert all(value == round(value, final_evaluation.DIGITS) for row in values for value in row)
+    assert all(value == round(value, DIGITS) for row in values for value in row)
     assert (student.path / "analysis.json").stat().st_size < 200_000
 
 
