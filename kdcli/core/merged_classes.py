@@ -59,10 +59,14 @@ class MergedClasses(Network):
 
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         output = self.network(x, taps)
-        logits = output.logits.index_select(1, self.columns)
-        if self.most > 1:
-            logits = (logits.view(-1, len(self.groups), self.most) + self.weighs).logsumexp(2)
-        return Output(logits, output.taps)
+        return Output(self.merged(output.logits), output.taps)
+
+    def merged(self, logits: Tensor) -> Tensor:
+        """Logits [N,M] of the network's own classes as those of the groups, [N,K]."""
+        logits = logits.index_select(1, self.columns)
+        if self.most == 1:
+            return logits
+        return (logits.view(-1, len(self.groups), self.most) + self.weighs).logsumexp(2)
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         return self.network.trunk(upto)

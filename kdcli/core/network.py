@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -24,12 +25,14 @@ class Blueprint(NamedTuple):
     arguments: Mapping[str, Any]
 
 
-_SEEN = ("size", "resize", "interpolation", "resampler", "mean", "std")
+# what a network may say of the pixels that it was trained on, as its input_*: all but how many
+# channels they have, which its first layer says
+SAID_OF_PIXELS = tuple(field.name for field in fields(Sight) if field.name != "channels")
 
 
 def tell_sight(network: Network, sight: Sight) -> None:
     """Sets a network's input_* to what is known of the pixels that it was trained on."""
-    for name in _SEEN:
+    for name in SAID_OF_PIXELS:
         setattr(network, f"input_{name}", getattr(sight, name))
 
 

@@ -42,8 +42,8 @@ class Batch:
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
     where nothing is shared. others: the same samples as networks see them that do not see x,
-    [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a
-    mixture of two, the labels of the others, and the share of y.
+    [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a mixture of two, the labels of
+    the others, and the share of y.
     """
 
     x: Tensor

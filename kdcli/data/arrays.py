@@ -33,9 +33,9 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> ImageArrays:
     Args:
         arrays: x_train, x_test: uint8 pictures [n,H,W], [n,H,W,C] or [n,C,H,W] with 1 or 3
             channels, or float vectors [n,d]; y_train, y_test: [n] integers from 0, and in y_train
-            -1 for a sample without a label. Optional: classes [K]
-            names, superclass [K] integers, mean and std per channel (of pixels in [0, 1]), which
-            are computed from x_train unless given.
+            -1 for a sample without a label. Optional: classes [K] names, superclass [K] integers,
+            mean and std per channel (of pixels in [0, 1]), which are computed from x_train unless
+            given.
         origin: a file or function, for messages.
 
     Raises:

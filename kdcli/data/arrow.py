@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.data.packed import Packed, Range
-from kdcli.data.picture_rows import Rows, choose_columns, said_of_columns
+from kdcli.data.picture_rows import Rows, choose_columns, label_of, said_of_columns
 from kdcli.errors import BadData, UsageError
 from kdcli.files import parse_json, sha256_json, write_atomic
 from kdcli.surroundings import cache_root
 
 _ROWS = 256  # of a file whose pictures are in memory at a time
-_NO_LABEL = -1  # as Hugging Face writes it
 
 Picture = str | Range | None  # a path, or a range of one of the larger files, or none
 
@@ -92,7 +91,8 @@ def read_tables(files: Sequence[TableFile], asked: Mapping[str, str | None]) -> 
             pictures, holder = _pictures(arrow, table, chosen["image"], file.path)
             cells = table.values(chosen["label"])
             labels += [
-                _label(cell, order, file, row, chosen["label"]) for row, cell in enumerate(cells)
+                label_of(cell, order, f"{file.path}: row {row}", chosen["label"])
+                for row, cell in enumerate(cells)
             ]
             if "split" in chosen:
                 parts += [
@@ -335,31 +335,3 @@ def _class_names(kind: dict[str, Any] | None, path: Path) -> tuple[str, ...] | N
     if len(set(names)) < len(names):
         raise BadData(f"{path} names a class twice", hint="write it with a name a class")
     return tuple(names)
-
-
-def _label(
-    cell: Any, names: Sequence[str] | None, file: TableFile, row: int, column: str
-) -> str | None:
-    """The class of a row by name: as the table names a number, else the cell as text."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return None
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    if not isinstance(cell, str | int):
-        raise BadData(
-            f"{file.path}: row {row} of column {column!r} holds {str(cell)[:40]!r}, which is no "
-            "label",
-            hint="labels are names or whole numbers",
-        )
-    if isinstance(cell, str):
-        return cell.strip()
-    if cell == _NO_LABEL:
-        return None
-    if names is None:
-        return str(cell)
-    if not 0 <= cell < len(names):
-        raise BadData(
-            f"{file.path}: row {row} has the label {cell}, and {len(names)} classes are named",
-            hint="mend the label",
-        )
-    return names[cell]

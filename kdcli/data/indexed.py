@@ -19,18 +19,29 @@ _SAMPLED = 64  # pictures of a part by whose content it is known again
 
 
 @dataclass(frozen=True, eq=False)
-class HuggingFaceRows:
-    """The pictures of a DatasetDict, by names such as train#17: content of image files, as stored.
-
-    parts: the dataset of each part, with its pictures undecoded. column: that of the pictures.
-    """
+class _Numbered:
+    """Datasets whose pictures have names such as train#17. parts: the dataset of each part."""
 
     parts: Mapping[str, Any]
-    column: str
 
     def __contains__(self, name: str) -> bool:
         part, _, row = name.partition("#")
         return part in self.parts and row.isdecimal()
+
+    def _at(self, name: str) -> tuple[str, int]:
+        """The part of a picture, and its number there."""
+        part, _, row = name.partition("#")
+        return part, int(row)
+
+
+@dataclass(frozen=True, eq=False)
+class HuggingFaceRows(_Numbered):
+    """The pictures of a DatasetDict: content of image files, as stored.
+
+    parts: with pictures undecoded. column: that of the pictures.
+    """
+
+    column: str
 
     def size(self, name: str) -> int:
         """Bytes of a picture."""
@@ -42,8 +53,8 @@ class HuggingFaceRows:
         Raises:
             BadData: it has none, or the file that it names cannot be read.
         """
-        part, _, row = name.partition("#")
-        cell = self.parts[part][int(row)][self.column] or {}
+        part, row = self._at(name)
+        cell = self.parts[part][row][self.column] or {}
         content, path = cell.get("bytes"), cell.get("path")
         if content is not None:
             return bytes(content)
@@ -57,22 +68,16 @@ class HuggingFaceRows:
 
 
 @dataclass(frozen=True, eq=False)
-class TorchItems:
-    """The pictures of datasets whose items are (Pillow image, label), by names such as train#17."""
-
-    parts: Mapping[str, Any]
-
-    def __contains__(self, name: str) -> bool:
-        part, _, row = name.partition("#")
-        return part in self.parts and row.isdecimal()
+class TorchItems(_Numbered):
+    """The pictures of datasets whose items are (Pillow image, label)."""
 
     def size(self, name: str) -> int:
         """A number that changes with the picture, of some pictures of each part; 0 of others: to
         know all of them would mean to decode all.
         """
-        part, _, row = name.partition("#")
+        part, row = self._at(name)
         step = max(len(self.parts[part]) // _SAMPLED, 1)
-        if int(row) % step:
+        if row % step:
             return 0
         return int.from_bytes(hashlib.sha256(self.read(name)).digest()[:6], "big")
 
@@ -82,9 +87,9 @@ class TorchItems:
         Raises:
             BadData: its dataset fails, or gives something else.
         """
-        part, _, row = name.partition("#")
+        part, row = self._at(name)
         try:
-            image = self.parts[part][int(row)][0]
+            image = self.parts[part][row][0]
         except Exception as error:
             raise BadData(
                 f"sample {row} of {part} cannot be had: {type(error).__name__}: {error}",

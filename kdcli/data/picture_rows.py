@@ -17,6 +17,7 @@ from kdcli.results.data_report import DataProblem
 
 _SHOWN = 5  # rows that a sentence names
 MOST_CLASSES = 100_000
+_NO_LABEL = -1  # as Hugging Face writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,39 @@ def part_of(text: str) -> PartName | None:
     """The part that a word means, in any case of letters; None where it means none."""
     found = text.strip().lower()
     return next((part for part, names in PARTS.items() if found in names), None)
+
+
+def label_of(cell: object, names: Sequence[str] | None, where: str, column: str) -> str | None:
+    """The class that a cell of a table names: as its column names a number, else the cell as text;
+    None where it names none.
+
+    Args:
+        names: of the column's numbers, where something says them. where: the row, for messages.
+
+    Raises:
+        BadData: it holds something else, or a number that has no name.
+    """
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    if not isinstance(cell, str | int):
+        raise BadData(
+            f"{where} of column {column!r} holds {str(cell)[:40]!r}, which is no label",
+            hint="labels are names or whole numbers",
+        )
+    if isinstance(cell, str):
+        return cell.strip()
+    if cell == _NO_LABEL:
+        return None
+    if names is None:
+        return str(cell)
+    if not 0 <= cell < len(names):
+        raise BadData(
+            f"{where} has the label {cell}, and {len(names)} classes are named",
+            hint="mend the label",
+        )
+    return names[cell]
 
 
 def words_of_rows(

@@ -46,9 +46,9 @@ class ImageArrays:
     y_train, y_test: [n] int64, below len(class_names); in training -1 for no label. mean, std: per
     channel, of pixels in [0, 1] (of the values themselves where x is float32). superclass: [K]
     int64, or None where the classes have none. train, test: the files that the pictures are from;
-    empty where they are from none.
-    held: the last so many of the training images are a validation part that the dataset
-    brings. notes: what a run says of how its files were read, a sentence each.
+    empty where they are from none. held: the last so many of the training images are a validation
+    part that the dataset brings. notes: what a run says of how its files were read, a sentence
+    each.
 
     Raises:
         BadData: an array is of another type or length, or mean or std is none.

@@ -27,7 +27,7 @@ _MOST_CLASSES = 1_000_000
 _LARGEST = 16_384  # pixels of a side
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 # as Pillow numbers them
-_RESAMPLERS: dict[int, Interpolation] = {
+RESAMPLERS: dict[int, Interpolation] = {
     0: "nearest",
     1: "lanczos",
     2: "bilinear",
@@ -163,7 +163,7 @@ def read_pixels(folder: Path) -> Sight:
     size, resize = _sizes(said, path)
     mean, std = _statistics(said, path)
     number = _field(int, said, "resample", path)
-    interpolation = None if number is None else _RESAMPLERS.get(number)
+    interpolation = None if number is None else RESAMPLERS.get(number)
     return Sight(None, size, resize, interpolation, "pillow", mean, std)
 
 

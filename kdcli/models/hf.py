@@ -121,9 +121,8 @@ def download(name: str) -> Path:
     try:
         folder = Path(snapshot_download(identity, allow_patterns=list(files.FETCHED)))
     except Exception as error:  # its own, requests', and those of the file system
-        first_line, _, _ = str(error).strip().partition("\n")
         raise NotFound(
-            f"{identity} cannot be fetched: {type(error).__name__}: {first_line[:200]}",
+            f"{identity} cannot be fetched: {first_line(error)}",
             hint="a hub id is ORG/NAME, as its page on Hugging Face says",
         ) from error
     files.read_config(folder)

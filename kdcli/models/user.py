@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcli.core.network import Network
+from kdcli.core.network import SAID_OF_PIXELS, Network
 from kdcli.core.types import Output
 from kdcli.errors import UsageError
 from kdcli.models._headed import Headed, head_path
@@ -23,9 +23,6 @@ from kdcli.models._meta import evaluating
 from kdcli.results.preprocessing import LARGEST_SIDE
 
 _COLOURS = 3
-INPUTS = tuple(
-    f"input_{name}" for name in ("size", "resize", "interpolation", "resampler", "mean", "std")
-)
 
 
 def adapt(
@@ -61,7 +58,8 @@ def adapt(
     if len(means := getattr(made, "input_mean", None) or ()) == _COLOURS:
         input_shape = (len(means), *input_shape[1:])
     network = made if isinstance(made, Network) else _split(made, num_classes, input_shape, source)
-    for key in (*INPUTS, "class_names"):  # as it may say them for when it is a teacher
+    # as it may say them for when it is a teacher
+    for key in ("class_names", *(f"input_{name}" for name in SAID_OF_PIXELS)):
         if getattr(made, key, None) is not None:
             setattr(network, key, getattr(made, key))
     if own is not None:

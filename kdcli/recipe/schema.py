@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from kdcli import catalog
 from kdcli.errors import UsageError
+from kdcli.results.preprocessing import Interpolation
 from kdcli.static_options import UNREAD
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -565,7 +566,6 @@ _RESIZE = (
     "Shorter side of a picture before their middle is cut out; in proportion to size unless given."
 )
 _INTERPOLATION = "How pictures are resized for it, always antialiased; {} unless given."
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Statistics = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
 
 
@@ -610,6 +610,9 @@ ClassMap = Annotated[
         )
     ),
 ]
+
+
+TEACHER_SOURCES = ("checkpoint", "recipe", "name", "logits")
 
 
 class TeacherSection(Section):
@@ -693,8 +696,7 @@ class TeacherSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        sources = ("checkpoint", "recipe", "name", "logits")
-        given = [key for key in sources if getattr(self, key) is not None]
+        given = [key for key in TEACHER_SOURCES if getattr(self, key) is not None]
         if len(given) != 1:
             raise rule(
                 "",

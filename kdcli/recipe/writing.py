@@ -183,12 +183,13 @@ def _folder_by_content(table: dict[str, Any], *, weights: bool) -> dict[str, Any
         weights: whether those that lie in it count.
     """
     name = table.get("name")
-    if not isinstance(name, str) or not name.startswith(_FOLDER) or not is_folder(name[3:]):
+    if not isinstance(name, str) or not name.startswith(_FOLDER):
+        return {}
+    folder = Path(name.removeprefix(_FOLDER))
+    if not is_folder(folder):
         return {}
     endings = {".json", ".safetensors"} if weights else {".json"}
-    kept = sorted(
-        path for path in Path(name[3:]).iterdir() if path.suffix in endings and is_file(path)
-    )
+    kept = sorted(path for path in folder.iterdir() if path.suffix in endings and is_file(path))
     return {"name": _FOLDER + sha256_json({path.name: sha256_file(path) for path in kept})}
 
 

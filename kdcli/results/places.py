@@ -20,7 +20,7 @@ from kdcli.files import sha256_file
 CODE_FOLDER = "code"
 # of [data]: keys that hold paths, where they hold text
 PATHS = ("path", "test", "val", "unlabelled")
-_LARGEST = 1 << 24  # bytes of a Python file
+LARGEST_CODE = 1 << 24  # bytes of a Python file
 _PATTERN = re.compile(r"[*?\[{]")
 
 
@@ -72,7 +72,7 @@ def _python(file: str, start: Path, run: Path, digest: str | None) -> str:
         return file
     copies = sorted((run / CODE_FOLDER).glob("*.py"))
     for copy in copies:
-        if copy.is_file() and copy.stat().st_size <= _LARGEST and sha256_file(copy) == digest:
+        if copy.is_file() and copy.stat().st_size <= LARGEST_CODE and sha256_file(copy) == digest:
             return str(copy)
     if named := [copy for copy in copies if copy.name == Path(file).name]:
         raise CorruptFile(

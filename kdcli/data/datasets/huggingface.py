@@ -12,6 +12,7 @@ Pictures are read as those of image-folder are, as they are needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     folder = image_folder(top, found, options, packed)
     if left:
         note = f"splits that are not read: {', '.join(left[:6])}"
-        found = Arranged(
-            found.class_names,
-            found.train,
-            found.val,
-            found.test,
-            found.problems,
-            (*found.notes, note),
-        )
+        found = replace(found, notes=(*found.notes, note))
     return folder, found
 
 

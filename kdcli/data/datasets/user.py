@@ -30,6 +30,7 @@ from kdcli.data.picture_rows import (
     Rows,
     arrange_rows,
     choose_columns,
+    label_of,
     part_of,
     said_of_columns,
     words_of_rows,
@@ -170,7 +171,10 @@ def _hugging_face(parts: Parts, origin: str, options: Options) -> Source:
         rows[part] = dataset.select_columns([image]).cast_column(image, Image(decode=False))
         found = dataset.select_columns([label]).with_format(None)[:][label]
         names += [f"{part}#{row}" for row in range(len(found))]
-        labels += [_name(cell, order) for cell in found]
+        labels += [
+            label_of(cell, order, f"{origin}: row {row} of {part}", label)
+            for row, cell in enumerate(found)
+        ]
         told += [part] * len(found)
     said = (said_of_columns(chosen),)
     table = Rows(names, labels, told if len(parts) > 1 else None, names, order, said)
@@ -178,14 +182,6 @@ def _hugging_face(parts: Parts, origin: str, options: Options) -> Source:
     pictures = _picture_options(options)
     folder = image_folder(Path(), arranged, pictures, HuggingFaceRows(rows, chosen["image"]))
     return checked(folder, arranged, pictures, "kd check --data")
-
-
-def _name(cell: Any, order: Sequence[str] | None) -> str | None:
-    if cell is None or cell in {-1, ""}:
-        return None
-    if order is not None and isinstance(cell, int) and 0 <= cell < len(order):
-        return order[cell]
-    return str(cell)
 
 
 def _arranged(rows: Rows, origin: str, options: Options) -> Arranged:

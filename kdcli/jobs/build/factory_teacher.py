@@ -6,15 +6,13 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from kdcli import catalog
-from kdcli.core.network import Blueprint, Network, parameter_count
+from kdcli.core.network import Network, parameter_count
 from kdcli.core.types import DataInfo
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs.build import class_maps, sights
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.teachers import Asked, LoadedTeacher, as_teacher
-from kdcli.models.user import adapt
 from kdcli.results.run import TeacherSummary
 
 _COLOURS = 3
@@ -36,7 +34,7 @@ def factory_teacher(
     `input_size`, `input_mean` and others (kdcli.core.network.Network).
 
     Args:
-        asked: what it is to see in the place of what it says itself. view: of training pictures.
+        asked: its sight in the place of what it says itself.
 
     Raises:
         UsageError: the factory fails or returns no classifier of the data's classes; `weights` is
@@ -50,11 +48,10 @@ def factory_teacher(
         )
     channels, *size = info.input_shape
     height, width = asked.sight.size or size
-    shape = channels, height, width
-    network = (
-        fresh_network(name, num_classes=info.num_classes, input_shape=shape)
-        if asked.classes is None
-        else _of_other_classes(name, shape)
+    network = fresh_network(
+        name,
+        num_classes=info.num_classes if asked.classes is None else None,
+        input_shape=(channels, height, width),
     )
     for key, least in (("input_mean", -math.inf), ("input_std", 0.0)):
         _check_statistics(name, key, network, channels, least)
@@ -75,20 +72,6 @@ def factory_teacher(
         groups=through.groups,
         understood=through.words,
     )
-
-
-def _of_other_classes(name: str, input_shape: tuple[int, int, int]) -> Network:
-    """The factory's network, of as many classes as it has."""
-    found = catalog.entry("model", name)
-    module = catalog.load(found)
-    network = adapt(
-        getattr(module, str(found.factory)),
-        num_classes=None,
-        input_shape=input_shape,
-        source=name,
-    )
-    network.blueprint = Blueprint(name, {})
-    return network
 
 
 def _names(name: str, network: Network, classes: class_maps.Given | None) -> tuple[str, ...]:

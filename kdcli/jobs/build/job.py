@@ -53,6 +53,7 @@ from kdcli.recipe.schema import (
     TeacherSection,
     TrainTeacherRecipe,
 )
+from kdcli.results.places import LARGEST_CODE
 from kdcli.results.weights_header import read_header
 
 
@@ -191,10 +192,7 @@ def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
     """
     network = () if blueprint is None else (blueprint.architecture, dict(blueprint.arguments))
     files = trust.files_in([*network, *names])
-    return {file: read_bytes(Path(file), _LARGEST_CODE) for file in files}
-
-
-_LARGEST_CODE = 1 << 24  # bytes of a Python file
+    return {file: read_bytes(Path(file), LARGEST_CODE) for file in files}
 
 
 def _compile(
@@ -468,10 +466,9 @@ def _setup(
         )
 
     def load(path: str) -> Teacher:
-        (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
-        (section, *_) = recipe.teacher if isinstance(recipe, DistillRecipe) else (None,)
         # a checkpoint along the first teacher's training has the classes of that one
-        asked = Asked() if section is None else _asked(section)
+        first = recipe.teacher[:1] if isinstance(recipe, DistillRecipe) else ()
+        asked = _asked(first[0]) if first else Asked()
         return load_teacher(path, feed.info, runtime, asked=asked).asked
 
     return Setup(

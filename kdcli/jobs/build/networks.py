@@ -69,13 +69,16 @@ def build_network(
 def fresh_network(
     name: str,
     *,
-    num_classes: int,
+    num_classes: int | None,
     input_shape: tuple[int, int, int],
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     copy: int = 0,
 ) -> Network:
     """`build_network` for a name that a recipe or a checkpoint gives: a file runs if it is trusted.
+
+    Args:
+        num_classes: None for a factory's network that has its own.
 
     Raises:
         Untrusted: it is not. Others: as `build_network`.
@@ -91,7 +94,10 @@ def fresh_network(
 
 
 def _construct(
-    name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+    name: str,
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    arguments: Mapping[str, Any],
 ) -> Network:
     if name == COMPOSITE:
         return _construct_composite(num_classes, input_shape, **arguments)
@@ -106,7 +112,11 @@ def _construct(
 
 
 def _construct_composite(
-    num_classes: int, input_shape: tuple[int, int, int], *, combine: Any, members: Sequence[Any]
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    *,
+    combine: Any,
+    members: Sequence[Any],
 ) -> Network:
     parts = [(member["architecture"], _weightless(member["arguments"])) for member in members]
     return Composite(
@@ -123,7 +133,10 @@ def _weightless(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _construct_one(
-    name: str, num_classes: int, input_shape: tuple[int, int, int], arguments: Mapping[str, Any]
+    name: str,
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    arguments: Mapping[str, Any],
 ) -> Network:
     found = catalog.entry("model", name)
     module = catalog.load(found)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from torch import Tensor
 
 from kdcli import formatting
 from kdcli.core.class_map import groups_of, in_words
+from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.types import Feed, SplitName
+from kdcli.data.arrow import pyarrow
 from kdcli.engine.runtime import Runtime
-from kdcli.engine.teachers.ready import ReadyAnswers
+from kdcli.engine.teachers.ready import NoNetwork, ReadyAnswers
 from kdcli.engine.teachers.row_format import Shape
 from kdcli.engine.teachers.row_format import marks as row_marks
-from kdcli.errors import BadData, Incompatible, NotFound, UsageError
+from kdcli.errors import BadData, Incompatible, NotFound
 from kdcli.files import parse_json, safetensors_header
 from kdcli.jobs.build.class_maps import Given
 from kdcli.jobs.build.teachers import LoadedTeacher
@@ -87,7 +88,7 @@ def ready_answers(path: str, classes: Given | None, feed: Feed, runtime: Runtime
         answers = _of_split(path, rows, feed, split)
         if answers is not None:
             if groups is not None:
-                answers = torch.stack([answers[:, list(g)].logsumexp(1) for g in groups], dim=1)
+                answers = MergedClasses(NoNetwork(path), groups).merged(answers)
             found[split] = answers.to(runtime.device)
     teacher = ReadyAnswers(path, found)
     summary = TeacherSummary(path, "", "ready-made answers", 0, None)
@@ -206,15 +207,9 @@ def _from_parquet(path: Path) -> Rows:
     """A table with a row a picture: a column of lists, logits or probabilities, and perhaps files,
     names.
     """
+    arrow = pyarrow()
     try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UsageError(
-            f"{path} takes the package pyarrow, which is not installed",
-            hint="pip install 'kdcli[data]'",
-        ) from error
-    try:
-        table = parquet.read_table(path)
+        table = arrow.parquet.read_table(path)
         columns = {
             name: table[name].to_pylist()
             for name in (*_KINDS, "files")
@@ -339,13 +334,9 @@ def _rows(
         )
     by_file = {name: number for number, name in enumerate(files)}
     if len(by_file) < len(files):
-        twice = next(name for name, number in _pairs(files) if by_file[name] != number)
+        twice = next(name for number, name in enumerate(files) if by_file[name] != number)
         raise BadData(f"{path} has several answers to {twice}", hint="one a file")
     return Rows({}, named, by_file, names)
-
-
-def _pairs(files: Sequence[str]) -> Iterator[tuple[str, int]]:
-    return ((name, number) for number, name in enumerate(files))
 
 
 def _numbers(path: Path, key: str, arrays: Mapping[str, Any]) -> Any:

@@ -4,14 +4,13 @@ that what the recipe says.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdcli import catalog
-from kdcli.core.network import Network
+from kdcli.core.network import SAID_OF_PIXELS, Network
 from kdcli.core.types import DataInfo, Sees
 from kdcli.errors import BadCheckpoint, Incompatible, UsageError
 from kdcli.recipe.schema import BOUNDS, NetworkSection, TeacherSection
@@ -43,11 +42,7 @@ def of_network(name: str, network: Network) -> Sight:
     Raises:
         UsageError: one of them is of another type, or out of bounds.
     """
-    said = {
-        field.name: getattr(network, f"input_{field.name}", None)
-        for field in fields(Sight)
-        if field.name != "channels"
-    }
+    said = {name: getattr(network, f"input_{name}", None) for name in SAID_OF_PIXELS}
     try:
         return strict(Sight, said)
     except ValueError as error:

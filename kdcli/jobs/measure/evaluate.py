@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdcli.analysis.metrics import mcnemar, per_class_accuracy
 from kdcli.core.network import Network
@@ -129,13 +130,13 @@ class Costs:
         return self._teachers[item.checkpoint]
 
     def _own(self, item: Answers) -> Cost:
-        return self._cost(item.network, item, item.checkpoint)
-
-    def _cost(self, network: Network, item: Answers, checkpoint: str) -> Cost:
         assert item.image is not None
+        return self._cost(item.network, item.image, item.checkpoint)
+
+    def _cost(self, network: Network, image: Tensor, checkpoint: str) -> Cost:
         return cost(
             network,
-            item.image,
+            image,
             checkpoint=checkpoint,
             timed=True,
             forms=self._forms,
@@ -148,10 +149,12 @@ class Costs:
             with suppress(KdError):  # a teacher that cannot be had is no reason not to measure
                 path = find_checkpoint(name)
                 if path.resolve() not in self._known:
-                    network = load_network(path)[0]
+                    network, header, _ = load_network(path)
                     assert item.image is not None
-                    network.to(item.image.device).eval()
-                    self._known[path.resolve()] = self._cost(network, item, str(path))
+                    # of its own size, as in the run; what it costs does not depend on the pixels
+                    image = item.image.new_zeros((1, *header.input_shape))
+                    network.to(image.device).eval()
+                    self._known[path.resolve()] = self._cost(network, image, str(path))
                 found[name] = self._known[path.resolve()]
         return found
 

@@ -53,9 +53,7 @@ def in_form(form: Form, network: Network, image: Tensor) -> Iterator[tuple[Ask, 
             network.cpu()
             try:
                 how = Preprocessing.of_data((channels, height, width), (), ())  # nobody reads it
-                work = formats.Work(
-                    Exportable(network), _NAME, how.input_shape, {}, _NAME, formats.OPSET, how
-                )
+                work = formats.Work(Exportable(network), _NAME, {}, _NAME, formats.OPSET, how)
                 formats.write("onnx", path, work)
             finally:
                 network.to(like.device)

@@ -477,6 +477,3 @@ def _gaps(report: GapReport) -> tuple[GapAt, ...]:
         for pair in report.pairs
         for at in pair.at
     )
-
-
-# ---- what is only drawn needs few digits ---------------------------------------------------------

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,19 @@ from kdcli.errors import (
     UsageError,
 )
 from kdcli.files import sync_folder, write_error
-from kdcli.jobs.build import sights
-from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.use import formats
 from kdcli.jobs.use import int8 as eight_bits
 from kdcli.jobs.use.formats import Work
 from kdcli.jobs.use.graph import Exportable
 from kdcli.jobs.use.library_folder import check_library
 from kdcli.jobs.use.network import Classifier, load_network
+from kdcli.jobs.use.own_data import Images, open_images
 from kdcli.jobs.use.pictures import normalised
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.results.export import ExportCheck, ExportResult, Format, Quantisation
 from kdcli.results.weights_header import find_checkpoint
-from kdcli.trust import named_by, trusting
+from kdcli.trust import trusting
 
 _PICTURES, _MADE_UP = 256, 32  # that both are asked about
 _BATCH = 64
@@ -97,8 +96,10 @@ def export(
     with trusting([asked.get("data", "name")], everything=trust):
         network = load_network(run, trust=trust)
         _check_network(network, format, pixels=uint8)
-        pictures, source, warnings = _pictures(network, asked, pixels=uint8)
-        images = eight_bits.open_images(network, asked) if int8 else None
+        images = open_images(network, asked) if int8 else None
+        if images is not None:
+            eight_bits.check_images(images)
+        pictures, source, warnings = _pictures(network, asked, images, pixels=uint8)
     work = _work(network, pixels=uint8, opset=opset or formats.OPSET)
     with _staged(path) as staged:
         formats.write(format, staged, work)
@@ -121,7 +122,7 @@ def export(
         parameters=parameter_count(network),
         classes=len(network.class_names),
         input=work.about["input"],
-        input_shape=work.input_shape,
+        input_shape=work.how.input_shape,
         check=check,
         opset=work.opset if format == "onnx" else None,
         warnings=warnings,
@@ -133,7 +134,7 @@ def export(
 def _in_eight_bits(
     network: Classifier,
     path: Path,
-    images: eight_bits.Images,
+    images: Images,
     count: int,
     max_drop: float,
     *,
@@ -253,7 +254,6 @@ def _work(network: Classifier, *, pixels: bool, opset: int) -> Work:
     return Work(
         Exportable(network.network, how if pixels else None),
         header.architecture,
-        how.input_shape,
         about,
         title,
         opset,
@@ -265,27 +265,17 @@ def _work(network: Classifier, *, pixels: bool, opset: int) -> Work:
 
 
 def _pictures(
-    network: Classifier, asked: Layer, *, pixels: bool
+    network: Classifier, asked: Layer, images: Images | None, *, pixels: bool
 ) -> tuple[Tensor, str, tuple[str, ...]]:
     """Inputs [n,C,H,W] that both are asked about, where they are from, and a warning if that is
-    nowhere.
+    nowhere. images: the data, where they have been opened.
     """
     how = network.preprocessing
     try:
-        with named_by(f"the header of {network.checkpoint}"):
-            section = measured_data.section_of(network.checkpoint, network.header, asked)
-            feed = open_feed(
-                section,
-                device=torch.device("cpu"),
-                seed=network.header.seed,
-                sight=replace(sights.of_header(network.checkpoint, network.header), channels=None),
-            )
-        split = next(name for name in _SPLITS if feed.size(name))
-        x = torch.cat([batch.x for batch in feed.sample(split, _PICTURES)])
-        source = f"{split} split of {measured_data.label_of(section, asked)}"
-        if tuple(x.shape[1:]) != how.input_shape:
-            found, taken = ("x".join(map(str, each)) for each in (x.shape[1:], how.input_shape))
-            raise Incompatible(f"{source} has inputs of {found}, the network takes {taken}")
+        images = images or open_images(network, asked)
+        split = next(name for name in _SPLITS if images.feed.size(name))
+        x = torch.cat([batch.x for batch in images.feed.sample(split, _PICTURES)])
+        source = f"{split} split of {images.called}"
     except (NotFound, BadData, Untrusted, BadCheckpoint) as error:
         # a header that says nothing of its data is that of a network which was imported
         if asked.get("data") or (network.header.data and isinstance(error, BadCheckpoint)):

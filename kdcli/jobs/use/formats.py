@@ -43,12 +43,12 @@ _NOTE = "kd.json"  # in a pt2 or TorchScript file
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is exported. name: of the network. about: what travels with it, as JSON can hold it:
-    "class_names", "preprocessing", "input" and more. opset: of ONNX.
+    "class_names", "preprocessing", "input" and more. opset: of ONNX. how: a picture becomes its
+    input.
     """
 
     module: Exportable
     name: str
-    input_shape: tuple[int, int, int]
     about: Mapping[str, Any]
     title: str
     opset: int
@@ -56,7 +56,7 @@ class Work:
 
     @property
     def example(self) -> Tensor:
-        return example(self.module, self.input_shape)
+        return example(self.module, self.how.input_shape)
 
 
 def check_installed(kind: Format) -> None:
@@ -105,7 +105,7 @@ def quiet() -> Iterator[None]:
 
 def _write_pytorch(path: Path, work: Work) -> None:
     kind = work.about["input"]
-    shape = f"[B,{','.join(map(str, work.input_shape))}] {kind}"
+    shape = f"[B,{','.join(map(str, work.how.input_shape))}] {kind}"
     path.mkdir()
     write_folder(
         path, graph_of(work.module, work.example, work.name), work.about, work.title, shape

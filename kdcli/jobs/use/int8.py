@@ -9,23 +9,19 @@ without data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdcli.core.types import Feed
+from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
-from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.use import formats
 from kdcli.jobs.use.network import Classifier
 from kdcli.jobs.use.onnx_file import INPUT
-from kdcli.recipe import measured_data
-from kdcli.recipe.reading.layers import Layer
+from kdcli.jobs.use.own_data import Images
 from kdcli.results.export import Quantisation
-from kdcli.trust import named_by
 
 CALIBRATION, MAX_DROP = 256, 1.0  # images; points of accuracy
 OLDEST_OPSET = 13  # that knows a scale for each channel
@@ -35,38 +31,20 @@ _SPREAD = {"LayerNormalization", "Softmax"}
 _PRODUCTS = ["Conv", "Gemm", "MatMul"]
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """The data that a network is quantised by and tested on. called: as messages say it."""
-
-    feed: Feed
-    called: str
-
-
-def open_images(network: Classifier, asked: Layer) -> Images:
-    """The data of a network, or those that were asked for.
+def check_images(images: Images) -> None:
+    """Refuses data that no file can be quantised by and measured on.
 
     Raises:
-        Incompatible: there is nothing to calibrate on or to test on, or it does not fit. Others: as
-            `open_feed`.
+        Incompatible: there is nothing to calibrate on or to test on.
     """
-    with named_by(f"the header of {network.checkpoint}"):
-        section = measured_data.section_of(network.checkpoint, network.header, asked)
-        feed = open_feed(section, device=torch.device("cpu"), seed=network.header.seed)
-    called = measured_data.label_of(section, asked)
-    for split in ("train", "test"):
-        if not feed.size("train" if split == "train" else "test"):
+    splits: tuple[SplitName, ...] = ("train", "test")
+    for split in splits:
+        if not images.feed.size(split):
             raise Incompatible(
-                f"{called} has no {split} split: int8 is calibrated on training images and "
+                f"{images.called} has no {split} split: int8 is calibrated on training images and "
                 "measured on test images",
                 hint="-d with data that have both",
             )
-    if (shape := feed.info.input_shape) != network.preprocessing.input_shape:
-        found, taken = (
-            "x".join(map(str, each)) for each in (shape, network.preprocessing.input_shape)
-        )
-        raise Incompatible(f"{called} has inputs of {found}, the network takes {taken}")
-    return Images(feed, called)
 
 
 def quantise(path: Path, images: Images, count: int, prepare: Any) -> int:

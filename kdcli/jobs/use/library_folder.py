@@ -16,9 +16,10 @@ from kdcli.errors import Incompatible
 from kdcli.files import write_json
 from kdcli.models import hf, timm
 from kdcli.models._headed import Headed
+from kdcli.models._hf_folder import RESAMPLERS
 from kdcli.results.preprocessing import Preprocessing
 
-_RESAMPLERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # as pillow numbers them
+_NUMBERS = {name: number for number, name in RESAMPLERS.items()}
 
 
 def write_library_folder(
@@ -83,23 +84,20 @@ def _fill(net: nn.Module, network: Headed, prefix: str) -> None:
     net.load_state_dict(tensors)
 
 
-def _sides(how: Preprocessing) -> tuple[Any, str]:
-    """What a picture is resized to, and how."""
-    return how.resize, getattr(how, "interpolation", "bilinear")
-
-
 def _processor(how: Preprocessing) -> dict[str, Any]:
     """An image processor of transformers that resizes, cuts the middle out and normalises."""
-    resize, interpolation = _sides(how)
-    _, height, width = how.input_shape
-    pair = isinstance(resize, tuple)
-    size = {"height": resize[0], "width": resize[1]} if pair else {"shortest_edge": resize}
+    height, width = how.size
+    size = (
+        {"height": how.resize[0], "width": how.resize[1]}
+        if isinstance(how.resize, tuple)
+        else {"shortest_edge": how.resize}
+    )
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": size,
-        "resample": _RESAMPLERS[interpolation],
+        "resample": _NUMBERS[how.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
@@ -112,13 +110,10 @@ def _processor(how: Preprocessing) -> dict[str, Any]:
 
 def _seen(how: Preprocessing) -> dict[str, Any]:
     """The same as timm says it."""
-    resize, interpolation = _sides(how)
-    _, height, width = how.input_shape
-    shorter = min(resize) if isinstance(resize, tuple) else resize
     return {
         "input_size": list(how.input_shape),
-        "interpolation": interpolation,
-        "crop_pct": min(height, width) / shorter,
+        "interpolation": how.interpolation,
+        "crop_pct": min(how.size) / min(how.sides),
         "crop_mode": "center",
         "mean": list(how.mean),
         "std": list(how.std),

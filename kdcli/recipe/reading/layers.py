@@ -18,7 +18,6 @@ from kdcli.recipe.reading.toml_file import KeyPath, Origin
 
 Kind = Literal["train-teacher", "distill"]
 O = TypeVar("O")  # noqa: E741
-TEACHER_SOURCES = ("checkpoint", "recipe", "name", "logits")
 
 TABLES: Mapping[str, Mapping[str, type[schema.Section]]] = {
     "optim": schema.OPTIMISERS,
@@ -162,9 +161,9 @@ def _switch_teacher(result: Layer, above: Layer) -> None:
     if (
         isinstance(old, dict)
         and isinstance(new, dict)
-        and any(source in new for source in TEACHER_SOURCES)
+        and any(source in new for source in schema.TEACHER_SOURCES)
     ):
-        for key in (*TEACHER_SOURCES, "weights", "epochs", "schedule"):
+        for key in (*schema.TEACHER_SOURCES, "weights", "epochs", "schedule"):
             if key in old:
                 result.forget(("teacher", key))
 

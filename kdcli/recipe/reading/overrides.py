@@ -5,8 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +121,9 @@ def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
             *others,
             *(Flag(named[0].option, f"teacher.{_source(path)}", path) for path in paths),
         ]
-    maps = [{"classes": flag.value} for flag in others if flag.key == "teacher.classes"]
-    tables = [reduce(or_, maps, {_source(path): str(path)}) for path in paths]
+    given = next((flag.value for flag in others if flag.key == "teacher.classes"), None)
+    classes = {} if given is None else {"classes": given}
+    tables = [{_source(path): str(path), **classes} for path in paths]
     return [
         *(flag for flag in others if flag.key != "teacher.classes"),
         Flag(named[0].option, "teacher", tables),

@@ -293,7 +293,9 @@ def test_what_a_config_says_of_code_and_files_is_left_out(vit):
 
 
 @pytest.mark.parametrize("name", ["hf/./nowhere", "hf//nowhere", "hf/", "hf/a/b/c", "hf/../x"])
-def test_a_name_that_is_no_folder_is_refused(name):
+def test_a_name_that_is_no_folder_is_refused(name, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()  # so that what stands beside it is known, too
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(NotFound, match="no such folder"):
         build_network(name, num_classes=3, input_shape=SHAPE)
 

@@ -200,3 +200,7 @@ def test_a_dataset_of_hugging_face_is_asked_by_number(
         from_user(whole, options=Options(image="label"))
     with pytest.raises(BadData, match="has no column 'x'"):
         from_user(whole, options=Options(label="x"))
+    several = datasets.Features({**kinds, "label": datasets.Sequence(datasets.Value("int64"))})
+    many = datasets.Dataset.from_dict({**columns, "label": [[0, 1]] * 20}, features=several)
+    with pytest.raises(BadData, match=r"row 0 of train of column 'label' holds '\[0, 1\]', which"):
+        from_user(many)

@@ -18,7 +18,7 @@ from torchvision.models import ResNet18_Weights
 from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs import distill, evaluate, train_teacher
+from kdcli.jobs import distill, evaluate, export, train_teacher
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.teachers import pretrained_teacher
 from kdcli.recipe.schema import DataSection, branch
@@ -220,6 +220,25 @@ def test_a_student_of_another_size_is_measured_predicted_and_taught_from_as_in_i
         (again,) = evaluate([run.checkpoint]).evaluations
         assert again.measures.accuracy == run.test.accuracy
         assert again.measures.nll == pytest.approx(run.test.nll, rel=1e-6)
+    (beside,) = evaluate([student.checkpoint], latency=True).evaluations[0].teacher_costs.values()
+    assert beside.macs == student.teachers[0].cost.macs == teacher.cost.macs
+
+
+def test_a_network_of_another_size_than_its_data_goes_into_eight_bits(folder, tmp_path):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    sizes = {"data.path": str(folder), "data.size": 32, "model.size": 16}
+    network = train_teacher(
+        model="mlp",
+        data="image-folder",
+        out=tmp_path / "runs",
+        overrides={**sizes, "model.hidden": [8], "train.epochs": 1, "report.html": False},
+    )
+    found = export(
+        network.checkpoint, format="onnx", out=tmp_path / "m.onnx", int8=True, max_drop=100
+    ).int8
+    assert (found.calibration, found.tested) == (12, 18)
+    assert found.accuracy == pytest.approx(network.test.accuracy, abs=1e-9)
 
 
 def test_stored_answers_are_those_of_the_teacher_s_own_pixels(folder, tmp_path, monkeypatch):

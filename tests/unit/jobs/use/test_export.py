@@ -219,7 +219,7 @@ def test_without_its_package_the_message_says_what_to_install(trained, tmp_path,
 
 
 def test_data_that_are_gone_are_made_up_and_said(trained, tmp_path, monkeypatch):
-    from kdcli.jobs.use import export as module
+    from kdcli.jobs.use import own_data as module
 
     def gone(*_, **__):
         raise NotFound("no such file: x.npz")
