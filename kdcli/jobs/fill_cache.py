@@ -86,7 +86,7 @@ def _fill_all(
     every = Views(
         feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode
     )
-    asked = [replace(every, top=section.cache_top) for section in recipe.teacher]
+    asked = [every.of(section) for section in recipe.teacher]
     if size_only:
         names = [str(item.checkpoint or item.recipe or item.name) for item in recipe.teacher]
         return CacheResult(

@@ -63,14 +63,18 @@ class CachedTeacher(Teacher):
             self._copy = self._copied(batch.x.device)
         self._lookups += 1
         if self._copy is not None:
-            words = self._copy.index_select(0, self.table.rows(batch.index, batch.view))
+            words = self._copy.index_select(0, self.table.rows(batch.index, self._view(batch)))
             return Output(self.table.shape.unpack(words), {})
-        logits, found = self.table.read(batch.index, batch.view)
+        logits, found = self.table.read(batch.index, self._view(batch))
         if not bool(found.all()):
             absent = (~found).nonzero().flatten()
             part = _part(batch, absent.to(batch.index.device))
-            logits[absent] = self.table.write(part.index, part.view, self.asked(part).logits)
+            logits[absent] = self.table.write(part.index, self._view(part), self.asked(part).logits)
         return Output(logits.to(batch.x.device), {})
+
+    def _view(self, batch: Batch) -> Tensor:
+        """[B]: the only view there is of images that the teacher sees as they are."""
+        return batch.view if self.table.shape.views > 1 else torch.zeros_like(batch.view)
 
     def _copied(self, device: torch.device) -> Tensor | None:
         shape = self.table.shape

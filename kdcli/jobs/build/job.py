@@ -244,7 +244,7 @@ def _stored(
     return tuple(
         Stored(None, Choice("off", "the answers are ready-made"))
         if section.logits is not None
-        else store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
+        else store(wanted, loaded, views.of(section), runtime, trial_tables)
         for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
     )
 

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -28,6 +28,7 @@ from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_file, sha256_json, write_error
 from kdcli.jobs.build.teachers import LoadedTeacher
+from kdcli.recipe.schema import TeacherSection
 from kdcli.surroundings import cache_root
 
 Wanted = Literal["auto", "exact", "off"]
@@ -80,6 +81,12 @@ class Views:
                 hint="leave it out",
             )
         return None if views is None else Shape(self.info.num_train, views, classes, self.top)
+
+    def of(self, teacher: TeacherSection) -> Views:
+        """What one teacher is asked: one view of an image where it sees it as it is."""
+        as_it_is = teacher.view == "fixed" and not self.augment.mixes
+        augment = Augmentation() if as_it_is else self.augment
+        return replace(self, top=teacher.cache_top, augment=augment)
 
     @property
     def uncountable(self) -> str:

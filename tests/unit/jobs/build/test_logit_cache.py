@@ -330,6 +330,19 @@ def test_views_of_a_fixed_number_are_stored_and_serve_students_of_any_seed(
     assert len(list(cache.iterdir())) == 1
 
 
+def test_of_images_seen_as_they_are_one_answer_is_stored_whatever_the_student_sees(student, cache):
+    cropped = {"data.augment.crop": 2, "teacher.view": "fixed"}
+    stored, _, choice = student("stored", **cropped, **{"teacher.cache": "exact"})
+    assert choice["reason"] == "asked for"
+    (table,) = cache.iterdir()
+    assert 0 < table.stat().st_size - 1293 * (2 * 10 + 4) < 2000
+    second, looked_up, again = student("second", **cropped)
+    assert again["reason"].startswith("auto: answers of this teacher to these images are stored")
+    assert second == stored
+    _, live, _ = student("live", **cropped, **{"teacher.cache": "off"})
+    assert looked_up.train_loss == pytest.approx(live.train_loss, rel=1e-3)
+
+
 def test_the_largest_logits_alone_are_stored_where_that_is_asked_for(student, cache):
     _, result, choice = student("top", **{"teacher.cache_top": 3})
     assert choice["reason"].endswith(
