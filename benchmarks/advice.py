@@ -188,7 +188,7 @@ def cells_of(recipe: str, out: Path) -> list[Cell]:
         SystemExit: some are missing.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for labels, result in sweep_results(load_sweep(recipe), out):
+    for labels, result in sweep_results(load_sweep(recipe), out).results:
         if result is None:
             raise SystemExit(f"{recipe} is not finished under {out}: kd sweep {recipe}")
         key = (labels["teacher"], labels["method.name"], labels["method.temperature"])

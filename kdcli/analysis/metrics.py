@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +19,7 @@ from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
 from kdcli.results.intervals import Interval, wilson
 from kdcli.results.measures import Excluded, ExcludedClass, Measures
+from kdcli.results.run import RightAnswers
 
 
 def measure(
@@ -79,6 +83,19 @@ def rank(logits: Tensor, targets: Tensor) -> Tensor:
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Mask of the samples that are classified correctly, [n] bool: what `mcnemar` compares."""
     return rank(logits, targets) == 0
+
+
+def right_answers(logits: Tensor, targets: Tensor) -> RightAnswers:
+    """Which samples are classified correctly, as a run keeps it.
+
+    Args:
+        logits: [n,K]. targets: [n] int64.
+    """
+    bits = np.packbits(correct(logits, targets).numpy()).tobytes()
+    labels = targets.to(torch.int64).numpy().astype("<i8").tobytes()
+    return RightAnswers(
+        len(targets), hashlib.sha256(labels).hexdigest(), base64.b64encode(bits).decode()
+    )
 
 
 def per_class_accuracy(

@@ -116,12 +116,15 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class PairTest:
-    """McNemar's exact test between two checkpoints on the same images."""
+    """McNemar's exact test between two checkpoints on the same images. two_seeds_of: the method, if
+    their seed is all that is known to differ between them.
+    """
 
     first: str
     second: str
     difference: float
     p_value: float
+    two_seeds_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,14 +138,27 @@ class CalibrationCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class RightAnswers:
+    """Which of n test images the network gets right. labels_sha256: of their true classes in order,
+    [n] int64: what marks them as the same images. bits: one an image, the first in the highest bit
+    of the first byte; base64.
+    """
+
+    n: int
+    labels_sha256: str
+    bits: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunAnalysis:
     """analysis.json of a run: what its report draws besides the curves. confusion:
     [true][predicted] counts on the test split; calibration by label ("teacher", "student"). gap: of
     a network trained on labels alone its own responses, without students; matrices and points in it
-    are rounded to four decimals.
+    are rounded to four decimals. right: None in runs of versions that kept none.
     """
 
     class_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     calibration: Mapping[str, CalibrationCurve]
     gap: GapReport | None = None
+    right: RightAnswers | None = None

@@ -85,9 +85,36 @@ class TableCell:
 
 
 @dataclass(frozen=True, slots=True)
+class CellComparison:
+    """The best cell of a line of a table against another of that line.
+
+    difference: by how much its mean is better, over the seeds that both have if there are two; a
+    gap is better nearer to 0. low, high: its interval of 95 %, together for all comparisons of the
+    metric, over seeds or images, whichever is wider; None where neither could be tested. seeds:
+    those that both have; paired: whether the test over seeds was. p_seeds, p_images: of the two
+    tests. p_value: the larger, after Holm's correction. stands_out: whether it is below 0.05.
+    """
+
+    metric: str
+    row: str
+    column: str
+    other_row: str
+    other_column: str
+    difference: float
+    low: float | None
+    high: float | None
+    seeds: int
+    paired: bool
+    p_seeds: float | None
+    p_images: float | None
+    p_value: float | None
+    stands_out: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SweepTable:
     """The `data` of `kd table --json`: a sweep as a table, row by row, column by column, metric by
-    metric.
+    metric. comparisons: of the best of each line with the others of its line.
     """
 
     title: str
@@ -96,3 +123,4 @@ class SweepTable:
     metrics: tuple[str, ...]
     cells: tuple[TableCell, ...]
     notes: tuple[str, ...]
+    comparisons: tuple[CellComparison, ...] = ()

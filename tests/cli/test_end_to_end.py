@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_evaluate(runs):
     with safe_open("logits.safetensors", framework="numpy") as file:
         assert file.get_tensor("targets").shape == (360,)
     assert len(document("evaluate", "runs/kd", "runs/skd")["data"]["pairs"]) == 1
+
+
+def test_evaluate_says_of_two_seeds_of_a_method_that_they_are(runs):
+    student = ("distill", "-t", "runs/t", "--student", "cnn-small", "-m", "kd", *SMALL)
+    call(*student, "--name", "other", "-s", "seed=7")
+    answer = call("evaluate", "runs/kd", "runs/other")
+    assert re.search(
+        r"(kd and other|other and kd) are two seeds of kd: they differ by .*, (less|more) than",
+        answer.out,
+    )
+    (pair,) = document("evaluate", "runs/kd", "runs/other")["data"]["pairs"]
+    assert pair["two_seeds_of"] == "kd"
+    assert "two seeds" not in call("evaluate", "runs/kd", "runs/skd").out
 
 
 def test_evaluate_counts_a_run_and_the_link_to_it_once(runs):

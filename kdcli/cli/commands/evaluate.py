@@ -306,6 +306,12 @@ def _sentence(pair: PairTest, result: EvaluateResult) -> str:
     n = result.evaluations[0].measures.n
     distance = formatting.points(abs(pair.difference), n).removeprefix("+")
     test = f"McNemar p = {pair.p_value:.2g}" if pair.p_value >= 0.001 else "McNemar p < 0.001"
+    if pair.two_seeds_of:
+        chance = "less" if pair.p_value >= SIGNIFICANT else "more"
+        return (
+            f"  {pair.first} and {pair.second} are two seeds of {pair.two_seeds_of}: they differ "
+            f"by {distance}, {chance} than other images might change ({test})"
+        )
     if pair.p_value >= SIGNIFICANT:
         return (
             f"  {pair.first} and {pair.second} differ by {distance}: within noise at n = "

@@ -5,6 +5,7 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,18 +24,34 @@ NAME = "table"
 EXAMPLES = """
 kd table tables/energy-table7
 kd table tables/energy-table7 --format latex > table7.tex
+kd table digits/methods --differences
 """
 FORMATS = ("md", "csv", "latex", "html")
 
+Differences = Annotated[
+    bool,
+    typer.Option(
+        "--differences",
+        help="Also by how much the best of each line is better than each of the others, with "
+        "intervals and p-values.",
+    ),
+]
 Format = Annotated[str, typer.Option("--format", help="md, csv, latex or html.", metavar="NAME")]
 
 
 def run(
-    env: Environment, sweep: SweepFile, *, form: Format = "md", sets: Sets = None, out: Out = None
+    env: Environment,
+    sweep: SweepFile,
+    *,
+    form: Format = "md",
+    differences: Differences = False,
+    sets: Sets = None,
+    out: Out = None,
 ) -> Outcome:
     """Print a sweep as the paper's table, ours and theirs.
 
-    Mean ± sd over seeds. A cell without a run is a dot.
+    Mean ± sd over seeds. A cell without a run is a dot. Bold is what is better than all others of
+    its line by more than chance.
     """
     from kdcli.recipe.sweep.cells import load_sweep
     from kdcli.report.tables.sweep import sweep_results, tabulate
@@ -49,14 +66,16 @@ def run(
     damage = damaged_runs(folder)
     for sentence in damage:
         env.report(f"  {sentence}: left out")
+    finished = sweep_results(loaded, folder)
     table = tabulate(
-        sweep_results(loaded, folder),
+        finished.results,
         loaded.table,
         loaded.paper,
         title=loaded.title,
         command=f"kd table {sweep}",
+        right=finished.right,
     )
-    env.write(_writer(form)(table))
+    env.write(_writer(form)(replace(table, compared=differences)))
     return Outcome(table.data, warnings=damage)
 
 

@@ -31,10 +31,10 @@ class Answers:
     """A network and its answers to the samples of a split; everything on the CPU but the image.
 
     label: its name in tables and messages. checkpoint: its file, "" where it is not saved yet.
-    method, method_options, epochs: what it was trained by, and for how long; None where that is not
-    known. info: the data that it answered; source: what tables call them, where that is more than
-    their name; trained_on_them: whether they are what it was trained on; files: the file of each
-    sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
+    method, method_options, epochs, seed: what it was trained by, and for how long; None where that
+    is not known. info: the data that it answered; source: what tables call them, where that is more
+    than their name; trained_on_them: whether they are what it was trained on; files: the file of
+    each sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
     raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
     positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
     asked for; cost: that, where it is known already. sha256: of its weights; teachers: those of the
@@ -55,6 +55,7 @@ class Answers:
     measures: Measures
     method_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+    seed: int | None = None
     source: str = ""
     trained_on_them: bool = True
     files: tuple[str, ...] = ()

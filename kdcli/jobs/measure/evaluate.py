@@ -201,5 +201,15 @@ def _pairs(measured: Sequence[Answers], labels: Sequence[str]) -> tuple[PairTest
         ):
             right, other = (item.logits.argmax(-1) == item.targets for item in (first, second))
             difference = float(other.double().mean() - right.double().mean())
-            pairs.append(PairTest(a, b, difference, mcnemar(right, other)))
+            method = first.method if _two_seeds(first, second) else ""
+            pairs.append(PairTest(a, b, difference, mcnemar(right, other), method))
     return tuple(pairs)
+
+
+def _two_seeds(first: Answers, second: Answers) -> bool:
+    """Whether nothing that their checkpoints say of how they were made differs but the seed."""
+    made = [
+        (item.architecture, item.method, item.method_options, item.epochs, item.teachers)
+        for item in (first, second)
+    ]
+    return bool(first.method) and first.seed != second.seed and made[0] == made[1]

@@ -200,6 +200,7 @@ class CheckpointEvaluator:
             method=header.method,
             method_options=header.method_options,
             epochs=header.epochs,
+            seed=header.seed,
             network=network,
             info=info,
             source=source,

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error, reliability
 from kdcli.analysis.energy import energies
-from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
+from kdcli.analysis.metrics import (
+    confusion,
+    excluded,
+    measure,
+    per_class_accuracy,
+    right_answers,
+)
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
@@ -143,7 +149,13 @@ def measure_outcome(
         gaps=gaps,
         energies=_energies(job, own),
         teacher_energies=() if teacher is None else _energies(job, teacher),
-        analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
+        analysis=RunAnalysis(
+            names,
+            confusion(logits, targets, len(names)),
+            curves,
+            report,
+            right_answers(logits, targets),
+        ),
         per_class=per_class_accuracy(logits, targets, names),
         excluded=excluded(
             logits,

@@ -7,14 +7,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kdcli import formatting
 from kdcli.report.markdown import escape
 from kdcli.report.page.html import render
 from kdcli.report.tables import metrics
 from kdcli.report.tables.sweep import SOLE_COLUMN, Table
-from kdcli.results.sweep import TableCell
+from kdcli.results.sweep import CellComparison, TableCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,67 @@ class Panel:
 
 def panels(table: Table) -> Iterator[Panel]:
     """The grids that a table is shown as: one a metric where it has columns of its own, else one
-    with a column a metric.
+    with a column a metric; then the differences, where they were asked for.
     """
     if table.data.columns == (SOLE_COLUMN,):
         yield _panel(table, "", [(SOLE_COLUMN, metric) for metric in table.data.metrics])
-        return
-    for metric in table.data.metrics:
-        title = metrics.label(metric) if len(table.data.metrics) > 1 else ""
-        yield _panel(
-            table,
-            title[:1].upper() + title[1:],
-            [(column, metric) for column in table.data.columns],
-        )
+    else:
+        for metric in table.data.metrics:
+            title = metrics.label(metric) if len(table.data.metrics) > 1 else ""
+            yield _panel(
+                table,
+                title[:1].upper() + title[1:],
+                [(column, metric) for column in table.data.columns],
+            )
+    if table.compared:
+        yield differences(table)
+
+
+def differences(table: Table) -> Panel:
+    """By how much the best of each line is better than each of the others, and whether that is more
+    than chance.
+    """
+    return Panel(
+        "The best of each line beside the others",
+        (
+            "metric",
+            "best",
+            "beside",
+            "difference, 95 %",
+            "p over seeds",
+            "over images",
+            "corrected",
+        ),
+        tuple(_difference(table, each) for each in table.data.comparisons),
+    )
+
+
+def _difference(table: Table, each: CellComparison) -> tuple[Shown, ...]:
+    digits = metrics.digits(each.metric, table.images)
+
+    def number(value: float | None) -> str:
+        scaled = None if value is None else metrics.scaled(value, each.metric)
+        return formatting.signed(scaled, digits)
+
+    interval = "" if each.low is None else f" ({number(each.low)} to {number(each.high)})"
+    texts = (
+        metrics.label(each.metric),
+        _place(each.row, each.column),
+        _place(each.other_row, each.other_column),
+        f"{number(each.difference)}{interval}",
+        *(_p_value(p) for p in (each.p_seeds, each.p_images, each.p_value)),
+    )
+    return tuple(Shown(text, each.stands_out and place == 1) for place, text in enumerate(texts))
+
+
+def _place(row: str, column: str) -> str:
+    return row if column == SOLE_COLUMN else f"{row}, {column}"
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return formatting.MISSING
+    return "< 0.001" if p < 0.001 else formatting.number(p)
 
 
 def _panel(table: Table, title: str, settings: list[tuple[str, str]]) -> Panel:
@@ -139,10 +188,17 @@ def _pipes(panel: Panel) -> Iterator[str]:
 
 def to_csv(table: Table) -> str:
     """One line a cell, every digit, in the units of files: accuracy as a fraction. A number that is
-    not there is empty.
+    not there is empty. One line a comparison instead, where those were asked for.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
+    if table.compared:
+        names = [each.name for each in fields(CellComparison)]
+        writer.writerow(names)
+        for comparison in table.data.comparisons:
+            found = [getattr(comparison, name) for name in names]
+            writer.writerow(["" if value is None else value for value in found])
+        return buffer.getvalue()
     writer.writerow(
         [
             "row",

@@ -7,22 +7,30 @@ how many images, which epoch and which command; a number without these is hearsa
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kdcli import formatting
+from kdcli.errors import KdError
 from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
-from kdcli.report.tables import metrics
+from kdcli.report.tables import metrics, standing_out
+from kdcli.report.tables.standing_out import Values
 from kdcli.results.measures import Measures
-from kdcli.results.run import RunResult
-from kdcli.results.sweep import SweepTable, TableCell
+from kdcli.results.run import RightAnswers, RunResult
+from kdcli.results.sweep import CellComparison, SweepTable, TableCell
 from kdcli.runs.find import finished_runs
+from kdcli.runs.folder import ANALYSIS_FILE
 from kdcli.runs.manifest import read_record
 from kdcli.typed import from_dict
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ACCURACY = "test.accuracy"  # the metric that is tested over images too
 SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
 
 Result = tuple[Mapping[str, str], RunResult | None]
@@ -32,13 +40,15 @@ Place = tuple[str, str, str]  # row, column, metric
 @dataclass(frozen=True, slots=True)
 class Table:
     """A finished table, as it is shown. corner: what the rows are called. best: places of the cells
-    that are marked. images: test images behind each number, the least.
+    that stand out of their line, which are marked. images: test images behind each number, the
+    least. compared: whether the comparisons are shown too.
     """
 
     data: SweepTable
     corner: str
     best: frozenset[Place]
     images: int = 0
+    compared: bool = False
 
     @property
     def cells(self) -> Mapping[Place, TableCell]:
@@ -53,16 +63,20 @@ def tabulate(
     *,
     title: str = "",
     command: str = "kd table",
+    right: Sequence[RightAnswers | None] = (),
 ) -> Table:
     """Gathers the runs of a sweep into its table.
 
     Args:
         results: for each planned run the labels of its axes, and its summary, or None where it has
             none.
-        layout: which axes go where. Cells of one row compete to be marked as the best, those of one
-            column where rows are methods.
+        layout: which axes go where. Cells of one row compete to be marked, those of one column
+            where rows are methods: the best one is, if it is better than each of the others by more
+            than chance (`standing_out`).
         paper: published numbers; those of settings that were not run are shown beside a dot.
         command: what makes this table again.
+        right: for each of the results, which test images were answered rightly, where that is
+            known.
 
     Raises:
         UsageError: a metric is no number of a run, or a term that none of these losses has.
@@ -86,7 +100,13 @@ def tabulate(
         for metric in layout.metrics
     )
     corner = ", ".join(layout.rows)
-    summaries = [summary for _, summary in results if summary]
+    along: Literal["row", "column"] = "column" if "method" in corner else "row"
+    values = _values(placed, [labels for labels, _ in results], layout, right)
+    comparisons = tuple(
+        comparison
+        for metric in layout.metrics
+        for comparison in standing_out.compare(_lines(values[metric], along), metric)
+    )
     return Table(
         data=SweepTable(
             title=title,
@@ -94,11 +114,12 @@ def tabulate(
             columns=tuple(columns),
             metrics=layout.metrics,
             cells=cells,
-            notes=tuple(_notes(results, layout, cells, command)),
+            notes=tuple(_notes(results, layout, cells, comparisons, along, command)),
+            comparisons=comparisons,
         ),
         corner=corner,
-        best=_best(cells, along="column" if "method" in corner else "row"),
-        images=min((summary.test.n for summary in summaries), default=0),
+        best=_best(comparisons),
+        images=min((summary.test.n for summary in finished), default=0),
     )
 
 
@@ -126,23 +147,56 @@ def _cell(
     )
 
 
-def _best(cells: Sequence[TableCell], *, along: Literal["row", "column"]) -> frozenset[Place]:
-    """The best of each row or column; one that competes with nobody is not."""
-    groups: dict[tuple[str, str], list[TableCell]] = {}
+# ---- what stands out -----------------------------------------------------------------------------
+
+
+def _values(
+    placed: Sequence[tuple[tuple[str, str], RunResult | None]],
+    labels: Sequence[Mapping[str, str]],
+    layout: TableSection,
+    right: Sequence[RightAnswers | None],
+) -> dict[str, list[Values]]:
+    """By metric, what each cell that has a number is a mean of."""
+    answered = {place: _mask(item) for place, item in enumerate(right) if item is not None}
+    found: dict[str, list[Values]] = {}
+    for metric in layout.metrics:
+        cells: dict[tuple[str, str], Values] = {}
+        for place, ((here, summary), named) in enumerate(zip(placed, labels, strict=True)):
+            number = metrics.value(summary, metric)
+            if number is None:
+                continue
+            cell = cells.setdefault(here, Values(*here, {}, {}))
+            seed = tuple(named.get(axis, "") for axis in layout.over or ("seed",))
+            # its own, until it is given away
+            cell.merits[seed] = metrics.closeness(metric)(number)  # type: ignore[index]
+            if metric == ACCURACY and place in answered:
+                cell.right[seed] = answered[place]  # type: ignore[index]
+        found[metric] = list(cells.values())
+    return found
+
+
+def _mask(right: RightAnswers) -> tuple[str, NDArray]:  # type: ignore[type-arg]
+    """What marks the images, and which were answered rightly, [n] bool."""
+    import numpy as np
+
+    packed = np.frombuffer(base64.b64decode(right.bits), np.uint8)
+    return right.labels_sha256, np.unpackbits(packed, count=right.n).astype(bool)
+
+
+def _lines(cells: Sequence[Values], along: Literal["row", "column"]) -> list[list[Values]]:
+    """The cells that compete, the best first."""
+    lines: dict[str, list[Values]] = {}
     for cell in cells:
-        if cell.mean is not None:
-            line = cell.row if along == "row" else cell.column
-            groups.setdefault((line, cell.metric), []).append(cell)
-    best = set()
-    for (_, metric), group in groups.items():
-        key = metrics.closeness(metric)
-        top = max(key(cell.mean) for cell in group if cell.mean is not None)
-        best |= {
-            (cell.row, cell.column, cell.metric)
-            for cell in group
-            if len(group) > 1 and cell.mean is not None and key(cell.mean) == top
-        }
-    return frozenset(best)
+        lines.setdefault(cell.row if along == "row" else cell.column, []).append(cell)
+    return [sorted(line, key=lambda cell: cell.mean, reverse=True) for line in lines.values()]
+
+
+def _best(comparisons: Sequence[CellComparison]) -> frozenset[Place]:
+    """The cells that are better than each of the others of their line; one that competes with
+    nobody is not.
+    """
+    lost = {(each.row, each.column, each.metric) for each in comparisons if not each.stands_out}
+    return frozenset((each.row, each.column, each.metric) for each in comparisons) - lost
 
 
 # ---- what the page must say ----------------------------------------------------------------------
@@ -152,6 +206,8 @@ def _notes(
     results: Sequence[Result],
     layout: TableSection,
     cells: Sequence[TableCell],
+    comparisons: Sequence[CellComparison],
+    along: Literal["row", "column"],
     command: str,
 ) -> Iterator[str]:
     summaries = [summary for _, summary in results if summary]
@@ -173,6 +229,8 @@ def _notes(
         yield f"The missing class has {amounts} of these images."
     over = ", ".join(layout.over) or "seed"
     yield f"Mean ± sample standard deviation over {over}s; {_seeds(cells, over)}."
+    if comparisons:
+        yield _standing_out(comparisons, along, over)
     missing = sum(summary is None for _, summary in results)
     if missing:
         yield (
@@ -183,6 +241,29 @@ def _notes(
     if sources := sorted({cell.source for cell in cells if cell.source}):
         yield f"Paper: {'; '.join(sources)}. Δ is ours minus the paper's."
     yield f"Made by: {command}"
+
+
+def _standing_out(
+    comparisons: Sequence[CellComparison], along: Literal["row", "column"], over: str
+) -> str:
+    """What bold means here, or why nothing is."""
+    tested = [each for each in comparisons if each.p_value is not None]
+    if not tested:
+        return f"Nothing is bold: what one {over} shows cannot be told from chance."
+    kinds = {
+        f"{over}s": any(each.p_seeds is not None for each in tested),
+        "images": any(each.p_images is not None for each in tested),
+    }
+    by = " and over ".join(name for name, used in kinds.items() if used)
+    most = max(
+        sum(each.metric == metric for each in comparisons)
+        for metric in {e.metric for e in comparisons}
+    )
+    said = (
+        f"better than every other of its {along} by t-tests over {by}, 5 % in all for "
+        f"{formatting.plural(most, 'comparison')} a metric (Holm)"
+    )
+    return f"Bold: {said}." if _best(comparisons) else f"Nothing is bold: no cell is {said}."
 
 
 def _list(values: Iterator[str]) -> str:
@@ -212,17 +293,35 @@ def _seeds(cells: Sequence[TableCell], over: str) -> str:
     return f"n = {amounts[0]} to {amounts[-1]} {over}s a cell, given in each"
 
 
-def sweep_results(sweep: Sweep, out: Path) -> list[tuple[Mapping[str, str], RunResult | None]]:
-    """The labels of every cell with the summary of its finished run, None where there is none."""
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is known of the cells of a sweep, in their order: labels and summaries, and which test
+    images each run gets right; None where there is no run, or it keeps no such record.
+    """
+
+    results: tuple[Result, ...]
+    right: tuple[RightAnswers | None, ...]
+
+
+def sweep_results(sweep: Sweep, out: Path) -> Finished:
+    """What the finished runs under a folder say of a sweep's cells."""
     runs = finished_runs(out)
-    results: list[tuple[Mapping[str, str], RunResult | None]] = []
+    results: list[Result] = []
+    right: list[RightAnswers | None] = []
     for cell in sweep.cells:
         run = runs.get(recipe_hash(cell.resolved.recipe))
         path = run / "summary.json" if run is not None else None
-        results.append(
-            (
-                cell.labels,
-                from_dict(RunResult, read_record(path), path) if path is not None else None,
-            )
-        )
-    return results
+        summary = from_dict(RunResult, read_record(path), path) if path is not None else None
+        results.append((cell.labels, summary))
+        right.append(None if run is None else _right(run))
+    return Finished(tuple(results), tuple(right))
+
+
+def _right(run: Path) -> RightAnswers | None:
+    path = run / ANALYSIS_FILE
+    try:
+        kept = read_record(path).get("right")
+        found = None if kept is None else from_dict(RightAnswers, kept, path)
+        return found if found is None or len(base64.b64decode(found.bits)) * 8 >= found.n else None
+    except (KdError, ValueError):  # not there, or damaged: the table does without the test
+        return None

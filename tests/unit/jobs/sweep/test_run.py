@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from unittest.mock import patch
 
 import pytest
@@ -84,7 +85,14 @@ def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
     assert [cell.status for cell in run_sweep(sweep_file, out=out).cells] == ["skipped"] * 4
     results = sweep_results(load_sweep(sweep_file), out)
     # baselines too have a gap: to the teacher that the others learn from
-    assert all(result is not None and result.gap is not None for _, result in results)
+    assert all(result is not None and result.gap is not None for _, result in results.results)
+    # which test images each gets right is kept, so that methods can be tested over images
+    shares = [
+        sum(byte.bit_count() for byte in base64.b64decode(right.bits)) / right.n
+        for right in results.right
+        if right is not None
+    ]
+    assert shares == [result.test.accuracy for _, result in results.results if result]
 
 
 def test_a_limit_leaves_the_rest_for_later(sweep_file, tmp_path):

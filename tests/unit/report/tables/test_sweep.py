@@ -6,9 +6,12 @@ import csv
 import io
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
+import torch
 
+from kdcli.analysis.metrics import right_answers
 from kdcli.errors import UsageError
 from kdcli.recipe.sweep.cells import PaperValue, TableSection
 from kdcli.report.tables import metrics
@@ -20,7 +23,7 @@ from tests.unit.report import fake_run
 
 LAYOUT = TableSection(rows=("method",), columns=("pair",))
 ACCURACIES = {
-    ("kd", "A_1"): (0.70, 0.72, 0.71),
+    ("kd", "A_1"): (0.71, 0.70, 0.72),
     ("skd", "A_1"): (0.75, 0.74, 0.76),
     ("kd", "B|2"): (0.60, 0.61, 0.62),
 }
@@ -88,14 +91,73 @@ def test_one_run_has_no_deviation():
     assert "n = 1 to 2 seeds a cell" in text
 
 
-def test_the_best_is_marked_among_those_that_compete():
-    across = tabulate(results(), TableSection(rows=("pair",), columns=("seed",), over=("method",)))
-    assert {(row, column) for row, column, _ in across.best} == {
-        ("A_1", "2"),
-        ("B|2", "2"),
+def test_what_is_better_by_more_than_chance_is_marked_among_those_that_compete():
+    clear = {
+        ("kd", "A"): (0.700, 0.720, 0.710),
+        ("skd", "A"): (0.751, 0.770, 0.760),
+        ("kd", "B"): (0.600, 0.610, 0.620),
     }
-    down = tabulate(results(), TableSection(rows=("method",), columns=("pair",)))
-    assert {(row, column) for row, column, _ in down.best} == {("skd", "A_1")}
+    down = tabulate(results(clear), TableSection(rows=("method",), columns=("pair",)))
+    assert down.best == {("skd", "A", "test.accuracy")}  # B has nobody to compete with
+    across = tabulate(results(clear), TableSection(rows=("pair",), columns=("method",)))
+    assert across.best == {("A", "skd", "test.accuracy")}
+    # as printed once in bold: 18.58 ± 2.27 beside 18.18 ± 2.62
+    noise = {("kd", "A"): (0.160, 0.190, 0.207), ("skd", "A"): (0.157, 0.177, 0.211)}
+    assert not tabulate(results(noise), LAYOUT).best
+
+
+def test_the_note_says_what_bold_rests_on(table):
+    def said(values, **more):
+        notes = tabulate(results(values), LAYOUT, **more).data.notes
+        return next(note for note in notes if "bold" in note.lower()).replace("\xa0", " ")
+
+    assert said({("kd", "A"): (0.70, 0.72, 0.71), ("skd", "A"): (0.75, 0.77, 0.765)}) == (
+        "Bold: better than every other of its column by t-tests over seeds, 5 % in all for "
+        "1 comparison a metric (Holm)."
+    )
+    assert said({("kd", "A"): (0.70, 0.72, 0.71), ("skd", "A"): (0.69, 0.74, 0.765)}).startswith(
+        "Nothing is bold: no cell is better"
+    )
+    alone = said({("kd", "A"): (0.70,), ("skd", "A"): (0.75,)})
+    assert alone == "Nothing is bold: what one seed shows cannot be told from chance."
+    assert not [note for note in tabulate([], LAYOUT).data.notes if "bold" in note.lower()]
+
+
+def answers(hits, n=400):
+    """Right answers to the first `hits` of n images, as a run keeps them."""
+    logits = torch.tensor([[1.0, 0.0]]).repeat(n, 1)
+    targets = (torch.arange(n) >= hits).long()
+    shared = right_answers(logits, targets)
+    return replace(shared, labels_sha256="ab" * 32)
+
+
+def test_over_images_one_seed_is_enough_and_both_sources_of_chance_count():
+    one = {("kd", "A"): (0.70,), ("skd", "A"): (0.80,)}
+    marked = tabulate(results(one), LAYOUT, right=[answers(280), answers(320)])
+    assert marked.best == {("skd", "A", "test.accuracy")}
+    (pair,) = marked.data.comparisons
+    assert pair.p_seeds is None
+    assert pair.p_images < 1e-6
+    # two images of 400 are chance, whatever the seeds say
+    same = {("kd", "A"): (0.7, 0.7), ("skd", "A"): (0.705, 0.705)}
+    few = tabulate(
+        results(same), LAYOUT, right=[answers(280), answers(280), answers(282), answers(282)]
+    )
+    (pair,) = few.data.comparisons
+    assert pair.p_seeds < 0.001
+    assert 0.05 < pair.p_images == pair.p_value
+    assert not few.best
+
+
+def test_differences_are_shown_where_they_are_asked_for(table):
+    shown = replace(table, compared=True)
+    text = to_markdown(shown).replace("\xa0", " ")
+    assert "### The best of each line beside the others" in text
+    assert "| accuracy, % | **skd, A_1** | kd, A_1 | +4.00 (+4.00 to +4.00) | " in text
+    assert "beside the others" not in to_markdown(table)
+    (row,) = csv.DictReader(io.StringIO(to_csv(shown)))
+    assert (row["row"], row["other_row"], row["stands_out"]) == ("skd", "kd", "True")
+    assert float(row["difference"]) == pytest.approx(0.04)
 
 
 def test_less_is_better_for_errors_and_nearest_to_zero_for_gaps():
