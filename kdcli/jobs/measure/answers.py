@@ -34,8 +34,8 @@ class Answers:
     method, method_options, epochs, seed: what it was trained by, and for how long; None where that
     is not known. info: the data that it answered; source: what tables call them, where that is more
     than their name; trained_on_them: whether they are what it was trained on; files: the file of
-    each sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of the
-    raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
+    each sample, where they are from files. logits: [n,K] float32, raw. targets: [n]. measures: of
+    the raw logits. features: what its taps gave, by name, [n,D] float32, maps averaged over their
     positions. image: the split's first one as the network gets it, [1,C,H,W], where its cost is
     asked for; cost: that, where it is known already. sha256: of its weights; teachers: those of the
     networks that taught it.
