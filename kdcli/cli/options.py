@@ -299,6 +299,67 @@ MaxEce = Annotated[
     ),
 ]
 
+MinClassAccuracy = Annotated[
+    float | None,
+    _option(
+        "--min-class-accuracy",
+        key="gates.min_class_accuracy",
+        text="Least accuracy of every class.",
+        panel=GATES,
+        metavar="X",
+    ),
+]
+Within = Annotated[
+    float | None,
+    _option(
+        "--within",
+        key="gates.within",
+        text="Most points of accuracy below the teacher, in percent.",
+        panel=GATES,
+        metavar="POINTS",
+    ),
+]
+NotBelow = Annotated[
+    str | None,
+    _option(
+        "--not-below",
+        key="gates.not_below",
+        text="At least as accurate as that run, such as the last release.",
+        panel=GATES,
+        metavar="RUN",
+        autocompletion=completion.runs,
+    ),
+]
+MaxLatency = Annotated[
+    float | None,
+    _option(
+        "--max-latency",
+        key="gates.max_latency_ms",
+        text="Longest time of one image, milliseconds.",
+        panel=GATES,
+        metavar="MS",
+    ),
+]
+MaxParameters = Annotated[
+    float | None,
+    _option(
+        "--max-parameters",
+        key="gates.max_parameters",
+        text="Most parameters.",
+        panel=GATES,
+        metavar="N",
+    ),
+]
+Confident = Annotated[
+    bool | None,
+    _option(
+        "--confident",
+        key="gates.confident",
+        text="Gates on accuracy and latency are held against their intervals.",
+        panel=GATES,
+    ),
+]
+
 # options that are aliases of recipe keys, by parameter: what it is, and the key
 FLAGS: Mapping[str, tuple[Any, str]] = {
     "teacher": (Teacher, "teacher.checkpoint"),
@@ -319,12 +380,28 @@ FLAGS: Mapping[str, tuple[Any, str]] = {
     "max_entropy_gap": (MaxEntropyGap, "gates.max_entropy_gap"),
     "max_free_energy_gap": (MaxFreeEnergyGap, "gates.max_free_energy_gap"),
     "max_ece": (MaxEce, "gates.max_ece"),
+    "min_class_accuracy": (MinClassAccuracy, "gates.min_class_accuracy"),
+    "within": (Within, "gates.within"),
+    "not_below": (NotBelow, "gates.not_below"),
+    "max_latency": (MaxLatency, "gates.max_latency_ms"),
+    "max_parameters": (MaxParameters, "gates.max_parameters"),
+    "confident": (Confident, "gates.confident"),
 }
 
 # what every training run has, and the thresholds of one under a teacher
 COMMON = ("epochs", "seed", "name", "device", "devices", "precision")
-LABEL_GATES = ("min_accuracy", "min_balanced_accuracy", "min_macro_f1", "max_ece")
-GATE_FLAGS = (*LABEL_GATES[:-1], "max_entropy_gap", "max_free_energy_gap", "max_ece")
+LABEL_GATES = (
+    "min_accuracy",
+    "min_balanced_accuracy",
+    "min_macro_f1",
+    "min_class_accuracy",
+    "max_ece",
+    "not_below",
+    "max_latency",
+    "max_parameters",
+    "confident",
+)
+GATE_FLAGS = (*LABEL_GATES, "within", "max_entropy_gap", "max_free_energy_gap")
 
 
 def takes(*names: str) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -227,6 +227,34 @@ class GatesSection(Section):
     max_ece: Fraction | None = Field(
         None, description="Largest expected calibration error, 15 bins."
     )
+    min_class_accuracy: Fraction | None = Field(
+        None, description="Least test accuracy on the images of every class, a fraction."
+    )
+    within: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Points of test accuracy, in percent, that it may be below its teacher.",
+    )
+    not_below: str | None = Field(
+        None,
+        description=(
+            "A run or checkpoint, such as the last release, whose accuracy on the same images it "
+            "must reach."
+        ),
+    )
+    max_latency_ms: Positive | None = Field(
+        None,
+        description="Largest median time of one image, milliseconds, eager on this machine.",
+    )
+    max_parameters: Positive | None = Field(None, description="Largest number of parameters.")
+    confident: bool = Field(
+        default=False,
+        description=(
+            "Hold thresholds on accuracy and latency against the worse end of their intervals."
+        ),
+        json_schema_extra={NO_EFFECT: False},
+    )
 
 
 class ReportSection(Section):

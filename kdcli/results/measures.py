@@ -50,7 +50,7 @@ class EnergyAt:
 @dataclass(frozen=True, slots=True)
 class GateResult:
     """One threshold that the user asked for. subject: whose value it is, where several checkpoints
-    are measured.
+    are measured. confident: whether value is the worse end of an interval.
     """
 
     name: str
@@ -58,6 +58,12 @@ class GateResult:
     value: float | None
     passed: bool
     subject: str = ""
+    confident: bool = False
+
+    @property
+    def at_least(self) -> bool:
+        """Tells whether the value must not be below the limit; else it must not be above."""
+        return self.name.startswith("min") or self.name == "not_below"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,30 @@ def test_evaluate_gates_name_their_checkpoint(runs):
     ]
 
 
+def test_gates_beside_another_run_and_beside_the_teacher(runs):
+    same = document("evaluate", "runs/kd", "--not-below", "runs/kd")
+    assert [(gate["name"], gate["passed"]) for gate in same["gates"]] == [("not_below", True)]
+    assert same["gates"][0]["limit"] == same["gates"][0]["value"]
+    sure = call("evaluate", "runs/kd", "--not-below", "runs/kd", "--confident")
+    assert sure.code == 3
+    assert "(95 % sure)" in sure.err
+    under = call("analyze-gap", "--student", "runs/kd", "--within", "100")
+    assert under.code == 0
+    assert "gate within" in under.err
+    student = ("distill", "-t", "runs/t", "--student", "cnn-small", "--name", "gated", *SMALL)
+    missing = call(*student, "--not-below", "runs/nowhere")
+    assert missing.code == 2
+    assert "runs/nowhere" in missing.err
+    assert not Path("runs/gated").exists()
+    answer = document(*student, "--not-below", "runs/kd", "--within", "100")
+    assert {gate["name"] for gate in answer["gates"]} == {"not_below", "within"}
+    limits = [gate["limit"] for gate in answer["gates"] if gate["name"] == "not_below"]
+    assert limits == [same["gates"][0]["value"]], "measured on the same images, by both commands"
+    wrong = call("evaluate", "runs/kd", "--max-latency", "0")
+    assert wrong.code == 2
+    assert "--max-latency must be greater than 0" in wrong.err
+
+
 def test_analyze_gap_of_the_newest_run(runs):
     call("distill", "-t", "runs/t", "--student", "cnn-small", "--name", "last", *SMALL)
     answer = call("analyze-gap", "--temperature", "1,4")

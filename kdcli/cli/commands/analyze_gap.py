@@ -116,6 +116,8 @@ def run(
     max_entropy_gap: o.MaxEntropyGap = None,
     max_free_energy_gap: o.MaxFreeEnergyGap = None,
     max_ece: o.MaxEce = None,
+    within: o.Within = None,
+    confident: o.Confident = None,
 ) -> Outcome:
     """The gap between teachers and students, and what explains it.
 
@@ -130,6 +132,8 @@ def run(
         max_entropy_gap=max_entropy_gap,
         max_free_energy_gap=max_free_energy_gap,
         max_ece=max_ece,
+        within=within,
+        confident=confident,
     )
     temperatures, wanted = _temperatures(temperature), split_of(split)
     students = tuple(student or ())

@@ -102,6 +102,11 @@ def run(
     min_balanced_accuracy: o.MinBalancedAccuracy = None,
     min_macro_f1: o.MinMacroF1 = None,
     max_ece: o.MaxEce = None,
+    min_class_accuracy: o.MinClassAccuracy = None,
+    not_below: o.NotBelow = None,
+    max_latency: o.MaxLatency = None,
+    max_parameters: o.MaxParameters = None,
+    confident: o.Confident = None,
 ) -> Outcome:
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
 
@@ -114,6 +119,11 @@ def run(
         min_balanced_accuracy=min_balanced_accuracy,
         min_macro_f1=min_macro_f1,
         max_ece=max_ece,
+        min_class_accuracy=min_class_accuracy,
+        not_below=not_below,
+        max_latency_ms=max_latency,
+        max_parameters=max_parameters,
+        confident=confident,
     )
     wanted, others = split_of(split), _forms(forms, latency=latency)
     checkpoints = _distinct(checkpoint)

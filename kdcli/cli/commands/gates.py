@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "val", "test"]
 
 
-def gates_of(**limits: float | None) -> GatesSection:
+def gates_of(**limits: float | str | bool | None) -> GatesSection:
     """The thresholds that were given.
 
     Raises:
@@ -29,10 +29,11 @@ def gates_of(**limits: float | None) -> GatesSection:
     from kdcli.recipe.schema import GatesSection
 
     try:
-        return GatesSection(**cast("Any", limits))
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        return GatesSection(**cast("Any", given))
     except ValidationError as error:
         problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        option = "--" + str(problem["loc"][0]).removesuffix("_ms").replace("_", "-")
         message = problem["msg"].removeprefix("Input should be ")
         raise UsageError(
             f"{option} must be {message}, got {problem['input']:g}",

@@ -295,10 +295,11 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
     there are several.
     """
     for gate in gates:
-        lower = gate.name.startswith("min")
+        lower = gate.at_least
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
-        owner = f"  ({gate.subject})" if gate.subject else ""
+        surely = "  (95 % sure)" if gate.confident and gate.name != "max_latency_ms" else ""
+        owner = f"{surely}  ({gate.subject})" if gate.subject else surely
         digits = formatting.asked_digits(gate.limit)
         limit, value = formatting.set_apart(gate.limit, gate.value, digits)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""

@@ -71,7 +71,8 @@ class Job:
 
     code: the Python files that its checkpoint names, by name, as they were read. compiled: the file
     that remembers, for the next run's choice, that these networks have been
-    compiled. class_weights: None where classes count alike. notes: what is to be said of the
+    compiled. class_weights: None where classes count alike. release: the network of
+    `gates.not_below`. notes: what is to be said of the
     weights that the network starts from, and of its teachers' classes.
     """
 
@@ -85,6 +86,7 @@ class Job:
     stored: tuple[Stored, ...]
     compiled: Path
     class_weights: ClassWeights | None = None
+    release: LoadedTeacher | None = None
     notes: tuple[str, ...] = ()
     code: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -150,7 +152,11 @@ def build_job(
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
-    feed = showing(feed, (*teachers, *((reference,) if reference else ())))
+    release = None
+    if recipe.gates.not_below is not None:
+        release = load_teacher(recipe.gates.not_below, feed.info, runtime)
+    beside = tuple(item for item in (reference, release) if item is not None)
+    feed = showing(feed, (*teachers, *beside))
     stored = alike(
         runtime.ranks,
         lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
@@ -175,6 +181,7 @@ def build_job(
         stored,
         seen,
         class_weights(recipe, feed.info, runtime.device),
+        release,
         (
             *_notes(section, student, feed.info),
             *(loaded.remark for loaded in teachers if loaded.remark),

@@ -67,6 +67,7 @@ def check_sources(recipe: Recipe) -> None:
     reference = recipe.report.reference
     named = [section.checkpoint for section in sections]
     named += [reference] if reference is not None and not reference.endswith(".toml") else []
+    named.append(recipe.gates.not_below)
     for path in named:
         if path is not None:
             checked_header(path)

@@ -19,7 +19,7 @@ from kdcli.jobs.measure.answers import Answers, mean_of, taps
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, labels_of, save_logits
 from kdcli.jobs.measure.gap_report import Explain, aligned, gap_report, seen_by, teachers_of
-from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.measure.gates import Held, check_gates
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
@@ -153,7 +153,6 @@ def _gates(report: GapReport, gates: GatesSection) -> Iterator[GateResult]:
                 under = f" under {one.teacher.label}" if len(reports) > 1 else ""
                 yield from check_gates(
                     gates,
-                    raw[pair.student].measures,
-                    gap,
+                    Held(raw[pair.student].measures, gap, teacher=one.teacher.measures),
                     subject=f"{pair.student}{under}" if several else "",
                 )

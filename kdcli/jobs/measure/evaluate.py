@@ -21,12 +21,12 @@ from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
-from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.measure.gates import Held, check_gates, with_counts
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.cost import Cost, Form
-from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
+from kdcli.results.measures import EvaluateResult, Evaluation, Measures, PairTest
 from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
 from kdcli.runs.find import from_here
 from kdcli.runs.read import Run
@@ -71,6 +71,8 @@ def evaluate(
             names a Python file.
     """
     check_forms(forms)
+    thresholds = gates or GatesSection()
+    latency = latency or thresholds.max_latency_ms is not None
     asked = measured_data.asked_for(data, overrides)
     if on is not None and (asked.values or split != "test"):
         raise UsageError(
@@ -87,6 +89,8 @@ def evaluate(
             for checkpoint in checkpoints
         ]
         costs = Costs(measured, forms) if latency else None
+        other = thresholds.not_below
+        release = None if other is None else evaluator.answers(other).measures
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
@@ -96,11 +100,11 @@ def evaluate(
     evaluations = tuple(
         _evaluation(item, costs, per_class=per_class, on=folder) for item in measured
     )
-    thresholds, subjects = gates or GatesSection(), labels if len(labels) > 1 else [""]
+    subjects = labels if len(labels) > 1 else [""]
     results = tuple(
         gate
-        for item, subject in zip(evaluations, subjects, strict=True)
-        for gate in check_gates(thresholds, item.measures, None, subject=subject)
+        for item, found, subject in zip(evaluations, measured, subjects, strict=True)
+        for gate in check_gates(thresholds, _held(item, found, release), subject=subject)
     )
     told = tuple(costs.left_out) if costs else ()
     return EvaluateResult(evaluations, _pairs(measured, labels), results, told)
@@ -189,6 +193,18 @@ def _evaluation(
         notes=() if on is None else item.info.notes,
         cost=costs.of(item) if costs else None,
         teacher_costs=costs.of_teachers(item) if costs else {},
+    )
+
+
+def _held(item: Evaluation, found: Answers, release: Measures | None) -> Held:
+    """A checkpoint as gates see it."""
+    shares = per_class_accuracy(found.logits, found.targets, found.info.class_names)
+    return Held(
+        item.measures,
+        by_class=with_counts(shares, found.targets),
+        parameters=item.parameters,
+        cost=item.cost,
+        release=release,
     )
 
 

@@ -36,7 +36,7 @@ from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
-from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.measure.gates import Held, check_gates, with_counts
 from kdcli.jobs.train.mistakes import mistakes_if_any
 from kdcli.jobs.train.rounding import rounded_difference, rounded_points
 from kdcli.results.cost import Cost
@@ -69,6 +69,7 @@ class Outcome:
     calibration: FoldedTemperature | None
     warnings: tuple[str, ...]
     agreement: float | None
+    held: Held
     mistakes: Mistakes | None = None
 
 
@@ -131,6 +132,8 @@ def measure_outcome(
     mistakes, unseen = mistakes_if_any(job.feed, logits, theirs, targets, most)
     report = _gap(job, own, teacher)
     gaps = _gaps(report) if report is not None else ()
+    shares = per_class_accuracy(logits, targets, names)
+    at_one = next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None)
     guess = chance(targets, len(names))
     measured = {
         "the student" if job.teachers else "the network": own.measures,
@@ -145,7 +148,7 @@ def measure_outcome(
         val=validation(job)(network),
         teachers=summaries if job.teachers else (),
         reference=None if job.teachers or not summaries else summaries[0],
-        gap=next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None),
+        gap=at_one,
         gaps=gaps,
         energies=_energies(job, own),
         teacher_energies=() if teacher is None else _energies(job, teacher),
@@ -156,7 +159,7 @@ def measure_outcome(
             report,
             right_answers(logits, targets),
         ),
-        per_class=per_class_accuracy(logits, targets, names),
+        per_class=shares,
         excluded=excluded(
             logits,
             targets,
@@ -178,6 +181,17 @@ def measure_outcome(
             None,
         ),
         calibration=None if folded is None else _before_and_after(folded, own),
+        held=Held(
+            own.measures,
+            at_one,
+            by_class=with_counts(shares, targets),
+            parameters=own.parameters,
+            cost=own.cost,
+            teacher=teacher.measures if teacher is not None and job.teachers else None,
+            release=None
+            if job.release is None
+            else _answers_of(job, job.release, targets).measures,
+        ),
         mistakes=mistakes,
     )
 
@@ -254,7 +268,7 @@ def run_result(
         gaps=outcome.gaps,
         energies=outcome.energies,
         teacher_energies=outcome.teacher_energies,
-        gates=check_gates(recipe.gates, outcome.test, outcome.gap),
+        gates=check_gates(recipe.gates, outcome.held),
         recipe_sha256=recipe_sha256,
         wall_seconds=wall_seconds,
         cost=outcome.cost and replace(outcome.cost, size_bytes=size_of(run / MODEL_FILE)),
@@ -334,7 +348,7 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
                     each,
                     _seen(job, each, batch)[:1],
                     checkpoint=path,
-                    timed=report.latency,
+                    timed=report.latency or job.recipe.gates.max_latency_ms is not None,
                     forms=report.forms if report.latency else (),
                     left_out=left_out,
                 )

@@ -24,7 +24,13 @@ from kdcli.runs.read import Run
 
 AS_SURE = 0.005  # nats: where no interval is known, a smaller entropy gap is not worth a word
 
-_COMPARES = {"min": "at least", "max": "at most"}
+# gates whose names do not say all: the quantity, its scale and its unit
+_GATED = {
+    "min_class_accuracy": ("accuracy of the worst class", 100.0, f"{formatting.NBSP}%"),
+    "within": ("accuracy below the teacher's by", 1.0, f"{formatting.NBSP}points"),
+    "not_below": ("accuracy beside that of the other run", 100.0, f"{formatting.NBSP}%"),
+    "max_latency_ms": ("time of one image", 1.0, f"{formatting.NBSP}ms"),
+}
 
 
 def verdict(run: Run) -> str:
@@ -309,16 +315,22 @@ def interval_of(run: Run, gap: GapAt) -> Interval | None:
 
 
 def gate_sentence(gate: GateResult) -> str:
-    """One gate in words: min accuracy: 97.2 %, at least 96.0 % asked for."""
-    kind, _, quantity = gate.name.replace("-", "_").partition("_")
-    share = quantity == "accuracy"
-    scale, least, unit = (100, 1, f"{formatting.NBSP}%") if share else (1, 3, "")
+    """One gate in words: accuracy 97.2 %, at least 96.0 % asked for."""
+    quantity, scale, unit = _GATED.get(gate.name) or _quantity(gate.name)
     found, asked = None if gate.value is None else scale * gate.value, scale * gate.limit
-    value, limit = formatting.set_apart(found, asked, formatting.asked_digits(asked, least))
-    return (
-        f"{quantity.replace('_', ' ')} {value}{unit}, {_COMPARES.get(kind, 'limit')} {limit}{unit} "
-        "asked for"
-    )
+    least = 3 if scale == 1 and not unit else 1
+    digits = 0 if gate.name == "max_parameters" else formatting.asked_digits(asked, least)
+    value, limit = formatting.set_apart(found, asked, digits)
+    surely = " at 95 % confidence" if gate.confident else ""
+    how = "at least" if gate.at_least else "at most"
+    return f"{quantity} {value}{unit}{surely}, {how} {limit}{unit} asked for"
+
+
+def _quantity(name: str) -> tuple[str, float, str]:
+    """What a gate min_X or max_X is about, and how it is shown."""
+    quantity = name.replace("-", "_").partition("_")[2]
+    share = quantity == "accuracy"
+    return quantity.replace("_", " "), 100 if share else 1, f"{formatting.NBSP}%" if share else ""
 
 
 def overlap_note(first: Measures, second: Measures) -> str:
