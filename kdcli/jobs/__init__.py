@@ -30,6 +30,7 @@ from kdcli.jobs.model_info import (
     usual_classes,
 )
 from kdcli.jobs.plan.forecast import forecast
+from kdcli.jobs.sweep.forecast import forecast_sweep
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
@@ -55,6 +56,7 @@ __all__ = [
     "export",
     "fill_cache",
     "forecast",
+    "forecast_sweep",
     "import_weights",
     "load_network",
     "member_parameters",

@@ -132,6 +132,20 @@ class GapReport:
         return self.source or self.data
 
     @property
+    def gaps(self) -> tuple[GapAt, ...]:
+        """The gaps of every student at every temperature, raw and aligned, without intervals."""
+        return tuple(
+            GapAt(
+                at.temperature,
+                at.entropy.value,
+                at.free_energy.value,
+                aligned=pair.form == "aligned",
+            )
+            for pair in self.pairs
+            for at in pair.at
+        )
+
+    @property
     def reports(self) -> tuple[GapReport, ...]:
         """One a teacher: this one, then the others."""
         return (self, *self.others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,3 +125,43 @@ class Plan:
     probed_steps: int = 0
     first: tuple[Plan, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCells:
+    """Runs of a sweep that cost alike: they differ in seeds, rates and weights alone.
+
+    labels: what they have in common on the axes of the sweep; of a teacher, its name. runs, done:
+    how many there are, and how many of them are finished. seconds: of one run; source: "measured",
+    the median of the finished ones, "planned", from some steps of one of them, or "unknown" where
+    that failed, for the reason in `problem`. run_bytes: of a finished run's folder.
+    """
+
+    labels: Mapping[str, str]
+    runs: int
+    done: int
+    seconds: float | None
+    source: Literal["measured", "planned", "unknown"]
+    run_bytes: int
+    teacher: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """The `data` of `kd plan SWEEP --json`.
+
+    count: different runs of the sweep, without teachers; done: those that are finished; stopped:
+    those that go on from a saved state, and take less than is said. seconds: of all that is left,
+    one after another; None where some group's is not known. bytes: that it will add under the runs.
+    tables: of teacher logits that it will use.
+    """
+
+    sweep: str
+    count: int
+    done: int
+    stopped: int
+    seconds: float | None
+    bytes: int
+    groups: tuple[PlannedCells, ...]
+    tables: tuple[PlannedTable, ...] = ()

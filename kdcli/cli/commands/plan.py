@@ -1,10 +1,9 @@
-"""`kd plan`: what a recipe will take and what will be chosen for it, from some of its steps.
-Nothing is kept.
+"""`kd plan`: what a recipe or a sweep will take and what will be chosen for it, from some of its
+steps. Nothing is kept.
 """
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 import time
 from collections.abc import Iterator
@@ -21,12 +20,15 @@ from kdcli.errors import UsageError
 from kdcli.runs.find import runs_dir
 
 if TYPE_CHECKING:
-    from kdcli.results.plan import Plan, PlannedTable
+    from pathlib import Path
+
+    from kdcli.results.plan import Plan, PlannedCells, PlannedTable, SweepPlan
 
 NAME = "plan"
 EXAMPLES = """
 kd plan quickstart
 kd plan quickstart --method kd --epochs 240
+kd plan digits/methods
 kd plan quickstart-teacher --json -q | jq .data.seconds
 """
 _WIDEST = 100  # columns
@@ -75,14 +77,16 @@ def run(
     trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
-    """Say what a recipe will take, and keep nothing.
+    """Say what a recipe or a sweep will take, and keep nothing.
 
     Some minibatches of each stage are trained on and everything around them is gone through once,
     as kd distill or kd train-teacher would: seconds, memory, disk, and each automatic choice with
-    its reason. A teacher that is yet to be trained is planned first.
+    its reason. A teacher that is yet to be trained is planned first. Of a sweep: what is done, and
+    how long the rest will take, by what finished runs took or else by some steps of one of each
+    kind.
     """
-    if recipe is not None:
-        _refuse_sweep(recipe, sets or [])
+    if recipe is not None and _is_sweep(recipe):
+        return _of_sweep(env, recipe, sets or [], flags, out, trust=trust)
     from kdcli.recipe.resolve import kind_of, resolve
 
     kind = (
@@ -105,28 +109,74 @@ def run(
     return Outcome(plan)
 
 
-def _refuse_sweep(recipe: str, sets: list[str]) -> None:
+def _is_sweep(recipe: str) -> bool:
     from kdcli.recipe import shipped
 
-    if not is_sweep(shipped.locate(recipe)):
-        return
-    from kdcli.recipe.reading.toml_file import shown_as
+    return is_sweep(shipped.locate(recipe))
+
+
+def _of_sweep(
+    env: Environment,
+    sweep: str,
+    sets: list[str],
+    flags: dict[str, Any],
+    out: Path | None,
+    *,
+    trust: bool,
+) -> Outcome:
+    if given := [f"--{name.replace('_', '-')}" for name, value in flags.items() if value]:
+        raise UsageError(
+            f"{sweep} is a sweep, whose cells say that themselves: {given[0]} is for one run",
+            hint=f"kd plan {sweep} -s KEY=VALUE, for all of its cells",
+        )
+    from kdcli import jobs
     from kdcli.recipe.sweep.cells import load_sweep
 
-    sweep = load_sweep(recipe, sets=sets)
-    cell = sweep.cells[0]
-    base = (
-        shown_as(cell.base).removeprefix("recipes/").removesuffix(".toml")
-        if shipped.name_of(cell.base)
-        else str(cell.base)
+    plan = jobs.forecast_sweep(
+        load_sweep(sweep, sets=sets),
+        out=runs_dir(env.environ, out),
+        tell=lambda text: env.progress(f"  {text} ..."),
+        trust=trust,
     )
-    settings = [f"{key}={value}" for key, value in cell.sets.items()]
-    hint = shlex.join(["kd", "plan", base, *(part for text in settings for part in ("-s", text))])
-    raise UsageError(
-        f"{recipe} is a sweep of {formatting.plural(len(sweep.runs()), 'run')}, and a plan "
-        "is of one",
-        hint=f"{hint}  (its first)",
+    env.write("\n".join(_sweep_screen(plan)))
+    return Outcome(plan)
+
+
+def _sweep_screen(plan: SweepPlan) -> Iterator[str]:
+    """What a sweep will take, a line a kind of run."""
+    yield f"kd {__version__} · plan of kd sweep {plan.sweep}"
+    stopped = f" · {plan.stopped} stopped, and will go on" if plan.stopped else ""
+    left = plan.count - plan.done
+    yield from _labelled(
+        "runs", f"{formatting.plural(plan.count, 'run')} · {plan.done} done · {left} left{stopped}"
     )
+    yield ""
+    rows = [
+        (
+            _kind_of_run(each),
+            str(each.runs - each.done),
+            formatting.MISSING if each.seconds is None else formatting.duration(each.seconds),
+            {"measured": f"as {each.done} took", "planned": "planned", "unknown": each.problem}[
+                each.source
+            ],
+        )
+        for each in plan.groups
+    ]
+    yield from columns([("runs that cost alike", "left", "each", ""), *rows], "<>><")
+    yield ""
+    total = formatting.MISSING if plan.seconds is None else formatting.duration(plan.seconds)
+    yield from _labelled("in all", f"{total} for what is left, one run after another")
+    yield from _labelled("disk", f"{formatting.disk(plan.bytes)} more under the runs")
+    for table in plan.tables:
+        yield from _labelled(
+            "", f"{formatting.disk(table.bytes)} of teacher logits, {_there(table)}"
+        )
+
+
+def _kind_of_run(each: PlannedCells) -> str:
+    if each.teacher:
+        return next(iter(each.labels.values()))
+    return " ".join(f"{axis}={label}" for axis, label in each.labels.items()) or "all"
 
 
 # ---- the screen ----------------------------------------------------------------------------------

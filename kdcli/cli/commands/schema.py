@@ -84,7 +84,7 @@ def data_types() -> dict[str, Any]:
         "schema": dict[str, Any],
         "report": report.ReportFiles,
         "cache": logits.CacheResult,
-        "plan": plan.Plan,
+        "plan": plan.Plan | plan.SweepPlan,
         "import": imported.ImportResult,
         "doctor": tuple[Check, ...],
     }

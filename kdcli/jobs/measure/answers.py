@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kdcli.analysis.energy import energies
 from kdcli.analysis.gap import Responses
 from kdcli.analysis.metrics import measure
 from kdcli.core.network import Network
@@ -16,7 +17,7 @@ from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
 from kdcli.jobs.measure.costs import sum_of
 from kdcli.results.cost import Cost
-from kdcli.results.measures import Measures
+from kdcli.results.measures import EnergyAt, Measures
 
 
 class Head(NamedTuple):
@@ -88,6 +89,17 @@ class Answers:
             measures=self.measures,
             facing=facing,
         )
+
+    def energies(self, temperatures: Sequence[float]) -> tuple[EnergyAt, ...]:
+        """Mean entropy and free energy at temperature 1 and at each of these."""
+        every = tuple(dict.fromkeys((1.0, *temperatures)))
+        found = energies(self.logits, every)
+        # a column at a time, in one piece: sums in the order, and so with the bits, of `measure`
+        means = (
+            [column.contiguous().mean().item() for column in each.unbind(dim=1)]
+            for each in (found.entropy, found.free_energy)
+        )
+        return tuple(EnergyAt(*each) for each in zip(every, *means, strict=True))
 
     def without_features(self) -> Answers:
         """The same with nothing that takes memory but the logits."""

@@ -54,15 +54,21 @@ def forecast(
     Raises:
         KdError: as the run would.
     """
+    with trusted_recipe(resolved, trust=trust), forecasting(out, tell) as forecaster:
+        return forecaster.plan(resolved, spent)[0]
+
+
+@contextmanager
+def forecasting(out: Path, tell: Tell) -> Iterator[Forecaster]:
+    """Whoever plans recipes, each of their teachers once, and leaves nothing behind. Arguments as
+    of `forecast`.
+    """
     devices.refuse_torchrun("kd plan")
-    with (
-        trusted_recipe(resolved, trust=trust),
-        tempfile.TemporaryDirectory(prefix="kd-plan-") as folder,
-    ):
-        return _Forecaster(out, Path(folder), tell).plan(resolved, spent)[0]
+    with tempfile.TemporaryDirectory(prefix="kd-plan-") as folder:
+        yield Forecaster(out, Path(folder), tell)
 
 
-class _Forecaster:
+class Forecaster:
     """Plans a recipe after the recipes of its teachers."""
 
     def __init__(self, out: Path, folder: Path, tell: Tell) -> None:
@@ -126,6 +132,13 @@ class _Forecaster:
                 self._elsewhere = before + time.perf_counter() - began
             self._trained[digest] = done
         return self._trained[digest]
+
+    def plan_teacher(self, resolved: Resolved) -> Plan:
+        """The plan of a recipe whose trial run then stands in for it, wherever it is named as a
+        teacher.
+        """
+        planned, self._trained[recipe_hash(resolved.recipe)] = self.plan(resolved, teaches=True)
+        return planned
 
     def _networks(self, job: Job) -> Iterator[PlannedNetwork]:
         """The networks of a run: teachers first, the one that is trained last."""

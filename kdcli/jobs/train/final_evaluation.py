@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error, reliability
-from kdcli.analysis.energy import energies
 from kdcli.analysis.metrics import (
     confusion,
     excluded,
@@ -131,18 +130,9 @@ def measure_outcome(
     theirs = None if teacher is None else teacher.logits
     mistakes, unseen = mistakes_if_any(job.feed, logits, theirs, targets, most)
     report = _gap(job, own, teacher)
-    gaps = _gaps(report) if report is not None else ()
+    gaps = report.gaps if report is not None else ()
     shares = per_class_accuracy(logits, targets, names)
     at_one = next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None)
-    guess = chance(targets, len(names))
-    measured = {
-        "the student" if job.teachers else "the network": own.measures,
-        **{
-            f"teacher {known.checkpoint}": known.test
-            for known in (summaries if job.teachers else ())
-            if known.test is not None
-        },
-    }
     return Outcome(
         test=own.measures,
         val=validation(job)(network),
@@ -150,8 +140,10 @@ def measure_outcome(
         reference=None if job.teachers or not summaries else summaries[0],
         gap=at_one,
         gaps=gaps,
-        energies=_energies(job, own),
-        teacher_energies=() if teacher is None else _energies(job, teacher),
+        energies=own.energies(job.recipe.report.temperatures),
+        teacher_energies=()
+        if teacher is None
+        else teacher.energies(job.recipe.report.temperatures),
         analysis=RunAnalysis(
             names,
             confusion(logits, targets, len(names)),
@@ -168,43 +160,52 @@ def measure_outcome(
             None if teacher is None else teacher.logits,
         ),
         cost=own.cost,
-        warnings=left_out
-        + unseen
-        + tuple(
-            warning
-            for name, found in measured.items()
-            for warning in result_warnings(name, found, guess, len(names))
-        )
-        + weighed_nothing(job.recipe.method.name, job.class_weights),
+        warnings=(
+            *left_out,
+            *unseen,
+            *_warnings(job, own, summaries),
+            *weighed_nothing(job.recipe.method.name, job.class_weights),
+        ),
         agreement=next(
             (pair.agreement for pair in (report.pairs if report else ()) if pair.form == "raw"),
             None,
         ),
         calibration=None if folded is None else _before_and_after(folded, own),
-        held=Held(
-            own.measures,
-            at_one,
-            by_class=with_counts(shares, targets),
-            parameters=own.parameters,
-            cost=own.cost,
-            teacher=teacher.measures if teacher is not None and job.teachers else None,
-            release=None
-            if job.release is None
-            else _answers_of(job, job.release, targets).measures,
-        ),
+        held=_held(job, own, teacher, shares, at_one),
         mistakes=mistakes,
     )
 
 
-def _energies(job: Job, own: Answers) -> tuple[EnergyAt, ...]:
-    temperatures = tuple(dict.fromkeys((1.0, *job.recipe.report.temperatures)))
-    found = energies(own.logits, temperatures)
-    # a column at a time, in one piece: sums in the order, and so with the bits, of `measure`
-    means = (
-        [column.contiguous().mean().item() for column in each.unbind(dim=1)]
-        for each in (found.entropy, found.free_energy)
+def _warnings(job: Job, own: Answers, beside: Sequence[TeacherSummary]) -> Iterator[str]:
+    """What is to be said of accuracies near chance."""
+    classes = len(job.feed.info.class_names)
+    guess = chance(own.targets, classes)
+    yield from result_warnings(
+        "the student" if job.teachers else "the network", own.measures, guess, classes
     )
-    return tuple(EnergyAt(*each) for each in zip(temperatures, *means, strict=True))
+    for known in beside if job.teachers else ():
+        if known.test is not None:
+            yield from result_warnings(f"teacher {known.checkpoint}", known.test, guess, classes)
+
+
+def _held(
+    job: Job,
+    own: Answers,
+    teacher: Answers | None,
+    shares: Mapping[str, float],
+    gap: GapAt | None,
+) -> Held:
+    """The network as gates see it. shares: its accuracies by class."""
+    release = job.release
+    return Held(
+        own.measures,
+        gap,
+        by_class=with_counts(shares, own.targets),
+        parameters=own.parameters,
+        cost=own.cost,
+        teacher=teacher.measures if teacher is not None and job.teachers else None,
+        release=None if release is None else _answers_of(job, release, own.targets).measures,
+    )
 
 
 def _before_and_after(folded: FoldedTemperature, own: Answers) -> FoldedTemperature:
@@ -493,13 +494,3 @@ def _teacher_of(job: Job, network: Network) -> Teacher | None:
         if loaded.teacher.live.network is network:
             return loaded.teacher.live
     return None
-
-
-def _gaps(report: GapReport) -> tuple[GapAt, ...]:
-    return tuple(
-        GapAt(
-            at.temperature, at.entropy.value, at.free_energy.value, aligned=pair.form == "aligned"
-        )
-        for pair in report.pairs
-        for at in pair.at
-    )
