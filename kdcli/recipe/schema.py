@@ -527,7 +527,11 @@ class DataSection(Named):
         le=65536,
         description="Show each image in so many fixed views; in any unless given.",
     )
-    eval_batch_size: int = Field(512, ge=1, description="Images a batch when nothing is trained.")
+    eval_batch_size: int = Field(
+        512,
+        ge=1,
+        description="Images a batch when nothing is trained; fewer of large ones, 83 of 224x224.",
+    )
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdcli.core.types import Batch, Feed
+from kdcli.core.types import Batch, Feed, Sees
 from kdcli.data.augment import Augmentation
 from kdcli.data.source import ImageArrays
 from kdcli.errors import BadData, Incompatible, UsageError
@@ -149,6 +149,22 @@ def test_a_sample_is_at_most_the_split_and_in_batches_of_two_or_more(
         assert min(sizes) >= 2
     assert min(len(batch.y) for batch in feed(pictures, eval_batch_size=1).sample("train", 9)) == 2
     assert list(made.sample("val", 5)) == list(made.sample("train", 0)) == []
+
+
+def test_large_pictures_are_measured_fewer_at_a_time(
+    pictures: ImageArrays, feed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes(made: Feed) -> list[int]:
+        return [len(batch.y) for batch in made.split("test")]
+
+    made = feed(pictures, eval_batch_size=512)
+    assert sizes(made) == [10]
+    monkeypatch.setattr("kdcli.data.feed._MOST_PIXELS", 4 * 6 * 9)
+    assert sizes(made) == [4, 4, 2]
+    # a teacher that sees them larger counts
+    larger = replace(made.info.pixels, input_shape=(3, 12, 9))
+    assert sizes(made.showing((Sees(larger),))) == [2] * 5
+    assert sizes(feed(pictures, eval_batch_size=3)) == [3, 3, 3, 1]
 
 
 def test_a_sample_of_fewer_images_than_classes_is_not_of_the_first_classes(
