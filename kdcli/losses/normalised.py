@@ -89,4 +89,5 @@ def _of_label(x: Tensor, y: Tensor) -> Tensor:
 
 def _among_others(log_p_hat: Tensor, target: Tensor) -> Tensor:
     """mean_i KL(target_i || p-hat_i), targets [N,K-1] above 0 but where they underflow."""
-    return (torch.special.xlogy(target, target) - target * log_p_hat).sum(-1).mean()
+    entropies: Tensor = torch.special.xlogy(target, target)
+    return (entropies - target * log_p_hat).sum(-1).mean()

@@ -8,8 +8,8 @@ Reference code: https://github.com/facebookresearch/deit@ae4dba9b losses.py
 
 It has no temperature and no scale: whoever knows only which class the teacher names can teach with
 it. As the teacher sees the picture as it was cropped, its label can be the better one. With w 1 the
-data's labels count for nothing. smoothing takes a part from the teacher's label and shares it among all
-classes, which the paper mentions and does with 0.1.
+data's labels count for nothing. smoothing takes a part from the teacher's label and shares it among
+all classes, which the paper mentions and does with 0.1.
 
 Differs from the paper: both terms read the same logits. Its transformers have a second head, on a
 token of its own, for the second term.

@@ -49,10 +49,10 @@ class Options(MethodOptions):
         description="Softmax temperatures tau of both sides, whose terms are added up.",
     )
     weight: float = Field(0.9, ge=0, description="Weight of all three levels.")
-    batch_weight: float = Field(
+    batch_level: float = Field(
         1.0, ge=0, description="Factor b of the images compared with each other."
     )
-    class_weight: float = Field(
+    class_level: float = Field(
         1.0, ge=0, description="Factor c of the classes compared with each other."
     )
     ce_weight: float = Field(0.1, ge=0, description="Weight of the cross-entropy.")
@@ -92,8 +92,8 @@ class MultiLevelDistillation(Method):
             {
                 "ce": options.ce_weight * losses.cross_entropy(z, batch.y),
                 "kd": options.weight * torch.stack(single).sum(),
-                "batch": options.weight * options.batch_weight * torch.stack(images).sum(),
-                "class": options.weight * options.class_weight * torch.stack(classes).sum(),
+                "batch": options.weight * options.batch_level * torch.stack(images).sum(),
+                "class": options.weight * options.class_level * torch.stack(classes).sum(),
             },
             z,
         )

@@ -7,8 +7,9 @@ Reference code: https://github.com/zkxufo/TTM@2de9060d distiller_zoo/ttm.py
     L = w_ce CE(z, y) + w mean_i KL( softmax(v_i / tau) || softmax(z_i) )
 
 The student is to have the teacher's softened probabilities as its own. Against plain distillation
-that adds a Renyi entropy of the student, a regulariser. The paper speaks of the power gamma = 1 / tau of the teacher's probabilities. Published for vgg13 -> vgg8 on
-CIFAR-100, and the defaults: gamma 0.1, w 45.
+that adds a Renyi entropy of the student, a regulariser. The paper speaks of the power gamma = 1 /
+tau of the teacher's probabilities. Published for vgg13 -> vgg8 on CIFAR-100, and the defaults:
+gamma 0.1, w 45.
 
 As its answers are softer than its teacher's, such a student shows a gap in entropy that is none of
 its mistakes.
