@@ -11,8 +11,10 @@ mdistiller/distillers/MLKD.py
 
 P and Q are the softmaxes of student and teacher at temperature tau, [N,K], and KD_tau is the loss
 of plain distillation there. P P^T says which images of a minibatch are answered alike, P^T P which
-classes are named together: so the batch matters, the last term grows with the square of its size,
-and each process that trains looks at its own part. Published at batch 64 and learning rate 0.025.
+classes are named together: so the batch matters, and each process that trains looks at its own
+part. The paper weighs all alike, at batch 64, learning rate 0.025 and a hundred classes. The last
+term goes with (N / K)^2, a hundred times as much for ten classes: there c = 1 ruins students, and
+0.1 does not (docs/results/methods-on-digits.md).
 
 standardize puts z-scores of the logits into KD_tau, and there alone: the other terms see them as
 they are. Published with it: temperatures 2, 3, 5, 2 and 6, w 9.
@@ -20,8 +22,9 @@ they are. Published with it: temperatures 2, 3, 5, 2 and 6, w 9.
 Differs from the paper: one view of each picture, that of the recipe. It has two, of a weak and a
 strong augmentation, and adds the terms of both; no method asks for a second view here. Differs from
 both codes, which multiply the weak view's terms by the share of images or classes that the teacher
-is less sure of than the median, about a half, by averaging before they mask; and which compute the
-batch's and the class's terms of the strong view and leave them out.
+is less sure of than the median, about a half, by averaging before they mask; which compare the
+single answers of the strong view at two of the temperatures on the weak one; and which leave out
+the other terms of the strong view, so that b and c are about a third there.
 """
 
 from __future__ import annotations
