@@ -110,11 +110,10 @@ def kd(z: Tensor, v: Tensor, *, temperature: float, divergence: Divergence = "fo
     changes. Differs from the paper's equation by the constant entropy of q: the minimum is 0. In
     float32 the value itself loses digits above a temperature of about 1000; the gradient does not.
 
-    The others: torchtune@a398d547 torchtune/modules/loss/kd_losses.py, whose reverse and symmetric
-    terms at temperature 1 are these up to the entropy of p or q; Agarwal et al. 2024, On-policy
-    distillation of language models, arXiv:2306.13649, with beta 1/2. Near the minimum
-    forward, reverse and symmetric are one function, and js is a quarter of it; js is at most tau^2
-    log 2.
+    The others: distillm@17c0f98b distillm/losses.py, at temperature 1 and with lam 1/2; js is that
+    of Agarwal et al. 2024, On-policy distillation of language models, arXiv:2306.13649, with beta
+    1/2. Near the minimum forward, reverse and symmetric are one function, and js is a quarter of
+    it; js is at most tau^2 log 2.
 
     Args:
         z: student logits [N,K].

@@ -25,8 +25,9 @@ teacher at temperature tau, q is the target in all of them:
     symmetric:  ( KL(q || p) + KL(p || q) ) / 2
     js:         ( KL(q || m) + KL(p || m) ) / 2,  m = (p + q) / 2     (Jensen-Shannon)
 
-(torchtune@a398d547 torchtune/modules/loss/kd_losses.py has the first three; for the last R. Agarwal
-et al., On-policy distillation of language models, ICLR 2024, arXiv:2306.13649, with beta 1/2.)
+https://github.com/jongwooko/distillm@17c0f98b distillm/losses.py has them at temperature 1, with
+lam 1/2 for the last two; for the last see also R. Agarwal et al., On-policy distillation of
+language models, ICLR 2024, arXiv:2306.13649.
 
 Differs from the paper: the KL divergence instead of the cross-entropy with soft targets. They
 differ by the teacher's entropy, so gradients are equal, and losses under different teachers become
