@@ -9,8 +9,10 @@ and q their softmax at a temperature, y [N] int64 labels.
 from kdcli.losses._maps import same_size
 from kdcli.losses.contrastive import crd
 from kdcli.losses.energy import centre, entropy, free_energy
-from kdcli.losses.feature import at, fitnet, nst, vid
+from kdcli.losses.feature import at, fitnet, map_correlations, nst, vid
+from kdcli.losses.levels import batch_level, class_level
 from kdcli.losses.logit import (
+    Divergence,
     SphericalAlign,
     correlations,
     cross_entropy,
@@ -25,8 +27,10 @@ from kdcli.losses.logit import (
     standardize,
 )
 from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permute_others
+from kdcli.losses.normalised import nkd, uskd
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
+from kdcli.losses.soft_targets import hard, kd_learnt, ttm, wsld, wttm
 from kdcli.losses.transfer import (
     FactorForm,
     ab,
@@ -41,12 +45,15 @@ from kdcli.losses.transfer import (
 
 __all__ = [
     "CorrelationForm",
+    "Divergence",
     "FactorForm",
     "SphericalAlign",
     "ab",
     "at",
+    "batch_level",
     "cc",
     "centre",
+    "class_level",
     "confidence_weighted",
     "correlations",
     "crd",
@@ -60,16 +67,20 @@ __all__ = [
     "free_energy",
     "fsp",
     "ft",
+    "hard",
     "hcl",
     "kd",
     "kd_both",
+    "kd_learnt",
     "kd_pt",
     "kd_rel",
     "kd_sim",
     "kd_topk",
     "label_smoothing",
     "logit_mse",
+    "map_correlations",
     "match_spread",
+    "nkd",
     "nst",
     "ofd",
     "ofd_margins",
@@ -86,6 +97,10 @@ __all__ = [
     "srrl_features",
     "standardize",
     "tf_kd",
+    "ttm",
+    "uskd",
     "vid",
     "virtual_teacher",
+    "wsld",
+    "wttm",
 ]

@@ -15,6 +15,7 @@ from torch.nn import functional
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import full_precision, precise
 from kdcli.losses._maps import map_pair, map_pairs, same_size
+from kdcli.losses.logit import _pearson
 
 _LEAST_VARIANCE = 1e-5
 
@@ -138,6 +139,38 @@ def _discrepancy(s: Tensor, t: Tensor) -> Tensor:
 def _similarity(a: Tensor, b: Tensor) -> Tensor:
     with full_precision(a):
         return torch.bmm(a, b.transpose(1, 2)).square().mean()
+
+
+def map_correlations(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """How badly two maps correlate: over the channels at each place, and over the images of a
+    minibatch, (channel, spatial).
+
+        channel = 1 - mean over B, H W of r(s_b:hw, t_b:hw)
+        spatial = 1 - mean over H W of r(S_:hw, T_:hw),   S = sum_c s_bc, [B,H W], and T alike
+
+    r is Pearson's correlation as in `correlations`. Each lies between 0 and 2.
+
+    Source: Huang et al. 2025, DIST+, the extension of DIST from logits to features; torchdistill
+    1.1.4 torchdistill/losses/mid_level.py, DISTPlusLoss. Differs from that code, which adds the
+    channels' correlation itself, so that a smaller one has a smaller loss: here 1 less it, as of
+    the images. Places without spread are centred and not scaled, as in `correlations`.
+
+    Args:
+        s: student map after its connector [B,C,H,W].
+        t: teacher map [B,C,H',W']; no gradient reaches it.
+
+    Raises:
+        Incompatible: no maps of the same images, different channels, or a batch of one.
+    """
+    s, t = same_size(*map_pair(s, t, "map_correlations"))
+    _equal_channels(s, t, "map_correlations")
+    if s.shape[0] < 2:
+        raise Incompatible(
+            "losses.map_correlations compares the images of a batch and needs at least two, got one"
+        )
+    channel = _pearson(*(x.movedim(1, -1).flatten(0, 2) for x in (s, t)))
+    spatial = _pearson(*(x.sum(1).flatten(1).T for x in (s, t)))
+    return 1 - channel.mean(), 1 - spatial.mean()
 
 
 def _equal_channels(s: Tensor, t: Tensor, function: str) -> None:

@@ -8,6 +8,7 @@ p_k), with both logarithms from log_softmax, so that nothing underflows at any t
 from __future__ import annotations
 
 from functools import partial
+from math import log
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from kdcli.core.types import UNLABELLED
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, rows, unit
 
+Divergence = Literal["forward", "reverse", "symmetric", "js"]
 SphericalAlign = Literal["teacher_std", "constant", "unit"]
 
 # a row whose spread is below this share of its largest entry is rounding noise: it has no direction
@@ -92,10 +94,15 @@ def label_smoothing(
     return (weight * ((1 - share) * hard.squeeze(-1) - share * log_p.mean(-1))).mean()
 
 
-def kd(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:
+def kd(z: Tensor, v: Tensor, *, temperature: float, divergence: Divergence = "forward") -> Tensor:
     """Hinton's distillation loss.
 
-        tau^2 * mean_i KL(q_i || p_i)
+        tau^2 * mean_i D(q_i, p_i)
+
+        forward:    D = KL(q || p)
+        reverse:    D = KL(p || q)
+        symmetric:  D = ( KL(q || p) + KL(p || q) ) / 2
+        js:         D = ( KL(q || m) + KL(p || m) ) / 2,  m = (p + q) / 2
 
     Source: Hinton, Vinyals, Dean 2015, section 2; RepDistiller@5237c1fd distiller_zoo/KD.py and
     mdistiller@e8c5bb33 compute the same number. Its gradient tau (p - q) / N tends to (z - v) / (K
@@ -103,22 +110,47 @@ def kd(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:
     changes. Differs from the paper's equation by the constant entropy of q: the minimum is 0. In
     float32 the value itself loses digits above a temperature of about 1000; the gradient does not.
 
+    The others: distillm@17c0f98b distillm/losses.py, at temperature 1 and with lam 1/2; js is that
+    of Agarwal et al. 2024, On-policy distillation of language models, arXiv:2306.13649, with beta
+    1/2. Near the minimum forward, reverse and symmetric are one function, and js is a quarter of
+    it; js is at most tau^2 log 2.
+
     Args:
         z: student logits [N,K].
         v: teacher logits [N,K]; no gradient reaches them.
         temperature: tau > 0.
+        divergence: which D.
 
     Raises:
         Incompatible: shapes that differ or are not [N,K], or fewer than two classes.
-        UsageError: temperature is not above 0.
+        UsageError: temperature is not above 0, or an unknown divergence.
     """
     z, v = pair(z, v, "kd")
-    return _kd(z, v, positive(temperature, "temperature", "kd"))
+    tau = positive(temperature, "temperature", "kd")
+    if divergence == "forward":
+        return _kd(z, v, tau)
+    log_p, log_q = (z / tau).log_softmax(-1), (v / tau).log_softmax(-1)
+    if divergence == "reverse":
+        return tau**2 * _kl(log_p, log_q)
+    if divergence == "symmetric":
+        return tau**2 * (_kl(log_q, log_p) + _kl(log_p, log_q)) / 2
+    if divergence == "js":
+        log_m = torch.logaddexp(log_p, log_q) - log(2)
+        return tau**2 * (_kl(log_q, log_m) + _kl(log_p, log_m)) / 2
+    raise UsageError(
+        f'losses.kd: divergence must be "forward", "reverse", "symmetric" or "js", got '
+        f"{divergence!r}"
+    )
 
 
 def _kd(z: Tensor, v: Tensor, tau: float) -> Tensor:
     log_p, log_q = (z / tau).log_softmax(-1), (v / tau).log_softmax(-1)
     return tau**2 * functional.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def _kl(log_of: Tensor, log_from: Tensor) -> Tensor:
+    """mean_i KL(of_i || from_i) of log-probabilities [N,K], with gradient to both."""
+    return (log_of.exp() * (log_of - log_from)).sum(-1).mean()
 
 
 def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:

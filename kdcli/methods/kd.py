@@ -17,6 +17,18 @@ to the last (J. H. Cho, B. Hariharan, On the efficacy of knowledge distillation,
 arXiv:1910.01348). From then on the teacher is not asked, and the loss is the cross-entropy with
 weight 1, whatever ce_weight is: that of a run without a teacher.
 
+divergence puts another in the place of the forward KL. With p and q the softmaxes of student and
+teacher at temperature tau, q is the target in all of them:
+
+    forward:    KL(q || p)
+    reverse:    KL(p || q), which lets the student leave out what it cannot follow
+    symmetric:  ( KL(q || p) + KL(p || q) ) / 2
+    js:         ( KL(q || m) + KL(p || m) ) / 2,  m = (p + q) / 2     (Jensen-Shannon)
+
+https://github.com/jongwooko/distillm@17c0f98b distillm/losses.py has them at temperature 1, with
+lam 1/2 for the last two; for the last see also R. Agarwal et al., On-policy distillation of
+language models, ICLR 2024, arXiv:2306.13649.
+
 Differs from the paper: the KL divergence instead of the cross-entropy with soft targets. They
 differ by the teacher's entropy, so gradients are equal, and losses under different teachers become
 comparable.
@@ -50,6 +62,12 @@ class Options(MethodOptions):
         default=True,
         description="Multiply by tau^2, which keeps gradients alike at all temperatures.",
     )
+    divergence: Literal["forward", "reverse", "symmetric", "js"] = Field(
+        "forward",
+        description="What compares the two: KL from the teacher, to it, their mean, or "
+        "Jensen-Shannon.",
+        json_schema_extra={"no_effect": "forward"},  # finished runs keep their hash
+    )
     kd_stop_epoch: int | None = Field(
         None,
         ge=1,
@@ -72,7 +90,12 @@ class KnowledgeDistillation(Method):
         ce = losses.cross_entropy(z, batch.y)
         if self.options.kd_stop_epoch is not None and at.epoch > self.options.kd_stop_epoch:
             return Step({"ce": ce}, z)
-        soft = losses.kd(z, self.teacher(batch).logits, temperature=self.options.temperature)
+        soft = losses.kd(
+            z,
+            self.teacher(batch).logits,
+            temperature=self.options.temperature,
+            divergence=self.options.divergence,
+        )
         return Step({"ce": self._ce_weight * ce, "kd": self._kd_weight * soft}, z)
 
     @property

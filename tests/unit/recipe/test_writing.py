@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from kdcli.recipe import writing
 from kdcli.recipe.resolve import Flag, resolve
 from kdcli.recipe.schema import NO_EFFECT, DistillRecipe, TeacherSection, TrainSection
 from kdcli.recipe.writing import dump, recipe_hash
@@ -156,6 +157,22 @@ def test_a_key_that_does_nothing_changes_no_hash():
         {"teacher": {"sharpen": True}},
     ):
         assert digest(**change) != recipe_hash(old)
+
+
+def test_an_option_of_a_method_that_does_nothing_changes_no_hash(monkeypatch):
+    def hashed(*sets):
+        """What the hash of a recipe of kd is taken of, its method."""
+        taken = []
+        with monkeypatch.context() as patch:
+            patch.setattr(writing, "sha256_json", taken.append)
+            recipe_hash(solve("method.name=kd", *sets).recipe)
+        return taken[-1]["method"]
+
+    # as in the days before kd had the option
+    plain = hashed()
+    assert "divergence" not in plain
+    assert hashed("method.divergence=forward") == plain
+    assert hashed("method.divergence=js") == {**plain, "divergence": "js"}
 
 
 def test_a_teacher_counts_by_its_weights_wherever_it_lies(checkpoint):
