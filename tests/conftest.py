@@ -7,6 +7,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 
 # set before torch is imported: pytest-xdist's processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests start a hundred processes: none of them compiles kdcli again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # for fixtures of all scopes: stored teacher logits of tests are nobody else's
 os.environ["KD_CACHE_DIR"] = tempfile.mkdtemp(prefix="kd-cache-")
