@@ -5,6 +5,7 @@ test's own folder.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -58,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                         reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"
                     )
                 )
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays until the end: Python need not look for garbage among it again and
+    again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,9 +4,11 @@ every command that measures say the same numbers, on a few digits.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from kdcli.recipe.sweep.cells import TableSection
 from kdcli.report.tables.compare import compare
 from kdcli.report.tables.sweep import tabulate
 from kdcli.results.gap import GapAt, GapReport
+from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult, TeacherSummary
 from kdcli.runs.read import Run
 
@@ -32,6 +35,7 @@ SHORT = {
     "train.epochs": 2,
     "train.batch_size": 32,
     "report.html": False,
+    "report.latency": False,
     "runtime.threads": 1,
 }
 
@@ -64,21 +68,47 @@ def shortened(name: str) -> dict[str, Any]:
     return {f"method.{key}": 1 for key in own if key.endswith("_epochs") and key != "kd_stop_epoch"}
 
 
+@pytest.fixture(scope="module")
+def distilled(teacher, folder) -> Callable[[str], RunResult]:
+    """Trains a student by a method, once."""
+
+    @functools.cache
+    def train(name: str) -> RunResult:
+        most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
+        aliases = {} if most == 0 else {"teacher": teacher}
+        options = {
+            **SHORT,
+            **shortened(name),
+            **NEEDS.get(name, {}),
+            "report.reference": teacher if most == 0 else None,
+        }
+        overrides = {key: value for key, value in options.items() if value is not None}
+        overrides.setdefault("student.name", "cnn-small")
+        run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
+        assert run is not None
+        return run
+
+    return train
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_distils_evaluates_and_explains(name, teacher, folder):
-    most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
-    aliases = {} if most == 0 else {"teacher": teacher}
-    options = {
-        **SHORT,
-        **shortened(name),
-        **NEEDS.get(name, {}),
-        "report.reference": teacher if most == 0 else None,
-    }
-    overrides = {key: value for key, value in options.items() if value is not None}
-    overrides.setdefault("student.name", "cnn-small")
-    run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
-    assert run is not None
+def test_it_distils(name, distilled):
+    run = distilled(name)
     assert run.gap is not None
+    assert Run.load(run.run).analysis is not None
+
+
+# what is measured beside a teacher depends on these: whether there is one, at which temperatures,
+# and whether the loss sees other logits than the raw ones
+MEASURED = {"none", "kd", "skd", "logit_std", "kd_pt", "dml", "ta", "crd"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in MEASURED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
+def test_every_command_measures_the_same(name, distilled, teacher):
+    run = distilled(name)
     # the run measures at the temperature of its method too
     asked = tuple(dict.fromkeys(at.temperature for at in run.gaps))
     report = analyze_gap(teacher, [run.run], temperatures=asked, explain=False)
@@ -108,7 +138,9 @@ def test_options_change_what_is_measured_alike_everywhere(what, teacher, folder)
     agree(run, analyze_gap(teacher, [run.run], explain=False), run.teachers[0])
 
 
-def test_classes_are_related_as_the_student_was_taught_it(teacher, folder):
+def test_classes_are_related_as_the_student_was_taught_it(teacher, folder, monkeypatch):
+    # its page asks for explanations; the figures take longer than all of them
+    monkeypatch.setattr("kdcli.report.page.build.figures_of_run", lambda _run: ())
     options = {
         **SHORT,
         "student.name": "cnn-small",
@@ -208,12 +240,17 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(to_jsonable_python(value)))
 
 
+@functools.cache
+def evaluated(path: str) -> Measures:
+    """What evaluate says of a run or a checkpoint; of the teacher that most methods have, once."""
+    return evaluate([path]).evaluations[0].measures
+
+
 def agree(run: RunResult, report: GapReport, teacher: TeacherSummary) -> None:
     """The run's summary and report, and what evaluate, analyze-gap, compare and table say of it,
     are the same to the last digit.
     """
-    (again, taught_by) = evaluate([run.run, teacher.checkpoint]).evaluations
-    assert (again.measures, taught_by.measures) == (run.test, teacher.test)
+    assert (evaluated(run.run), evaluated(teacher.checkpoint)) == (run.test, teacher.test)
 
     raw = {student.label: student.measures for student in report.students if student.form == "raw"}
     assert (*raw.values(), report.teacher.measures) == (run.test, teacher.test)
