@@ -100,7 +100,8 @@ FOLLOWED = [
     for page, found in PAGES.items()
     if any(block.language in RUN and "skip" not in block.notes for block in found)
 ]
-# these train, or start processes, for ten seconds or more: `make test-all` follows them, and `make test` reads them
+# these train, or start processes, for ten seconds or more: `make test-all` follows them, and `make
+# test` reads them
 LONG = {
     f"docs/how-to/{name}.md"
     for name in (
