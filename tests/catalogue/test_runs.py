@@ -8,7 +8,6 @@ import functools
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,47 +67,21 @@ def shortened(name: str) -> dict[str, Any]:
     return {f"method.{key}": 1 for key in own if key.endswith("_epochs") and key != "kd_stop_epoch"}
 
 
-@pytest.fixture(scope="module")
-def distilled(teacher, folder) -> Callable[[str], RunResult]:
-    """Trains a student by a method, once."""
-
-    @functools.cache
-    def train(name: str) -> RunResult:
-        most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
-        aliases = {} if most == 0 else {"teacher": teacher}
-        options = {
-            **SHORT,
-            **shortened(name),
-            **NEEDS.get(name, {}),
-            "report.reference": teacher if most == 0 else None,
-        }
-        overrides = {key: value for key, value in options.items() if value is not None}
-        overrides.setdefault("student.name", "cnn-small")
-        run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
-        assert run is not None
-        return run
-
-    return train
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_it_distils(name, distilled):
-    run = distilled(name)
+def test_it_distils_evaluates_and_explains(name, teacher, folder):
+    most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
+    aliases = {} if most == 0 else {"teacher": teacher}
+    options = {
+        **SHORT,
+        **shortened(name),
+        **NEEDS.get(name, {}),
+        "report.reference": teacher if most == 0 else None,
+    }
+    overrides = {key: value for key, value in options.items() if value is not None}
+    overrides.setdefault("student.name", "cnn-small")
+    run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
+    assert run is not None
     assert run.gap is not None
-    assert Run.load(run.run).analysis is not None
-
-
-# what is measured beside a teacher depends on these: whether there is one, at which temperatures,
-# and whether the loss sees other logits than the raw ones
-MEASURED = {"none", "kd", "skd", "logit_std", "kd_pt", "dml", "ta", "crd"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name if name in MEASURED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
-def test_every_command_measures_the_same(name, distilled, teacher):
-    run = distilled(name)
     # the run measures at the temperature of its method too
     asked = tuple(dict.fromkeys(at.temperature for at in run.gaps))
     report = analyze_gap(teacher, [run.run], temperatures=asked, explain=False)

@@ -121,7 +121,7 @@ def test_taps_survive_compilers(name):
 
 
 def test_what_an_activation_in_place_overwrites_is_kept_as_it_was():
-    small = {"arguments": {"num_features": 8}}
+    small = {"arguments": {"mlp_ratio": 0.002}}
     network = build_network("timm/vgg11", num_classes=3, input_shape=SHAPE, options=small)
     assert network(pictures(), ("stage4",)).taps["stage4"].min() >= 0
 
