@@ -5,8 +5,10 @@ test's own folder.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,9 @@ import pytest
 
 # set before torch is imported: pytest-xdist's processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests start a hundred processes: none of them compiles kdcli again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # for fixtures of all scopes: stored teacher logits of tests are nobody else's
 os.environ["KD_CACHE_DIR"] = tempfile.mkdtemp(prefix="kd-cache-")
@@ -54,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                         reason=f"{marker}: needs {least} CUDA device{'s' * (least > 1)}"
                     )
                 )
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays until the end: Python need not look for garbage among it again and
+    again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

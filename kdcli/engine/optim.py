@@ -4,6 +4,8 @@ drift on resume.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Iterable
 
@@ -27,13 +29,30 @@ def make_optimiser(
         "sgd": torch.optim.SGD,
         "adamw": torch.optim.AdamW,
     }
-    optimiser = kinds[settings.name](trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
+    kind = _without_compiler(kinds[settings.name])
+    optimiser = kind(trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
     for group in optimiser.param_groups if capturable else ():
         group["lr"] = torch.tensor(float(group["lr"]), device=trained[0].device)
         # torch asks for it on a GPU; fused steps are alike with and without
         if "capturable" in group:
             group["capturable"] = trained[0].device.type == "cuda"
     return optimiser
+
+
+@functools.cache
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimiser with its own methods, out of the wrappers that torch puts around them to keep
+    torch.compile out: the first call of each imports the compiler, which takes longer than a short
+    training, and nothing here compiles an optimiser.
+
+    The wrappers are found as functools.wraps leaves them. Of one that is not, nothing is taken off:
+    the optimiser works, and imports what it always did.
+    """
+    names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
+    own = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    # what else the wrapper of `step` does
+    own["step"] = torch.no_grad()(own["step"])
+    return type(kind.__name__, (kind,), own)
 
 
 def learning_rate(

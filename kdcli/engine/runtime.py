@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -275,6 +276,15 @@ class Runtime:
     def memory_errors(self, context: str, remedy: str) -> AbstractContextManager[None]:
         """`kdcli.engine.memory.memory_errors` on this device."""
         return memory_errors(self.device, context, remedy)
+
+
+def nothing_compiled() -> AbstractContextManager[None]:
+    """Within, no code runs that torch.compile made. Where this process has not even imported the
+    compiler there is none, and to say so would import it, which takes more than a second.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _outermost(module: nn.Module) -> Iterator[Network]:

@@ -4,6 +4,7 @@ checkout.
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Shipped:
     summary: str
 
 
+@functools.cache  # asked for every file that a cell of a sweep extends
 def folder() -> Path:
     """The folder of the shipped recipes: inside an installed wheel, else beside the package."""
     inside = _PACKAGE / "_recipes"

@@ -28,7 +28,7 @@ def train_all(rank: int, size: int, folder: str, names: tuple[str, ...]) -> None
     found: dict[str, dict[str, str]] = {name: {"error": "not reached"} for name in names}
     for name in names:
         try:
-            trainer = make_trainer(method_class(name), tiny_setup)
+            trainer = make_trainer(method_class(name), tiny_setup, epochs=1)
             network = trainer.run()
             found[name] = {
                 "student": digest(network.state_dict()),

@@ -73,7 +73,12 @@ def ready(name: str) -> Case:
     return Case(name, network.eval(), x)
 
 
-@pytest.fixture(params=NAMES, scope="module")
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in DEEPER else name for name in NAMES
+    ],
+    scope="module",
+)
 def case(request: pytest.FixtureRequest) -> Case:
     return ready(request.param)
 

@@ -85,6 +85,7 @@ def make_trainer(
     resume: State | None = None,
     recorder: Recorder | None = None,
     batch_size: int = 8,
+    epochs: int = 2,
 ) -> Trainer:
     """A trainer for a fresh copy of a method with its default options."""
     setup = make_setup(cls)
@@ -93,8 +94,9 @@ def make_trainer(
     runtime = Runtime("cpu", precision="fp32")
     runtime.recorder = recorder
     feed = NoiseFeed(setup.data, batch_size)
+    settings = replace(SETTINGS, epochs=epochs)
     trainer = Trainer(
-        method, feed, runtime, SETTINGS, hooks=hooks, state_folder=folder, resume=resume
+        method, feed, runtime, settings, hooks=hooks, state_folder=folder, resume=resume
     )
     trainer.stages = shortened(trainer.stages)
     return trainer

@@ -5,6 +5,7 @@ analysis say the same.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -53,6 +54,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
+@functools.cache  # of the folder of the module
 def gap(*argv: str) -> Answer:
     answer = call("analyze-gap", "--bootstrap", "20", *argv)
     assert answer.code == 0, answer.err
@@ -69,10 +71,20 @@ PAIRS = (
     "--student",
     "runs/from-small",
 )
+# each of these takes seconds: several tests look at what it says
+ALONE = ("-t", "runs/large", "--deep", "-v", "--json")
+PAIR = (
+    *("-t", "runs/large", "--student", "runs/from-large", "--deep"),
+    *("--html", "pages/gap.html", "--json"),
+)
+ALL = (
+    *(*PAIRS, "--deep", "--temperature", "1,4,9"),
+    *("--csv", "gap.csv", "--plot", "figures", "--json"),
+)
 
 
 def test_a_teacher_alone_is_judged_with_numbers_and_limits(folder):
-    answer = gap("-t", "runs/large", "--deep", "--json")
+    answer = gap(*ALONE)
     found = answer.json["data"]["explanation"]
     assert problems(answer.json, schema := schema_of("analyze-gap"), schema) == []
     verdict = found["hypothesis"]
@@ -105,7 +117,7 @@ def test_the_table_by_class_is_short_unless_all_is_wanted(folder):
 
 
 def test_a_pair_is_explained_on_the_screen(folder):
-    answer = gap("-t", "runs/large", "--student", "runs/from-large", "--deep", "--json")
+    answer = gap(*PAIR)
     (found,) = answer.json["data"]["explanations"]
     rescaled = found["rescaling"][0]["spearman"]["value"]
     ranks = found["distance_ranks"]["correlation"]["value"]
@@ -125,7 +137,7 @@ def test_a_pair_is_explained_on_the_screen(folder):
 
 
 def test_several_teachers_are_one_table_by_size(folder):
-    answer = gap(*PAIRS, "--json")
+    answer = gap(*ALL)
     assert problems(answer.json, schema := schema_of("analyze-gap"), schema) == []
     assert [row["label"] for row in answer.json["data"]["curve"]["rows"]] == ["small", "large"]
     lines = answer.err.splitlines()
@@ -140,20 +152,13 @@ def test_several_teachers_are_one_table_by_size(folder):
     assert "distilling it is" in alone
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ("-t", "runs/large", "--deep", "-v"),
-        ("-t", "runs/large", "--student", "runs/from-large", "--deep"),
-        PAIRS,
-    ],
-)
+@pytest.mark.parametrize("argv", [ALONE, PAIR, ALL], ids=["a teacher", "a pair", "all"])
 def test_screens_are_within_100_columns(folder, argv):
-    assert max(map(len, gap(*argv).out.splitlines())) <= 100
+    assert max(map(len, gap(*argv).err.splitlines())) <= 100
 
 
 def test_csv_has_every_number_of_the_json(folder):
-    data = gap(*PAIRS, "--deep", "--csv", "gap.csv", "--json").json["data"]
+    data = gap(*ALL).json["data"]
     rows = list(csv.DictReader(Path("gap.csv").read_text().splitlines()))
     of = {
         (row["teacher"], row["network"], row["temperature"], row["class"], row["quantity"]): row
@@ -212,7 +217,7 @@ def test_csv_has_every_number_of_the_json(folder):
 
 
 def test_every_figure_is_drawn_twice_and_shown_over_its_caption(folder):
-    answer = gap(*PAIRS, "--deep", "--temperature", "1,4,9", "--plot", "figures")
+    answer = gap(*ALL)
     drawn = {path.stem for path in Path("figures").glob("*.svg")}
     single = {
         "gap-levels",
@@ -239,9 +244,7 @@ def test_every_figure_is_drawn_twice_and_shown_over_its_caption(folder):
 
 
 def test_the_page_says_what_the_json_says_and_needs_no_network(folder):
-    answer = gap(
-        "-t", "runs/large", "--student", "runs/from-large", "--html", "pages/gap.html", "--json"
-    )
+    answer = gap(*PAIR)
     data, page = (
         answer.json["data"],
         Path("pages/gap.html").read_text().replace("\N{NO-BREAK SPACE}", " "),

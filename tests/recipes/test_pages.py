@@ -11,8 +11,9 @@ is valid. What stands above a block says more:
     <!-- needs: NAMES -->   packages of an extra; the rest of the page is skipped without them
     <!-- skip: REASON -->    it cannot be run here, and is shown as a skipped test
 
-Training is cut to one epoch, in this process, so that torch is imported once; of pages but the
-README, the runs leave out their own pages, whose plots take longer than the training.
+Training is cut to one epoch, or to three where a page says so, in this process, so that torch
+is imported once. The first run of each command in the README draws its own page; the others leave
+it out, because its plots take longer than the training.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -98,12 +100,13 @@ FOLLOWED = [
     for page, found in PAGES.items()
     if any(block.language in RUN and "skip" not in block.notes for block in found)
 ]
-# these train for ten seconds or more: `make test-all` follows them, and `make test` reads them
+# these train, or start processes, for ten seconds or more: `make test-all` follows them, and `make
+# test` reads them
 LONG = {
     f"docs/how-to/{name}.md"
     for name in (
         *("ci", "explain-a-gap", "import-weights", "networks-of-others", "own-data", "plan"),
-        *("resume", "several-devices", "teacher-from-torchvision", "use-a-student"),
+        *("resume", "several-devices", "sweep", "teacher-from-torchvision", "use-a-student"),
     )
 }
 SKIPPED = [
@@ -148,7 +151,8 @@ PREPARATIONS = {"interrupted": interrupted, "pictures": pictures}
 def quickstart_teacher(tmp_path_factory) -> Path:
     """The run of the quickstart's teacher that recipes name, trained once for all pages."""
     out = tmp_path_factory.mktemp("teacher")
-    result = train_teacher("quickstart-teacher", out=out)
+    shorter = {"report.html": False, "report.latency": False}
+    result = train_teacher("quickstart-teacher", out=out, overrides=shorter)
     assert result is not None
     return Path(result.run)
 
@@ -163,8 +167,11 @@ def kd(line: str, *more: str) -> int:
         for word in argv
         for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
     ]
-    if argv[0] in {"train-teacher", "distill"} and "--epochs" not in argv and "--help" not in argv:
-        argv += ["--epochs", "1"]
+    if argv[0] in {"train-teacher", "distill"} and "--help" not in argv:
+        if "--epochs" not in argv:
+            argv += ["--epochs", "1"]
+        place = argv.index("--epochs") + 1
+        argv[place] = str(min(int(argv[place]), 3))
     if argv[0] in {"train-teacher", "distill"} and "--help" not in argv:
         argv += more
     return run(argv, Environment.of_process())
@@ -175,6 +182,14 @@ def shell(line: str) -> int:
     return subprocess.run(
         ["bash", "-c", line], env={**os.environ, "PATH": path}, check=False
     ).returncode
+
+
+def script(name: str) -> int:
+    """Runs a file of Python here, and without the pages of its runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdcli.report.page.build.figures_of_run", lambda _run: ())
+        runpy.run_path(name, run_name="__main__")
+    return 0
 
 
 def python(block: Block, names: dict[str, object]) -> None:
@@ -203,7 +218,7 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
     monkeypatch.delenv("KD_DATA_DIR")
     shutil.copytree(quickstart_teacher, tmp_path / "runs" / quickstart_teacher.name)
     names: dict[str, object] = {}
-    shorter = () if page == "README.md" else SHORTER
+    drawn = set() if page == "README.md" else {"train-teacher", "distill"}
     for block in PAGES[page]:
         for package in block.notes.get("needs", "").split():
             pytest.importorskip(package, reason=f"the rest of the page needs {package}")
@@ -219,8 +234,14 @@ def test_page_can_be_followed(page, tmp_path, monkeypatch, quickstart_teacher, m
             recipe(block)
         else:
             for command in block.commands:
-                ours = command.startswith("kd ") and not PIPED.search(command)
-                code = kd(command, *shorter) if ours else shell(command)
+                program, name = [*command.split(), ""][:2]
+                if program == "kd" and not PIPED.search(command):
+                    code = kd(command, *(SHORTER if name in drawn else ()))
+                    drawn.add(name)
+                elif program == "python3":
+                    code = script(name)
+                else:
+                    code = shell(command)
                 assert code == int(block.notes.get("exit", 0)), command
 
 

@@ -32,7 +32,8 @@ from tests.recipes import stand_ins
 
 TRAINED = [item for item in shipped.ls() if item.kind != "base"]
 
-# a recipe of each folder: those that are over soonest
+# a recipe of each folder: those that are over soonest; of photographs and of the synthetic task they
+# take ten seconds all the same, and are slow
 FEW = (
     "cifar10/none-resnet20",
     "cifar100/none-resnet8",
@@ -106,7 +107,7 @@ class Trainer:
                 [max(1, round(epoch * EPOCHS / full)), weight]
                 for epoch, weight in method["weight_schedule"]
             ]
-        values["report"] |= {"html": False, "explain": False, "probe": 0}
+        values["report"] |= {"html": False, "latency": False, "explain": False, "probe": 0}
         values["runtime"] |= {"workers": 0, "compile": "off"}
         if "reference" in values["report"]:
             reference = resolve("train-teacher", file=values["report"]["reference"], environ={})
@@ -189,7 +190,15 @@ def learnt(item: shipped.Shipped, trainer: Trainer) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name.startswith(("imagenet/", "synthetic/"))
+        else name
+        for name in FEW
+    ],
+)
 def test_some_recipe_of_each_folder_learns(name, trainer):
     learnt(next(item for item in TRAINED if item.name == name), trainer)
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "matplotlib")
+HEAVY = ("torch", "torch._dynamo", "torchvision", "torchmetrics", "sklearn", "matplotlib")
 PROBE = f"""
 import sys
 {{statement}}
@@ -67,8 +67,13 @@ def test_commands_that_only_read_do_not_import_torch(arguments):
     assert heavy_after(call) == []
 
 
-def test_jobs_take_torch_and_nothing_else_that_takes_long():
-    """torchvision brings torch's compiler with it, over a second: a job on resident data needs
-    neither.
+def test_a_run_takes_torch_and_nothing_else_that_takes_long(tmp_path):
+    """torchvision, and torch's own optimisers when they are made, bring torch's compiler with them,
+    over a second: a run on resident data needs neither.
     """
-    assert heavy_after("import kdcli.jobs") == ["torch"]
+    short = {"train.epochs": 1, "data.train_limit": 100, "model.hidden": [4], "report.html": False}
+    call = (
+        f"from kdcli.jobs import train_teacher; train_teacher(model='mlp', data='digits', "
+        f"out={str(tmp_path)!r}, overrides={short})"
+    )
+    assert heavy_after(call) == ["torch"]

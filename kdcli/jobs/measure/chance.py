@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdcli import formatting
 from kdcli.core.types import UNLABELLED, SplitName
+from kdcli.engine.runtime import nothing_compiled
 from kdcli.jobs.build.job import Job
 from kdcli.results.measures import Measures
 
@@ -46,7 +47,7 @@ def teacher_warnings(job: Job) -> Iterator[str]:
         return
     guess = chance(targets, job.feed.info.num_classes)
     for loaded in job.teachers:
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        with torch.inference_mode(), nothing_compiled():
             answering = loaded.teacher.live.of(split)
             if answering is None:
                 continue

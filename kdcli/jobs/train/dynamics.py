@@ -23,6 +23,7 @@ from kdcli.core.method import Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Batch
 from kdcli.engine.evaluator import evaluating
+from kdcli.engine.runtime import nothing_compiled
 from kdcli.jobs.build.job import Job
 from kdcli.recipe.schema import DistillRecipe
 from kdcli.results.dynamics import EnergiesAt, NetworkSnapshot, Snapshot
@@ -60,7 +61,7 @@ class Monitor:
         if self._count < 2:  # a mean over one image says nothing
             return None
         networks = self._networks(network, stage)
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"), ExitStack() as modes:
+        with torch.inference_mode(), nothing_compiled(), ExitStack() as modes:
             for item in networks.values():
                 modes.enter_context(answering(item, untrained=step == 0))
             logits, targets = self._ask(networks)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error, reliability
@@ -24,6 +22,7 @@ from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
+from kdcli.engine.runtime import nothing_compiled
 from kdcli.engine.teachers.ready import NoNetwork
 from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
@@ -337,10 +336,9 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
         (network, ""),
         *((item.teacher.live.network, item.summary.checkpoint) for item in _beside(job)),
     ]
-    compiled = job.runtime.compile_choice.value == "on"
     try:
         batch = _first_images(job)
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with nothing_compiled():
             report, left_out = job.recipe.report, list[str]()
             found: list[Cost | None] = [
                 None
@@ -436,7 +434,7 @@ def _report(
     own = teacher if student is None else student
     try:
         # taps are asked of a compiled network here alone: nothing to compile for
-        with torch.compiler.set_stance("force_eager"), evaluating(own.network):
+        with nothing_compiled(), evaluating(own.network):
             found = report(
                 Explain(),
                 _with_features(job, teacher),

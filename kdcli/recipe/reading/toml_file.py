@@ -6,12 +6,14 @@ has read, so it has to find boundaries only, never to judge.
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid, Where
@@ -173,9 +175,10 @@ class Span:
     value: Place
 
 
+@functools.lru_cache(maxsize=64)  # every cell of a sweep reads the same files
 def locate(text: str) -> Mapping[KeyPath, Span]:
     """The span of every key path in a valid TOML text; elements of arrays are numbered from 0."""
-    return _Scanner(text).run()
+    return MappingProxyType(_Scanner(text).run())
 
 
 @dataclass

@@ -1,11 +1,13 @@
-"""Learning rates as functions of the step."""
+"""Optimisers are torch's own; learning rates are functions of the step."""
 
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-from kdcli.engine.optim import learning_rate
-from kdcli.engine.settings import ScheduleSettings
+from kdcli.engine.optim import learning_rate, make_optimiser
+from kdcli.engine.settings import OptimSettings, ScheduleSettings
 
 
 def rates(
@@ -52,3 +54,31 @@ def test_a_cosine_that_is_longer_than_the_training_stops_on_its_way():
         rates(ScheduleSettings("cosine", floor=0.1, epochs=10), epochs=4, steps_per_epoch=3)
         == whole[:12]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "arguments"),
+    [
+        ("sgd", torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+        ("adamw", torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.01}),
+    ],
+)
+def test_without_the_compiler_a_step_and_a_state_are_those_of_torch(name, theirs, arguments):
+    def trained(make):
+        weight = nn.Parameter(torch.linspace(-1, 1, 6))
+        optimiser = make([weight])
+        for step in range(6):
+            if step == 3:  # as a run that is resumed
+                state, optimiser = optimiser.state_dict(), make([weight])
+                optimiser.load_state_dict(state)
+            (weight.sin().sum() * (step + 1)).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            assert weight.grad is None
+        assert weight.is_leaf
+        return weight, optimiser.state_dict()
+
+    ours, state = trained(lambda found: make_optimiser(found, OptimSettings(name, arguments)))
+    expected, their_state = trained(lambda found: theirs(found, fused=True, **arguments))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+    torch.testing.assert_close(state, their_state, rtol=0, atol=0)

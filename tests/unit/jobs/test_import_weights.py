@@ -28,7 +28,14 @@ def same_answers(theirs: nn.Module, checkpoint: Path, size: int = 32) -> None:
         torch.testing.assert_close(ours.eval()(x).logits, theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+# more blocks of a layout that another name has
+DEEPER = {"resnet18", "resnet20", "resnet56", "resnet32x4", "wrn_40_2", "vgg13"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in DEEPER else name for name in LAYOUTS],
+)
 def test_teachers_of_repdistiller_and_mdistiller_are_found_and_answer_alike(name, tmp_path):
     torch.manual_seed(0)
     theirs = lively(LAYOUTS[name]())

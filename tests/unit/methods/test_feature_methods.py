@@ -107,7 +107,8 @@ def test_where_depths_differ_the_last_stages_are_paired():
     ("student", "teacher", "shape"),
     [
         ("resnet8", "vgg8", (3, 28, 28)),  # 28 14 7 against 7 4 4
-        ("vgg8", "resnet8x4", (3, 32, 32)),  # 8 4 4 against 32 16 8
+        # 8 4 4 against 32 16 8
+        pytest.param("vgg8", "resnet8x4", (3, 32, 32), marks=pytest.mark.slow),
         ("resnet8x4", "mobilenet_v2", (3, 20, 36)),
     ],
 )

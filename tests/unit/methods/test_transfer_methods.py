@@ -338,7 +338,7 @@ def test_reviewkd_can_be_trained_on_an_only_image():
     ("student", "teacher", "shape"),
     [
         ("resnet8", "vgg8", (3, 28, 28)),  # three stages of 28 14 7 against four of 14 7 4 4
-        ("vgg8", "resnet8x4", (3, 32, 32)),
+        pytest.param("vgg8", "resnet8x4", (3, 32, 32), marks=pytest.mark.slow),
         ("resnet8x4", "mobilenet_v2", (3, 20, 36)),
     ],
 )

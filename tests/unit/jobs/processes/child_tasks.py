@@ -15,13 +15,14 @@ from kdcli.jobs.processes.child import answer_sigterm
 
 
 def interrupted(pipe: Connection) -> None:
-    """Ctrl-C, and then whatever the parent sends."""
+    """Says what may run here; then Ctrl-C, and whatever the parent sends."""
 
     def told(number: int, _frame: object) -> None:
         pipe.send(number)
         sys.exit(3)
 
     answer_sigterm(told)
+    pipe.send(trust.current())
     pipe.send(os.environ.get("KD_TEST_OF_CHILDREN"))
     os.kill(os.getpid(), signal.SIGINT)
     pipe.send("not interrupted")
@@ -33,8 +34,3 @@ def interrupted_without_masks(pipe: Connection) -> None:
     """The same where the system cannot block a signal."""
     del signal.pthread_sigmask
     interrupted(pipe)
-
-
-def trusted(pipe: Connection) -> None:
-    """Says what may run here."""
-    pipe.send(trust.current())

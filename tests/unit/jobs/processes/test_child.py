@@ -32,7 +32,10 @@ def child():
 
 
 def test_ctrl_c_does_not_reach_a_child_and_sigterm_does(child):
-    one = child(child_tasks.interrupted, environment={"KD_TEST_OF_CHILDREN": "set"})
+    """It may run the files that its parent may."""
+    with trusting(["mine.py"]):
+        one = child(child_tasks.interrupted, environment={"KD_TEST_OF_CHILDREN": "set"})
+    assert one.pipe.recv() == Trusted(frozenset({Path("mine.py").resolve()}))
     assert one.pipe.recv() == "set"
     assert one.pipe.recv() == "not interrupted"
     one.process.terminate()
@@ -43,21 +46,14 @@ def test_ctrl_c_does_not_reach_a_child_and_sigterm_does(child):
 
 def test_where_signals_cannot_be_blocked_a_child_ignores_ctrl_c(child, monkeypatch):
     monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
-    one = child(child_tasks.interrupted_without_masks)
+    with trusting(everything=True):
+        one = child(child_tasks.interrupted_without_masks)
+    assert one.pipe.recv() == Trusted(everything=True)
     assert one.pipe.recv() is None
     assert one.pipe.recv() == "not interrupted"
     one.process.kill()
     one.process.join(60)
     assert one.how_it_ended() == "was killed by SIGKILL"
-
-
-def test_a_child_may_run_the_files_that_its_parent_may(child):
-    with trusting(["mine.py"]):
-        one = child(child_tasks.trusted)
-    assert one.pipe.recv() == Trusted(frozenset({Path("mine.py").resolve()}))
-    with trusting(everything=True):
-        one = child(child_tasks.trusted)
-    assert one.pipe.recv() == Trusted(everything=True)
 
 
 def test_of_steps_some_are_sent_and_with_numbers():

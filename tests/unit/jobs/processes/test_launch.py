@@ -97,6 +97,7 @@ PLAIN = {
     "train.epochs": 1,
     "runtime.precision": "fp32",
     "report.html": False,
+    "report.latency": False,
     "data.val_fraction": 0.1,
     "runtime.compile": "off",
 }

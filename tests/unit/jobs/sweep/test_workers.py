@@ -31,7 +31,7 @@ from kdcli.results.sweep import SweepResult
 
 several = pytest.mark.skipif(len(machine_cores()) < 2, reason="needs two cores")
 
-COMMON = "[runtime]\nthreads = 1\n[report]\nhtml = false\n[train]\nepochs = 2\n"
+COMMON = "[runtime]\nthreads = 1\n[report]\nhtml = false\nlatency = false\n[train]\nepochs = 2\n"
 TEACHER = f'[model]\nname = "mlp"\n{COMMON}'
 BASE = f'[student]\nname = "mlp"\nhidden = [8]\n[method]\nname = "kd"\n{COMMON}'
 SWEEP = """

@@ -4,11 +4,14 @@ written.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from kdcli.errors import BadCheckpoint, Incompatible, KdError, NotFound, UsageEr
 from kdcli.jobs import build_network, export, import_weights, load_network, predict
 from kdcli.jobs.use import formats, torch_code
 from kdcli.jobs.use.graph import Exportable, example, graph_of
+from kdcli.results.export import ExportResult
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in formats._ONNX),
@@ -31,7 +35,7 @@ FORMATS = [
     for kind in formats.ENDINGS
     if kind != "hf"  # of other libraries' networks: test_library_folder.py
 ]
-SOME = ("cnn-small", "mnist-student", "mlp", "wrn_16_1", "shufflenet_v2")
+SOME = ("mlp", "cnn-small", "shufflenet_v2")
 TORCHVISIONS = ("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16")
 # run where neither kdcli nor safetensors can be imported
 STRANGER = """
@@ -125,12 +129,33 @@ def test_each_format_answers_as_the_network(trained, tmp_path, kind, uint8):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+class Onnx(NamedTuple):
+    """An ONNX file of the student kd. result: what its export said."""
+
+    path: Path
+    result: ExportResult
+
+
+@pytest.fixture(scope="module")
+def as_onnx(trained, tmp_path_factory) -> Callable[[bool], Onnx]:
+    """The student as an ONNX file, of pictures in float32 or in uint8: written once, because the
+    exporter takes seconds.
+    """
+
+    @functools.cache
+    def written(uint8: bool = False) -> Onnx:
+        path = tmp_path_factory.mktemp("onnx") / "m.onnx"
+        return Onnx(path, export(trained.out / "kd", format="onnx", out=path, uint8=uint8))
+
+    return written
+
+
 @needs_onnx
-def test_an_onnx_file_says_what_goes_in_and_what_comes_out(trained, tmp_path):
+def test_an_onnx_file_says_what_goes_in_and_what_comes_out(as_onnx):
     import onnx
 
-    result = export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
-    model = onnx.load(tmp_path / "m.onnx")
+    path, result = as_onnx()
+    model = onnx.load(path)
     said = {item.key: item.value for item in model.metadata_props}
     assert json.loads(said["class_names"]) == list("0123456789")
     assert json.loads(said["preprocessing"])["input_shape"] == [1, 8, 8]
@@ -140,20 +165,19 @@ def test_an_onnx_file_says_what_goes_in_and_what_comes_out(trained, tmp_path):
         "batch", 1, 8, 8,
     ]  # fmt: skip
     assert result.opset == 18
-    content = (tmp_path / "m.onnx").read_bytes()
+    content = path.read_bytes()
     assert str(Path(torch_code.__file__).parents[2]).encode() not in content
 
 
 @needs_onnx
 @pytest.mark.parametrize("uint8", [False, True])
-def test_an_onnx_file_predicts_as_its_run_does(trained, tmp_path, uint8):
+def test_an_onnx_file_predicts_as_its_run_does(trained, as_onnx, tmp_path, uint8):
     draw = np.random.default_rng(0)
     for number in range(5):
         pixels = draw.integers(0, 256, (9, 11 + number), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx", uint8=uint8)
     theirs, ours = (
-        predict(model, [tmp_path], top=10) for model in (tmp_path / "m.onnx", trained.out / "kd")
+        predict(model, [tmp_path], top=10) for model in (as_onnx(uint8).path, trained.out / "kd")
     )
     for one, other in zip(theirs.predictions, ours.predictions, strict=True):
         assert [guess.index for guess in one.top] == [guess.index for guess in other.top]
@@ -161,17 +185,16 @@ def test_an_onnx_file_predicts_as_its_run_does(trained, tmp_path, uint8):
 
 
 @needs_onnx
-def test_onnx_files_that_predict_nothing(trained, tmp_path):
+def test_onnx_files_that_predict_nothing(as_onnx, tmp_path):
     import onnx
 
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(NotFound):
         predict(tmp_path / "m.onnx", [tmp_path / "a.png"])
-    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
-    model = onnx.load(tmp_path / "m.onnx")
+    model = onnx.load(as_onnx().path)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
-    (tmp_path / "damaged.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:3000])
+    (tmp_path / "damaged.onnx").write_bytes(as_onnx().path.read_bytes()[:3000])
     for name, told in {"foreign": "does not say its classes", "damaged": "is damaged"}.items():
         with pytest.raises(BadCheckpoint, match=told):
             predict(tmp_path / f"{name}.onnx", [tmp_path / "a.png"])
@@ -266,12 +289,11 @@ def test_a_network_that_was_imported_without_its_data_is_used_like_any_other(imp
 
 
 @needs_onnx
-def test_an_onnx_file_that_answers_otherwise_than_it_says_is_refused(trained, tmp_path):
+def test_an_onnx_file_that_answers_otherwise_than_it_says_is_refused(as_onnx, tmp_path):
     import onnx
 
     Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
-    export(trained.out / "kd", format="onnx", out=tmp_path / "m.onnx")
-    model = onnx.load(tmp_path / "m.onnx")
+    model = onnx.load(as_onnx().path)
     said = {entry.key: entry for entry in model.metadata_props}
     said["class_names"].value = '["a", "b"]'
     onnx.save(model, tmp_path / "fewer.onnx")

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from kdcli.report.figures.dynamics import figures_of_dynamics
 from kdcli.report.findings.dynamics import course
 from kdcli.report.page.build import build
 from kdcli.runs.read import Run
@@ -15,6 +16,14 @@ from tests.unit.report import fake_run
 from tests.unit.report.page.test_build import said
 
 FIGURES = {"along-energy", "along-gap", "along-norm", "along-distance"}
+
+
+@pytest.fixture(autouse=True)
+def _no_other_figures(monkeypatch):
+    """Of a run's figures those along training alone: all take seconds."""
+    monkeypatch.setattr(
+        "kdcli.report.page.build.figures_of_run", lambda run: tuple(figures_of_dynamics(run))
+    )
 
 
 def drawn(folder) -> set[str]:
