@@ -7,6 +7,8 @@ and q their softmax at a temperature, y [N] int64 labels.
 """
 
 from kdcli.losses._maps import same_size
+from kdcli.losses.attention import afd, semckd
+from kdcli.losses.channel import cat_kd, class_activation, cwd, ickd, mgd, srd
 from kdcli.losses.contrastive import crd
 from kdcli.losses.energy import centre, entropy, free_energy
 from kdcli.losses.feature import at, fitnet, nst, vid
@@ -27,6 +29,7 @@ from kdcli.losses.logit import (
 from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permute_others
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
+from kdcli.losses.singular import kdsvd
 from kdcli.losses.transfer import (
     FactorForm,
     ab,
@@ -44,13 +47,17 @@ __all__ = [
     "FactorForm",
     "SphericalAlign",
     "ab",
+    "afd",
     "at",
+    "cat_kd",
     "cc",
     "centre",
+    "class_activation",
     "confidence_weighted",
     "correlations",
     "crd",
     "cross_entropy",
+    "cwd",
     "decoupled",
     "dist",
     "divergence",
@@ -61,15 +68,18 @@ __all__ = [
     "fsp",
     "ft",
     "hcl",
+    "ickd",
     "kd",
     "kd_both",
     "kd_pt",
     "kd_rel",
     "kd_sim",
     "kd_topk",
+    "kdsvd",
     "label_smoothing",
     "logit_mse",
     "match_spread",
+    "mgd",
     "nst",
     "ofd",
     "ofd_margins",
@@ -79,9 +89,11 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "same_size",
+    "semckd",
     "skd",
     "sp",
     "spherical",
+    "srd",
     "srrl",
     "srrl_features",
     "standardize",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.core.network import Blueprint, Network
-from kdcli.core.taps import name_of
+from kdcli.core.taps import averaged_map, name_of
 from kdcli.core.types import Output, Tap
 from kdcli.errors import Incompatible
 
@@ -132,16 +132,8 @@ def bridge(student: Network, teacher: Network) -> tuple[str, str]:
     read the average of one, as the lengths tell, else the vectors that feed the heads. So no weight
     of a body is left unused.
     """
-    ours, theirs = _averaged_map(student), _averaged_map(teacher)
+    ours, theirs = averaged_map(student), averaged_map(teacher)
     return (ours, theirs) if ours and theirs else ("pooled", "pooled")
-
-
-def _averaged_map(network: Network) -> str | None:
-    stages = [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
-    if not stages or network.taps[stages[-1]].stride is None:
-        return None
-    averaged = network.taps[stages[-1]].channels == network.head.in_features
-    return stages[-1] if averaged else None
 
 
 def _blueprint(network: ReusedHead) -> Blueprint | None:

@@ -27,7 +27,9 @@ from kdcli.recipe.schema import Augment, DataSection
 NAMES = catalog.names("method")
 
 # methods that compare samples with each other: for them two half batches are not one whole
-BATCH_RELATIONS: frozenset[str] = frozenset({"cc", "crd", "dist", "pkt", "rkd", "sp"})
+BATCH_RELATIONS: frozenset[str] = frozenset(
+    {"cc", "crd", "dist", "pkt", "rkd", "semckd", "sp", "srd"}
+)
 
 # methods that read their teacher's weights before training and never ask it about an image
 WEIGHTS_ONLY: frozenset[str] = frozenset({"kd_sim"})

@@ -104,6 +104,14 @@ REFUSED: dict[str, tuple[frozenset[Pair], str]] = {
     # a flow matrix is channels by channels: paper 000 prints no FSP for wrn_40_2 and wrn_40_1, nor
     # for different families
     "fsp": (frozenset(PAIRS) - EQUAL_CHANNELS, "fsp compares the flow channel by channel"),
+    "kdsvd": (frozenset(PAIRS) - EQUAL_CHANNELS, "kdsvd compares singular vectors channel"),
+    # these end in a convolution of their own behind the last stage
+    "cat_kd": (
+        frozenset(
+            pair for pair in PAIRS if pair[1] in {"mobilenet_v1", "mobilenet_v2", "shufflenet_v2"}
+        ),
+        "does not read the average of its last map",
+    ),
     # their users name assistants there: method.assistants
     "ta": (NO_ASSISTANT, "ta needs an assistant, and the zoo has none of the teacher's family"),
     "dgkd": (NO_ASSISTANT, "dgkd needs an assistant, and the zoo has none of the teacher's family"),

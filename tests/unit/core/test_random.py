@@ -51,6 +51,18 @@ def test_draws_are_uniform():
     assert abs(float(neighbours)) < 0.02
 
 
+def test_normal_draws_are_normal_and_a_function_of_their_counters():
+    counters = torch.arange(100_000)
+    draws = random.normal(random.key(0, "normal"), counters)
+    assert draws.dtype == torch.float32
+    assert draws.mean().item() == pytest.approx(0, abs=0.01)
+    assert draws.var().item() == pytest.approx(1, abs=0.02)
+    assert draws.pow(4).mean().item() == pytest.approx(3, abs=0.1)
+    assert (draws < -1).float().mean().item() == pytest.approx(0.1587, abs=0.005)
+    assert torch.equal(random.normal(random.key(0, "normal"), counters.flip(0)), draws.flip(0))
+    assert not torch.equal(random.normal(random.key(1, "normal"), counters), draws)
+
+
 def test_library_draws_are_seeded_and_the_generator_is_put_back():
     torch.manual_seed(1)
     expected = torch.rand(2)
