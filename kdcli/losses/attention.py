@@ -84,7 +84,7 @@ def afd(s_maps: Sequence[Tensor], t_maps: Sequence[Tensor], weights: Tensor) -> 
         for s in s_maps:
             s_map, t_map = map_pair(s, t, "afd")
             energy = functional.adaptive_avg_pool2d(
-                s_map.square().mean(1, keepdim=True), t_map.shape[2:]
+                s_map.square().mean(1, keepdim=True), (t_map.shape[2], t_map.shape[3])
             )
             ours = functional.normalize(energy.flatten(1), dim=1)
             each.append((ours - _attention(t_map, 2)).square().mean(1))

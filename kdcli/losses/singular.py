@@ -95,7 +95,8 @@ class _RightVectors(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, count: int) -> Tensor:
         _, sizes, rows = torch.linalg.svd(x, full_matrices=False)
         ctx.save_for_backward(x, sizes, rows)
-        return rows[:, :count].transpose(1, 2)
+        vectors: Tensor = rows[:, :count].transpose(1, 2)
+        return vectors
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -65,20 +65,16 @@ class SemanticCalibration(FeatureMethod):
         ours = [self.student.taps[tap].channels for tap in self.taps.student]
         theirs = [self.teacher_net.taps[tap].channels for tap in self.taps.teacher]
         self.attention = SemanticAttention(len(ours), len(theirs), options.compared)
-        self.projections = nn.ModuleList(
-            nn.ModuleList(_projection(s, t) for t in theirs) for s in ours
-        )
+        self.projections = nn.ModuleList(_projection(s, t) for s in ours for t in theirs)
 
     def terms(
         self, student: Output, teacher: Output, batch: Batch, at: Progress
     ) -> dict[str, Tensor]:
         s_maps = [student.taps[tap] for tap in self.taps.student]
         t_maps = [teacher.taps[tap] for tap in self.taps.teacher]
-        projected = [
-            # pooled before they are projected, as in the reference code
-            [project(losses.same_size(s, t)[0]) for project, t in zip(row, t_maps, strict=True)]  # type: ignore[arg-type]
-            for row, s in zip(self.projections, s_maps, strict=True)
-        ]
+        projections = iter(self.projections)
+        # pooled before they are projected, as in the reference code
+        projected = [[next(projections)(losses.same_size(s, t)[0]) for t in t_maps] for s in s_maps]
         loss = losses.semckd(projected, t_maps, self.attention(s_maps, t_maps))
         return {"semckd": self.options.weight * loss}
 

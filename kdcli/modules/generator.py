@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class Generator(nn.Sequential):
-    """3x3 convolution, ReLU, 3x3 convolution, all of C channels.
+    """3x3 convolution, ReLU, 3x3 convolution: [B,C,H,W] to the same shape.
 
     Source: Yang et al. 2022, Masked generative distillation, section 3.1; MGD@046aba2d
     cls/mmcls/distillation/losses/mgd.py.
@@ -18,7 +18,3 @@ class Generator(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, kernel_size=3, padding=1),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C,H,W] to the same shape."""
-        return super().forward(x)  # type: ignore[no-any-return]

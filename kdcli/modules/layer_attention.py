@@ -98,7 +98,8 @@ class ChannelAttention(nn.Module):
         with full_precision(turned):
             scores = torch.einsum("bstw,btw->bts", turned, torch.stack(queries, 1))
             places = self.teacher_places @ self.student_places.T
-        return ((scores + places) / self.width**0.5).softmax(2)
+        weights: Tensor = ((scores + places) / self.width**0.5).softmax(2)
+        return weights
 
 
 def _normed(width_in: int, width: int) -> nn.Sequential:
