@@ -65,3 +65,13 @@ def check_maps(network: Network, taps: Iterable[str], method: str) -> None:
                     "methods"
                 ),
             )
+
+
+def averaged_map(network: Network) -> str | None:
+    """The tap of the map whose average over positions feeds the head, or None where none does: a
+    last map whose channels are as many as the head reads.
+    """
+    stages = _matching(network, "last")
+    if not stages or network.taps[stages[0]].stride is None:
+        return None
+    return stages[0] if network.taps[stages[0]].channels == network.head.in_features else None

@@ -25,12 +25,7 @@ def make_optimiser(
             look it up.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    kinds: dict[str, type[torch.optim.Optimizer]] = {
-        "sgd": torch.optim.SGD,
-        "adamw": torch.optim.AdamW,
-    }
-    kind = _without_compiler(kinds[settings.name])
-    optimiser = kind(trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
+    optimiser = _without_compiler(settings.name)(trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
     for group in optimiser.param_groups if capturable else ():
         group["lr"] = torch.tensor(float(group["lr"]), device=trained[0].device)
         # torch asks for it on a GPU; fused steps are alike with and without
@@ -39,8 +34,14 @@ def make_optimiser(
     return optimiser
 
 
+_KINDS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adamw": torch.optim.AdamW,
+}
+
+
 @functools.cache
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _without_compiler(name: str) -> type[torch.optim.Optimizer]:
     """The optimiser with its own methods, out of the wrappers that torch puts around them to keep
     torch.compile out: the first call of each imports the compiler, which takes longer than a short
     training, and nothing here compiles an optimiser.
@@ -48,8 +49,9 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opt
     The wrappers are found as functools.wraps leaves them. Of one that is not, nothing is taken off:
     the optimiser works, and imports what it always did.
     """
+    kind = _KINDS[name]
     names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
-    own = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    own = {each: inspect.unwrap(getattr(kind, each)) for each in names}
     # what else the wrapper of `step` does
     own["step"] = torch.no_grad()(own["step"])
     return type(kind.__name__, (kind,), own)

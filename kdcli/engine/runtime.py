@@ -284,7 +284,8 @@ def nothing_compiled() -> AbstractContextManager[None]:
     """
     if "torch._dynamo" not in sys.modules:
         return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _outermost(module: nn.Module) -> Iterator[Network]:

@@ -7,6 +7,8 @@ and q their softmax at a temperature, y [N] int64 labels.
 """
 
 from kdcli.losses._maps import same_size
+from kdcli.losses.attention import afd, semckd
+from kdcli.losses.channel import cat_kd, class_activation, cwd, ickd, mgd, srd
 from kdcli.losses.contrastive import crd
 from kdcli.losses.energy import centre, entropy, free_energy
 from kdcli.losses.feature import at, fitnet, map_correlations, nst, vid
@@ -30,6 +32,7 @@ from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permu
 from kdcli.losses.normalised import nkd, uskd
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
+from kdcli.losses.singular import kdsvd
 from kdcli.losses.soft_targets import hard, kd_learnt, ttm, wsld, wttm
 from kdcli.losses.transfer import (
     FactorForm,
@@ -49,15 +52,19 @@ __all__ = [
     "FactorForm",
     "SphericalAlign",
     "ab",
+    "afd",
     "at",
     "batch_level",
+    "cat_kd",
     "cc",
     "centre",
+    "class_activation",
     "class_level",
     "confidence_weighted",
     "correlations",
     "crd",
     "cross_entropy",
+    "cwd",
     "decoupled",
     "dist",
     "divergence",
@@ -69,6 +76,7 @@ __all__ = [
     "ft",
     "hard",
     "hcl",
+    "ickd",
     "kd",
     "kd_both",
     "kd_learnt",
@@ -76,10 +84,12 @@ __all__ = [
     "kd_rel",
     "kd_sim",
     "kd_topk",
+    "kdsvd",
     "label_smoothing",
     "logit_mse",
     "map_correlations",
     "match_spread",
+    "mgd",
     "nkd",
     "nst",
     "ofd",
@@ -90,9 +100,11 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "same_size",
+    "semckd",
     "skd",
     "sp",
     "spherical",
+    "srd",
     "srrl",
     "srrl_features",
     "standardize",

@@ -20,7 +20,7 @@ from kdcli.engine.distributed import Ranks
 CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
 
 # methods that compare channel by channel: their teacher is as wide as their student
-EQUAL_CHANNELS = frozenset({"fsp"})
+EQUAL_CHANNELS = frozenset({"fsp", "kdsvd"})
 
 
 class TinyNet(Network):

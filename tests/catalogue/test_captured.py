@@ -18,7 +18,7 @@ from tests.catalogue.test_methods import method_class
 from tests.catalogue.training import make_trainer
 
 # their losses depend on the number of the step: random numbers, or a weight that changes with it
-BY_STEP = frozenset({"crd", "dgkd"})
+BY_STEP = frozenset({"crd", "dgkd", "diffkd", "mgd"})
 
 # a tape holds what it has noted, so autograd may not add up gradients in place: their sum lies
 # otherwise in memory, and rounds otherwise

@@ -16,7 +16,13 @@ from tests.catalogue.conftest import CLASSES, tiny
 from tests.catalogue.test_methods import every_method, method_class, phases, total
 
 GROUPS = ((0, 6), (3,), (2, 1), (8,), (4, 5))  # class 7 is left out
-HEAD = {"srrl", "kd_sim", "kd_pt_sim"}  # they read the last layer of their teacher
+HEAD = {
+    "srrl",
+    "simkd",
+    "cat_kd",
+    "kd_sim",
+    "kd_pt_sim",
+}  # they read the last layer of their teacher
 
 
 def merged(teacher: Teacher) -> Teacher:

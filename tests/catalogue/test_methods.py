@@ -28,7 +28,19 @@ NAMES = catalog.names("method")
 
 # methods that compare samples with each other: for them two half batches are not one whole
 BATCH_RELATIONS: frozenset[str] = frozenset(
-    {"cc", "crd", "dist", "dist_plus", "mlkd", "pkt", "rkd", "sp", "uskd"}
+    {
+        "cc",
+        "crd",
+        "dist",
+        "dist_plus",
+        "mlkd",
+        "pkt",
+        "rkd",
+        "semckd",
+        "sp",
+        "srd",
+        "uskd",
+    }
 )
 
 # methods that read their teacher's weights before training and never ask it about an image

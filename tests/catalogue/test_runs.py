@@ -41,6 +41,7 @@ SHORT = {
 # what a method needs beyond a teacher and a student
 NEEDS: dict[str, dict[str, Any]] = {
     "fsp": {"student.name": "cnn-large"},  # equal channels
+    "kdsvd": {"student.name": "cnn-large"},
     "kd_rel": {"method.superclasses": GROUPS},
     "kd_pt_rel": {"method.superclasses": GROUPS},
 }
@@ -61,6 +62,18 @@ def teacher(folder) -> str:
     return run.run
 
 
+@pytest.fixture(scope="module")
+def averaging(folder) -> str:
+    """A teacher whose last layer reads the average of its last map."""
+    run = train_teacher(out=folder, model="resnet8", data="digits", overrides=SHORT)
+    assert run is not None
+    return run.run
+
+
+# methods that are taught by that one, and their student
+AVERAGING = {"cat_kd": "resnet8"}
+
+
 def shortened(name: str) -> dict[str, Any]:
     """Options that make a method's extra stages as short as its main one."""
     own = catalog.options_class(catalog.entry("method", name)).model_fields
@@ -68,7 +81,8 @@ def shortened(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_distils_evaluates_and_explains(name, teacher, folder):
+def test_it_distils_evaluates_and_explains(name, folder, request):
+    teacher = request.getfixturevalue("averaging" if name in AVERAGING else "teacher")
     most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
     aliases = {} if most == 0 else {"teacher": teacher}
     options = {
@@ -78,7 +92,7 @@ def test_it_distils_evaluates_and_explains(name, teacher, folder):
         "report.reference": teacher if most == 0 else None,
     }
     overrides = {key: value for key, value in options.items() if value is not None}
-    overrides.setdefault("student.name", "cnn-small")
+    overrides.setdefault("student.name", AVERAGING.get(name, "cnn-small"))
     run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
     assert run is not None
     assert run.gap is not None

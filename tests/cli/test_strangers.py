@@ -103,10 +103,18 @@ def place(tmp_path_factory):
         }
         with trusting(["evil.py"]):
             deep = fresh_network("composite", num_classes=10, input_shape=(1, 8, 8), options=nested)
+            reused = {
+                "body": members[1], "tap": "pooled", "inner": 4, "features": 8, "stride": None,
+                "bias": True,
+            }  # fmt: skip
+            grafted = fresh_network(
+                "reused_head", num_classes=10, input_shape=(1, 8, 8), options=reused
+            )
         for name, network, changes in (
             ("architecture", strange, {"architecture": "evil.py:net", "arguments": {}}),
             ("composite", both, {"architecture": "composite", "arguments": arguments}),
             ("nested", deep, {"architecture": "composite", "arguments": nested}),
+            ("grafted", grafted, {"architecture": "reused_head", "arguments": reused}),
             ("data", plain, {"data": {"name": "evil.py:pictures"}}),
             ("method", plain, {"method": "./evil.py"}),
         ):
@@ -126,7 +134,7 @@ def here(place, monkeypatch):
             left.unlink() if left.is_symlink() else shutil.rmtree(left)
 
 
-NETWORK = frozenset({"architecture", "composite", "nested"})
+NETWORK = frozenset({"architecture", "composite", "nested", "grafted"})
 COMMANDS = {
     "evaluate": (("evaluate", "{}"), NETWORK | {"data"}),
     "evaluate beside another": (("evaluate", "runs/plain", "{}"), NETWORK | {"data"}),
@@ -246,7 +254,7 @@ def test_a_file_that_the_command_line_names_too_is_the_users(here, words, mine):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "gap of a teacher", "try to distill", "models"])
-@pytest.mark.parametrize("header", ["architecture", "composite", "data"])
+@pytest.mark.parametrize("header", ["architecture", "composite", "grafted", "data"])
 def test_weights_are_compared_with_their_checksum_before_anything_runs(here, command, header):
     words, refused = COMMANDS[command]
     whole = Path(header, "model.safetensors").read_bytes()

@@ -16,13 +16,19 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from kdcli import catalog, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network
+from kdcli.core.types import Tap
 from kdcli.engine.checkpoint import load_weights, verified
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
 from kdcli.files import DAMAGED_WEIGHTS, given_by_the_user, safetensors_header
 from kdcli.models._tapped import tapped
 from kdcli.modules.composite import ARCHITECTURE as COMPOSITE
 from kdcli.modules.composite import Composite
+from kdcli.modules.reused_head import ARCHITECTURE as REUSED_HEAD
+from kdcli.modules.reused_head import Projector, ReusedHead, behead
 from kdcli.results.weights_header import CheckpointHeader, read_header
+
+# what the zoo does not list: networks that a method makes of others
+_MADE_OF_OTHERS = frozenset({COMPOSITE, REUSED_HEAD})
 
 
 def network_arguments(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def fresh_network(
     Raises:
         Untrusted: it is not. Others: as `build_network`.
     """
-    arguments = dict(options or {}) if name == COMPOSITE else network_arguments(name, options)
+    arguments = dict(options or {}) if name in _MADE_OF_OTHERS else network_arguments(name, options)
     with random.seeded(seed, "init", copy):
         network = _construct(name, num_classes, input_shape, arguments)
     if network.new_head:
@@ -101,6 +107,8 @@ def _construct(
 ) -> Network:
     if name == COMPOSITE:
         return _construct_composite(num_classes, input_shape, **arguments)
+    if name == REUSED_HEAD:
+        return _construct_reused_head(num_classes, input_shape, **arguments)
     own = {key: value for key, value in arguments.items() if key != "taps"}
     network = _construct_one(name, num_classes, input_shape, own)
     if taps := arguments.get("taps"):
@@ -123,6 +131,26 @@ def _construct_composite(
         [_construct(name, num_classes, input_shape, arguments) for name, arguments in parts],
         combine,
     )
+
+
+def _construct_reused_head(
+    num_classes: int | None,
+    input_shape: tuple[int, int, int],
+    *,
+    body: Mapping[str, Any],
+    tap: str,
+    inner: int,
+    features: int,
+    stride: int | None,
+    bias: bool,
+) -> Network:
+    network = _construct(
+        body["architecture"], num_classes, input_shape, _weightless(body["arguments"])
+    )
+    head = torch.nn.Linear(features, network.head.out_features, bias=bias)
+    behead(network)
+    projector = Projector(network.taps[tap], Tap(features, stride), inner)
+    return ReusedHead(network, tap, projector, head)
 
 
 def _weightless(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,4 +302,6 @@ def _builds_itself(name: str, arguments: Mapping[str, Any]) -> bool:
             _builds_itself(member["architecture"], member["arguments"])
             for member in arguments["members"]
         )
+    if name == REUSED_HEAD:
+        return _builds_itself(arguments["body"]["architecture"], arguments["body"]["arguments"])
     return catalog.entry("model", name).factory is not None

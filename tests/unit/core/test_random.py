@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,18 @@ def test_draws_are_uniform():
     assert float(((counts - n / 20) ** 2 / (n / 20)).sum()) < 43.8
     neighbours = torch.corrcoef(torch.stack([draws[:-1], draws[1:]]))[0, 1]
     assert abs(float(neighbours)) < 0.02
+
+
+def test_normal_draws_are_normal_and_a_function_of_their_counters():
+    counters = torch.arange(100_000)
+    draws = random.normal(random.key(0, "normal"), counters)
+    assert draws.dtype == torch.float32
+    assert draws.mean().item() == pytest.approx(0, abs=0.01)
+    assert draws.var().item() == pytest.approx(1, abs=0.02)
+    assert draws.pow(4).mean().item() == pytest.approx(3, abs=0.1)
+    assert (draws < -1).float().mean().item() == pytest.approx(0.1587, abs=0.005)
+    assert torch.equal(random.normal(random.key(0, "normal"), counters.flip(0)), draws.flip(0))
+    assert not torch.equal(random.normal(random.key(1, "normal"), counters), draws)
 
 
 def test_library_draws_are_seeded_and_the_generator_is_put_back():

@@ -120,6 +120,28 @@ def test_student_and_assistant_are_shipped_as_their_sum(trained, tmp_path):
     assert evaluate([tmp_path / "r"]).evaluations[0].measures == result.test
 
 
+def test_a_body_with_its_teachers_last_layer_is_one_network(trained, tmp_path):
+    overrides = {**SMALL, "train.epochs": 1}
+    teacher, header = trained.out / "teacher", read_header(trained.out / "kd")[1]
+    result = distill(
+        teacher=str(teacher), method="simkd", student="mlp", out=tmp_path, name="s",
+        overrides=overrides,
+    )  # fmt: skip
+    found = read_header(tmp_path / "s")[1]
+    assert (result.network, found.architecture) == ("reused_head", "reused_head")
+    body = {"architecture": "mlp", "arguments": header.arguments}
+    assert (found.arguments["body"], found.arguments["features"]) == (body, 128)
+    assert evaluate([tmp_path / "s"]).evaluations[0].measures == result.test
+    weights = load_file(tmp_path / "s" / "model.safetensors")
+    assert torch.equal(
+        weights["head.weight"], load_file(teacher / "model.safetensors")["head.weight"]
+    )
+    again = distill(
+        teacher=str(tmp_path / "s"), method="kd", student="mlp", out=tmp_path, overrides=overrides
+    )
+    assert again.teachers[0].test.accuracy == pytest.approx(result.test.accuracy)
+
+
 def test_peers_learn_without_a_teacher(tmp_path):
     result = train_teacher(
         model="mlp",
