@@ -45,6 +45,7 @@ from kdcli.jobs.build.teachers import (
     other_head,
     pretrained_teacher,
 )
+from kdcli.models._headed import two_heads
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
     DistillRecipe,
@@ -379,11 +380,12 @@ def _head_of(network: Network) -> str:
 
 def _notes(section: NetworkSection, student: Network, info: DataInfo) -> tuple[str, ...]:
     """What a run says of the weights that its network starts from, one sentence each."""
+    heads = two_heads(student)
     if not student.new_head:
-        return ()
+        return heads
     source = section.init or f"{section.name} ({section.options.get('weights')})"
     what = f"the body is that of {source}, whose head predicts {student.new_head}"
-    return (f"new head for {info.num_classes} classes: {what}",)
+    return (*heads, f"new head for {info.num_classes} classes: {what}")
 
 
 def load_teachers(
