@@ -4,8 +4,8 @@ timm/convnext_atto, ...
 The architecture is timm's, unchanged, for pictures of any number of channels; a transformer with a
 fixed grid is built for the size of the data. Weights are random, or from a file of timm's own
 tensors (`weights = "x.safetensors"`), or published ones from the cache that timm itself uses
-(`weights = "DEFAULT"`, or a tag such as "a1_in1k"); nothing is downloaded without --download. The head of
-the file stays where the data have as many classes, else it gives way to a fresh one.
+(`weights = "DEFAULT"`, or a tag such as "a1_in1k"); nothing is downloaded without --download. The
+head of the file stays where the data have as many classes, else it gives way to a fresh one.
 
 Taps are those of timm's feature info: "stage1", "stage2", ... and "pooled", "stem" before them
 where the network has a map of half the picture's size first. A row of equal blocks, as in a ViT,

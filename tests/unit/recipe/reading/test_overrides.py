@@ -92,4 +92,4 @@ def test_what_is_set_of_the_teacher_is_of_each_of_several():
     ]
     with pytest.raises(RecipeInvalid) as caught:
         from_command_line(["teacher.logits=x.npz"], [two])
-    assert "disagree" in caught.value.diagnostics[0].message
+    assert "disagree" in caught.value.diagnostics[0].problem
