@@ -316,7 +316,7 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
 
     def entropies(whole: Feed) -> Tensor:
         if isinstance(recipe, DistillRecipe) and recipe.teacher:
-            loaded = _teacher(recipe.teacher[0], whole, runtime, checkpoint_of)
+            loaded = _teacher(recipe.teacher[0], whole, runtime, checkpoint_of, recipe.data.views)
         else:
             assert recipe.report.reference is not None  # a recipe without either is refused
             loaded = _reference(recipe.report.reference, whole, runtime, checkpoint_of)
@@ -393,7 +393,8 @@ def load_teachers(
 ) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    loaded = (_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    views = recipe.data.views
+    loaded = (_teacher(section, feed, runtime, checkpoint_of, views) for section in chosen)
     return tuple(
         replace(each, summary=replace(each.summary, weight=share))
         for each, share in zip(loaded, _shares(recipe), strict=True)
@@ -401,10 +402,14 @@ def load_teachers(
 
 
 def _teacher(
-    section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
+    section: TeacherSection,
+    feed: Feed,
+    runtime: Runtime,
+    checkpoint_of: CheckpointOf,
+    views: int | None,
 ) -> LoadedTeacher:
     if section.logits is not None:
-        return ready_answers(section.logits, section.class_map, feed, runtime)
+        return ready_answers(section.logits, section.class_map, feed, runtime, views)
     asked = _asked(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:
