@@ -116,5 +116,5 @@ def _joined(first: nn.Linear, second: nn.Linear) -> nn.Linear:
     with torch.no_grad():
         joined.weight.copy_(torch.cat([head.weight for head in both], 1) / 2)
         if biases:
-            joined.bias.copy_(torch.stack(biases).sum(0) / 2)
+            joined.bias.copy_(torch.stack([bias.detach() for bias in biases]).sum(0) / 2)
     return joined

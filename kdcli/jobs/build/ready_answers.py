@@ -39,9 +39,10 @@ _SUM = 1e-2  # of probabilities in half precision
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Answers as a file has them. by_split: logits [n,M] float32, in order, or [n,V,M] of V views; by_file: where the
-    answer to each file stands in `named`, [n,M] or [n,V,M]. class_names: of the M columns, empty where the file
-    has none. positions, fingerprint: of the pictures that kd stored answers to.
+    """Answers as a file has them. by_split: logits [n,M] float32, in order, or [n,V,M] of V views;
+    by_file: where the answer to each file stands in `named`, [n,M] or [n,V,M]. class_names: of the
+    M columns, empty where the file has none. positions, fingerprint: of the pictures that kd stored
+    answers to.
     """
 
     by_split: Mapping[SplitName, Tensor]
