@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +25,20 @@ def resampled_means(values: Tensor, *, resamples: int, seed: int) -> Tensor:
         resamples: how many.
         seed: of the draws.
     """
-    n = len(values)
+    return resampled_each([values], resamples=resamples, seed=seed)[:, 0]
+
+
+def resampled_each(values: Sequence[Tensor], *, resamples: int, seed: int) -> Tensor:
+    """`resampled_means` of several tables [n,C], [resamples,m,C]: those of one depend on no other,
+    not by a bit.
+    """
+    n = len(values[0])
     # [rows,n] @ [n,C]: a mean over a resample is the mean weighted by how often each was drawn
     return torch.cat(
-        [counts @ values / n for counts in resampled_counts(n, resamples=resamples, seed=seed)]
+        [
+            torch.stack([counts @ each / n for each in values], dim=1)
+            for counts in resampled_counts(n, resamples=resamples, seed=seed)
+        ]
     )
 
 

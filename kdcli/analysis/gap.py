@@ -9,6 +9,7 @@ kdcli.analysis.energy).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.bootstrap import resampled_means
+from kdcli.analysis.bootstrap import resampled_each
 from kdcli.analysis.checks import (
     check_class_names,
     check_logits,
@@ -188,10 +189,16 @@ def _sides(
         [torch.stack((each.entropy, each.free_energy), dim=1) for each in found], dim=1
     )
     classes = forms[0][2].shape[1]
-    resampled = resampled_means(values.flatten(1), resamples=bootstrap, seed=seed).view(
-        bootstrap, *values.shape[1:]
-    )
-    mean, by_class = values.mean(dim=0), _class_means(values, targets, classes)
+    # one network at one temperature at a time [n,2]: how a sum over samples is rounded depends on
+    # how many columns are summed beside it, and a gap is one number whatever else is asked for
+    places = list(itertools.product(range(values.shape[1]), range(values.shape[3])))
+    columns = [values[:, m, :, j].contiguous() for m, j in places]
+    _, many, _, number = values.shape
+    mean = torch.stack([each.mean(dim=0) for each in columns]).view(many, number, 2)
+    mean = mean.movedim(1, 2)  # [M,2,J]
+    resampled = resampled_each(columns, resamples=bootstrap, seed=seed)
+    resampled = resampled.view(bootstrap, many, number, 2).movedim(2, 3)  # [B,M,2,J]
+    by_class = _class_means(values, targets, classes)
     return [
         _Side(owner, form, logits, found[m], _Spread(mean[m], resampled[:, m], by_class[:, m]))
         for m, (owner, form, logits) in enumerate(forms)

@@ -189,6 +189,14 @@ Trust = Annotated[
         panel=RUNNING,
     ),
 ]
+Fetch = Annotated[
+    bool,
+    _option(
+        "--download",
+        text=("Fetch what the recipe names of a hub and is not here: hf/ORG/NAME, timm's weights."),
+        panel=RUNNING,
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     _option(

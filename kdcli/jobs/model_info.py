@@ -17,6 +17,7 @@ from kdcli.errors import Incompatible, KdError, NotFound, UsageError
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
+from kdcli.recipe.schema import Recipe
 from kdcli.trust import named_by, trusting
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
@@ -162,8 +163,11 @@ def usual_classes(name: str) -> int | None:
     return len(module.categories(name, module.OWN_WEIGHTS))
 
 
-def download_model(name: str) -> Path:
+def download_model(name: str, weights: str | None = None) -> Path:
     """Fetches a network of somebody's hub into the cache of its library.
+
+    Args:
+        weights: which of those that are published; the library's default unless given.
 
     Raises:
         UsageError: it is none of a hub, or its package is not installed. NotFound: there is no such
@@ -175,8 +179,34 @@ def download_model(name: str) -> Path:
             f"{name} is not fetched: kd has it, or its library does when weights are asked for",
             hint="kd models hf/ORG/NAME --download",
         )
-    folder: Path = module.download(name)
+    folder: Path = module.download(name, weights)
     return folder
+
+
+def missing_weights(recipe: Recipe) -> tuple[tuple[str, str | None], ...]:
+    """The networks of a recipe that are to be fetched before it can run: name and weights of each.
+
+    Raises:
+        UsageError, NotFound: a package is missing that knows, or there is no such network.
+    """
+    asked = [
+        (section.name, section.options.get("weights"))
+        for key in ("model", "student")
+        if (section := getattr(recipe, key, None)) is not None
+    ]
+    asked += [
+        (section.name, section.weights)
+        for section in getattr(recipe, "teacher", ())
+        if section.name is not None
+    ]
+    found = []
+    for name, weights in dict.fromkeys(asked):
+        entry = catalog.entry("model", name)
+        if entry.factory is None and "/" in name:
+            module = catalog.load(entry)
+            if hasattr(module, "is_here") and not module.is_here(name, weights):
+                found.append((name, weights))
+    return tuple(found)
 
 
 def model_members(adapter: str) -> dict[str, str]:

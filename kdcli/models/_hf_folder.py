@@ -61,6 +61,12 @@ def folder_of(name: str) -> Path:
     return config.parent
 
 
+def is_hub_id(name: str) -> bool:
+    """Tells whether hf/NAME can be a hub id."""
+    given = name.removeprefix(PREFIX)
+    return not given.startswith((".", "/", "~")) and _ID.fullmatch(given) is not None
+
+
 def cached(repository: str, file: str) -> Path | None:
     """A file of a hub repository in the cache; nothing is fetched."""
     if importlib.util.find_spec("huggingface_hub") is None:

@@ -89,7 +89,7 @@ class Tapped(Headed):
     def __init__(self, headed: Headed, paths: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
         Network.__init__(self)
         self.name, self.net = headed.name, headed.net
-        self.head, self.path = headed.head, headed.path
+        self.head, self.path, self.second = headed.head, headed.path, headed.second
         self.blueprint, self.new_head = headed.blueprint, headed.new_head
         self.paths = dict(paths)
         self._layouts = {tap: layout_of(seen[path]) for tap, path in paths.items()}

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from kdcli.core.network import Blueprint, Network, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.errors import Incompatible, KdError, NotFound, UsageError
-from kdcli.files import given_by_the_user, safetensors_header
+from kdcli.files import given_by_the_user, is_file, safetensors_header
 from kdcli.models import _hf_folder as files
 from kdcli.models._foreign_weights import check_whole, read_tensors
 from kdcli.models._headed import Headed
@@ -106,7 +106,16 @@ def members() -> dict[str, str]:
     return found
 
 
-def download(name: str) -> Path:
+def is_here(name: str, weights: str | None) -> bool:  # noqa: ARG001  as other libraries have it
+    """Tells whether a network's folder is here, without asking the network."""
+    try:
+        folder = files.folder_of(name)
+    except NotFound:
+        return not files.is_hub_id(name)  # `build` says what is wrong
+    return is_file(folder / files.CONFIG)
+
+
+def download(name: str, weights: str | None = None) -> Path:  # noqa: ARG001  its own
     """Fetches a network into transformers' cache: its config, its image processor's, and its
     weights as safetensors.
 

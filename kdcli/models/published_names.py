@@ -34,6 +34,8 @@ def published_names(network: Network, family: str, key: str) -> Names:
         key: the tensor's name in the state dict of the network.
     """
     if isinstance(network, Headed):
+        if network.second and key.startswith("head."):
+            return (key,)  # two layers in one
         names = _headed(network.path, key)
         return (*names, *_efficientnet_pytorch(network.net, names), key)
     table = _TABLES.get(family)

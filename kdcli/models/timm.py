@@ -3,8 +3,9 @@ timm/convnext_atto, ...
 
 The architecture is timm's, unchanged, for pictures of any number of channels; a transformer with a
 fixed grid is built for the size of the data. Weights are random, or from a file of timm's own
-tensors (`weights = "x.safetensors"`); nothing is downloaded. The head of the file stays where the
-data have as many classes, else it gives way to a fresh one.
+tensors (`weights = "x.safetensors"`), or published ones from the cache that timm itself uses
+(`weights = "DEFAULT"`, or a tag such as "a1_in1k"); nothing is downloaded without --download. The
+head of the file stays where the data have as many classes, else it gives way to a fresh one.
 
 Taps are those of timm's feature info: "stage1", "stage2", ... and "pooled", "stem" before them
 where the network has a map of half the picture's size first. A row of equal blocks, as in a ViT,
@@ -28,8 +29,11 @@ from torch import nn
 from kdcli.core.network import Network, parameter_count, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.errors import Incompatible, NotFound, UsageError
+from kdcli.files import is_file
 from kdcli.models._foreign_weights import fill, read_tensors, shapes_of
 from kdcli.models._headed import Headed
+from kdcli.models._hf_config import first_line
+from kdcli.models._hf_folder import cached
 from kdcli.models._tapped import can_tap, fitted, quarters, survey
 from kdcli.results.preprocessing import Sight
 
@@ -65,6 +69,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 _PREFIX = "timm/"
+DEFAULT = "DEFAULT"  # the weights that timm takes unless told
+_WEIGHTS = "model.safetensors"
 _MOST_STAGES = 6  # more features than that are blocks in a row
 _QUARTERS = 4
 
@@ -75,7 +81,8 @@ class Options(ModelOptions):
     weights: str | None = Field(
         None,
         description=(
-            "A .safetensors file with timm's tensors of this network; random weights unless given."
+            "A .safetensors file with timm's tensors of this network, or published weights in "
+            "timm's cache: DEFAULT or a tag such as a1_in1k; random weights unless given."
         ),
     )
     arguments: dict[str, bool | int | float | str | list[int]] = Field(
@@ -110,10 +117,10 @@ def build(
     """
     timm = _timm(name)
     weights = arguments.get("weights")
-    tensors = None if weights is None else read_tensors(Path(weights))
+    tensors = None if weights is None else read_tensors(_file_of(timm, name, weights))
     given = arguments.get("arguments", {})
     net = _construct(timm, name, num_classes, input_shape, given)
-    path = _path_of_head(name, net)
+    path, second = _paths_of_heads(name, net)
     published = num_classes
     if tensors is not None:
         published = _outputs(tensors, path, num_classes)
@@ -122,7 +129,7 @@ def build(
         fill(net, tensors, name, str(weights))
         if published != num_classes:
             net.reset_classifier(num_classes)
-    network = _tapped(Headed(name, net, path), net, input_shape)
+    network = _tapped(Headed(name, net, path, second), net, input_shape)
     if published != num_classes:
         network.new_head = f"{published} classes"
     if weights is not None:
@@ -141,11 +148,13 @@ def sight(name: str, weights: str) -> Sight:
     """
     timm = _timm(name)
     _check_known(timm, name)
+    tag = "" if _is_file(weights) or weights == DEFAULT else f".{weights}"
+    file = _file_of(timm, name, weights)
     config = timm.data.resolve_data_config(
-        pretrained_cfg=timm.get_pretrained_cfg(name.removeprefix(_PREFIX)).to_dict()
+        pretrained_cfg=timm.get_pretrained_cfg(f"{name.removeprefix(_PREFIX)}{tag}").to_dict()
     )
     _, *size = config["input_size"]
-    channels = _channels(timm, name, Path(weights))
+    channels = _channels(timm, name, file)
     # as timm.data.transforms_factory: each side, over the share of it that is cut out
     before = [math.floor(side / config["crop_pct"]) for side in size]
     resize: int | tuple[int, int] = (before[0], before[1])
@@ -166,6 +175,83 @@ def sight(name: str, weights: str) -> Sight:
     )
 
 
+def _is_file(weights: str) -> bool:
+    return weights.endswith(".safetensors") or is_file(Path(weights))
+
+
+def _repository(timm: Any, name: str, weights: str) -> str:
+    """Where published weights of a network are on the hub.
+
+    Raises:
+        NotFound: it has none of that tag.
+    """
+    _check_known(timm, name)
+    architecture = name.removeprefix(_PREFIX)
+    tags = [
+        tag
+        for each in timm.list_pretrained(f"{architecture}.*")
+        for known, _, tag in (each.partition("."),)
+        if known == architecture
+    ]
+    chosen = architecture if weights == DEFAULT else f"{architecture}.{weights}"
+    config = timm.get_pretrained_cfg(chosen) if weights in {DEFAULT, *tags} else None
+    # a file of another name than model.safetensors is a pickle, or other networks' beside it
+    if config is None or not config.hf_hub_id or config.hf_hub_filename or config.custom_load:
+        has = f"DEFAULT, {', '.join(sorted(tags))}" if tags else "none"
+        raise NotFound(
+            f"{name} has no weights {weights!r} that timm publishes as safetensors",
+            hint=f"it has {has}; or the path of a .safetensors file",
+        )
+    return str(config.hf_hub_id)
+
+
+def _file_of(timm: Any, name: str, weights: str) -> Path:
+    """The file that `weights` stands for: itself, or published ones in timm's cache.
+
+    Raises:
+        NotFound: it has none of that tag, or they are not in the cache.
+    """
+    if _is_file(weights):
+        return Path(weights)
+    repository = _repository(timm, name, weights)
+    if (found := cached(repository, _WEIGHTS)) is None:
+        raise NotFound(
+            f"the weights {weights} of {name} ({repository}) are not in timm's cache",
+            hint="--download fetches them",
+        )
+    return found
+
+
+def is_here(name: str, weights: str | None) -> bool:
+    """Tells whether the weights are here, without asking the network.
+
+    Raises:
+        UsageError, NotFound: as `build`, but for weights that are not in the cache.
+    """
+    if weights is None or _is_file(weights):
+        return True
+    return cached(_repository(_timm(name), name, weights), _WEIGHTS) is not None
+
+
+def download(name: str, weights: str | None = None) -> Path:
+    """Fetches published weights into the cache of timm; the default ones unless a tag is given.
+
+    Raises:
+        UsageError: timm is not installed. NotFound: it has none of that tag, or there is no way to
+            them.
+    """
+    repository = _repository(_timm(name), name, weights or DEFAULT)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, _WEIGHTS))
+    except Exception as error:  # its own, requests', and those of the file system
+        raise NotFound(
+            f"{repository} cannot be fetched: {first_line(error)}",
+            hint="weights may be the path of a .safetensors file that is here",
+        ) from error
+
+
 def _channels(timm: Any, name: str, weights: Path) -> int:
     """The channels of the pictures that a file's network takes."""
     first = timm.get_pretrained_cfg_value(name.removeprefix(_PREFIX), "first_conv")
@@ -183,7 +269,7 @@ def categories(name: str, weights: str) -> tuple[str, ...]:
     timm = _timm(name)
     with torch.device("meta"):
         net = _construct(timm, name, 1000, (3, 224, 224), {})
-    count = _outputs(read_tensors(Path(weights)), _path_of_head(name, net), 0)
+    count = _outputs(read_tensors(_file_of(timm, name, weights)), _paths_of_heads(name, net)[0], 0)
     if count == 1000:
         names: list[str] = timm.data.ImageNetInfo("imagenet-1k").label_descriptions()
         return tuple(names)
@@ -198,7 +284,7 @@ def parameters(name: str, num_classes: int) -> int:
     """
     with torch.device("meta"):
         net = _construct(_timm(name), name, num_classes, (3, 224, 224), {})
-    _path_of_head(name, net)
+    _paths_of_heads(name, net)
     return parameter_count(net)
 
 
@@ -303,15 +389,28 @@ def _construct(
     return net
 
 
-def _path_of_head(name: str, net: Any) -> str:
-    head = net.get_classifier()
-    if not isinstance(head, nn.Linear):
+def _paths_of_heads(name: str, net: Any) -> tuple[str, str]:
+    """Where the last linear layer is; and the second one of a network with two heads, else ""."""
+    given = net.get_classifier()
+    heads = given if isinstance(given, tuple) else (given,)
+    if len(heads) == 1 and getattr(given, "distillation", False):  # RepViT's kind holds both
+        heads = (given.head, given.head_dist)
+    elif len(heads) == 1 and hasattr(given, "head_dist"):
+        heads = (given.head,)
+    # some have a norm before the linear layer, in one module
+    last = [
+        [part for part in head.modules() if isinstance(part, nn.Linear)]
+        for head in heads
+        if head is not None
+    ]
+    if not 0 < len(last) < 3 or not all(len(found) == 1 for found in last):
         raise Incompatible(
-            f"{name} does not end in one linear layer: kd needs one there",
+            f"{name} does not end in one linear layer, or the mean of two: kd needs one there",
             hint="choose another, such as timm/resnet18 or timm/vit_tiny_patch16_224",
         )
-    paths = (path for path, module in net.named_modules() if module is head)
-    return str(next(paths))
+    paths = {id(module): path for path, module in net.named_modules()}
+    first, *second = (paths[id(found[0])] for found in last)
+    return first, second[0] if second else ""
 
 
 def _outputs(tensors: Mapping[str, torch.Tensor], path: str, num_classes: int) -> int:

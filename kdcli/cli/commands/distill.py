@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdcli.cli import options as o
+from kdcli.cli.commands.model_download import fetch
 from kdcli.cli.commands.run_job import run_job
 from kdcli.cli.console import Environment
 from kdcli.cli.output.envelope import Outcome
@@ -27,6 +28,7 @@ def run(
     keep_state: o.KeepState = False,
     dry_run: o.DryRun = False,
     trust: o.Trust = False,
+    download: o.Fetch = False,
     **flags: Any,
 ) -> Outcome:
     """Train a student under one or more teachers.
@@ -47,6 +49,8 @@ def run(
     )
     from kdcli import jobs
 
+    if download:
+        fetch(env, resolved.recipe)
     return run_job(
         env,
         jobs.distill,

@@ -56,7 +56,8 @@ class ReadyAnswers(Teacher):
 
     Args:
         name: what messages call it.
-        answers: logits [n,K] float32 on the device, of the splits that there are answers for.
+        answers: logits [n,K] float32 on the device, of the splits that there are answers for; or
+            [n,V,K], of V views of each training picture.
         split: whose samples it is asked about.
     """
 
@@ -69,10 +70,18 @@ class ReadyAnswers(Teacher):
         self.split: SplitName = split
 
     def of(self, split: SplitName) -> Teacher | None:
-        return ReadyAnswers(self.name, self.answers, split) if split in self.answers else None
+        if split not in self.answers:
+            return None
+        answers = self.answers[split]
+        if answers.ndim == 3:  # who measures shows pictures as they are, in none of the views
+            answers = answers.mean(1)
+        return ReadyAnswers(self.name, {**self.answers, split: answers}, split)
 
     def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
         if taps:
             self.network(batch.x, taps)
         with torch.no_grad():
-            return Output(self.answers[self.split].index_select(0, batch.index), {})
+            answers = self.answers[self.split]
+            if answers.ndim == 3:
+                return Output(answers[batch.index, batch.view], {})
+            return Output(answers.index_select(0, batch.index), {})

@@ -45,6 +45,7 @@ from kdcli.jobs.build.teachers import (
     other_head,
     pretrained_teacher,
 )
+from kdcli.models._headed import two_heads
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
     DistillRecipe,
@@ -322,7 +323,7 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
 
     def entropies(whole: Feed) -> Tensor:
         if isinstance(recipe, DistillRecipe) and recipe.teacher:
-            loaded = _teacher(recipe.teacher[0], whole, runtime, checkpoint_of)
+            loaded = _teacher(recipe.teacher[0], whole, runtime, checkpoint_of, recipe.data.views)
         else:
             assert recipe.report.reference is not None  # a recipe without either is refused
             loaded = _reference(recipe.report.reference, whole, runtime, checkpoint_of)
@@ -386,11 +387,12 @@ def _head_of(network: Network) -> str:
 
 def _notes(section: NetworkSection, student: Network, info: DataInfo) -> tuple[str, ...]:
     """What a run says of the weights that its network starts from, one sentence each."""
+    heads = two_heads(student)
     if not student.new_head:
-        return ()
+        return heads
     source = section.init or f"{section.name} ({section.options.get('weights')})"
     what = f"the body is that of {source}, whose head predicts {student.new_head}"
-    return (f"new head for {info.num_classes} classes: {what}",)
+    return (*heads, f"new head for {info.num_classes} classes: {what}")
 
 
 def load_teachers(
@@ -398,7 +400,8 @@ def load_teachers(
 ) -> tuple[LoadedTeacher, ...]:
     """The teachers of a recipe, checked to fit the data; none of a train-teacher recipe."""
     chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
-    loaded = (_teacher(section, feed, runtime, checkpoint_of) for section in chosen)
+    views = recipe.data.views
+    loaded = (_teacher(section, feed, runtime, checkpoint_of, views) for section in chosen)
     return tuple(
         replace(each, summary=replace(each.summary, weight=share))
         for each, share in zip(loaded, _shares(recipe), strict=True)
@@ -406,10 +409,14 @@ def load_teachers(
 
 
 def _teacher(
-    section: TeacherSection, feed: Feed, runtime: Runtime, checkpoint_of: CheckpointOf
+    section: TeacherSection,
+    feed: Feed,
+    runtime: Runtime,
+    checkpoint_of: CheckpointOf,
+    views: int | None,
 ) -> LoadedTeacher:
     if section.logits is not None:
-        return ready_answers(section.logits, section.class_map, feed, runtime)
+        return ready_answers(section.logits, section.class_map, feed, runtime, views)
     asked = _asked(section)
     if section.name is not None:
         if catalog.entry("model", section.name).factory is not None:

@@ -29,7 +29,7 @@ from kdcli.results.run import TeacherSummary
 
 _HINT = (
     "logits or probabilities [n, K], a row for each training picture in order, or with files [n], "
-    "their names; test_logits or test_probabilities likewise"
+    "their names; [n, V, K] of V views of each; test_logits or test_probabilities likewise"
 )
 _LEAST = 1e-12  # of a probability that is 0: its logarithm is -27.6
 _KINDS = ("logits", "probabilities")
@@ -39,9 +39,10 @@ _SUM = 1e-2  # of probabilities in half precision
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Answers as a file has them. by_split: logits [n,M] float32, in order; by_file: where the
-    answer to each file stands in `named` [n,M]. class_names: of the M columns, empty where the file
-    has none. positions, fingerprint: of the pictures that kd stored answers to.
+    """Answers as a file has them. by_split: logits [n,M] float32, in order, or [n,V,M] of V views;
+    by_file: where the answer to each file stands in `named`, [n,M] or [n,V,M]. class_names: of the
+    M columns, empty where the file has none. positions, fingerprint: of the pictures that kd stored
+    answers to.
     """
 
     by_split: Mapping[SplitName, Tensor]
@@ -54,12 +55,19 @@ class Rows:
     @property
     def classes(self) -> int:
         first = self.named if self.named is not None else next(iter(self.by_split.values()))
-        return first.shape[1]
+        return first.shape[-1]
 
 
-def ready_answers(path: str, classes: Given | None, feed: Feed, runtime: Runtime) -> LoadedTeacher:
+def ready_answers(
+    path: str, classes: Given | None, feed: Feed, runtime: Runtime, views: int | None = None
+) -> LoadedTeacher:
     """The answers of a file as a teacher of a feed's training pictures, and of its held-out and
     test pictures where there are answers to them.
+
+    Args:
+        views: of each training picture, None where they are not numbered (data.views). Answers to
+            so many views of each are looked up by the view that is drawn; pictures that are shown
+            as they are get the mean of their logits.
 
     Raises:
         NotFound: no such file. BadData: it holds no answers, or an answer is NaN or no probability.
@@ -88,17 +96,34 @@ def ready_answers(path: str, classes: Given | None, feed: Feed, runtime: Runtime
         answers = _of_split(path, rows, feed, split)
         if answers is not None:
             if groups is not None:
-                answers = MergedClasses(NoNetwork(path), groups).merged(answers)
+                merged = MergedClasses(NoNetwork(path), groups).merged(answers.flatten(0, -2))
+                answers = merged.view(*answers.shape[:-1], -1)
+            if answers.ndim == 3 and split == "train":
+                _check_views(path, answers.shape[1], views)
+            elif answers.ndim == 3:
+                answers = answers.mean(1)
             found[split] = answers.to(runtime.device)
     teacher = ReadyAnswers(path, found)
     summary = TeacherSummary(path, "", "ready-made answers", 0, None)
     changed = "the student sees them as training changes them"
     remarks = [f"the teacher's answers are to the pictures as they are; {changed}"]
+    if found["train"].ndim == 3:
+        remarks = [f"the teacher has answers to {views} views of each picture: view m has answer m"]
     if "test" not in found and feed.size("test"):
         remarks.append("there are no answers to the test pictures: the gap is not measured")
     return LoadedTeacher(
         teacher, summary, "ready-made answers", {}, groups=groups, understood=(*words, *remarks)
     )
+
+
+def _check_views(path: str, answered: int, views: int | None) -> None:
+    if answered != views:
+        shown = "does not number them" if views is None else f"has {views}"
+        raise Incompatible(
+            f"{path} has answers to {answered} views of each picture, and the recipe {shown} "
+            "(data.views)",
+            hint=f"-s data.views={answered}",
+        )
 
 
 def _numbered(rows: Rows) -> bool:
@@ -320,9 +345,9 @@ def _rows(
     if not found:
         has = formatting.listed(sorted(arrays), _SHOWN) or "nothing"
         raise BadData(f"{path} has neither logits nor probabilities, it has {has}", hint=_HINT)
-    if len({each.shape[1] for each in found.values()}) > 1:
+    if len({each.shape[-1] for each in found.values()}) > 1:
         raise BadData(f"{path} has answers of different numbers of classes", hint=_HINT)
-    if names and len(names) != next(iter(found.values())).shape[1]:
+    if names and len(names) != next(iter(found.values())).shape[-1]:
         raise BadData(f"{path} has {len(names)} names of classes for its columns", hint=_HINT)
     if not files:
         return Rows(found, class_names=names)
@@ -341,9 +366,10 @@ def _rows(
 
 def _numbers(path: Path, key: str, arrays: Mapping[str, Any]) -> Any:
     array = np.asarray(arrays[key])
-    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] < 2:
+    if array.ndim not in {2, 3} or array.dtype.kind != "f" or array.shape[-1] < 2:
         raise BadData(
-            f"{path}: {key} is {array.dtype} {list(array.shape)}, not floating point [n, K]",
+            f"{path}: {key} is {array.dtype} {list(array.shape)}, not floating point [n, K], or "
+            "[n, V, K] of V views",
             hint=_HINT,
         )
     return array.astype(np.float32)
@@ -351,9 +377,10 @@ def _numbers(path: Path, key: str, arrays: Mapping[str, Any]) -> Any:
 
 def _checked(path: Path, key: str, answers: Tensor, kind: str) -> Tensor:
     """Answers [n,M] as logits: the logarithms of probabilities, those of 0 bounded."""
-    bad = (~answers.isfinite()).any(1)
+    bad = (~answers.isfinite()).any(-1)
     if kind == "probabilities":
-        bad |= (answers < 0).any(1) | ((answers.sum(1) - 1).abs() > _SUM)
+        bad |= (answers < 0).any(-1) | ((answers.sum(-1) - 1).abs() > _SUM)
+    bad = bad.flatten(1).any(1) if bad.ndim == 2 else bad
     if bool(bad.any()):
         first = int(bad.nonzero()[0])
         what = "NaN or infinite" if kind == "logits" else "no probabilities that add up to 1"

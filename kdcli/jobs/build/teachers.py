@@ -19,6 +19,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build import class_maps, sights
 from kdcli.jobs.build.networks import fresh_network, load_network
+from kdcli.models._headed import two_heads
 from kdcli.models._tapped import tapped
 from kdcli.recipe import teacher_facts
 from kdcli.results.preprocessing import Preprocessing, Sight
@@ -275,5 +276,5 @@ def pretrained_teacher(
         faster=faster,
         remark=remark,
         groups=through.groups,
-        understood=through.words,
+        understood=(*through.words, *two_heads(network)),
     )

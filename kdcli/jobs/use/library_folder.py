@@ -79,8 +79,7 @@ def _library_of(network: Network) -> str:
 def _fill(net: nn.Module, network: Headed, prefix: str) -> None:
     """Puts a network's weights into its library's own, where its head was."""
     tensors = {key.removeprefix(prefix): tensor for key, tensor in network.net.state_dict().items()}
-    path = network.path.removeprefix(prefix)
-    tensors |= {f"{path}.{key}": value for key, value in network.head.state_dict().items()}
+    tensors |= {key.removeprefix(prefix): tensor for key, tensor in network.library_heads().items()}
     net.load_state_dict(tensors)
 
 

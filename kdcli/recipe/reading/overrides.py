@@ -14,6 +14,7 @@ from kdcli.files import is_file, is_folder, parse_toml
 from kdcli.recipe.reading import diagnostics
 from kdcli.recipe.reading.layers import Layer, dotted
 from kdcli.recipe.reading.toml_file import KeyPath, Origin
+from kdcli.recipe.schema import TEACHER_SOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,10 @@ def _put_flag(layer: Layer, flag: Flag, taken: dict[KeyPath, Origin]) -> Diagnos
     path = parse_key(flag.key)
     value = _plain(flag.value)
     origin = Origin(flag.option, flag=f"{flag.option} {shortened(_shown(value), 100)}")
-    earlier = taken.get(path)
-    if earlier is not None and layer.get(*path) != value:
+    earlier, there = taken.get(path), layer.get(*path)
+    if flag.key == "teacher" and isinstance(there, dict) and _fit(there, value):
+        value = [{**there, **table} for table in value]  # a --set is of each of them
+    elif earlier is not None and there != value:
         return origin.diagnostic(
             flag.key, f"{origin.flag} and {earlier.flag} disagree", "give one of them"
         )
@@ -107,7 +110,8 @@ def _put_flag(layer: Layer, flag: Flag, taken: dict[KeyPath, Origin]) -> Diagnos
 
 def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
     """Several --teacher become one list of tables; a single one stays a key, so that it can be
-    compared with a --set. A --teacher-classes is the class map of each of several.
+    compared with a --set. A --teacher-classes is the class map of each of several, and what --set
+    says of the teacher is of each too.
     """
     named = [flag for flag in flags if flag.key == "teacher.checkpoint"]
     paths = [
@@ -128,6 +132,15 @@ def _collect_teachers(flags: Sequence[Flag]) -> list[Flag]:
         *(flag for flag in others if flag.key != "teacher.classes"),
         Flag(named[0].option, "teacher", tables),
     ]
+
+
+def _fit(there: Mapping[str, Any], tables: list[dict[str, Any]]) -> bool:
+    """Tells whether what --set says of [teacher] can be of each of several: it names none, and no
+    other class map.
+    """
+    return not set(TEACHER_SOURCES) & there.keys() and all(
+        table.get(key, value) == value for table in tables for key, value in there.items()
+    )
 
 
 def _source(teacher: Any) -> str:

@@ -293,3 +293,10 @@ def test_logits_that_are_not_numbers_are_named(teacher, student, poison):
         report(dataclasses.replace(teacher, logits=logits), student)
     with pytest.raises(BadData, match=r"logits of student small \(aligned\) are not finite"):
         report(teacher, dataclasses.replace(student, aligned=logits))
+
+
+def test_a_gap_is_one_number_whatever_else_is_asked_for(teacher, student):
+    alone = report(teacher, student, temperatures=(4.0,)).pairs[0].at[0]
+    other = network("other", seed=5)
+    among = report(teacher, other, student, temperatures=(0.5, 1.0, 2.0, 3.0, 4.0, 9.0)).pairs[1]
+    assert among.at[4] == alone

@@ -13,7 +13,10 @@ from kdcli.core import random
 from kdcli.engine.teachers.inference import fold
 from kdcli.errors import BadCheckpoint, Incompatible, NotFound, UsageError
 from kdcli.jobs.build.networks import build_network
-from kdcli.models.timm import categories
+from kdcli.jobs.use.library_folder import read_library_folder, write_library_folder
+from kdcli.models._headed import two_heads
+from kdcli.models.timm import categories, is_here, sight
+from kdcli.results.preprocessing import Preprocessing
 from tests.unit.models.tiny_timm import FAMILIES, SHAPE
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'kdcli[timm]'")
@@ -178,9 +181,7 @@ def test_wrong_names_arguments_and_pictures_are_refused():
     with pytest.raises(Incompatible, match="8x8"):
         build_network("timm/inception_v3", num_classes=3, input_shape=(3, 8, 8))
     with pytest.raises(Incompatible, match="one linear layer"):
-        build_network(
-            "timm/deit_tiny_distilled_patch16_224", num_classes=3, input_shape=(3, 224, 224)
-        )
+        build_network("timm/dla46_c", num_classes=3, input_shape=(3, 64, 64))
 
 
 def test_without_timm_the_message_says_what_to_install(monkeypatch):
@@ -198,3 +199,67 @@ def test_a_teacher_by_name_says_what_its_file_predicts(tmp_path):
     assert found[0].startswith("tench")
     save_file({"head.weight": torch.zeros(3, 3)}, file)
     assert categories(VIT, str(file)) == ("0", "1", "2")
+
+
+TWO_HEADS = {
+    "timm/deit_tiny_distilled_patch16_224": {
+        "depth": 4,
+        "embed_dim": 12,
+        "num_heads": 3,
+        "patch_size": 8,
+    },
+    "timm/repvit_m0_9": {"embed_dim": [8, 8, 12, 16], "depth": [1, 1, 1, 1]},  # norms before them
+}
+
+
+@pytest.mark.parametrize("name", TWO_HEADS)
+def test_two_heads_answer_their_mean_and_go_back_to_timm(name, tmp_path):
+    size = {"img_size": SHAPE[1:]} if "deit" in name else {}
+    net = timm.create_model(
+        name.removeprefix("timm/"), num_classes=7, **size, **TWO_HEADS[name]
+    ).eval()
+    file = tmp_path / "own.safetensors"
+    save_file(net.state_dict(), file)
+    options = {"arguments": TWO_HEADS[name], "weights": str(file)}
+    network = build_network(name, num_classes=7, input_shape=SHAPE, options=options).eval()
+    assert "mean of their logits" in two_heads(network)[0]
+    x = pictures()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x).logits, net(x))
+        output = network(x, ("pooled",))
+        torch.testing.assert_close(network.head(output.taps["pooled"]), output.logits)
+    # one function in training too, with a gradient to both
+    network.train()(x).logits.square().sum().backward()
+    assert all(part.abs().sum() > 0 for part in network.head.weight.grad.chunk(2, 1))
+    folder = tmp_path / "out"
+    how = Preprocessing(SHAPE, 36, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    write_library_folder(folder, network.eval(), tuple("abcdefg"), how)
+    with torch.no_grad():
+        torch.testing.assert_close(read_library_folder(folder)(x), network(x).logits)
+
+
+def test_published_weights_are_found_in_timms_cache_and_else_told(tmp_path, monkeypatch):
+    name = "timm/test_resnet"
+    kept = tmp_path / "model.safetensors"
+    net = timm.create_model("test_resnet").eval()
+    save_file(net.state_dict(), kept)
+    there: dict[str, str] = {}
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda repository, _: there.get(repository)
+    )
+    with pytest.raises(NotFound, match=r"timm/test_resnet.r160_in1k\) are not in timm's") as told:
+        build(name, classes=1000, weights="DEFAULT")
+    assert told.value.hint == "--download fetches them"
+    assert not is_here(name, "DEFAULT")
+    there["timm/test_resnet.r160_in1k"] = str(kept)
+    x = pictures()
+    for weights in ("DEFAULT", "r160_in1k"):
+        assert is_here(name, weights)
+        network = build(name, classes=1000, weights=weights).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(network(x).logits, net(x))
+        assert len(categories(name, weights)) == 1000
+        assert sight(name, weights).size == (160, 160)
+    with pytest.raises(NotFound, match="has no weights 'other'") as told:
+        build(name, weights="other")
+    assert "r160_in1k" in told.value.hint

@@ -282,3 +282,32 @@ def test_there_is_nothing_to_store(digits, logits, tmp_path):
     values = {"teacher.logits": str(file), "student.name": "mlp", "data.name": "digits"}
     with pytest.raises(KdError, match="nothing to store"):
         fill_cache(resolve("distill", values=values, environ={}), out=tmp_path)
+
+
+def test_each_view_has_its_own_answer(digits, logits, tmp_path):
+    v = np.stack([logits[:N], 3 * logits[:N]], axis=1)  # [N, 2 views, K]
+    file = written(tmp_path, "views.npz", logits=v, test_logits=logits[N:])
+    two = {"data.augment.crop": 1, "data.views": 2, "train.epochs": 2}
+    first, again = (taught(digits, file, tmp_path / name, **two) for name in ("a", "b"))
+    assert first.train_loss == again.train_loss
+    # every view with the answer of the second, and of the first: other lessons
+    for name, only in (("one", logits[:N]), ("other", 3 * logits[:N])):
+        alike = written(tmp_path, f"{name}.npz", logits=only, test_logits=logits[N:])
+        assert taught(digits, alike, tmp_path / name, **two).train_loss != first.train_loss
+    same = written(
+        tmp_path, "same.npz", logits=np.stack([logits[:N]] * 2, axis=1), test_logits=logits[N:]
+    )
+    assert (
+        taught(digits, same, tmp_path / "same", **two).train_loss
+        == taught(digits, tmp_path / "one.npz", tmp_path / "one again", **two).train_loss
+    )
+
+
+@pytest.mark.parametrize("views", [None, 3])
+def test_another_number_of_views_is_refused(views, digits, logits, tmp_path):
+    file = written(tmp_path, "views.npz", logits=np.stack([logits[:N]] * 2, axis=1))
+    more = {} if views is None else {"data.views": views, "data.augment.crop": 1}
+    with pytest.raises(KdError, match="answers to 2 views") as caught:
+        taught(digits, file, tmp_path / "runs", **more)
+    assert caught.value.hint == "-s data.views=2"
+    assert not (tmp_path / "runs").exists()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.recipe.reading.overrides import parse_set
+from kdcli.errors import RecipeInvalid
+from kdcli.recipe.reading.overrides import from_command_line, parse_set
 from kdcli.recipe.resolve import Flag, resolve
 from tests.unit.recipe.conftest import refused, told
 
@@ -80,3 +81,15 @@ def test_several_teachers_come_as_one_list_or_as_several_flags(checkpoint):
     assert [item.checkpoint for item in one.recipe.teacher] == ["a/model.safetensors", "a"]
     assert one.recipe == two.recipe
     assert one.origins["teacher.1.checkpoint"] == "--teacher"
+
+
+def test_what_is_set_of_the_teacher_is_of_each_of_several():
+    two = Flag("--teacher", "teacher.checkpoint", ["a", "b"])
+    layer = from_command_line(["teacher.cache=off"], [two])
+    assert layer.values["teacher"] == [
+        {"cache": "off", "checkpoint": "a"},
+        {"cache": "off", "checkpoint": "b"},
+    ]
+    with pytest.raises(RecipeInvalid) as caught:
+        from_command_line(["teacher.logits=x.npz"], [two])
+    assert "disagree" in caught.value.diagnostics[0].problem
