@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.core import random
+from kdcli.core.carried import Carried
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
-from kdcli.core.types import Feed, Progress
+from kdcli.core.types import Batch, Feed, Progress
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
 from kdcli.engine.distributed import Pace
-from kdcli.engine.ema import MovingAverage
+from kdcli.engine.ema import Average, LateAverage, MovingAverage
 from kdcli.engine.events import (
     Compiling,
     EpochDone,
@@ -44,7 +45,7 @@ from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.position import Position, position_of, unfit
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
-from kdcli.engine.steps import StageParts, Steps
+from kdcli.engine.steps import Group, StageParts, Steps
 from kdcli.errors import KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
@@ -62,6 +63,7 @@ class Hooks:
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
     stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks
     ask at the same ones, twice a second, and must all be answered alike.
+    score: larger is better; by it the best epoch is chosen.
     """
 
     listeners: Sequence[Listener] = ()
@@ -69,6 +71,7 @@ class Hooks:
     probe: Callable[[Network, Stage, int], Snapshot | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
+    score: Callable[[Measures], float] = lambda measures: measures.accuracy
 
 
 def set_modes(method: Method, stage: Stage) -> None:
@@ -181,7 +184,7 @@ class Trainer:
         for group in steps.groups(self.position.epoch, self.position.batch):
             # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
             # rate and seed follow from the position alone, so a resumed run takes the same step
-            rate = work.set_rate()
+            rate = work.set_rate(_pace(group))
             with self._compiling(work):
                 images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
@@ -233,13 +236,16 @@ class Trainer:
         self.runtime.ranks.agree(self.method, self.average)
         work.meters.agree(self.runtime.ranks)
         at, network, meters = work.progress(), self.result(), work.meters
+        score = self.hooks.score
         final = work.trains_the_result
         shown = self._shown(work)
         val = self.hooks.evaluate(shown) if shown is not None else None
-        best = final and val is not None and (self.best is None or val.accuracy > self.best)
+        best = final and val is not None and (self.best is None or score(val) > self.best)
+        if final:
+            self._judge(val)
         writes = self.runtime.ranks.first
         if best and val is not None:
-            self.best = val.accuracy
+            self.best = score(val)
             if writes:
                 self.hooks.keep("best", network)
         if (
@@ -283,6 +289,7 @@ class Trainer:
             self.runtime.ranks.parallel(self.method, work.stage),
             work.optimiser,
             lambda: self._check(work),
+            work.carried,
         )
         if self.runtime.recorder is None:
             return Steps(*arguments, parts)
@@ -365,12 +372,19 @@ class Trainer:
     def _shown(self, work: _StageWork) -> Network | None:
         return self.result() if work.trains_the_result else work.stage.network
 
-    def _make_average(self) -> MovingAverage | None:
-        return (
-            None
-            if self.settings.ema is None
-            else MovingAverage(self.method.deployable(), self.settings.ema)
-        )
+    def _make_average(self) -> Average | None:
+        if self.settings.ema is not None:
+            return MovingAverage(self.method.deployable(), self.settings.ema)
+        if self.settings.average_after is not None:
+            return LateAverage(self.method.deployable(), self.settings.average_after)
+        return None
+
+    def _judge(self, val: Measures | None) -> None:
+        """Has an average that waits for the held-out loss look at it; all ranks look at one."""
+        if isinstance(self.average, LateAverage):
+            loss = self.runtime.ranks.from_first(lambda: None if val is None else val.nll)
+            if loss is not None:
+                self.average.judge(loss)
 
     # ---- state -----------------------------------------------------------------------------------
 
@@ -390,20 +404,21 @@ class Trainer:
             "optimiser": optimiser,
             "meters": work.meters.state(),
             "average": self.average.state_dict() if self.average is not None else {},
+            "carried": work.carried.state(),
         }
         tensors = {
             f"{part}.{name}": tensor
             for part, named in parts.items()
             for name, tensor in named.items()
         }
-        # parameters and optimiser are the same on all ranks; batch norms and sums of the epoch's
-        # losses are not before it ends
+        # parameters and optimiser are the same on all ranks; batch norms, sums of the epoch's
+        # losses and what networks remember of their part of a text are not before it ends
         own = {name for name, _ in self._named_buffers()}
         tensors |= ranks.differing(
             {
                 name: tensor
                 for name, tensor in tensors.items()
-                if name in own or name.startswith("meters.")
+                if name in own or name.startswith(("meters.", "carried."))
             }
         )
         order = self.position.stage * 10**9 + self.position.step
@@ -423,6 +438,12 @@ class Trainer:
 def _trains(stage: Stage, network: nn.Module) -> bool:
     trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
     return any(id(parameter) in trained for parameter in network.parameters())
+
+
+def _pace(group: Group) -> float:
+    """The factor of a step's learning rate, by the length of its minibatches."""
+    paces = [batch.pace for batch in group if isinstance(batch, Batch)]
+    return sum(paces) / len(paces) if paces else 1.0
 
 
 class _StageWork:
@@ -446,6 +467,7 @@ class _StageWork:
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
         self.meters = Meters(trainer.runtime.device)
+        self.carried = Carried()
         self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
 
@@ -459,8 +481,8 @@ class _StageWork:
             self.steps,
         )
 
-    def set_rate(self) -> float:
-        self.rate = self._rate_at(self.trainer.position.step)
+    def set_rate(self, pace: float = 1.0) -> float:
+        self.rate = self._rate_at(self.trainer.position.step) * pace
         set_learning_rate(self.optimiser, self.rate)
         return self.rate
 
@@ -491,6 +513,7 @@ class _StageWork:
         trainer.method.load_state_dict(part("method"))
         restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])
         self.meters.load_state(part("meters"))
+        self.carried.load_state(part("carried"), trainer.runtime.device)
         trainer.best = state.facts["best"]
         # the last step's: an epoch may have none left to take
         self.rate = self._rate_at(max(trainer.position.step - 1, 0))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import catalog, trust
+from kdcli import catalog, tasks, trust
 from kdcli.core.class_weights import ClassWeights
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Blueprint, Network
@@ -144,7 +144,9 @@ def build_job(
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
-    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
+    task = tasks.named(feed.info.task)
+    if task.fixed_shape:
+        runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     check_answered(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     reference = None
@@ -209,8 +211,13 @@ def _compile(
         method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime
     )
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
-    choice = runtime.ranks.from_first(
-        lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+    task = tasks.named(feed.info.task)
+    choice = (
+        runtime.ranks.from_first(
+            lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+        )
+        if task.fixed_shape
+        else Choice("off", task.refuses["runtime.compile"])
     )
     compiling.prepare_cache()
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
@@ -230,6 +237,9 @@ def _stored(
     """For each teacher, whether its answers are looked up."""
     if not isinstance(recipe, DistillRecipe):
         return ()
+    if not (task := tasks.named(feed.info.task)).fixed_shape:
+        answered = f"what a {task.sample} is answered depends on those before it"
+        return tuple(_never(section, recipe.method.name, answered) for section in recipe.teacher)
     if not method_class(recipe.method.name).cacheable:
         return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
     views = Views(
@@ -249,18 +259,19 @@ def _stored(
     )
 
 
-def _never(section: TeacherSection, method: str) -> Stored:
-    """The choice for a method that stored logits do not serve.
+def _never(section: TeacherSection, method: str, reason: str | None = None) -> Stored:
+    """The choice for a method, or data, that stored logits do not serve.
 
     Raises:
         Incompatible: they were asked for.
     """
+    reason = reason or f"{method} asks its teacher for more than logits"
     if section.cache == "exact":
         raise Incompatible(
-            f"teacher.cache is exact, and {method} asks its teacher for more than logits",
+            f"teacher.cache is exact, and {reason}",
             hint='teacher.cache = "off"',
         )
-    return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
+    return Stored(None, Choice("off", reason))
 
 
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:

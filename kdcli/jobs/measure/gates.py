@@ -20,6 +20,7 @@ def check_gates(
         "max_entropy_gap": (gap.entropy if gap else None, False),
         "max_free_energy_gap": (gap.free_energy if gap else None, False),
         "max_ece": (test.ece, False),
+        "max_perplexity": (test.perplexity, False),
     }
     results = []
     for name, (value, at_least) in values.items():

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kdcli import tasks
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_weights, save_model
 from kdcli.engine.position import Position, position_of
@@ -152,6 +153,7 @@ class Execution:
             probe=Monitor(self.job),
             keep=self._keep,
             stop=stop,
+            score=tasks.named(self.job.feed.info.task).headline.score,
         )
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kdcli import tasks
 from kdcli.analysis.calibration import answers, calibration_error, reliability
 from kdcli.analysis.energy import energies
-from kdcli.analysis.metrics import confusion, excluded, measure, per_class_accuracy
+from kdcli.analysis.metrics import confusion, excluded, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output, SplitName
@@ -25,7 +27,7 @@ from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.teachers import LoadedTeacher
-from kdcli.jobs.measure.answers import Answers, mean_of
+from kdcli.jobs.measure.answers import Answers, Found, found, mean_of
 from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
@@ -66,21 +68,33 @@ class Outcome:
     mistakes: Mistakes | None = None
 
 
-def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
-    """Logits [n,K] and targets [n] of a network over a split, float32, on the CPU."""
+def network_answers(job: Job, network: Network, split: SplitName) -> Found:
+    """What the run's network answers to a split, and how good it is on it."""
     with evaluating(network):
-        return collect(
+        return found(
             lambda batch: network(job.runtime.place(batch).x).logits,
             job.feed.showing(()).split(split),  # its own pixels, and no teacher's
+            job.feed.info,
+            job.feed.size(split),
+            split=split,
+            selected=job.recipe.train.select,
         )
 
 
-def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
+def teacher_answers(
+    job: Job, teacher: Teacher, split: SplitName, selected: Literal["last", "best"] = "last"
+) -> Found:
     """The same for a teacher, through its own input normalisation."""
     answering = teacher.of(split)
     assert answering is not None  # whoever asks knows that there are answers
-    forward: Callable[[Batch], Tensor] = lambda batch: answering(job.runtime.place(batch)).logits  # noqa: E731
-    return collect(forward, job.feed.split(split))
+    return found(
+        lambda batch: answering(job.runtime.place(batch)).logits,
+        job.feed.split(split),
+        job.feed.info,
+        job.feed.size(split),
+        split=split,
+        selected=selected,
+    )
 
 
 def validation(job: Job) -> Callable[[Network], Measures | None]:
@@ -91,9 +105,7 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
     def evaluate(network: Network) -> Measures | None:
         if job.feed.size("val") == 0:
             return None
-        return measure(
-            *network_logits(job, network, "val"), split="val", selected=job.recipe.train.select
-        )
+        return network_answers(job, network, "val").measures
 
     return evaluate
 
@@ -108,7 +120,7 @@ def measure_outcome(
         label: the run's name, as the gap's tables show it.
         folded: what was folded into the network, if a temperature was to be.
     """
-    names = job.feed.info.class_names
+    names, task = job.feed.info.class_names, tasks.named(job.feed.info.task)
     own = replace(
         _own_answers(job, network, label),
         folded_temperature=None if folded is None else folded.temperature,
@@ -143,8 +155,13 @@ def measure_outcome(
         gaps=gaps,
         energies=_energies(job, own),
         teacher_energies=() if teacher is None else _energies(job, teacher),
-        analysis=RunAnalysis(names, confusion(logits, targets, len(names)), curves, report),
-        per_class=per_class_accuracy(logits, targets, names),
+        analysis=RunAnalysis(
+            names,
+            confusion(logits, targets, len(names)) if task.compares_classes else (),
+            curves,
+            report,
+        ),
+        per_class=per_class_accuracy(logits, targets, names) if task.compares_classes else {},
         excluded=excluded(
             logits,
             targets,
@@ -157,8 +174,8 @@ def measure_outcome(
         + unseen
         + tuple(
             warning
-            for name, found in measured.items()
-            for warning in result_warnings(name, found, guess, len(names))
+            for name, each in measured.items()
+            for warning in result_warnings(name, each, guess, len(names), task.sample)
         )
         + weighed_nothing(job.recipe.method.name, job.class_weights),
         agreement=next(
@@ -258,7 +275,7 @@ def run_result(
 
 
 def _own_answers(job: Job, network: Network, label: str) -> Answers:
-    logits, targets = network_logits(job, network, "test")
+    logits, targets, measures = network_answers(job, network, "test")
     return Answers(
         label=label,
         checkpoint="",
@@ -271,7 +288,7 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
         info=job.feed.info,
         logits=logits,
         targets=targets,
-        measures=measure(logits, targets, split="test", selected=job.recipe.train.select),
+        measures=measures,
     )
 
 
@@ -320,7 +337,7 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
                 if isinstance(each, NoNetwork)
                 else cost(
                     each,
-                    _seen(job, each, batch)[:1],
+                    _one(job, _seen(job, each, batch)),
                     checkpoint=path,
                     timed=report.latency,
                     forms=report.forms if report.latency else (),
@@ -337,7 +354,9 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
     """A teacher's own answers, as `kd evaluate` would find them."""
     known = loaded.summary
-    logits, _ = teacher_logits(job, loaded.teacher, "test")
+    logits, _, measures = teacher_answers(
+        job, loaded.teacher, "test", known.test.selected if known.test else "last"
+    )
     return Answers(
         label=known.architecture,
         checkpoint=known.checkpoint,
@@ -348,7 +367,7 @@ def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
         info=seen_by(job.recipe.method.name, job.recipe.method.options, job.feed.info),
         logits=logits,
         targets=targets,
-        measures=measure(logits, targets, selected=known.test.selected if known.test else "last"),
+        measures=measures,
     )
 
 
@@ -364,6 +383,7 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
         and job.recipe.report.html
         # what explains a gap is asked of networks
         and not any(isinstance(item.teacher.network, NoNetwork) for item in job.teachers)
+        and tasks.named(job.feed.info.task).compares_classes
     )
     if teacher is not None:
         return _report(job, teacher, own, _temperatures(job), explains=explains)
@@ -450,6 +470,11 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
     run's own network as they are.
     """
     return _teacher_of(job, network) or (lambda batch, taps: network(batch.x, taps))
+
+
+def _one(job: Job, x: Tensor) -> Tensor:
+    """One of what a network sees, [1,C,H,W]; of a text one token."""
+    return x[:1] if tasks.named(job.feed.info.task).pictures else x[:1, :, :, :1]
 
 
 def _first_images(job: Job) -> Batch:
