@@ -23,7 +23,8 @@ class Headline:
     name: in running text; heading: of a table's column. path: below a run's `test` (kd table takes
     test.PATH). score: larger is better; what the best epoch and the best teacher are chosen by.
     shown: as people read it.
-    beside: a sentence's end on how one network does beside another: "0.4 points better than".
+    beside: how one network does beside another, before that one's name: "0.4 points below".
+    said: how one does on the samples that are named next: "is right on 97.2 % of".
     difference: the same as a table's cell shows it.
     """
 
@@ -33,6 +34,7 @@ class Headline:
     score: Callable[[Measures], float]
     shown: Callable[[Measures], str]
     beside: Callable[[Measures, Measures], str]
+    said: Callable[[Measures], str]
     difference: Callable[[Measures, Measures], str]
 
 

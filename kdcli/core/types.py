@@ -46,9 +46,9 @@ class Batch:
     [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a mixture of two, the labels of
     the others, and the share of y.
 
-    Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token, [B*L],
-    window by window. window: its number in the text from 0; None where samples follow nothing. pace:
-    factor of the learning rate, by its length.
+    Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token,
+    [B*L], window by window. window: its number in the text from 0; None where samples follow
+    nothing. pace: factor of the learning rate, by its length.
     """
 
     x: Tensor

@@ -43,7 +43,7 @@ def make_feed(
     """A source as batches on a device.
 
     Args:
-        source: resident or streamed; or a text, which has no labels, pictures and classes to draw by:
+        source: resident or streamed; or a text, which has no pictures and no classes to draw by:
             what concerns those is refused before.
         name: the dataset's, for DataInfo.
         batch_size: samples a training minibatch.

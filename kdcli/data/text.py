@@ -58,6 +58,11 @@ class Text:
     notes: tuple[str, ...] = ()
 
     @property
+    def parts(self) -> tuple[int, int, int]:
+        """Tokens to train on, to hold out and to test on."""
+        return len(self.train), len(self.val), len(self.test)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The words: what a row of logits chooses among."""
         return self.words
@@ -157,9 +162,7 @@ class TextFeed:
         )
 
     def _length(self, stream: int, number: int) -> float:
-        chosen, first, second = (
-            random.uniform_int(stream, 3 * number + part) for part in range(3)
-        )
+        chosen, first, second = (random.uniform_int(stream, 3 * number + part) for part in range(3))
         mean = self._window / 2 if chosen < HALVED else self._window
         # Box and Muller's normal number; 1 - first is above 0
         normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
@@ -184,7 +187,7 @@ class TextFeed:
         """The rows that `train` makes minibatches of."""
         return (Draw(batch.index, batch.view) for batch in self.train(epoch, start))
 
-    def view(self, index: Tensor, view: Tensor) -> Batch:
+    def view(self, index: Tensor, view: Tensor) -> Batch:  # noqa: ARG002  nobody may ask
         """Nothing: what a token is asked about depends on those before it.
 
         Raises:

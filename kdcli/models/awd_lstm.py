@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -122,7 +123,10 @@ class Options(ModelOptions):
 
     embedding: int | None = Field(None, ge=1, le=8192, description="Width of the embedded words.")
     hidden: int | None = Field(
-        None, ge=1, le=8192, description="Units of each LSTM but the last, which has the embedding's."
+        None,
+        ge=1,
+        le=8192,
+        description="Units of each LSTM but the last, which has the embedding's.",
     )
     layers: int | None = Field(None, ge=1, le=16, description="LSTMs one after another.")
     dropout: float | None = Field(None, ge=0, lt=1, description="Locked, before the last layer.")
@@ -191,8 +195,7 @@ class LanguageModel(Network):
         self.taps = {"pooled": Tap(embedding, None)}
         widths = [embedding, *[hidden] * (layers - 1), embedding]
         self.lstms = nn.ModuleList(
-            DroppedLSTM(inner, outer, weight_drop)
-            for inner, outer in zip(widths[:-1], widths[1:], strict=True)
+            DroppedLSTM(inner, outer, weight_drop) for inner, outer in pairwise(widths)
         )
         self.head = nn.Linear(embedding, num_classes)
         nn.init.uniform_(self.head.weight, -0.1, 0.1)
@@ -265,13 +268,12 @@ class DroppedLSTM(nn.Module):
     def __init__(self, inner: int, outer: int, drop: float) -> None:
         super().__init__()
         bound = 1 / math.sqrt(outer)
-        for name, shape in {
-            "weight_ih": (4 * outer, inner),
-            "weight_hh": (4 * outer, outer),
-            "bias_ih": (4 * outer,),
-            "bias_hh": (4 * outer,),
-        }.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+        def fresh(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+        self.weight_ih, self.weight_hh = fresh(4 * outer, inner), fresh(4 * outer, outer)
+        self.bias_ih, self.bias_hh = fresh(4 * outer), fresh(4 * outer)
         self._outer, self._drop = outer, drop
 
     def forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdcli.results.intervals import Estimate
@@ -125,29 +125,6 @@ class GapReport:
     source: str = ""
     data_options: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, ...] = ()
-
-    def without_classes(self) -> GapReport:
-        """The same without what is said of each class, where classes are too many for that: words
-        of a vocabulary.
-        """
-
-        def bare(response: Response) -> Response:
-            at = (
-                replace(each, entropy_by_class=(), free_energy_by_class=()) for each in response.at
-            )
-            return replace(response, at=tuple(at))
-
-        def bare_pair(pair: PairReport) -> PairReport:
-            at = (replace(each, entropy_by_class=(), free_energy_by_class=()) for each in pair.at)
-            return replace(pair, at=tuple(at))
-
-        return replace(
-            self,
-            class_names=(),
-            teacher=bare(self.teacher),
-            students=tuple(map(bare, self.students)),
-            pairs=tuple(map(bare_pair, self.pairs)),
-        )
 
     @property
     def measured_on(self) -> str:

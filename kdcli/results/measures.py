@@ -38,7 +38,7 @@ class Measures:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood: what language models are judged by."""
+        """The exponential of nll: what language models are judged by."""
         return math.exp(min(self.nll, 700.0))  # beyond it there is no number
 
 

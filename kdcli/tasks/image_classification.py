@@ -10,9 +10,17 @@ from kdcli.results.measures import Measures
 
 
 def _beside(one: Measures, other: Measures) -> str:
-    from kdcli.formatting import points
+    difference = 100 * (one.accuracy - other.accuracy)
+    shown = f"{abs(difference):.{formatting.percent_digits(one.n)}f}"
+    return (
+        "as accurate as"
+        if float(shown) == 0
+        else f"{shown} points {'below' if difference < 0 else 'above'}"
+    )
 
-    return points(one.accuracy - other.accuracy, one.n)
+
+def _said(found: Measures) -> str:
+    return f"is right on {formatting.percent(found.accuracy, found.n)} of"
 
 
 TASK = Task(
@@ -28,6 +36,7 @@ TASK = Task(
         score=lambda found: found.accuracy,
         shown=lambda found: formatting.percent(found.accuracy),
         beside=_beside,
+        said=_said,
         difference=lambda one, other: formatting.points(one.accuracy - other.accuracy),
     ),
     measures=("accuracy", "top5", "balanced_accuracy", "macro_f1", "nll", "ece"),

@@ -21,7 +21,16 @@ def _shown(found: Measures) -> str:
 
 def _beside(one: Measures, other: Measures) -> str:
     between = one.perplexity - other.perplexity
-    return f"{formatting.number(abs(between), 2)} {'higher' if between > 0 else 'lower'} than"
+    shown = formatting.number(abs(between), 2)
+    return (
+        "as perplexed as"
+        if float(shown) == 0
+        else f"{shown} {'above' if between > 0 else 'below'} in perplexity"
+    )
+
+
+def _said(found: Measures) -> str:
+    return f"has a perplexity of {_shown(found)} on"
 
 
 TASK = Task(
@@ -40,6 +49,7 @@ TASK = Task(
         score=lambda found: -found.nll,
         shown=_shown,
         beside=_beside,
+        said=_said,
         difference=lambda one, other: formatting.signed(one.perplexity - other.perplexity, 2),
     ),
     measures=("perplexity", "nll", "accuracy", "top5", "ece"),

@@ -173,8 +173,8 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
                 f"the {part} text of {options.path or name} has no token",
                 hint="a file with text in it, or another data.test_fraction",
             )
-    words = _vocabulary(tokens["train"], options.vocabulary)
-    numbers = {word: number for number, word in enumerate(words)}
+    known = _vocabulary(tokens["train"], options.vocabulary)
+    numbers = {word: number for number, word in enumerate(known)}
     unknown = numbers[UNKNOWN]
     coded = {
         part: torch.tensor([numbers.get(word, unknown) for word in found])
@@ -184,11 +184,11 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
         coded["train"],
         coded.get("val", torch.empty(0, dtype=torch.int64)),
         coded["test"],
-        words,
+        known,
         options.window,
         options.random_windows,
         options.streams,
-        (_said(coded, len(words), unknown, name),),
+        (_said(coded, len(known), unknown, name),),
     )
 
 

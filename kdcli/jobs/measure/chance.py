@@ -58,11 +58,11 @@ def teacher_warnings(job: Job) -> Iterator[str]:
         right = (torch.cat(chosen) == targets).double().mean().item()
         if no_better(right, len(targets), guess):
             what = "held-out" if split == "val" else "training"
-            sample = tasks.named(job.feed.info.task).sample
+            sample, n = tasks.named(job.feed.info.task).sample, len(targets)
             yield (
                 f"teacher {loaded.summary.checkpoint} is right about "
-                f"{formatting.percent(right, len(targets))} of {len(targets)} {what} {sample}s, where "
-                f"guessing is about {formatting.percent(guess, len(targets))}: was it trained on "
+                f"{formatting.percent(right, n)} of {n} {what} {sample}s, where "
+                f"guessing is about {formatting.percent(guess, n)}: was it trained on "
                 f"such {sample}s, with their classes in this order?"
             )
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kdcli import tasks
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.core.types import DataInfo, SplitName
@@ -94,8 +93,6 @@ def gap_report(
             temperatures=temperatures,
             bootstrap=bootstrap,
         )
-        if not tasks.named(kept[0].info.task).compares_classes:
-            found = found.without_classes()
         return replace(
             found,
             explanation=explained[number],
