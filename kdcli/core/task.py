@@ -69,6 +69,12 @@ class Task:
     same_classes: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
 
+    def worded(self, text: str) -> str:
+        """A sentence about images, in which no name from outside stands, about this task's
+        samples.
+        """
+        return text.replace("image", self.sample)
+
     def every(self, rows: int, classes: int) -> int:
         """Of how many rows one is kept whole for what compares distributions, of a split of so many
         rows: 1 keeps all. Measures are of all rows in any case.

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -210,7 +211,8 @@ class LanguageModel(Network):
         """Logits [B*L,K], window by window, of tokens x [B,1,1,L]."""
         check_taps(self.name, taps, self.taps)
         tokens = x.flatten(1).long()  # [B,L]; a dry run gives zeros of float
-        with torch.autocast(x.device.type, enabled=False):
+        # shapes are computed on a device that has no precision
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             raw, dropped = self._read(tokens)
         if self.training:
             self._penalise(raw, dropped)

@@ -210,7 +210,8 @@ def remark(teacher: Known, images: Images) -> str | None:
 
 def _misfit(teacher: Known, images: Images) -> str | None:
     other = _other_classes(teacher, images)
-    if other and tasks.of_data(images.name).same_classes:
+    same = tasks.of_data(images.name).same_classes and teacher.input_shape == images.input_shape
+    if other and same:
         return _vocabularies_differ(teacher, images)
     if other and teacher.num_classes != images.num_classes:
         return (

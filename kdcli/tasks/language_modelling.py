@@ -25,7 +25,7 @@ def _beside(one: Measures, other: Measures) -> str:
     return (
         "as perplexed as"
         if float(shown) == 0
-        else f"{shown} {'above' if between > 0 else 'below'} in perplexity"
+        else f"{shown} {'higher' if between > 0 else 'lower'} in perplexity than"
     )
 
 

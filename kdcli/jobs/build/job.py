@@ -36,7 +36,13 @@ from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
 from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
-from kdcli.jobs.build.recipe_checks import check_answered, check_mixes, check_sources, check_views
+from kdcli.jobs.build.recipe_checks import (
+    check_answered,
+    check_maps,
+    check_mixes,
+    check_sources,
+    check_views,
+)
 from kdcli.jobs.build.teachers import (
     Asked,
     LoadedTeacher,
@@ -148,6 +154,7 @@ def build_job(
     if task.fixed_shape:
         runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     check_answered(recipe)
+    check_maps(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     reference = None
     if not teachers and recipe.report.reference is not None:

@@ -71,7 +71,7 @@ def beside_teacher(run: Run) -> str:
         return ""
     said = [relative_size(best.parameters / run.summary.parameters)]
     if run.summary.cost and best.cost and (speed := faster(best.cost, run.summary.cost)):
-        said.append(speed)
+        said.append(tasks.of_data(run.summary.data).worded(speed))
     headline = tasks.of_data(run.summary.data).headline
     accuracy = f"{headline.beside(run.summary.test, best.test)} its teacher"
     return f"The student is {', '.join(said)}{',' if len(said) > 1 else ''} and {accuracy}."

@@ -114,6 +114,7 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     rows += [
         (name, *(say(test) if test else formatting.MISSING for _, _, test in networks))
         for name, say in _ROWS
+        if tasks.of_data(summary.data).compares_classes or name not in _OF_CLASSES
     ]
     headline = tasks.of_data(summary.data).headline
     if headline.path != "accuracy":
@@ -144,6 +145,10 @@ _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("free energy", lambda test: formatting.number(test.free_energy, 2)),
     ("logit norm", lambda test: formatting.number(test.logit_norm, 1)),
 )
+
+
+# what is a mean over classes
+_OF_CLASSES = ("balanced accuracy", "macro-F1")
 
 
 def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> dict[str, str]:
@@ -266,7 +271,8 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         return None
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
-    caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
+    shown = _task(run).worded(images(last))
+    caption = f"At τ = 1 on {shown}: before the first step, and after the last epoch."
     if run.summary and run.summary.calibration and run.summary.calibration.temperature:
         caption += " All of it before the logits were divided by their temperature."
     grid = Grid(

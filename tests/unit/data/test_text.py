@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_the_embedded_text_needs_no_file():
     assert "the" in found.words
     assert len(found.train) > 50_000
     assert "Python 3." in found.notes[0]
-    with pytest.raises(UsageError, match="read from no data.path"):
+    with pytest.raises(UsageError, match=r"read from no data\.path"):
         read(Path("x"), "python-reference")
 
 
@@ -87,13 +88,13 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         read(bad)
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
-    with pytest.raises(BadData, match="text of .*empty.txt has no token"):
+    with pytest.raises(BadData, match=r"text of .*empty\.txt has no token"):
         read(empty)
     with pytest.raises(NotFound, match="no file or folder at"):
         read(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="does not say where it is"):
         read(None)
-    with pytest.raises(BadData, match="GB of text, more than data.max_gb"):
+    with pytest.raises(BadData, match=r"GB of text, more than data\.max_gb"):
         read(bad, max_gb=1e-9)
     with pytest.raises(NotFound, match="none of the usual files of penn-treebank"):
         read(tmp_path, "penn-treebank")
@@ -104,7 +105,7 @@ def test_parts_belong_together(tmp_path):
     with pytest.raises(NotFound, match=r"train\.txt is in .*, and no test file beside it"):
         read(tmp_path)
     write(tmp_path, test_txt="")
-    with pytest.raises(BadData, match="the test text of .* has no token"):
+    with pytest.raises(BadData, match=r"the test text of .* has no token"):
         read(tmp_path)
     write(tmp_path, test_txt="a\n")
     with pytest.raises(UsageError, match=r"test\.txt is one"):
@@ -138,11 +139,11 @@ def test_random_windows_are_a_function_of_seed_and_epoch_and_as_many_in_each():
     for each in bounds:
         assert len(each) == found.train_batches + 1
         assert (each[0], each[-1]) == (0, 999)
-        assert all(last > first for first, last in zip(each[:-1], each[1:], strict=True))
+        assert all(last > first for first, last in pairwise(each))
     batch = next(iter(found.train(2)))
     assert batch.pace == batch.x.shape[-1] / 20
     lengths = torch.tensor(
-        [last - first for each in bounds for first, last in zip(each[:-1], each[1:], strict=True)]
+        [last - first for each in bounds for first, last in pairwise(each)]
     ).double()
     assert float(lengths.std()) == pytest.approx(5, abs=1)
 

@@ -73,7 +73,7 @@ def test_the_headline_is_better_where_its_score_is_larger():
     assert text.score(good) > text.score(bad)
     assert image.shown(good) == "75.0\u202f%" or image.shown(good).startswith("75")
     assert text.shown(good) == "20.09"
-    assert text.beside(bad, good) == "34.51 above in perplexity"
+    assert text.beside(bad, good) == "34.51 higher in perplexity than"
     assert text.beside(good, good) == "as perplexed as"
 
 
