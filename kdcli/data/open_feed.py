@@ -16,13 +16,12 @@ from kdcli.data.sampler import Sampler
 from kdcli.data.source import ImageArrays, Source
 from kdcli.data.split import partition
 from kdcli.data.subset import Restriction
-from kdcli.data.text import Text, TextFeed
 from kdcli.errors import UsageError
 from kdcli.results.preprocessing import Preprocessing, Sight
 
 
 def make_feed(
-    source: Source | Text,
+    source: Source,
     *,
     name: str,
     batch_size: int,
@@ -43,8 +42,7 @@ def make_feed(
     """A source as batches on a device.
 
     Args:
-        source: resident or streamed; or a text, which has no pictures and no classes to draw by:
-            what concerns those is refused before.
+        source: resident or streamed.
         name: the dataset's, for DataInfo.
         batch_size: samples a training minibatch.
         eval_batch_size: samples a batch of `split`.
@@ -68,17 +66,6 @@ def make_feed(
         BadData: a class has no training sample, or the scores are none.
         Incompatible: the augmentation does not fit the source.
     """
-    if isinstance(source, Text):
-        return TextFeed(
-            source,
-            name=name,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            val_fraction=val_fraction,
-            seed=seed,
-            device=device,
-            share=share,
-        )
     pixels = (sight or Sight()).on(source.preprocessing)
     augment.check(source.input_shape if isinstance(source, ImageArrays) else pixels.input_shape)
     plan = Plan(

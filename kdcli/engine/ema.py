@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from kdcli.engine.distributed import Ranks
+from kdcli.engine.settings import TrainSettings
+from kdcli.results.measures import Measures
+
 
 class MovingAverage(AveragedModel):
     """torch's AveragedModel with an exponential average: the same values and the same state,
@@ -83,3 +87,22 @@ class LateAverage(AveragedModel):
 
 
 Average = MovingAverage | LateAverage
+
+
+def make_average(network: nn.Module, settings: TrainSettings) -> Average | None:
+    """The average that the settings ask for; None for none."""
+    if settings.ema is not None:
+        return MovingAverage(network, settings.ema)
+    if settings.average_after is not None:
+        return LateAverage(network, settings.average_after)
+    return None
+
+
+def judge(average: Average | None, val: Measures | None, ranks: Ranks) -> None:
+    """Has an average that waits for the held-out loss look at it: on all ranks at what the first
+    has measured.
+    """
+    if isinstance(average, LateAverage):
+        loss = ranks.from_first(lambda: None if val is None else val.nll)
+        if loss is not None:
+            average.judge(loss)

@@ -28,6 +28,12 @@ Group = Sequence[Batch | Draw]
 Seed = Callable[[int], None]
 
 
+def pace_of(group: Group) -> float:
+    """The factor of a step's learning rate, by the length of its minibatches."""
+    paces = [batch.pace for batch in group if isinstance(batch, Batch)]
+    return sum(paces) / len(paces) if paces else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class StageParts:
     """The parts of a stage that steps need.

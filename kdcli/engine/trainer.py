@@ -24,10 +24,10 @@ from kdcli.core import random
 from kdcli.core.carried import Carried
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Feed, Progress
+from kdcli.core.types import Feed, Progress
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
 from kdcli.engine.distributed import Pace
-from kdcli.engine.ema import Average, LateAverage, MovingAverage
+from kdcli.engine.ema import judge, make_average
 from kdcli.engine.events import (
     Compiling,
     EpochDone,
@@ -45,7 +45,7 @@ from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.position import Position, position_of, unfit
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
-from kdcli.engine.steps import Group, StageParts, Steps
+from kdcli.engine.steps import StageParts, Steps, pace_of
 from kdcli.errors import KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
@@ -117,7 +117,7 @@ class Trainer:
         self.hooks = hooks or Hooks()
         self.state_folder = state_folder
         self.stages = method.stages()
-        self.average = self._make_average()
+        self.average = make_average(method.deployable(), settings)
         self.best: float | None = None
         self._resume, self._keeps_last_state = resume, keeps_last_state
         self._saved_at = time.monotonic()
@@ -184,7 +184,7 @@ class Trainer:
         for group in steps.groups(self.position.epoch, self.position.batch):
             # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
             # rate and seed follow from the position alone, so a resumed run takes the same step
-            rate = work.set_rate(_pace(group))
+            rate = work.set_rate(pace_of(group))
             with self._compiling(work):
                 images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
@@ -235,14 +235,13 @@ class Trainer:
         # from here on all ranks have the same buffers and sums, so all measure the same network
         self.runtime.ranks.agree(self.method, self.average)
         work.meters.agree(self.runtime.ranks)
-        at, network, meters = work.progress(), self.result(), work.meters
-        score = self.hooks.score
+        at, network, meters, score = work.progress(), self.result(), work.meters, self.hooks.score
         final = work.trains_the_result
         shown = self._shown(work)
         val = self.hooks.evaluate(shown) if shown is not None else None
         best = final and val is not None and (self.best is None or score(val) > self.best)
         if final:
-            self._judge(val)
+            judge(self.average, val, self.runtime.ranks)
         writes = self.runtime.ranks.first
         if best and val is not None:
             self.best = score(val)
@@ -372,20 +371,6 @@ class Trainer:
     def _shown(self, work: _StageWork) -> Network | None:
         return self.result() if work.trains_the_result else work.stage.network
 
-    def _make_average(self) -> Average | None:
-        if self.settings.ema is not None:
-            return MovingAverage(self.method.deployable(), self.settings.ema)
-        if self.settings.average_after is not None:
-            return LateAverage(self.method.deployable(), self.settings.average_after)
-        return None
-
-    def _judge(self, val: Measures | None) -> None:
-        """Has an average that waits for the held-out loss look at it; all ranks look at one."""
-        if isinstance(self.average, LateAverage):
-            loss = self.runtime.ranks.from_first(lambda: None if val is None else val.nll)
-            if loss is not None:
-                self.average.judge(loss)
-
     # ---- state -----------------------------------------------------------------------------------
 
     def _save(self, work: _StageWork, *, stopping: bool) -> None:
@@ -438,12 +423,6 @@ class Trainer:
 def _trains(stage: Stage, network: nn.Module) -> bool:
     trained = {id(parameter) for module in stage.trains for parameter in module.parameters()}
     return any(id(parameter) in trained for parameter in network.parameters())
-
-
-def _pace(group: Group) -> float:
-    """The factor of a step's learning rate, by the length of its minibatches."""
-    paces = [batch.pace for batch in group if isinstance(batch, Batch)]
-    return sum(paces) / len(paces) if paces else 1.0
 
 
 class _StageWork:

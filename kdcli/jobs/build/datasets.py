@@ -18,7 +18,7 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Score, Share
 from kdcli.data.open_feed import make_feed
 from kdcli.data.source import Source
-from kdcli.data.text import Text
+from kdcli.data.text import Text, TextFeed
 from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.data_subset import restriction_of
 from kdcli.recipe.schema import DataSection
@@ -121,6 +121,17 @@ def open_feed(
         sight: what the network that is trained sees, where these are not the data's own pixels.
     """
     source = open_source(data)
+    if isinstance(source, Text):
+        return TextFeed(
+            source,
+            name=data.name,
+            batch_size=batch_size,
+            eval_batch_size=data.eval_batch_size,
+            val_fraction=data.val_fraction,
+            seed=seed,
+            device=device,
+            share=share,
+        )
     return make_feed(
         source,
         name=data.name,

@@ -28,12 +28,12 @@ from kdcli.files import given_by_the_user, read_bytes
 from kdcli.jobs.build import batch_norms, compiling, sights
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
-from kdcli.jobs.build.datasets import augmentation, open_feed
+from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.labels import check_labels
-from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
-from kdcli.jobs.build.method import make_method, method_class
+from kdcli.jobs.build.logit_cache import Stored, Wanted, alike
+from kdcli.jobs.build.method import make_method
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.jobs.build.recipe_checks import (
@@ -43,6 +43,7 @@ from kdcli.jobs.build.recipe_checks import (
     check_sources,
     check_views,
 )
+from kdcli.jobs.build.storing import stored_for
 from kdcli.jobs.build.teachers import (
     Asked,
     LoadedTeacher,
@@ -162,7 +163,7 @@ def build_job(
     feed = showing(feed, (*teachers, *((reference,) if reference else ())))
     stored = alike(
         runtime.ranks,
-        lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
+        lambda wanted: stored_for(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
         decided,
     )
     asked = tuple(
@@ -230,55 +231,6 @@ def _compile(
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
     runtime.compile(choice, method, asked, part.stop - part.start)
     return seen
-
-
-def _stored(
-    recipe: Recipe,
-    teachers: tuple[LoadedTeacher, ...],
-    feed: Feed,
-    runtime: Runtime,
-    decided: Sequence[Wanted] | None,
-    runs: int,
-    trial_tables: Path | None,
-) -> tuple[Stored, ...]:
-    """For each teacher, whether its answers are looked up."""
-    if not isinstance(recipe, DistillRecipe):
-        return ()
-    if not (task := tasks.named(feed.info.task)).fixed_shape:
-        answered = f"what a {task.sample} is answered depends on those before it"
-        return tuple(_never(section, recipe.method.name, answered) for section in recipe.teacher)
-    if not method_class(recipe.method.name).cacheable:
-        return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
-    views = Views(
-        feed.info,
-        augmentation(recipe.data),
-        recipe.train.epochs,
-        runs,
-        decode=recipe.runtime.decode,
-    )
-    off: list[Wanted] = ["off"] * len(teachers)
-    asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
-    return tuple(
-        Stored(None, Choice("off", "the answers are ready-made"))
-        if section.logits is not None
-        else store(wanted, loaded, replace(views, top=section.cache_top), runtime, trial_tables)
-        for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
-    )
-
-
-def _never(section: TeacherSection, method: str, reason: str | None = None) -> Stored:
-    """The choice for a method, or data, that stored logits do not serve.
-
-    Raises:
-        Incompatible: they were asked for.
-    """
-    reason = reason or f"{method} asks its teacher for more than logits"
-    if section.cache == "exact":
-        raise Incompatible(
-            f"teacher.cache is exact, and {reason}",
-            hint='teacher.cache = "off"',
-        )
-    return Stored(None, Choice("off", reason))
 
 
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:

@@ -23,9 +23,10 @@ from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
+from kdcli.jobs.train.asking import validation
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, resume_command
-from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
+from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result
 from kdcli.jobs.train.fold_temperature import fold_temperature
 from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.jobs.train.trackers.start import Trackers, start_trackers

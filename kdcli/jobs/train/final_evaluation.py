@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from kdcli.analysis.energy import energies
 from kdcli.analysis.metrics import confusion, excluded, per_class_accuracy
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output, SplitName
+from kdcli.core.types import Batch, Output
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
 from kdcli.engine.teachers.ready import NoNetwork
@@ -27,12 +26,13 @@ from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.build.teachers import LoadedTeacher
-from kdcli.jobs.measure.answers import Answers, Found, found, mean_of
+from kdcli.jobs.measure.answers import Answers, mean_of
 from kdcli.jobs.measure.chance import chance, result_warnings
 from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import check_gates
+from kdcli.jobs.train.asking import network_answers, teacher_answers, validation
 from kdcli.jobs.train.mistakes import mistakes_if_any
 from kdcli.jobs.train.rounding import rounded_difference, rounded_points
 from kdcli.results.cost import Cost
@@ -66,48 +66,6 @@ class Outcome:
     warnings: tuple[str, ...]
     agreement: float | None
     mistakes: Mistakes | None = None
-
-
-def network_answers(job: Job, network: Network, split: SplitName) -> Found:
-    """What the run's network answers to a split, and how good it is on it."""
-    with evaluating(network):
-        return found(
-            lambda batch: network(job.runtime.place(batch).x).logits,
-            job.feed.showing(()).split(split),  # its own pixels, and no teacher's
-            job.feed.info,
-            job.feed.size(split),
-            split=split,
-            selected=job.recipe.train.select,
-        )
-
-
-def teacher_answers(
-    job: Job, teacher: Teacher, split: SplitName, selected: Literal["last", "best"] = "last"
-) -> Found:
-    """The same for a teacher, through its own input normalisation."""
-    answering = teacher.of(split)
-    assert answering is not None  # whoever asks knows that there are answers
-    return found(
-        lambda batch: answering(job.runtime.place(batch)).logits,
-        job.feed.split(split),
-        job.feed.info,
-        job.feed.size(split),
-        split=split,
-        selected=selected,
-    )
-
-
-def validation(job: Job) -> Callable[[Network], Measures | None]:
-    """What the trainer calls after each epoch: measures on the held-out split, or None where
-    nothing is held out.
-    """
-
-    def evaluate(network: Network) -> Measures | None:
-        if job.feed.size("val") == 0:
-            return None
-        return network_answers(job, network, "val").measures
-
-    return evaluate
 
 
 def measure_outcome(

@@ -17,7 +17,7 @@ from kdcli.engine.evaluator import evaluating
 from kdcli.errors import BadData
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.train.final_evaluation import network_answers
+from kdcli.jobs.train.asking import network_answers
 from kdcli.results.run import FoldedTemperature
 
 _AGREE = 1e-3  # of the largest logit: bfloat16 before the last layer rounds alike both times
