@@ -201,6 +201,7 @@ class LanguageModel(Network):
         self.head = nn.Linear(embedding, num_classes)
         nn.init.uniform_(self.head.weight, -0.1, 0.1)
         nn.init.zeros_(self.head.bias)
+        self.embedding = TiedEmbedding(self.head)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))  # of the embedding: see logits_divided
         self._dropout, self._dropout_hidden = dropout, dropout_hidden
@@ -234,7 +235,7 @@ class LanguageModel(Network):
         return seen, self._locked(seen, self._dropout)
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        weight = self.head.weight
+        weight = self.embedding.weight
         if self.training and self._dropout_embedding:
             kept = functional.dropout(weight.new_ones(len(weight), 1), self._dropout_embedding)
             weight = weight * kept
@@ -253,13 +254,33 @@ class LanguageModel(Network):
             penalise("tar", self._tar * (raw[:, 1:] - raw[:, :-1]).square().mean())
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
-        """All LSTMs; the embedding is the head's own weights."""
+        """The embedding, whose weights are the head's too, and all LSTMs."""
         check_taps(self.name, (upto,), self.taps)
-        return tuple(self.lstms)
+        return (self.embedding, *self.lstms)
+
+    def norm_at(self, tap: str) -> None:
+        """None: there are no batch norms."""
+        check_taps(self.name, (tap,), self.taps)
 
     def logits_divided(self, divisor: float) -> None:
         """Embeds words as before: by the last layer's weights, times what these were divided by."""
         self.scale *= divisor
+
+
+class TiedEmbedding(nn.Module):
+    """The weights [K,D] of a linear layer, as those that words are embedded by. A checkpoint holds
+    them once, as the layer's.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = layer.weight
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        """Nothing: the layer saves it."""
+
+    def _load_from_state_dict(self, *_: Any) -> None:
+        """Nothing: the layer loads it."""
 
 
 class DroppedLSTM(nn.Module):
