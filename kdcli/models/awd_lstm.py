@@ -87,9 +87,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "embedding": 128,
             "hidden": 256,
             "layers": 2,
-            "dropout": 0.2,
+            "dropout": 0.1,
             "dropout_hidden": 0.0,
-            "dropout_input": 0.2,
+            "dropout_input": 0.1,
             "dropout_embedding": 0.0,
             "weight_drop": 0.0,
             "ar": 0.0,
@@ -303,12 +303,12 @@ class DroppedLSTM(nn.Module):
         self, x: Tensor, states: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What it gives, and what it remembers, two tensors [1,B,outer]; zeros to begin with."""
-        recurrent = self.weight_hh
+        recurrent: Tensor = self.weight_hh
         if self.training and self._drop:
             recurrent = functional.dropout(recurrent, self._drop)
         if states is None:
             states = (x.new_zeros(1, x.shape[0], self._outer),) * 2
-        weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+        weights = (self.weight_ih, recurrent, self.bias_ih, self.bias_hh)
         # has biases, 1 layer, no dropout of its own, training, one direction, batch first
         out, hidden, cell = torch.lstm(
             x, tuple(states), weights, True, 1, 0.0, self.training, False, True

@@ -9,7 +9,7 @@ from kdcli import catalog
 from kdcli.core.task import IMAGE_CLASSIFICATION, Headline, Task
 from kdcli.errors import KdError, NotFound
 
-__all__ = ["Headline", "Task", "named", "names", "of_data", "of_model"]
+__all__ = ["Headline", "Task", "named", "names", "networks", "of_data", "of_model"]
 
 
 def names() -> tuple[str, ...]:
@@ -38,6 +38,14 @@ def of_data(name: str) -> Task:
 def of_model(name: str) -> Task:
     """The task of a network, likewise."""
     return _of("model", name)
+
+
+def networks(task: Task) -> tuple[str, ...]:
+    """The networks of a task that ship with kd, by name."""
+    found = catalog.entries("model").items()
+    return tuple(
+        name for name, entry in found if entry.facts.get("task", IMAGE_CLASSIFICATION) == task.name
+    )
 
 
 def _of(kind: catalog.Kind, name: str) -> Task:
