@@ -156,8 +156,8 @@ def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
     task = tasks.of_model(network.header.architecture)
     if not task.pictures:
         raise Incompatible(
-            f"{network.header.architecture} reads a text {task.sample} by {task.sample} and remembers "
-            "what it read, which an exported file would not",
+            f"{network.header.architecture} remembers what it read of a text, {task.sample} by "
+            f"{task.sample}, and an exported file would not",
             hint="in Python: kdcli.jobs.load_network",
         )
     if kind == "hf":
