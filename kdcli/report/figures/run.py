@@ -47,8 +47,8 @@ def _figures(run: Run) -> Iterator[Figure]:
     task = tasks.of_data(str(data.get("name")) if isinstance(data, Mapping) else "")
 
     def worded(figure: Figure) -> Figure:
-        words = {key: task.worded(getattr(figure, key)) for key in ("title", "caption", "basis")}
-        return replace(figure, **words)
+        title, caption, basis = map(task.worded, (figure.title, figure.caption, figure.basis))
+        return replace(figure, title=title, caption=caption, basis=basis)
 
     if run.summary and len(bars := _measured(run)) > 1:
         yield worded(accuracy_levels(bars, beside(run)))
