@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,28 +42,81 @@ def measure(
     Raises:
         Incompatible, BadData: see `check_logits`.
     """
-    check_logits(logits, targets, label=label)
-    n, classes = logits.shape
-    confidence, right, log_p = answers(logits, targets)
-    place = rank(logits, targets)
-    hits = int((place == 0).sum())
-    energy = energies(logits, (1.0,))
-    balanced, f1 = by_class(logits, targets)
-    return Measures(
-        n=n,
-        accuracy=hits / n,
-        accuracy_interval=wilson(hits, n),
-        top5=int((place < 5).sum()) / n if classes > 5 else None,
-        nll=-log_p.mean().item(),
-        ece=calibration_error(confidence, right),
-        entropy=energy.entropy.mean().item(),
-        free_energy=energy.free_energy.mean().item(),
-        logit_norm=energy.square_norm.sqrt().mean().item(),
-        split=split,
-        selected=selected,
-        balanced_accuracy=balanced,
-        macro_f1=f1,
-    )
+    tally = Tally(label)
+    tally.add(logits, targets)
+    return tally.measures(split=split, selected=selected)
+
+
+class _Rows(NamedTuple):
+    """What measures are made of, [n] each: a few numbers a row of logits, whatever K is."""
+
+    place: Tensor
+    confidence: Tensor
+    right: Tensor
+    log_p: Tensor
+    entropy: Tensor
+    free_energy: Tensor
+    norm: Tensor
+    said: Tensor
+    targets: Tensor
+
+
+class Tally:
+    """The measures of a network from logits that come in parts and are let go.
+
+    Args:
+        label: what error messages call the network.
+    """
+
+    def __init__(self, label: str = "the network") -> None:
+        self._label = label
+        self._parts: list[_Rows] = []
+        self._classes = self._n = 0
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """Takes logits [b,K] and targets [b].
+
+        Raises:
+            Incompatible, BadData: see `check_logits`.
+        """
+        check_logits(logits, targets, label=self._label, start=self._n)
+        confidence, right, log_p = answers(logits, targets)
+        energy = energies(logits, (1.0,))
+        self._parts.append(
+            _Rows(
+                rank(logits, targets),
+                confidence,
+                right,
+                log_p,
+                energy.entropy[:, 0],
+                energy.free_energy[:, 0],
+                energy.square_norm.sqrt(),
+                logits.argmax(dim=1),
+                targets,
+            )
+        )
+        self._n, self._classes = self._n + len(targets), logits.shape[1]
+
+    def measures(self, *, split: SplitName, selected: Literal["last", "best"]) -> Measures:
+        """Those of all that was added. split, selected: recorded."""
+        rows = _Rows(*(torch.cat(column) for column in zip(*self._parts, strict=True)))
+        n, hits = self._n, int((rows.place == 0).sum())
+        balanced, f1 = by_class(rows.said, rows.targets, self._classes)
+        return Measures(
+            n=n,
+            accuracy=hits / n,
+            accuracy_interval=wilson(hits, n),
+            top5=int((rows.place < 5).sum()) / n if self._classes > 5 else None,
+            nll=-rows.log_p.mean().item(),
+            ece=calibration_error(rows.confidence, rows.right),
+            entropy=rows.entropy.mean().item(),
+            free_energy=rows.free_energy.mean().item(),
+            logit_norm=rows.norm.mean().item(),
+            split=split,
+            selected=selected,
+            balanced_accuracy=balanced,
+            macro_f1=f1,
+        )
 
 
 def rank(logits: Tensor, targets: Tensor) -> Tensor:
@@ -122,14 +175,14 @@ def per_class_accuracy(
     return {name: hit / size for name, hit, size in zip(names, hits, count, strict=True) if size}
 
 
-def by_class(logits: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Balanced accuracy and macro-F1 of logits [n,K] and targets [n], as scikit-learn defines them:
+def by_class(said: Tensor, targets: Tensor, classes: int) -> tuple[float, float]:
+    """Balanced accuracy and macro-F1 of predicted classes [n] and targets [n], as scikit-learn
+    defines them:
 
     balanced accuracy = mean_k tp_k / n_k                     over classes with samples
     macro-F1          = mean_k 2 tp_k / (n_k + predicted_k)   over classes with samples, or
                                                               that were predicted
     """
-    classes, said = logits.shape[1], logits.argmax(dim=1)
     counts = (targets, said, targets[said == targets])
     true, predicted, hits = (torch.bincount(x, minlength=classes).double() for x in counts)
     there, any_of = true > 0, true + predicted > 0

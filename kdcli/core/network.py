@@ -101,6 +101,11 @@ class Network(nn.Module, ABC):
         # a kind of linear layer of its own may do anything with its weights
         return (self.head,) if type(self.head) is nn.Linear else ()
 
+    def logits_divided(self, divisor: float) -> None:
+        """Told that the weights of `linear_heads` were divided by a number, after training: for a
+        network that reads them elsewhere too.
+        """
+
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:  # noqa: ARG002  families override it
         """The batch norm that feeds a ".pre" tap, or None where the family has none there."""
         return None

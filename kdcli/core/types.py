@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.core.mixed_labels import Mixed
+from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.results.preprocessing import Preprocessing
 
 SplitName = Literal["train", "val", "test"]
@@ -44,6 +45,10 @@ class Batch:
     where nothing is shared. others: the same samples as networks see them that do not see x,
     [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a mixture of two, the labels of
     the others, and the share of y.
+
+    Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token,
+    [B*L], window by window. window: its number in the text from 0; None where samples follow
+    nothing. pace: factor of the learning rate, by its length.
     """
 
     x: Tensor
@@ -53,6 +58,8 @@ class Batch:
     whole: int = 0
     others: Mapping[Sees, Tensor] = field(default_factory=dict)
     mixed: Mixed | None = None
+    window: int | None = None
+    pace: float = 1.0
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor [B,...] changed: rows taken out of it, or filled up."""
@@ -158,7 +165,7 @@ class DataInfo:
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
     where both are equal, so is the image that an index stands for. notes: what a run says of how
-    the files were read. shown: see `pixels`.
+    the files were read. shown: see `pixels`. task: what a network is asked (kdcli.tasks).
     """
 
     name: str
@@ -174,6 +181,7 @@ class DataInfo:
     positions_sha256: str = ""
     notes: tuple[str, ...] = ()
     shown: Preprocessing | None = None
+    task: str = IMAGE_CLASSIFICATION
 
     @property
     def pixels(self) -> Preprocessing:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
+from kdcli.core.carried import Carried
 from kdcli.core.types import Batch, filled_up
 from kdcli.engine.memory import memory_errors
 
@@ -30,27 +31,42 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+def collect(
+    forward: Forward,
+    batches: Iterable[Batch],
+    *,
+    every: int = 1,
+    seen: Callable[[Tensor, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Logits [n,K] float32 and targets [n] int64 of a split, on the CPU.
 
     Args:
         forward: logits [B,K] of a batch, for example `lambda batch: network(batch.x).logits`. It is
             asked about batches of one size: the last one is filled up, and cut again.
         batches: the split, in index order, the last one smaller or not.
+        every: keep one row of so many; the others are seen and let go.
+        seen: told the logits and targets of each batch, all rows of them, on the CPU.
 
     Raises:
         OutOfMemory: a batch does not fit.
     """
     logits: list[Tensor] = []
     targets: list[Tensor] = []
-    rows = 0
+    rows = passed = 0
+    carried = Carried()
     with torch.inference_mode():
         for batch in batches:
             count = len(batch.y)
             rows = rows or count
-            with _memory_errors(batch):
-                logits.append(forward(_filled_up(batch, rows))[:count].float())
-            targets.append(batch.y)
+            with _memory_errors(batch), carried.window(batch):
+                found = forward(_filled_up(batch, rows))[:count].float()
+            if seen is not None:
+                seen(found.cpu(), batch.y.cpu())
+            kept = slice(-passed % every, None, every)
+            passed += count
+            # a view would keep the whole of what it is of
+            logits.append(found if every == 1 else found[kept].clone())
+            targets.append(batch.y[kept])
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
     # joined outside of inference mode, because a tensor that is made within cannot enter autograd
@@ -59,6 +75,8 @@ def collect(forward: Forward, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]
 
 
 def _filled_up(batch: Batch, rows: int) -> Batch:
+    if batch.window is not None:  # a text's last window, short or not, is the same each time
+        return batch
     return batch.each(lambda part: filled_up(part, rows))
 
 

@@ -38,6 +38,7 @@ class ScheduleSettings:
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """The length of training and its portions; the meanings are those of the recipe's [train].
+    average_after: epochs without progress before weights are averaged; None never does.
     class_weights: None weighs all classes alike. mixes: whether pictures of a minibatch are mixed.
     """
 
@@ -46,6 +47,7 @@ class TrainSettings:
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float | None = None
+    average_after: int | None = None
     keep_every: int | None = None
     state_seconds: float = 60.0
     class_weights: ClassWeights | None = None

@@ -7,15 +7,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import torch
 
+from kdcli.core.carried import Carried
 from kdcli.core.class_weights import weighing
 from kdcli.core.method import Method
 from kdcli.core.mixed_labels import mixing
+from kdcli.core.penalties import penalising
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
 from kdcli.engine.distributed import Forward
 from kdcli.engine.meters import Meters
@@ -26,18 +28,25 @@ Group = Sequence[Batch | Draw]
 Seed = Callable[[int], None]
 
 
+def pace_of(group: Group) -> float:
+    """The factor of a step's learning rate, by the length of its minibatches."""
+    paces = [batch.pace for batch in group if isinstance(batch, Batch)]
+    return sum(paces) / len(paces) if paces else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class StageParts:
     """The parts of a stage that steps need.
 
     forward: its loss, whose gradients are averaged over ranks where there are several. optimiser:
-    of what it trains.
+    of what it trains. carried: what networks remember of a text.
     check: raises where the meters have seen a loss that is not finite.
     """
 
     forward: Forward
     optimiser: torch.optim.Optimizer
     check: Callable[[], None]
+    carried: Carried = field(default_factory=Carried)
 
 
 class Steps:
@@ -59,6 +68,7 @@ class Steps:
         self.settings = settings
         self.optimiser = parts.optimiser
         self.forward = parts.forward
+        self.carried = parts.carried
         self._check = parts.check
         self._reads_losses = runtime.synchronous
 
@@ -123,8 +133,12 @@ class Steps:
             self.runtime.autocast(),
             weighing(self.settings.class_weights),
             mixing(batch.mixed),
+            self.carried.window(batch),
+            penalising() as penalties,
         ):
             step = self.forward(batch, at)  # losses: scalars, weighted; logits [N,K]
+        if penalties:
+            step = step._replace(losses={**step.losses, **penalties})
         # the total in float32, whatever precision the forward pass had
         terms = [value.float() for value in step.losses.values()]
         total = terms[0] if len(terms) == 1 else torch.stack(terms).sum()

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.core import random
+from kdcli.core.carried import Carried
 from kdcli.core.method import Method, Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Feed, Progress
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
 from kdcli.engine.distributed import Pace
-from kdcli.engine.ema import MovingAverage
+from kdcli.engine.ema import judge, make_average
 from kdcli.engine.events import (
     Compiling,
     EpochDone,
@@ -44,7 +45,7 @@ from kdcli.engine.optim import learning_rate, make_optimiser, set_learning_rate
 from kdcli.engine.position import Position, position_of, unfit
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.settings import TrainSettings
-from kdcli.engine.steps import StageParts, Steps
+from kdcli.engine.steps import StageParts, Steps, pace_of
 from kdcli.errors import KdError, NonFiniteLoss
 from kdcli.results.dynamics import Snapshot
 from kdcli.results.measures import Measures
@@ -62,6 +63,7 @@ class Hooks:
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
     stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks
     ask at the same ones, twice a second, and must all be answered alike.
+    score: larger is better; by it the best epoch is chosen.
     """
 
     listeners: Sequence[Listener] = ()
@@ -69,6 +71,7 @@ class Hooks:
     probe: Callable[[Network, Stage, int], Snapshot | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
+    score: Callable[[Measures], float] = lambda measures: measures.accuracy
 
 
 def set_modes(method: Method, stage: Stage) -> None:
@@ -114,7 +117,7 @@ class Trainer:
         self.hooks = hooks or Hooks()
         self.state_folder = state_folder
         self.stages = method.stages()
-        self.average = self._make_average()
+        self.average = make_average(method.deployable(), settings)
         self.best: float | None = None
         self._resume, self._keeps_last_state = resume, keeps_last_state
         self._saved_at = time.monotonic()
@@ -181,7 +184,7 @@ class Trainer:
         for group in steps.groups(self.position.epoch, self.position.batch):
             # a group: `accumulate` minibatches (fewer at the end), one optimiser step. Its learning
             # rate and seed follow from the position alone, so a resumed run takes the same step
-            rate = work.set_rate()
+            rate = work.set_rate(pace_of(group))
             with self._compiling(work):
                 images += steps.take(group, work.progress(), work.meters, self._seed)
             # else an early stage's steps would count for nothing
@@ -232,14 +235,16 @@ class Trainer:
         # from here on all ranks have the same buffers and sums, so all measure the same network
         self.runtime.ranks.agree(self.method, self.average)
         work.meters.agree(self.runtime.ranks)
-        at, network, meters = work.progress(), self.result(), work.meters
+        at, network, meters, score = work.progress(), self.result(), work.meters, self.hooks.score
         final = work.trains_the_result
         shown = self._shown(work)
         val = self.hooks.evaluate(shown) if shown is not None else None
-        best = final and val is not None and (self.best is None or val.accuracy > self.best)
+        best = final and val is not None and (self.best is None or score(val) > self.best)
+        if final:
+            judge(self.average, val, self.runtime.ranks)
         writes = self.runtime.ranks.first
         if best and val is not None:
-            self.best = val.accuracy
+            self.best = score(val)
             if writes:
                 self.hooks.keep("best", network)
         if (
@@ -283,6 +288,7 @@ class Trainer:
             self.runtime.ranks.parallel(self.method, work.stage),
             work.optimiser,
             lambda: self._check(work),
+            work.carried,
         )
         if self.runtime.recorder is None:
             return Steps(*arguments, parts)
@@ -365,13 +371,6 @@ class Trainer:
     def _shown(self, work: _StageWork) -> Network | None:
         return self.result() if work.trains_the_result else work.stage.network
 
-    def _make_average(self) -> MovingAverage | None:
-        return (
-            None
-            if self.settings.ema is None
-            else MovingAverage(self.method.deployable(), self.settings.ema)
-        )
-
     # ---- state -----------------------------------------------------------------------------------
 
     def _save(self, work: _StageWork, *, stopping: bool) -> None:
@@ -390,20 +389,21 @@ class Trainer:
             "optimiser": optimiser,
             "meters": work.meters.state(),
             "average": self.average.state_dict() if self.average is not None else {},
+            "carried": work.carried.state(),
         }
         tensors = {
             f"{part}.{name}": tensor
             for part, named in parts.items()
             for name, tensor in named.items()
         }
-        # parameters and optimiser are the same on all ranks; batch norms and sums of the epoch's
-        # losses are not before it ends
+        # parameters and optimiser are the same on all ranks; batch norms, sums of the epoch's
+        # losses and what networks remember of their part of a text are not before it ends
         own = {name for name, _ in self._named_buffers()}
         tensors |= ranks.differing(
             {
                 name: tensor
                 for name, tensor in tensors.items()
-                if name in own or name.startswith("meters.")
+                if name in own or name.startswith(("meters.", "carried."))
             }
         )
         order = self.position.stage * 10**9 + self.position.step
@@ -446,6 +446,7 @@ class _StageWork:
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
         self.meters = Meters(trainer.runtime.device)
+        self.carried = Carried()
         self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
 
@@ -459,8 +460,8 @@ class _StageWork:
             self.steps,
         )
 
-    def set_rate(self) -> float:
-        self.rate = self._rate_at(self.trainer.position.step)
+    def set_rate(self, pace: float = 1.0) -> float:
+        self.rate = self._rate_at(self.trainer.position.step) * pace
         set_learning_rate(self.optimiser, self.rate)
         return self.rate
 
@@ -491,6 +492,7 @@ class _StageWork:
         trainer.method.load_state_dict(part("method"))
         restore_optimiser(self.optimiser, part("optimiser"), state.facts["optimiser"])
         self.meters.load_state(part("meters"))
+        self.carried.load_state(part("carried"), trainer.runtime.device)
         trainer.best = state.facts["best"]
         # the last step's: an epoch may have none left to take
         self.rate = self._rate_at(max(trainer.position.step - 1, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdcli import catalog
+from kdcli.data.text import Text
 from kdcli.errors import Interrupted, KdError, Terminated
 from kdcli.jobs.build.datasets import open_source
 from kdcli.recipe.schema import DataSection
@@ -27,12 +28,9 @@ def check_data(data: DataSection) -> DataReport:
     except KdError as error:
         problem = DataProblem("dataset", error.message, error.hint or f"kd datasets {data.name}")
         return DataReport(data.name, path, 0, 0, 0, 0, (problem,))
-    return DataReport(
-        data.name,
-        path,
-        len(source.class_names),
-        len(source.y_train) - source.held,
-        source.held,
-        len(source.y_test),
-        notes=source.notes,
+    parts = (
+        source.parts
+        if isinstance(source, Text)
+        else (len(source.y_train) - source.held, source.held, len(source.y_test))
     )
+    return DataReport(data.name, path, len(source.class_names), *parts, notes=source.notes)

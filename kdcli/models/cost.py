@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry as formulas
@@ -61,7 +62,17 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = formulas.get(func.overloadpacket)
-        if formula is not None:
+        if func.overloadpacket is torch.ops.aten.lstm:
+            # one kernel, for which torch has no formula: each token meets every weight once
+            tokens = math.prod(args[0].shape[:2])
+            matrices = [weight for weight in args[2] if weight.dim() == 2]
+            self.total += 2 * tokens * sum(weight.numel() for weight in matrices)
+            self.values += tokens * sum(weight.shape[0] for weight in matrices)
+        elif func.overloadpacket is torch.ops.aten.mkldnn_rnn_layer:
+            tokens = math.prod(args[0].shape[:2])
+            self.total += 2 * tokens * sum(weight.numel() for weight in args[1:3])
+            self.values += tokens * sum(weight.shape[0] for weight in args[1:3])
+        elif formula is not None:
             self.total += int(formula(*args, **(kwargs or {}), out_val=out))
             self.values += out.numel()
         return out

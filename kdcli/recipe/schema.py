@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kdcli import catalog
+from kdcli import catalog, tasks
 from kdcli.errors import UsageError
 from kdcli.results.preprocessing import Interpolation
 from kdcli.static_options import UNREAD
@@ -255,6 +255,7 @@ class GatesSection(Section):
         ),
         json_schema_extra={NO_EFFECT: False},
     )
+    max_perplexity: Positive | None = Field(None, description="Largest test perplexity, of text.")
 
 
 class ReportSection(Section):
@@ -786,6 +787,15 @@ class TrainSection(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of an average of the weights, which is then the result."
     )
+    average_after: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description=(
+            "Once the held-out loss is above its least of all but the last so many epochs, average "
+            "the weights of every step from there on; the average is the result (NT-ASGD)."
+        ),
+    )
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = Field(
         "none",
         description=(
@@ -837,7 +847,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
-        needed = self.chooses_an_epoch or self.train.calibrate == "on"
+        waits = self.train.average_after is not None
+        needed = self.chooses_an_epoch or self.train.calibrate == "on" or waits
         if not needed or self.data.val_fraction:
             return self
         # a dataset that may bring a validation part is asked when it is opened
@@ -846,11 +857,58 @@ class Recipe(Section):
         if self.chooses_an_epoch:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        if waits:
+            raise rule(
+                "train.average_after",
+                "averaging begins by the loss on held-out data, and data.val_fraction is 0",
+                "data.val_fraction = 0.1, for example",
+            )
         raise rule(
             "train.calibrate",
             "a temperature is fitted on held-out data, and data.val_fraction is 0",
             "data.val_fraction = 0.1, for example",
         )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.train.ema is not None and self.train.average_after is not None:
+            raise rule(
+                "train.average_after",
+                "ema and average_after are two averages of the weights, and one is the result",
+                "leave one of them out",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Self:
+        task = tasks.of_data(self.data.name)
+        key, network = next(
+            (key, getattr(self, key)) for key in ("student", "model") if hasattr(self, key)
+        )
+        if tasks.of_model(network.name) is not task:
+            other = tasks.of_model(network.name)
+            raise rule(
+                f"{key}.name",
+                f"{network.name} is a network for {other.name.replace('-', ' ')}, and "
+                f"{self.data.name} is data for {task.name.replace('-', ' ')}",
+                "kd models lists networks, kd datasets data",
+            )
+        for path, section in self._sections(key):
+            for name, field in type(section).model_fields.items():
+                reason = task.refuses.get(f"{path}.{name}") or (
+                    task.refuses.get(name) if path in {key, "teacher"} else None
+                )
+                if reason and getattr(section, name) != field.get_default():
+                    raise rule(f"{path}.{name}", reason, "leave it out")
+        return self
+
+    def _sections(self, network: str) -> list[tuple[str, Section]]:
+        """The sections that a task may have a word on, by name."""
+        own = ("data", "train", "runtime", "gates", network)
+        return [
+            *((name, getattr(self, name)) for name in own),
+            *(("teacher", section) for section in getattr(self, "teacher", ())),
+        ]
 
     @model_validator(mode="after")
     def _balanced_once(self) -> Self:

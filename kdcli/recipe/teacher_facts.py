@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdcli import catalog, trust
+from kdcli import catalog, tasks, trust
 from kdcli.errors import Incompatible, Where
 from kdcli.recipe import schema
 from kdcli.results.weights_header import CheckpointHeader, read_header
@@ -135,7 +135,9 @@ def check_fit(teacher: Known, images: Images) -> None:
     problem = _misfit(teacher, images)
     if problem:
         hint = _remedy(teacher, images)
-        if _other_classes(teacher, images) and teacher.called == "teacher":
+        if tasks.of_data(images.name).same_classes:
+            hint = "the same text with the same data.vocabulary, data.lower and data.tokens"
+        elif _other_classes(teacher, images) and teacher.called == "teacher":
             hint = f"{hint}; or {MAP_HINT}"
         raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
 
@@ -208,6 +210,9 @@ def remark(teacher: Known, images: Images) -> str | None:
 
 def _misfit(teacher: Known, images: Images) -> str | None:
     other = _other_classes(teacher, images)
+    same = tasks.of_data(images.name).same_classes and teacher.input_shape == images.input_shape
+    if other and same:
+        return _vocabularies_differ(teacher, images)
     if other and teacher.num_classes != images.num_classes:
         return (
             f"{teacher.called} predicts {teacher.num_classes} classes, {images.name} has "
@@ -223,6 +228,21 @@ def _misfit(teacher: Known, images: Images) -> str | None:
         assert teacher.class_names is not None
         return _names_differ(teacher.called, teacher.class_names, images)
     return None
+
+
+def _vocabularies_differ(teacher: Known, images: Images) -> str:
+    """What tells two vocabularies apart: their sizes, or the first word that differs."""
+    ours, theirs = images.class_names or (), teacher.class_names or ()
+    if teacher.num_classes != images.num_classes:
+        why = f"it has {teacher.num_classes} words, and {images.name} {images.num_classes} here"
+    else:
+        place, own, other = next(
+            (place, own, other)
+            for place, (own, other) in enumerate(zip(ours, theirs, strict=True))
+            if own != other
+        )
+        why = f"word {place} is {other!r} to it and {own!r} here"
+    return f"the vocabulary of the {teacher.called} is not that of {images.name}: {why}"
 
 
 def channels_differ(taken: Shape, given: Shape) -> str:

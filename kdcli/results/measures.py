@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +35,11 @@ class Measures:
     selected: Literal["last", "best"] = "last"
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of nll: what language models are judged by."""
+        return math.exp(min(self.nll, 700.0))  # beyond it there is no number
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,11 +192,15 @@ def _data_sections(
     """The different [data] sections that a recipe, a sweep, a folder or overrides alone stand for,
     and which of these it is.
     """
+    from kdcli import tasks
     from kdcli.recipe import shipped
     from kdcli.recipe.resolve import kind_of, resolve
 
     if not name or is_folder(name):
-        values = {"data.name": "image-folder", "data.path": name} if name else None
+        values = {"data.name": "image-folder", "data.path": name} if name else {}
+        given = [each.partition("=")[2] for each in sets if each.startswith("data.name=")]
+        if given and not (task := tasks.of_data(given[-1].strip("\"'"))).pictures:
+            values["model.name"] = next(iter(tasks.networks(task)))  # of whichever: none is built
         resolved = resolve("train-teacher", values=values, sets=sets, environ=env.environ)
         return "data", [resolved.recipe.data]
     if is_sweep(shipped.locate(name)):

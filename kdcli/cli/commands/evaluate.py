@@ -24,6 +24,7 @@ from kdcli.files import check_writable
 if TYPE_CHECKING:
     from kdcli.results.cost import Cost
     from kdcli.results.measures import EvaluateResult, Evaluation, PairTest
+    from kdcli.tasks import Headline
 
 NAME = "evaluate"
 EXAMPLES = """
@@ -238,11 +239,16 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
 
 
 def _table(env: Environment, items: list[Evaluation]) -> list[str]:
+    from kdcli import tasks
+
     top5 = any(item.measures.top5 is not None for item in items)
+    headline = tasks.of_data(items[0].data).headline
+    first = headline if headline.path != "accuracy" else None
     head = (
         "checkpoint",
         "model",
         "params",
+        *((headline.heading,) if first else ()),
         "accuracy",
         "95 % CI",
         *(("top-5",) if top5 else ()),
@@ -253,8 +259,11 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
     if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
         names = [Path(name).name for name in names]
     return columns(
-        [head, *(_row(name, item, top5=top5) for name, item in zip(names, items, strict=True))],
-        "<<>>>>>>",
+        [
+            head,
+            *(_row(name, item, first, top5=top5) for name, item in zip(names, items, strict=True)),
+        ],
+        "<<>>>>>>>" if first else "<<>>>>>>",
         room=env.answer_width,
     )
 
@@ -293,7 +302,8 @@ def _costs(env: Environment, result: EvaluateResult) -> Iterator[str]:
                 yield f"  {label(item.checkpoint)} beside {label(name)}: {gain(cost, item.cost)}"
 
 
-def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
+def _row(name: str, item: Evaluation, headline: Headline | None, *, top5: bool) -> tuple[str, ...]:
+    """headline: of the task, where that is not accuracy."""
     found = item.measures
     interval = formatting.percent_range(found.accuracy_interval, found.n).removesuffix(
         f"{formatting.NBSP}%"
@@ -304,6 +314,7 @@ def _row(name: str, item: Evaluation, *, top5: bool) -> tuple[str, ...]:
         name,
         item.network,
         formatting.count(item.parameters),
+        *((headline.shown(found),) if headline else ()),
         accuracy,
         interval,
         *more,

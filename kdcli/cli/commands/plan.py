@@ -265,6 +265,8 @@ def _seconds(plan: Plan) -> Iterator[str]:
 
 def _remark(plan: Plan, part: str) -> str:
     if part == "training":
+        from kdcli import tasks
+
         steps = ", ".join(f"{1000 * stage.step_seconds:.1f}" for stage in plan.stages)
         asked = sum(stage.asked * stage.epochs for stage in plan.stages) / sum(
             stage.epochs for stage in plan.stages
@@ -272,7 +274,7 @@ def _remark(plan: Plan, part: str) -> str:
         looked_up = f", {1 - asked:.0%} of the teacher's answers looked up" if plan.tables else ""
         return (
             f"{steps} ms a step, {formatting.thousands(round(plan.images_per_second))} "
-            f"images/s{looked_up}"
+            f"{tasks.of_data(plan.data).sample}s/s{looked_up}"
         )
     if part == "teachers":
         return formatting.listed(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.cli.output.explanation_screen import (
     curve_lines,
     pair_lines,
@@ -54,7 +54,13 @@ def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterat
         f"{report.measured_on} {report.split} · n = {formatting.thousands(report.n)} · teacher "
         f"{teacher.network}"
     )
-    yield f"  {about} {formatting.percent(teacher.measures.accuracy, report.n)}"
+    headline = tasks.of_data(report.data).headline
+    level = (
+        formatting.percent(teacher.measures.accuracy, report.n)
+        if headline.path == "accuracy"
+        else f"{headline.name} {headline.shown(teacher.measures)}"
+    )
+    yield f"  {about} {level}"
     if not report.students:
         yield from _profile(report)
         yield from teacher_lines(report, every_class=verbose)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from kdcli.jobs import events
+    from kdcli.results.measures import Measures
+    from kdcli.tasks import Task
 
 # losses live on the device; reading them waits for it, so the live block does it twice a second
 READ_SECONDS = 0.5
@@ -47,6 +49,7 @@ class RunNarrator(Narrator):
         self.env = env
         self.clock = clock
         self.schedule = ""
+        self.task: Task | None = None
         self.handlers = {
             "Prepared": self.prepared,
             "StageStarted": self.stage_started,
@@ -61,7 +64,9 @@ class RunNarrator(Narrator):
 
     def prepared(self, event: events.Prepared) -> None:
         """A run is about to begin; the teacher's own run, where it is trained first, too."""
-        self.schedule = event.schedule
+        from kdcli import tasks
+
+        self.schedule, self.task = event.schedule, tasks.of_data(event.data)
         show_prepared(self.env, event)
 
     def stage_started(self, event: events.StageStarted) -> None:
@@ -73,6 +78,12 @@ class RunNarrator(Narrator):
                 (event.at.stage, "bold"),
                 f" · {event.network}" if event.network else "",
             )
+
+    def _headline(self) -> Callable[[Measures], str]:
+        """How the headline measure of the run's task is shown."""
+        if self.task is None:
+            return lambda found: formatting.percent(found.accuracy)
+        return self.task.headline.shown
 
     def compiling(self, event: events.Compiling) -> None:
         """Networks are compiled, which may take as long as the training; or they are now."""
@@ -129,8 +140,11 @@ class EpochTable:
     the first.
     """
 
-    def __init__(self, *, everything: bool, by_steps: bool) -> None:
+    def __init__(
+        self, *, everything: bool, by_steps: bool, shown: Callable[[Measures], str] | None = None
+    ) -> None:
         self._everything = everything
+        self._shown = shown or (lambda found: formatting.percent(found.accuracy))
         # else the learning rate changes all the time, and that is no news
         self._by_steps = by_steps
         self._headed = False
@@ -156,10 +170,9 @@ class EpochTable:
         losses = "".join(f"{name:>8}" for name in event.losses)
         return [f"  {'epoch':>5}   {'lr':<7}{losses}   {'train':>7}   {'val':>7}", row]
 
-    @staticmethod
-    def _row(event: events.EpochDone, *, dropped: bool) -> str:
+    def _row(self, event: events.EpochDone, *, dropped: bool) -> str:
         losses = "".join(f"{value:8.3f}" for value in event.losses.values())
-        val = formatting.percent(event.val.accuracy) if event.val else formatting.MISSING
+        val = self._shown(event.val) if event.val else formatting.MISSING
         remark = "   best" if event.best else "   lower lr" if dropped else ""
         return (
             f"  {event.at.epoch:>5}   {event.lr:<7.4f}{losses}   "
@@ -181,7 +194,9 @@ class LiveNarrator(RunNarrator):
         super().stage_started(event)
         self.close()
         self._table = EpochTable(
-            everything=self.env.settings.verbose, by_steps=self.schedule == "multistep"
+            everything=self.env.settings.verbose,
+            by_steps=self.schedule == "multistep",
+            shown=self._headline(),
         )
         self._val = ""
         bar = _bar(self.env)
@@ -219,7 +234,8 @@ class LiveNarrator(RunNarrator):
         )
 
     def epoch_done(self, event: events.EpochDone) -> None:
-        self._val = f"  val {formatting.percent(event.val.accuracy)}" if event.val else ""
+        shown = self._headline()(event.val) if event.val else ""
+        self._val = f"  val {shown}" if shown else ""
         for line in self._table.lines(event) if self._table else ():
             self.env.progress(line)
 
@@ -287,13 +303,15 @@ class LogNarrator(RunNarrator):
 
     def epoch_done(self, event: events.EpochDone) -> None:
         if self._epochs(event.at.epoch, event.at.epochs) or self.env.settings.verbose:
-            self._write(event, event.losses, epoch_accuracies(event), event.images_per_second)
+            known = epoch_accuracies(event, self.task)
+            self._write(event, event.losses, known, event.images_per_second)
             self._steps.line_written(self.clock())
 
     def _write(
         self, event: Any, losses: Mapping[str, float], accuracies: Mapping[str, float], speed: float
     ) -> None:
-        self.env.progress(log_line("", event, losses, accuracies, speed))
+        sample = self.task.sample if self.task else "image"
+        self.env.progress(log_line("", event, losses, accuracies, speed, sample))
 
 
 def log_line(
@@ -302,6 +320,7 @@ def log_line(
     losses: Mapping[str, float],
     accuracies: Mapping[str, float],
     speed: float,
+    sample: str = "image",
 ) -> str:
     """A line of fixed key=value order with the time. whose: which of several runs it is about, as
     key=value too.
@@ -312,16 +331,22 @@ def log_line(
     place = (
         f"stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} lr={event.lr:.4g}"
     )
+    pace = f"{'img' if sample == 'image' else sample}_s={speed:.0f}"
     return (
-        f"{stamp} {whose} {place} {numbers} img_s={speed:.0f}"
+        f"{stamp} {whose} {place} {numbers} {pace}"
         if whose
-        else f"{stamp} {place} {numbers} img_s={speed:.0f}"
+        else f"{stamp} {place} {numbers} {pace}"
     )
 
 
-def epoch_accuracies(event: events.EpochDone) -> dict[str, float]:
-    """The accuracies of an epoch in a log line."""
-    return {
+def epoch_accuracies(event: events.EpochDone, task: Task | None = None) -> dict[str, float]:
+    """The accuracies of an epoch in a log line; and the headline measure of its task, where that
+    is another one.
+    """
+    found = {
         "train_acc": event.train_accuracy,
         **({"val_acc": event.val.accuracy} if event.val else {}),
     }
+    if task is not None and event.val and (path := task.headline.path) != "accuracy":
+        found[f"val_{path}"] = getattr(event.val, path)
+    return found

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdcli.results.gap import GapAt
     from kdcli.results.measures import GateResult, Measures
     from kdcli.results.run import RunResult, TeacherSummary
+    from kdcli.tasks import Headline, Task
 
 _ARXIV = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _OPTIONS_WIDTH = 47  # what is left of 80 columns beside the label, the method's name and its source
@@ -80,6 +81,7 @@ def _labelled(env: Environment, label: str, text: str, style: str = "") -> None:
 
 def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
     """Rows of the teachers and the student; of the network alone where nobody teaches it."""
+    headline = _task(prepared.data).headline
     student = (prepared.network, formatting.count(prepared.parameters))
     if not prepared.teachers:
         return [
@@ -95,7 +97,7 @@ def _networks(prepared: Prepared) -> list[tuple[str, ...]]:
             "teacher",
             teacher.architecture,
             formatting.count(teacher.parameters or None),
-            formatting.percent(teacher.test.accuracy if teacher.test else None),
+            headline.shown(teacher.test) if teacher.test else formatting.MISSING,
             "",
         )
         for teacher in prepared.teachers
@@ -126,9 +128,19 @@ def _options(prepared: Prepared, room: int) -> str:
     return "   ".join(part for part in (shown, source.group() if source else "") if part)
 
 
+def _task(data: str) -> Task:
+    from kdcli import tasks
+
+    return tasks.of_data(data)
+
+
 def _data(prepared: Prepared) -> str:
+    task = _task(prepared.data)
     splits = ((prepared.train, "train"), (prepared.val, "val"), (prepared.test, "test"))
     counts = [f"{formatting.thousands(size)} {name}" for size, name in splits if size]
+    if not task.pictures:
+        words = f"{formatting.thousands(prepared.classes)} words"
+        return " · ".join([*counts, f"{task.sample}s of {words}"])
     return " · ".join(
         [*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))]
     )
@@ -153,10 +165,11 @@ def show_result(env: Environment, result: RunResult) -> None:
     else:
         chosen = f"n = {formatting.thousands(result.test.n)}, {result.test.selected} epoch"
         entropy = f"mean entropy {formatting.number(result.test.entropy)} nats"
+        headline = _task(result.data).headline
         env.answer(
             ("✓", "green"),
             (
-                f" test accuracy {formatting.percent(result.test.accuracy)}  ({chosen})   "
+                f" test {headline.name} {headline.shown(result.test)}  ({chosen})   "
                 f"{entropy}   "
                 f"{formatting.duration(result.wall_seconds)}"
             ),
@@ -180,13 +193,14 @@ def show_result(env: Environment, result: RunResult) -> None:
 
 def _comparison(result: RunResult) -> list[str]:
     several = len(result.teachers) > 1
-    head = ("", "accuracy", "NLL", "ECE", "entropy", "free energy", "")
+    headline = _task(result.data).headline
+    head = ("", headline.heading, "NLL", "ECE", "entropy", "free energy", "")
     rows: list[tuple[str, ...]] = [head]
     rows += [
-        _measured(f"teacher {place}" if several else "teacher", teacher.test)
+        _measured(f"teacher {place}" if several else "teacher", teacher.test, headline)
         for place, teacher in enumerate(result.teachers, 1)
     ]
-    rows.append(_measured("student", result.test))
+    rows.append(_measured("student", result.test, headline))
     if result.gap is not None:
         rows.append(_gap_row("gap", result, result.gap, "raw logits"))
         aligned = next(
@@ -257,13 +271,13 @@ def _missing(result: RunResult) -> Iterator[tuple[Part, ...]]:
         )
 
 
-def _measured(label: str, measures: Measures | None) -> tuple[str, ...]:
+def _measured(label: str, measures: Measures | None, headline: Headline) -> tuple[str, ...]:
     if measures is None:
         return (label, *(formatting.MISSING,) * 5, "")
     entropies = (formatting.number(measures.entropy), formatting.number(measures.free_energy, 2))
     return (
         label,
-        formatting.percent(measures.accuracy),
+        headline.shown(measures),
         formatting.number(measures.nll),
         formatting.number(measures.ece),
         *entropies,
@@ -275,7 +289,7 @@ def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[st
     first: TeacherSummary = result.teachers[0]
     known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
     accuracy = (
-        formatting.points(result.test.accuracy - first.test.accuracy)
+        _task(result.data).headline.difference(result.test, first.test)
         if known and first.test is not None
         else ""
     )

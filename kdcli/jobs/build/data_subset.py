@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.core.classes import number_of, shown
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Feed, SplitName
@@ -82,7 +82,8 @@ def soft_label_entropies(
 
 def missing_classes(info: DataInfo) -> tuple[int, ...]:
     """Classes that no training image shows; only a recipe that excludes them gets this far."""
-    if info.unlabelled:  # they may be of any class
+    # they may be of any class; or classes are words, of which a text needs not have every one
+    if info.unlabelled or not tasks.named(info.task).compares_classes:
         return ()
     counts = torch.bincount(info.targets, minlength=info.num_classes)
     return tuple(torch.nonzero(counts == 0).flatten().tolist())

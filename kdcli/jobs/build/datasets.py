@@ -18,12 +18,13 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Score, Share
 from kdcli.data.open_feed import make_feed
 from kdcli.data.source import Source
+from kdcli.data.text import Text, TextFeed
 from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.data_subset import restriction_of
 from kdcli.recipe.schema import DataSection
 from kdcli.results.preprocessing import Sight
 
-_kept: ContextVar[dict[str, Source] | None] = ContextVar("_kept", default=None)
+_kept: ContextVar[dict[str, Source | Text] | None] = ContextVar("_kept", default=None)
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def kept_sources() -> Iterator[None]:
         _kept.reset(token)
 
 
-def open_source(data: DataSection) -> Source:
+def open_source(data: DataSection) -> Source | Text:
     """The dataset that a [data] section names.
 
     Raises:
@@ -56,7 +57,7 @@ def open_source(data: DataSection) -> Source:
     return source
 
 
-def _read(data: DataSection) -> Source:
+def _read(data: DataSection) -> Source | Text:
     found = catalog.entry("dataset", data.name)
     module = catalog.load(found)
     if found.factory is not None:
@@ -73,7 +74,7 @@ def _read(data: DataSection) -> Source:
             ) from error
         options: Any = catalog.options_class(found)(**data.options)
         return from_user(made, origin=data.name, options=options)
-    source: Source = module.load(
+    source: Source | Text = module.load(
         data.name, options=module.Options(**data.options), root=catalog.data_root(data.root)
     )
     return source
@@ -120,6 +121,17 @@ def open_feed(
         sight: what the network that is trained sees, where these are not the data's own pixels.
     """
     source = open_source(data)
+    if isinstance(source, Text):
+        return TextFeed(
+            source,
+            name=data.name,
+            batch_size=batch_size,
+            eval_batch_size=data.eval_batch_size,
+            val_fraction=data.val_fraction,
+            seed=seed,
+            device=device,
+            share=share,
+        )
     return make_feed(
         source,
         name=data.name,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import catalog, trust
+from kdcli import catalog, tasks, trust
 from kdcli.core.class_weights import ClassWeights
 from kdcli.core.method import Method, Setup
 from kdcli.core.network import Blueprint, Network
@@ -28,15 +28,22 @@ from kdcli.files import given_by_the_user, read_bytes
 from kdcli.jobs.build import batch_norms, compiling, sights
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
-from kdcli.jobs.build.datasets import augmentation, open_feed
+from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.labels import check_labels
-from kdcli.jobs.build.logit_cache import Stored, Views, Wanted, alike, store
-from kdcli.jobs.build.method import make_method, method_class
+from kdcli.jobs.build.logit_cache import Stored, Wanted, alike
+from kdcli.jobs.build.method import make_method
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
-from kdcli.jobs.build.recipe_checks import check_answered, check_mixes, check_sources, check_views
+from kdcli.jobs.build.recipe_checks import (
+    check_answered,
+    check_maps,
+    check_mixes,
+    check_sources,
+    check_views,
+)
+from kdcli.jobs.build.storing import stored_for
 from kdcli.jobs.build.teachers import (
     Asked,
     LoadedTeacher,
@@ -147,8 +154,11 @@ def build_job(
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
-    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
+    task = tasks.named(feed.info.task)
+    if task.fixed_shape:
+        runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     check_answered(recipe)
+    check_maps(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     reference = None
     if not teachers and recipe.report.reference is not None:
@@ -160,7 +170,7 @@ def build_job(
     feed = showing(feed, (*teachers, *beside))
     stored = alike(
         runtime.ranks,
-        lambda wanted: _stored(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
+        lambda wanted: stored_for(recipe, teachers, feed, runtime, wanted, runs, trial_tables),
         decided,
     )
     asked = tuple(
@@ -217,58 +227,18 @@ def _compile(
         method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime
     )
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
-    choice = runtime.ranks.from_first(
-        lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+    task = tasks.named(feed.info.task)
+    choice = (
+        runtime.ranks.from_first(
+            lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+        )
+        if task.fixed_shape
+        else Choice("off", task.refuses["runtime.compile"])
     )
     compiling.prepare_cache()
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
     runtime.compile(choice, method, asked, part.stop - part.start)
     return seen
-
-
-def _stored(
-    recipe: Recipe,
-    teachers: tuple[LoadedTeacher, ...],
-    feed: Feed,
-    runtime: Runtime,
-    decided: Sequence[Wanted] | None,
-    runs: int,
-    trial_tables: Path | None,
-) -> tuple[Stored, ...]:
-    """For each teacher, whether its answers are looked up."""
-    if not isinstance(recipe, DistillRecipe):
-        return ()
-    if not method_class(recipe.method.name).cacheable:
-        return tuple(_never(section, recipe.method.name) for section in recipe.teacher)
-    views = Views(
-        feed.info,
-        augmentation(recipe.data),
-        recipe.train.epochs,
-        runs,
-        decode=recipe.runtime.decode,
-    )
-    off: list[Wanted] = ["off"] * len(teachers)
-    asked = [section.cache for section in recipe.teacher] if decided is None else [*decided, *off]
-    return tuple(
-        Stored(None, Choice("off", "the answers are ready-made"))
-        if section.logits is not None
-        else store(wanted, loaded, views.of(section), runtime, trial_tables)
-        for wanted, loaded, section in zip(asked, teachers, recipe.teacher, strict=False)
-    )
-
-
-def _never(section: TeacherSection, method: str) -> Stored:
-    """The choice for a method that stored logits do not serve.
-
-    Raises:
-        Incompatible: they were asked for.
-    """
-    if section.cache == "exact":
-        raise Incompatible(
-            f"teacher.cache is exact, and {method} asks its teacher for more than logits",
-            hint='teacher.cache = "off"',
-        )
-    return Stored(None, Choice("off", f"{method} asks its teacher for more than logits"))
 
 
 def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:

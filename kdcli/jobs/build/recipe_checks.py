@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdcli import tasks
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.method import method_class
@@ -54,6 +55,24 @@ def check_answered(recipe: Recipe) -> None:
             f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
             "else (teacher.logits)",
             hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
+
+
+def check_maps(recipe: Recipe) -> None:
+    """Refuses a method that compares feature maps where networks have none.
+
+    Raises:
+        Incompatible: it does.
+    """
+    task, name = tasks.of_data(recipe.data.name), recipe.method.name
+    if task.pictures:
+        return
+    cls = method_class(name)
+    patterns = cls.patterns(cls.Options(**recipe.method.options))
+    if any(pattern != "pooled" for pattern in (*patterns.student, *patterns.teacher)):
+        raise Incompatible(
+            f"{name} compares feature maps, and text gives networks none",
+            hint="a method on logits, such as kd, skd, dkd or kd_topk: kd methods",
         )
 
 

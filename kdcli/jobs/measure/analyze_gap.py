@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kdcli import tasks
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.jobs.build.networks import checked_header
@@ -78,7 +79,14 @@ def analyze_gap(
     evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
     evaluator.under_maps_of(students)
     parts, asked = Parts(), gates or GatesSection()
-    wanted = taps(deep=deep) if explain or deep else None
+    task = tasks.of_model(checked_header(_first(teacher))[1].architecture)
+    explains = (explain or deep) and task.compares_classes
+    wanted = taps(deep=deep) if explains else None
+    if deep and not explains:
+        parts.warnings.append(
+            "what explains a gap compares classes, and the words of a text are too many for that: "
+            "--deep is left out"
+        )
     # how classes relate is said as the first student was taught it
     first, taught = checked_header(students[0]) if students else (None, None)
     kept: dict[str, list[Answers]] = {"teachers": [], "students": []}
@@ -118,6 +126,10 @@ def analyze_gap(
         data_options=about.get("data") or {},
         shares=tuple(shares or ()),
     )
+
+
+def _first(teacher: str | Path | Sequence[str | Path]) -> str | Path:
+    return teacher if isinstance(teacher, str | Path) else teacher[0]
 
 
 def _temperatures(given: Sequence[float], gates: GatesSection) -> tuple[float, ...]:

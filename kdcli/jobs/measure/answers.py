@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kdcli import tasks
 from kdcli.analysis.energy import energies
 from kdcli.analysis.gap import Responses
-from kdcli.analysis.metrics import measure
+from kdcli.analysis.metrics import Tally, measure
 from kdcli.core.network import Network
-from kdcli.core.types import DataInfo
+from kdcli.core.types import Batch, DataInfo, SplitName
+from kdcli.engine.evaluator import Forward, collect
 from kdcli.errors import Incompatible
 from kdcli.jobs.measure.costs import sum_of
 from kdcli.results.cost import Cost
 from kdcli.results.measures import EnergyAt, Measures
+
+
+class Found(NamedTuple):
+    """What a network answers to a split: logits [n,K] float32 and targets [n], on the CPU, of the
+    rows that its task keeps (`Task.every`), and the measures of all rows.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    measures: Measures
+
+
+def found(
+    forward: Forward,
+    batches: Iterable[Batch],
+    info: DataInfo,
+    rows: int,
+    *,
+    split: SplitName,
+    selected: Literal["last", "best"] = "last",
+) -> Found:
+    """Asks a network about a split, once.
+
+    Args:
+        forward: as for `collect`. rows: of the split. split, selected: recorded.
+
+    Raises:
+        OutOfMemory: a batch does not fit. Others: as kdcli.analysis.metrics.measure.
+    """
+    every = tasks.named(info.task).every(rows, info.num_classes)
+    if every == 1:
+        logits, targets = collect(forward, batches)
+        return Found(logits, targets, measure(logits, targets, split=split, selected=selected))
+    tally = Tally()
+    logits, targets = collect(forward, batches, every=every, seen=tally.add)
+    return Found(logits, targets, tally.measures(split=split, selected=selected))
 
 
 class Head(NamedTuple):

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kdcli import formatting
+from kdcli import formatting, tasks
+from kdcli.core.carried import Carried
 from kdcli.core.types import UNLABELLED, SplitName
 from kdcli.engine.runtime import nothing_compiled
 from kdcli.jobs.build.job import Job
@@ -51,24 +52,30 @@ def teacher_warnings(job: Job) -> Iterator[str]:
             answering = loaded.teacher.live.of(split)
             if answering is None:
                 continue
-            chosen = [answering(batch).logits.argmax(dim=1).cpu() for batch in batches]
+            chosen, carried = [], Carried()
+            for batch in batches:
+                with carried.window(batch):
+                    chosen.append(answering(batch).logits.argmax(dim=1).cpu())
         right = (torch.cat(chosen) == targets).double().mean().item()
         if no_better(right, len(targets), guess):
             what = "held-out" if split == "val" else "training"
+            sample, n = tasks.named(job.feed.info.task).sample, len(targets)
             yield (
                 f"teacher {loaded.summary.checkpoint} is right about "
-                f"{formatting.percent(right, len(targets))} of {len(targets)} {what} images, where "
-                f"guessing is about {formatting.percent(guess, len(targets))}: was it trained on "
-                "such pictures, with their classes in this order?"
+                f"{formatting.percent(right, n)} of {n} {what} {sample}s, where "
+                f"guessing is about {formatting.percent(guess, n)}: was it trained on "
+                f"such {sample}s, with their classes in this order?"
             )
 
 
-def result_warnings(name: str, found: Measures, guess: float, classes: int) -> Iterator[str]:
+def result_warnings(
+    name: str, found: Measures, guess: float, classes: int, sample: str = "image"
+) -> Iterator[str]:
     """A sentence where a network guesses, and one where its answers are worse than none."""
     if no_better(found.accuracy, found.n, guess):
         yield (
             f"{name} is right about {formatting.percent(found.accuracy, found.n)} of the "
-            f"{found.split} images, no better than guessing "
+            f"{found.split} {sample}s, no better than guessing "
             f"({formatting.percent(guess, found.n)})"
         )
     if found.nll > math.log(classes):

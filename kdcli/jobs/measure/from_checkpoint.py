@@ -11,20 +11,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kdcli.analysis.metrics import measure
+from kdcli import tasks
 from kdcli.core.class_map import Groups
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, DataInfo, Feed, Sees, SplitName
 from kdcli.engine.checkpoint import write_tensors
-from kdcli.engine.evaluator import collect
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build import sights
 from kdcli.jobs.build.datasets import open_feed
 from kdcli.jobs.build.networks import checked_header, load_network
 from kdcli.jobs.build.teachers import as_teacher, check_fits
-from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.answers import Answers, found
 from kdcli.jobs.measure.other_pictures import other_pictures
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
@@ -133,16 +132,17 @@ class CheckpointEvaluator:
 
     def _measured(
         self, path: Path, header: CheckpointHeader, lesson: Lesson | None
-    ) -> tuple[DataInfo, Preprocessing, str, Iterable[Batch], tuple[str, ...]]:
+    ) -> tuple[DataInfo, Preprocessing, str, Iterable[Batch], tuple[str, ...], int]:
         """What a checkpoint is measured on: what is known of it, the network's pixels, what tables
-        call it, its batches, and its files.
+        call it, its batches, its files, and how many rows it has.
         """
         if self._on is not None:
             pupil = header if lesson is None else lesson.header
             known = replace(header, num_classes=pupil.num_classes, class_names=pupil.class_names)
             pictures = other_pictures(self._on, path, known, self._runtime.device)
             source = f"pictures in {self._on}"
-            return pictures.info, pictures.how, source, pictures.batches(), pictures.files
+            rows = len(pictures.files)
+            return pictures.info, pictures.how, source, pictures.batches(), pictures.files, rows
         with named_by(f"the header of {path}"):
             feed, source = self.feed(path, header if lesson is None else lesson.header)
         check_fits(path, header, feed.info, "network", mapped=lesson is not None)
@@ -150,7 +150,8 @@ class CheckpointEvaluator:
         sees = sights.pixels_for(told, feed.info, str(path))
         own = sights.own_pixels(Sees(sees), feed.info)
         feed = feed.showing([] if own is None else [own])
-        return feed.info, sees, source, feed.split(self._split), feed.files(self._split)
+        split = self._split
+        return feed.info, sees, source, feed.split(split), feed.files(split), feed.size(split)
 
     @property
     def device(self) -> str:
@@ -173,7 +174,7 @@ class CheckpointEvaluator:
         """
         path, header = checked_header(checkpoint)
         lesson = self._lessons.get(header.tensors_sha256)
-        info, sees, source, batches, files = self._measured(path, header, lesson)
+        info, sees, source, batches, files, rows = self._measured(path, header, lesson)
         network, header, path = load_network(checkpoint)
         if lesson is not None:
             network = _through(lesson, network, header, info)
@@ -185,13 +186,15 @@ class CheckpointEvaluator:
         def forward(batch: Batch) -> Tensor:
             placed = self._runtime.place(batch)
             if taps is not None and not first:
-                first.append(teacher.seen(placed)[:1].clone())
+                first.append(_one(info, teacher.seen(placed)).clone())
             output = teacher(placed, wanted)
             for tap, values in kept.items():
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
-        logits, targets = collect(forward, batches)
+        logits, targets, measures = found(
+            forward, batches, info, rows, split=self._split, selected=_selected(header)
+        )
         return Answers(
             label=label or label_of(path),
             checkpoint=str(path),
@@ -209,13 +212,18 @@ class CheckpointEvaluator:
             files=files,
             logits=logits,
             targets=targets,
-            measures=measure(logits, targets, split=self._split, selected=_selected(header)),
+            measures=measures,
             features={tap: torch.cat(values)[: len(targets)] for tap, values in kept.items()},
             image=first[0] if first else None,
             sha256=header.tensors_sha256,
             teachers=header.teachers,
             folded_temperature=header.folded_temperature,
         )
+
+
+def _one(info: DataInfo, x: Tensor) -> Tensor:
+    """One of what a network sees, [1,C,H,W]; of a text one token."""
+    return x[:1] if tasks.named(info.task).pictures else x[:1, :, :, :1]
 
 
 def _selected(header: CheckpointHeader) -> Literal["last", "best"]:

@@ -41,7 +41,7 @@ def with_counts(shares: Mapping[str, float], targets: Tensor) -> dict[str, tuple
     """Accuracies by class, in class order and without classes that have no samples, each with the
     number of its samples among targets [n].
     """
-    counts = [count for count in torch.bincount(targets).tolist() if count]
+    counts = [count for count in torch.bincount(targets).tolist() if count and shares]
     return {
         name: (share, count) for (name, share), count in zip(shares.items(), counts, strict=True)
     }
@@ -69,6 +69,7 @@ def _checked(gates: GatesSection, held: Held, subject: str) -> Iterator[GateResu
         "max_entropy_gap": (_plain(gap.entropy if gap else None), False),
         "max_free_energy_gap": (_plain(gap.free_energy if gap else None), False),
         "max_ece": (_plain(test.ece), False),
+        "max_perplexity": (_plain(test.perplexity), False),
         "max_latency_ms": (_latency(cost), False),
         "max_parameters": (_plain(held.parameters), False),
     }

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdcli import losses
 from kdcli.analysis.energy import energies
+from kdcli.core.carried import Carried
 from kdcli.core.method import Stage
 from kdcli.core.network import Network
 from kdcli.core.types import Batch
@@ -91,17 +92,18 @@ class Monitor:
     def _ask(self, networks: Mapping[str, Network]) -> tuple[dict[str, Tensor], Tensor]:
         """Logits [n,K] of each network and targets [n]; the teacher's too, the first time."""
         parts: dict[str, list[Tensor]] = {name: [] for name in networks}
-        targets, taught = [], []
+        targets, taught, carried = [], [], Carried()
         answering = self._job.answering if self._answers is None else None
         if answering is not None:
             answering = answering.of(self._split)
         for batch in self._images():
             placed = self._job.runtime.place(batch)
             targets.append(batch.y)
-            for name, network in networks.items():
-                parts[name].append(network(placed.x).logits.float())
-            if answering is not None:
-                taught.append(answering(placed).logits.float())
+            with carried.window(batch):
+                for name, network in networks.items():
+                    parts[name].append(network(placed.x).logits.float())
+                if answering is not None:
+                    taught.append(answering(placed).logits.float())
         if taught:
             self._answers = torch.cat(taught)
         return {name: torch.cat(each) for name, each in parts.items()}, torch.cat(targets)

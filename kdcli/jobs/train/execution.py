@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kdcli import tasks
 from kdcli.core.network import Network
 from kdcli.engine.checkpoint import State, load_weights, save_model
 from kdcli.engine.position import Position, position_of
@@ -22,9 +23,10 @@ from kdcli.jobs.events import EpochDone, Event, Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
+from kdcli.jobs.train.asking import validation
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, resume_command
-from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result, validation
+from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result
 from kdcli.jobs.train.fold_temperature import fold_temperature
 from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.jobs.train.trackers.start import Trackers, start_trackers
@@ -152,6 +154,7 @@ class Execution:
             probe=Monitor(self.job),
             keep=self._keep,
             stop=stop,
+            score=tasks.named(self.job.feed.info.task).headline.score,
         )
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:

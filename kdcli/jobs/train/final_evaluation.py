@@ -9,17 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kdcli import tasks
 from kdcli.analysis.calibration import answers, calibration_error, reliability
-from kdcli.analysis.metrics import (
-    confusion,
-    excluded,
-    measure,
-    per_class_accuracy,
-    right_answers,
-)
+from kdcli.analysis.metrics import confusion, excluded, per_class_accuracy, right_answers
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output, SplitName
+from kdcli.core.types import Batch, Output
 from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
 from kdcli.engine.runtime import nothing_compiled
@@ -35,6 +30,7 @@ from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import Held, check_gates, with_counts
+from kdcli.jobs.train.asking import network_answers, teacher_answers, validation
 from kdcli.jobs.train.mistakes import mistakes_if_any
 from kdcli.jobs.train.rounding import rounded_difference, rounded_points
 from kdcli.results.cost import Cost
@@ -71,38 +67,6 @@ class Outcome:
     mistakes: Mistakes | None = None
 
 
-def network_logits(job: Job, network: Network, split: SplitName) -> tuple[Tensor, Tensor]:
-    """Logits [n,K] and targets [n] of a network over a split, float32, on the CPU."""
-    with evaluating(network):
-        return collect(
-            lambda batch: network(job.runtime.place(batch).x).logits,
-            job.feed.showing(()).split(split),  # its own pixels, and no teacher's
-        )
-
-
-def teacher_logits(job: Job, teacher: Teacher, split: SplitName) -> tuple[Tensor, Tensor]:
-    """The same for a teacher, through its own input normalisation."""
-    answering = teacher.of(split)
-    assert answering is not None  # whoever asks knows that there are answers
-    forward: Callable[[Batch], Tensor] = lambda batch: answering(job.runtime.place(batch)).logits  # noqa: E731
-    return collect(forward, job.feed.split(split))
-
-
-def validation(job: Job) -> Callable[[Network], Measures | None]:
-    """What the trainer calls after each epoch: measures on the held-out split, or None where
-    nothing is held out.
-    """
-
-    def evaluate(network: Network) -> Measures | None:
-        if job.feed.size("val") == 0:
-            return None
-        return measure(
-            *network_logits(job, network, "val"), split="val", selected=job.recipe.train.select
-        )
-
-    return evaluate
-
-
 def measure_outcome(
     job: Job, network: Network, label: str, folded: FoldedTemperature | None = None
 ) -> Outcome:
@@ -113,7 +77,7 @@ def measure_outcome(
         label: the run's name, as the gap's tables show it.
         folded: what was folded into the network, if a temperature was to be.
     """
-    names = job.feed.info.class_names
+    names, task = job.feed.info.class_names, tasks.named(job.feed.info.task)
     own = replace(
         _own_answers(job, network, label),
         folded_temperature=None if folded is None else folded.temperature,
@@ -130,7 +94,7 @@ def measure_outcome(
     mistakes, unseen = mistakes_if_any(job.feed, logits, theirs, targets, most)
     report = _gap(job, own, teacher)
     gaps = report.gaps if report is not None else ()
-    shares = per_class_accuracy(logits, targets, names)
+    shares = per_class_accuracy(logits, targets, names) if task.compares_classes else {}
     at_one = next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None)
     return Outcome(
         test=own.measures,
@@ -145,10 +109,10 @@ def measure_outcome(
         else teacher.energies(job.recipe.report.temperatures),
         analysis=RunAnalysis(
             names,
-            confusion(logits, targets, len(names)),
+            confusion(logits, targets, len(names)) if task.compares_classes else (),
             curves,
             report,
-            right_answers(logits, targets),
+            right_answers(logits, targets) if task.compares_classes else None,
         ),
         per_class=shares,
         excluded=excluded(
@@ -177,14 +141,14 @@ def measure_outcome(
 
 def _warnings(job: Job, own: Answers, beside: Sequence[TeacherSummary]) -> Iterator[str]:
     """What is to be said of accuracies near chance."""
-    classes = len(job.feed.info.class_names)
+    classes, sample = len(job.feed.info.class_names), tasks.named(job.feed.info.task).sample
     guess = chance(own.targets, classes)
-    yield from result_warnings(
-        "the student" if job.teachers else "the network", own.measures, guess, classes
-    )
+    name = "the student" if job.teachers else "the network"
+    yield from result_warnings(name, own.measures, guess, classes, sample)
     for known in beside if job.teachers else ():
         if known.test is not None:
-            yield from result_warnings(f"teacher {known.checkpoint}", known.test, guess, classes)
+            name = f"teacher {known.checkpoint}"
+            yield from result_warnings(name, known.test, guess, classes, sample)
 
 
 def _held(
@@ -284,7 +248,7 @@ def run_result(
 
 
 def _own_answers(job: Job, network: Network, label: str) -> Answers:
-    logits, targets = network_logits(job, network, "test")
+    logits, targets, measures = network_answers(job, network, "test")
     return Answers(
         label=label,
         checkpoint="",
@@ -297,7 +261,7 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
         info=job.feed.info,
         logits=logits,
         targets=targets,
-        measures=measure(logits, targets, split="test", selected=job.recipe.train.select),
+        measures=measures,
     )
 
 
@@ -345,7 +309,7 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
                 if isinstance(each, NoNetwork)
                 else cost(
                     each,
-                    _seen(job, each, batch)[:1],
+                    _one(job, _seen(job, each, batch)),
                     checkpoint=path,
                     timed=report.latency or job.recipe.gates.max_latency_ms is not None,
                     forms=report.forms if report.latency else (),
@@ -362,7 +326,9 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
     """A teacher's own answers, as `kd evaluate` would find them."""
     known = loaded.summary
-    logits, _ = teacher_logits(job, loaded.teacher, "test")
+    logits, _, measures = teacher_answers(
+        job, loaded.teacher, "test", known.test.selected if known.test else "last"
+    )
     return Answers(
         label=known.architecture,
         checkpoint=known.checkpoint,
@@ -373,7 +339,7 @@ def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
         info=seen_by(job.recipe.method.name, job.recipe.method.options, job.feed.info),
         logits=logits,
         targets=targets,
-        measures=measure(logits, targets, selected=known.test.selected if known.test else "last"),
+        measures=measures,
     )
 
 
@@ -389,6 +355,7 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
         and job.recipe.report.html
         # what explains a gap is asked of networks
         and not any(isinstance(item.teacher.network, NoNetwork) for item in job.teachers)
+        and tasks.named(job.feed.info.task).compares_classes
     )
     if teacher is not None:
         return _report(job, teacher, own, _temperatures(job), explains=explains)
@@ -475,6 +442,11 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
     run's own network as they are.
     """
     return _teacher_of(job, network) or (lambda batch, taps: network(batch.x, taps))
+
+
+def _one(job: Job, x: Tensor) -> Tensor:
+    """One of what a network sees, [1,C,H,W]; of a text one token."""
+    return x[:1] if tasks.named(job.feed.info.task).pictures else x[:1, :, :, :1]
 
 
 def _first_images(job: Job) -> Batch:

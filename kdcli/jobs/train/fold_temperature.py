@@ -17,7 +17,7 @@ from kdcli.engine.evaluator import evaluating
 from kdcli.errors import BadData
 from kdcli.jobs.build.header import architecture
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.train.final_evaluation import network_logits
+from kdcli.jobs.train.asking import network_answers
 from kdcli.results.run import FoldedTemperature
 
 _AGREE = 1e-3  # of the largest logit: bfloat16 before the last layer rounds alike both times
@@ -35,7 +35,7 @@ def fold_temperature(job: Job, network: Network) -> FoldedTemperature | None:
     n = job.feed.size("val")
     if n == 0:
         return FoldedTemperature(None, 0, "no image is held out: set data.val_fraction")
-    logits, targets = network_logits(job, network, "val")
+    logits, targets, _ = network_answers(job, network, "val")
     try:
         fit = fit_temperature(logits, targets, label="the network")
     except BadData as error:  # what cannot be measured either is refused by the test split
@@ -61,10 +61,12 @@ def _folded(job: Job, network: Network, temperature: float) -> bool:
     image = job.runtime.place(next(iter(job.feed.split("val")))).x
     before = _ask(network, image)
     torch._foreach_div_(parameters, temperature)
+    network.logits_divided(temperature)
     after = _ask(network, image)
     if torch.allclose(after * temperature, before, rtol=0, atol=_AGREE * float(before.abs().max())):
         return True
     torch._foreach_copy_(parameters, kept)
+    network.logits_divided(1 / temperature)
     return False
 
 

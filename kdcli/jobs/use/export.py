@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcli import __version__
+from kdcli import __version__, tasks
 from kdcli.core import random
 from kdcli.core.network import parameter_count
 from kdcli.core.types import SplitName
@@ -153,6 +153,13 @@ def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
     Raises:
         UsageError, Incompatible: says what.
     """
+    task = tasks.of_model(network.header.architecture)
+    if not task.pictures:
+        raise Incompatible(
+            f"{network.header.architecture} remembers what it read of a text, {task.sample} by "
+            f"{task.sample}, and an exported file would not",
+            hint="in Python: kdcli.jobs.load_network",
+        )
     if kind == "hf":
         check_library(network.network)
         if pixels:

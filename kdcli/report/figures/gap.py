@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.report.figures.palette import ALIGNED_HATCH, Look, Palette
 from kdcli.report.figures.svg import INK, Figure, canvas, finished, house_style
 from kdcli.report.findings.gap import first_raw_pair, ranked_classes, usual_temperature
@@ -33,7 +33,8 @@ def figures_of_gap(gap: GapReport, palette: Palette) -> Iterator[Figure]:
 
 def images(gap: GapReport) -> str:
     """The basis of a report's numbers: n = 360 test images of digits."""
-    return f"n = {formatting.plural(gap.n, f'{gap.split} image')} of {gap.measured_on}"
+    sample = tasks.of_data(gap.data).sample
+    return f"n = {formatting.plural(gap.n, f'{gap.split} {sample}')} of {gap.measured_on}"
 
 
 # ---- levels --------------------------------------------------------------------------------------

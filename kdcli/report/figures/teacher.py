@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdcli.results.gap import GapReport, Response
     from kdcli.results.teacher import ClassProjection, Embedding, Hypothesis, Points
 
+MOST_LINES = 1000  # classes that a figure draws a line each of
 LABELLED = 20  # classes of a cloud that are named where they lie
 LEAST_VARIED = 0.003  # where the axis of CV_col begins: what is below it is constant without doubt
 
@@ -117,6 +118,8 @@ def _class_lines(axes: Axes, response: Response) -> None:
             for at in response.at
         ]
     )
+    if lines.shape[1] > MOST_LINES:  # words of a vocabulary
+        return
     axes.plot(
         temperatures,
         lines,

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.report.findings.gap_tables import estimate, said_of_curve, settled, span
 from kdcli.results.gap import GapReport, PairAt, PairReport
-from kdcli.results.measures import Measures
 from kdcli.results.teacher import Effect, Hypothesis
 
 
@@ -52,9 +51,10 @@ def rests_on(report: GapReport) -> str:
 
 def _teacher(report: GapReport) -> str:
     teacher = report.teacher
+    task, measures = tasks.of_data(report.data), teacher.measures
     return (
-        f"{teacher.label} is right on {formatting.percent(teacher.measures.accuracy, report.n)} of "
-        f"{formatting.plural(report.n, f'{report.split} image')}."
+        f"{teacher.label} {task.headline.said(measures)} "
+        f"{formatting.plural(measures.n, f'{report.split} {task.sample}')}."
     )
 
 
@@ -68,7 +68,8 @@ def _pairs(report: GapReport) -> str:
     size = relative_size(report.teacher.parameters / student.parameters)
     return (
         f"{pair.student} is {size} and "
-        f"{relative_accuracy(student.measures, report.teacher.measures)} its "
+        f"{tasks.of_data(report.data).headline.beside(student.measures, report.teacher.measures)} "
+        "its "
         f"teacher{certainty(report)}."
     )
 
@@ -78,9 +79,16 @@ def _best_of(report: GapReport) -> str:
     chance.
     """
     students = [student for student in report.students if student.form == "raw"]
-    best, second = sorted(students, key=lambda student: -student.measures.accuracy)[:2]
+    headline = tasks.of_data(report.data).headline
+    best, second = sorted(students, key=lambda each: -headline.score(each.measures))[:2]
     clear = second.measures.accuracy_interval.high < best.measures.accuracy_interval.low
     how = "beyond chance" if clear else f"within noise of {second.label}: the intervals overlap"
+    samples = f"the {report.split} {tasks.of_data(report.data).sample}s"
+    if headline.path != "accuracy":  # its interval is that of a share
+        return (
+            f"Of {len(students)} students of {report.teacher.label}, {best.label} is the best: it "
+            f"{headline.said(best.measures)} {samples}."
+        )
     level = formatting.percent(best.measures.accuracy, report.n)
     return (
         f"Of {len(students)} students of {report.teacher.label}, {best.label} is the most "
@@ -98,17 +106,6 @@ def relative_size(ratio: float) -> str:
         f"{formatting.times(ratio)} smaller"
         if ratio > 1
         else f"{formatting.times(1 / ratio)} larger"
-    )
-
-
-def relative_accuracy(one: Measures, other: Measures) -> str:
-    """An accuracy beside another: 1.7 points below."""
-    difference = 100 * (one.accuracy - other.accuracy)
-    shown = f"{abs(difference):.{formatting.percent_digits(one.n)}f}"
-    return (
-        "as accurate as"
-        if float(shown) == 0
-        else f"{shown} points {'below' if difference < 0 else 'above'}"
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from kdcli import formatting, trust
+from kdcli import formatting, tasks, trust
 from kdcli.report.findings.baseline import baseline_command
 from kdcli.report.findings.costs import faster
 from kdcli.report.findings.gap import (
     first_raw_pair,
     limits_of,
-    relative_accuracy,
     relative_size,
     sure,
     what_there_is_to_learn,
@@ -78,8 +77,9 @@ def beside_teacher(run: Run) -> str:
         return ""
     said = [relative_size(best.parameters / run.summary.parameters)]
     if run.summary.cost and best.cost and (speed := faster(best.cost, run.summary.cost)):
-        said.append(speed)
-    accuracy = f"{relative_accuracy(run.summary.test, best.test)} its teacher"
+        said.append(tasks.of_data(run.summary.data).worded(speed))
+    headline = tasks.of_data(run.summary.data).headline
+    accuracy = f"{headline.beside(run.summary.test, best.test)} its teacher"
     return f"The student is {', '.join(said)}{',' if len(said) > 1 else ''} and {accuracy}."
 
 
@@ -155,13 +155,19 @@ def against_labels(run: Run) -> str:
     else:
         finding = f"Whether {what[0].lower()}{what[1:]} helped here is within noise"
     own = "student" if run.command == "distill" else "network"
+    headline = tasks.of_data(run.summary.data).headline
+    if headline.path != "accuracy":  # the interval is that of a share
+        return (
+            f"The {own} is {headline.beside(test, alone)} the same network trained on labels alone "
+            f"(n = {formatting.thousands(test.n)}, one seed)."
+        )
     digits = formatting.percent_digits(test.n)
     interval = (
         f"{formatting.signed(100 * reach.low, digits)} to "
         f"{formatting.signed(100 * reach.high, digits)}"
     )
     return (
-        f"{finding}: the {own} is {relative_accuracy(test, alone)} the same network trained "
+        f"{finding}: the {own} is {headline.beside(test, alone)} the same network trained "
         "on labels alone "
         f"(95 % interval {interval} points, n = {formatting.thousands(test.n)}, one seed)."
     )
@@ -271,8 +277,9 @@ def missing_names(excluded: Excluded) -> str:
 def best_teacher(summary: RunResult) -> TeacherSummary | None:
     """The teacher that the student is held against: the most accurate one that was measured."""
     measured = [teacher for teacher in summary.teachers if teacher.test]
+    score = tasks.of_data(summary.data).headline.score
     return max(
-        measured, key=lambda teacher: teacher.test.accuracy if teacher.test else 0.0, default=None
+        measured, key=lambda teacher: score(teacher.test) if teacher.test else 0.0, default=None
     )
 
 
@@ -288,13 +295,11 @@ def _unfinished(run: Run) -> str:
 
 def _alone(summary: RunResult) -> str:
     test = summary.test
-    where = (
-        f"{formatting.percent(test.accuracy, test.n)} of "
-        f"{formatting.plural(test.n, f'{summary.data} test image')}"
-    )
+    task = tasks.of_data(summary.data)
+    where = formatting.plural(test.n, f"{summary.data} test {task.sample}")
     return (
-        f"{summary.network} with {formatting.count(summary.parameters)} parameters is right on "
-        f"{where}."
+        f"{summary.network} with {formatting.count(summary.parameters)} parameters "
+        f"{task.headline.said(test)} {where}."
     )
 
 
@@ -348,9 +353,11 @@ def overlap_note(first: Measures, second: Measures) -> str:
 def provenance(summary: RunResult) -> str:
     """The basis of every number of a run: split, n, which epoch, seed."""
     test = summary.test
-    epoch = "last epoch" if test.selected == "last" else "best epoch by validation accuracy"
+    task = tasks.of_data(summary.data)
+    best = f"best epoch by validation {task.headline.name}"
+    epoch = "last epoch" if test.selected == "last" else best
     return (
-        f"{test.split} split of {summary.data}, n = {formatting.thousands(test.n)} images, "
+        f"{test.split} split of {summary.data}, n = {formatting.thousands(test.n)} {task.sample}s, "
         f"{epoch} of "
         f"{summary.epochs}, seed {summary.seed}"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.report.figures.gap import images, largest_classes
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings import gap_tables as tables
@@ -94,7 +94,7 @@ def _gap_text(report: GapReport) -> Iterator[str]:
         yield (
             f"{'Student' if _one_student(report) else found.student} and teacher give the "
             f"same answer on {formatting.percent(found.agreement, report.n)} "
-            f"of {formatting.plural(report.n, 'image')} "
+            f"of {formatting.plural(report.n, tasks.of_data(report.data).sample)} "
             f"({formatting.percent_range(same, report.n)}{formatting.NBSP}%). Classes with "
             "the largest "
             f"entropy gap: {largest_classes(report, found)}."
@@ -108,7 +108,8 @@ def _one_student(report: GapReport) -> bool:
 def _gap_grids(report: GapReport) -> Iterator[Grid]:
     intervals = (
         f"{report.split.capitalize()} split of {report.measured_on}, n = "
-        f"{formatting.thousands(report.n)} images; 95 % bootstrap intervals"
+        f"{formatting.thousands(report.n)} {tasks.of_data(report.data).sample}s; 95 % bootstrap "
+        "intervals"
     )
     aligned = any(pair.form == "aligned" for pair in report.pairs)
     forms = (

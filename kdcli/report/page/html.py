@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from kdcli import __version__, formatting
+from kdcli import __version__, formatting, tasks
 from kdcli.report.figures.palette import MUTED, TEACHERS
 from kdcli.report.figures.run import own_colour
 from kdcli.report.findings.run import (
@@ -99,6 +99,15 @@ def _left_out(run: Run) -> tuple[str, ...]:
     return run.analysis.gap.warnings if run.analysis and run.analysis.gap else ()
 
 
+def _headline_tile(summary: RunResult, measures: Measures, label: str, colour: str) -> Tile:
+    """The headline measure of the run's task; an accuracy with its interval."""
+    headline = tasks.of_data(summary.data).headline
+    if headline.path == "accuracy":
+        return accuracy_tile(measures, label, colour)
+    n = f"{headline.name}, n = {formatting.thousands(measures.n)}"
+    return Tile(headline.shown(measures), label, n, colour)
+
+
 def accuracy_tile(measures: Measures, label: str, colour: str) -> Tile:
     """An accuracy with its interval and n."""
     reach = (
@@ -116,15 +125,18 @@ def tiles(run: Run) -> list[Tile]:
     summary = run.summary
     assert summary is not None
     teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
-    found = [accuracy_tile(summary.test, f"{own} {summary.network}", own_colour(run))]
+    found = [_headline_tile(summary, summary.test, f"{own} {summary.network}", own_colour(run))]
     if teacher and teacher.test:
         found.append(
-            accuracy_tile(
-                teacher.test, f"teacher {teacher.architecture}", _colour_of(summary, teacher)
+            _headline_tile(
+                summary,
+                teacher.test,
+                f"teacher {teacher.architecture}",
+                _colour_of(summary, teacher),
             )
         )
     if run.baseline:
-        found.append(accuracy_tile(run.baseline.test, "labels only", MUTED))
+        found.append(_headline_tile(summary, run.baseline.test, "labels only", MUTED))
     if summary.excluded and summary.excluded.accuracy_interval:
         missing = summary.excluded
         reach = (

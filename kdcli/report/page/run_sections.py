@@ -8,10 +8,10 @@ environment, how to reproduce. A section without data is left out, never shown e
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.report.figures.run import teacher_first
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.dynamics import course, images, rows, sentences
@@ -32,6 +32,7 @@ from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
 from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
+from kdcli.tasks import Task
 
 
 def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
@@ -88,9 +89,15 @@ def _validation(val: Measures, summary: RunResult) -> str:
     uses = (("the epoch", val.selected == "best"), ("the temperature", folded))
     chosen = " and ".join(what for what, done in uses if done) or "nothing"
     verb = "were" if " and " in chosen else "was"
+    task = tasks.of_data(summary.data)
+    level = (
+        formatting.percent(val.accuracy, val.n)
+        if task.headline.path == "accuracy"
+        else f"{task.headline.name} {task.headline.shown(val)}"
+    )
     return (
-        f"On {formatting.plural(val.n, 'image')} held out of the training set: "
-        f"{formatting.percent(val.accuracy, val.n)}; {chosen} {verb} chosen on them."
+        f"On {formatting.plural(val.n, task.sample)} held out of the training set: "
+        f"{level}; {chosen} {verb} chosen on them."
     )
 
 
@@ -107,12 +114,18 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     rows += [
         (name, *(say(test) if test else formatting.MISSING for _, _, test in networks))
         for name, say in _ROWS
+        if tasks.of_data(summary.data).compares_classes or name not in _OF_CLASSES
     ]
+    headline = tasks.of_data(summary.data).headline
+    if headline.path != "accuracy":
+        own_row = (headline.shown(test) if test else formatting.MISSING for _, _, test in networks)
+        rows.insert(1, (headline.heading, *own_row))
     best = best_teacher(summary)
     columns = ("", *(name for name, _, _ in networks))
     if best and best.test:
         columns = (*columns, "student − teacher")
         difference = _differences(summary, best.parameters, best.test)
+        difference[headline.heading] = headline.difference(summary.test, best.test)
         rows = [(*row, difference.get(row[0], "")) for row in rows]
     return Grid(columns, tuple(rows), provenance(summary))
 
@@ -132,6 +145,10 @@ _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("free energy", lambda test: formatting.number(test.free_energy, 2)),
     ("logit norm", lambda test: formatting.number(test.logit_norm, 1)),
 )
+
+
+# what is a mean over classes
+_OF_CLASSES = ("balanced accuracy", "macro-F1")
 
 
 def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> dict[str, str]:
@@ -207,7 +224,7 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     text = [
         (
             f"{formatting.plural(len(run.epochs), 'epoch')} in {formatting.duration(seconds)}, "
-            f"{formatting.thousands(round(speed))} images a second."
+            f"{formatting.thousands(round(speed))} {_sample(run)}s a second."
         )
     ]
     if run.summary and run.summary.continues:
@@ -220,11 +237,12 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     if run.torn:
         text.append("The last line of metrics.jsonl was cut off by a killed process and left out.")
     terms = tuple((name, formatting.number(value, 4)) for name, value in last.losses.items())
-    held_out = (
-        (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)
-        if last.val
-        else ()
-    )
+    held_out: tuple[tuple[str, str], ...] = ()
+    if last.val:
+        held_out = (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)
+        headline = _task(run).headline
+        if headline.path != "accuracy":
+            held_out = ((f"validation {headline.name}", headline.shown(last.val)), *held_out)
     rows = (*terms, ("training accuracy", formatting.percent(last.train_accuracy)), *held_out)
     return Section(
         "curves",
@@ -236,6 +254,16 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     )
 
 
+def _task(run: Run) -> Task:
+    data = run.recipe.get("data", {})
+    return tasks.of_data(str(data.get("name"))) if isinstance(data, Mapping) else tasks.of_data("")
+
+
+def _sample(run: Run) -> str:
+    """What a row of logits answers, in a word."""
+    return _task(run).sample
+
+
 def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     """How sure the student, and what learns beside it, were of the same images epoch by epoch."""
     moments = course(run)
@@ -243,7 +271,8 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         return None
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
-    caption = f"At τ = 1 on {images(last)}: before the first step, and after the last epoch."
+    shown = _task(run).worded(images(last))
+    caption = f"At τ = 1 on {shown}: before the first step, and after the last epoch."
     if run.summary and run.summary.calibration and run.summary.calibration.temperature:
         caption += " All of it before the logits were divided by their temperature."
     grid = Grid(

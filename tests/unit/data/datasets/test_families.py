@@ -32,8 +32,9 @@ def test_a_table_says_all_that_kd_datasets_shows(entry: catalog.Entry) -> None:
     shown = {"summary", "classes", "shape", "train", "test", "megabytes", "download", "augment"}
     # where the files of a dataset lie that has to be fetched: a listing looks there without
     # importing torch
-    # "val": it may bring a validation part; "pictures": it is of image files
-    assert set(entry.facts) - {"val", "pictures"} == shown | (
+    # "val": it may bring a validation part; "pictures": it is of image files; "task": of another
+    # task than image classification
+    assert set(entry.facts) - {"val", "pictures", "task"} == shown | (
         {"places"} if entry.facts["download"] else set()
     )
     Augmentation(**entry.facts["augment"])

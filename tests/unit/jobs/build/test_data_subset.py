@@ -19,7 +19,7 @@ from kdcli.jobs.build.data_subset import class_numbers
 from kdcli.jobs.build.datasets import open_source
 from kdcli.jobs.build.job import build_job
 from kdcli.jobs.events import EpochDone, Prepared
-from kdcli.jobs.train.final_evaluation import teacher_logits
+from kdcli.jobs.train.asking import teacher_answers
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.results.intervals import wilson
@@ -110,7 +110,7 @@ def test_images_are_those_that_a_direct_computation_of_the_entropy_picks(
         exclude_classes=[3, "7"],
     )
     # everything that is not held out
-    v, y = teacher_logits(plain, plain.teachers[0].teacher, "train")
+    v, y, _ = teacher_answers(plain, plain.teachers[0].teacher, "train")
     expected = []
     for label in (0, 1, 2, 4, 5, 6, 8, 9):
         ranked = []

@@ -206,9 +206,9 @@ def test_cka_is_near_the_biased_one_and_1_between_a_network_and_itself(
 
 def test_each_network_answers_once(trained, monkeypatch):
     calls = []
-    collect = from_checkpoint.collect
+    found = from_checkpoint.found
     monkeypatch.setattr(
-        from_checkpoint, "collect", lambda *given: calls.append(1) or collect(*given)
+        from_checkpoint, "found", lambda *given, **more: calls.append(1) or found(*given, **more)
     )
     analyze_gap(
         [trained.out / "teacher", trained.out / "skd"], [trained.out / "kd"], bootstrap=5, deep=True

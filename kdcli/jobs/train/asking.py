@@ -1,0 +1,56 @@
+"""What the networks of a run answer to its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from kdcli.core.network import Network
+from kdcli.core.teacher import Teacher
+from kdcli.core.types import SplitName
+from kdcli.engine.evaluator import evaluating
+from kdcli.jobs.build.job import Job
+from kdcli.jobs.measure.answers import Found, found
+from kdcli.results.measures import Measures
+
+
+def network_answers(job: Job, network: Network, split: SplitName) -> Found:
+    """What the run's network answers to a split, and how good it is on it."""
+    with evaluating(network):
+        return found(
+            lambda batch: network(job.runtime.place(batch).x).logits,
+            job.feed.showing(()).split(split),  # its own pixels, and no teacher's
+            job.feed.info,
+            job.feed.size(split),
+            split=split,
+            selected=job.recipe.train.select,
+        )
+
+
+def teacher_answers(
+    job: Job, teacher: Teacher, split: SplitName, selected: Literal["last", "best"] = "last"
+) -> Found:
+    """The same for a teacher, through its own input normalisation."""
+    answering = teacher.of(split)
+    assert answering is not None  # whoever asks knows that there are answers
+    return found(
+        lambda batch: answering(job.runtime.place(batch)).logits,
+        job.feed.split(split),
+        job.feed.info,
+        job.feed.size(split),
+        split=split,
+        selected=selected,
+    )
+
+
+def validation(job: Job) -> Callable[[Network], Measures | None]:
+    """What the trainer calls after each epoch: measures on the held-out split, or None where
+    nothing is held out.
+    """
+
+    def evaluate(network: Network) -> Measures | None:
+        if job.feed.size("val") == 0:
+            return None
+        return network_answers(job, network, "val").measures
+
+    return evaluate

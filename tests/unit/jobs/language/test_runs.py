@@ -1,0 +1,206 @@
+"""Runs on text: trained, distilled, measured, stopped and gone on with, as on pictures."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kdcli.analysis.metrics import Tally, measure
+from kdcli.engine.evaluator import collect
+from kdcli.errors import Exit, Incompatible, Interrupted, UsageError
+from kdcli.files import read_json, sha256_file
+from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
+from kdcli.jobs.events import StepDone
+from kdcli.results.weights_header import read_header
+from kdcli.runs.find import finished_runs
+from tests.unit.data.test_text import feed
+
+WORDS = ("the", "cat", "dog", "sees", "hears", "a", "bird", "and", "no", "fish")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A text whose next word is mostly decided by the one before it."""
+    folder = tmp_path_factory.mktemp("text")
+    state, lines = 1, []
+    for _ in range(260):
+        line = []
+        for _ in range(7):
+            state = (state * 48271) % 2147483647
+            line.append(WORDS[(len(line) * 3 + state % 3) % len(WORDS)])
+        lines.append(" ".join(line))
+    (folder / "train.txt").write_text("\n".join(lines[:200]) + "\n")
+    (folder / "valid.txt").write_text("\n".join(lines[200:230]) + "\n")
+    (folder / "test.txt").write_text("\n".join(lines[230:]) + "\n")
+    return folder
+
+
+def settings(text, **changes):
+    return {
+        "data.name": "text",
+        "data.path": str(text),
+        "data.window": 7,
+        "data.random_windows": True,
+        "train.epochs": 3,
+        "train.batch_size": 8,
+        "train.clip_norm": 0.25,
+        "optim.name": "adamw",
+        "optim.lr": 0.05,
+        "report.html": False,
+        "report.latency": False,
+        **changes,
+    }
+
+
+LARGE = {
+    "name": "awd_lstm", "embedding": 12, "hidden": 20, "layers": 2, "dropout_embedding": 0.0, "dropout": 0.1,
+    "dropout_input": 0.1, "weight_drop": 0.2, "ar": 0.01, "tar": 0.01,
+}  # fmt: skip
+
+
+def network(key, **options):
+    return {f"{key}.{name}": value for name, value in {**LARGE, **options}.items()}
+
+
+@pytest.fixture(scope="module")
+def made(text, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    values = {
+        **settings(text),
+        **network("model"),
+        "train.average_after": 1,
+        "train.select": "best",
+    }
+    teacher = train_teacher(out=out, name="teacher", overrides=values)
+    student = distill(
+        out=out,
+        name="student",
+        overrides={
+            **settings(text),
+            "teacher.checkpoint": str(out / "teacher"),
+            "student.name": "lstm_small",
+            "student.embedding": 8,
+            "student.hidden": 8,
+            "method.name": "kd",
+        },
+    )
+    return SimpleNamespace(out=out, teacher=teacher, student=student)
+
+
+def test_a_run_is_judged_by_perplexity(made):
+    test = made.teacher.test
+    assert test.perplexity == math.exp(test.nll)
+    assert test.perplexity < len(WORDS)  # it has learnt something of what follows what
+    assert made.teacher.train_losses.keys() == {"ce", "ar", "tar"}
+    said = (made.out / "teacher" / "report.md").read_text()
+    assert f"has a perplexity of {test.perplexity:.2f} on" in said
+    assert "image" not in said.partition("## How to reproduce")[0].replace("image-class", "")
+    assert made.student.gap is not None
+    _, header = read_header(made.out / "student")
+    assert header.class_names[:2] == ("<unk>", "<eos>")
+    assert header.data_fingerprint == read_json(made.out / "teacher" / "environment.json")["data"]["fingerprint"]  # fmt: skip
+
+
+def test_a_checkpoint_measures_as_its_run_did(made):
+    found = evaluate([made.out / "student", made.out / "teacher"])
+    for one, run in zip(found.evaluations, (made.student, made.teacher), strict=True):
+        assert one.measures.nll == pytest.approx(run.test.nll, rel=1e-6)
+    report = analyze_gap(made.out / "teacher", [made.out / "student"])
+    raw = next(pair for pair in report.pairs if pair.form == "raw")
+    assert raw.at[0].entropy.value == pytest.approx(made.student.gap.entropy, abs=1e-6)
+    assert report.explanation is None
+
+
+class StopAt:
+    def __init__(self, step):
+        self.left = step
+
+    def __call__(self, event):
+        if isinstance(event, StepDone):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [9, 37])
+def test_a_stopped_run_goes_on_bit_for_bit(made, text, tmp_path, step, monkeypatch):
+    values = {
+        **settings(text), **network("student"), "teacher.checkpoint": str(made.out / "teacher"),
+        "method.name": "kd", "train.state_seconds": 1e-9,
+    }  # fmt: skip
+    whole = distill(out=tmp_path, name="whole", overrides=values)
+    with pytest.raises(Interrupted):
+        distill(out=tmp_path, name="cut", overrides=values, listeners=[StopAt(step)])
+    again = resume(tmp_path / "cut")
+    assert sha256_file(tmp_path / "cut" / "model.safetensors") == sha256_file(
+        tmp_path / "whole" / "model.safetensors"
+    )
+    assert again.test == whole.test
+
+
+@pytest.mark.parametrize("method", ["skd", "dkd", "kd_topk", "dist", "logit_std"])
+def test_methods_on_logits_work_as_they_are(made, text, tmp_path, method):
+    values = {
+        **settings(text, **{"train.epochs": 1}), **network("student", dropout_hidden=0.0),
+        "method.name": method, "teacher.checkpoint": str(made.out / "teacher"),
+    }  # fmt: skip
+    run = distill(out=tmp_path, overrides=values)
+    assert run is not None
+    assert math.isfinite(run.test.perplexity)
+    if method == "skd":  # its loss leaves the scale free, and held-out text fits it
+        assert run.calibration is not None
+        assert run.calibration.temperature is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method.name": "at"}, "at compares feature maps, and text gives networks none"),
+        ({"method.name": "kd_topk", "method.k": 99}, "and text has 12 classes"),
+        ({"data.vocabulary": 5}, "the vocabulary of the teacher is not that of text: it has 12 words"),
+        ({"data.augment.flip": True}, "text has no pictures"),
+        ({"data.per_class": 3}, "not samples of classes to choose among"),
+        ({"student.name": "resnet20"}, "resnet20 is a network for image classification"),
+        ({"teacher.cache": "exact"}, "depends on those before it"),
+        ({"runtime.compile": "on"}, "none is compiled for"),
+    ],
+)  # fmt: skip
+def test_what_text_cannot_do_is_told_before_training(made, text, tmp_path, changes, told):
+    values = {
+        **settings(text), "teacher.checkpoint": str(made.out / "teacher"), "student.name": "lstm_small", **changes,
+    }  # fmt: skip
+    with pytest.raises((Incompatible, UsageError)) as caught:
+        distill(out=tmp_path, overrides=values)
+    assert told in f"{caught.value} {getattr(caught.value, 'diagnostics', '')}"
+    assert caught.value.exit_code == Exit.USAGE
+    assert not finished_runs(tmp_path)
+
+
+def test_a_gate_on_perplexity(made):
+    gates = evaluate([made.out / "teacher"], gates=_gates(2.0)).gates
+    assert [(gate.name, gate.passed) for gate in gates] == [("max_perplexity", False)]
+    assert evaluate([made.out / "teacher"], gates=_gates(99.0)).gates[0].passed
+
+
+def _gates(limit):
+    from kdcli.recipe.schema import GatesSection
+
+    return GatesSection(max_perplexity=limit)
+
+
+def test_measures_of_all_rows_while_few_are_kept():
+    batches, table = feed(401), torch.randn(7, 7)
+
+    def forward(batch):
+        return table[batch.x.flatten()]
+
+    logits, targets = collect(forward, batches.split("train"))
+    tally = Tally()
+    kept, labels = collect(forward, batches.split("train"), every=7, seen=tally.add)
+    assert torch.equal(kept, logits[::7])
+    assert torch.equal(labels, targets[::7])
+    whole, streamed = measure(logits, targets), tally.measures(split="test", selected="last")
+    assert whole == streamed

@@ -1,0 +1,86 @@
+"""Tasks: what differs between pictures and text stands in kdcli/tasks, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kdcli
+from kdcli import tasks
+from kdcli.errors import NotFound
+from kdcli.results.intervals import Interval
+from kdcli.results.measures import Measures
+
+ROOT = Path(kdcli.__file__).parent
+NAMES = {"image-classification", "language-modelling"}
+CONSTANTS = {name.upper().replace("-", "_") for name in NAMES}
+
+
+def measures(**changes) -> Measures:
+    values = {
+        "n": 1000, "accuracy": 0.5, "accuracy_interval": Interval(0.4, 0.6), "top5": None, "nll": 4.0,
+        "ece": 0.1, "entropy": 1.0, "free_energy": 1.0, "logit_norm": 1.0,
+    }  # fmt: skip
+    return Measures(**{**values, **changes})
+
+
+def test_every_file_is_a_task_and_says_what_people_need():
+    assert set(tasks.names()) >= NAMES
+    for name in tasks.names():
+        task = tasks.named(name)
+        assert task.name == name
+        assert all((task.summary, task.sample, task.rows, task.batched))
+        assert task.measures[0] == task.headline.path
+        assert all(hasattr(Measures, path) for path in task.measures)
+    with pytest.raises(NotFound, match="'speech' is not a task"):
+        tasks.named("speech")
+
+
+def test_data_and_networks_know_their_task():
+    assert tasks.of_data("digits").name == tasks.of_model("resnet20").name == "image-classification"
+    assert tasks.of_data("penn-treebank").name == tasks.of_model("awd_lstm").name
+    # a report is read where the file is not
+    assert tasks.of_data("elsewhere.py:data").name == "image-classification"
+
+
+def _mentions(node: ast.AST) -> bool:
+    return any(
+        (isinstance(part, ast.Constant) and part.value in NAMES)
+        or (isinstance(part, ast.Name) and part.id in CONSTANTS)
+        or (isinstance(part, ast.Attribute) and part.attr in CONSTANTS)
+        for part in ast.walk(node)
+    )
+
+
+def test_nothing_outside_depends_on_the_name_of_a_task():
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.is_relative_to(ROOT / "tasks"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            decides = isinstance(node, ast.Compare | ast.Match)
+            if decides and _mentions(node):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found
+
+
+def test_the_headline_is_better_where_its_score_is_larger():
+    image, text = (tasks.named(name).headline for name in sorted(NAMES))
+    good, bad = measures(accuracy=0.75, nll=3.0), measures()
+    assert image.score(good) > image.score(bad)
+    assert text.score(good) > text.score(bad)
+    assert image.shown(good) == "75.0\u202f%" or image.shown(good).startswith("75")
+    assert text.shown(good) == "20.09"
+    assert text.beside(bad, good) == "34.51 higher in perplexity than"
+    assert text.beside(good, good) == "as perplexed as"
+
+
+def test_rows_are_kept_whole_as_long_as_memory_allows():
+    image, text = (tasks.named(name) for name in sorted(NAMES))
+    assert image.every(10**6, 1000) == 1
+    assert text.every(10_000, 1000) == 1
+    every = text.every(2_000_000, 33_000)
+    assert every > 1
+    assert 4 * (2_000_000 // every) * 33_000 <= 1 << 28
