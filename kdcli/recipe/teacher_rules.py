@@ -20,6 +20,9 @@ from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.reading.toml_file import Origin
 from kdcli.recipe.schema import BOUNDS, DataSection, Recipe, TrainTeacherRecipe
 
+# of a teacher: what a reference, which is a name alone, cannot say, and would answer otherwise for
+_BEYOND_A_NAME = {"epochs", "classes", "size", "resize", "interpolation", "mean", "std"}
+
 
 class ResolvedTeacher(Protocol):
     """What is asked of the resolved recipe of a teacher."""
@@ -170,9 +173,8 @@ class TeacherRules:
             for key in ("checkpoint", "recipe")
             if len(tables) == 1 and isinstance(tables[0][1].get(key), str)
         ]
-        # a reference names a recipe, not a length
-        shorter = any("epochs" in table for _, table in tables)
-        if sources and not shorter and self.layer.get("report", "reference") is None:
+        otherwise = any(not _BEYOND_A_NAME.isdisjoint(table) for _, table in tables)
+        if sources and not otherwise and self.layer.get("report", "reference") is None:
             origin = self.layer.origin(sources[0]) or Origin("the teacher")
             self.layer.put(("report", "reference"), tables[0][1][sources[0][1]], origin)
         self.layer.forget(("teacher",))

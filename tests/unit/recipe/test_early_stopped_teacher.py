@@ -111,6 +111,19 @@ def test_a_method_without_a_teacher_has_no_longer_one_to_compare_with(student):
     assert (found.teacher, found.report.reference) == ((), None)
 
 
+def test_a_method_without_a_teacher_compares_with_none_that_a_name_does_not_describe(student):
+    student(size=16)
+    found = resolve(
+        "distill", file="student.toml", sets=["method.name=none"], environ={}, spare_teachers=True
+    ).recipe
+    assert (found.teacher, found.report.reference) == ((), None)
+    student()
+    found = resolve(
+        "distill", file="student.toml", sets=["method.name=none"], environ={}, spare_teachers=True
+    ).recipe
+    assert str(found.report.reference).endswith("teacher.toml")
+
+
 # ---- refusals ------------------------------------------------------------------------------------
 
 
