@@ -48,7 +48,14 @@ def test_success_with_gates(kd, pretend):
         "aligned": False,
     }
     assert document["gates"] == [
-        {"name": "min_accuracy", "limit": 0.74, "value": 0.972, "passed": True, "subject": ""}
+        {
+            "name": "min_accuracy",
+            "limit": 0.74,
+            "value": 0.972,
+            "passed": True,
+            "subject": "",
+            "confident": False,
+        }
     ]
     assert document["warnings"] == ["the teacher is worse than the student"]
     assert "stage=distill" in answer.err, "stderr is what it is without --json"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 NAME = "plan"
 EXAMPLES = """
 kd plan quickstart
-kd plan quickstart --method kd --epochs 240
 kd plan digits/methods
 kd plan quickstart-teacher --json -q | jq .data.seconds
 """

@@ -163,9 +163,8 @@ def build_job(
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
-    release = None
-    if recipe.gates.not_below is not None:
-        release = load_teacher(recipe.gates.not_below, feed.info, runtime)
+    other = recipe.gates.not_below
+    release = None if other is None else load_teacher(other, feed.info, runtime)
     beside = tuple(item for item in (reference, release) if item is not None)
     feed = showing(feed, (*teachers, *beside))
     stored = alike(
