@@ -307,6 +307,16 @@ MaxEce = Annotated[
     ),
 ]
 
+MaxPerplexity = Annotated[
+    float | None,
+    _option(
+        "--max-perplexity",
+        key="gates.max_perplexity",
+        text="Largest perplexity, of text.",
+        panel=GATES,
+        metavar="X",
+    ),
+]
 MinClassAccuracy = Annotated[
     float | None,
     _option(
@@ -388,6 +398,7 @@ FLAGS: Mapping[str, tuple[Any, str]] = {
     "max_entropy_gap": (MaxEntropyGap, "gates.max_entropy_gap"),
     "max_free_energy_gap": (MaxFreeEnergyGap, "gates.max_free_energy_gap"),
     "max_ece": (MaxEce, "gates.max_ece"),
+    "max_perplexity": (MaxPerplexity, "gates.max_perplexity"),
     "min_class_accuracy": (MinClassAccuracy, "gates.min_class_accuracy"),
     "within": (Within, "gates.within"),
     "not_below": (NotBelow, "gates.not_below"),
@@ -404,6 +415,7 @@ LABEL_GATES = (
     "min_macro_f1",
     "min_class_accuracy",
     "max_ece",
+    "max_perplexity",
     "not_below",
     "max_latency",
     "max_parameters",

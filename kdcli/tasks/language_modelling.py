@@ -13,6 +13,7 @@ from kdcli.results.measures import Measures
 
 _CLASSES = "text is one long sequence, not samples of classes to choose among"
 _PICTURES = "text has no pictures"
+_ACCURACY = "text is judged by its perplexity, not by accuracy: gates.max_perplexity"
 
 
 def _shown(found: Measures) -> str:
@@ -65,6 +66,9 @@ TASK = Task(
         "data.select": _CLASSES,
         "data.sampler": _CLASSES,
         "train.class_weights": _CLASSES,
+        "gates.min_class_accuracy": _CLASSES,
+        "gates.within": _ACCURACY,
+        "gates.not_below": _ACCURACY,
         "data.augment": _PICTURES,
         "data.views": _PICTURES,
         "size": _PICTURES,
