@@ -54,9 +54,9 @@ EPOCHS = 4
 BATCH = 16
 # what is asked for; chance is 0.02 for the synthetic task and 0.1 for all others. The synthetic task
 # as it once was, with an a_scale of 1.5, gives 0.04. So few steps hardly move the deepest networks
-# of CIFAR-100.
+# of CIFAR-100, and leave a resnet20 under a resnet56 that has learnt as little at 0.30 on CIFAR-10.
 ACCURACY = 0.4
-ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2}
+ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2, "cifar10": 0.25}
 
 
 @dataclass
