@@ -119,7 +119,7 @@ def _certainty_title(gap: GapReport) -> str:
         f"{formatting.temperature(at.temperature)}"
     )
     if at.entropy.low <= 0 <= at.entropy.high:
-        return f"The student is as sure as its teacher, as far as these images can tell: {said}"
+        return f"The student is as sure as its teacher, as far as these samples can tell: {said}"
     return (
         f"The student is {'less sure' if at.entropy.value > 0 else 'surer'} than its teacher: "
         f"{said}"
@@ -168,7 +168,7 @@ def per_class(gap: GapReport, pair: PairReport, palette: Palette) -> Figure:
         basis = (
             f"{images(gap)}; raw logits at τ = {formatting.temperature(at.temperature)}; "
             "means over "
-            "the images of a class, without intervals."
+            "the samples of a class, without intervals."
         )
         return finished(figure, "gap-classes", "gap", _class_title(gap, pair), caption, basis)
 

@@ -130,7 +130,7 @@ def certainty_of(gap: float, *, may_be_zero: bool) -> str:
 def sure(gap: float, *, may_be_zero: bool) -> str:
     """How sure a student is beside its teacher, by their entropy gap."""
     if may_be_zero:
-        return "as sure as its teacher, as far as these images can tell"
+        return "as sure as its teacher, as far as these samples can tell"
     return f"{'less' if gap > 0 else 'more'} sure than its teacher"
 
 

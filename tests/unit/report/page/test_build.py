@@ -204,7 +204,7 @@ def test_a_missed_gate_is_said_in_words(tmp_path):
         ),
         (
             {"gap": fake_run.GapAt(1.0, 0.002, 0.0), "gaps": ()},
-            "it is as sure as its teacher, as far as these images can tell: entropy gap +0.002",
+            "it is as sure as its teacher, as far as these samples can tell: entropy gap +0.002",
         ),
         (
             {},  # of all temperatures, the one of the method
@@ -242,7 +242,7 @@ def test_a_gap_whose_interval_holds_zero_is_not_called_a_difference(run_folder):
     assert at_four["temperature"] == 4
     at_four["entropy"] |= {"low": -0.01}
     (run_folder / "analysis.json").write_text(json.dumps(shifted))
-    assert "as sure as its teacher, as far as these images can tell" in said(
+    assert "as sure as its teacher, as far as these samples can tell" in said(
         build(run_folder, html=False)
     )
 
