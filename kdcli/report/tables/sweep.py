@@ -71,8 +71,8 @@ def tabulate(
         results: for each planned run the labels of its axes, and its summary, or None where it has
             none.
         layout: which axes go where. Cells of one row compete to be marked, those of one column
-            where rows are methods: the best one is, if it is better than each of the others by more
-            than chance (`standing_out`).
+            where rows are methods or there is but one column: the best one is, if it is better
+            than each of the others by more than chance (`standing_out`).
         paper: published numbers; those of settings that were not run are shown beside a dot.
         command: what makes this table again.
         right: for each of the results, which test images were answered rightly, where that is
@@ -100,7 +100,8 @@ def tabulate(
         for metric in layout.metrics
     )
     corner = ", ".join(layout.rows)
-    along: Literal["row", "column"] = "column" if "method" in corner else "row"
+    down = "method" in corner or list(columns) == [SOLE_COLUMN]
+    along: Literal["row", "column"] = "column" if down else "row"
     values = _values(placed, [labels for labels, _ in results], layout, right)
     comparisons = tuple(
         comparison

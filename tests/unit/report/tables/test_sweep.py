@@ -101,6 +101,8 @@ def test_what_is_better_by_more_than_chance_is_marked_among_those_that_compete()
     assert down.best == {("skd", "A", "test.accuracy")}  # B has nobody to compete with
     across = tabulate(results(clear), TableSection(rows=("pair",), columns=("method",)))
     assert across.best == {("A", "skd", "test.accuracy")}
+    alone = tabulate(results(clear), TableSection(rows=("pair",), over=("method", "seed")))
+    assert [each.other_row for each in alone.data.comparisons] == ["B"]
     # as printed once in bold: 18.58 ± 2.27 beside 18.18 ± 2.62
     noise = {("kd", "A"): (0.160, 0.190, 0.207), ("skd", "A"): (0.157, 0.177, 0.211)}
     assert not tabulate(results(noise), LAYOUT).best
