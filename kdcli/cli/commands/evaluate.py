@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -77,6 +77,7 @@ Forms = Annotated[
 ]
 
 
+@o.takes(*o.LABEL_GATES)
 def run(
     env: Environment,
     checkpoint: Checkpoints,
@@ -99,16 +100,7 @@ def run(
     latency: TimedToo = False,
     forms: Forms = None,
     save_logits: o.SaveLogits = None,
-    min_accuracy: o.MinAccuracy = None,
-    min_balanced_accuracy: o.MinBalancedAccuracy = None,
-    min_macro_f1: o.MinMacroF1 = None,
-    max_ece: o.MaxEce = None,
-    max_perplexity: o.MaxPerplexity = None,
-    min_class_accuracy: o.MinClassAccuracy = None,
-    not_below: o.NotBelow = None,
-    max_latency: o.MaxLatency = None,
-    max_parameters: o.MaxParameters = None,
-    confident: o.Confident = None,
+    **flags: Any,
 ) -> Outcome:
     """Measure checkpoints: accuracy, top-5, NLL, ECE.
 
@@ -116,18 +108,7 @@ def run(
     data.path=FILE says where they are now. --on FOLDER measures on other pictures of the same
     classes.
     """
-    gates = gates_of(
-        min_accuracy=min_accuracy,
-        min_balanced_accuracy=min_balanced_accuracy,
-        min_macro_f1=min_macro_f1,
-        max_ece=max_ece,
-        max_perplexity=max_perplexity,
-        min_class_accuracy=min_class_accuracy,
-        not_below=not_below,
-        max_latency_ms=max_latency,
-        max_parameters=max_parameters,
-        confident=confident,
-    )
+    gates = gates_of(**{o.FLAGS[name][1].partition(".")[2]: flags[name] for name in flags})
     wanted, others = split_of(split), _forms(forms, latency=latency)
     checkpoints = _distinct(checkpoint)
     if on is not None:
