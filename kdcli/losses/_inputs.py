@@ -39,6 +39,11 @@ def unit(x: Tensor) -> Tensor:
     return x / square.masked_fill(square == 0, 1.0).sqrt()
 
 
+def relative_entropy(log_of: Tensor, log_from: Tensor) -> Tensor:
+    """KL( of || from ) of each row [...], nats, from log-probabilities [...,K]."""
+    return (log_of.exp() * (log_of - log_from)).sum(-1)
+
+
 def rows(x: Tensor, function: str) -> Tensor:
     """Logits [...,K] made precise.
 

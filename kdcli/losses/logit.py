@@ -19,7 +19,7 @@ from kdcli.core.class_weights import weights_of
 from kdcli.core.mixed_labels import of_both
 from kdcli.core.types import UNLABELLED
 from kdcli.errors import Incompatible, UsageError
-from kdcli.losses._inputs import labelled, pair, positive, rows, unit
+from kdcli.losses._inputs import labelled, pair, positive, relative_entropy, rows, unit
 
 Divergence = Literal["forward", "reverse", "symmetric", "js"]
 SphericalAlign = Literal["teacher_std", "constant", "unit"]
@@ -150,7 +150,7 @@ def _kd(z: Tensor, v: Tensor, tau: float) -> Tensor:
 
 def _kl(log_of: Tensor, log_from: Tensor) -> Tensor:
     """mean_i KL(of_i || from_i) of log-probabilities [N,K], with gradient to both."""
-    return (log_of.exp() * (log_of - log_from)).sum(-1).mean()
+    return relative_entropy(log_of, log_from).mean()
 
 
 def _spread(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:

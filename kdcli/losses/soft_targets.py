@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.errors import Incompatible, UsageError
-from kdcli.losses._inputs import labelled, pair, positive
+from kdcli.losses._inputs import labelled, pair, positive, relative_entropy
 
 # what WSLD's released code adds to the teacher's cross-entropy
 _WSLD_EPS = 1e-7
@@ -45,8 +45,7 @@ def kd_learnt(z: Tensor, v: Tensor, tau: Tensor) -> Tensor:
 
 def _rows(z: Tensor, v: Tensor) -> Tensor:
     """KL( softmax(v_i) || softmax(z_i) ) of each row, [N]."""
-    log_p, log_q = z.log_softmax(-1), v.log_softmax(-1)
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
+    return relative_entropy(v.log_softmax(-1), z.log_softmax(-1))
 
 
 def ttm(z: Tensor, v: Tensor, *, temperature: float) -> Tensor:

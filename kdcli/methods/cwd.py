@@ -13,8 +13,9 @@ f_s and f_t are the last maps, each channel f^c of which is a distribution over 
 is asked where it responds, and not how strongly.
 
 Differs from the paper: it is for segmentation, whose maps of logits are large; here it is on the
-last feature map of a classifier, with the paper's weight for feature maps and its temperature. None
-were published for classification. Maps of unequal sizes are brought to the smaller one.
+last feature map of a classifier. No weight was published for classification; 50 and a temperature
+of 4 are remembered as the paper's for feature maps, whose text was not at hand. Maps of unequal
+sizes are brought to the smaller one.
 """
 
 from __future__ import annotations

@@ -54,9 +54,11 @@ EPOCHS = 4
 BATCH = 16
 # what is asked for; chance is 0.02 for the synthetic task and 0.1 for all others. The synthetic task
 # as it once was, with an a_scale of 1.5, gives 0.04. So few steps hardly move the deepest networks
-# of CIFAR-100, and leave a resnet20 under a resnet56 that has learnt as little at 0.30 on CIFAR-10.
+# of CIFAR-100.
 ACCURACY = 0.4
-ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2, "cifar10": 0.25}
+ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2}
+# under a resnet56 that has learnt as little as it does in four epochs, its student reaches 0.30
+SLOWER = {"cifar10/kd-resnet56-resnet20": 0.25}
 
 
 @dataclass
@@ -183,7 +185,7 @@ def learnt(item: shipped.Shipped, trainer: Trainer) -> None:
     """Trains all recipes of a file; those that fail, or learn too little, are told together."""
     wrong = {}
     for label, recipe in recipes(item):
-        least = ACCURACIES.get(recipe.data.name, ACCURACY)
+        least = SLOWER.get(label, ACCURACIES.get(recipe.data.name, ACCURACY))
         try:
             accuracy = trainer.accuracy(recipe)
         except Interrupted:

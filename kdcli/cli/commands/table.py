@@ -67,6 +67,9 @@ def run(
     for sentence in damage:
         env.report(f"  {sentence}: left out")
     finished = sweep_results(loaded, folder)
+    for sentence in finished.damage:
+        env.report(f"  {sentence}: it is not tested over images")
+    damage = (*damage, *finished.damage)
     table = tabulate(
         finished.results,
         loaded.table,

@@ -104,7 +104,9 @@ def evaluate(
     results = tuple(
         gate
         for item, found, subject in zip(evaluations, measured, subjects, strict=True)
-        for gate in check_gates(thresholds, _held(item, found, release), subject=subject)
+        for gate in check_gates(
+            thresholds, _held(item, found, release, thresholds), subject=subject
+        )
     )
     told = tuple(costs.left_out) if costs else ()
     return EvaluateResult(evaluations, _pairs(measured, labels), results, told)
@@ -196,9 +198,11 @@ def _evaluation(
     )
 
 
-def _held(item: Evaluation, found: Answers, release: Measures | None) -> Held:
+def _held(item: Evaluation, found: Answers, release: Measures | None, gates: GatesSection) -> Held:
     """A checkpoint as gates see it."""
-    shares = per_class_accuracy(found.logits, found.targets, found.info.class_names)
+    shares = item.per_class
+    if gates.min_class_accuracy is not None and not shares:
+        shares = per_class_accuracy(found.logits, found.targets, found.info.class_names)
     return Held(
         item.measures,
         by_class=with_counts(shares, found.targets),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdcli import formatting
-from kdcli.errors import KdError
+from kdcli.errors import CorruptFile, KdError
 from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables import metrics, standing_out
@@ -297,11 +297,13 @@ def _seeds(cells: Sequence[TableCell], over: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What is known of the cells of a sweep, in their order: labels and summaries, and which test
-    images each run gets right; None where there is no run, or it keeps no such record.
+    images each run gets right; None where there is no run, or it keeps no such record. damage: a
+    sentence for each record that is not what was written.
     """
 
     results: tuple[Result, ...]
     right: tuple[RightAnswers | None, ...]
+    damage: tuple[str, ...] = ()
 
 
 def sweep_results(sweep: Sweep, out: Path) -> Finished:
@@ -309,20 +311,35 @@ def sweep_results(sweep: Sweep, out: Path) -> Finished:
     runs = finished_runs(out)
     results: list[Result] = []
     right: list[RightAnswers | None] = []
+    damage: dict[str, None] = {}
+    by_images = ACCURACY in sweep.table.metrics
     for cell in sweep.cells:
         run = runs.get(recipe_hash(cell.resolved.recipe))
         path = run / "summary.json" if run is not None else None
         summary = from_dict(RunResult, read_record(path), path) if path is not None else None
         results.append((cell.labels, summary))
-        right.append(None if run is None else _right(run))
-    return Finished(tuple(results), tuple(right))
+        try:
+            right.append(_right(run / ANALYSIS_FILE) if run is not None and by_images else None)
+        except KdError as error:  # the table does without that run's part in the test
+            right.append(None)
+            damage[error.message] = None
+    return Finished(tuple(results), tuple(right), tuple(damage))
 
 
-def _right(run: Path) -> RightAnswers | None:
-    path = run / ANALYSIS_FILE
-    try:
-        kept = read_record(path).get("right")
-        found = None if kept is None else from_dict(RightAnswers, kept, path)
-        return found if found is None or len(base64.b64decode(found.bits)) * 8 >= found.n else None
-    except (KdError, ValueError):  # not there, or damaged: the table does without the test
+def _right(path: Path) -> RightAnswers | None:
+    """What a run keeps of it; None in runs of versions that kept none.
+
+    Raises:
+        CorruptFile: it is not what was written.
+    """
+    kept = read_record(path).get("right") if path.is_file() else None
+    if kept is None:
         return None
+    found = from_dict(RightAnswers, kept, path)
+    try:
+        bits = 8 * len(base64.b64decode(found.bits, validate=True))
+    except ValueError:
+        bits = -1
+    if not 0 <= found.n <= bits:
+        raise CorruptFile(f"{path} is damaged: its right answers are not those of {found.n} images")
+    return found

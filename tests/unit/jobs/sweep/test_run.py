@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -93,6 +94,14 @@ def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
         if right is not None
     ]
     assert shares == [result.test.accuracy for _, result in results.results if result]
+    assert not results.damage
+    record = Path(first.cells[0].run) / "analysis.json"
+    record.write_text(record.read_text().replace('"bits": "', '"bits": "A', 1))
+    damaged = sweep_results(load_sweep(sweep_file), out)
+    assert (damaged.results, damaged.right[0]) == (results.results, None)
+    assert damaged.right[1:] == results.right[1:]
+    assert len(damaged.damage) == 1
+    assert "analysis.json" in damaged.damage[0]
 
 
 def test_a_limit_leaves_the_rest_for_later(sweep_file, tmp_path):
