@@ -56,12 +56,12 @@ def name_of(path: Path) -> str | None:
 
 def find(name: str) -> Path:
     """The shipped file of a name: "quickstart", "quickstart.toml", "recipes/quickstart.toml" and
-    "cifar100/skd" alike.
+    "cifar100/skd" alike, and "../cifar100/skd.toml", as the copy of a shipped file goes on to say.
 
     Raises:
         NotFound: nothing of that name ships; the hint names the nearest one.
     """
-    plain = name.removeprefix("recipes/").removesuffix(".toml")
+    plain = name.removeprefix("../").removeprefix("recipes/").removesuffix(".toml")
     wanted = folder() / f"{plain}.toml"
     if is_file(wanted) and name_of(wanted) is not None:
         return wanted
@@ -105,7 +105,7 @@ def _describe(path: Path) -> Shipped:
 
 def _kind(text: str) -> Literal["train-teacher", "distill", "sweep", "base"]:
     keys = tomllib.loads(text).keys()
-    if "axes" in keys:
+    if {"axes", "set"} & keys:  # what a sweep is that extends another one
         return "sweep"
     if "model" in keys:
         return "train-teacher"

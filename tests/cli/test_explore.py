@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tomllib
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -13,6 +14,8 @@ from PIL import Image
 from kdcli import catalog
 from kdcli.cli import completion, text
 from kdcli.errors import Terminated
+from kdcli.recipe import shipped
+from kdcli.recipe.sweep.cells import load_sweep
 
 
 def test_methods_are_listed_by_family_with_their_number(kd):
@@ -112,6 +115,18 @@ def test_a_copy_into_a_folder_keeps_its_name(kd, tmp_path):
     (tmp_path / "sub").mkdir()
     kd("recipes", "cp", "quickstart-teacher", "sub")
     assert (tmp_path / "sub" / "quickstart-teacher.toml").is_file()
+
+
+def test_a_copied_sweep_finds_all_that_it_names(kd, tmp_path):
+    sweeps = [item for item in shipped.ls() if item.kind == "sweep"]
+    for item in sweeps:
+        folder = tmp_path / item.name
+        folder.mkdir(parents=True)
+        kd("recipes", "cp", item.name, str(folder))
+        first = load_sweep(folder / item.path.name).cells[0]
+        # pictures at a path of the user's are needed for ImageNet
+        sets = ["data.path=pictures"] if "imagenet" in str(first.base) else []
+        assert replace(first, overrides=(sets, ())).resolved
 
 
 # ---- check and schema ----------------------------------------------------------------------------

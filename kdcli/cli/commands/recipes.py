@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -124,21 +125,33 @@ def cp(
 
 
 def _companions(source: Path) -> list[Path]:
-    """Files beside a recipe that it needs: what it extends, its teacher's recipe, and what those
-    need in turn.
+    """Recipes in the folder of a file that it names, and those that they name in turn. What it
+    names elsewhere ships with kd and is found from anywhere.
     """
     import tomllib
 
-    content = tomllib.loads(source.read_text(encoding="utf-8"))
-    teachers = content.get("teacher", [])
-    named = [
-        content.get("extends"),
-        *(item.get("recipe") for item in (teachers if isinstance(teachers, list) else [teachers])),
-    ]
-    direct = [source.parent / name for name in named if name and (source.parent / name).is_file()]
-    return list(
-        dict.fromkeys([*direct, *(path for found in direct for path in _companions(found))])
-    )
+    found: dict[Path, None] = {}
+    left = [source]
+    while left:
+        content = tomllib.loads(left.pop().read_text(encoding="utf-8"))
+        for name in _recipes_named(content):
+            path = source.parent / name
+            if "/" not in name and path.is_file() and path not in found:
+                found[path] = None
+                left.append(path)
+    return [path for path in found if path != source]
+
+
+def _recipes_named(value: object) -> Iterator[str]:
+    """The names of recipes anywhere in a file's values: extends, base, teacher.recipe ..."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _recipes_named(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _recipes_named(item)
+    elif isinstance(value, str) and value.endswith(".toml"):
+        yield value
 
 
 def _copy(source: Path, target: Path) -> None:

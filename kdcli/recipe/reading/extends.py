@@ -33,10 +33,11 @@ def from_file(path: Path, kind: Kind, tree: trust.Folder | None = None) -> Layer
 def _from_file(path: Path, kind: Kind, children: tuple[Path, ...], tree: trust.Folder) -> Layer:
     read = replace(toml_file.read(path), stranger=is_stranger(path, tree))
     own = _as_layer(read)
-    parent = own.values.pop("extends", None)
-    if parent is None:
+    named = own.values.pop("extends", None)
+    if named is None:
         return own
-    below = _from_file(_parent(read, parent, (*children, path)), kind, (*children, path), tree)
+    children = (*children, path)
+    below = _from_file(parent(read, named, children, "recipe"), kind, children, tree)
     return lay(below, own, kind)
 
 
@@ -47,24 +48,34 @@ def is_stranger(recipe: Path, tree: trust.Folder) -> bool:
     return not tree.holds(recipe) and shipped.name_of(recipe) is None
 
 
-def _parent(read: Document, parent: Any, children: tuple[Path, ...]) -> Path:
+def parent(read: Document, named: Any, children: tuple[Path, ...], what: str) -> Path:
+    """The file that a file extends.
+
+    Args:
+        read: the file. named: its `extends`.
+        children: the file itself, after those that extend it. what: "recipe" or "sweep".
+
+    Raises:
+        RecipeInvalid: there is no such file, or it cannot be extended.
+    """
+
     def refuse(problem: str, hint: str | None = None) -> RecipeInvalid:
         return RecipeInvalid(
             f"1 problem in {read.shown}",
             [read.origin(("extends",)).diagnostic("extends", problem, hint)],
         )
 
-    if not isinstance(parent, str):
-        raise refuse(f"must be the path of one recipe, got {parent!r}")
+    if not isinstance(named, str):
+        raise refuse(f"must be the path of one {what}, got {named!r}")
     try:
-        found = shipped.locate(parent, beside=read.path.parent)
+        found = shipped.locate(named, beside=read.path.parent)
     except NotFound as error:
-        raise refuse(f"there is no recipe {parent!r}", error.hint) from error
+        raise refuse(f"there is no {what} {named!r}", error.hint) from error
     if len(children) >= MAX_EXTENDS:
-        raise refuse(f"more than {MAX_EXTENDS} recipes extend each other", "write it in fewer")
+        raise refuse(f"more than {MAX_EXTENDS} {what}s extend each other", "write it in fewer")
     if found.resolve() in {child.resolve() for child in children}:
         chain = " -> ".join(toml_file.shown_as(child) for child in (*children, found))
-        raise refuse(f"the recipes extend each other in a circle: {chain}")
+        raise refuse(f"the {what}s extend each other in a circle: {chain}")
     return found
 
 

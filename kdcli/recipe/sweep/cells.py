@@ -169,5 +169,5 @@ def load_sweep(path: Path | str, *, sets: Sequence[str] = (), flags: Sequence[Fl
         labels,
         cells,
         read.table,
-        read.content.paper,
+        read.paper(),
     )

@@ -14,13 +14,15 @@ from pydantic import Field, ValidationError
 from kdcli import catalog
 from kdcli.errors import Diagnostic, NotFound, RecipeInvalid
 from kdcli.recipe import shipped
-from kdcli.recipe.reading import diagnostics, extends, toml_file
+from kdcli.recipe.reading import diagnostics, extends
 from kdcli.recipe.reading.diagnostics import Explainer, toml_of
 from kdcli.recipe.reading.layers import Kind, Layer, recipe_class
 from kdcli.recipe.reading.overrides import parse_key
-from kdcli.recipe.reading.toml_file import Document, Origin
+from kdcli.recipe.reading.toml_file import Origin
 from kdcli.recipe.resolve import kind_of
 from kdcli.recipe.schema import Section
+from kdcli.recipe.sweep import inherited
+from kdcli.recipe.sweep.inherited import Inherited
 from kdcli.results import metric_paths
 
 
@@ -78,9 +80,18 @@ class SweepFile(Section):
     have a label and a `set`.
     """
 
+    extends: str | None = Field(
+        None,
+        description="A sweep beside this file that this one changes: its axes, set and table key "
+        "by key; paper, exclude and adjust are its own or those of the other.",
+    )
     title: str = Field("", description="Title of the table.")
     base: str = Field(
         description="The recipe that every cell starts from; a path beside this file."
+    )
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Dotted recipe keys and their values in every cell, under those of the axes.",
     )
     axes: dict[str, tuple[Any, ...]] = Field(
         min_length=1, description="The axes; cells are all combinations."
@@ -109,12 +120,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A valid sweep file. adjusted: what each of its adjustments sets, in their order."""
+    """A valid sweep file. always: what every cell sets. adjusted: what each of its adjustments
+    sets, in their order.
+    """
 
     path: Path
     content: SweepFile
     base: Path
     kind: Kind
+    always: Sets
     points: Mapping[str, tuple[Point, ...]]
     adjusted: tuple[Sets, ...]
     table: TableSection
@@ -126,12 +140,32 @@ class Read:
             if not any(_matches(cell, rule) for rule in self.content.exclude):
                 yield cell
 
+    def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Labels of the table's rows, and of its columns."""
+        cells = list(self.combinations())
+        rows, columns = (
+            tuple(dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells))
+            for axes in (self.table.rows, self.table.columns)
+        )
+        return rows, columns
+
+    def paper(self) -> tuple[PaperValue, ...]:
+        """The published numbers of cells that are here: a sweep that extends another one may have
+        fewer.
+        """
+        rows, columns = self.labels()
+        return tuple(
+            value
+            for value in self.content.paper
+            if value.row in rows and value.column in columns and value.metric in self.table.metrics
+        )
+
     def settings(self, chosen: Mapping[str, Point]) -> tuple[dict[str, Any], Layer]:
         """What a combination sets: by dotted key, and as the layer that resolve() takes."""
         layer, plain = Layer(), {}
         rules = zip(self.content.adjust, self.adjusted, strict=True)
         besides = (sets for rule, sets in rules if _matches(chosen, rule.cells))
-        for sets in (*(point.sets for point in chosen.values()), *besides):
+        for sets in (self.always, *(point.sets for point in chosen.values()), *besides):
             for key, (value, origin) in sets.items():
                 plain[key] = value
                 layer.put(parse_key(key), value, origin)
@@ -153,20 +187,22 @@ def read(path: Path | str) -> Read:
     Raises:
         NotFound: no such sweep. RecipeInvalid: with all its problems.
     """
-    found = toml_file.read(shipped.locate(str(path)))
+    found = inherited.from_file(shipped.locate(str(path)))
     content = _validate(found)
     check = _Check(found, content)
     base, kind = check.base()
+    always = check.flat(kind, content.set, ("set",))
     points = check.points(kind)
     adjusted = tuple(
         check.flat(kind, rule.set, ("adjust", number, "set"))
         for number, rule in enumerate(content.adjust)
     )
     result = Read(
-        found.path,
+        found.own.path,
         content,
         base,
         kind,
+        always,
         points,
         adjusted,
         _whole_table(content.table, tuple(points)),
@@ -176,18 +212,17 @@ def read(path: Path | str) -> Read:
     return result
 
 
-def _validate(read: Document) -> SweepFile:
+def _validate(read: Inherited) -> SweepFile:
     try:
         return SweepFile.model_validate_json(json.dumps(read.values, default=str), strict=True)
     except ValidationError as error:
-        raise diagnostics.refuse(read.shown, _explainer(read).explain(error)) from error
+        raise diagnostics.refuse(read.own.shown, _explainer(read).explain(error)) from error
 
 
-def _explainer(read: Document) -> Explainer:
-    layer = Layer(read.values, {path: read.origin(path) for path in read.spans})
+def _explainer(read: Inherited) -> Explainer:
     return Explainer(
         SweepFile,
-        layer,
+        read.layer(),
         {"table": TableSection, "paper": PaperValue, "axes": PointTable, "adjust": Adjustment},
     )
 
@@ -206,7 +241,7 @@ def _whole_table(table: TableSection, axes: Sequence[str]) -> TableSection:
 class _Check:
     """The rules of a sweep that are about several of its keys."""
 
-    def __init__(self, read: Document, content: SweepFile) -> None:
+    def __init__(self, read: Inherited, content: SweepFile) -> None:
         self.read = read
         self.content = content
         self.problems: list[Diagnostic] = []
@@ -224,11 +259,12 @@ class _Check:
 
     def refuse(self) -> None:
         if self.problems:
-            raise diagnostics.refuse(self.read.shown, self.problems)
+            raise diagnostics.refuse(self.read.own.shown, self.problems)
 
     def base(self) -> tuple[Path, Kind]:
         try:
-            base = shipped.locate(self.content.base, beside=self.read.path.parent)
+            beside = self.read.document(("base",)).path.parent
+            base = shipped.locate(self.content.base, beside=beside)
             return base, kind_of(base)
         except NotFound as error:
             self.complain(("base",), f"there is no recipe {self.content.base!r}", error.hint)
@@ -272,7 +308,7 @@ class _Check:
             )
             return None
         label = value if isinstance(value, str) else toml_of(value)
-        return Point(label, {axis: (self._located(axis, value), self.read.origin(path))})
+        return Point(label, {axis: (self._located(path, axis, value), self.read.origin(path))})
 
     def flat(self, kind: Kind, table: Mapping[str, Any], path: tuple[str | int, ...]) -> Sets:
         """A `set` by dotted keys, which are checked as far as their section."""
@@ -290,13 +326,13 @@ class _Check:
             else:
                 yield (
                     f"{prefix}{key}",
-                    (self._located(f"{prefix}{key}", value), self.read.origin((*path, key))),
+                    (self._located(path, f"{prefix}{key}", value), self.read.origin((*path, key))),
                 )
 
-    def _located(self, key: str, value: Any) -> Any:
+    def _located(self, path: tuple[str | int, ...], key: str, value: Any) -> Any:
         """A teacher's recipe stands beside the sweep, as it would beside a recipe."""
         return (
-            extends.portable(value, self.read.path.parent)
+            extends.portable(value, self.read.document(path).path.parent)
             if key == "teacher.recipe" and isinstance(value, str)
             else value
         )
@@ -387,18 +423,18 @@ class _Check:
                 ]
             )
         )
+        if not self.read.is_own(path):  # it may be about cells that are not in this sweep
+            return
         for key in rule:
             self._known((*path, key), key, keys, "an axis, or a key that one sets")
         if rule.keys() <= set(keys) and not any(_matches(cell, rule) for cell in cells):
             self.complain(path, idle, "compare its values with those of the axes", on_key=True)
 
     def _paper(self, read: Read) -> None:
-        cells = list(read.combinations())
-        for place in ("row", "column"):
-            axes = getattr(read.table, f"{place}s")
-            labels = tuple(
-                dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells)
-            )
+        if not self.read.is_own(("paper",)):
+            return
+        rows, columns = read.labels()
+        for place, labels in (("row", rows), ("column", columns)):
             for number, value in enumerate(self.content.paper):
                 self._known(
                     ("paper", number, place),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kdcli.errors import Incompatible, RecipeInvalid
@@ -358,3 +360,75 @@ def test_check_tells_the_problems_of_all_cells_where_the_sweep_sets_them(sweep):
 def test_check_raises_a_refusal_that_all_share_as_itself(sweep):
     with pytest.raises(Incompatible, match="cifar10 has 3×32×32"):
         sweep('base = "student.toml"\n[axes]\n"data.name" = ["cifar10"]\n').check()
+
+
+SMALLER = """\
+extends = "sweep.toml"
+
+[set]
+"train.epochs" = 2
+
+[axes]
+"method.name" = ["none", "kd"]
+"""
+PAPER = """
+[[paper]]
+row = "large->small"
+column = "skd"
+value = 0.5
+
+[[paper]]
+row = "large->small"
+column = "kd"
+value = 0.4
+"""
+
+
+def test_a_sweep_extends_another_axis_by_axis(sweep, write):
+    sweep(SWEEP + TABLE + PAPER)
+    found = load_sweep(write("s/smaller.toml", SMALLER))
+    assert found.axes["method.name"] == ("none", "kd")
+    assert (found.axes["seed"], len(found.cells)) == (("0", "1"), 8)
+    assert (found.title, found.table.rows) == ("digits", ("pair",))
+    assert {cell.resolved.recipe.train.epochs for cell in found.cells} == {2}
+    # skd is not in it any more, so neither is what was published of it
+    assert [value.column for value in found.paper] == ["kd"]
+
+
+def test_a_sweep_extends_one_of_another_folder_with_the_recipes_beside_that(sweep, write):
+    sweep(SWEEP)
+    found = load_sweep(write("t/smaller.toml", SMALLER.replace("sweep.toml", "../s/sweep.toml")))
+    (teacher,) = found.cells[-1].resolved.recipe.teacher
+    assert Path(teacher.recipe).resolve() == Path("s/teacher.toml").resolve()
+    assert found.base.name == "student.toml"
+
+
+def test_what_every_cell_sets_is_under_what_axes_set(sweep):
+    found = sweep(SWEEP + "\n[set]\nseed = 7\n'train.batch_size' = 32\n")
+    recipes = [cell.resolved.recipe for cell in found.cells]
+    assert {recipe.seed for recipe in recipes} == {0, 1}
+    assert {recipe.train.batch_size for recipe in recipes} == {32}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says", "place"),
+    [
+        (SMALLER.replace("train.", "trian."), "set.trian.epochs", "no section", "s/smaller.toml:4"),
+        (SMALLER + "seed = 3\n", "axes.seed", "list", "s/smaller.toml:8"),
+        ('extends = "gone.toml"\n', "extends", "there is no sweep", "s/smaller.toml:1"),
+        ('extends = "smaller.toml"\n', "extends", "in a circle", "s/smaller.toml:1"),
+        (SMALLER + PAPER, "paper.0.column", "'skd' is not the label", "s/smaller.toml:11"),
+        (SMALLER + "[[exclude]]\nseed = 9\n", "exclude.0", "leaves out", "s/smaller.toml:8"),
+        ('extends = "wrong.toml"\n', "axes.seed", "at least one value", "s/wrong.toml:3"),
+    ],
+)
+def test_problems_of_an_extending_sweep_stand_in_the_file_that_has_them(
+    sweep, write, text, key, says, place
+):
+    sweep(SWEEP + TABLE)
+    write("s/wrong.toml", 'base = "student.toml"\n[axes]\nseed = []\n')
+    with pytest.raises(RecipeInvalid) as caught:
+        load_sweep(write("s/smaller.toml", text))
+    (found,) = [each for each in caught.value.diagnostics if each.key == key]
+    assert says in found.problem
+    assert f"{found.where.file}:{found.where.line}" == place
