@@ -215,7 +215,10 @@ def test_sweep_and_table(runs):
     assert [cell["status"] for cell in second["cells"]] == ["skipped", "done"]
     (cell,) = document("table", "sweep.toml")["data"]["cells"]
     assert cell["n"] == 2
-    assert "±" in call("table", "sweep.toml").out
+    drawn = call("table", "sweep.toml", "--plot", "sweep.png")
+    assert "±" in drawn.out
+    assert "sweep.png" in drawn.err
+    assert Path("sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_dry_run_writes_nothing(runs):

@@ -72,6 +72,7 @@ def test_1_shows_the_traceback_only_when_asked_and_always_where_it_is_kept(kd, p
         ("report", "nowhere"),
         ("sweep", "nowhere"),
         ("table", "tables/energy-table7", "--format", "pdf"),
+        ("table", "tables/energy-table7", "--plot", "table.pdf"),
         ("check", "nowhere.toml"),
         ("methods", "nothing"),
         ("models", "nothing"),

@@ -9,9 +9,9 @@ import typer
 
 from kdcli.cli import completion
 from kdcli.cli.console import Environment
+from kdcli.cli.output import figure_file
 from kdcli.cli.output.envelope import Outcome
 from kdcli.cli.text import columns, wrap
-from kdcli.files import check_writable
 
 NAME = "compare"
 EXAMPLES = """
@@ -29,7 +29,7 @@ PlotFile = Annotated[
     Path | None,
     typer.Option(
         "--plot",
-        help="Draw the accuracy curves of all runs into this SVG.",
+        help="Draw the accuracy curves of all runs into this SVG or PNG.",
         metavar="FILE",
         show_default=False,
     ),
@@ -43,7 +43,7 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
 
     loaded = [Run.load(path) for path in runs]
     if plot is not None:
-        check_writable(plot)
+        figure_file.check(plot)
     damage = tuple(sentence for run in loaded for sentence in run.damage)
     for sentence in damage:
         env.report(f"  {sentence}")
@@ -58,8 +58,6 @@ def run(env: Environment, runs: Runs, *, plot: PlotFile = None) -> Outcome:
                 env.answer(line)
         env.answer()
     if plot is not None:
-        from kdcli.files import write_page
-
-        write_page(plot, overlay(loaded).svg)
+        figure_file.write(overlay(loaded), plot)
         env.report(f"  curves   {plot}")
     return Outcome(comparison, warnings=damage)

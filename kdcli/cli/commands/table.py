@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from kdcli.cli.commands.sweep import SweepFile
 from kdcli.cli.console import Environment
 from kdcli.cli.options import Out, Sets
+from kdcli.cli.output import figure_file
 from kdcli.cli.output.envelope import Outcome
 from kdcli.errors import UsageError
 from kdcli.runs.find import damaged_runs, runs_dir
@@ -25,6 +27,7 @@ EXAMPLES = """
 kd table tables/energy-table7
 kd table tables/energy-table7 --format latex > table7.tex
 kd table digits/methods --differences
+kd table mnist/sweep-few-per-class --plot few.svg
 """
 FORMATS = ("md", "csv", "latex", "html")
 
@@ -36,6 +39,15 @@ Differences = Annotated[
         "intervals and p-values.",
     ),
 ]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Draw the table as lines into this SVG or PNG.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Format = Annotated[str, typer.Option("--format", help="md, csv, latex or html.", metavar="NAME")]
 
 
@@ -45,6 +57,7 @@ def run(
     *,
     form: Format = "md",
     differences: Differences = False,
+    plot: PlotFile = None,
     sets: Sets = None,
     out: Out = None,
 ) -> Outcome:
@@ -60,6 +73,8 @@ def run(
         raise UsageError(
             f"{form!r} is not a format", hint=f"--format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         )
+    if plot is not None:
+        figure_file.check(plot)
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
     folder = runs_dir(env.environ, out)
@@ -79,6 +94,12 @@ def run(
         right=finished.right,
     )
     env.write(_writer(form)(replace(table, compared=differences)))
+    if plot is not None:
+        from kdcli.report.figures.sweep import sweep as draw
+
+        rows, columns = (", ".join(axes) for axes in (loaded.table.rows, loaded.table.columns))
+        figure_file.write(draw(table.data, rows, columns), plot)
+        env.report(f"  figure   {plot}")
     return Outcome(table.data, warnings=damage)
 
 

@@ -6,15 +6,14 @@ import csv
 import dataclasses
 import io
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdcli import files
+from kdcli.cli.output import figure_file
 from kdcli.results.intervals import Estimate, Interval
 
 if TYPE_CHECKING:
-    from kdcli.report.figures.svg import Figure
     from kdcli.results.gap import GapReport
 
 HEADER = ("network", "form", "temperature", "class", "quantity", "value", "low", "high", "teacher")
@@ -198,10 +197,6 @@ def write_page(report: GapReport, path: Path) -> None:
     files.write_page(path, to_page(report))
 
 
-def _write_png(plot: Figure, temporary: Path) -> None:
-    temporary.write_bytes(plot.png)
-
-
 def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
     """Draws every figure of a report, each as SVG and as PNG, and a page that shows them over their
     captions.
@@ -213,8 +208,8 @@ def write_plots(report: GapReport, folder: Path) -> tuple[Path, ...]:
     for plot in figures_of_report(report):
         drawn.append(plot)
         paths += [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
-        files.write_page(paths[-2], plot.titled_svg)
-        files.write_atomic(paths[-1], partial(_write_png, plot))
+        for path in paths[-2:]:
+            figure_file.write(plot, path)
     paths.append(folder / "README.md")
     files.write_page(paths[-1], captions(drawn))
     return tuple(paths)

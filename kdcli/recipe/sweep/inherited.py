@@ -44,7 +44,7 @@ class Inherited:
         values: Any = self.own.values
         for part in path[: 2 if path[:1] in {(name,) for name in MERGED} else 1]:
             if not isinstance(values, Mapping) or part not in values:
-                return self.below and self.below._owner(path)  # noqa: SLF001  its own kind
+                return self.below._owner(path) if self.below else None  # noqa: SLF001  its own kind
             values = values[part]
         return self.own
 
