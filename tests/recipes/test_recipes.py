@@ -20,7 +20,7 @@ from kdcli.jobs import distill, train_teacher
 from kdcli.recipe import shipped
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import DistillRecipe
-from kdcli.recipe.sweep.cells import Sweep, load_sweep
+from tests.recipes.sweeps import covering, sweep_of
 
 EVERYTHING = shipped.ls()
 RECIPES = [item for item in EVERYTHING if item.kind in {"train-teacher", "distill"}]
@@ -103,21 +103,10 @@ def test_bases_are_extended():
     assert {item.path.resolve() for item in BASES} == extended
 
 
-def sweep_of(item: shipped.Shipped) -> Sweep:
-    pictures = "imagenet/" in tomllib.loads(item.path.read_text(encoding="utf-8"))["base"]
-    return load_sweep(item.path, sets=["data.path=pictures"] if pictures else ())
-
-
 @pytest.mark.parametrize("item", by_name(SWEEPS))
 def test_sweep_is_valid(item):
-    """Cells that have every value of every axis between them; the others take ten times as long."""
     sweep = sweep_of(item)
-    told, chosen = set(), []
-    for cell in sweep.cells:
-        if not told.issuperset(cell.labels.items()):
-            told.update(cell.labels.items())
-            chosen.append(cell)
-    replace(sweep, cells=tuple(chosen)).check()
+    replace(sweep, cells=tuple(covering(sweep.cells))).check()
     assert len(sweep.cells) > 1
 
 
