@@ -225,6 +225,14 @@ class RankLost(KdError):
     code = "RANK_LOST"
 
 
+class Paused(KdError):
+    """A run was left after as many epochs as it was asked for, its state saved: no failure."""
+
+    code = "PAUSED"
+    exit_code = Exit.OK
+    run: str = ""  # its folder
+
+
 class Interrupted(KdError):
     """The user stopped the run (Ctrl-C); its state is saved."""
 

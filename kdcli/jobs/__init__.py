@@ -31,6 +31,7 @@ from kdcli.jobs.model_info import (
     usual_classes,
 )
 from kdcli.jobs.plan.forecast import forecast
+from kdcli.jobs.search.students import search
 from kdcli.jobs.sweep.forecast import forecast_sweep
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
@@ -67,6 +68,7 @@ __all__ = [
     "propose_students",
     "resume",
     "run_sweep",
+    "search",
     "train_longer",
     "train_teacher",
     "usual_classes",

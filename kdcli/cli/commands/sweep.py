@@ -76,7 +76,7 @@ def run(
     Exit code 4: some cells failed; the others are done and kept. The same command tries the failed
     ones again.
     """
-    number = _number(jobs)
+    number = jobs_number(jobs)
     from kdcli.recipe.sweep.cells import load_sweep
 
     loaded = load_sweep(sweep, sets=sets or ())
@@ -97,7 +97,12 @@ def run(
     return _finish(env, sweep, result)
 
 
-def _number(jobs: str) -> int | Literal["auto"]:
+def jobs_number(jobs: str) -> int | Literal["auto"]:
+    """What --jobs was given.
+
+    Raises:
+        UsageError: neither a number nor auto.
+    """
     try:
         return "auto" if jobs == "auto" else int(jobs)
     except ValueError:

@@ -27,14 +27,13 @@ from kdcli.jobs.events import (
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.sweep.executor import Jobs, count_jobs
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt, cell_tasks, with_teachers
 from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
 from kdcli.runs.folder import check_out
-
-Jobs = int | Literal["auto"]
 
 _STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {
     "done": "done",
@@ -166,32 +165,6 @@ def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
 
 
 # ---- several at once -----------------------------------------------------------------------------
-
-
-def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
-    """The number of worker processes, at most one for each cell.
-
-    Raises:
-        UsageError: none, more than there are cores, or "auto" on a GPU.
-    """
-    if jobs == "auto":
-        if device != "cpu":
-            raise UsageError(
-                "--jobs auto counts CPU cores, and these cells run on a GPU",
-                hint="--jobs 2, and more if its memory allows",
-            )
-        jobs = cores
-    if jobs < 1:
-        raise UsageError(
-            f"--jobs {jobs}: at least one cell has to go on", hint="--jobs 1, or --jobs auto"
-        )
-    if jobs > cores:
-        have = f"{cores} core{'s' * (cores > 1)}"
-        raise UsageError(
-            f"--jobs {jobs}: each job needs a core, and kd may use {have} here",
-            hint=f"--jobs {cores} at most",
-        )
-    return max(min(jobs, cells), 1)
 
 
 def _device(tasks: Sequence[Task]) -> str:
