@@ -32,6 +32,7 @@ from kdcli.jobs.model_info import (
 )
 from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.search.students import search
+from kdcli.jobs.search.teachers import find_teacher
 from kdcli.jobs.sweep.forecast import forecast_sweep
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
@@ -57,6 +58,7 @@ __all__ = [
     "evaluate",
     "export",
     "fill_cache",
+    "find_teacher",
     "forecast",
     "forecast_sweep",
     "import_weights",

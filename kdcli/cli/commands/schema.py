@@ -69,6 +69,7 @@ def data_types() -> dict[str, Any]:
         "resume": run.RunResult,
         "sweep": sweep.SweepResult,
         "search": search.SearchResult,
+        "find-teacher": search.FoundTeacher,
         "evaluate": measures.EvaluateResult,
         "analyze-gap": gap.GapReport,
         "predict": predictions.PredictResult,

@@ -170,8 +170,8 @@ def names(given: list[str] | None) -> tuple[str, ...]:
     return tuple(name.strip() for text in given or () for name in text.split(",") if name.strip())
 
 
-def numbers(option: str, text: str | None) -> tuple[float, ...]:
-    """Positive numbers with commas.
+def numbers(option: str, text: str | None, *, zero: bool = False) -> tuple[float, ...]:
+    """Positive numbers with commas. zero: that may be among them.
 
     Raises:
         UsageError: one is none.
@@ -182,7 +182,7 @@ def numbers(option: str, text: str | None) -> tuple[float, ...]:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or not all(0 < each < 1e6 for each in found):
+    if not found or not all(0 < each < 1e6 or (zero and each == 0) for each in found):
         raise UsageError(f"{option} takes positive numbers with commas, got {text!r}")
     return found
 

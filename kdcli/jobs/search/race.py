@@ -196,7 +196,11 @@ class Race:
         for share in executor.shares(len(self._ready) + new):
             heat = self._next()
             while heat is None and len(self.study.trials) < self.limit:
-                self._begin(self.study.ask(self.plan.suggest))
+                trial = self.study.ask(self.plan.suggest)
+                if trial is None:
+                    self.limit = len(self.study.trials)
+                    break
+                self._begin(trial)
                 heat = self._next()
             if heat is None:
                 return

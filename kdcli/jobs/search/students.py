@@ -119,7 +119,7 @@ class Students:
             )
 
     def worth(self, trial: Trial, score: Score) -> float:
-        """Its accuracy; above 1, and the more the smaller it is, where that is all that is asked."""
+        """Its accuracy; above 1 where that is enough, the more the smaller it is."""
         if self.asked is None or score.accuracy < self.asked:
             return score.accuracy
         sizes = {name: each.parameters for name, each in self.candidates.items()}

@@ -22,7 +22,8 @@ from kdcli.typed import strict
 if TYPE_CHECKING:
     import optuna
 
-_SCORE, _ASKED, _SECONDS, _ERROR = "score-", "asked", "seconds", "error"
+_SCORE, _ASKED, _SECONDS, _ERROR, _REPEATS = "score-", "asked", "seconds", "error", "repeats"
+_MOST_REPEATS = 30  # in a row, until everything is taken to have been tried
 MOST_BYTES = 64 * 2**20  # of a journal; a trial takes a kilobyte
 
 
@@ -117,16 +118,21 @@ class Study:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials, in the order in which they began."""
-        return tuple(self._trial(found) for found in self._study.get_trials(deepcopy=False))
+        return tuple(self._trial(n, found) for n, found in enumerate(self._different(), 1))
+
+    def _different(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials as Optuna knows them, but those that repeat an earlier one."""
+        every = self._study.get_trials(deepcopy=False)
+        return [each for each in every if not each.user_attrs.get(_REPEATS)]
 
     def trial(self, number: int) -> Trial:
         """One of them."""
-        return self._trial(self._found(number))
+        return self._trial(number, self._found(number))
 
     def _found(self, number: int) -> optuna.trial.FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number - 1]
+        return self._different()[number - 1]
 
-    def _trial(self, found: optuna.trial.FrozenTrial) -> Trial:
+    def _trial(self, number: int, found: optuna.trial.FrozenTrial) -> Trial:
         try:
             scores = [
                 strict(Score, value)
@@ -135,7 +141,7 @@ class Study:
             ]
             error = str(found.user_attrs.get(_ERROR, ""))
             return Trial(
-                found.number + 1,
+                number,
                 dict(found.params),
                 _state(found),
                 tuple(sorted(scores, key=lambda score: score.epochs)),
@@ -143,22 +149,30 @@ class Study:
             )
         except ValueError as error:
             raise CorruptFile(
-                f"trial {found.number + 1} of {self._journal} is not what kd writes: {error}",
+                f"trial {number} of {self._journal} is not what kd writes: {error}",
                 hint=DAMAGED,
             ) from error
 
-    def ask(self, suggest: Callable[[optuna.Trial], None]) -> Trial:
-        """A new trial, with parameters that follow from what the others came to."""
+    def ask(self, suggest: Callable[[optuna.Trial], None]) -> Trial | None:
+        """A new trial, with parameters that follow from what the others came to; None where only
+        what has been tried is suggested.
+        """
         import optuna
 
-        number = len(self._study.get_trials(deepcopy=False))
-        # a sampler of its own for each: one with a history would draw others after a kill
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=random.key(self._seed, "search", number) % 2**32, n_startup_trials=self._startup
-        )
-        trial = self._study.ask()
-        suggest(trial)
-        return self.trial(trial.number + 1)
+        for _ in range(_MOST_REPEATS):
+            tried = self._study.get_trials(deepcopy=False)
+            # a sampler of its own for each: one with a history would draw others after a kill
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=random.key(self._seed, "search", len(tried)) % 2**32,
+                n_startup_trials=self._startup,
+            )
+            trial = self._study.ask()
+            suggest(trial)
+            if not any(each.params == trial.params for each in tried):
+                return self.trial(len(self._different()))
+            trial.set_user_attr(_REPEATS, True)
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return None
 
     def report(self, number: int, score: Score, worth: float) -> None:
         """Notes what a trial came to at a rung. worth: what the sampler is to find more of."""
