@@ -259,24 +259,12 @@ class Trainer:
             self.hooks.keep(
                 f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network
             )
-        speed = images / seconds if seconds > 0 else 0.0
-        self._emit(
-            EpochDone(
-                at,
-                work.rate,
-                meters.means(),
-                meters.accuracy(),
-                val,
-                best,
-                seconds,
-                speed,
-                self._probe(work),
-            )
-        )
+        speed, losses = images / seconds if seconds > 0 else 0.0, meters.means()
+        train, probe = meters.accuracy(), self._probe(work)
+        self._emit(EpochDone(at, work.rate, losses, train, val, best, seconds, speed, probe))
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
-        last = self.position.stage == len(self.stages) - 1
-        pause = self.hooks.pause(at) if last else None
+        pause = self.hooks.pause(at) if self.position.stage == len(self.stages) - 1 else None
         if at.epoch < work.epochs or self._keeps_last_state or pause is not None:
             self._save(work, stopping=pause is not None)
         if pause is not None:

@@ -112,7 +112,7 @@ def run(
     trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
-    """Find the checkpoint of a teacher to distil from, by short distillations.
+    """Find the teacher to distil from, by short probes.
 
     Batch size, epochs and label smoothing of the teacher and the temperature are searched by
     successive halving; every checkpoint that is compared is scored by a student that is distilled

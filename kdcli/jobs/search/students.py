@@ -327,7 +327,6 @@ class _Search:
         gates = self.recipe.gates
         return {
             "command": "search",
-            "recipe": recipe_hash(self.recipe),
             "candidates": list(self.space.patterns),
             "methods": list(self.space.methods),
             "temperatures": list(self.space.temperatures),
@@ -336,6 +335,7 @@ class _Search:
                 name: getattr(gates, name)
                 for name in ("min_accuracy", "max_latency_ms", "max_parameters", "confident")
             },
+            "recipe": recipe_hash(self.recipe),
         }
 
     def run(self, listeners: Sequence[Listener], seconds: float | None, jobs: Jobs) -> SearchResult:

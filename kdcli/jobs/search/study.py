@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.core import random
-from kdcli.errors import CorruptFile, UsageError
+from kdcli.errors import CorruptFile, UsageError, shortened
 from kdcli.files import DAMAGED, write_error
 from kdcli.results.search import Score, Trial, TrialState
 from kdcli.typed import strict
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SCORE, _ASKED, _SECONDS, _ERROR, _REPEATS = "score-", "asked", "seconds", "error", "repeats"
 _MOST_REPEATS = 30  # in a row, until everything is taken to have been tried
+_HASH = 64  # characters of a recipe's
 MOST_BYTES = 64 * 2**20  # of a journal; a trial takes a kilobyte
 
 
@@ -248,9 +249,11 @@ def _other(journal: Path, known: Any, wanted: Mapping[str, Any]) -> UsageError:
         for key, value in wanted.items()
         if not isinstance(known, dict) or known.get(key) != value
     ]
-    there = known.get(differ[0]) if isinstance(known, dict) and differ else None
+    first = differ[0] if differ else "question"
+    there = known.get(first) if isinstance(known, dict) else None
+    hashed = isinstance(there, str) and len(there) == _HASH
+    shown = "another one" if hashed or there is None else shortened(json.dumps(there), 200)
     return UsageError(
-        f"{journal.parent} holds another search: its {differ[0] if differ else 'question'} is "
-        f"{json.dumps(there)}",
+        f"{journal.parent} holds another search: its {first} is {shown}",
         hint="another folder with --out, or the same question again to go on with that search",
     )
