@@ -118,10 +118,10 @@ def run(
 ) -> Outcome:
     """Find the smallest student within a budget.
 
-    The budget is one of accuracy, latency, size and time. Latency is measured first. Then students, methods, temperatures and learning rates are raced on
-    held-out images, each trial an ordinary run; what is set with a flag or --set is not searched.
-    The one that is taken is trained to its end and measured on the test images, once. Stopped, the
-    same command goes on.
+    The budget is one of accuracy, latency, size and time. Latency is measured first. Then students,
+    methods, temperatures and learning rates are raced on held-out images, each trial an ordinary
+    run; what is set with a flag or --set is not searched. The one that is taken is trained to its
+    end and measured on the test images, once. Stopped, the same command goes on.
     """
     number = jobs_number(jobs)
     warm = numbers("--temperatures", temperatures)
