@@ -164,6 +164,7 @@ def _lines(data: str, found: Mapping[str, Mapping[str, Mean]]) -> list[str]:
 
 
 def main() -> None:
+    """Runs the study, and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--data", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -241,7 +241,7 @@ class Interrupted(KdError):
 
 
 class Terminated(KdError):
-    """The system stopped the run (SIGTERM); its state is saved."""
+    """The system stopped the run (SIGTERM, SIGUSR1); its state is saved."""
 
     code = "TERMINATED"
     exit_code = Exit.TERMINATED

@@ -10,6 +10,7 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion
 from kdcli.cli import options as o
+from kdcli.cli.clusters import Address, Cpus, Executor, Gpus, Slurm, place_of
 from kdcli.cli.commands.search import (
     BUDGET,
     SPACE,
@@ -109,6 +110,11 @@ def run(
     sets: o.Sets = None,
     out: SearchOut = None,
     jobs: Jobs = "1",
+    executor: Executor = "processes",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    slurm: Slurm = None,
+    address: Address = None,
     trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
@@ -128,6 +134,8 @@ def run(
     warm = numbers("--temperatures", temperatures)
     from kdcli import jobs as kd
 
+    place = place_of(executor, cpus, gpus, slurm, address)
+
     with SearchNarrator(env) as listeners:
         result = kd.find_teacher(
             recipe,
@@ -140,6 +148,7 @@ def run(
             trials=trials,
             seconds=cast("float | None", time),  # which its callback has made of it
             jobs=number,
+            place=place,
             sets=sets or (),
             flags=o.overrides(flags),
             environ=env.environ,

@@ -11,6 +11,7 @@ import typer
 from kdcli import formatting
 from kdcli.cli import completion, quantities
 from kdcli.cli import options as o
+from kdcli.cli.clusters import Address, Cpus, Executor, Gpus, Slurm, place_of
 from kdcli.cli.commands.gates import warn_of_unsigned
 from kdcli.cli.commands.sweep import Jobs, jobs_number
 from kdcli.cli.console import Environment
@@ -113,6 +114,11 @@ def run(
     sets: o.Sets = None,
     out: SearchOut = None,
     jobs: Jobs = "1",
+    executor: Executor = "processes",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    slurm: Slurm = None,
+    address: Address = None,
     trust: o.Trust = False,
     **flags: Any,
 ) -> Outcome:
@@ -140,6 +146,8 @@ def run(
     )
     from kdcli import jobs as kd
 
+    place = place_of(executor, cpus, gpus, slurm, address)
+
     with SearchNarrator(env) as listeners:
         result = kd.search(
             recipe,
@@ -150,6 +158,7 @@ def run(
             trials=trials,
             seconds=cast("float | None", time),  # which its callback has made of it
             jobs=number,
+            place=place,
             sets=sets or (),
             flags=given,
             environ=env.environ,

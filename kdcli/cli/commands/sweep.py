@@ -12,6 +12,7 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
+from kdcli.cli.clusters import Address, Cpus, Executor, Gpus, Slurm, place_of
 from kdcli.cli.console import Environment
 from kdcli.cli.options import RUNNING, Out, Sets, Trust
 from kdcli.cli.output.envelope import ErrorItem, Outcome
@@ -54,7 +55,10 @@ Jobs = Annotated[
     str,
     typer.Option(
         "--jobs",
-        help="Cells that go on at once, each in its own process; auto: one for each core.",
+        help=(
+            "Cells that go on at once, each in its own process; auto: one for each core, and on a "
+            "cluster all."
+        ),
         metavar="N|auto",
         rich_help_panel=RUNNING,
     ),
@@ -69,6 +73,11 @@ def run(
     out: Out = None,
     limit: Limit = None,
     jobs: Jobs = "1",
+    executor: Executor = "processes",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    slurm: Slurm = None,
+    address: Address = None,
     trust: Trust = False,
 ) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
@@ -83,8 +92,11 @@ def run(
     loaded.check()
     from kdcli.jobs import run_sweep
 
+    place = place_of(executor, cpus, gpus, slurm, address)
+
     typed = shlex.join(["kd", *env.argv])
-    with narrate(env) if number == 1 else narrate_together(env) as listeners:
+    alone = number == 1 and place.kind == "processes"
+    with narrate(env) if alone else narrate_together(env) as listeners:
         result = run_sweep(
             loaded,
             out=runs_dir(env.environ, out),
@@ -92,6 +104,7 @@ def run(
             command=typed,
             limit=limit,
             jobs=number,
+            place=place,
             trust=trust,
         )
     return _finish(env, sweep, result)

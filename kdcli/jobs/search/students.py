@@ -30,7 +30,7 @@ from kdcli.jobs.search.space import (
     values_of,
 )
 from kdcli.jobs.search.study import Study, accuracy_at, check_installed
-from kdcli.jobs.sweep.executor import Jobs, open_executor
+from kdcli.jobs.sweep.executor import HERE, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task, with_teachers
 from kdcli.recipe.resolve import Flag, Resolved, teacher_recipe
 from kdcli.recipe.schema import DistillRecipe, GatesSection, TrainTeacherRecipe
@@ -230,6 +230,7 @@ def search(
     trials: int = TRIALS,
     seconds: float | None = None,
     jobs: Jobs = 1,
+    place: Place = HERE,
     sets: Sequence[str] = (),
     flags: Sequence[Flag] = (),
     environ: Mapping[str, str] | None = None,
@@ -250,7 +251,7 @@ def search(
             smaller than the teacher unless given.
         methods, temperatures: to choose from. What `sets` and `flags` set is not searched.
         trials, seconds: how many there are, and after how long none begins or goes on.
-        jobs: as for `run_sweep`.
+        jobs, place: as for `run_sweep`.
         sets, flags, environ: as for `kdcli.recipe.resolve.resolve`. gates.min_accuracy,
             gates.max_latency_ms and gates.max_parameters of the recipe are the budget.
         told: hears what is decided, in sentences.
@@ -277,7 +278,7 @@ def search(
     ):
         found = _Search(base, resolved, space, folder, trials, again, told)
         heard = (Audience.of(listeners),) if listeners else ()
-        return found.run(heard, seconds, jobs)
+        return found.run(heard, seconds, jobs, place)
 
 
 class _Search:
@@ -338,7 +339,9 @@ class _Search:
             "recipe": recipe_hash(self.recipe),
         }
 
-    def run(self, listeners: Sequence[Listener], seconds: float | None, jobs: Jobs) -> SearchResult:
+    def run(
+        self, listeners: Sequence[Listener], seconds: float | None, jobs: Jobs, place: Place
+    ) -> SearchResult:
         inside, outside = self._candidates()
         self.plan.candidates = {each.name: each for each in inside}
         race = Race(
@@ -354,7 +357,7 @@ class _Search:
         )[:-1]
 
         def crew() -> Any:
-            return open_executor(jobs, self.limit, self.folder, listeners, self.resolved)
+            return open_executor(jobs, self.limit, self.folder, listeners, self.resolved, place)
 
         race.run(crew(), first)
         if race.late:

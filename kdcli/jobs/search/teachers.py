@@ -25,7 +25,7 @@ from kdcli.jobs.model_info import propose_students
 from kdcli.jobs.search.race import Race, Steps, rungs
 from kdcli.jobs.search.space import HELD_OUT, base_of, label_of
 from kdcli.jobs.search.study import Study, check_installed
-from kdcli.jobs.sweep.executor import Jobs, open_executor
+from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task
 from kdcli.recipe.resolve import Flag, Resolved, kind_of, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe, TrainTeacherRecipe
@@ -300,6 +300,7 @@ def find_teacher(
     trials: int = TRIALS,
     seconds: float | None = None,
     jobs: Jobs = 1,
+    place: Place = HERE,
     sets: Sequence[str] = (),
     flags: Sequence[Flag] = (),
     environ: Mapping[str, str] | None = None,
@@ -318,7 +319,7 @@ def find_teacher(
         student: that the probes train; the recipe's, or the zoo's largest that is worth having.
         probe_epochs: of the student; a third of its recipe's epochs unless given.
         batches, smoothings, temperatures: to choose from.
-        trials, seconds, jobs, sets, flags, environ, told, trust: as for `search`.
+        trials, seconds, jobs, place, sets, flags, environ, told, trust: as for `search`.
 
     Raises:
         UsageError: nothing is held out, the recipe's teacher has been trained, or the folder holds
@@ -350,7 +351,17 @@ def find_teacher(
                 command=command or f"kd find-teacher {recipe}",
             )
             heard = (Audience.of(listeners),) if listeners else ()
-            return _find(plan, probed, teacher, folder, heard, trials, seconds, jobs, told)
+            return _find(
+                plan,
+                probed,
+                teacher,
+                folder,
+                heard,
+                trials,
+                seconds,
+                lambda: open_executor(jobs, trials, folder, heard, example, place),
+                told,
+            )
 
 
 def _find(
@@ -361,7 +372,7 @@ def _find(
     listeners: Sequence[Listener],
     limit: int,
     seconds: float | None,
-    jobs: Jobs,
+    executor: Callable[[], Executor],
     told: Callable[[str], object],
 ) -> FoundTeacher:
     import optuna
@@ -385,7 +396,7 @@ def _find(
         leaves=pruner.prune,
     )
     race = Race(study, plan, listeners, limit=limit, seconds=seconds, command=plan.command)
-    race.run(open_executor(jobs, limit, folder, listeners, plan.pair.teacher({})))
+    race.run(executor())
     notes = []
     if race.late:
         notes.append("the time was up: with more of it the same command goes on")

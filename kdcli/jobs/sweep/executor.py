@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -18,6 +19,25 @@ from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.resolve import Resolved
 
 Jobs = int | Literal["auto"]
+Kind = Literal["processes", "slurm", "ray"]
+KINDS: tuple[Kind, ...] = ("processes", "slurm", "ray")
+MOST_JOBS = 10_000  # that a cluster is given at once
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where tasks run. cpus, gpus: of each on a cluster; fractions on Ray alone. slurm: options of
+    sbatch by name. address: of a Ray cluster, "auto" for the one that this machine is of.
+    """
+
+    kind: Kind = "processes"
+    cpus: float = 1
+    gpus: float = 0
+    slurm: Mapping[str, str] = field(default_factory=dict)
+    address: str = "auto"
+
+
+HERE = Place()
 
 
 class Executor(Protocol):
@@ -134,17 +154,22 @@ def open_executor(
     out: Path,
     listeners: Sequence[Listener],
     resolved: Resolved,
+    place: Place = HERE,
 ) -> Executor:
     """What runs the tasks of a search.
 
     Args:
+        place: this machine, or a cluster.
         jobs: how many tasks go on at once, at most; 1 is this process.
         most: tasks that could go on at once. out: folder of the runs.
         resolved: a recipe like theirs, which says on what they compute.
 
     Raises:
-        UsageError: more jobs than there are cores, or recipes that train on several devices.
+        UsageError: more jobs than there are cores, or recipes that train on several devices; there
+            is no such cluster.
     """
+    if place.kind != "processes":
+        return open_cluster(place, jobs, most, out)
     if jobs == 1:
         return InThisProcess(out, listeners)
     runtime = resolved.recipe.runtime
@@ -158,3 +183,33 @@ def open_executor(
     number = count_jobs(jobs, most, len(cores), device)
     threads = torch.get_num_threads()
     return Crew(number, cores, pin=pin, most_threads=threads, out=out, tell=bool(listeners))
+
+
+def open_cluster(place: Place, jobs: Jobs, most: int, out: Path) -> Executor:
+    """What runs tasks on a cluster.
+
+    Args:
+        jobs: how many go on at once, at most; "auto": all that can. most: how many there are.
+        out: folder of the runs, on a disk that all machines share.
+
+    Raises:
+        UsageError: there is no such cluster here, its package is not installed, or no task could
+            have so many cores or devices.
+    """
+    number = max(min(most, MOST_JOBS), 1) if jobs == "auto" else jobs
+    if number < 1 or place.cpus <= 0 or place.gpus < 0:
+        raise UsageError(
+            f"--jobs {number}, --cpus {place.cpus:g}, --gpus {place.gpus:g}: at least one task "
+            "with some of a core has to go on"
+        )
+    if place.kind == "slurm":
+        from kdcli.jobs.sweep.slurm_jobs import SlurmJobs
+
+        if place.cpus != round(place.cpus) or place.gpus != round(place.gpus):
+            raise UsageError("Slurm gives whole cores and devices", hint="--cpus 1 --gpus 1")
+        return SlurmJobs(
+            number, out, cpus=round(place.cpus), gpus=round(place.gpus), options=place.slurm
+        )
+    from kdcli.jobs.sweep.ray_tasks import RayTasks
+
+    return RayTasks(number, out, cpus=place.cpus, gpus=place.gpus, address=place.address)

@@ -18,12 +18,11 @@ TEACHER_PAGE = "find-teacher.md"
 Row = tuple[str, ...]
 
 STUDENT_HEADINGS: Row = (
-    "trial", "student", "parameters", "1 image, ms", "method", "temperature", "lr", "epochs",
-    "held-out accuracy", "95 % interval", "",
+    "trial", "student", "size", "ms", "method", "temp", "lr", "epochs", "held out", "95 %", "",
 )  # fmt: skip
 TEACHER_HEADINGS: Row = (
-    "trial", "batch", "smoothing", "temperature", "epochs", "teacher's accuracy",
-    "teacher's entropy", "student's accuracy", "95 % interval", "took", "",
+    "trial", "batch", "smooth", "temp", "epochs", "teacher", "entropy", "student", "95 %", "took",
+    "",
 )  # fmt: skip
 
 
@@ -132,7 +131,9 @@ def write_search(result: SearchResult, folder: Path) -> None:
         *([f"![accuracy against size]({PLOT})"] if figure is not None else []),
         _table(STUDENT_HEADINGS, student_rows(result)),
         (
-            f"Accuracy on held-out images, one seed. Trials were compared after "
+            "Size: parameters. ms: median time of one image, eager, on this machine. temp: temperature. "
+            "held out: accuracy on held-out images, one seed, with its 95 % interval. "
+            f"Trials were compared after "
             f"{formatting.listed([str(each) for each in result.rungs], 9)} epochs; one that was "
             f"left behind is a stopped run, which kd resume trains on. Trial {taken.number} "
             f"was trained to its end: {escape(result.run)}, "
@@ -215,10 +216,12 @@ def write_found_teacher(result: FoundTeacher, folder: Path) -> None:
         f"# The teacher to use on {escape(result.data)}: {escape(result.checkpoint)}",
         _table(TEACHER_HEADINGS, teacher_rows(result)),
         (
-            f"Each row is a checkpoint of {escape(result.network)}, and the accuracy on held-out "
-            f"images of a {escape(result.student)} that was distilled from it for "
-            f"{formatting.plural(result.probe_epochs, 'epoch')} at that temperature, one seed. "
-            "Entropy in nats, at temperature 1. The test images were not used."
+            f"Each row is a checkpoint of {escape(result.network)}: batch size and label smoothing of "
+            "its training, its own accuracy on held-out images (teacher), the mean entropy of its "
+            "answers to them in nats at temperature 1, and the accuracy on them of a "
+            f"{escape(result.student)} that was distilled from it for "
+            f"{formatting.plural(result.probe_epochs, 'epoch')} at that temperature (student, with "
+            "its 95 % interval), one seed. The test images were not used."
         ),
         *(f"> Note: trial {each.number} failed: {escape(each.error)}" for each in failed),
         *(f"> Note: {escape(note)}" for note in result.notes),
