@@ -131,8 +131,8 @@ def write_search(result: SearchResult, folder: Path) -> None:
         *([f"![accuracy against size]({PLOT})"] if figure is not None else []),
         _table(STUDENT_HEADINGS, student_rows(result)),
         (
-            "Size: parameters. ms: median time of one image, eager, on this machine. temp: temperature. "
-            "held out: accuracy on held-out images, one seed, with its 95 % interval. "
+            "Size: parameters. ms: median time of one image, eager, on this machine. temp: "
+            "temperature. held out: accuracy on held-out images, one seed, with its 95 % interval. "
             f"Trials were compared after "
             f"{formatting.listed([str(each) for each in result.rungs], 9)} epochs; one that was "
             f"left behind is a stopped run, which kd resume trains on. Trial {taken.number} "
@@ -216,9 +216,9 @@ def write_found_teacher(result: FoundTeacher, folder: Path) -> None:
         f"# The teacher to use on {escape(result.data)}: {escape(result.checkpoint)}",
         _table(TEACHER_HEADINGS, teacher_rows(result)),
         (
-            f"Each row is a checkpoint of {escape(result.network)}: batch size and label smoothing of "
-            "its training, its own accuracy on held-out images (teacher), the mean entropy of its "
-            "answers to them in nats at temperature 1, and the accuracy on them of a "
+            f"Each row is a checkpoint of {escape(result.network)}: batch size and label smoothing "
+            "of its training, its own accuracy on held-out images (teacher), the mean entropy of "
+            "its answers to them in nats at temperature 1, and the accuracy on them of a "
             f"{escape(result.student)} that was distilled from it for "
             f"{formatting.plural(result.probe_epochs, 'epoch')} at that temperature (student, with "
             "its 95 % interval), one seed. The test images were not used."
