@@ -7,6 +7,8 @@ several, `_train` has everything built (kdcli.jobs.build.job), and `Execution`
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from kdcli.engine.checkpoint import load_state
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.position import position_of
 from kdcli.errors import NotFound, Paused, UsageError
-from kdcli.files import write_text
+from kdcli.files import sha256_file, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import write_code
 from kdcli.jobs.build.job import Job, build_job, network_section
@@ -42,6 +44,8 @@ from kdcli.runs import folder as run_folder
 from kdcli.runs.find import finished_runs, unfinished_run
 from kdcli.runs.read import epoch_of
 from kdcli.trust import Folder
+
+_SHARED_SECONDS = 10.0  # until what one machine wrote is seen by the others
 
 # ---- what is called from outside -----------------------------------------------------------------
 
@@ -182,6 +186,7 @@ def _train(
     )
     state = longer.last_state(job)
     run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
+    check_shared(run, job.runtime.ranks)
     execution = Execution(run, job, listeners, resolved.notes, keep_state=keep_state, until=until)
     return execution.go(state, resumed=state is not None)
 
@@ -200,6 +205,37 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
         write_code(run, job.code)
         write_environment(run, job, command)
     return run
+
+
+def check_shared(run: Path, ranks: Ranks) -> None:
+    """Refuses ranks that do not see the folder of the run as the first has written it: machines
+    need a disk that all share. What was reserved does not stay.
+
+    Raises:
+        UsageError: on every rank; names those that do not.
+    """
+    if ranks.size == 1:
+        return
+    written = ranks.from_first(lambda: sha256_file(run / run_folder.ENVIRONMENT_FILE))
+    end = time.monotonic() + _SHARED_SECONDS
+    while not (seen := _sees(run, written)) and time.monotonic() < end:
+        time.sleep(0.1)
+    blind = [str(rank) for rank, sees in enumerate(ranks.every(seen)) if not sees]
+    if not blind:
+        return
+    if ranks.first:
+        shutil.rmtree(run, ignore_errors=True)
+    many = "ranks" if len(blind) > 1 else "rank"
+    raise UsageError(
+        f"{many} {', '.join(blind)} of {ranks.size} cannot see {run}, which the first has made: "
+        "ranks on several machines need a folder of runs that all of them share",
+        hint="--out, with a folder on such a disk",
+    )
+
+
+def _sees(run: Path, written: str) -> bool:
+    path = run / run_folder.ENVIRONMENT_FILE
+    return path.is_file() and sha256_file(path) == written
 
 
 def resume(
