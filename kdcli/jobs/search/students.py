@@ -29,7 +29,7 @@ from kdcli.jobs.search.space import (
     space_of,
     values_of,
 )
-from kdcli.jobs.search.study import Study, accuracy_at, check_installed
+from kdcli.jobs.search.study import Study, accuracy_at, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task, with_teachers
 from kdcli.recipe.resolve import Flag, Resolved, teacher_recipe
@@ -38,7 +38,6 @@ from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables.search import write_search
 from kdcli.results.search import Candidate, Score, SearchResult, Trial
 from kdcli.runs.find import finished_runs
-from kdcli.runs.folder import check_out, claimed
 from kdcli.runs.read import Run, epoch_of
 from kdcli.trust import trusting
 
@@ -266,12 +265,10 @@ def search(
     space = space_of(resolved, candidates, methods, temperatures)
     check_methods(space)
     folder = Path(out)
-    check_out(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     again = command or "kd search"
     own = [*space.patterns, *space.methods]
     with (
-        claimed(folder),
+        in_folder(folder / JOURNAL),
         trusting(own),
         trusted_recipe(resolved, trust=trust),
         kept_sources(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from kdcli.core import random
 from kdcli.errors import CorruptFile, UsageError, shortened
 from kdcli.files import DAMAGED, write_error
 from kdcli.results.search import Score, Trial, TrialState
+from kdcli.runs.find import runs_in
+from kdcli.runs.folder import check_out, claimed
 from kdcli.typed import strict
 
 if TYPE_CHECKING:
@@ -40,6 +42,30 @@ def check_installed(command: str) -> None:
         raise UsageError(
             f"{command} needs optuna, which is not installed", hint="pip install 'kdcli[search]'"
         ) from error
+
+
+@contextmanager
+def in_folder(journal: Path) -> Iterator[None]:
+    """Makes the folder of a search and keeps it to this process. Of a search that is refused before
+    it has a run nothing stays.
+
+    Raises:
+        UsageError: another process is at work there.
+    """
+    folder = journal.parent
+    new_folder, new_journal = not folder.exists(), not journal.exists()
+    check_out(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with claimed(folder):
+            yield
+    except UsageError:
+        if new_journal and not runs_in(folder):
+            journal.unlink(missing_ok=True)
+        if new_folder:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
 
 
 class Study:

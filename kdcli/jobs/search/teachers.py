@@ -24,7 +24,7 @@ from kdcli.jobs.listeners import Audience
 from kdcli.jobs.model_info import propose_students
 from kdcli.jobs.search.race import Race, Steps, rungs
 from kdcli.jobs.search.space import HELD_OUT, base_of, label_of
-from kdcli.jobs.search.study import Study, check_installed
+from kdcli.jobs.search.study import Study, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task
 from kdcli.recipe.resolve import Flag, Resolved, kind_of, resolve, resolve_teacher
@@ -32,7 +32,6 @@ from kdcli.recipe.schema import DistillRecipe, TrainTeacherRecipe
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables.search import TEACHER_PAGE, write_found_teacher
 from kdcli.results.search import FoundTeacher, Score, Trial
-from kdcli.runs.folder import check_out, claimed
 from kdcli.runs.read import epoch_of
 
 if TYPE_CHECKING:
@@ -335,10 +334,8 @@ def find_teacher(
                 "image is held out from both",
                 hint="a recipe in which both have the same data",
             )
-        check_out(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         example = pair.teacher({})
-        with claimed(folder), trusted_recipe(example, pair.probe({}), trust=trust):
+        with in_folder(folder / JOURNAL), trusted_recipe(example, pair.probe({}), trust=trust):
             epochs = teacher.train.epochs
             plan = Teachers(
                 pair,

@@ -21,7 +21,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals
     [
         (signal.SIGINT, Interrupted),
         (signal.SIGTERM, Terminated),
-        (signal.SIGUSR1, Terminated),  # Slurm's, some time before it ends a job
+        (
+            getattr(signal, "SIGUSR1", signal.SIGTERM),
+            Terminated,
+        ),  # Slurm's, some time before it ends a job
     ],
 )
 def test_the_first_signal_is_a_request_and_no_timer_runs_once_it_was_heard(number, error):

@@ -81,7 +81,8 @@ def test_without_held_out_images_it_is_refused(recipes, teacher, tmp_path):
 
 def test_a_budget_that_no_network_meets_names_the_nearest(recipes, teacher, tmp_path):
     with pytest.raises(UsageError, match=r"--max-parameters 10: the nearest is \w"):
-        _search(recipes, teacher, tmp_path, "gates.max_parameters=10")
+        _search(recipes, teacher, tmp_path / "a", "gates.max_parameters=10")
+    assert not (tmp_path / "a").exists()
     with pytest.raises(UsageError, match=r"--max-latency 1\.00e-06 ms: the nearest is \w"):
         _search(recipes, teacher, tmp_path / "b", "gates.max_latency_ms=1e-6")
 
