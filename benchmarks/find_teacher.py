@@ -8,7 +8,9 @@ has then, three rules take one:
     most entropy   of those trained longest, whose answers have most entropy, likewise (paper 001:
                    soft labels of high entropy are what makes distillation more than smoothing)
 
-and "probed, usual temperature" parts the checkpoint from the temperature. A student is trained
+and "probed, usual temperature" parts the checkpoint from the temperature. The race trains few
+teachers for long, so the rules often take the same checkpoint, and then say nothing about each
+other: --trials makes that rarer. A student is trained
 from each for the whole of its recipe, with the same images held out, and measured on the test
 images. Mean and 95 % interval (Student's t) over seeds; differences are paired by seed.
 
