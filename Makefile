@@ -28,7 +28,7 @@ $(STAMP): # its name holds a hash of pyproject.toml, so its absence is the only 
 		echo "  try:  install it (on Debian and Ubuntu: python3 and python3-venv), or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "setup: installing kdcli and its tools into $(VENV) with $(PYTHON); the first time takes minutes, torch is large"
 	@test -x $(RUN)python || $(PYTHON) -m venv $(VENV)
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e '.[dev,onnx,timm,hf,data]'
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e '.[dev,onnx,timm,hf,data,search,slurm]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -225,6 +225,14 @@ class RankLost(KdError):
     code = "RANK_LOST"
 
 
+class Paused(KdError):
+    """A run was left after as many epochs as it was asked for, its state saved: no failure."""
+
+    code = "PAUSED"
+    exit_code = Exit.OK
+    run: str = ""  # its folder
+
+
 class Interrupted(KdError):
     """The user stopped the run (Ctrl-C); its state is saved."""
 
@@ -233,7 +241,7 @@ class Interrupted(KdError):
 
 
 class Terminated(KdError):
-    """The system stopped the run (SIGTERM); its state is saved."""
+    """The system stopped the run (SIGTERM, SIGUSR1); its state is saved."""
 
     code = "TERMINATED"
     exit_code = Exit.TERMINATED

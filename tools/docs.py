@@ -246,7 +246,10 @@ _MEANING = {
         "look at the failed cells, run it again",
     ),
     Exit.INTERRUPTED: ("Ctrl-C: the state is saved, and `kd resume RUN` goes on", "run again"),
-    Exit.TERMINATED: ("SIGTERM: the state is saved, and `kd resume RUN` goes on", "run again"),
+    Exit.TERMINATED: (
+        "SIGTERM, SIGUSR1: the state is saved, and `kd resume RUN` goes on",
+        "run again",
+    ),
 }
 
 

@@ -26,6 +26,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train-teacher", "distill", "resume", "sweep", "cache", "plan", "import"),
     "Measure": ("evaluate", "analyze-gap", "compare", "table"),
     "Use": ("predict", "export"),
+    "Search": ("find-teacher", "search"),
     "Explore": ("methods", "models", "datasets", "recipes"),
     "Project": ("check", "schema", "report"),
     "System": ("doctor",),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from kdcli.cli import completion
+from kdcli.cli import completion, quantities
 
 if TYPE_CHECKING:
     from kdcli.recipe.resolve import Flag
@@ -31,6 +31,18 @@ def _option(*names: str, key: str = "", text: str, panel: str = RECIPE, **more: 
         show_default=False,
         **more,
     )
+
+
+def quantity(read: Callable[[str], float]) -> Callable[[str | None], float | None]:
+    """The callback of an option whose text a function of `kdcli.cli.quantities` reads."""
+
+    def parse(text: str | None) -> float | None:
+        try:
+            return None if text is None else read(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse
 
 
 # ---- the recipe ----------------------------------------------------------------------------------
@@ -349,23 +361,25 @@ NotBelow = Annotated[
     ),
 ]
 MaxLatency = Annotated[
-    float | None,
+    str | None,
     _option(
         "--max-latency",
         key="gates.max_latency_ms",
-        text="Longest time of one image, milliseconds.",
+        text="Longest time of one image: 5ms, or a number of milliseconds.",
         panel=GATES,
-        metavar="MS",
+        metavar="TIME",
+        callback=quantity(quantities.milliseconds),
     ),
 ]
 MaxParameters = Annotated[
-    float | None,
+    str | None,
     _option(
         "--max-parameters",
         key="gates.max_parameters",
-        text="Most parameters.",
+        text="Most parameters: 200k, 1.5M, or a number.",
         panel=GATES,
         metavar="N",
+        callback=quantity(quantities.amount),
     ),
 ]
 Confident = Annotated[

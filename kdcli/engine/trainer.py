@@ -64,6 +64,8 @@ class Hooks:
     stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks
     ask at the same ones, twice a second, and must all be answered alike.
     score: larger is better; by it the best epoch is chosen.
+    pause: asked after each epoch of the last stage; an error to stop with, once the state is saved,
+    or None. All ranks must be answered alike.
     """
 
     listeners: Sequence[Listener] = ()
@@ -72,6 +74,7 @@ class Hooks:
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
     score: Callable[[Measures], float] = lambda measures: measures.accuracy
+    pause: Callable[[Progress], KdError | None] = lambda _at: None
 
 
 def set_modes(method: Method, stage: Stage) -> None:
@@ -256,24 +259,16 @@ class Trainer:
             self.hooks.keep(
                 f"epoch-{self.epochs_of_result(self.position.stage) + at.epoch:03d}", network
             )
-        speed = images / seconds if seconds > 0 else 0.0
-        self._emit(
-            EpochDone(
-                at,
-                work.rate,
-                meters.means(),
-                meters.accuracy(),
-                val,
-                best,
-                seconds,
-                speed,
-                self._probe(work),
-            )
-        )
+        speed, losses = images / seconds if seconds > 0 else 0.0, meters.means()
+        train, probe = meters.accuracy(), self._probe(work)
+        self._emit(EpochDone(at, work.rate, losses, train, val, best, seconds, speed, probe))
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device)
-        if at.epoch < work.epochs or self._keeps_last_state:
-            self._save(work, stopping=False)
+        pause = self.hooks.pause(at) if self.position.stage == len(self.stages) - 1 else None
+        if at.epoch < work.epochs or self._keeps_last_state or pause is not None:
+            self._save(work, stopping=pause is not None)
+        if pause is not None:
+            raise pause
 
     # ---- what the loop calls ---------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ from kdcli.jobs.model_info import (
     usual_classes,
 )
 from kdcli.jobs.plan.forecast import forecast
+from kdcli.jobs.search.students import search
+from kdcli.jobs.search.teachers import find_teacher
 from kdcli.jobs.sweep.forecast import forecast_sweep
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
@@ -56,6 +58,7 @@ __all__ = [
     "evaluate",
     "export",
     "fill_cache",
+    "find_teacher",
     "forecast",
     "forecast_sweep",
     "import_weights",
@@ -67,6 +70,7 @@ __all__ = [
     "propose_students",
     "resume",
     "run_sweep",
+    "search",
     "train_longer",
     "train_teacher",
     "usual_classes",

@@ -17,6 +17,7 @@ from kdcli.engine.events import (
     StepsCaptured,
 )
 from kdcli.results.run import TeacherSummary
+from kdcli.results.search import Trial
 
 __all__ = [
     "CellDone",
@@ -37,6 +38,7 @@ __all__ = [
     "SweepStarted",
     "TeacherDone",
     "TeacherStarted",
+    "TrialDone",
 ]
 
 
@@ -167,6 +169,18 @@ class FromRun:
     event: RunEvent
 
 
+@dataclass(frozen=True, slots=True)
+class TrialDone:
+    """A trial of a search has reached a rung, or failed. label: its parameters in a few words.
+    count: trials in all. epochs: of the last rung.
+    """
+
+    trial: Trial
+    label: str
+    count: int
+    epochs: int
+
+
 RunEvent = (
     StageStarted
     | Compiling
@@ -178,5 +192,14 @@ RunEvent = (
     | StageDone
     | Prepared
 )
-Event = RunEvent | CellStarted | CellDone | SweepStarted | TeacherStarted | TeacherDone | FromRun
+Event = (
+    RunEvent
+    | CellStarted
+    | CellDone
+    | SweepStarted
+    | TeacherStarted
+    | TeacherDone
+    | FromRun
+    | TrialDone
+)
 Listener = Callable[[Event], None]

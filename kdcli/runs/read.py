@@ -167,6 +167,21 @@ def _ended(events: Sequence[Mapping[str, Any]]) -> bool:
     return not events or events[-1]["event"] == "done" or "line" not in events[-1]
 
 
+def epoch_of(run: str | Path, number: int) -> Epoch | None:
+    """An epoch of the last stage of a run, finished or not; None where it has not had that.
+
+    Raises:
+        NotFound: there is no run. CorruptFile: one of its files is damaged.
+    """
+    found = Run.load(run)
+    last = found.stages[-1] if found.stages else None
+    if last is None or last.number < last.count:
+        return None
+    return next(
+        (each for each in found.epochs if (each.stage, each.epoch) == (last.stage, number)), None
+    )
+
+
 # ---- reading -------------------------------------------------------------------------------------
 
 

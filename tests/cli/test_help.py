@@ -54,7 +54,7 @@ def test_the_tree(capsys, kd):
         for line in text.splitlines()
         if line.endswith(":") and not line.startswith(" ")
     ]
-    assert panels[:6] == ["Train", "Measure", "Use", "Explore", "Project", "System"]
+    assert panels[:7] == ["Train", "Measure", "Use", "Search", "Explore", "Project", "System"]
     assert all(len(line) <= 80 for line in text.splitlines())
 
 

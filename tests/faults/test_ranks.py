@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -255,6 +256,43 @@ def test_torchrun_does_the_same_teacher_first_and_only_the_first_rank_speaks(tmp
     assert found["kd"]["test"] == found["torchrun"]["test"]
     sums = {sha256_file(tmp_path / who / "student" / "model.safetensors") for who in found}
     assert len(sums) == 1
+
+
+def test_two_launchers_are_two_machines_and_need_a_folder_that_both_see(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def launched(*folders: Path, code: int) -> list[str]:
+        given = ("quickstart", "-s", "teacher=[]", "-m", "none", "-s", "train.epochs=2", "--json")
+        started = [
+            kd(
+                "distill",
+                *given,
+                *("-o", "runs", "--name", "two"),
+                cwd=folder,
+                launcher=(
+                    "torch.distributed.run",
+                    *("--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"),
+                    *("--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "kdcli"),
+                ),
+            )
+            for rank, folder in enumerate(folders)
+        ]
+        return [
+            finish(process, code)[rank == 0 and bool(code)] for rank, process in enumerate(started)
+        ]
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    errors, _ = launched(one, other, code=1)
+    assert "rank 1 of 2 cannot see runs/two" in errors
+    assert not list(tmp_path.glob("*/runs/two"))
+    out, silent = launched(one, one, code=0)
+    assert silent == ""
+    assert json.loads(out)["data"]["name"] == "two"
+    assert read_json(one / "runs" / "two" / "environment.json")["devices"] == 2
 
 
 def test_torchrun_names_what_one_rank_says_and_is_silent_on_what_all_say(tmp_path):

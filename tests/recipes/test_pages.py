@@ -105,8 +105,23 @@ FOLLOWED = [
 LONG = {
     f"docs/how-to/{name}.md"
     for name in (
-        *("ci", "explain-a-gap", "import-weights", "networks-of-others", "own-data", "plan"),
-        *("resume", "several-devices", "sweep", "teacher-from-torchvision", "use-a-student"),
+        *(
+            "ci",
+            "explain-a-gap",
+            "find-teacher",
+            "import-weights",
+            "networks-of-others",
+            "own-data",
+            "plan",
+        ),
+        *(
+            "resume",
+            "search",
+            "several-devices",
+            "sweep",
+            "teacher-from-torchvision",
+            "use-a-student",
+        ),
     )
 }
 SKIPPED = [

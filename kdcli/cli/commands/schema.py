@@ -59,6 +59,7 @@ def data_types() -> dict[str, Any]:
         plan,
         predictions,
         run,
+        search,
         sweep,
     )
 
@@ -67,6 +68,8 @@ def data_types() -> dict[str, Any]:
         "distill": run.RunResult | None,
         "resume": run.RunResult,
         "sweep": sweep.SweepResult,
+        "search": search.SearchResult,
+        "find-teacher": search.FoundTeacher,
         "evaluate": measures.EvaluateResult,
         "analyze-gap": gap.GapReport,
         "predict": predictions.PredictResult,

@@ -12,6 +12,7 @@ import typer
 
 from kdcli import formatting
 from kdcli.cli import completion
+from kdcli.cli.clusters import Address, Cpus, Executor, Gpus, Slurm, place_of
 from kdcli.cli.console import Environment
 from kdcli.cli.options import RUNNING, Out, Sets, Trust
 from kdcli.cli.output.envelope import ErrorItem, Outcome
@@ -54,7 +55,10 @@ Jobs = Annotated[
     str,
     typer.Option(
         "--jobs",
-        help="Cells that go on at once, each in its own process; auto: one for each core.",
+        help=(
+            "Cells that go on at once, each in its own process; auto: one for each core, and on a "
+            "cluster all."
+        ),
         metavar="N|auto",
         rich_help_panel=RUNNING,
     ),
@@ -69,6 +73,11 @@ def run(
     out: Out = None,
     limit: Limit = None,
     jobs: Jobs = "1",
+    executor: Executor = "processes",
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    slurm: Slurm = None,
+    address: Address = None,
     trust: Trust = False,
 ) -> Outcome:
     """Run a matrix of recipes, skipping finished cells.
@@ -76,15 +85,18 @@ def run(
     Exit code 4: some cells failed; the others are done and kept. The same command tries the failed
     ones again.
     """
-    number = _number(jobs)
+    number = jobs_number(jobs)
     from kdcli.recipe.sweep.cells import load_sweep
 
     loaded = load_sweep(sweep, sets=sets or ())
     loaded.check()
     from kdcli.jobs import run_sweep
 
+    place = place_of(executor, cpus, gpus, slurm, address)
+
     typed = shlex.join(["kd", *env.argv])
-    with narrate(env) if number == 1 else narrate_together(env) as listeners:
+    alone = number == 1 and place.kind == "processes"
+    with narrate(env) if alone else narrate_together(env) as listeners:
         result = run_sweep(
             loaded,
             out=runs_dir(env.environ, out),
@@ -92,12 +104,18 @@ def run(
             command=typed,
             limit=limit,
             jobs=number,
+            place=place,
             trust=trust,
         )
     return _finish(env, sweep, result)
 
 
-def _number(jobs: str) -> int | Literal["auto"]:
+def jobs_number(jobs: str) -> int | Literal["auto"]:
+    """What --jobs was given.
+
+    Raises:
+        UsageError: neither a number nor auto.
+    """
     try:
         return "auto" if jobs == "auto" else int(jobs)
     except ValueError:

@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM: the first stops a run at its next step, a second Ctrl-C stops it at once, and
-so does a step that does not end.
+"""Ctrl-C, SIGTERM and SIGUSR1: the first stops a run at its next step, a second Ctrl-C stops it at
+once, and so does a step that does not end.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from kdcli.errors import Interrupted, KdError, Terminated
 # machine that is gone, is waited for no longer
 PATIENCE_SECONDS = 60.0
 _HAS_TIMERS = hasattr(signal, "setitimer")  # Windows has not
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM are requests that the trainer reads between steps.
+    """A context in which SIGINT, SIGTERM and SIGUSR1, which schedulers send some time before they
+    end a job, are requests that the trainer reads between steps.
 
     Args:
         again: the command that goes on from there, for the hint.
@@ -40,7 +44,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         # Python delivers signals there only
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -92,6 +96,6 @@ class StopRequest:
         return self._error(self._signal or signal.SIGINT, "what was saved before is kept")
 
     def _error(self, number: int, kept: str) -> KdError:
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             return Terminated(f"terminated; {kept}", hint=self._again)
         return Interrupted(f"interrupted; {kept}", hint=self._again)

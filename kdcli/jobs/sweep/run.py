@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,14 +28,13 @@ from kdcli.jobs.events import (
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes import devices
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, count_jobs, open_cluster
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt, cell_tasks, with_teachers
 from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
 from kdcli.runs.folder import check_out
-
-Jobs = int | Literal["auto"]
 
 _STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {
     "done": "done",
@@ -54,6 +54,7 @@ def run_sweep(
     command: str = "",
     limit: int | None = None,
     jobs: Jobs = 1,
+    place: Place = HERE,
     trust: bool = False,
 ) -> SweepResult:
     """Runs every cell of a sweep that is not finished yet.
@@ -64,12 +65,15 @@ def run_sweep(
         jobs: how many cells go on at once, each in a process of its own; "auto": one for each core.
             A script that asks for more than one begins at `if __name__ == "__main__":`, as with all
             of Python's processes.
+        place: where cells run: this machine, or a cluster whose machines share the folder of the
+            runs; there "auto" is all cells that can go on.
         trust: whether Python files run that a checkpoint or another recipe names, and not the
             caller.
 
     Raises:
         RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than
-            this machine has cores, or its cells train on several devices each.
+            this machine has cores, or its cells train on several devices each; there is no such
+            cluster.
         Interrupted, Terminated: the state of what went on is saved, and the same command goes on
             from there.
     """
@@ -80,7 +84,7 @@ def run_sweep(
     check_out(Path(out))
     with trusted_recipe(*(cell.resolved for cell in loaded.cells), trust=trust):
         heard = (Audience.of(listeners),) if listeners else ()
-        return _run_all(loaded, Path(out), heard, told, limit, jobs)
+        return _run_all(loaded, Path(out), heard, told, limit, jobs, place)
 
 
 def _run_all(
@@ -90,17 +94,19 @@ def _run_all(
     told: str,
     limit: int | None,
     jobs: Jobs,
+    place: Place,
 ) -> SweepResult:
     tasks = cell_tasks([cells[0] for cells in loaded.runs().values()], told)
     finished = finished_runs(folder)  # read once: what this sweep adds are other cells
     looked_at = _within(limit, tasks, finished)
-    if jobs == 1:
+    if jobs == 1 and place.kind == "processes":
         with kept_sources():
             results = [
                 _one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at
             ]
     else:
-        results = _Together(len(tasks), folder, listeners, told).run(looked_at, finished, jobs)
+        together = _Together(len(tasks), folder, listeners, told)
+        results = together.run(looked_at, finished, jobs, place)
     return SweepResult(str(loaded.path), len(tasks), tuple(results))
 
 
@@ -168,32 +174,6 @@ def _cell_done(task: Task, count: int, result: CellResult) -> CellDone:
 # ---- several at once -----------------------------------------------------------------------------
 
 
-def count_jobs(jobs: Jobs, cells: int, cores: int, device: str) -> int:
-    """The number of worker processes, at most one for each cell.
-
-    Raises:
-        UsageError: none, more than there are cores, or "auto" on a GPU.
-    """
-    if jobs == "auto":
-        if device != "cpu":
-            raise UsageError(
-                "--jobs auto counts CPU cores, and these cells run on a GPU",
-                hint="--jobs 2, and more if its memory allows",
-            )
-        jobs = cores
-    if jobs < 1:
-        raise UsageError(
-            f"--jobs {jobs}: at least one cell has to go on", hint="--jobs 1, or --jobs auto"
-        )
-    if jobs > cores:
-        have = f"{cores} core{'s' * (cores > 1)}"
-        raise UsageError(
-            f"--jobs {jobs}: each job needs a core, and kd may use {have} here",
-            hint=f"--jobs {cores} at most",
-        )
-    return max(min(jobs, cells), 1)
-
-
 def _device(tasks: Sequence[Task]) -> str:
     """The device of the cells: a GPU if any of them computes on one."""
     found = "cpu"
@@ -220,10 +200,34 @@ class _Together:
         self.cut = False  # whether a task ended before it was through
 
     def run(
-        self, cells: Sequence[Task], finished: Mapping[str, Path], jobs: Jobs
+        self, cells: Sequence[Task], finished: Mapping[str, Path], jobs: Jobs, place: Place
     ) -> list[CellResult]:
         """The results of all cells, in their order."""
         open_cells = [task for task in cells if task.key not in finished]
+        crew: Executor
+        if place.kind == "processes":
+            crew, started = self._here(open_cells, jobs)
+        else:
+            most = max(len(open_cells), 1)
+            crew = open_cluster(place, jobs, most, self.out)
+            number = most if jobs == "auto" else min(jobs, most)
+            started = SweepStarted(
+                0, 0, 0, number, max(round(place.cpus), 1), place.kind, pinned=False
+            )
+        self.waiting = with_teachers(open_cells, finished)
+        teachers = len(self.waiting) - len(open_cells)
+        self._tell(replace(started, cells=self.count, runs=len(self.waiting), teachers=teachers))
+        for task in cells:
+            if task.key in finished:
+                self._tell(_cell_started(task, self.count))
+                self._end(task, Ended("found", str(finished[task.key])))
+        with StopRequest(self.command, kept=_KEPT) as stop, crew:
+            while self.waiting or crew.busy:
+                self._turn(crew, stop)
+        return [_result(task, self.ended[task.key]) for task in cells]
+
+    def _here(self, open_cells: Sequence[Task], jobs: Jobs) -> tuple[Crew, SweepStarted]:
+        """Processes of this machine."""
         device, cores = _device(open_cells), machine_cores()
         number = count_jobs(jobs, len(open_cells), len(cores), device)
         if any(task.resolved.recipe.runtime.devices > 1 for task in open_cells):
@@ -240,21 +244,9 @@ class _Together:
             out=self.out,
             tell=bool(self.listeners),
         )
-        self.waiting = with_teachers(open_cells, finished)
-        threads, teachers = crew.share(number).threads, len(self.waiting) - len(open_cells)
-        self._tell(
-            SweepStarted(self.count, len(self.waiting), teachers, number, threads, device, pin)
-        )
-        for task in cells:
-            if task.key in finished:
-                self._tell(_cell_started(task, self.count))
-                self._end(task, Ended("found", str(finished[task.key])))
-        with StopRequest(self.command, kept=_KEPT) as stop, crew:
-            while self.waiting or crew.busy:
-                self._turn(crew, stop)
-        return [_result(task, self.ended[task.key]) for task in cells]
+        return crew, SweepStarted(0, 0, 0, number, crew.share(number).threads, device, pin)
 
-    def _turn(self, crew: Crew, stop: StopRequest) -> None:
+    def _turn(self, crew: Executor, stop: StopRequest) -> None:
         if self.stopping is None:
             self._drop_orphans()
             done = {key for key, ended in self.ended.items() if ended.status != "failed"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdcli import catalog, formatting
-from kdcli.errors import Interrupted, KdError, Terminated
+from kdcli.errors import Interrupted, KdError, Paused, Terminated
 from kdcli.files import sha256_json
 from kdcli.jobs.events import Listener
 from kdcli.jobs.train.run import find_or_train
@@ -28,7 +28,8 @@ class Task:
 
     key: hash of its recipe. name: for people. command: for its environment.json. runs: how many
     runs ask its teachers for the same answers. needs: keys of the teachers that must be there
-    first. cell, number: None and 0 for a teacher.
+    first. cell, number: None and 0 for a teacher. until: the epoch of its last stage after which it
+    is left, its state saved; None: it is trained to its end, measured and reported.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Task:
     needs: frozenset[str] = frozenset()
     cell: Cell | None = None
     number: int = 0
+    until: int | None = None
 
     @property
     def id(self) -> str:
@@ -48,11 +50,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of a task. "found": another process had finished it. "stopped": on request, its state
-    is saved.
+    """The end of a task. "found": another process had finished it. "paused": it has had the epochs
+    that it was to have. "stopped": on request, its state is saved.
     """
 
-    status: Literal["done", "found", "failed", "stopped"]
+    status: Literal["done", "found", "paused", "failed", "stopped"]
     run: str | None = None
     error: str | None = None
     accuracy: float | None = None
@@ -80,9 +82,12 @@ def attempt(
             command=task.command,
             finished=finished,
             runs=task.runs,
+            until=task.until,
         )
     except (Interrupted, Terminated):
         raise
+    except Paused as left:
+        return Ended("paused", left.run)
     except KdError as error:
         return Ended("failed", error=error.message)
     except Exception as error:  # noqa: BLE001  whatever broke this run, the others may work

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from kdcli import tasks
 from kdcli.core.network import Network
+from kdcli.core.types import Progress
 from kdcli.engine.checkpoint import State, load_weights, save_model
 from kdcli.engine.position import Position, position_of
 from kdcli.engine.trainer import Hooks, Trainer
-from kdcli.errors import BadData, CorruptFile, Exit, KdError, RankLost
+from kdcli.errors import BadData, CorruptFile, Exit, KdError, Paused, RankLost
 from kdcli.files import json_text, write_json, write_text
 from kdcli.jobs.build import compiling
 from kdcli.jobs.build.engine_settings import train_settings
@@ -39,7 +40,11 @@ from kdcli.runs import manifest
 
 
 class Execution:
-    """Training, measuring and writing of one run, from its reserved directory on."""
+    """Training, measuring and writing of one run, from its reserved directory on.
+
+    Args:
+        until: the epoch of the last stage after which it is left, its state saved.
+    """
 
     def __init__(
         self,
@@ -49,8 +54,10 @@ class Execution:
         notes: tuple[str, ...],
         *,
         keep_state: bool,
+        until: int | None = None,
     ) -> None:
         self.run = run
+        self.until = until
         self.job = job
         self.ranks = job.runtime.ranks
         self.listeners = Audience.of(listeners)
@@ -115,7 +122,7 @@ class Execution:
 
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
         position = position_of(state) if state else Position()
-        hooks = Hooks(stop=stop)
+        hooks = Hooks(stop=stop, pause=self._pause)
         if self.ranks.first:  # the others train, and wait for what this one makes of it
             place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
             manifest.begin(self.run)
@@ -123,6 +130,8 @@ class Execution:
             again = position.epoch if resumed and position.stage == 0 else 0
             self.trackers = start_trackers(self.job.recipe, self.run, again)
             hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
+            assert self.metrics is not None
+            self.last_epoch = self.metrics.last  # it may have none left to train
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -155,7 +164,16 @@ class Execution:
             keep=self._keep,
             stop=stop,
             score=tasks.named(self.job.feed.info.task).headline.score,
+            pause=self._pause,
         )
+
+    def _pause(self, at: Progress) -> KdError | None:
+        if self.until is None or at.epoch < self.until:
+            return None
+        again = resume_command(self.run, self.job)
+        found = Paused(f"{self.run} is left after epoch {at.epoch} of {at.epochs}", hint=again)
+        found.run = str(self.run)
+        return found
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
         """Measures what came out, and writes it all down."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli import clean
+from kdcli.core.types import Progress
 from kdcli.files import write_error, write_text
 from kdcli.jobs.events import EpochDone, Event, StageStarted, StepsCaptured
 from kdcli.jobs.train.environment import now
+from kdcli.results.measures import Measures
 from kdcli.runs.metrics_file import read_metrics, written_line
+from kdcli.typed import from_dict
 
 
 class MetricsWriter:
@@ -28,6 +32,7 @@ class MetricsWriter:
         self._announced = 0  # number of the last stage whose line is there
         self._line = 0  # number of the last line
         self.earlier_seconds = 0.0
+        self.last: EpochDone | None = None  # of those that were kept
         if resume_at is not None:
             self._truncate(resume_at)
 
@@ -41,6 +46,7 @@ class MetricsWriter:
                 self._announced = number
                 self._line = event.get("line", self._line)
                 self.earlier_seconds += event.get("seconds", 0.0)
+                self.last = _epoch(event, self.path) if event["event"] == "epoch" else self.last
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def __call__(self, event: Event) -> None:
@@ -100,6 +106,38 @@ class MetricsWriter:
                 handle.write(clean.line(line) + "\n")
         except OSError as error:
             raise write_error(error, path) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is read back of an epoch's line."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    lr: float
+    losses: Mapping[str, float]
+    train_accuracy: float
+    val: Measures | None = None
+    best: bool = False
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+
+
+def _epoch(event: dict[str, Any], path: Path) -> EpochDone:
+    line = from_dict(_Line, event, path)
+    return EpochDone(
+        Progress(line.stage, line.epoch, line.epochs, line.step, line.steps),
+        line.lr,
+        line.losses,
+        line.train_accuracy,
+        line.val,
+        line.best,
+        line.seconds,
+        line.images_per_second,
+    )
 
 
 def epoch_line(event: EpochDone) -> str:

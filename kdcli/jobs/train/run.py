@@ -7,6 +7,8 @@ several, `_train` has everything built (kdcli.jobs.build.job), and `Execution`
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from typing import Any
 from kdcli.engine.checkpoint import load_state
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.position import position_of
-from kdcli.errors import NotFound, UsageError
-from kdcli.files import write_text
+from kdcli.errors import NotFound, Paused, UsageError
+from kdcli.files import sha256_file, write_text
 from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import write_code
 from kdcli.jobs.build.job import Job, build_job, network_section
@@ -40,7 +42,10 @@ from kdcli.recipe.writing import dump, recipe_hash
 from kdcli.results.run import RunResult
 from kdcli.runs import folder as run_folder
 from kdcli.runs.find import finished_runs, unfinished_run
+from kdcli.runs.read import epoch_of
 from kdcli.trust import Folder
+
+_SHARED_SECONDS = 10.0  # until what one machine wrote is seen by the others
 
 # ---- what is called from outside -----------------------------------------------------------------
 
@@ -129,6 +134,7 @@ def execute(
     dry_run: bool = False,
     keep_state: bool = False,
     runs: int = 1,
+    until: int | None = None,
 ) -> RunResult | None:
     """Runs a resolved recipe; returns what summary.json holds, or None after a dry run.
 
@@ -137,9 +143,10 @@ def execute(
         dry_run: build everything, put one minibatch through loss and backward pass, write nothing.
         keep_state: leave RUN/state behind after success.
         runs: how many runs will ask its teachers for the same answers, this one counted.
+        until: the epoch of its last stage after which it is left, its state saved.
 
     Raises:
-        KdError: see docs/reference/exit-codes.md.
+        KdError: see docs/reference/exit-codes.md. Paused: it was left after `until`.
     """
     resolved = devices.settled(resolved)
     run_folder.check_out(out)
@@ -156,6 +163,7 @@ def execute(
         "command": command,
         "keep_state": keep_state,
         "runs": runs,
+        "until": until,
     }
     return devices.shared(resolved.recipe.runtime, _train, arguments, listeners)
 
@@ -168,6 +176,7 @@ def _train(
     command: str,
     keep_state: bool,
     runs: int,
+    until: int | None,
 ) -> RunResult:
     recipe = resolved.recipe
     job = build_job(
@@ -177,7 +186,8 @@ def _train(
     )
     state = longer.last_state(job)
     run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
-    execution = Execution(run, job, listeners, resolved.notes, keep_state=keep_state)
+    check_shared(run, job.runtime.ranks)
+    execution = Execution(run, job, listeners, resolved.notes, keep_state=keep_state, until=until)
     return execution.go(state, resumed=state is not None)
 
 
@@ -197,29 +207,65 @@ def reserve_run(job: Job, resolved: Resolved, out: Path, command: str) -> Path:
     return run
 
 
+def check_shared(run: Path, ranks: Ranks) -> None:
+    """Refuses ranks that do not see the folder of the run as the first has written it: machines
+    need a disk that all share. What was reserved does not stay.
+
+    Raises:
+        UsageError: on every rank; names those that do not.
+    """
+    if ranks.size == 1:
+        return
+    written = ranks.from_first(lambda: sha256_file(run / run_folder.ENVIRONMENT_FILE))
+    end = time.monotonic() + _SHARED_SECONDS
+    while not (seen := _sees(run, written)) and time.monotonic() < end:
+        time.sleep(0.1)
+    blind = [str(rank) for rank, sees in enumerate(ranks.every(seen)) if not sees]
+    if not blind:
+        return
+    if ranks.first:
+        shutil.rmtree(run, ignore_errors=True)
+    many = "ranks" if len(blind) > 1 else "rank"
+    raise UsageError(
+        f"{many} {', '.join(blind)} of {ranks.size} cannot see {run}, which the first has made: "
+        "ranks on several machines need a folder of runs that all of them share",
+        hint="--out, with a folder on such a disk",
+    )
+
+
+def _sees(run: Path, written: str) -> bool:
+    path = run / run_folder.ENVIRONMENT_FILE
+    return path.is_file() and sha256_file(path) == written
+
+
 def resume(
     run: Path,
     *,
     listeners: Sequence[Listener] = (),
     keep_state: bool = False,
     trust: bool = False,
+    until: int | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped, on as many devices; on a CPU the result has the very bits
     of one that never stopped.
 
     Args:
         trust: whether the Python files run that the run's recipe names.
+        until: as for `execute`.
 
     Raises:
         NotFound: no run there, or it was stopped before its first state. UsageError: it is
             finished, or another process is at it. Untrusted: its recipe names a Python file.
+            Paused: it was left after `until`.
     """
     with folder_of(run) as here:
-        return _resume_here(here, listeners=listeners, keep_state=keep_state, trust=trust)
+        return _resume_here(
+            here, listeners=listeners, keep_state=keep_state, trust=trust, until=until
+        )
 
 
 def _resume_here(
-    run: Path, *, listeners: Sequence[Listener], keep_state: bool, trust: bool
+    run: Path, *, listeners: Sequence[Listener], keep_state: bool, trust: bool, until: int | None
 ) -> RunResult:
     recipe_file = run / "recipe.toml"
     if not recipe_file.is_file():
@@ -234,13 +280,18 @@ def _resume_here(
     recipe = resolved.recipe
     devices.check_same(run, recipe.runtime)
     check_recipe(run, recipe, environment)
-    arguments = {"run": run, "recipe": recipe, "keep_state": keep_state}
+    arguments = {"run": run, "recipe": recipe, "keep_state": keep_state, "until": until}
     with trusted_recipe(resolved, trust=trust):
         return devices.shared(recipe.runtime, _resume, arguments, listeners)
 
 
 def _resume(
-    run: Path, recipe: Recipe, *, listeners: Sequence[Listener], keep_state: bool
+    run: Path,
+    recipe: Recipe,
+    *,
+    listeners: Sequence[Listener],
+    keep_state: bool,
+    until: int | None,
 ) -> RunResult:
     environment = read_environment(run)
     # whether a table is used must not depend on what others have stored since
@@ -260,7 +311,8 @@ def _resume(
     if state is not None:
         position_of(state)  # refused here, before the run is touched
     notes = (f"{state.damaged}: going on from the state before",) if state and state.damaged else ()
-    return Execution(run, job, listeners, (*notes, *changed), keep_state=keep_state).go(
+    told = (*notes, *changed)
+    return Execution(run, job, listeners, told, keep_state=keep_state, until=until).go(
         state, resumed=True
     )
 
@@ -291,16 +343,20 @@ def find_or_train(
     command: str = "",
     finished: Mapping[str, Path] | None = None,
     runs: int = 1,
+    until: int | None = None,
 ) -> tuple[Path, RunResult | None]:
     """The run of a recipe: found by content hash, gone on with if it was stopped, made if there is
     none.
 
     Args:
         finished: what `finished_runs(out)` says, for a caller who asks for many.
-        runs: as for `execute`.
+        runs, until: as for `execute`.
 
     Returns:
         Its directory, and its result if it was made now.
+
+    Raises:
+        Paused: it was left after `until`. Others: as `execute` and `resume`.
     """
     digest = recipe_hash(resolved.recipe)
     ranks = Ranks.current()
@@ -314,8 +370,14 @@ def find_or_train(
     done, stopped = ranks.from_first(find)
     if done is not None:
         return done, None
+    if stopped is not None and until is not None and epoch_of(stopped, until) is not None:
+        error = Paused(f"{stopped} has had epoch {until} already")
+        error.run = str(stopped)
+        raise error
     if stopped is not None:
-        return stopped, resume(stopped, listeners=listeners)
-    result = execute(resolved, out=out, listeners=listeners, command=command, runs=runs)
+        return stopped, resume(stopped, listeners=listeners, until=until)
+    result = execute(
+        resolved, out=out, listeners=listeners, command=command, runs=runs, until=until
+    )
     assert result is not None
     return Path(result.run), result

@@ -40,7 +40,15 @@ def on_frontier(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def frontier(points: Sequence[Point], *, name: str, title: str, axis: str, basis: str) -> Figure:
+def frontier(
+    points: Sequence[Point],
+    *,
+    name: str,
+    title: str,
+    axis: str,
+    basis: str,
+    accuracy: str = "test accuracy",
+) -> Figure:
     """Accuracy over cost; the frontier is a line of steps, and its runs are named."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -80,7 +88,7 @@ def frontier(points: Sequence[Point], *, name: str, title: str, axis: str, basis
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _said(value)))
         axes.margins(x=0.18, y=0.15)
         axes.set_xlabel(axis)
-        axes.set_ylabel("test accuracy, %")
+        axes.set_ylabel(f"{accuracy}, %")
         legend(axes, columns=3)
         names = formatting.listed([each.name for each in best], 4)
         caption = f"On the frontier: {names}. Up and to the left is better."

@@ -17,7 +17,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)]
+    ("number", "error"),
+    [
+        (signal.SIGINT, Interrupted),
+        (signal.SIGTERM, Terminated),
+        (
+            getattr(signal, "SIGUSR1", signal.SIGTERM),
+            Terminated,
+        ),  # Slurm's, some time before it ends a job
+    ],
 )
 def test_the_first_signal_is_a_request_and_no_timer_runs_once_it_was_heard(number, error):
     before = signal.getsignal(number)

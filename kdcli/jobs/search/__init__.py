@@ -1,0 +1,1 @@
+"""Searches: trials that are raced rung by rung, each an ordinary run; Optuna chooses them."""
