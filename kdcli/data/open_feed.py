@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -99,7 +100,18 @@ def make_feed(
         "val": val,
         "test": torch.arange(len(source.y_test)),
     }
-    return _feed(source, _info(source, name, train, pixels), rows, plan)
+    info = _info(source, name, train, pixels)
+    bare: dict[SplitName, Tensor] = {"val": source.y_train[val], "test": source.y_test}
+    bare_parts = tuple(part for part, y in bare.items() if _all_bare(y))
+    if "test" in bare_parts:
+        told = "the test images have no labels: what is measured is agreement with the teacher"
+        info = replace(info, notes=(*info.notes, told))
+    info = replace(info, bare=bare_parts)
+    return _feed(source, info, rows, plan)
+
+
+def _all_bare(y: Tensor) -> bool:
+    return len(y) > 0 and bool((y == UNLABELLED).all())
 
 
 def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:

@@ -96,8 +96,10 @@ def partition(
     if held:
         val = torch.arange(len(y)) >= len(y) - held
     else:
-        # whatever is measured has labels
+        # what is measured has labels where any picture has one
         labelled = torch.nonzero(y != UNLABELLED).flatten()
+        if not len(labelled):
+            labelled = torch.arange(len(y))
         held = round(len(labelled) * val_fraction)
         if val_fraction > 0 and held == 0:
             of = f"{len(labelled)} samples" + " with a label" * (len(labelled) < len(y))

@@ -71,7 +71,7 @@ class Hooks:
     probe: Callable[[Network, Stage, int], Snapshot | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
-    score: Callable[[Measures], float] = lambda measures: measures.accuracy
+    score: Callable[[Measures], float] = lambda measures: measures.accuracy or 0.0
 
 
 def set_modes(method: Method, stage: Stage) -> None:
@@ -111,7 +111,7 @@ class Trainer:
     ) -> None:
         self.method = method
         self.feed = feed
-        self._share_labelled = 1 - feed.info.unlabelled / feed.info.num_train
+        self.share_labelled = 1 - feed.info.unlabelled / feed.info.num_train
         self.runtime = runtime
         self.settings = settings
         self.hooks = hooks or Hooks()
@@ -207,7 +207,7 @@ class Trainer:
                 rate,
                 meters,
                 meters.correct,
-                round(meters.seen * self._share_labelled),
+                round(meters.seen * self.share_labelled),
                 speed,
             )
         )
@@ -271,7 +271,7 @@ class Trainer:
             )
         )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
-        work.meters = Meters(self.runtime.device)
+        work.meters = work.new_meters()
         if at.epoch < work.epochs or self._keeps_last_state:
             self._save(work, stopping=False)
 
@@ -445,10 +445,14 @@ class _StageWork:
         self.optimiser = make_optimiser(
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
-        self.meters = Meters(trainer.runtime.device)
+        self.meters = self.new_meters()
         self.carried = Carried()
         self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
+
+    def new_meters(self) -> Meters:
+        """Meters that have seen nothing."""
+        return Meters(self.trainer.runtime.device, labels=self.trainer.share_labelled > 0)
 
     def progress(self) -> Progress:
         position = self.trainer.position

@@ -13,7 +13,7 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
-from kdcli.errors import Incompatible, KdError, NotFound, UsageError
+from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
@@ -214,20 +214,6 @@ def model_members(adapter: str) -> dict[str, str]:
     each.
     """
     found: dict[str, str] = catalog.load(catalog.entry("model", adapter)).members()
-    return found
-
-
-def member_parameters(name: str, num_classes: int = 10) -> int | None:
-    """The number of parameters of one network of an adapter, where that is known sooner than all
-    that `describe_model` says; None where it is not, or where the network is none for kd.
-    """
-    module = catalog.load(catalog.entry("model", name))
-    if not hasattr(module, "parameters"):
-        return None
-    try:
-        found: int = module.parameters(name, num_classes)
-    except KdError:
-        return None
     return found
 
 

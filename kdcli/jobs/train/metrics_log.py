@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,14 @@ def epoch_line(event: EpochDone) -> str:
     """An epoch as one line of fixed key=value order, for logs that no person watches live."""
     at = event.at
     losses = " ".join(f"{name}={value:.4g}" for name, value in event.losses.items())
-    val = f" val_acc={event.val.accuracy:.4f}" if event.val else ""
+    shares = {
+        "train_acc": event.train_accuracy,
+        "val_acc": event.val.accuracy if event.val else None,
+        "val_agreement": event.val.agreement if event.val else None,
+    }
+    known = [f" {name}={x:.4f}" for name, x in shares.items() if x is not None and isfinite(x)]
     return (
         f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} "
-        f"lr={event.lr:.6g} {losses} "
-        f"train_acc={event.train_accuracy:.4f}{val} img_s={event.images_per_second:.0f}"
+        f"lr={event.lr:.6g} {losses}{''.join(known)} "
+        f"img_s={event.images_per_second:.0f}"
     )
