@@ -123,6 +123,11 @@ class Tapped(Headed):
     def _tap_before(self, stage: str, seen: Seen) -> None:
         """Adds the tap before the last activation of a stage."""
         tap = f"{stage}.pre"
+        last = list(self.net.get_submodule(self.paths[stage]).modules())[-1]
+        if type(last).__name__.endswith(
+            "Pool2d"
+        ):  # of what an activation gave: it has no such place
+            return
         self._layouts[tap], self._seen[tap] = self._layouts[stage], seen
         if not seen.activation:
             self._same[tap] = stage
@@ -251,7 +256,7 @@ def _headed(network: Network) -> Headed:
     for module in network.net.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001
             for key in [k for k, hook in hooks.items() if isinstance(hook, _Keep | _KeepBefore)]:
-                del hooks[key]  # type: ignore[attr-defined]
+                del hooks[key]
     return network
 
 

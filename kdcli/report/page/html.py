@@ -26,7 +26,7 @@ from kdcli.report.findings.run import (
 )
 from kdcli.report.page.parts import Section
 from kdcli.results.gap import GapAt
-from kdcli.results.measures import GateResult, Measures
+from kdcli.results.measures import GateResult, Measures, share_of
 from kdcli.results.run import RunResult, TeacherSummary
 from kdcli.runs.read import Run
 
@@ -128,7 +128,7 @@ def tiles(run: Run) -> list[Tile]:
     assert summary is not None
     teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
     found = [_headline_tile(summary, summary.test, f"{own} {summary.network}", own_colour(run))]
-    if teacher and teacher.test:
+    if teacher and teacher.test and share_of(teacher.test) is not None:
         found.append(
             _headline_tile(
                 summary,
