@@ -271,7 +271,7 @@ class Trainer:
             )
         )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
-        work.meters = work.new_meters()
+        work.meters = Meters(self.runtime.device, labels=self.share_labelled > 0)
         if at.epoch < work.epochs or self._keeps_last_state:
             self._save(work, stopping=False)
 
@@ -445,14 +445,10 @@ class _StageWork:
         self.optimiser = make_optimiser(
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
-        self.meters = self.new_meters()
+        self.meters = Meters(trainer.runtime.device, labels=trainer.share_labelled > 0)
         self.carried = Carried()
         self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate
-
-    def new_meters(self) -> Meters:
-        """Meters that have seen nothing."""
-        return Meters(self.trainer.runtime.device, labels=self.trainer.share_labelled > 0)
 
     def progress(self) -> Progress:
         position = self.trainer.position

@@ -4,11 +4,13 @@ where samples have no labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
+from kdcli.analysis.checks import is_bare
 from kdcli.analysis.metrics import agreement_of
 from kdcli.core.teacher import Ensemble
 from kdcli.errors import KdError, NotFound
@@ -16,7 +18,7 @@ from kdcli.jobs.build.job import load_teachers, showing
 from kdcli.jobs.measure.answers import Answers, found, mean_of
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
 from kdcli.recipe.resolve import resolve
-from kdcli.recipe.schema import TeacherSection
+from kdcli.recipe.schema import GatesSection, TeacherSection
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE, read_header
 from kdcli.runs.find import from_here
@@ -24,7 +26,31 @@ from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
 
 
-def beside_its_teachers(
+def agreements(
+    measured: Sequence[Answers], evaluator: CheckpointEvaluator, gates: GatesSection
+) -> tuple[list[Answers], list[float | None], list[str]]:
+    """The same answers, whose measures say how far they are those of the teachers where there are
+    no labels; the agreement of each; and why that of some is not known.
+
+    Args:
+        gates: one on agreement asks for it of samples with labels, too.
+    """
+    found, shares, unknown = [], [], []
+    for item in measured:
+        bare = is_bare(item.targets)
+        share, why = (
+            _beside_its_teachers(item, evaluator)
+            if bare or gates.min_agreement is not None
+            else (None, None)
+        )
+        told = replace(item.measures, agreement=share) if bare else item.measures
+        found.append(replace(item, measures=told))
+        shares.append(share)
+        unknown += [] if why is None else [why]
+    return found, shares, unknown
+
+
+def _beside_its_teachers(
     item: Answers, evaluator: CheckpointEvaluator
 ) -> tuple[float | None, str | None]:
     """The share of samples to which a checkpoint and its teachers, answering as one, give one
@@ -85,10 +111,3 @@ def _of_recipe(item: Answers, folder: Path, evaluator: CheckpointEvaluator) -> T
         feed.size(split),
         split=split,
     ).logits
-
-
-def with_agreement(item: Answers, share: float | None) -> Answers:
-    """The same answers whose measures say so, where samples have no labels."""
-    if share is None or item.measures.labelled is not None:
-        return item
-    return replace(item, measures=replace(item.measures, agreement=share))

@@ -20,7 +20,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.labels import check_gates_of_labels
 from kdcli.jobs.build.networks import load_network
-from kdcli.jobs.measure.agreement import beside_its_teachers, with_agreement
+from kdcli.jobs.measure.agreement import agreements
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.forms import check_forms
@@ -83,8 +83,7 @@ def evaluate(
             f"all pictures in {on} are measured: neither a dataset nor a split goes with that",
             hint="give on alone, or the data",
         )
-    runtime = Runtime(device, precision="fp32")
-    folder = None if on is None else Path(on)
+    folder, runtime = None if on is None else Path(on), Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime, on=folder)
     evaluator.under_maps_of(checkpoints)
     with trusting([asked.get("data", "name")], everything=trust):
@@ -95,15 +94,7 @@ def evaluate(
         costs = Costs(measured, forms) if latency else None
         other = thresholds.not_below
         release = None if other is None else evaluator.answers(other).measures
-        beside = [
-            beside_its_teachers(item, evaluator)
-            if thresholds.min_agreement is not None or is_bare(item.targets)
-            else (None, None)
-            for item in measured
-        ]
-    measured = [
-        with_agreement(item, share) for item, (share, _) in zip(measured, beside, strict=True)
-    ]
+        measured, agreement, unknown = agreements(measured, evaluator, thresholds)
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
@@ -114,19 +105,18 @@ def evaluate(
         _evaluation(item, costs, per_class=per_class, on=folder) for item in measured
     )
     subjects = labels if len(labels) > 1 else [""]
+    rows = zip(evaluations, measured, subjects, agreement, strict=True)
     results = tuple(
         gate
-        for item, found, subject, (share, _) in zip(
-            evaluations, measured, subjects, beside, strict=True
-        )
+        for item, found, subject, share in rows
         for gate in check_gates(
             thresholds,
             replace(_held(item, found, release, thresholds), agreement=share),
             subject=subject,
         )
     )
-    told = (*(costs.left_out if costs else ()), *(why for _, why in beside if why))
-    return EvaluateResult(evaluations, _pairs(measured, labels), results, told)
+    unknown[:0] = costs.left_out if costs else ()
+    return EvaluateResult(evaluations, _pairs(measured, labels), results, tuple(unknown))
 
 
 class Costs:
