@@ -118,7 +118,7 @@ def study(data: str, seed: int, out: Path, trials: int) -> list[Taken]:
                 score.teacher_entropy or math.nan,
                 score.epochs,
                 temperature,
-                summary.test.accuracy,
+                summary.test.accuracy or math.nan,
                 summary.test.n,
             )
         )

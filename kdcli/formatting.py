@@ -73,8 +73,10 @@ def percent(value: float | None, n: int = 0) -> str:
     return f"{100 * value:.{percent_digits(n)}f}{NBSP}%"
 
 
-def percent_range(interval: Interval, n: int = 0) -> str:
+def percent_range(interval: Interval | None, n: int = 0) -> str:
     """An interval of fractions in percent, without the sign: 95.0–98.5."""
+    if interval is None:
+        return MISSING
     digits = percent_digits(n)
     return f"{100 * interval.low:.{digits}f}–{100 * interval.high:.{digits}f}"
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcli.core.types import UNLABELLED
 from kdcli.errors import BadData, Incompatible, UsageError
 
 _ENTRIES = 1 << 20  # of [n,K] at a time: 8 MB in float64, whatever K
@@ -27,7 +28,12 @@ def rows_at_a_time(logits: Tensor) -> int:
 
 
 def check_logits(
-    logits: Tensor, targets: Tensor, *, label: str = "the network", start: int = 0
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label: str = "the network",
+    start: int = 0,
+    may_be_bare: bool = False,
 ) -> None:
     """Refuses logits that no analysis can use.
 
@@ -36,6 +42,7 @@ def check_logits(
         targets: [n] int64, classes from 0.
         label: what messages call the network.
         start: number of the first of these samples, where they come in parts.
+        may_be_bare: whether samples without labels will do, all of them.
 
     Raises:
         Incompatible: shapes that do not fit each other, or fewer than two classes.
@@ -54,12 +61,24 @@ def check_logits(
                 "optim.lr, and check that picture"
             ),
         )
+    if may_be_bare and is_bare(targets):
+        return
+    if is_bare(targets):
+        raise BadData(
+            f"the samples that {label} answered have no labels, and this needs them",
+            hint="give samples with labels",
+        )
     if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
         raise BadData(
             f"labels run from {int(targets.min())} to {int(targets.max())}, but {label} "
             f"predicts classes 0 to {logits.shape[1] - 1}",
             hint="evaluate a network on the data that it was trained for",
         )
+
+
+def is_bare(targets: Tensor) -> bool:
+    """Tells whether samples with these targets [n] have no labels."""
+    return len(targets) > 0 and bool((targets == UNLABELLED).all())
 
 
 def _check_shapes(logits: Tensor, targets: Tensor, label: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from kdcli.analysis.correlation import spearman_rows
 from kdcli.errors import Incompatible, UsageError
 from kdcli.results.gap import GapReport, PairAt, PairReport, Response
+from kdcli.results.measures import Labelled
 from kdcli.results.pair import DegradationCurve, DegradationRow
 
 Side = Literal["teacher", "student"]
@@ -50,7 +51,8 @@ def degradation(
 
     Raises:
         UsageError: no report, no student, or a temperature that was not analysed.
-        Incompatible: reports on different data, splits or numbers of samples.
+        Incompatible: reports on different data, splits or numbers of samples, or on samples
+            without labels.
     """
     _check_same_data(reports)
     pairs = [pair for report in reports for pair in _pairs(report, temperature)]
@@ -60,10 +62,10 @@ def degradation(
             hint="give at least one teacher-student pair",
         )
     pairs.sort(key=lambda pair: pair.side(varies).parameters)
-    accuracies = [pair.student.measures.accuracy for pair in pairs]
+    accuracies = [_labelled(pair.student).accuracy for pair in pairs]
     changes = [None, *(after - before for before, after in pairwise(accuracies))]
     best = accuracies.index(max(accuracies))
-    first, last = (pairs[place].student.measures.accuracy_interval for place in (best, -1))
+    first, last = (_labelled(pairs[place].student).accuracy_interval for place in (best, -1))
     return DegradationCurve(
         varies=varies,
         temperature=temperature,
@@ -75,6 +77,17 @@ def degradation(
             [pair.side(varies).parameters for pair in pairs], accuracies
         ),
     )
+
+
+def _labelled(response: Response) -> Labelled:
+    found = response.measures.labelled
+    if found is None:
+        raise Incompatible(
+            f"{response.label} was measured on samples without labels, and a degradation curve is "
+            "of accuracies",
+            hint="measure it on samples with labels",
+        )
+    return found
 
 
 def _check_same_data(reports: Sequence[GapReport]) -> None:
@@ -113,9 +126,9 @@ def _row(pair: _Pair, varies: Side, change: float | None) -> DegradationRow:
         capacity=pair.side(varies).parameters,
         teacher_parameters=pair.teacher.parameters,
         student_parameters=pair.student.parameters,
-        teacher_accuracy=pair.teacher.measures.accuracy,
-        accuracy=pair.student.measures.accuracy,
-        accuracy_interval=pair.student.measures.accuracy_interval,
+        teacher_accuracy=_labelled(pair.teacher).accuracy,
+        accuracy=_labelled(pair.student).accuracy,
+        accuracy_interval=_labelled(pair.student).accuracy_interval,
         change=change,
         entropy=pair.at.entropy,
         free_energy=pair.at.free_energy,

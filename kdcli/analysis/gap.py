@@ -24,9 +24,10 @@ from kdcli.analysis.checks import (
     check_logits,
     check_resamples,
     check_temperatures,
+    is_bare,
 )
 from kdcli.analysis.energy import Energies, divergence, energies, in_range, second_order
-from kdcli.analysis.metrics import measure
+from kdcli.analysis.metrics import agreement_of, measure
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
 from kdcli.results.gap import GapReport, PairAt, PairReport, Response, ResponseAt
@@ -95,7 +96,7 @@ def compare(
         teacher: its raw logits are what a student is compared with, but for an aligned one that
             faces others.
         students: any number, answers to the same samples in the same order.
-        targets: [n] int64.
+        targets: [n] int64; all UNLABELLED where there are no labels: then nothing is by class.
         class_names: K names.
         data: the dataset's name; recorded.
         split: which split the samples are; recorded.
@@ -148,7 +149,7 @@ def compare(
 def _check_networks(
     teacher: Responses, students: Sequence[Responses], targets: Tensor, class_names: Sequence[str]
 ) -> None:
-    check_logits(teacher.logits, targets, label=f"teacher {teacher.label}")
+    check_logits(teacher.logits, targets, label=f"teacher {teacher.label}", may_be_bare=True)
     check_class_names(class_names, teacher.logits, label=f"teacher {teacher.label}")
     for student, form, logits in _forms(students):
         label = (
@@ -159,7 +160,7 @@ def _check_networks(
                 f"{label} has {_size(logits)}, teacher {teacher.label} has {_size(teacher.logits)}",
                 hint="a gap needs both networks to answer the same samples over the same classes",
             )
-        check_logits(logits, targets, label=label)
+        check_logits(logits, targets, label=label, may_be_bare=True)
 
 
 def _size(logits: Tensor) -> str:
@@ -207,6 +208,8 @@ def _sides(
 
 def _class_means(values: Tensor, targets: Tensor, classes: int) -> Tensor:
     """Means by class [K,...] of values [n,...]; 0/0 = NaN for a class without samples."""
+    if is_bare(targets):
+        targets, values = targets[:0], values[:0]
     totals = values.new_zeros(classes, *values.shape[1:]).index_add_(0, targets, values)
     count = torch.bincount(targets, minlength=classes)
     return totals / count.view(-1, *(1,) * (values.ndim - 1))
@@ -265,9 +268,7 @@ def _pair(student: _Side, teacher: _Side, temperatures: Sequence[float]) -> Pair
     signs = torch.tensor((1.0, -1.0), dtype=torch.float64)[:, None]
     gap = _Spread(*((z - v) * signs for z, v in zip(student.spread, teacher.spread, strict=True)))
     divergences = divergence(student.logits, teacher.logits, temperatures)
-    agreement = (
-        (student.logits.argmax(dim=1) == teacher.logits.argmax(dim=1)).double().mean().item()
-    )
+    agreement = agreement_of(student.logits, teacher.logits)
     at = tuple(
         _pair_at(gap, student, teacher, position, tau, divergences[position])
         for position, tau in enumerate(temperatures)

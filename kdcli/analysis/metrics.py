@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.calibration import answers, calibration_error
-from kdcli.analysis.checks import check_class_names, check_logits, rows_at_a_time
+from kdcli.analysis.checks import check_class_names, check_logits, is_bare, rows_at_a_time
 from kdcli.analysis.energy import energies
 from kdcli.core.types import SplitName
 from kdcli.errors import Incompatible
@@ -34,7 +34,7 @@ def measure(
 
     Args:
         logits: [n,K] float, on the CPU.
-        targets: [n] int64.
+        targets: [n] int64; all UNLABELLED where the split has no labels.
         split: which split these samples are; recorded.
         selected: which epoch's weights gave the logits; recorded.
         label: what error messages call the network.
@@ -79,12 +79,14 @@ class Tally:
         Raises:
             Incompatible, BadData: see `check_logits`.
         """
-        check_logits(logits, targets, label=self._label, start=self._n)
-        confidence, right, log_p = answers(logits, targets)
+        check_logits(logits, targets, label=self._label, start=self._n, may_be_bare=True)
+        # of samples without labels, what labels are needed for is let go in the end
+        known = targets.clamp(min=0)
+        confidence, right, log_p = answers(logits, known)
         energy = energies(logits, (1.0,))
         self._parts.append(
             _Rows(
-                rank(logits, targets),
+                rank(logits, known),
                 confidence,
                 right,
                 log_p,
@@ -101,6 +103,20 @@ class Tally:
         """Those of all that was added. split, selected: recorded."""
         rows = _Rows(*(torch.cat(column) for column in zip(*self._parts, strict=True)))
         n, hits = self._n, int((rows.place == 0).sum())
+        if is_bare(rows.targets):
+            return Measures(
+                n=n,
+                accuracy=None,
+                accuracy_interval=None,
+                top5=None,
+                nll=None,
+                ece=None,
+                entropy=rows.entropy.mean().item(),
+                free_energy=rows.free_energy.mean().item(),
+                logit_norm=rows.norm.mean().item(),
+                split=split,
+                selected=selected,
+            )
         balanced, f1 = by_class(rows.said, rows.targets, self._classes)
         return Measures(
             n=n,
@@ -117,6 +133,11 @@ class Tally:
             balanced_accuracy=balanced,
             macro_f1=f1,
         )
+
+
+def agreement_of(z: Tensor, v: Tensor) -> float:
+    """The share of samples to which two networks give one likeliest class, from logits [n,K]."""
+    return (z.argmax(dim=1) == v.argmax(dim=1)).double().mean().item()
 
 
 def rank(logits: Tensor, targets: Tensor) -> Tensor:

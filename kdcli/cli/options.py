@@ -288,6 +288,16 @@ MinMacroF1 = Annotated[
         metavar="X",
     ),
 ]
+MinAgreement = Annotated[
+    float | None,
+    _option(
+        "--min-agreement",
+        key="gates.min_agreement",
+        text="Least share of test images answered as by the teacher.",
+        panel=GATES,
+        metavar="X",
+    ),
+]
 MaxEntropyGap = Annotated[
     float | None,
     _option(
@@ -409,6 +419,7 @@ FLAGS: Mapping[str, tuple[Any, str]] = {
     "min_accuracy": (MinAccuracy, "gates.min_accuracy"),
     "min_balanced_accuracy": (MinBalancedAccuracy, "gates.min_balanced_accuracy"),
     "min_macro_f1": (MinMacroF1, "gates.min_macro_f1"),
+    "min_agreement": (MinAgreement, "gates.min_agreement"),
     "max_entropy_gap": (MaxEntropyGap, "gates.max_entropy_gap"),
     "max_free_energy_gap": (MaxFreeEnergyGap, "gates.max_free_energy_gap"),
     "max_ece": (MaxEce, "gates.max_ece"),
@@ -435,7 +446,7 @@ LABEL_GATES = (
     "max_parameters",
     "confident",
 )
-GATE_FLAGS = (*LABEL_GATES, "within", "max_entropy_gap", "max_free_energy_gap")
+GATE_FLAGS = (*LABEL_GATES, "min_agreement", "within", "max_entropy_gap", "max_free_energy_gap")
 
 
 def takes(*names: str) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -68,6 +68,14 @@ class PictureOptions(Options):
         lt=1,
         description="Share of each class that is tested on, where there is no test part.",
     )
+    class_names: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        description=(
+            "Names of the classes in their order, where no picture has a label, or not every class "
+            "has one: those of the teacher. The labels' own unless given."
+        ),
+    )
     background: tuple[
         Annotated[int, Field(ge=0, le=255)],
         Annotated[int, Field(ge=0, le=255)],

@@ -25,7 +25,8 @@ class Headline:
     shown: as people read it.
     beside: how one network does beside another, before that one's name: "0.4 points below".
     said: how one does on the samples that are named next: "is right on 97.2 % of".
-    difference: the same as a table's cell shows it.
+    difference: the same as a table's cell shows it. Of samples without labels agreement stands in
+    place of accuracy, in `score` and `shown`.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Headline:
     beside: Callable[[Measures, Measures], str]
     said: Callable[[Measures], str]
     difference: Callable[[Measures, Measures], str]
+
+    def called(self, found: Measures) -> str:
+        """The name of what `shown` shows of these measures."""
+        if self.path == "accuracy" and found.accuracy is None:
+            return "agreement with the teacher"
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)

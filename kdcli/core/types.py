@@ -30,7 +30,7 @@ class Sees:
     view: Shown = "same"
 
 
-UNLABELLED = -1  # the label of a training sample that has none
+UNLABELLED = -1  # the label of a sample that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Batch:
     """One minibatch on the device.
 
     x: [B,C,H,W] float, normalised with DataInfo.mean and std. y: [B] int64, from 0; UNLABELLED, -1,
-    for a training sample without a label, whatever it is from: no held-out or test sample is.
+    for a sample without a label: any training sample, or all held-out or test samples
+    (`DataInfo.bare`).
     index: [B] int64, position in the training set, which memory banks and logit caches key on.
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
@@ -165,7 +166,8 @@ class DataInfo:
     in [0, 1].
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
     where both are equal, so is the image that an index stands for. notes: what a run says of how
-    the files were read. shown: see `pixels`. task: what a network is asked (kdcli.tasks).
+    the files were read. shown: see `pixels`. task: what a network is asked (kdcli.tasks). bare: the
+    parts to measure on whose samples have no labels.
     """
 
     name: str
@@ -182,6 +184,7 @@ class DataInfo:
     notes: tuple[str, ...] = ()
     shown: Preprocessing | None = None
     task: str = IMAGE_CLASSIFICATION
+    bare: tuple[SplitName, ...] = ()
 
     @property
     def pixels(self) -> Preprocessing:

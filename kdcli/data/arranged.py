@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ class Arranged:
     """An image folder, sorted out. train, val, test: paths below the top by class, for each class
     name; val is None where there is none. problems, notes: as in a DataReport; to have
     no part to test on is a problem, and test is train then. unlabelled: paths of pictures without
-    a class, which are trained on.
+    a class, by part; a part to measure on has either those alone or none.
     """
 
     class_names: tuple[str, ...]
@@ -34,7 +34,7 @@ class Arranged:
     notes: tuple[str, ...]
     skipped: int = 0
     unread: Mapping[str, int] = field(default_factory=dict)
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: Mapping[PartName, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def settle(
     test_fraction: float | None,
     problems: list[DataProblem],
     order: Sequence[str] | None = None,
-    unlabelled: tuple[str, ...] = (),
+    unlabelled: Mapping[PartName, tuple[str, ...]] | None = None,
 ) -> Arranged:
     """Sorts out pictures whose classes and parts are known: what is tested on, and which classes
     lack pictures.
@@ -80,25 +80,35 @@ def settle(
         test_fraction: share of each class that is tested on where there is no test part.
         problems: those found so far; what is found here is added.
         order: the classes in their order; that of their names unless given.
-        unlabelled: pictures without a class; with them a class needs none to train on.
+        unlabelled: pictures without a class, by part; with them a class needs none in that part.
 
     Raises:
         UsageError: a part is to be drawn that is there. BadData: there are fewer than two classes.
     """
     split.setdefault("train", {})
-    notes = []
-    if "test" in split:
+    bare = {part: paths for part, paths in (unlabelled or {}).items() if paths}
+    notes = [*_left_out(split, bare, words)]
+    if "test" in split or "test" in bare:
         if test_fraction is not None:
             has = words.tested.format(words.part("test"))
             raise UsageError(f"data.test_fraction is set, and {words.place} {has}", hint=words.move)
+    elif test_fraction is not None and not any(split["train"].values()) and "train" in bare:
+        bare["train"], bare["test"] = _drawn_of(bare["train"], test_fraction)
+        notes.append(
+            f"the test part is {test_fraction:g} of the pictures, drawn by the files' names "
+            "(data.test_fraction)"
+        )
     elif test_fraction is not None:
         split["train"], split["test"] = _drawn(split["train"], test_fraction, words, problems)
         notes.append(
             f"the test part is {test_fraction:g} of each class, drawn by the files' names "
             "(data.test_fraction)"
         )
-    elif "val" in split:
-        split["test"] = split.pop("val")
+    elif "val" in split or "val" in bare:
+        if "val" in split:
+            split["test"] = split.pop("val")
+        if "val" in bare:
+            bare["test"] = bare.pop("val")
         missing = words.missing.format("test")
         notes.append(f"there is no {missing}: accuracy is reported on {words.part('val')}")
     else:
@@ -109,8 +119,15 @@ def settle(
             f"-s data.test_fraction=0.2 tests on a fifth of each class; or {words.test_on}",
         )
         problems.append(untested)
+    if "test" in bare:
+        split["test"] = {}
     names = order or sorted({name for classes in split.values() for name in classes})
-    _check_classes(split, names, words, problems, labels=not unlabelled)
+    if not names and bare:
+        raise BadData(
+            f"no picture in {words.place} has a label, and nothing names the classes",
+            hint='-s \'data.class_names=["ant", "bee"]\' names them in the order of the teacher\'s',
+        )
+    _check_classes(split, names, words, problems, bare)
     return Arranged(
         tuple(names),
         split["train"],
@@ -118,8 +135,37 @@ def settle(
         split["test"],
         tuple(problems),
         tuple(notes),
-        unlabelled=unlabelled,
+        unlabelled=bare,
     )
+
+
+def _left_out(
+    split: dict[PartName, Classes], bare: dict[PartName, tuple[str, ...]], words: Words
+) -> Iterator[str]:
+    """Takes the pictures without a label out of a part to measure on that has others, and says
+    so: accuracy and agreement shall be of the same pictures.
+    """
+    for part in ("val", "test"):
+        if part in bare and any(split.get(part, {}).values()):
+            count = len(bare.pop(part))
+            yield (
+                f"{count} picture{'s' * (count > 1)} in {words.part(part)} without a label "
+                f"{'are' if count > 1 else 'is'} left out: the others have one"
+            )
+
+
+def check_named(found: Iterable[str], class_names: Sequence[str], place: Path) -> None:
+    """Refuses labels that are none of the classes that the user has named (data.class_names).
+
+    Raises:
+        BadData: as said.
+    """
+    if unknown := sorted(set(found) - set(class_names)):
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise BadData(
+            f"{place} has the class {unknown[0][:40]!r}{more}, and data.class_names no such name",
+            hint="name it there, or leave data.class_names out",
+        )
 
 
 def _drawn(
@@ -130,13 +176,8 @@ def _drawn(
     but at the edge.
     """
     train, test = {}, {}
-    stream = random.key(0, "test part")
     for name, paths in classes.items():
-        count = min(max(round(len(paths) * fraction), 1), max(len(paths) - 1, 0))
-        order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
-        chosen = set(order[:count])
-        test[name] = tuple(path for path in paths if path in chosen)
-        train[name] = tuple(path for path in paths if path not in chosen)
+        train[name], test[name] = _drawn_of(paths, fraction)
         if len(paths) == 1:
             problems.append(
                 DataProblem(
@@ -149,6 +190,18 @@ def _drawn(
     return train, test
 
 
+def _drawn_of(paths: tuple[str, ...], fraction: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The two parts of some files, those to test on last."""
+    stream = random.key(0, "test part")
+    count = min(max(round(len(paths) * fraction), 1), max(len(paths) - 1, 0))
+    order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
+    chosen = set(order[:count])
+    return (
+        tuple(path for path in paths if path not in chosen),
+        tuple(path for path in paths if path in chosen),
+    )
+
+
 def _number(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
 
@@ -158,13 +211,12 @@ def _check_classes(
     names: Sequence[str],
     words: Words,
     problems: list[DataProblem],
-    *,
-    labels: bool,
+    bare: Container[PartName],
 ) -> None:
     """Gives each part an entry for every class, and notes the classes that lack pictures.
 
     Args:
-        labels: whether each class needs pictures to train on.
+        bare: the parts that have pictures without a label, which may be of any class.
     """
     if len(names) < 2:
         number = words.number.format(len(split["train"]))
@@ -174,14 +226,16 @@ def _check_classes(
             classes.setdefault(name, ())
     for name in names:
         counts = {part: len(classes[name]) for part, classes in split.items()}
-        if (counts["train"] or not labels) and counts["test"]:
+        if all(counts[part] or part in bare for part in _NEEDED):
             continue
         has = [
             f"{count} picture{'s' * (count > 1)} in {words.part(part)}"
             for part, count in counts.items()
             if count
         ]
-        lacking: list[PartName] = [part for part in _NEEDED if not counts.get(part)]
+        lacking: list[PartName] = [
+            part for part in _NEEDED if not counts.get(part) and part not in bare
+        ]
         lacks = " and ".join(words.part(part) for part in lacking)
         if not has:
             message, hint = f"class {name!r} has no picture", words.none

@@ -32,8 +32,9 @@ def from_arrays(arrays: Mapping[str, Any], *, origin: str) -> ImageArrays:
 
     Args:
         arrays: x_train, x_test: uint8 pictures [n,H,W], [n,H,W,C] or [n,C,H,W] with 1 or 3
-            channels, or float vectors [n,d]; y_train, y_test: [n] integers from 0, and in y_train
-            -1 for a sample without a label. Optional: classes [K] names, superclass [K] integers,
+            channels, or float vectors [n,d]; y_train, y_test: [n] integers from 0, -1
+            for a sample without a label: any in y_train, and all or none in y_test. Optional:
+            classes [K] names, superclass [K] integers,
             mean and std per channel (of pixels in [0, 1]), which are computed from x_train unless
             given.
         origin: a file or function, for messages.
@@ -157,14 +158,14 @@ def _labels(y: NDArray[Any], part: str, count: int, names: tuple[str, ...], orig
             f"{origin}: x_{part} has {count} samples, y_{part} {len(y)} labels",
             hint="give each sample one label",
         )
-    least = UNLABELLED if part == "train" else 0
+    least = UNLABELLED if part == "train" or bool((y == UNLABELLED).all()) else 0
     wrong = np.flatnonzero((y < least) | (y >= len(names)))
     if len(wrong):
         at = wrong[0]
         raise BadData(
             f"{origin}: y_{part}[{at}] is {y[at]}, outside the classes 0 to {len(names) - 1}",
             hint=(
-                "what is tested on needs labels: -1 stands for none in training alone"
+                "either all samples that are tested on have a label, or none: -1 stands for none"
                 if y[at] == UNLABELLED
                 else "number classes from 0"
             ),

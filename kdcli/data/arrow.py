@@ -57,11 +57,14 @@ def pyarrow() -> Any:
     return pa
 
 
-def read_tables(files: Sequence[TableFile], asked: Mapping[str, str | None]) -> tuple[Rows, Packed]:
+def read_tables(
+    files: Sequence[TableFile], asked: Mapping[str, str | None], *, may_lack_labels: bool = False
+) -> tuple[Rows, Packed]:
     """The rows of one table, in one file or more, and its pictures that are bytes.
 
     Args:
-        asked: as for choose_columns; without "split" where the files say the parts.
+        asked, may_lack_labels: as for choose_columns; without "split" where the files say the
+            parts.
 
     Raises:
         UsageError: pyarrow is not installed. BadData: a file cannot be read, lacks a column, or a
@@ -80,8 +83,14 @@ def read_tables(files: Sequence[TableFile], asked: Mapping[str, str | None]) -> 
         with _naming(arrow, file.path):
             table = _opened(arrow, file.path)
             kinds = _features(table.schema, file.path)
-            chosen = choose_columns(table.schema.names, asked, file.path, _likely(kinds))
-            named = _class_names(kinds.get(chosen["label"]), file.path)
+            chosen = choose_columns(
+                table.schema.names,
+                asked,
+                file.path,
+                _likely(kinds),
+                may_lack_labels=may_lack_labels,
+            )
+            named = _class_names(kinds.get(chosen.get("label", "")), file.path)
             if order is not None and named != order:
                 raise BadData(
                     f"{file.path} has other classes than the files before it",
@@ -89,11 +98,7 @@ def read_tables(files: Sequence[TableFile], asked: Mapping[str, str | None]) -> 
                 )
             order = named
             pictures, holder = _pictures(arrow, table, chosen["image"], file.path)
-            cells = table.values(chosen["label"])
-            labels += [
-                label_of(cell, order, f"{file.path}: row {row}", chosen["label"])
-                for row, cell in enumerate(cells)
-            ]
+            labels += _labels(table, chosen.get("label"), order, len(pictures), file.path)
             if "split" in chosen:
                 parts += [
                     "" if cell is None else str(cell) for cell in table.values(chosen["split"])
@@ -113,6 +118,18 @@ def read_tables(files: Sequence[TableFile], asked: Mapping[str, str | None]) -> 
     told = "split" in chosen or any(file.part for file in files)
     rows = Rows(names, labels, parts if told else None, places, order, (said_of_columns(chosen),))
     return rows, Packed.of(larger, ranges)
+
+
+def _labels(
+    table: Any, column: str | None, order: Sequence[str] | None, count: int, path: Path
+) -> list[str | None]:
+    """The label of each of so many rows, None where there is none."""
+    if column is None:
+        return [None] * count
+    return [
+        label_of(cell, order, f"{path}: row {row}", column)
+        for row, cell in enumerate(table.values(column))
+    ]
 
 
 @contextmanager

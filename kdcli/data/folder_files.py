@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Words, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, Words, check_named, settle
 from kdcli.errors import BadData, NotFound
 from kdcli.results.data_report import DataProblem
 
@@ -143,6 +143,10 @@ class _Found:
                 self.unread[suffix or "no ending"] += 1
         return kept
 
+    def has_pictures(self, folder: Path) -> bool:
+        """Tells whether a picture lies in a folder itself."""
+        return bool(self.read(self.entries(folder)[1]))
+
     def classes(self, folder: Path, below: str) -> Classes:
         """The pictures of each class folder in a folder; `below` is "" at the top."""
         folders, files = self.entries(folder)
@@ -171,8 +175,10 @@ def arrange(
     suffixes: tuple[str, ...],
     test_fraction: float | None,
     apart: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Arranged:
-    """Sorts out the files of a folder. None is opened.
+    """Sorts out the files of a folder. None is opened. A part without class folders is of pictures
+    without labels, and so is a folder that holds pictures alone.
 
     Args:
         top: holds train/ and test/ or val/, or the class folders.
@@ -180,6 +186,7 @@ def arrange(
         test_fraction: share of each class that is tested on where there is no test/.
         apart: a folder of pictures without labels, which join the training part; inside of the top
             it is none of its folders.
+        class_names: all classes in their order, where the user has named them.
 
     Raises:
         NotFound: there is no such folder, or no part to train on. UsageError: a part is
@@ -188,18 +195,20 @@ def arrange(
     found = _Found(suffixes)
     if not top.is_dir():
         raise NotFound(f"no such folder: {top}", hint=_LAYOUT_HINT)
-    unlabelled = () if apart is None else _unlabelled(top, apart, found)
+    more = () if apart is None else _unlabelled(top, apart, found)
     parts = _parts(top, found)
-    if "train" not in parts and parts and not unlabelled:
+    split, bare = _sorted_out(top, parts, found)
+    if more:
+        bare["train"] = (*bare.get("train", ()), *more)
+    if "train" not in parts and parts and not more:
         raise NotFound(f"{top} has no folder train/ with class folders in it", hint=_LAYOUT_HINT)
-    split = {name: found.classes(top / folder, folder) for name, folder in parts.items()} or {
-        "train": found.classes(top, "")
-    }
+    if class_names is not None:
+        check_named((name for classes in split.values() for name in classes), class_names, top)
     words = Words(top, {part: f"{folder}/" for part, folder in parts.items()}, top)
     if parts:
         several = "remove its folders, or put pictures in"
         words = replace(words, classes_of=top / parts.get("train", ""), none=several)
-    settled = settle(split, words, test_fraction, found.problems, unlabelled=unlabelled)
+    settled = settle(split, words, test_fraction, found.problems, class_names, bare)
     _check_rest(found)
     return replace(
         settled,
@@ -208,6 +217,20 @@ def arrange(
         skipped=found.skipped,
         unread=dict(sorted(found.unread.items())),
     )
+
+
+def _sorted_out(
+    top: Path, parts: Mapping[PartName, str], found: _Found
+) -> tuple[dict[PartName, Classes], dict[PartName, tuple[str, ...]]]:
+    """The pictures of each part by class, and those of parts that have no class folders."""
+    split: dict[PartName, Classes] = {}
+    bare: dict[PartName, tuple[str, ...]] = {}
+    for part, folder in (parts or {"train": ""}).items():
+        if _Found((), apart=found.apart).entries(top / folder)[0]:
+            split[part] = found.classes(top / folder, folder)
+        elif pictures := found.pictures(top / folder, folder or "."):
+            bare[part] = pictures if folder else tuple(Path(path).name for path in pictures)
+    return split, bare
 
 
 def class_folders(folder: Path, suffixes: tuple[str, ...]) -> tuple[Classes, tuple[str, ...]]:
@@ -221,6 +244,12 @@ def class_folders(folder: Path, suffixes: tuple[str, ...]) -> tuple[Classes, tup
     classes = found.classes(folder, "")
     _check_rest(found)
     return classes, (*(problem.message for problem in found.problems), *_notes(found))
+
+
+def loose_pictures(folder: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the pictures in a folder itself, in order."""
+    found = _Found(suffixes)
+    return tuple(found.read(found.entries(folder)[1]))
 
 
 def _unlabelled(top: Path, folder: Path, found: _Found) -> tuple[str, ...]:
@@ -255,12 +284,21 @@ _LAYOUT_HINT = (
 def _parts(top: Path, found: _Found) -> dict[PartName, str]:
     """The names of the folders that hold a part; none where the top holds the classes."""
     folders, _ = _Found((), apart=found.apart).entries(top)
+    words = {name for names in PARTS.values() for name in names}
+    # else a folder of pictures may be a class that is called so
+    sure = all(folder.lower() in words for folder in folders) or any(
+        folder.lower() in words and _has_folders(top / folder) for folder in folders
+    )
     parts: dict[PartName, str] = {}
     for part, names in PARTS.items():
         given = [
             folder
             for folder in folders
-            if folder.lower() in names and any(_Found(()).entries(top / folder)[0])
+            if folder.lower() in names
+            and (
+                _has_folders(top / folder)
+                or (sure and _Found(found.suffixes).has_pictures(top / folder))
+            )
         ]
         if len(given) > 1:
             raise BadData(
@@ -284,6 +322,10 @@ def _parts(top: Path, found: _Found) -> dict[PartName, str]:
                 )
             )
     return parts
+
+
+def _has_folders(folder: Path) -> bool:
+    return bool(_Found(()).entries(folder)[0])
 
 
 def _check_rest(found: _Found) -> None:

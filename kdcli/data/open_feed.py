@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -50,15 +51,14 @@ def make_feed(
         train_limit: samples of the rest to train on, by class; None for all.
         augment: changes to training images.
         seed: the recipe's.
-        device: where batches are.
-        workers: processes that decode images; resident data need none and ignore it.
+        device: where batches are. workers: processes that decode images; resident data need none.
         restriction: what is taken away from the training split; DataInfo, batch.index and sizes are
             those of what stays.
         score: by what a restriction ranks images; called only if it does.
         share: which of a training minibatch's so many samples this process wants; all unless given.
         decode: what decodes the JPEG files of training.
-        sampler: which of them an epoch shows.
-        sight: what the network that is trained sees, where these are not the data's own pixels.
+        sampler: which of them an epoch shows. sight: what the network that is trained sees, where
+            these are not the data's own pixels.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the
@@ -99,7 +99,21 @@ def make_feed(
         "val": val,
         "test": torch.arange(len(source.y_test)),
     }
-    return _feed(source, _info(source, name, train, pixels), rows, plan)
+    info = _info(source, name, train, pixels)
+    return _feed(source, _with_bare_parts(info, source, val), rows, plan)
+
+
+def _with_bare_parts(info: DataInfo, source: Source, val: Tensor) -> DataInfo:
+    """The same that says which parts to measure on have no labels. val: positions held out."""
+    parts: dict[SplitName, Tensor] = {"val": source.y_train[val], "test": source.y_test}
+    bare = tuple(part for part, y in parts.items() if _all_bare(y))
+    told = "the test images have no labels: what is measured is agreement with the teacher"
+    notes = (*info.notes, told) if "test" in bare else info.notes
+    return replace(info, bare=bare, notes=notes)
+
+
+def _all_bare(y: Tensor) -> bool:
+    return len(y) > 0 and bool((y == UNLABELLED).all())
 
 
 def _feed(source: Source, info: DataInfo, rows: dict[SplitName, Tensor], plan: Plan) -> Feed:

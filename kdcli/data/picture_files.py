@@ -37,10 +37,10 @@ def image_folder(
     """
     numbers = {name: label for label, name in enumerate(found.class_names)}
     train, y_train = _files(found.train, numbers)
-    train += found.unlabelled
-    y_train = torch.cat([y_train, torch.full((len(found.unlabelled),), UNLABELLED)])
-    held, y_held = _files(found.val or {}, numbers)
-    test, y_test = _files(found.test, numbers)
+    bare = found.unlabelled
+    train, y_train = _joined(train, y_train, bare.get("train", ()))
+    held, y_held = _joined(*_files(found.val or {}, numbers), bare.get("val", ()))
+    test, y_test = _joined(*_files(found.test, numbers), bare.get("test", ()))
     return ImageFolder(
         root=root,
         train=train + held,
@@ -64,6 +64,13 @@ def _files(classes: Classes, numbers: dict[str, int]) -> tuple[tuple[str, ...], 
     paths = tuple(path for name in numbers for path in classes.get(name, ()))
     counts = torch.tensor([len(classes.get(name, ())) for name in numbers])
     return paths, torch.repeat_interleave(torch.arange(len(numbers)), counts)
+
+
+def _joined(
+    paths: tuple[str, ...], labels: Tensor, bare: tuple[str, ...]
+) -> tuple[tuple[str, ...], Tensor]:
+    """The same with pictures that have no label behind them."""
+    return (*paths, *bare), torch.cat([labels, torch.full((len(bare),), UNLABELLED)])
 
 
 def checked(

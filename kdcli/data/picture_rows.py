@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Words, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, Words, check_named, settle
 from kdcli.data.folder_files import PARTS
 from kdcli.errors import BadData
 from kdcli.results.data_report import DataProblem
@@ -100,13 +100,20 @@ def words_of_rows(
     )
 
 
-def arrange_rows(rows: Rows, place: Path, test_fraction: float | None, words: Words) -> Arranged:
+def arrange_rows(
+    rows: Rows,
+    place: Path,
+    test_fraction: float | None,
+    words: Words,
+    class_names: Sequence[str] | None = None,
+) -> Arranged:
     """Sorts out rows.
 
     Args:
         place: the table or the shards, for messages.
         test_fraction: share of each class that is tested on where there is no test part.
         words: how messages speak of them; the parts that are there are filled in.
+        class_names: all classes in their order, where the user has named them.
 
     Raises:
         UsageError: a part is to be drawn that is there. BadData: there is nothing to train on, or
@@ -118,44 +125,54 @@ def arrange_rows(rows: Rows, place: Path, test_fraction: float | None, words: Wo
     split: dict[PartName, Classes] = {}
     collected: dict[PartName, dict[str, list[str]]] = {}
     given: dict[PartName, str] = {}
-    unlabelled: list[str] = []
+    bare: dict[PartName, list[str]] = {}
     for number, (name, label) in enumerate(zip(rows.names, rows.labels, strict=True)):
         word = "train" if rows.parts is None else rows.parts[number]
         part = part_of(word)
-        if part == "train" and label is None:
-            unlabelled.append(name)
-        if part is None or label is None:
-            continue  # said already, where it is wrong
+        if part is None:
+            continue  # said already
         given.setdefault(part, word.strip())
+        if label is None:
+            bare.setdefault(part, []).append(name)
+            continue
         collected.setdefault(part, {}).setdefault(label, []).append(name)
     split = {
         part: {label: tuple(names) for label, names in classes.items()}
         for part, classes in collected.items()
     }
     classes = {label for labels in split.values() for label in labels}
-    if problems and (
-        "train" not in split or len(classes) < 2
-    ):  # then too little is left to tell more
+    named = class_names if class_names is not None else rows.order
+    # then too little is left to tell more
+    if problems and ("train" not in split or (len(classes) < 2 and not named)):
         raise BadData(problems[0].message, hint=problems[0].hint)
-    if "train" not in split and not unlabelled:
+    if "train" not in split and "train" not in bare:
         raise BadData(
             f"{place} has no picture to train on", hint="call the part of training pictures train"
         )
-    order, said = _order(rows, split)
+    order, said = _order(rows, split, class_names, place)
     if len(order) > MOST_CLASSES:
         raise BadData(
             f"{place} has {len(order):,} different labels",
             hint=f"kd takes {MOST_CLASSES:,} classes at most: is data.label the right column?",
         )
     words = replace(words, parts={} if rows.parts is None else given)
-    found = settle(split, words, test_fraction, problems, order, tuple(unlabelled))
+    unlabelled = {part: tuple(names) for part, names in bare.items()}
+    found = settle(split, words, test_fraction, problems, order, unlabelled)
     return replace(found, notes=(*rows.said, *said, *found.notes))
 
 
-def _order(rows: Rows, split: dict[PartName, Classes]) -> tuple[list[str], list[str]]:
-    """The classes in order, and what is to be said of it: whole numbers count, all else is sorted
-    as text.
+def _order(
+    rows: Rows, split: dict[PartName, Classes], class_names: Sequence[str] | None, place: Path
+) -> tuple[list[str], list[str]]:
+    """The classes in order, and what is to be said of it: as the user names them, else whole
+    numbers count, and all other labels are sorted as text.
+
+    Raises:
+        BadData: a label is none of the user's names.
     """
+    if class_names is not None:
+        check_named((label for labels in split.values() for label in labels), class_names, place)
+        return list(class_names), []
     if rows.order is not None:
         return list(rows.order), []
     labels = {label for classes in split.values() for label in classes}
@@ -166,17 +183,6 @@ def _order(rows: Rows, split: dict[PartName, Classes]) -> tuple[list[str], list[
 
 
 def _refused(rows: Rows, place: Path) -> Iterator[DataProblem]:
-    bare = [
-        where
-        for number, (where, label) in enumerate(zip(rows.places, rows.labels, strict=True))
-        if label is None and rows.parts is not None and part_of(rows.parts[number]) != "train"
-    ]
-    if bare:
-        yield DataProblem(
-            "dataset",
-            f"{place}: {_counted(bare)} without a label outside the training part",
-            "give each picture a label, or leave it out: those to train on may have none",
-        )
     if rows.parts is None:
         return
     strange: dict[str, list[str]] = {}
@@ -213,6 +219,8 @@ def choose_columns(
     asked: Mapping[str, str | None],
     place: Path,
     likely: Mapping[str, str] | None = None,
+    *,
+    may_lack_labels: bool = False,
 ) -> dict[str, str]:
     """Which column holds what.
 
@@ -220,6 +228,7 @@ def choose_columns(
         there: the columns. asked: the column that a key ("image", "label", "split") names, None
             where it is to be found by its name.
         place: the table, for messages. likely: what the table itself says of a column's use.
+        may_lack_labels: whether a table without a column of labels is of pictures without any.
 
     Raises:
         BadData: a column that was asked for is not there, or none is found for pictures or labels.
@@ -239,11 +248,12 @@ def choose_columns(
         found = (likely or {}).get(key, found)
         if found is not None:
             chosen[key] = found
-        elif key != "split":
+        elif key == "image" or (key == "label" and not may_lack_labels):
             what = "pictures" if key == "image" else "labels"
             raise BadData(
                 f"{place}: no column's name says that it holds {what}",
-                hint=f"-s data.{key}=COLUMN, one of {_listed(there)}",
+                hint=f"-s data.{key}=COLUMN, one of {_listed(there)}"
+                + ("; or data.class_names, where no picture has a label" * (key == "label")),
             )
     return chosen
 

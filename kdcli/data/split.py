@@ -96,14 +96,13 @@ def partition(
     if held:
         val = torch.arange(len(y)) >= len(y) - held
     else:
-        # whatever is measured has labels
-        labelled = torch.nonzero(y != UNLABELLED).flatten()
+        labelled = _labelled(y)
         held = round(len(labelled) * val_fraction)
         if val_fraction > 0 and held == 0:
             of = f"{len(labelled)} samples" + " with a label" * (len(labelled) < len(y))
             raise UsageError(
                 f"data.val_fraction {val_fraction:g} of {of} holds out none",
-                hint="raise data.val_fraction" if len(labelled) else "leave data.val_fraction out",
+                hint="raise data.val_fraction",
             )
         val = torch.zeros(len(y), dtype=torch.bool)
         val[labelled[sample_by_class(y[labelled], held, random.key(seed, "holdout"))]] = True
@@ -135,6 +134,12 @@ def partition(
     if len(rest):
         train = torch.cat([train, rest]).sort().values
     return train, torch.nonzero(val).flatten()
+
+
+def _labelled(y: Tensor) -> Tensor:
+    """Positions [m] of what may be held out: what is measured has labels where any picture has."""
+    labelled = torch.nonzero(y != UNLABELLED).flatten()
+    return labelled if len(labelled) else torch.arange(len(y))
 
 
 def _more(held: int, train_limit: int | None) -> str:

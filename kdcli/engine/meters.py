@@ -14,6 +14,7 @@ from kdcli.core.types import UNLABELLED, Step
 from kdcli.engine.distributed import Ranks
 
 _NEVER = 2**62
+CROSS_ENTROPY = "ce"  # the name of that term in every method
 
 
 class Meters(Mapping[str, Tensor]):
@@ -21,10 +22,14 @@ class Meters(Mapping[str, Tensor]):
     looked up.
 
     Also counts correct predictions, and remembers the first step at which a term was not finite.
+
+    Args:
+        labels: whether any image has a label; where none has, there is no mean of CROSS_ENTROPY.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, labels: bool = True) -> None:
         self._device = device
+        self._hidden = () if labels else (CROSS_ENTROPY,)
         self._sums: dict[str, Tensor] = {}
         self._first_bad: dict[str, Tensor] = {}
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -75,10 +80,10 @@ class Meters(Mapping[str, Tensor]):
         return self._sums[name] / max(self.seen, 1)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sums)
+        return (name for name in self._sums if name not in self._hidden)
 
     def __len__(self) -> int:
-        return len(self._sums)
+        return len(tuple(iter(self)))
 
     def agree(self, ranks: Ranks) -> None:
         """Makes them what one process would have that saw the images of all ranks. At the end of an

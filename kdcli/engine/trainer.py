@@ -73,7 +73,7 @@ class Hooks:
     probe: Callable[[Network, Stage, int], Snapshot | None] = lambda _network, _stage, _step: None
     keep: Callable[[str, Network], None] = lambda _name, _network: None
     stop: Callable[[], KdError | None] = lambda: None
-    score: Callable[[Measures], float] = lambda measures: measures.accuracy
+    score: Callable[[Measures], float] = lambda measures: measures.accuracy or 0.0
     pause: Callable[[Progress], KdError | None] = lambda _at: None
 
 
@@ -114,7 +114,7 @@ class Trainer:
     ) -> None:
         self.method = method
         self.feed = feed
-        self._share_labelled = 1 - feed.info.unlabelled / feed.info.num_train
+        self.share_labelled = 1 - feed.info.unlabelled / feed.info.num_train
         self.runtime = runtime
         self.settings = settings
         self.hooks = hooks or Hooks()
@@ -210,7 +210,7 @@ class Trainer:
                 rate,
                 meters,
                 meters.correct,
-                round(meters.seen * self._share_labelled),
+                round(meters.seen * self.share_labelled),
                 speed,
             )
         )
@@ -263,7 +263,7 @@ class Trainer:
         train, probe = meters.accuracy(), self._probe(work)
         self._emit(EpochDone(at, work.rate, losses, train, val, best, seconds, speed, probe))
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
-        work.meters = Meters(self.runtime.device)
+        work.meters = Meters(self.runtime.device, labels=self.share_labelled > 0)
         pause = self.hooks.pause(at) if self.position.stage == len(self.stages) - 1 else None
         if at.epoch < work.epochs or self._keeps_last_state or pause is not None:
             self._save(work, stopping=pause is not None)
@@ -440,7 +440,7 @@ class _StageWork:
         self.optimiser = make_optimiser(
             parameters, optim, capturable=trainer.runtime.recorder is not None
         )
-        self.meters = Meters(trainer.runtime.device)
+        self.meters = Meters(trainer.runtime.device, labels=trainer.share_labelled > 0)
         self.carried = Carried()
         self.compiled = False  # whether its first step here, which compiles, was taken
         self.rate = self.base_rate

@@ -24,12 +24,12 @@ from kdcli.jobs.model_info import (
     describe_model,
     describe_modules,
     download_model,
-    member_parameters,
     missing_weights,
     model_members,
     propose_students,
     usual_classes,
 )
+from kdcli.jobs.model_sizes import describe_models
 from kdcli.jobs.plan.forecast import forecast
 from kdcli.jobs.search.students import search
 from kdcli.jobs.search.teachers import find_teacher
@@ -50,6 +50,7 @@ __all__ = [
     "build_network",
     "check_data",
     "describe_model",
+    "describe_models",
     "describe_modules",
     "distill",
     "doctor",
@@ -63,7 +64,6 @@ __all__ = [
     "forecast_sweep",
     "import_weights",
     "load_network",
-    "member_parameters",
     "missing_weights",
     "model_members",
     "predict",

@@ -4,7 +4,7 @@ could teach.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
-from kdcli.errors import Incompatible, KdError, NotFound, UsageError
+from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.jobs.build.networks import check_outline, checked_header, fresh_network
 from kdcli.models._tapped import modules
 from kdcli.models.cost import macs
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.resolve import teacher_recipe
+from kdcli.recipe.schema import Recipe, TeacherSection
 from kdcli.trust import named_by, trusting
 
 USUAL_SHAPES: Mapping[str, tuple[int, int, int]] = {"torchvision": (3, 224, 224)}
@@ -183,24 +184,31 @@ def download_model(name: str, weights: str | None = None) -> Path:
     return folder
 
 
+def _asked_for(recipe: Recipe) -> Iterator[tuple[str, str | None]]:
+    """The networks that a recipe names, and the weights that they are to have; then those of its
+    teachers' recipes, and of what its gap is measured to.
+    """
+    for key in ("model", "student"):
+        if (section := getattr(recipe, key, None)) is not None:
+            yield section.name, section.options.get("weights")
+    reference = recipe.report.reference
+    named = [TeacherSection(recipe=reference)] if (reference or "").endswith(".toml") else []
+    for teacher in (*getattr(recipe, "teacher", ()), *named):
+        if teacher.name is not None:
+            yield teacher.name, teacher.weights
+        elif teacher.recipe is not None:
+            yield from _asked_for(teacher_recipe(teacher, recipe)[0].recipe)
+
+
 def missing_weights(recipe: Recipe) -> tuple[tuple[str, str | None], ...]:
-    """The networks of a recipe that are to be fetched before it can run: name and weights of each.
+    """The networks of a recipe, and of the recipes that it names, that are to be fetched before it
+    can run: name and weights of each.
 
     Raises:
         UsageError, NotFound: a package is missing that knows, or there is no such network.
     """
-    asked = [
-        (section.name, section.options.get("weights"))
-        for key in ("model", "student")
-        if (section := getattr(recipe, key, None)) is not None
-    ]
-    asked += [
-        (section.name, section.weights)
-        for section in getattr(recipe, "teacher", ())
-        if section.name is not None
-    ]
     found = []
-    for name, weights in dict.fromkeys(asked):
+    for name, weights in dict.fromkeys(_asked_for(recipe)):
         entry = catalog.entry("model", name)
         if entry.factory is None and "/" in name:
             module = catalog.load(entry)
@@ -214,20 +222,6 @@ def model_members(adapter: str) -> dict[str, str]:
     each.
     """
     found: dict[str, str] = catalog.load(catalog.entry("model", adapter)).members()
-    return found
-
-
-def member_parameters(name: str, num_classes: int = 10) -> int | None:
-    """The number of parameters of one network of an adapter, where that is known sooner than all
-    that `describe_model` says; None where it is not, or where the network is none for kd.
-    """
-    module = catalog.load(catalog.entry("model", name))
-    if not hasattr(module, "parameters"):
-        return None
-    try:
-        found: int = module.parameters(name, num_classes)
-    except KdError:
-        return None
     return found
 
 

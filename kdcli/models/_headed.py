@@ -4,6 +4,8 @@ can be tapped without hooks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,6 +57,30 @@ class Headed(Network):
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
         check_taps(self.name, (upto,), self.taps)
         return (self.net,)
+
+    def of_one_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a library's file of this network with its two heads in one, by the names
+        that they have here; the same tensors where it has one head, or the file not both.
+        """
+        inside = ("", "model.") if self.path.startswith("model.") else ("",)
+        for wrapped in inside:
+            paths = [path.removeprefix(wrapped) for path in (self.path, self.second)]
+            weights = [tensors.get(f"{path}.weight") for path in paths]
+            first, other = weights
+            if (
+                not self.second
+                or first is None
+                or other is None
+                or first.shape[:1] != other.shape[:1]
+            ):
+                continue
+            gone = {f"{path}.{kind}" for path in paths for kind in ("weight", "bias")}
+            found = {name: value for name, value in tensors.items() if name not in gone}
+            found["head.weight"] = torch.cat([first, other], 1) / 2
+            if biases := [tensors[n] for path in paths if (n := f"{path}.bias") in tensors]:
+                found["head.bias"] = torch.stack(biases).sum(0) / 2
+            return found
+        return dict(tensors)
 
     def library_heads(self) -> dict[str, Tensor]:
         """The tensors of the head as its library has them, by their names there: of two heads both,

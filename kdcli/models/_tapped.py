@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,9 @@ class Seen:
     """A module in one pass. shape: of its first tensor, with a batch of 1; None where it gives
     none. calls: how often it ran. changed: whether something wrote into its output afterwards.
     layout: None where its output is neither map, tokens nor vector. before: paths of what ran up to
-    its end, the outermost ones. around: paths of the modules that it ran within.
+    its end, the outermost ones. around: paths of the modules that it ran within. activation: the
+    path of the activation in it whose output is its own; "" where it does not end in one. norms:
+    paths of the batch norms that ran in it, in order.
     """
 
     shape: tuple[int, ...] | None = None
@@ -75,6 +78,8 @@ class Seen:
     layout: Layout | None = None
     before: tuple[str, ...] = ()
     around: tuple[str, ...] = field(default=())
+    activation: str = ""
+    norms: tuple[str, ...] = ()
 
 
 class Tapped(Headed):
@@ -84,9 +89,18 @@ class Tapped(Headed):
         headed: the network, split before its head; its parts are taken over.
         paths: tap -> path of a module of it. "pooled" stays what feeds the head unless given.
         seen: what `survey` says of it.
+        pre: whether each stage of maps also has the tap ".pre": what its last activation is given,
+            or the stage itself where it does not end in one.
     """
 
-    def __init__(self, headed: Headed, paths: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
+    def __init__(
+        self,
+        headed: Headed,
+        paths: Mapping[str, str],
+        seen: Mapping[str, Seen],
+        *,
+        pre: bool = False,
+    ) -> None:
         Network.__init__(self)
         self.name, self.net = headed.name, headed.net
         self.head, self.path, self.second = headed.head, headed.path, headed.second
@@ -99,7 +113,34 @@ class Tapped(Headed):
             self.net.get_submodule(path).register_forward_hook(
                 _Keep(self._box, tap, copy=seen[path].changed)
             )
+        self._norms: dict[str, str] = {}
+        self._same: dict[str, str] = {}  # ".pre" taps that are their stage
+        for stage in [tap for tap in paths if pre and tap.startswith("stage")]:
+            if self._layouts[stage].kind == "map":
+                self._tap_before(stage, seen[paths[stage]])
         self.taps = {}
+
+    def _tap_before(self, stage: str, seen: Seen) -> None:
+        """Adds the tap before the last activation of a stage."""
+        tap = f"{stage}.pre"
+        last = list(self.net.get_submodule(self.paths[stage]).modules())[-1]
+        if type(last).__name__.endswith(
+            "Pool2d"
+        ):  # of what an activation gave: it has no such place
+            return
+        self._layouts[tap], self._seen[tap] = self._layouts[stage], seen
+        if not seen.activation:
+            self._same[tap] = stage
+            return
+        module = self.net.get_submodule(seen.activation)
+        module.register_forward_pre_hook(_KeepBefore(self._box, tap))
+        if seen.norms:
+            self._norms[tap] = seen.norms[-1]
+
+    def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
+        path = self._norms.get(tap)
+        norm = None if path is None else self.net.get_submodule(path)
+        return norm if isinstance(norm, nn.BatchNorm2d) else None
 
     def declare(self, height: int) -> None:
         """Sets the channels and strides of the taps, for pictures of that height."""
@@ -110,8 +151,9 @@ class Tapped(Headed):
             )
             for tap, layout in self._layouts.items()
         }
+        order = [name for tap in self.paths for name in (f"{tap}.pre", tap) if name in found]
         self.taps = {
-            **{tap: place for tap, place in found.items() if tap != "pooled"},
+            **{tap: found[tap] for tap in order if tap != "pooled"},
             "pooled": found.get("pooled", Tap(self.head.in_features, None)),
         }
 
@@ -119,13 +161,15 @@ class Tapped(Headed):
         check_taps(self.name, taps, self.taps)
         hooked = tuple(tap for tap in taps if tap in self._layouts)
         kept: dict[str, Tensor] = {}
-        self._box.wanted, self._box.kept = hooked, kept
+        self._box.wanted, self._box.kept = tuple(self._same.get(t, t) for t in hooked), kept
         pooled = self.net(x)
         self._box.wanted, self._box.kept = (), {}
         found = {tap: pooled for tap in taps if tap not in hooked}
         for tap in hooked:
             layout = self._layouts[tap]
-            found[tap] = (layout.vector_of if tap == "pooled" else layout.map_of)(kept[tap])
+            found[tap] = (layout.vector_of if tap == "pooled" else layout.map_of)(
+                kept[self._same.get(tap, tap)]
+            )
         return Output(self.classify(pooled), {tap: found[tap] for tap in taps})
 
     def trunk(self, upto: str) -> tuple[nn.Module, ...]:
@@ -159,6 +203,17 @@ class _Keep:
     def __call__(self, _module: nn.Module, _given: Any, output: Any) -> None:
         if self.tap in self.box.wanted and (value := _first(output)) is not None:
             self.box.kept[self.tap] = value.clone() if self.copy else value
+
+
+class _KeepBefore:
+    """A hook that keeps what an activation is given, before it may write over it."""
+
+    def __init__(self, box: _Box, tap: str) -> None:
+        self.box, self.tap = box, tap
+
+    def __call__(self, _module: nn.Module, given: tuple[Any, ...]) -> None:
+        if self.tap in self.box.wanted and (value := _first(given)) is not None:
+            self.box.kept[self.tap] = value.clone()
 
 
 def tapped(network: Network, taps: Mapping[str, str], input_shape: Shape) -> Tapped:
@@ -199,9 +254,9 @@ def _headed(network: Network) -> Headed:
             hint=f"its taps are {', '.join(network.taps)}",
         )
     for module in network.net.modules():
-        hooks = module._forward_hooks  # noqa: SLF001
-        for key in [key for key, hook in hooks.items() if isinstance(hook, _Keep)]:
-            del hooks[key]
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001
+            for key in [k for k, hook in hooks.items() if isinstance(hook, _Keep | _KeepBefore)]:
+                del hooks[key]
     return network
 
 
@@ -226,10 +281,15 @@ def modules(network: Network, input_shape: Shape) -> dict[str, tuple[nn.Module, 
 
 
 def fitted(
-    headed: Headed, paths: Mapping[str, str], seen: Mapping[str, Seen], input_shape: Shape
+    headed: Headed,
+    paths: Mapping[str, str],
+    seen: Mapping[str, Seen],
+    input_shape: Shape,
+    *,
+    pre: bool = False,
 ) -> Tapped:
-    """A network with taps at modules that a survey has found fit."""
-    network = Tapped(headed, paths, seen)
+    """A network with taps at modules that a survey has found fit. pre: as of `Tapped`."""
+    network = Tapped(headed, paths, seen, pre=pre)
     network.declare(input_shape[1])
     return network
 
@@ -324,7 +384,27 @@ class _Survey:
                 handle.remove()
         for path, output, version in self.outputs:
             self.seen[path].changed |= output._version != version  # noqa: SLF001
+        self._ends()
         return self.seen
+
+    def _ends(self) -> None:
+        """Notes which modules end in an activation, and the batch norms that ran in each."""
+        kinds = {path: self.net.get_submodule(path) for path, _, _ in self.outputs}
+        acts = [(path, out) for path, out, _ in self.outputs if _is_activation(kinds[path])]
+        norms = [path for path, kind in kinds.items() if isinstance(kind, nn.BatchNorm2d)]
+        before = dict(itertools.pairwise(kinds))  # by module the one that ended next
+        for path, output, _ in self.outputs:
+            seen, inside = self.seen[path], (path, f"{path}.")
+            ends = [each for each, out in acts if out is output and _within(each, inside)]
+            seen.activation = ends[-1] if ends else ""
+            seen.norms = tuple(
+                each
+                for each in norms
+                # what ran beside a sum, in the shortcut, is not what feeds it; an activation alone
+                # is fed by what ended just before
+                if (_within(each, inside) or (path in ends and before.get(each) == path))
+                and not {"downsample", "shortcut"} & set(each.split("."))
+            )
 
     def _enter(self, path: str) -> Any:
         return lambda *_: self.open.append(path)
@@ -346,6 +426,18 @@ class _Survey:
                 self.outputs.append((path, value, value._version))  # noqa: SLF001
 
         return note
+
+
+def _within(path: str, module: tuple[str, str]) -> bool:
+    return path == module[0] or path.startswith(module[1])
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Tells whether a module is an activation, torch's or timm's."""
+    home = type(module).__module__
+    return not isinstance(module, nn.MultiheadAttention) and (
+        home == "torch.nn.modules.activation" or home.startswith("timm.layers.activations")
+    )
 
 
 def _first(output: Any) -> Tensor | None:

@@ -175,6 +175,23 @@ def build(
     return network
 
 
+def own_names(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of a file by the names that transformers has for them now: published files may
+    have those of an older version. As they are, where they are not those of this folder's network.
+    """
+    transformers = library(name)
+    with contextlib.suppress(Incompatible, NotFound), quiet(transformers):
+        folder = files.folder_of(name)
+        content = files.read_config(folder)
+        config = config_of(transformers, name, content, {})
+        config.num_labels = len(files.class_names(content, folder / files.CONFIG))
+        found: Mapping[str, Tensor] = _construct(
+            transformers, name, config, dict(tensors)
+        ).state_dict()
+        return found
+    return tensors
+
+
 def categories(name: str, weights: str) -> tuple[str, ...]:  # noqa: ARG001  as other libraries have it
     """The names of the classes that a folder's network predicts, or their numbers.
 
@@ -333,10 +350,11 @@ def _tapped(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> H
     seen = _watched(name, model, input_shape)
     if seen.head is None:
         raise Incompatible(
-            f"{name} does not end in one linear layer: kd needs one there",
+            f"{name} does not end in one linear layer, or the mean of two: kd needs one there",
             hint="choose another, such as a ViT, a Swin or a ConvNeXt",
         )
-    headed = Headed(name, Logits(model), f"model.{seen.head}")
+    second = f"model.{seen.second}" if seen.second else ""
+    headed = Headed(name, Logits(model), f"model.{seen.head}", second)
     paths = _stages(seen.states)
     places = survey(headed, input_shape)
     stages = {tap: f"model.{path}" for tap, path in paths.items()}
@@ -352,11 +370,13 @@ def _tapped(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> H
 
 class _Watched:
     """One pass. head: the path of the linear layer whose output is the logits; None where there is
-    none. states: path and shape [1,...] of each hidden state; empty where one is no module's.
+    none. second: that of a second one, where the logits are the mean of two. states: path and shape
+    [1,...] of each hidden state; empty where one is no module's.
     """
 
     def __init__(self) -> None:
         self.head: str | None = None
+        self.second = ""
         self.states: list[tuple[str, tuple[int, ...]]] = []
 
 
@@ -391,15 +411,11 @@ def _watched(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> 
         for handle in handles:
             handle.remove()
     found = _Watched()
-    logits = getattr(told, "logits", None)
-    found.head = next(
-        (
-            path
-            for path, module, output in outputs
-            if output is logits and isinstance(module, nn.Linear)
-        ),
-        None,
-    )
+    found.head = _linear_of(outputs, getattr(told, "logits", None))
+    if found.head is None and getattr(told, "distillation_logits", None) is not None:
+        found.head = _linear_of(outputs, told.cls_logits)
+        second = _linear_of(outputs, told.distillation_logits)
+        found.head, found.second = (None, "") if second is None else (found.head, second)
     states = [
         (next((path for path, _, output in outputs if output is state), None), tuple(state.shape))
         for state in getattr(told, "hidden_states", None) or ()
@@ -409,6 +425,18 @@ def _watched(name: str, model: nn.Module, input_shape: tuple[int, int, int]) -> 
         shapes = {path: tuple(o.shape) for path, _, o in outputs if isinstance(o, Tensor)}
         found.states = [(path, shapes.get(path, shape)) for path, shape in found.states]
     return found
+
+
+def _linear_of(outputs: Sequence[tuple[str, nn.Module, Any]], logits: Any) -> str | None:
+    """The path of the linear layer whose output these logits are."""
+    return next(
+        (
+            path
+            for path, module, output in outputs
+            if output is logits and isinstance(module, nn.Linear)
+        ),
+        None,
+    )
 
 
 def _answer(model: nn.Module, input_shape: tuple[int, int, int], outputs: list[Any]) -> Any:

@@ -45,7 +45,11 @@ def published_names(network: Network, family: str, key: str) -> Names:
 def _headed(path: str, key: str) -> Names:
     """A network that somebody else wrote: its names from before its head was taken out."""
     first, _, rest = key.partition(".")
-    return {"net": (rest,), "head": (f"{path}.{rest}",)}.get(first, ())
+    name = {"net": rest, "head": f"{path}.{rest}"}.get(first)
+    if name is None:
+        return ()
+    # transformers' network stands inside of one of kd's
+    return (name.removeprefix("model."), name) if path.startswith("model.") else (name,)
 
 
 _DEPTHWISE_PARTS = {

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from kdcli.core.network import Network, parameter_count, tell_sight
+from kdcli.core.network import Network, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.files import is_file
@@ -276,18 +276,6 @@ def categories(name: str, weights: str) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def parameters(name: str, num_classes: int) -> int:
-    """The number of parameters of a network for its usual pictures. Finds no taps.
-
-    Raises:
-        Incompatible: it has no linear head.
-    """
-    with torch.device("meta"):
-        net = _construct(_timm(name), name, num_classes, (3, 224, 224), {})
-    _paths_of_heads(name, net)
-    return parameter_count(net)
-
-
 def whole(
     name: str, num_classes: int, input_shape: tuple[int, int, int], given: Mapping[str, Any]
 ) -> nn.Module:
@@ -433,7 +421,7 @@ def _tapped(headed: Headed, net: nn.Module, input_shape: tuple[int, int, int]) -
         for each in features
     ):
         return headed
-    return fitted(headed, _stages(features), seen, input_shape)
+    return fitted(headed, _stages(features), seen, input_shape, pre=True)
 
 
 def _stages(features: Sequence[Mapping[str, Any]]) -> dict[str, str]:

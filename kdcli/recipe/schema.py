@@ -256,6 +256,13 @@ class GatesSection(Section):
         json_schema_extra={NO_EFFECT: False},
     )
     max_perplexity: Positive | None = Field(None, description="Largest test perplexity, of text.")
+    min_agreement: Fraction | None = Field(
+        None,
+        description=(
+            "Least share of test images to which the student and its teacher give one class; it "
+            "needs no labels."
+        ),
+    )
 
 
 class ReportSection(Section):

@@ -30,11 +30,11 @@ class EnergiesAt:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSnapshot:
-    """One network. logit_norm: mean L2 norm of centred logits. at: temperature 1, then the report's
-    others.
+    """One network. accuracy: None of images without labels. logit_norm: mean L2 norm of centred
+    logits. at: temperature 1, then the report's others.
     """
 
-    accuracy: float
+    accuracy: float | None
     logit_norm: float
     at: tuple[EnergiesAt, ...]
 

@@ -36,20 +36,24 @@ class Quantisation:
 
     calibration: training images that the ranges are from. data: which, as messages say it. tested:
     test images. accuracy: of the network on them; accuracy_int8: of its file; agreement: share of
-    them that both answer with the same class. max_drop: points of accuracy that it may lose.
+    them that both answer with the same class. max_drop: points of accuracy that it may lose. Of
+    test images without labels no accuracy is known, and the points of agreement lost are held to
+    that instead.
     """
 
     calibration: int
     data: str
     tested: int
-    accuracy: float
-    accuracy_int8: float
+    accuracy: float | None
+    accuracy_int8: float | None
     agreement: float
     max_drop: float
 
     @property
     def drop(self) -> float:
-        """Points of accuracy lost."""
+        """Points of accuracy lost; without labels, of agreement with the network."""
+        if self.accuracy is None or self.accuracy_int8 is None:
+            return 100 * (1 - self.agreement)
         return 100 * (self.accuracy - self.accuracy_int8)
 
     @property

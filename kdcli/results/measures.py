@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kdcli.results.cost import Cost
 from kdcli.results.intervals import Interval
+
+
+class Labelled(NamedTuple):
+    """The measures that need labels: as of `Measures`, and all there."""
+
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    nll: float
+    ece: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +29,17 @@ class Measures:
     accuracy_interval: Wilson's. balanced_accuracy: mean over the classes of the accuracy on their
     samples. macro_f1: mean over the classes of F1, the harmonic mean of precision and recall.
     Classes without samples count in neither, unless one was predicted: then its F1 is 0. None: not
-    measured.
+    measured. Of samples without labels all that labels are needed for is None; agreement, the share
+    to which the network and its teacher give one likeliest class, stands in place of accuracy
+    there, where there is a teacher.
     """
 
     n: int
-    accuracy: float
-    accuracy_interval: Interval
+    accuracy: float | None
+    accuracy_interval: Interval | None
     top5: float | None
-    nll: float
-    ece: float
+    nll: float | None
+    ece: float | None
     entropy: float
     free_energy: float
     logit_norm: float
@@ -35,11 +47,27 @@ class Measures:
     selected: Literal["last", "best"] = "last"
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
+    agreement: float | None = None
 
     @property
-    def perplexity(self) -> float:
+    def labelled(self) -> Labelled | None:
+        """What labels tell; None of samples without any."""
+        if self.accuracy is None or self.nll is None or self.ece is None:
+            return None
+        assert self.accuracy_interval is not None
+        return Labelled(self.n, self.accuracy, self.accuracy_interval, self.nll, self.ece)
+
+    @property
+    def perplexity(self) -> float | None:
         """The exponential of nll: what language models are judged by."""
+        if self.nll is None:
+            return None
         return math.exp(min(self.nll, 700.0))  # beyond it there is no number
+
+
+def share_of(found: Measures) -> float | None:
+    """Accuracy; of samples without labels, agreement with the teacher."""
+    return found.agreement if found.accuracy is None else found.accuracy
 
 
 @dataclass(frozen=True, slots=True)

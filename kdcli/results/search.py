@@ -93,7 +93,7 @@ class SearchResult:
     chosen: int
     met: bool
     run: str
-    test_accuracy: float
+    test_accuracy: float | None
     test_n: int
     gates: tuple[GateResult, ...]
     again: str

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from kdcli import formatting
 from kdcli.core.task import IMAGE_CLASSIFICATION, Headline, Task
-from kdcli.results.measures import Measures
+from kdcli.results.measures import Measures, share_of
 
 
 def _beside(one: Measures, other: Measures) -> str:
-    difference = 100 * (one.accuracy - other.accuracy)
+    difference = 100 * ((one.accuracy or 0.0) - (other.accuracy or 0.0))
     shown = f"{abs(difference):.{formatting.percent_digits(one.n)}f}"
     return (
         "as accurate as"
@@ -19,7 +19,15 @@ def _beside(one: Measures, other: Measures) -> str:
     )
 
 
+def _difference(one: Measures, other: Measures) -> str:
+    if one.accuracy is None or other.accuracy is None:
+        return formatting.MISSING
+    return formatting.points(one.accuracy - other.accuracy)
+
+
 def _said(found: Measures) -> str:
+    if found.accuracy is None:
+        return "is used on"
     return f"is right on {formatting.percent(found.accuracy, found.n)} of"
 
 
@@ -33,11 +41,11 @@ TASK = Task(
         name="accuracy",
         heading="accuracy",
         path="accuracy",
-        score=lambda found: found.accuracy,
-        shown=lambda found: formatting.percent(found.accuracy),
+        score=lambda found: share_of(found) or 0.0,
+        shown=lambda found: formatting.percent(share_of(found)),
         beside=_beside,
         said=_said,
-        difference=lambda one, other: formatting.points(one.accuracy - other.accuracy),
+        difference=_difference,
     ),
     measures=("accuracy", "top5", "balanced_accuracy", "macro_f1", "nll", "ece"),
     refuses={"gates.max_perplexity": "perplexity is of text, and these data are images"},

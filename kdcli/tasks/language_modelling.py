@@ -20,8 +20,14 @@ def _shown(found: Measures) -> str:
     return formatting.number(found.perplexity, 2)
 
 
+def _less(one: Measures, other: Measures) -> float:
+    # every token of a text is a label
+    assert one.perplexity is not None and other.perplexity is not None  # noqa: PT018
+    return one.perplexity - other.perplexity
+
+
 def _beside(one: Measures, other: Measures) -> str:
-    between = one.perplexity - other.perplexity
+    between = _less(one, other)
     shown = formatting.number(abs(between), 2)
     return (
         "as perplexed as"
@@ -47,11 +53,11 @@ TASK = Task(
         name="perplexity",
         heading="perplexity",
         path="perplexity",
-        score=lambda found: -found.nll,
+        score=lambda found: -(found.nll or 0.0),
         shown=_shown,
         beside=_beside,
         said=_said,
-        difference=lambda one, other: formatting.signed(one.perplexity - other.perplexity, 2),
+        difference=lambda one, other: formatting.signed(_less(one, other), 2),
     ),
     measures=("perplexity", "nll", "accuracy", "top5", "ece"),
     pictures=False,

@@ -77,7 +77,7 @@ Forms = Annotated[
 ]
 
 
-@o.takes(*o.LABEL_GATES)
+@o.takes(*o.LABEL_GATES, "min_agreement")
 def run(
     env: Environment,
     checkpoint: Checkpoints,
@@ -106,7 +106,7 @@ def run(
 
     The data are those that each checkpoint was trained on, unless --data names others; -s
     data.path=FILE says where they are now. --on FOLDER measures on other pictures of the same
-    classes.
+    classes. Of pictures without labels, agreement with the teachers that a run names is measured.
     """
     gates = gates_of(**{o.FLAGS[name][1].partition(".")[2]: flags[name] for name in flags})
     wanted, others = split_of(split), _forms(forms, latency=latency)
@@ -224,6 +224,8 @@ def _lines(env: Environment, result: EvaluateResult) -> Iterator[str]:
 def _table(env: Environment, items: list[Evaluation]) -> list[str]:
     from kdcli import tasks
 
+    if all(item.measures.labelled is None for item in items):
+        return _without_labels(env, items)
     top5 = any(item.measures.top5 is not None for item in items)
     headline = tasks.of_data(items[0].data).headline
     first = headline if headline.path != "accuracy" else None
@@ -238,9 +240,7 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "NLL",
         "ECE",
     )
-    names = [label(item.checkpoint) for item in items]
-    if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
-        names = [Path(name).name for name in names]
+    names = _names(env, items)
     return columns(
         [
             head,
@@ -249,6 +249,33 @@ def _table(env: Environment, items: list[Evaluation]) -> list[str]:
         "<<>>>>>>>" if first else "<<>>>>>>",
         room=env.answer_width,
     )
+
+
+def _names(env: Environment, items: list[Evaluation]) -> list[str]:
+    names = [label(item.checkpoint) for item in items]
+    if max(map(len, names)) > MOST_NAME and env.stdout.isatty():
+        return [Path(name).name for name in names]
+    return names
+
+
+def _without_labels(env: Environment, items: list[Evaluation]) -> list[str]:
+    """The same for pictures that have no labels: what can be said of answers to them."""
+    head = ("checkpoint", "model", "params", "agreement", "entropy", "free energy")
+    rows = [
+        (
+            name,
+            item.network,
+            formatting.count(item.parameters),
+            formatting.percent(item.measures.agreement, item.measures.n),
+            formatting.number(item.measures.entropy),
+            formatting.number(item.measures.free_energy, 2),
+        )
+        for name, item in zip(_names(env, items), items, strict=True)
+    ]
+    return [
+        "  no labels: accuracy, NLL and ECE are not measured; agreement is with the teacher",
+        *columns([head, *rows], "<<>>>>", room=env.answer_width),
+    ]
 
 
 def _costs(env: Environment, result: EvaluateResult) -> Iterator[str]:

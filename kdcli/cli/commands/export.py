@@ -145,7 +145,8 @@ def run(
 def _refusal(result: ExportResult) -> str:
     assert result.int8 is not None
     lost, most = result.int8.drop, result.int8.max_drop
-    return f"int8 costs {lost:.1f} points of accuracy, more than --max-drop {most:g}"
+    what = "accuracy" if result.int8.accuracy is not None else "agreement with the network"
+    return f"int8 costs {lost:.1f} points of {what}, more than --max-drop {most:g}"
 
 
 def _format(name: str) -> Format:
@@ -181,4 +182,7 @@ def _lines(result: ExportResult) -> tuple[str, ...]:
         formatting.percent(share, int8.tested) for share in (int8.accuracy, int8.accuracy_int8)
     )
     told = f"accuracy {before} before, {after} after ({int8.tested} test images of {int8.data})"
+    if int8.accuracy is None:
+        same = formatting.percent(int8.agreement, int8.tested)
+        told = f"classes agree on {same} of {int8.tested} test images of {int8.data}, unlabelled"
     return (*lines, f"int8     calibrated on {int8.calibration} training images; {told}")

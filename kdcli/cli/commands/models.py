@@ -32,11 +32,8 @@ kd models
 kd models 'resnet*' -d cifar100
 kd models --teacher resnet56 -d cifar100
 """
-# networks of an adapter: more of them are listed without sizes, because building them takes too
-# long to wait for
-MANY = 24
-# of a library that knows its parameters sooner, up to so many are listed with these alone
-MANY_COUNTED = 200
+# networks of a library: of more, sizes are those that longer patterns have measured before
+MANY = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +189,10 @@ def run(
         listed = list(catalog.entries("model").values())
     else:
         listed, size = _matching(pattern), size or _Size()
-    many = sum("/" in entry.name for entry in listed) > MANY
-    if many and len(listed) <= MANY_COUNTED:
-        items = [_counted(entry, size or _Size()) for entry in listed]
-    else:
-        items = [_item(entry, None if many else size) for entry in listed]
-    about = (
-        " · sizes with a narrower wildcard" if many else f" · parameters for {size}" if size else ""
-    )
+    if pattern is not None and any("/" in entry.name for entry in listed):
+        return _list_library(env, listed, size or _Size())
+    items = [_item(entry, size) for entry in listed]
+    about = f" · parameters for {size}" if size else ""
     return _list(env, items, f"{len(items)} networks{about} · kd models NAME for one in full")
 
 
@@ -264,12 +257,32 @@ def _item(entry: Entry, size: _Size | None) -> ModelItem:
         return bare
 
 
-def _counted(entry: Entry, size: _Size) -> ModelItem:
-    """A row of a long list: parameters, where they are known without building all of it."""
+def _list_library(env: Environment, listed: list[Entry], size: _Size) -> Outcome:
+    """Networks of a library, which are many and large: each is measured once and remembered."""
     from kdcli import jobs
 
-    bare = ModelItem(entry.name, entry.family, entry.summary)
-    return replace(bare, parameters=jobs.member_parameters(entry.name, size.classes))
+    named = [entry.name for entry in listed if not entry.name.endswith("/*")]
+
+    def measuring(left: int) -> None:
+        networks = formatting.plural(left, "network")
+        env.progress(f"  measuring {networks}, once: the sizes are remembered ...")
+
+    cards = jobs.describe_models(
+        named,
+        size.classes,
+        size.shape,
+        measuring=measuring,
+        **({"seconds": 0.0} if len(named) > MANY else {}),
+    )
+    bare = {entry.name: ModelItem(entry.name, entry.family, entry.summary) for entry in listed}
+    items = [
+        item if (card := cards.get(name)) is None else _measured(item, card)
+        for name, item in bare.items()
+    ]
+    left = sum(name not in cards for name in named)
+    more = "sizes of more with a narrower wildcard" if len(named) > MANY else "sizes of more: again"
+    about = f" · parameters for {size}" + (f" · {more}" if left else "")
+    return _list(env, items, f"{len(items)} networks{about} · kd models NAME for one in full")
 
 
 def _measured(bare: ModelItem, card: ModelCard) -> ModelItem:

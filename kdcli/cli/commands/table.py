@@ -95,7 +95,7 @@ def run(
     )
     env.write(_writer(form)(replace(table, compared=differences)))
     if plot is not None:
-        from kdcli.report.figures.sweep import sweep as draw
+        from kdcli.report.tables.sweep_figure import sweep as draw
 
         rows, columns = (", ".join(axes) for axes in (loaded.table.rows, loaded.table.columns))
         figure_file.write(draw(table.data, rows, columns), plot)

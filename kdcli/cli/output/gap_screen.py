@@ -57,6 +57,8 @@ def gap_lines(report: GapReport, width: int, *, verbose: bool = False) -> Iterat
     headline = tasks.of_data(report.data).headline
     level = (
         formatting.percent(teacher.measures.accuracy, report.n)
+        if headline.path == "accuracy" and teacher.measures.accuracy is not None
+        else "no labels"
         if headline.path == "accuracy"
         else f"{headline.name} {headline.shown(teacher.measures)}"
     )

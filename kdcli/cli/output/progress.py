@@ -17,6 +17,7 @@ from kdcli.cli.output import github
 from kdcli.cli.output.listener import Narrator
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
 from kdcli.cli.output.run_screen import show_prepared
+from kdcli.results.measures import share_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -82,7 +83,7 @@ class RunNarrator(Narrator):
     def _headline(self) -> Callable[[Measures], str]:
         """How the headline measure of the run's task is shown."""
         if self.task is None:
-            return lambda found: formatting.percent(found.accuracy)
+            return lambda found: formatting.percent(share_of(found))
         return self.task.headline.shown
 
     def compiling(self, event: events.Compiling) -> None:
@@ -144,7 +145,7 @@ class EpochTable:
         self, *, everything: bool, by_steps: bool, shown: Callable[[Measures], str] | None = None
     ) -> None:
         self._everything = everything
-        self._shown = shown or (lambda found: formatting.percent(found.accuracy))
+        self._shown = shown or (lambda found: formatting.percent(share_of(found)))
         # else the learning rate changes all the time, and that is no news
         self._by_steps = by_steps
         self._headed = False
@@ -343,9 +344,15 @@ def epoch_accuracies(event: events.EpochDone, task: Task | None = None) -> dict[
     """The accuracies of an epoch in a log line; and the headline measure of its task, where that
     is another one.
     """
-    found = {
+    named = {
         "train_acc": event.train_accuracy,
-        **({"val_acc": event.val.accuracy} if event.val else {}),
+        "val_acc": event.val.accuracy if event.val else None,
+        "val_agreement": event.val.agreement if event.val else None,
+    }
+    found = {
+        name: value
+        for name, value in named.items()
+        if value is not None and formatting.known(value)
     }
     if task is not None and event.val and (path := task.headline.path) != "accuracy":
         found[f"val_{path}"] = getattr(event.val, path)

@@ -169,17 +169,13 @@ def show_result(env: Environment, result: RunResult) -> None:
         env.answer(
             ("✓", "green"),
             (
-                f" test {headline.name} {headline.shown(result.test)}  ({chosen})   "
+                f" test {_level(headline, result.test)}  ({chosen})   "
                 f"{entropy}   "
                 f"{formatting.duration(result.wall_seconds)}"
             ),
         )
-    if result.unlabelled and result.agreement is not None:
-        env.answer(
-            f"  {formatting.plural(result.unlabelled, 'training image')} without a label · "
-            f"{formatting.percent(result.agreement, result.test.n)} of the test images answered as "
-            "by the teacher"
-        )
+    if (told := _without_labels(result)) is not None:
+        env.answer(told)
     for parts in _missing(result):
         env.answer(*parts)
     if (calibrated := _calibrated(result)) is not None:
@@ -191,9 +187,34 @@ def show_result(env: Environment, result: RunResult) -> None:
         env.report(line)
 
 
+def _level(headline: Headline, test: Measures) -> str:
+    """How good a network is on its own, in a few words."""
+    if test.labelled is None and test.agreement is None:
+        return "images have no labels"
+    return f"{headline.called(test)} {headline.shown(test)}"
+
+
+def _without_labels(result: RunResult) -> str | None:
+    """That images have no labels, and how far the student answers as its teacher does."""
+    bare = result.test.labelled is None
+    said = [
+        *([formatting.plural(result.unlabelled, "training image")] if result.unlabelled else []),
+        *([formatting.plural(result.test.n, "test image")] if bare else []),
+    ]
+    if result.agreement is None or not said:
+        return None
+    return (
+        f"  {' and '.join(said)} without a label · "
+        f"{formatting.percent(result.agreement, result.test.n)} of the test images answered as "
+        "by the teacher"
+    )
+
+
 def _comparison(result: RunResult) -> list[str]:
     several = len(result.teachers) > 1
     headline = _task(result.data).headline
+    if result.test.labelled is None:
+        return _without_accuracies(result)
     head = ("", headline.heading, "NLL", "ECE", "entropy", "free energy", "")
     rows: list[tuple[str, ...]] = [head]
     rows += [
@@ -201,22 +222,33 @@ def _comparison(result: RunResult) -> list[str]:
         for place, teacher in enumerate(result.teachers, 1)
     ]
     rows.append(_measured("student", result.test, headline))
-    if result.gap is not None:
-        rows.append(_gap_row("gap", result, result.gap, "raw logits"))
-        aligned = next(
-            (
-                gap
-                for gap in result.gaps
-                if gap.aligned and gap.temperature == result.gap.temperature
-            ),
-            None,
-        )
-        if aligned is not None:
-            rows.append(_gap_row("aligned", result, aligned, "in the loss"))
-    selected = (
+    rows += [_gap_row(label, result, gap, remark) for label, gap, remark in _gaps(result)]
+    return [_selected(result), *columns(rows, "<>>>>><")]
+
+
+def _selected(result: RunResult) -> str:
+    return (
         f"  test split · n = {formatting.thousands(result.test.n)} · {result.test.selected} epoch"
     )
-    return [selected, *columns(rows, "<>>>>><")]
+
+
+def _without_accuracies(result: RunResult) -> list[str]:
+    """The same where the test split has no labels: agreement, entropies and their gap."""
+    rows = [("", "agreement", "entropy", "free energy", "")]
+    several = len(result.teachers) > 1
+    networks = [
+        (f"teacher {place}" if several else "teacher", teacher.test)
+        for place, teacher in enumerate(result.teachers, 1)
+    ]
+    for label, test in (*networks, ("student", result.test)):
+        if test is None:
+            rows.append((label, *(formatting.MISSING,) * 3, ""))
+            continue
+        agreement = "" if test is not result.test else formatting.percent(test.agreement, test.n)
+        energies = formatting.number(test.entropy), formatting.number(test.free_energy, 2)
+        rows.append((label, agreement, *energies, ""))
+    rows += [(label, "", *_gap_numbers(gap, remark)) for label, gap, remark in _gaps(result)]
+    return [_selected(result), *columns(rows, "<>>><")]
 
 
 def _calibrated(result: RunResult) -> str | None:
@@ -285,6 +317,27 @@ def _measured(label: str, measures: Measures | None, headline: Headline) -> tupl
     )
 
 
+def _gaps(result: RunResult) -> Iterator[tuple[str, GapAt, str]]:
+    """The gap that gates use and, where the method's loss sees other logits, that of these: each
+    with its label and a remark.
+    """
+    if result.gap is None:
+        return
+    yield "gap", result.gap, "raw logits"
+    for gap in result.gaps:
+        if gap.aligned and gap.temperature == result.gap.temperature:
+            yield "aligned", gap, "in the loss"
+            return
+
+
+def _gap_numbers(gap: GapAt, remark: str) -> tuple[str, str, str]:
+    return (
+        formatting.signed(gap.entropy),
+        formatting.signed(gap.free_energy, 2),
+        f"(τ = {gap.temperature:g}, {remark})",
+    )
+
+
 def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[str, ...]:
     first: TeacherSummary = result.teachers[0]
     known = first.test is not None and len(result.teachers) == 1 and not gap.aligned
@@ -298,9 +351,7 @@ def _gap_row(label: str, result: RunResult, gap: GapAt, remark: str) -> tuple[st
         accuracy,
         "",
         "",
-        formatting.signed(gap.entropy),
-        formatting.signed(gap.free_energy, 2),
-        f"(τ = {gap.temperature:g}, {remark})",
+        *_gap_numbers(gap, remark),
     )
 
 

@@ -14,6 +14,7 @@ from kdcli.cli.console import Environment
 from kdcli.cli.output.listener import Narrator
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
 from kdcli.cli.output.progress import Clock, ending, epoch_accuracies, log_line
+from kdcli.results.measures import share_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -205,7 +206,7 @@ class LiveSweep(SweepNarrator):
             )
         elif kind == "EpochDone":
             self._val[event.id] = (
-                f"  val {formatting.percent(said.val.accuracy)}" if said.val else ""
+                f"  val {formatting.percent(share_of(said.val))}" if said.val else ""
             )
         elif kind == "StepRead":
             accuracy = (
@@ -311,7 +312,9 @@ class LogSweep(SweepNarrator):
                     whose,
                     said,
                     said.losses,
-                    {"train_acc": said.train_accuracy},
+                    {"train_acc": said.train_accuracy}
+                    if formatting.known(said.train_accuracy)
+                    else {},
                     said.images_per_second,
                 )
             )

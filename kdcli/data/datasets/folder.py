@@ -7,8 +7,11 @@ that is wrong.
 
 Files are decoded as they are needed, or once at the start with resident = true, which suits small
 pictures. unlabelled names a folder of pictures without labels that join the training part; then
-train/ may be missing. Pixels are normalised with ImageNet's mean and std unless told otherwise: to
-measure them here would mean to read everything first.
+train/ may be missing. A part that holds pictures and no class folders has no labels either, and
+where none has any, class_names names the classes that the teacher tells apart.
+
+Pixels are normalised with ImageNet's mean and std unless told otherwise: to measure them here would
+mean to read everything first.
 """
 
 from __future__ import annotations
@@ -92,5 +95,5 @@ def examine(options: Options, name: str = "image-folder") -> DataReport:
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
     apart = None if options.unlabelled is None else at_home(options.unlabelled)
-    found = arrange(top, SUFFIXES, options.test_fraction, apart)
+    found = arrange(top, SUFFIXES, options.test_fraction, apart, options.class_names)
     return image_folder(top, found, options), found

@@ -88,9 +88,12 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     if not top.is_dir():
         raise NotFound(f"no such folder: {top}", hint=_HINT)
     files, left = _files(top)
-    rows, packed = read_tables(files, {"image": options.image, "label": options.label})
+    asked = {"image": options.image, "label": options.label}
+    bare = options.class_names is not None
+    rows, packed = read_tables(files, asked, may_lack_labels=bare)
     hint = "keep one as a split: dataset.train_test_split(0.2), then save_to_disk"
-    found = arrange_rows(rows, top, options.test_fraction, words_of_rows(top, hint))
+    words = words_of_rows(top, hint)
+    found = arrange_rows(rows, top, options.test_fraction, words, options.class_names)
     folder = image_folder(top, found, options, packed)
     if left:
         note = f"splits that are not read: {', '.join(left[:6])}"

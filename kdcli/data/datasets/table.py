@@ -113,18 +113,26 @@ def _folder(name: str, options: Options) -> tuple[ImageFolder, Arranged]:
     if not path.is_file():
         raise NotFound(f"no such file: {path}", hint=f"set data.path to a table ({name})")
     asked = {"image": options.image, "label": options.label, "split": options.split}
-    rows, packed = _parquet(path, asked) if name == "parquet" else (_csv(path, asked), Packed())
-    found = arrange_rows(rows, path, options.test_fraction, words_of_rows(path))
+    bare = options.class_names is not None
+    rows, packed = (
+        _parquet(path, asked, may_lack_labels=bare)
+        if name == "parquet"
+        else (_csv(path, asked, may_lack_labels=bare), Packed())
+    )
+    words = words_of_rows(path)
+    found = arrange_rows(rows, path, options.test_fraction, words, options.class_names)
     return image_folder(path.parent, found, options, packed), found
 
 
-def _parquet(path: Path, asked: Mapping[str, str | None]) -> tuple[Rows, Packed]:
+def _parquet(
+    path: Path, asked: Mapping[str, str | None], *, may_lack_labels: bool
+) -> tuple[Rows, Packed]:
     from kdcli.data.arrow import TableFile, read_tables
 
-    return read_tables([TableFile(path, path.name)], asked)
+    return read_tables([TableFile(path, path.name)], asked, may_lack_labels=may_lack_labels)
 
 
-def _csv(path: Path, asked: Mapping[str, str | None]) -> Rows:
+def _csv(path: Path, asked: Mapping[str, str | None], *, may_lack_labels: bool) -> Rows:
     """The rows of a text table, whose first line names the columns."""
     names, labels, parts, places = [], [], [], []
     reader: Any = None
@@ -136,7 +144,7 @@ def _csv(path: Path, asked: Mapping[str, str | None]) -> Rows:
             delimiter = max(_DELIMITERS, key=first.count)
             reader = csv.reader(handle, delimiter=delimiter, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
-            chosen = choose_columns(header, asked, path)
+            chosen = choose_columns(header, asked, path, may_lack_labels=may_lack_labels)
             at = {key: header.index(column) for key, column in chosen.items()}
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
@@ -148,7 +156,7 @@ def _csv(path: Path, asked: Mapping[str, str | None]) -> Rows:
                         hint="mend the line, or remove it",
                     )
                 names.append(cells[at["image"]].strip())
-                labels.append(cells[at["label"]].strip() or None)
+                labels.append(cells[at["label"]].strip() or None if "label" in at else None)
                 parts.append(cells[at["split"]] if "split" in at else "")
                 places.append(where)
     except (UnicodeDecodeError, csv.Error) as error:

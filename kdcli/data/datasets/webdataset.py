@@ -116,6 +116,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
         place,
         options.test_fraction,
         words_of_rows(place, "name shards to test on: data.test"),
+        options.class_names,
     )
     count = f"{len(shards)} shards" if len(shards) > 1 else "1 shard"
     notes = [f"{count} of {len(names):,} pictures"]

@@ -1,4 +1,4 @@
-"""Training pictures without labels: what can be done with them, and what cannot."""
+"""Pictures without labels: what can be done with them, and what cannot."""
 
 from __future__ import annotations
 
@@ -6,15 +6,50 @@ from kdcli import formatting
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.method import method_class
-from kdcli.recipe.schema import DistillRecipe, Recipe
+from kdcli.recipe.schema import DistillRecipe, GatesSection, Recipe
+
+# gates on what only labels tell, with what it is
+_OF_LABELS = {
+    "min_accuracy": "accuracy",
+    "min_balanced_accuracy": "accuracy",
+    "min_macro_f1": "F1",
+    "min_class_accuracy": "accuracy",
+    "within": "accuracy",
+    "not_below": "accuracy",
+    "max_ece": "calibration",
+}
+
+
+def check_gates_of_labels(gates: GatesSection, part: str) -> None:
+    """Refuses gates on what only labels tell. part: what has none, for the message.
+
+    Raises:
+        Incompatible: the first of them, and that others exist.
+    """
+    for name, what in _OF_LABELS.items():
+        if getattr(gates, name) is not None:
+            raise Incompatible(
+                f"gates.{name} is a threshold on {what}, and the {part} have no labels to measure "
+                "it by",
+                hint="gates.min_agreement asks how far the student answers as its teacher does, "
+                "gates.max_entropy_gap how sure it is beside it",
+            )
 
 
 def check_labels(recipe: Recipe, info: DataInfo) -> None:
-    """Refuses a recipe that needs labels which training pictures do not have.
+    """Refuses a recipe that needs labels which its pictures do not have.
 
     Raises:
         Incompatible: what needs them, and for what.
     """
+    if "test" in info.bare:
+        check_gates_of_labels(recipe.gates, "test images")
+    if "val" in info.bare and recipe.train.calibrate == "on":
+        raise Incompatible(
+            "train.calibrate fits a temperature to held-out labels, and the held-out images have "
+            "none",
+            hint='train.calibrate = "off"',
+        )
     if not info.unlabelled:
         return
     without = formatting.plural(info.unlabelled, "training image", " ")

@@ -19,6 +19,7 @@ from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.import_weights.read import unwrapped
 from kdcli.jobs.model_info import usual_shape
+from kdcli.models._headed import Headed
 from kdcli.models.published_names import published_names
 
 Shape = tuple[int, int, int]
@@ -196,6 +197,9 @@ def _fit(
     shape = input_shape or usual_shape(entry)
     if input_shape is None and entry.factory is not None:
         shape = (_channels_of_the_first(view) or shape[0], *shape[1:])
+    module = None if entry.factory is not None else catalog.load(entry)
+    if module is not None and hasattr(module, "own_names"):
+        view = module.own_names(architecture, view)
     classes = num_classes or _rows_of_the_last(view)
     try:
         network = _outline(architecture, classes, shape)
@@ -205,6 +209,7 @@ def _fit(
         raise UsageError(
             error.message, hint="--input CxHxW says what its pictures are, or -d with its data"
         ) from error
+    view, file = _of_one_head(network, view), view
     names = _names(network, entry.family, view)
     # what the head and the first convolution say, where nobody else did
     head, first = (view.get(names[key]) for key in ("head.weight", _first(network)))
@@ -216,6 +221,7 @@ def _fit(
         with contextlib.suppress(Incompatible):  # such as torchvision's, which take 3 channels
             network = _outline(architecture, *wanted)
             classes, shape = wanted
+            view = _of_one_head(network, file)
             names = _names(network, entry.family, view)
     expected = network.state_dict()
     taken = {key: name for key, name in names.items() if name in view}
@@ -235,6 +241,10 @@ def _fit(
             if view[name].shape != expected[key].shape
         ),
     )
+
+
+def _of_one_head(network: Network, view: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return network.of_one_head(view) if isinstance(network, Headed) else view
 
 
 def _rows_of_the_last(view: Mapping[str, Tensor]) -> int:

@@ -78,6 +78,8 @@ def analyze_gap(
     about = measured_data.asked_for(data, overrides)
     evaluator = CheckpointEvaluator(about, split=split, runtime=runtime)
     evaluator.under_maps_of(students)
+    if len(students) == 1:
+        evaluator.on_data_of(students[0])
     parts, asked = Parts(), gates or GatesSection()
     task = tasks.of_model(checked_header(_first(teacher))[1].architecture)
     explains = (explain or deep) and task.compares_classes
@@ -165,6 +167,11 @@ def _gates(report: GapReport, gates: GatesSection) -> Iterator[GateResult]:
                 under = f" under {one.teacher.label}" if len(reports) > 1 else ""
                 yield from check_gates(
                     gates,
-                    Held(raw[pair.student].measures, gap, teacher=one.teacher.measures),
+                    Held(
+                        raw[pair.student].measures,
+                        gap,
+                        teacher=one.teacher.measures,
+                        agreement=pair.agreement,
+                    ),
                     subject=f"{pair.student}{under}" if several else "",
                 )

@@ -24,7 +24,8 @@ IMAGES = (
 
 def chance(targets: Tensor, classes: int) -> float:
     """The accuracy of guessing: of the most frequent class, at least one in K."""
-    share = float(torch.bincount(targets, minlength=classes).max()) / max(len(targets), 1)
+    counts = torch.bincount(targets[targets != UNLABELLED], minlength=classes)
+    share = float(counts.max()) / max(len(targets), 1)
     return max(share, 1 / classes)
 
 
@@ -71,7 +72,11 @@ def teacher_warnings(job: Job) -> Iterator[str]:
 def result_warnings(
     name: str, found: Measures, guess: float, classes: int, sample: str = "image"
 ) -> Iterator[str]:
-    """A sentence where a network guesses, and one where its answers are worse than none."""
+    """A sentence where a network guesses, and one where its answers are worse than none; of samples
+    without labels neither.
+    """
+    if found.accuracy is None or found.nll is None:
+        return
     if no_better(found.accuracy, found.n, guess):
         yield (
             f"{name} is right about {formatting.percent(found.accuracy, found.n)} of the "

@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdcli.analysis.checks import is_bare
 from kdcli.analysis.metrics import mcnemar, per_class_accuracy
 from kdcli.core.network import Network
 from kdcli.core.types import SplitName
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
+from kdcli.jobs.build.labels import check_gates_of_labels
 from kdcli.jobs.build.networks import load_network
+from kdcli.jobs.measure.agreement import agreements
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.forms import check_forms
@@ -54,8 +58,8 @@ def evaluate(
         checkpoints: files or run directories.
         data: a dataset's name; what each was trained on unless given. overrides: dotted keys of
             [data] with values, such as {"data.path": "moved.npz"}.
-        on: a folder of other pictures of the checkpoints' classes, a folder a class, that are all
-            measured instead of a split.
+        on: a folder of other pictures of the checkpoints' classes, a folder a class, or of pictures
+            without labels, that are all measured instead of a split.
         per_class: also the accuracy of each class.
         latency: also what each costs: size on disk, parameters, multiply-accumulates, latency.
         forms: with it, in which other forms than eager PyTorch networks are timed, "compiled" and
@@ -79,8 +83,7 @@ def evaluate(
             f"all pictures in {on} are measured: neither a dataset nor a split goes with that",
             hint="give on alone, or the data",
         )
-    runtime = Runtime(device, precision="fp32")
-    folder = None if on is None else Path(on)
+    folder, runtime = None if on is None else Path(on), Runtime(device, precision="fp32")
     evaluator = CheckpointEvaluator(asked, split=split, runtime=runtime, on=folder)
     evaluator.under_maps_of(checkpoints)
     with trusting([asked.get("data", "name")], everything=trust):
@@ -91,6 +94,7 @@ def evaluate(
         costs = Costs(measured, forms) if latency else None
         other = thresholds.not_below
         release = None if other is None else evaluator.answers(other).measures
+        measured, agreement, unknown = agreements(measured, evaluator, thresholds)
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
@@ -101,15 +105,18 @@ def evaluate(
         _evaluation(item, costs, per_class=per_class, on=folder) for item in measured
     )
     subjects = labels if len(labels) > 1 else [""]
+    rows = zip(evaluations, measured, subjects, agreement, strict=True)
     results = tuple(
         gate
-        for item, found, subject in zip(evaluations, measured, subjects, strict=True)
+        for item, found, subject, share in rows
         for gate in check_gates(
-            thresholds, _held(item, found, release, thresholds), subject=subject
+            thresholds,
+            replace(_held(item, found, release, thresholds), agreement=share),
+            subject=subject,
         )
     )
-    told = tuple(costs.left_out) if costs else ()
-    return EvaluateResult(evaluations, _pairs(measured, labels), results, told)
+    unknown[:0] = costs.left_out if costs else ()
+    return EvaluateResult(evaluations, _pairs(measured, labels), results, tuple(unknown))
 
 
 class Costs:
@@ -188,7 +195,9 @@ def _evaluation(
         method=item.method,
         data=item.info.name,
         measures=item.measures,
-        per_class=per_class_accuracy(item.logits, item.targets, names) if per_class else {},
+        per_class=per_class_accuracy(item.logits, item.targets, names)
+        if per_class and not is_bare(item.targets)
+        else {},
         source=item.source,
         trained_on_them=item.trained_on_them,
         on="" if on is None else str(on),
@@ -199,7 +208,13 @@ def _evaluation(
 
 
 def _held(item: Evaluation, found: Answers, release: Measures | None, gates: GatesSection) -> Held:
-    """A checkpoint as gates see it."""
+    """A checkpoint as gates see it.
+
+    Raises:
+        Incompatible: there are no labels, and a gate needs them.
+    """
+    if is_bare(found.targets):
+        check_gates_of_labels(gates, f"pictures that {found.label} is measured on")
     shares = item.per_class
     if gates.min_class_accuracy is not None and not shares:
         shares = per_class_accuracy(found.logits, found.targets, found.info.class_names)
@@ -216,9 +231,7 @@ def _pairs(measured: Sequence[Answers], labels: Sequence[str]) -> tuple[PairTest
     """McNemar's test for every two checkpoints that were measured on the same images."""
     pairs = []
     for (a, first), (b, second) in itertools.combinations(zip(labels, measured, strict=True), 2):
-        if first.targets.shape == second.targets.shape and torch.equal(
-            first.targets, second.targets
-        ):
+        if not is_bare(first.targets) and torch.equal(first.targets, second.targets):
             right, other = (item.logits.argmax(-1) == item.targets for item in (first, second))
             difference = float(other.double().mean() - right.double().mean())
             method = first.method if _two_seeds(first, second) else ""

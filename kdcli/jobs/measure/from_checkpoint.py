@@ -79,10 +79,11 @@ class CheckpointEvaluator:
     ) -> None:
         self._asked = asked
         self._on = on
-        self._split: SplitName = split
-        self._runtime = runtime
+        self.split: SplitName = split
+        self.runtime = runtime
         self._feeds: dict[str, Feed] = {}
         self._lessons: dict[str, Lesson] = {}
+        self._pupils: dict[str, CheckpointHeader] = {}
 
     def under_maps_of(self, students: Iterable[str | Path]) -> None:
         """Measures a checkpoint of other classes, which taught one of these students through a
@@ -103,21 +104,30 @@ class CheckpointEvaluator:
                         hint="measure them one at a time",
                     )
 
+    def on_data_of(self, student: str | Path) -> None:
+        """Measures the teachers of a student on its data, not on those that they were trained on.
+
+        Raises:
+            NotFound, BadCheckpoint: as `read_header`.
+        """
+        _, header = read_header(student)
+        self._pupils |= dict.fromkeys(header.teachers, header)
+
     def feed(self, path: Path, header: CheckpointHeader) -> tuple[Feed, str]:
         """The batches that a checkpoint is measured on, and what tables call them.
 
         Raises:
             Incompatible: the split is empty. Others: as kdcli.recipe.measured_data.section_of.
         """
-        section = measured_data.section_of(path, header, self._asked, train=self._split != "test")
+        section = measured_data.section_of(path, header, self._asked, train=self.split != "test")
         # only the held-out part depends on the seed
-        key = section.model_dump_json() + (str(header.seed) if self._split != "test" else "")
+        key = section.model_dump_json() + (str(header.seed) if self.split != "test" else "")
         if key not in self._feeds:
-            self._feeds[key] = open_feed(section, device=self._runtime.device, seed=header.seed)
+            self._feeds[key] = open_feed(section, device=self.runtime.device, seed=header.seed)
         feed = self._feeds[key]
-        if feed.size(self._split) == 0:
+        if feed.size(self.split) == 0:
             raise Incompatible(
-                f"{section.name} has no {self._split} split here",
+                f"{section.name} has no {self.split} split here",
                 hint="--split test, or train with data.val_fraction above 0",
             )
         return feed, measured_data.label_of(section, self._asked)
@@ -139,24 +149,25 @@ class CheckpointEvaluator:
         if self._on is not None:
             pupil = header if lesson is None else lesson.header
             known = replace(header, num_classes=pupil.num_classes, class_names=pupil.class_names)
-            pictures = other_pictures(self._on, path, known, self._runtime.device)
+            pictures = other_pictures(self._on, path, known, self.runtime.device)
             source = f"pictures in {self._on}"
             rows = len(pictures.files)
             return pictures.info, pictures.how, source, pictures.batches(), pictures.files, rows
         with named_by(f"the header of {path}"):
-            feed, source = self.feed(path, header if lesson is None else lesson.header)
+            pupil = self._pupils.get(header.tensors_sha256, header)
+            feed, source = self.feed(path, pupil if lesson is None else lesson.header)
         check_fits(path, header, feed.info, "network", mapped=lesson is not None)
         told = self._asked_sight().over(sights.of_header(path, header))
         sees = sights.pixels_for(told, feed.info, str(path))
         own = sights.own_pixels(Sees(sees), feed.info)
         feed = feed.showing([] if own is None else [own])
-        split = self._split
+        split = self.split
         return feed.info, sees, source, feed.split(split), feed.files(split), feed.size(split)
 
     @property
     def device(self) -> str:
         """Where networks answer, as people call it."""
-        return str(self._runtime.device)
+        return str(self.runtime.device)
 
     def answers(
         self,
@@ -178,13 +189,13 @@ class CheckpointEvaluator:
         network, header, path = load_network(checkpoint)
         if lesson is not None:
             network = _through(lesson, network, header, info)
-        teacher = as_teacher(network, sees, info, self._runtime)
+        teacher = as_teacher(network, sees, info, self.runtime)
         wanted = () if taps is None else taps(network)
         kept: dict[str, list[Tensor]] = {tap: [] for tap in wanted}
         first: list[Tensor] = []
 
         def forward(batch: Batch) -> Tensor:
-            placed = self._runtime.place(batch)
+            placed = self.runtime.place(batch)
             if taps is not None and not first:
                 first.append(_one(info, teacher.seen(placed)).clone())
             output = teacher(placed, wanted)
@@ -193,7 +204,7 @@ class CheckpointEvaluator:
             return output.logits
 
         logits, targets, measures = found(
-            forward, batches, info, rows, split=self._split, selected=_selected(header)
+            forward, batches, info, rows, split=self.split, selected=_selected(header)
         )
         return Answers(
             label=label or label_of(path),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kdcli.analysis.checks import is_bare
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
 from kdcli.core.types import DataInfo, SplitName
@@ -67,6 +69,10 @@ def gap_report(
     Raises:
         Incompatible: they did not answer the same samples. Others: as kdcli.analysis.gap.compare.
     """
+    bare, teachers = _without_labels(teachers)
+    if bare and explain is not None:
+        explain = None
+        parts.warnings.append("the samples have no labels: what explains a gap by them is left out")
     kept, explained, costs = _teachers(teachers, parts, explain)
     compared: list[list[Responses]] = [[] for _ in kept]
     pairs: list[list[PairExplanation]] = [[] for _ in kept]
@@ -110,6 +116,13 @@ def gap_report(
         curve=_curve((first, *others), parts) if explain else None,
         warnings=_warnings(parts, kept),
     )
+
+
+def _without_labels(teachers: Iterable[Answers]) -> tuple[bool, Iterable[Answers]]:
+    """Tells whether what the first one answered has no labels; and all of them."""
+    several = iter(teachers)
+    first = next(several)
+    return is_bare(first.targets), itertools.chain([first], several)
 
 
 def _teachers(
@@ -198,7 +211,7 @@ def _curve(reports: Sequence[GapReport], parts: Parts) -> DegradationCurve | Non
         if varies == "teacher"
         else reports[0].students
     )
-    if len({side.parameters for side in sides}) < 2:
+    if len({side.parameters for side in sides}) < 2 or sides[0].measures.labelled is None:
         return None
     at = 1.0 if 1.0 in reports[0].temperatures else reports[0].temperatures[0]
     return parts.attempt(

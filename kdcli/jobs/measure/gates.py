@@ -13,7 +13,7 @@ from kdcli.recipe.schema import GatesSection
 from kdcli.results.cost import Cost
 from kdcli.results.gap import GapAt
 from kdcli.results.intervals import Interval, wilson
-from kdcli.results.measures import GateResult, Measures
+from kdcli.results.measures import GateResult, Labelled, Measures
 
 Bounds = tuple[float | None, float | None]  # a number, and the end of its interval that decides
 
@@ -25,7 +25,8 @@ class Held:
     test: its measures. gap: to its teacher, at temperature 1 on raw logits. by_class: by name, its
     accuracy on the images of a class, and how many there are. cost: None where it was not measured.
     teacher, release: another network on the same images: its teacher, and the one that it must not
-    be worse than; None where there is none.
+    be worse than; None where there is none. agreement: the share of images to which it and its
+    teacher give one likeliest class; None where that is not known.
     """
 
     test: Measures
@@ -35,13 +36,16 @@ class Held:
     cost: Cost | None = None
     teacher: Measures | None = None
     release: Measures | None = None
+    agreement: float | None = None
 
 
 def with_counts(shares: Mapping[str, float], targets: Tensor) -> dict[str, tuple[float, int]]:
     """Accuracies by class, in class order and without classes that have no samples, each with the
     number of its samples among targets [n].
     """
-    counts = [count for count in torch.bincount(targets).tolist() if count and shares]
+    if not shares:
+        return {}
+    counts = [count for count in torch.bincount(targets).tolist() if count]
     return {
         name: (share, count) for (name, share), count in zip(shares.items(), counts, strict=True)
     }
@@ -61,7 +65,7 @@ def _checked(gates: GatesSection, held: Held, subject: str) -> Iterator[GateResu
     test, gap, cost = held.test, held.gap, held.cost
     worst = _worst_class(held, surely=gates.confident)
     values: dict[str, tuple[Bounds, bool]] = {
-        "min_accuracy": ((test.accuracy, test.accuracy_interval.low), True),
+        "min_accuracy": ((test.accuracy, low_end(test.accuracy_interval)), True),
         "min_balanced_accuracy": (_plain(test.balanced_accuracy), True),
         "min_macro_f1": (_plain(test.macro_f1), True),
         "min_class_accuracy": (worst, True),
@@ -72,6 +76,7 @@ def _checked(gates: GatesSection, held: Held, subject: str) -> Iterator[GateResu
         "max_perplexity": (_plain(test.perplexity), False),
         "max_latency_ms": (_latency(cost), False),
         "max_parameters": (_plain(held.parameters), False),
+        "min_agreement": (_agreement(held), True),
     }
     for name, ((value, bound), at_least) in values.items():
         limit = getattr(gates, name)
@@ -82,11 +87,17 @@ def _checked(gates: GatesSection, held: Held, subject: str) -> Iterator[GateResu
             yield GateResult(name, limit, shown, met, subject, gates.confident and shown != value)
     if gates.not_below is not None and held.release is not None:
         lost, surely = _points_below(test, held.release)
-        limit, below = held.release.accuracy, surely if gates.confident else lost
+        # what needs labels is refused where there are none
+        limit, below = held.release.accuracy or 0.0, surely if gates.confident else lost
         # of accuracy, what is surely there beside that of the other
         shown = None if below is None else limit - below / 100
         met = _met(shown, limit, at_least=True)
         yield GateResult("not_below", limit, shown, met, subject, gates.confident)
+
+
+def low_end(interval: Interval | None) -> float | None:
+    """The lower end of an interval that may not be there."""
+    return None if interval is None else interval.low
 
 
 def _met(value: float | None, limit: float, *, at_least: bool) -> bool:
@@ -113,14 +124,20 @@ def _worst_class(held: Held, *, surely: bool) -> Bounds:
 
 def _points_below(test: Measures, other: Measures | None) -> Bounds:
     """By how many percentage points accuracy is below another network's, and at most is."""
-    if other is None:
+    if other is None or test.labelled is None or other.labelled is None:
         return None, None
     # a point is a point, whatever bits two fractions leave behind the ninth decimal
-    lost = round(100 * (other.accuracy - test.accuracy), 9)
-    return lost, 100 * difference_interval(other, test).high
+    lost = round(100 * (other.labelled.accuracy - test.labelled.accuracy), 9)
+    return lost, 100 * difference_interval(other.labelled, test.labelled).high
 
 
-def difference_interval(one: Measures, other: Measures) -> Interval:
+def _agreement(held: Held) -> Bounds:
+    """Of how many samples the class is the teacher's, and at least is."""
+    share, n = held.agreement, held.test.n
+    return (None, None) if share is None else (share, wilson(round(share * n), n).low)
+
+
+def difference_interval(one: Labelled, other: Labelled) -> Interval:
     """The 95 % interval of the difference of two accuracies: Newcombe's hybrid of their score
     intervals (Statistics in Medicine 17, 1998, method 10). As of independent images; of the same
     ones, on which networks err alike, it is wider than it need be, and so on the safe side.

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from kdcli import formatting
-from kdcli.core.types import Batch, DataInfo
-from kdcli.data.folder_files import PARTS, class_folders
+from kdcli.core.types import UNLABELLED, Batch, DataInfo
+from kdcli.data.folder_files import PARTS, class_folders, loose_pictures
 from kdcli.data.picture import SUFFIXES
 from kdcli.errors import BadData, Incompatible, NotFound
 from kdcli.jobs.build.sights import preprocessing_of
@@ -29,7 +29,8 @@ _AT_ONCE = 128  # pictures a batch
 class OtherPictures:
     """Pictures below a folder, as a network sees those that it was tested on.
 
-    info: as of a dataset without a training split. files: paths below the folder, [n]. labels: [n].
+    info: as of a dataset without a training split. files: paths below the folder, [n]. labels: [n],
+    UNLABELLED where the folder has no class folders.
     """
 
     info: DataInfo
@@ -60,7 +61,8 @@ class OtherPictures:
 def other_pictures(
     folder: Path, path: Path, header: CheckpointHeader, device: torch.device
 ) -> OtherPictures:
-    """The pictures below FOLDER/CLASS, for a checkpoint that knows these classes by name.
+    """The pictures below FOLDER/CLASS, for a checkpoint that knows these classes by name; those in
+    a folder without class folders, which have no labels.
 
     Args:
         path, header: of the checkpoint.
@@ -80,6 +82,7 @@ def other_pictures(
         )
     classes, notes = class_folders(folder, SUFFIXES)
     files = tuple(name for paths in classes.values() for name in paths)
+    bare = () if classes else loose_pictures(folder, SUFFIXES)
     known = {name: number for number, name in enumerate(header.class_names)}
     if unknown := [name for name in classes if name not in known]:
         raise BadData(
@@ -87,15 +90,18 @@ def other_pictures(
             f"{formatting.listed(tuple(unknown), 5)}",
             hint=_what_to_do(folder, unknown, header),
         )
-    if not files:
+    if not files and not bare:
         raise NotFound(f"{folder} holds no picture in class folders", hint="put them there")
     labels = tuple(known[name] for name, paths in classes.items() for _ in paths)
+    if bare:
+        files, labels = bare, (UNLABELLED,) * len(bare)
+        notes = ("no class folders: the pictures have no labels",)
     digest = hashlib.sha256()
     for name, label in zip(files, labels, strict=True):
         line = f"{label} {(folder / name).stat().st_size} {name}\n"
         digest.update(line.encode(errors="surrogateescape"))
     missing = [name for name in known if not classes.get(name)]
-    if missing:
+    if missing and not bare:
         there = f"{len(known) - len(missing)} of {len(known)} classes have pictures here; none:"
         notes = (f"{there} {formatting.listed(tuple(missing), 5)}", *notes)
     info = DataInfo(

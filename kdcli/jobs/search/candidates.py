@@ -10,10 +10,11 @@ from dataclasses import asdict
 import torch
 
 from kdcli import catalog, formatting
-from kdcli.errors import KdError, NotFound, UsageError
+from kdcli.errors import NotFound, UsageError
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.measure.costs import latency
-from kdcli.jobs.model_info import describe_model, member_parameters, model_members, propose_students
+from kdcli.jobs.model_info import describe_model, model_members, propose_students
+from kdcli.jobs.model_sizes import describe_models
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.search import Candidate
 from kdcli.typed import strict
@@ -81,13 +82,12 @@ def sized(
 def _sizes(
     names: Sequence[str], patterns: Sequence[str], num_classes: int, shape: Shape
 ) -> Iterator[tuple[str, int]]:
-    for name in names:
-        try:
-            known = member_parameters(name, num_classes) if "/" in name else None
-            yield name, known or describe_model(name, num_classes, shape).parameters
-        except KdError:
-            if name in patterns:
-                raise  # of a pattern's networks some are for other pictures
+    cards = describe_models(names, num_classes, shape, seconds=math.inf)
+    for name, card in cards.items():
+        if card is not None:
+            yield name, card.parameters
+        elif name in patterns:  # of a pattern's networks some are for other pictures
+            yield name, describe_model(name, num_classes, shape).parameters
 
 
 def spread(candidates: Sequence[Candidate], most: int = MOST) -> list[Candidate]:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from kdcli.errors import Interrupted, KdError, Terminated
+from kdcli.errors import Interrupted, KdError, Terminated, UsageError
 from kdcli.jobs.events import FromRun, Listener, TrialDone
 from kdcli.jobs.processes.signals import StopRequest
+from kdcli.jobs.search.space import HELD_OUT
 from kdcli.jobs.search.study import Study
 from kdcli.jobs.sweep.executor import Executor
 from kdcli.jobs.sweep.schedule import Ended, Task
 from kdcli.results.search import Score, Trial
+from kdcli.runs.read import epoch_of
 
 if TYPE_CHECKING:
     import optuna
@@ -290,3 +292,18 @@ def rungs(epochs: int, first: int | None, factor: int) -> tuple[int, ...]:
         found.append(at)
         at *= factor
     return (*found, epochs)
+
+
+def score_of(run: str, epoch: int) -> Score:
+    """What a run came to on held-out images after an epoch.
+
+    Raises:
+        UsageError: nothing is held out, or nothing with a label.
+    """
+    found = epoch_of(run, epoch)
+    if found is None or found.val is None or found.val.accuracy is None:
+        raise UsageError(
+            f"{run} measured no accuracy on held-out images after epoch {epoch}",
+            hint=f"images with labels, and -s data.val_fraction={HELD_OUT}",
+        )
+    return Score(epoch, found.val.accuracy, found.val.n, run, 0.0)

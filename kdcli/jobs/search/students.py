@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data.text import Text
 from kdcli.engine.hardware import choose_device
-from kdcli.errors import CorruptFile, KdError, UsageError
+from kdcli.errors import CorruptFile, KdError
 from kdcli.files import DAMAGED
 from kdcli.jobs.build.datasets import kept_sources, open_source
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.search import candidates as networks
-from kdcli.jobs.search.race import Race, Steps, rungs
+from kdcli.jobs.search.race import Race, Steps, rungs, score_of
 from kdcli.jobs.search.space import (
-    HELD_OUT,
     RATES,
     Base,
     Space,
@@ -38,7 +37,7 @@ from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables.search import write_search
 from kdcli.results.search import Candidate, Score, SearchResult, Trial
 from kdcli.runs.find import finished_runs
-from kdcli.runs.read import Run, epoch_of
+from kdcli.runs.read import Run
 from kdcli.trust import trusting
 
 if TYPE_CHECKING:
@@ -144,21 +143,6 @@ class Students:
     def _size(self, trial: optuna.trial.FrozenTrial) -> int:
         found = self.candidates.get(str(trial.params.get("student")))
         return found.parameters if found is not None else 0
-
-
-def score_of(run: str, epoch: int) -> Score:
-    """What a run came to on held-out images after an epoch.
-
-    Raises:
-        UsageError: nothing is held out.
-    """
-    found = epoch_of(run, epoch)
-    if found is None or found.val is None:
-        raise UsageError(
-            f"{run} measured nothing on held-out images after epoch {epoch}",
-            hint=f"-s data.val_fraction={HELD_OUT}",
-        )
-    return Score(epoch, found.val.accuracy, found.val.n, run, 0.0)
 
 
 # ---- what is taken -------------------------------------------------------------------------------

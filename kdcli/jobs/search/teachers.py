@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.model_info import propose_students
-from kdcli.jobs.search.race import Race, Steps, rungs
+from kdcli.jobs.search.race import Race, Steps, rungs, score_of
 from kdcli.jobs.search.space import HELD_OUT, base_of, label_of
 from kdcli.jobs.search.study import Study, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, open_executor
@@ -112,21 +112,17 @@ class Teachers:
         ended_probe = yield self._task(f"probe {self.label(trial)}", probe, self.probe_epochs)
         assert ended_probe.run is not None
         teacher = epoch_of(ended.run, epoch)
-        student = epoch_of(ended_probe.run, self.probe_epochs)
-        if teacher is None or teacher.val is None or student is None or student.val is None:
+        if teacher is None or teacher.val is None:
             raise UsageError(
-                f"{ended_probe.run} measured nothing on held-out images",
+                f"{ended.run} measured nothing on held-out images",
                 hint=f"-s data.val_fraction={HELD_OUT}",
             )
-        return Score(
-            epoch,
-            student.val.accuracy,
-            student.val.n,
-            ended_probe.run,
-            0.0,
-            str(checkpoint),
-            teacher.val.accuracy,
-            teacher.val.entropy,
+        return replace(
+            score_of(ended_probe.run, self.probe_epochs),
+            epochs=epoch,
+            checkpoint=str(checkpoint),
+            teacher_accuracy=teacher.val.accuracy,
+            teacher_entropy=teacher.val.entropy,
         )
 
     def teacher(self, trial: Trial) -> Resolved:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
+from torch import Tensor
+
+from kdcli.analysis.metrics import agreement_of
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import SplitName
@@ -45,12 +49,19 @@ def teacher_answers(
 
 def validation(job: Job) -> Callable[[Network], Measures | None]:
     """What the trainer calls after each epoch: measures on the held-out split, or None where
-    nothing is held out.
+    nothing is held out. Where that has no labels, agreement with the teacher, who is asked once.
     """
+    taught: list[Tensor] = []
 
     def evaluate(network: Network) -> Measures | None:
         if job.feed.size("val") == 0:
             return None
-        return network_answers(job, network, "val").measures
+        logits, _, measures = network_answers(job, network, "val")
+        teacher = job.answering if "val" in job.feed.info.bare else None
+        if teacher is None or teacher.of("val") is None:
+            return measures
+        if not taught:
+            taught.append(teacher_answers(job, teacher, "val").logits)
+        return replace(measures, agreement=agreement_of(logits, taught[0]))
 
     return evaluate

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdcli import losses
+from kdcli.analysis.checks import is_bare
 from kdcli.analysis.energy import energies
 from kdcli.core.carried import Carried
 from kdcli.core.method import Stage
@@ -190,6 +192,8 @@ def summarise(
         if aligned:
             seen = forms[1] if facing else networks[teacher]
             gaps += tuple(_gaps(forms[0], seen, aligned=True))
+    if is_bare(targets):
+        networks = {name: replace(item, accuracy=None) for name, item in networks.items()}
     return Snapshot(split, len(targets), trained, networks, gaps)
 
 

@@ -33,6 +33,7 @@ from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.jobs.train.trackers.start import Trackers, start_trackers
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.page.build import build as build_report
+from kdcli.results.measures import share_of
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
@@ -246,7 +247,9 @@ class Execution:
         write_json(self.run / run_folder.ANALYSIS_FILE, asdict(outcome.analysis))
         if outcome.mistakes is not None:
             write_json(self.run / run_folder.MISTAKES_FILE, asdict(outcome.mistakes))
-        metrics.done({"test_accuracy": result.test.accuracy, "wall_seconds": result.wall_seconds})
+        labelled = result.test.labelled is not None
+        told = "test_accuracy" if labelled else "test_agreement"
+        metrics.done({told: share_of(result.test), "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished, and its manifest is whole
         summary = json_text(asdict(result))
         manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})

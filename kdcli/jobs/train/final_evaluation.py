@@ -11,7 +11,14 @@ from torch import Tensor
 
 from kdcli import tasks
 from kdcli.analysis.calibration import answers, calibration_error, reliability
-from kdcli.analysis.metrics import confusion, excluded, per_class_accuracy, right_answers
+from kdcli.analysis.checks import is_bare
+from kdcli.analysis.metrics import (
+    agreement_of,
+    confusion,
+    excluded,
+    per_class_accuracy,
+    right_answers,
+)
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, Output
@@ -86,15 +93,19 @@ def measure_outcome(
     own = replace(own, cost=costs[0])
     logits, targets = own.logits, own.targets
     teacher, summaries = _teacher_answers(job, targets, costs[1:])
-    curves = {"network" if teacher is None else "student": reliability(logits, targets)}
-    if teacher is not None:
-        curves = {"teacher": reliability(teacher.logits, targets), **curves}
-    most = job.recipe.report.pictures if job.recipe.report.html else 0
-    theirs = None if teacher is None else teacher.logits
+    theirs, labelled = None if teacher is None else teacher.logits, not is_bare(targets)
+    if theirs is not None and not labelled:
+        agreement = agreement_of(logits, theirs)
+        own = replace(own, measures=replace(own.measures, agreement=agreement))
+    answered = {} if theirs is None else {"teacher": theirs}
+    answered |= {"network" if teacher is None else "student": logits}
+    curves = {name: reliability(z, targets) for name, z in answered.items() if labelled}
+    most = job.recipe.report.pictures if job.recipe.report.html and labelled else 0
     mistakes, unseen = mistakes_if_any(job.feed, logits, theirs, targets, most)
     report = _gap(job, own, teacher)
     gaps = report.gaps if report is not None else ()
-    shares = per_class_accuracy(logits, targets, names) if task.compares_classes else {}
+    by_class = task.compares_classes and labelled
+    shares = per_class_accuracy(logits, targets, names) if by_class else {}
     at_one = next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None)
     return Outcome(
         test=own.measures,
@@ -109,19 +120,15 @@ def measure_outcome(
         else teacher.energies(job.recipe.report.temperatures),
         analysis=RunAnalysis(
             names,
-            confusion(logits, targets, len(names)) if task.compares_classes else (),
+            confusion(logits, targets, len(names)) if by_class else (),
             curves,
             report,
-            right_answers(logits, targets) if task.compares_classes else None,
+            right_answers(logits, targets) if by_class else None,
         ),
         per_class=shares,
-        excluded=excluded(
-            logits,
-            targets,
-            missing_classes(job.feed.info),
-            names,
-            None if teacher is None else teacher.logits,
-        ),
+        excluded=excluded(logits, targets, missing_classes(job.feed.info), names, theirs)
+        if labelled
+        else None,
         cost=own.cost,
         warnings=(
             *left_out,
@@ -129,14 +136,16 @@ def measure_outcome(
             *_warnings(job, own, summaries),
             *weighed_nothing(job.recipe.method.name, job.class_weights),
         ),
-        agreement=next(
-            (pair.agreement for pair in (report.pairs if report else ()) if pair.form == "raw"),
-            None,
-        ),
+        agreement=_agreement(report),
         calibration=None if folded is None else _before_and_after(folded, own),
-        held=_held(job, own, teacher, shares, at_one),
+        held=replace(_held(job, own, teacher, shares, at_one), agreement=_agreement(report)),
         mistakes=mistakes,
     )
+
+
+def _agreement(report: GapReport | None) -> float | None:
+    pairs = () if report is None else report.pairs
+    return next((pair.agreement for pair in pairs if pair.form == "raw"), None)
 
 
 def _warnings(job: Job, own: Answers, beside: Sequence[TeacherSummary]) -> Iterator[str]:
@@ -174,6 +183,8 @@ def _held(
 def _before_and_after(folded: FoldedTemperature, own: Answers) -> FoldedTemperature:
     """The same with the test split's likelihood and calibration error, before and after."""
     if folded.temperature is None:
+        return folded
+    if is_bare(own.targets):
         return folded
     before = answers(own.logits, own.targets, 1 / folded.temperature)
     return replace(
@@ -353,6 +364,7 @@ def _gap(job: Job, own: Answers, teacher: Answers | None) -> GapReport | None:
     explains = (
         job.recipe.report.explain
         and job.recipe.report.html
+        and "test" not in job.feed.info.bare  # nor without labels
         # what explains a gap is asked of networks
         and not any(isinstance(item.teacher.network, NoNetwork) for item in job.teachers)
         and tasks.named(job.feed.info.task).compares_classes

@@ -35,6 +35,8 @@ def fold_temperature(job: Job, network: Network) -> FoldedTemperature | None:
     n = job.feed.size("val")
     if n == 0:
         return FoldedTemperature(None, 0, "no image is held out: set data.val_fraction")
+    if "val" in job.feed.info.bare:
+        return FoldedTemperature(None, n, f"the {n} held-out images have no labels to fit it to")
     logits, targets, _ = network_answers(job, network, "val")
     try:
         fit = fit_temperature(logits, targets, label="the network")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class _Line:
     steps: int
     lr: float
     losses: Mapping[str, float]
-    train_accuracy: float
+    train_accuracy: float | None
     val: Measures | None = None
     best: bool = False
     seconds: float = 0.0
@@ -132,7 +133,7 @@ def _epoch(event: dict[str, Any], path: Path) -> EpochDone:
         Progress(line.stage, line.epoch, line.epochs, line.step, line.steps),
         line.lr,
         line.losses,
-        line.train_accuracy,
+        nan if line.train_accuracy is None else line.train_accuracy,
         line.val,
         line.best,
         line.seconds,
@@ -144,9 +145,14 @@ def epoch_line(event: EpochDone) -> str:
     """An epoch as one line of fixed key=value order, for logs that no person watches live."""
     at = event.at
     losses = " ".join(f"{name}={value:.4g}" for name, value in event.losses.items())
-    val = f" val_acc={event.val.accuracy:.4f}" if event.val else ""
+    shares = {
+        "train_acc": event.train_accuracy,
+        "val_acc": event.val.accuracy if event.val else None,
+        "val_agreement": event.val.agreement if event.val else None,
+    }
+    known = [f" {name}={x:.4f}" for name, x in shares.items() if x is not None and isfinite(x)]
     return (
         f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} "
-        f"lr={event.lr:.6g} {losses} "
-        f"train_acc={event.train_accuracy:.4f}{val} img_s={event.images_per_second:.0f}"
+        f"lr={event.lr:.6g} {losses}{''.join(known)} "
+        f"img_s={event.images_per_second:.0f}"
     )

@@ -103,12 +103,14 @@ def gaps(moments: Sequence[Moment]) -> Figure:
 def norms(moments: Sequence[Moment]) -> Figure:
     """Norm of centred logits and accuracy on the same images."""
     with house_style("along-norm"):
-        figure = canvas(5.0, 2.4)
-        panels = figure.subplots(1, 2, squeeze=False)
+        right = formatting.known(moments[-1].probe.networks[moments[-1].probe.trained].accuracy)
+        figure = canvas(5.0 if right else 2.5, 2.4)
+        panels = figure.subplots(1, 1 + right, squeeze=False)
         _curves(panels[0][0], moments, lambda item: item.logit_norm)
-        _curves(panels[0][1], moments, lambda item: 100 * item.accuracy)
         panels[0][0].set_title("logit norm")
-        panels[0][1].set_title("accuracy, %")
+        if right:
+            _curves(panels[0][1], moments, lambda item: 100 * (item.accuracy or 0.0))
+            panels[0][1].set_title("accuracy, %")
         notes = _finish(figure, panels, moments)
         caption = (
             "Larger logits are surer answers, right or wrong: a norm that goes on rising when "

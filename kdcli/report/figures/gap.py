@@ -27,7 +27,7 @@ def figures_of_gap(gap: GapReport, palette: Palette) -> Iterator[Figure]:
     """The figures of one report, in order: levels, then per class."""
     if gap.students:
         yield levels(gap, palette)
-    if pair := first_raw_pair(gap):
+    if (pair := first_raw_pair(gap)) and ranked_classes(gap, usual_temperature(pair)):
         yield per_class(gap, pair, palette)
 
 

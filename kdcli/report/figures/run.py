@@ -26,7 +26,7 @@ from kdcli.report.figures.svg import (
     legend,
 )
 from kdcli.report.findings.run import beside, best_teacher
-from kdcli.results.measures import Measures
+from kdcli.results.measures import Measures, share_of
 from kdcli.results.run import CalibrationCurve, RunAnalysis
 from kdcli.runs.read import Epoch, Run
 
@@ -50,7 +50,8 @@ def _figures(run: Run) -> Iterator[Figure]:
         title, caption, basis = map(task.worded, (figure.title, figure.caption, figure.basis))
         return replace(figure, title=title, caption=caption, basis=basis)
 
-    if run.summary and len(bars := _measured(run)) > 1:
+    bars = [bar for bar in _measured(run) if bar.measures.labelled is not None]
+    if run.summary and len(bars) > 1:
         yield worded(accuracy_levels(bars, beside(run)))
     if run.analysis:
         if run.analysis.gap:
@@ -61,7 +62,12 @@ def _figures(run: Run) -> Iterator[Figure]:
             yield confusion(run.analysis, own)
     if len(run.epochs) > 1:
         yield worded(losses(run.epochs))
-        yield worded(accuracy_curves(run.epochs, own, _teacher_level(run)))
+        if any(
+            formatting.known(share)
+            for epoch in run.epochs
+            for share in (epoch.train_accuracy, share_of(epoch.val) if epoch.val else None)
+        ):
+            yield worded(accuracy_curves(run.epochs, own, _teacher_level(run)))
         yield learning_rate(run.epochs)
     yield from dynamics_figures.figures_of_dynamics(run)
 
@@ -114,7 +120,9 @@ def accuracy_levels(measured: Sequence[Bar], title: str) -> Figure:
         figure = canvas(5.0, 0.8 + 0.55 * len(measured))
         axes = figure.subplots()
         for row, (_, measures, colour) in enumerate(reversed(measured)):
-            interval, level = measures.accuracy_interval, 100 * measures.accuracy
+            found = measures.labelled
+            assert found is not None  # networks without accuracies are no bars
+            interval, level = found.accuracy_interval, 100 * found.accuracy
             axes.plot(
                 [100 * interval.low, 100 * interval.high],
                 [row, row],
@@ -236,18 +244,26 @@ def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = N
         axes = figure.subplots()
         _epoch_axis(axes, epochs)
         train = [100 * epoch.train_accuracy for epoch in epochs]
-        axes.plot(
-            *_broken(epochs, train), linestyle=DASHES[2], color=own, linewidth=1.6, label="training"
-        )
+        if np.isfinite(train).any():
+            axes.plot(
+                *_broken(epochs, train),
+                linestyle=DASHES[2],
+                color=own,
+                linewidth=1.6,
+                label="training",
+            )
         held_out = [epoch.val for epoch in epochs]
-        if any(held_out):
-            validation = [100 * val.accuracy if val else np.nan for val in held_out]
-            axes.plot(*_broken(epochs, validation), color=own, label="validation")
+        shares = [None if val is None else share_of(val) for val in held_out]
+        bare = any(val is not None and val.accuracy is None for val in held_out)
+        if any(share is not None for share in shares):
+            validation = [np.nan if share is None else 100 * share for share in shares]
+            label = "validation, as the teacher answers" if bare else "validation"
+            axes.plot(*_broken(epochs, validation), color=own, label=label)
         if teacher is not None:
             axes.axhline(
                 100 * teacher, color=TEACHER, linestyle="--", linewidth=1.2, label="teacher, test"
             )
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel("agreement, %" if bare else "accuracy, %")
         legend(axes)
         sizes = sorted({val.n for val in held_out if val})
         held = (
@@ -269,12 +285,14 @@ def accuracy_curves(epochs: Sequence[Epoch], own: str, teacher: float | None = N
 
 def _curves_title(last: Epoch) -> str:
     train = formatting.percent(last.train_accuracy)
-    held = (
-        f", {formatting.percent(last.val.accuracy, last.val.n)} of held-out images"
-        if last.val
-        else ""
-    )
-    return f"At the end {train} of training images are right{held}"
+    share = None if last.val is None else share_of(last.val)
+    held = "" if share is None or last.val is None else formatting.percent(share, last.val.n)
+    if last.val is not None and last.val.accuracy is None and held:
+        taught = f"{held} of held-out images are answered as by the teacher"
+        right = f", {train} of training images are right"
+        return f"At the end {taught}{right if formatting.known(last.train_accuracy) else ''}"
+    more = f", {held} of held-out images" if held else ""
+    return f"At the end {train} of training images are right{more}"
 
 
 def learning_rate(epochs: Sequence[Epoch]) -> Figure:

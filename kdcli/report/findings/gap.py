@@ -81,7 +81,10 @@ def _best_of(report: GapReport) -> str:
     students = [student for student in report.students if student.form == "raw"]
     headline = tasks.of_data(report.data).headline
     best, second = sorted(students, key=lambda each: -headline.score(each.measures))[:2]
-    clear = second.measures.accuracy_interval.high < best.measures.accuracy_interval.low
+    one, other = best.measures.labelled, second.measures.labelled
+    if one is None or other is None:
+        return ""
+    clear = other.accuracy_interval.high < one.accuracy_interval.low
     how = "beyond chance" if clear else f"within noise of {second.label}: the intervals overlap"
     samples = f"the {report.split} {tasks.of_data(report.data).sample}s"
     if headline.path != "accuracy":  # its interval is that of a share

@@ -17,7 +17,7 @@ from kdcli.report.findings.gap import (
 )
 from kdcli.results.gap import GapAt
 from kdcli.results.intervals import Interval
-from kdcli.results.measures import Excluded, GateResult, Measures
+from kdcli.results.measures import Excluded, GateResult, Labelled, Measures
 from kdcli.results.run import RunResult, TeacherSummary
 from kdcli.runs.read import Run
 
@@ -56,8 +56,27 @@ def lead(run: Run) -> tuple[str, ...]:
     return tuple(sentence for sentence in said if sentence)
 
 
+def without_labels(summary: RunResult) -> str:
+    """That the test images have no labels, and what is absent for that; nothing where they have."""
+    if summary.test.labelled is not None:
+        return ""
+    share = summary.test.agreement
+    known = (
+        ""
+        if share is None
+        else "; what is known is how far it answers as its teacher does: to "
+        f"{formatting.percent(share, summary.test.n)} of them it gives the same class"
+    )
+    return (
+        f"{formatting.plural(summary.test.n, 'test image')} have no labels, so that accuracy, NLL "
+        f"and calibration are not measured{known}."
+    )
+
+
 def on_unlabelled(summary: RunResult) -> str:
     """What is known of a student that had pictures without labels; nothing of others."""
+    if summary.test.labelled is None:
+        return without_labels(summary)
     if not summary.unlabelled or summary.agreement is None:
         return ""
     return (
@@ -78,8 +97,12 @@ def beside_teacher(run: Run) -> str:
     said = [relative_size(best.parameters / run.summary.parameters)]
     if run.summary.cost and best.cost and (speed := faster(best.cost, run.summary.cost)):
         said.append(tasks.of_data(run.summary.data).worded(speed))
-    headline = tasks.of_data(run.summary.data).headline
-    accuracy = f"{headline.beside(run.summary.test, best.test)} its teacher"
+    headline, test = tasks.of_data(run.summary.data).headline, run.summary.test
+    accuracy = f"{headline.beside(test, best.test)} its teacher"
+    if test.labelled is None:
+        share = formatting.percent(test.agreement, test.n)
+        accuracy = f"answers {share} of the test images as its teacher does"
+        return f"The student is {' and '.join(said)}, and {accuracy}."
     return f"The student is {', '.join(said)}{',' if len(said) > 1 else ''} and {accuracy}."
 
 
@@ -121,15 +144,16 @@ def certainty(run: Run) -> str:
 def beside(run: Run) -> str:
     """The finding of the accuracy figure: the distance to the best teacher, and to labels alone."""
     assert run.summary is not None
-    test, found = run.summary.test, []
-    if run.baseline:
+    test, found = run.summary.test.labelled, []
+    if test is None:
+        return without_labels(run.summary)
+    if run.baseline and (alone := run.baseline.test.labelled):
         found.append(
-            f"{formatting.points(test.accuracy - run.baseline.test.accuracy, test.n)} against "
-            "labels alone"
+            f"{formatting.points(test.accuracy - alone.accuracy, test.n)} against labels alone"
         )
-    if (best := best_teacher(run.summary)) and best.test:
+    if (best := best_teacher(run.summary)) and best.test and (taught := best.test.labelled):
         found.append(
-            f"{formatting.points(test.accuracy - best.test.accuracy, test.n)} against the teacher"
+            f"{formatting.points(test.accuracy - taught.accuracy, test.n)} against the teacher"
         )
     own = "student" if run.command == "distill" else "network"
     return (
@@ -146,7 +170,9 @@ def against_labels(run: Run) -> str:
     if run.summary is None or run.baseline is None:
         return ""
     test, alone = run.summary.test, run.baseline.test
-    reach = difference(test, alone)
+    if test.labelled is None or alone.labelled is None:
+        return ""
+    reach = difference(test.labelled, alone.labelled)
     what = "Distillation" if run.summary.teachers else run.summary.method
     if reach.low > 0:
         finding = f"{what} helped here"
@@ -173,7 +199,7 @@ def against_labels(run: Run) -> str:
     )
 
 
-def difference(one: Measures, other: Measures) -> Interval:
+def difference(one: Labelled, other: Labelled) -> Interval:
     """Newcombe's 95 % interval of a difference of accuracies, from Wilson's of both. It takes the
     images for different ones, and so is wider than it need be where they are the same.
     """
@@ -188,6 +214,8 @@ def unknown(run: Run) -> str:
     """That nothing tells whether the teacher was worth it, where nothing does."""
     if run.summary is None or run.baseline is not None or not run.summary.teachers:
         return ""
+    if run.summary.test.labelled is None:
+        return ""  # nor could a baseline be compared
     made = ". This makes one:" if missing_baseline(run) else "."
     return (
         "Whether distillation helped is not known: no run of the same recipe on labels alone "
@@ -198,6 +226,7 @@ def unknown(run: Run) -> str:
 def missing_baseline(run: Run) -> str:
     """The command that makes the baseline of a finished run that has none; it follows `lead`."""
     asked = run.summary is not None and run.baseline is None and bool(run.summary.teachers)
+    asked = asked and run.summary is not None and run.summary.test.labelled is not None
     return baseline_command(run) if asked and _has_labels(run) else ""
 
 
@@ -334,13 +363,15 @@ def gate_sentence(gate: GateResult) -> str:
 def _quantity(name: str) -> tuple[str, float, str]:
     """What a gate min_X or max_X is about, and how it is shown."""
     quantity = name.replace("-", "_").partition("_")[2]
-    share = quantity == "accuracy"
+    share = quantity in {"accuracy", "agreement"}
     return quantity.replace("_", " "), 100 if share else 1, f"{formatting.NBSP}%" if share else ""
 
 
 def overlap_note(first: Measures, second: Measures) -> str:
     """What the difference of two accuracies is worth at this number of images."""
     one, other = first.accuracy_interval, second.accuracy_interval
+    if one is None or other is None:
+        return "one of them was measured without labels"
     n = formatting.thousands(first.n)
     if one.low > other.high or other.low > one.high:
         return f"the 95 % intervals do not overlap at n = {n}: the difference is more than chance"

@@ -91,13 +91,13 @@ def gap(report: GapReport, plots: tuple[Figure, ...]) -> Section | None:
 def _gap_text(report: GapReport) -> Iterator[str]:
     if found := first_raw_pair(report):
         same = wilson(round(found.agreement * report.n), report.n)
+        classes = largest_classes(report, found)
+        by_class = f" Classes with the largest entropy gap: {classes}." if classes else ""
         yield (
             f"{'Student' if _one_student(report) else found.student} and teacher give the "
             f"same answer on {formatting.percent(found.agreement, report.n)} "
             f"of {formatting.plural(report.n, tasks.of_data(report.data).sample)} "
-            f"({formatting.percent_range(same, report.n)}{formatting.NBSP}%). Classes with "
-            "the largest "
-            f"entropy gap: {largest_classes(report, found)}."
+            f"({formatting.percent_range(same, report.n)}{formatting.NBSP}%).{by_class}"
         )
 
 

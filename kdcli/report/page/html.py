@@ -26,7 +26,7 @@ from kdcli.report.findings.run import (
 )
 from kdcli.report.page.parts import Section
 from kdcli.results.gap import GapAt
-from kdcli.results.measures import GateResult, Measures
+from kdcli.results.measures import GateResult, Measures, share_of
 from kdcli.results.run import RunResult, TeacherSummary
 from kdcli.runs.read import Run
 
@@ -102,9 +102,11 @@ def _left_out(run: Run) -> tuple[str, ...]:
 def _headline_tile(summary: RunResult, measures: Measures, label: str, colour: str) -> Tile:
     """The headline measure of the run's task; an accuracy with its interval."""
     headline = tasks.of_data(summary.data).headline
-    if headline.path == "accuracy":
+    if measures.accuracy is None and measures.agreement is None:
+        return Tile(formatting.MISSING, label, "no labels")
+    if measures.accuracy is not None and headline.path == "accuracy":
         return accuracy_tile(measures, label, colour)
-    n = f"{headline.name}, n = {formatting.thousands(measures.n)}"
+    n = f"{headline.called(measures)}, n = {formatting.thousands(measures.n)}"
     return Tile(headline.shown(measures), label, n, colour)
 
 
@@ -126,7 +128,7 @@ def tiles(run: Run) -> list[Tile]:
     assert summary is not None
     teacher, own = best_teacher(summary), "student" if summary.command == "distill" else "network"
     found = [_headline_tile(summary, summary.test, f"{own} {summary.network}", own_colour(run))]
-    if teacher and teacher.test:
+    if teacher and teacher.test and share_of(teacher.test) is not None:
         found.append(
             _headline_tile(
                 summary,
@@ -154,13 +156,14 @@ def tiles(run: Run) -> list[Tile]:
         )
     if gap := used_gap(run):
         found.append(Tile(formatting.signed(gap.entropy), "entropy gap, nats", _gap_note(run, gap)))
-    found.append(
-        Tile(
-            formatting.number(summary.test.ece),
-            "ECE",
-            f"15 bins, n = {formatting.thousands(summary.test.n)}",
+    if summary.test.ece is not None:
+        found.append(
+            Tile(
+                formatting.number(summary.test.ece),
+                "ECE",
+                f"15 bins, n = {formatting.thousands(summary.test.n)}",
+            )
         )
-    )
     size_note = (
         f"teacher {formatting.count(teacher.parameters or None)}" if teacher else summary.network
     )

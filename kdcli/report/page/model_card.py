@@ -67,7 +67,7 @@ def _front_matter(summary: RunResult) -> str:
         "library_name": "kdcli",
         "tags": [tag for tag in tags if tag != "none"],
         "datasets": [summary.data],
-        "metrics": ["accuracy"],
+        "metrics": ["accuracy" if summary.test.labelled else "agreement"],
         "model-index": [{"name": summary.name, "results": [_result(summary)]}],
     }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
@@ -76,12 +76,17 @@ def _front_matter(summary: RunResult) -> str:
 
 def _result(summary: RunResult) -> dict[str, Any]:
     test = summary.test
-    measured = {"accuracy": test.accuracy, "nll": test.nll, "ece": test.ece}
+    measured = {
+        "accuracy": test.accuracy,
+        "agreement": test.agreement,
+        "nll": test.nll,
+        "ece": test.ece,
+    }
     basis = f"{test.split}, n = {test.n}, {test.selected} epoch, seed {summary.seed}"
     metrics = [
         {"type": name, "value": value, "name": f"{name} ({basis})"}
         for name, value in measured.items()
-        if math.isfinite(value)
+        if value is not None and math.isfinite(value)
     ]
     if (missing := summary.excluded) and missing.accuracy is not None:
         name = (
@@ -117,10 +122,12 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
     yield "\n".join(f"- {key}: {escape(value)}" for key, value in _facts(run, summary))
     yield code_block(reproduce_command(run), "sh")
     yield "## Limits"
+    labelled = summary.test.labelled is not None
     yield (
         f"Measured on {formatting.plural(summary.test.n, 'image')} of {escape(summary.data)} with "
         f"one seed ({summary.seed}); "
-        "nothing is known about other data. Probabilities carry the calibration error given above."
+        "nothing is known about other data."
+        + (" Probabilities carry the calibration error given above." if labelled else "")
     )
 
 

@@ -21,6 +21,7 @@ from kdcli.report.findings.run import (
     overlap_note,
     provenance,
     why,
+    without_labels,
 )
 from kdcli.report.page import gap_sections
 from kdcli.report.page.cost_section import costs
@@ -28,7 +29,7 @@ from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.missing_section import missing
 from kdcli.report.page.mistakes_section import mistakes
 from kdcli.report.page.parts import Grid, Section
-from kdcli.results.measures import Measures
+from kdcli.results.measures import Measures, share_of
 from kdcli.results.run import RunResult
 from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
@@ -71,17 +72,20 @@ def accuracy(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         return None
     text = (
         [f"Beside its teacher: {overlap_note(summary.test, best.test)}."]
-        if (best := best_teacher(summary)) and best.test
+        if (best := best_teacher(summary)) and best.test and summary.test.labelled
         else []
     )
-    if run.baseline:
+    if summary.test.labelled is None:
+        text.append(without_labels(summary))
+    elif run.baseline:
         text.append(
             f"Beside {run.baseline.name}, the same recipe without a teacher: "
             f"{overlap_note(summary.test, run.baseline.test)}."
         )
     if summary.val:
         text.append(_validation(summary.val, summary))
-    return Section("accuracy", "Accuracy", tuple(text), (_measures_grid(run, summary),), plots)
+    title = "Accuracy" if summary.test.labelled else "Answers to the test split"
+    return Section("accuracy", title, tuple(text), (_measures_grid(run, summary),), plots)
 
 
 def _validation(val: Measures, summary: RunResult) -> str:
@@ -92,8 +96,10 @@ def _validation(val: Measures, summary: RunResult) -> str:
     task = tasks.of_data(summary.data)
     level = (
         formatting.percent(val.accuracy, val.n)
-        if task.headline.path == "accuracy"
-        else f"{task.headline.name} {task.headline.shown(val)}"
+        if task.headline.path == "accuracy" and val.accuracy is not None
+        else "they have no labels"
+        if val.accuracy is None and val.agreement is None
+        else f"{task.headline.called(val)} {task.headline.shown(val)}"
     )
     return (
         f"On {formatting.plural(val.n, task.sample)} held out of the training set: "
@@ -114,7 +120,8 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
     rows += [
         (name, *(say(test) if test else formatting.MISSING for _, _, test in networks))
         for name, say in _ROWS
-        if tasks.of_data(summary.data).compares_classes or name not in _OF_CLASSES
+        if (tasks.of_data(summary.data).compares_classes or name not in _OF_CLASSES)
+        and any(say(test) != formatting.MISSING for _, _, test in networks if test)
     ]
     headline = tasks.of_data(summary.data).headline
     if headline.path != "accuracy":
@@ -132,6 +139,7 @@ def _measures_grid(run: Run, summary: RunResult) -> Grid:
 
 _ROWS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("accuracy", lambda test: formatting.percent(test.accuracy, test.n)),
+    ("agreement with the teacher", lambda test: formatting.percent(test.agreement, test.n)),
     ("95 % interval, %", lambda test: formatting.percent_range(test.accuracy_interval, test.n)),
     (
         "balanced accuracy",
@@ -162,14 +170,14 @@ def _differences(summary: RunResult, teacher_size: int, teacher: Measures) -> di
         else f"{formatting.times(ratio)} smaller"
         if ratio >= 1
         else f"{formatting.times(1 / ratio)} larger",
-        "accuracy": formatting.points(student.accuracy - teacher.accuracy, student.n),
+        "accuracy": formatting.points(_less(student.accuracy, teacher.accuracy), student.n),
         "balanced accuracy": formatting.points(
             _less(student.balanced_accuracy, teacher.balanced_accuracy), student.n
         ),
         "macro-F1": formatting.signed(_less(student.macro_f1, teacher.macro_f1)),
         "top-5 accuracy": formatting.points(top5, student.n),
-        "NLL, nats": formatting.signed(student.nll - teacher.nll),
-        "ECE": formatting.signed(student.ece - teacher.ece),
+        "NLL, nats": formatting.signed(_less(student.nll, teacher.nll)),
+        "ECE": formatting.signed(_less(student.ece, teacher.ece)),
         "entropy, nats": formatting.signed(student.entropy - teacher.entropy),
         "free energy": formatting.signed(student.free_energy - teacher.free_energy, 2),
         "logit norm": formatting.signed(student.logit_norm - teacher.logit_norm, 1),
@@ -238,12 +246,15 @@ def curves(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         text.append("The last line of metrics.jsonl was cut off by a killed process and left out.")
     terms = tuple((name, formatting.number(value, 4)) for name, value in last.losses.items())
     held_out: tuple[tuple[str, str], ...] = ()
-    if last.val:
-        held_out = (("validation accuracy", formatting.percent(last.val.accuracy, last.val.n)),)
+    if last.val and (share := share_of(last.val)) is not None:
+        what = "accuracy" if last.val.accuracy is not None else "agreement"
+        held_out = ((f"validation {what}", formatting.percent(share, last.val.n)),)
         headline = _task(run).headline
         if headline.path != "accuracy":
             held_out = ((f"validation {headline.name}", headline.shown(last.val)), *held_out)
-    rows = (*terms, ("training accuracy", formatting.percent(last.train_accuracy)), *held_out)
+    right = last.train_accuracy
+    train = (("training accuracy", formatting.percent(right)),) if formatting.known(right) else ()
+    rows = (*terms, *train, *held_out)
     return Section(
         "curves",
         "Training",

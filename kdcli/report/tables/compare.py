@@ -31,6 +31,7 @@ METRICS = (
     "excluded.accuracy",
     "test.nll",
     "test.ece",
+    "agreement",
     "test.entropy",
     "gap.entropy",
     "gap.free_energy",

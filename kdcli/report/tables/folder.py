@@ -21,6 +21,7 @@ from kdcli.report.markdown import escape
 from kdcli.report.page.build import HTML_FILE, MARKDOWN_FILE
 from kdcli.report.page.html import render
 from kdcli.results.cost import Latency
+from kdcli.results.measures import share_of
 from kdcli.results.run import RunResult
 from kdcli.runs.find import runs_in
 from kdcli.runs.read import Run
@@ -80,16 +81,16 @@ COLUMNS: tuple[Column, ...] = (
     Column("method", lambda run: Cell(run.method, run.method), words=True),
     Column(
         "accuracy, %",
-        lambda run: Cell(
-            formatting.number(100 * run.test.accuracy, formatting.percent_digits(run.test.n)),
+        lambda run: _number(
             run.test.accuracy,
+            lambda value: formatting.number(100 * value, formatting.percent_digits(run.test.n)),
         ),
     ),
     Column(
         "95 % interval",
-        lambda run: Cell(
-            formatting.percent_range(run.test.accuracy_interval, run.test.n),
-            run.test.accuracy_interval.low,
+        lambda run: _number(
+            run.test.labelled and run.test.labelled.accuracy_interval.low,
+            lambda _: formatting.percent_range(run.test.accuracy_interval, run.test.n),
         ),
     ),
     Column("macro-F1", lambda run: _number(run.test.macro_f1, formatting.number)),
@@ -121,7 +122,9 @@ class Overview:
 def overview(folder: Path, *, draw: bool = True) -> Overview:
     """Reads all runs directly under a folder; damaged and unfinished ones become notes."""
     finished, notes = _read(folder)
-    finished.sort(key=lambda item: (item.data, -item.summary.test.accuracy, item.run.path.name))
+    finished.sort(
+        key=lambda item: (item.data, -(share_of(item.summary.test) or 0.0), item.run.path.name)
+    )
     rows = tuple(
         (_named(item), *(column.of(item.summary) for column in COLUMNS)) for item in finished
     )
@@ -171,6 +174,7 @@ def _named(item: Measured) -> Cell:
 
 def _figures(items: Sequence[Measured], place: int) -> Iterator[Figure]:
     data, _, n, _ = items[0].data
+    items = [item for item in items if item.summary.test.labelled is not None]
     basis = f"{data}, n = {formatting.plural(n, 'test image')}; bars are Wilson's 95 % intervals."
     sizes = [_point(item, item.summary.parameters) for item in items]
     if _differ(sizes):
@@ -217,7 +221,8 @@ def _timed(item: Measured) -> Latency | None:
 
 
 def _point(item: Measured, cost: float) -> Point:
-    test, distilled = item.summary.test, item.summary.command == "distill"
+    test, distilled = item.summary.test.labelled, item.summary.command == "distill"
+    assert test is not None  # those without labels are not drawn
     return Point(item.run.path.name, cost, test.accuracy, test.accuracy_interval, distilled)
 
 

@@ -20,6 +20,7 @@ _SHARES = (
     "train_accuracy",
     "teacher_accuracy",
     "balanced_accuracy",
+    "agreement",
     "low",
     "high",
 )
@@ -56,6 +57,9 @@ _LABELS = {
     "val.perplexity": "validation perplexity",
     "train_accuracy": "training accuracy, %",
     "train_loss": "training loss",
+    "agreement": "agreement with the teacher, %",
+    "test.agreement": "agreement where there are no labels, %",
+    "val.agreement": "validation agreement, %",
     "teacher.test.accuracy": "the teacher's accuracy, %",
     "teacher.test.perplexity": "the teacher's perplexity",
     "teacher.test.entropy": "the teacher's entropy, nats",

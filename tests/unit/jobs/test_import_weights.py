@@ -12,7 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdcli.errors import BadCheckpoint, BadData, NotFound, RecipeInvalid, RunExists, UsageError
+from kdcli.errors import (
+    BadCheckpoint,
+    BadData,
+    Incompatible,
+    NotFound,
+    RecipeInvalid,
+    RunExists,
+    UsageError,
+)
 from kdcli.jobs import build_network, import_weights
 from kdcli.jobs.build.networks import load_network
 from kdcli.results.weights_header import read_header
@@ -74,6 +82,21 @@ def test_a_network_of_timm(name, tmp_path):
     found = import_weights(tmp_path / "m.pth", model=f"timm/{name}", **given)
     assert found.num_classes == 5
     same_answers(theirs, found.checkpoint, 160)
+
+
+def test_two_heads_of_a_file_become_one(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed (kdcli[timm])")
+    theirs = lively(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5))
+    torch.save({"model": theirs.state_dict()}, tmp_path / "m.pth")
+    given = {"input_shape": (3, 224, 224), "runs": tmp_path, **HALF}
+    model = "timm/deit_tiny_distilled_patch16_224"
+    found = import_weights(tmp_path / "m.pth", model=model, **given)
+    assert found.num_classes == 5
+    same_answers(theirs, found.checkpoint, 224)
+    broken = {k: v for k, v in theirs.state_dict().items() if k != "head_dist.weight"}
+    torch.save(broken, tmp_path / "m.pth")
+    with pytest.raises(Incompatible, match="does not fit"):
+        import_weights(tmp_path / "m.pth", model=model, **given)
 
 
 def efficientnet_pytorch_names():

@@ -9,8 +9,9 @@ from kdcli import catalog
 from kdcli.engine.checkpoint import save_model
 from kdcli.errors import Incompatible, NotFound
 from kdcli.jobs import build_network, describe_model, model_members, propose_students
-from kdcli.jobs.model_info import _candidates
+from kdcli.jobs.model_info import _asked_for, _candidates
 from kdcli.modules.composite import Composite
+from kdcli.recipe.resolve import resolve
 from kdcli.results.weights_header import CheckpointHeader
 
 
@@ -108,3 +109,25 @@ def test_several_networks_in_one_checkpoint_are_a_teacher(tmp_path):
     teacher, found = propose_students(str(tmp_path / "model.safetensors"), ["linear"])
     assert teacher.parameters == 2 * (17 * 8 + 9 * 3)
     assert found[0].parameters_ratio == pytest.approx(teacher.parameters / 51)
+
+
+def test_what_is_to_be_fetched_of_recipes_within_a_recipe(tmp_path, monkeypatch):
+    """The recipes of its teachers, of several too, and of what its gap is measured to."""
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        text = f'[data]\nname = "digits"\n[model]\nname = "hf/some/net-{number}"\n'
+        (tmp_path / f"teacher{number}.toml").write_text(text)
+    (tmp_path / "both.toml").write_text(
+        '[data]\nname = "digits"\n[student]\nname = "mlp"\n[method]\nname = "kd"\n'
+        '[[teacher]]\nrecipe = "teacher1.toml"\n[[teacher]]\nname = "hf/some/net-3"\n'
+    )
+    recipe = resolve("distill", file=tmp_path / "both.toml").recipe
+    assert list(_asked_for(recipe)) == [
+        ("mlp", None),
+        ("hf/some/net-1", None),
+        ("hf/some/net-3", None),
+    ]
+    alone = {"method.name": "none", "student.name": "mlp", "data.name": "digits"}
+    alone["report.reference"] = str(tmp_path / "teacher2.toml")
+    other = resolve("distill", values=alone).recipe
+    assert ("hf/some/net-2", None) in list(_asked_for(other))

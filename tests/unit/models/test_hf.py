@@ -16,10 +16,13 @@ from kdcli.core import random
 from kdcli.core.network import Network
 from kdcli.engine.teachers.inference import fold
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, NotFound, UsageError
-from kdcli.jobs import describe_model
+from kdcli.jobs import describe_model, import_weights, load_network
 from kdcli.jobs.build.networks import build_network
+from kdcli.jobs.use.library_folder import read_library_folder, write_library_folder
+from kdcli.models._headed import two_heads
 from kdcli.models._hf_folder import read_pixels
 from kdcli.models.hf import categories
+from kdcli.results.preprocessing import Preprocessing
 from tests.unit.models.tiny_hf import FAMILIES, SHAPE, save
 
 transformers = pytest.importorskip(
@@ -140,6 +143,47 @@ def test_a_fresh_one_is_for_the_pictures_of_the_data_and_needs_no_folder_again(f
     ).eval()
     again.load_state_dict(network.state_dict())
     torch.testing.assert_close(again(x), network(x))
+
+
+HEADS = {
+    "deit": ("DeiTForImageClassificationWithTeacher", FAMILIES["deit"]),
+    "levit": (  # norms before its heads
+        "LevitForImageClassificationWithTeacher",
+        {
+            "hidden_sizes": [8, 12, 16],
+            "num_attention_heads": [1, 2, 2],
+            "depths": [1, 1, 1],
+            "key_dim": [4, 4, 4],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_two_heads_answer_their_mean_and_come_from_a_file(family, tmp_path):
+    architecture, changes = HEADS[family]
+    side = 64
+    config = transformers.CONFIG_MAPPING[family](**changes, image_size=side, num_labels=7)
+    config.architectures = [architecture]
+    net = getattr(transformers, architecture)(config).eval()
+    net.save_pretrained(tmp_path / "own")
+    name, shape = f"hf/{tmp_path / 'own'}", (3, side, side)
+    network = build_network(
+        name, num_classes=7, input_shape=shape, options={"weights": "DEFAULT"}
+    ).eval()
+    assert "mean of their logits" in two_heads(network)[0]
+    x = random.uniform(4, torch.arange(2 * 3 * side * side)).view(2, *shape)
+    with torch.no_grad():
+        expected = net(pixel_values=x).logits
+        torch.testing.assert_close(network(x).logits, expected)
+    how = Preprocessing(shape, side, (0.5,) * 3, (0.5,) * 3)
+    write_library_folder(tmp_path / "back", network, tuple("abcdefg"), how)
+    statistics = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    file = tmp_path / "own/model.safetensors"
+    made = import_weights(file, model=name, runs=tmp_path, input_shape=shape, **statistics)
+    with torch.no_grad():
+        torch.testing.assert_close(read_library_folder(tmp_path / "back")(x), expected)
+        torch.testing.assert_close(load_network(made.run)(x), expected)
 
 
 def test_weights_of_other_classes_get_a_new_head(folders):

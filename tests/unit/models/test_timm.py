@@ -59,7 +59,7 @@ def test_it_is_timms_own_function_with_its_features_as_taps(name, tmp_path):
         torch.testing.assert_close(network(x).logits, logits)
         torch.testing.assert_close(network.head(taps["pooled"]), logits)
         features = net.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW")
-    stages = [tap for tap in network.taps if tap.startswith("stage")]
+    stages = [tap for tap in network.taps if tap.startswith("stage") and "." not in tap]
     assert len(stages) == 4
     torch.testing.assert_close(taps["stage4"], features[-1])
     for tap in stages:
@@ -127,6 +127,41 @@ def test_what_an_activation_in_place_overwrites_is_kept_as_it_was():
     small = {"arguments": {"mlp_ratio": 0.002}}
     network = build_network("timm/vgg11", num_classes=3, input_shape=SHAPE, options=small)
     assert network(pictures(), ("stage4",)).taps["stage4"].min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "norm"),
+    [
+        (RESNET, FAMILIES.get(RESNET, {}), "layer2.0.bn2"),
+        ("timm/vgg11_bn", {"mlp_ratio": 0.002}, "features.12"),
+    ],
+)
+def test_a_stage_that_ends_in_an_activation_has_the_values_before_it(name, arguments, norm):
+    network = build_network(
+        name, num_classes=3, input_shape=SHAPE, options={"arguments": arguments}
+    ).train()
+    for parameter in network.parameters():  # so that no branch begins as 0
+        nn.init.normal_(parameter, std=0.3) if parameter.ndim == 1 else None
+    pre, stage = network(pictures(), ("stage2.pre", "stage2")).taps.values()
+    assert pre.min() < 0
+    torch.testing.assert_close(pre.relu(), stage)
+    assert network.taps["stage2.pre"] == network.taps["stage2"]
+    assert network.norm_at("stage2.pre") is network.net.get_submodule(norm)
+    twin = copy.deepcopy(network)
+    assert twin(pictures(), ("stage2.pre",)).taps["stage2.pre"].shape == pre.shape
+
+
+def test_a_stage_that_ends_in_none_is_its_own_and_one_of_tokens_has_none():
+    inverted = build("timm/mobilenetv3_small_050").eval()
+    pre, stage = inverted(pictures(), ("stage2.pre", "stage2")).taps.values()
+    assert torch.equal(pre, stage)
+    assert inverted.norm_at("stage2.pre") is None
+    assert not any(tap.endswith(".pre") for tap in build(VIT).taps)
+    pooled = build_network(
+        "timm/vgg11", num_classes=3, input_shape=SHAPE, options={"arguments": {"mlp_ratio": 0.002}}
+    )  # its last stage is what a pool makes of an activation
+    assert "stage4.pre" in pooled.taps
+    assert "stage5.pre" not in pooled.taps
 
 
 def test_weights_of_other_classes_get_a_new_head(tmp_path):

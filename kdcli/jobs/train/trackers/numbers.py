@@ -46,11 +46,13 @@ class Numbers:
         """Nothing for an event without any."""
         if isinstance(event, StageStarted):
             self._prefix = f"{event.at.stage}/" if event.count > 1 else ""
-            found = dict(_probed(event.probe)) if event.probe else {}
-            return (0, self._named(found)) if found else None
+            begun = dict(_probed(event.probe)) if event.probe else {}
+            return (0, self._named(begun)) if begun else None
         if not isinstance(event, EpochDone):
             return None
-        found = {f"loss/{name}": value for name, value in event.losses.items()}
+        found: dict[str, float | None] = {
+            f"loss/{name}": value for name, value in event.losses.items()
+        }
         found |= {
             "loss/total": sum(event.losses.values()),
             "accuracy/train": event.train_accuracy,
@@ -62,20 +64,21 @@ class Numbers:
                 "accuracy/val": event.val.accuracy,
                 "nll/val": event.val.nll,
                 "ece/val": event.val.ece,
+                "agreement/val": event.val.agreement,
             }
         if event.probe is not None:
             found |= dict(_probed(event.probe))
         return event.at.epoch, self._named(found)
 
-    def _named(self, found: Mapping[str, float]) -> dict[str, float]:
+    def _named(self, found: Mapping[str, float | None]) -> dict[str, float]:
         return {
             f"{self._prefix}{name}": value
             for name, value in found.items()
-            if formatting.known(value)
+            if value is not None and formatting.known(value)
         }
 
 
-def _probed(probe: Snapshot) -> Iterator[tuple[str, float]]:
+def _probed(probe: Snapshot) -> Iterator[tuple[str, float | None]]:
     """Entropies, free energies and gaps on the same images at one moment."""
     for name, network in probe.networks.items():
         yield f"accuracy/probe/{name}", network.accuracy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from sklearn.datasets import load_digits
 from kdcli import losses
 from kdcli.data.datasets.folder import Options, load
 from kdcli.errors import KdError
-from kdcli.jobs import distill, evaluate, train_teacher
+from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
+from kdcli.recipe.schema import GatesSection
 from kdcli.report.findings.run import on_unlabelled
+from kdcli.runs.read import Run
 
 FAST = {"train.epochs": 1, "report.html": False, "student.hidden": [8], "data.augment.crop": 0}
 
@@ -58,7 +62,7 @@ def test_half_of_the_labels(trained, tmp_path):
 def test_no_label_at_all(trained, tmp_path):
     found = taught(trained, digits(tmp_path / "none.npz", no), tmp_path)
     assert (found.unlabelled, found.train_accuracy) == (300, None)
-    assert found.train_losses["ce"] == 0 < found.train_losses["kd"]
+    assert set(found.train_losses) == {"kd"}
     assert found.test.accuracy > 0
 
 
@@ -79,7 +83,6 @@ def test_what_is_learned_without_labels_is_what_is_learned_of_the_teacher_alone(
         (half, "crd", {}, "crd needs a label of every training image"),
         (half, "kd", {"data.sampler": "balanced"}, "no label to balance by"),
         (no, "kd", {"train.class_weights": "balanced"}, "class_weights weighs labels"),
-        (no, "kd", {"data.val_fraction": 0.2}, "0 samples with a label holds out none"),
         (no, "dml", {}, "there is nothing to learn"),
     ],
 )
@@ -113,6 +116,90 @@ def test_a_row_without_a_label_weighs_nothing():
     assert not z.grad[~there].any()
     full = torch.tensor([0, 1, 3, 2, 2, 1])
     assert torch.equal(losses.cross_entropy(z, full), torch.nn.functional.cross_entropy(z, full))
+
+
+# ---- what is measured has none -------------------------------------------------------------------
+
+NAMES = [str(number) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def bare(trained, tmp_path_factory):
+    """A run without any label, anywhere."""
+    folder = tmp_path_factory.mktemp("bare")
+    digits(folder / "there.npz", lambda y: y)
+    with np.load(folder / "there.npz") as arrays:
+        known = {name: arrays[name] for name in arrays}
+    arrays = {**known, "y_train": no(known["y_train"]), "y_test": no(known["y_test"])}
+    np.savez(folder / "bare.npz", **arrays, classes=NAMES)
+    more = {"data.val_fraction": 0.2, "gates.min_agreement": 0.01, "train.epochs": 2}
+    more |= {"train.select": "best", "train.keep_best": True, "report.html": True}
+    return folder, taught(trained, folder / "bare.npz", folder / "runs", **more)
+
+
+def test_a_run_without_any_label_speaks_of_agreement(bare):
+    _, run = bare
+    test = run.test
+    assert test.labelled is None
+    assert {test.accuracy, test.nll, test.ece, test.top5, test.perplexity} == {None}
+    assert test.agreement == run.agreement > 0
+    assert 0 <= run.val.agreement <= 1
+    assert run.gap is not None
+    assert [gate.name for gate in run.gates if gate.passed] == ["min_agreement"]
+    page = (Path(run.run) / "report.html").read_text()
+    card = (Path(run.run) / "MODEL_CARD.md").read_text()
+    for text in (page, card):
+        assert "have no labels, so that accuracy" in text
+        assert "nan" not in text.lower().replace("finance", "")
+    records = (Path(run.run) / "summary.json", Path(run.run) / "metrics.jsonl")
+    assert all('"ce"' not in record.read_text() for record in records)
+
+
+def test_the_best_epoch_is_that_of_most_agreement(bare):
+    _, run = bare
+    epochs = Run.load(run.run).epochs
+    assert [epoch.val.accuracy for epoch in epochs] == [None, None]
+    shares = [epoch.val.agreement for epoch in epochs]
+    assert [epoch.best for epoch in epochs] == [True, shares[1] > shares[0]]
+    assert run.val.agreement == max(shares)
+
+
+def test_without_labels_the_same_is_measured_again(bare):
+    """The teacher is asked about the student's data, not about those that it was trained on."""
+    _, run = bare
+    asked = GatesSection(min_agreement=0.99)
+    found = evaluate([run.run], gates=asked)
+    assert found.evaluations[0].measures == run.test
+    assert (found.gates[0].value, found.gates[0].passed) == (run.agreement, False)
+    report = analyze_gap(run.teachers[0].checkpoint, [run.run])
+    assert report.pairs[0].agreement == run.agreement
+    assert report.explanation is None
+    assert "have no labels" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"gates.min_accuracy": 0.5}, "min_accuracy is a threshold on accuracy"),
+        ({"gates.within": 2}, "within is a threshold on accuracy"),
+        ({"gates.max_ece": 0.5}, "threshold on calibration, and the test images have no labels"),
+        ({"train.calibrate": "on", "data.val_fraction": 0.2}, "held-out images have none"),
+    ],
+)
+def test_what_only_labels_tell_is_refused_before_training(more, said, bare, trained, tmp_path):
+    with pytest.raises(KdError, match=said):
+        taught(trained, bare[0] / "bare.npz", tmp_path / "runs", **more)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_some_without_a_label_cannot_be_tested_on_beside_others(trained, tmp_path):
+    path = digits(tmp_path / "mixed.npz", lambda y: y)
+    with np.load(path) as arrays:
+        known = {name: arrays[name] for name in arrays}
+    known["y_test"][0] = -1
+    np.savez(path, **known)
+    with pytest.raises(KdError, match="outside the classes"):
+        taught(trained, path, tmp_path)
 
 
 # ---- folders -------------------------------------------------------------------------------------
@@ -157,6 +244,44 @@ def test_they_join_the_labelled_ones(photos):
     pictures(photos / "val" / "bee", 1)
     found = opened(photos, photos / "more")
     assert (found.y_train.tolist(), found.held) == ([0, 0, -1, -1, -1, -1, 1], 1)
+
+
+def test_a_part_without_class_folders_has_no_labels(photos):
+    pictures(photos / "train" / "ant", 2)
+    pictures(photos / "train" / "bee", 2)
+    (photos / "test").rename(photos / "other")
+    pictures(photos / "test", 3)
+    options = Options(path=str(photos), size=16)
+    found = load("image-folder", options=options, root=photos)
+    assert (found.y_train.tolist(), found.y_test.tolist()) == ([0, 0, 1, 1], [-1] * 3)
+
+
+def test_a_folder_of_pictures_alone_is_split(photos):
+    more = {"size": 16, "test_fraction": 0.3}
+    with pytest.raises(KdError, match="nothing names the classes"):
+        load(
+            "image-folder", options=Options(path=str(photos / "more/of them"), **more), root=photos
+        )
+    pictures(photos / "flat", 10)
+    options = Options(path=str(photos / "flat"), class_names=("ant", "bee"), **more)
+    found = load("image-folder", options=options, root=photos)
+    assert (len(found.y_train), len(found.y_test), found.class_names) == (7, 3, ("ant", "bee"))
+    assert {*found.y_train.tolist(), *found.y_test.tolist()} == {-1}
+
+
+def test_a_class_called_as_a_part_stays_a_class(tmp_path):
+    for name in ("car", "train"):
+        pictures(tmp_path / name, 3)
+    options = Options(path=str(tmp_path), size=16, test_fraction=0.4)
+    found = load("image-folder", options=options, root=tmp_path)
+    assert found.class_names == ("car", "train")
+
+
+def test_a_class_that_is_not_named_is_refused(photos):
+    pictures(photos / "train" / "ant", 2)
+    options = Options(path=str(photos), size=16, class_names=("ant", "wasp"))
+    with pytest.raises(KdError, match="has the class 'bee', and data"):
+        load("image-folder", options=options, root=photos)
 
 
 @pytest.mark.parametrize(

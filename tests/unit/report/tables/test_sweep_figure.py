@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kdcli.errors import UsageError
-from kdcli.report.figures.sweep import sweep
+from kdcli.report.tables.sweep_figure import sweep
 from kdcli.results.sweep import SweepTable, TableCell
 
 
