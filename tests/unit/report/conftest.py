@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from kdcli.report.figures import svg
 from tests.unit.report import fake_run
+
+
+@pytest.fixture(autouse=True)
+def _as_users_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out here, and in no other tests."""
+    monkeypatch.setattr(svg, "LAYOUT", "constrained")
 
 
 @pytest.fixture
