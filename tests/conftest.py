@@ -89,7 +89,7 @@ def _short_latencies() -> None:
 
     costs.SECONDS = 0.02
     geometry.TSNE_STEPS = 250
-    svg.LAYOUT = "none"
+    svg.LAYOUT = None
 
 
 @pytest.fixture(autouse=True)

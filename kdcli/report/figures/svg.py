@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 # room for labels and legends is found by drawing them before: more than half of the time
-LAYOUT: Literal["constrained", "none"] = "constrained"
+LAYOUT: Literal["constrained"] | None = "constrained"
 SMALL = 9.0  # of notes inside a figure; nothing is smaller, so that a telephone can be read
 INK = "#010203"  # drawn in this colour, written as currentColor
 _FONT = "font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"

@@ -1,5 +1,6 @@
 """Runs for the report to read; fake_run writes them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from kdcli.report.figures import svg
 from tests.unit.report import fake_run
 
 
-@pytest.fixture(autouse=True)
-def _as_users_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _as_users_see_it() -> Iterator[None]:
     """Figures are laid out here, and in no other tests."""
-    monkeypatch.setattr(svg, "LAYOUT", "constrained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "LAYOUT", "constrained")
+        yield
 
 
 @pytest.fixture
