@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,26 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Files of tests need not survive a loss of power: a run syncs twenty of them, and waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _short_latencies() -> None:
-    """How long networks take is no business of tests that train them: a few passes will do."""
+    """How long networks take is no business of tests that train them: a few passes will do. Nor is
+    how well a map of t-SNE has settled, and where on a figure its parts stand (tests/unit/report
+    looks at that): both took longer than the runs that made them.
+    """
+    from kdcli.analysis import geometry
     from kdcli.jobs.measure import costs
+    from kdcli.report.figures import svg
 
     costs.SECONDS = 0.02
+    geometry.TSNE_STEPS = 250
+    svg.LAYOUT = None
 
 
 @pytest.fixture(autouse=True)

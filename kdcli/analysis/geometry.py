@@ -23,6 +23,7 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # points of t-SNE and silhouette: distances between all of them are 32 MB, and a picture shows
 # no more
 _MOST = 2000
+TSNE_STEPS = 1000
 
 
 def sample_of_each_class(targets: Tensor, most: int, *, seed: int, purpose: str) -> Tensor:
@@ -320,7 +321,10 @@ def tsne(
     state = random.key(seed, "tsne") % (1 << 32)
     h = h / h.abs().amax()  # t-SNE is blind to scale, its arithmetic in float32 is not
     found = TSNE(
-        perplexity=width, init="pca" if h.shape[1] > 1 else "random", random_state=state
+        perplexity=width,
+        init="pca" if h.shape[1] > 1 else "random",
+        random_state=state,
+        max_iter=TSNE_STEPS,
     ).fit_transform(h.numpy())
     return Embedding(
         "tsne", len(features), _points(sample, labels, torch.from_numpy(found)), perplexity=width

@@ -162,6 +162,7 @@ def run(argv: Sequence[str], env: Environment) -> int:
     interpreter's own exit.
     """
     code = _run(argv, env)
+    env.give_way()
     env.tell_of_lost_answer()
     return code
 

@@ -106,7 +106,9 @@ def command(function: Callable[..., Outcome], name: str) -> Callable[..., Outcom
         assert env is not None
         env.command = name
         check_working_directory()
-        return function(env, **absorb(env, given))
+        own = absorb(env, given)
+        env.begin()
+        return function(env, **own)
 
     return signed(run, [*own_parameters(function), *shared_parameters()])
 

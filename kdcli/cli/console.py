@@ -8,13 +8,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from kdcli import clean
+from kdcli import __version__, clean
 from kdcli.cli.text import LEAST_COLUMNS, shorten, terminal_columns
 from kdcli.errors import Terminated, UsageError
 from kdcli.surroundings import started_rank
@@ -59,6 +59,7 @@ class _Stream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._broken = False
+        self.before: Callable[[], None] | None = None  # what is done before the next text
         self.failure = ""  # why it could not be written to; a reader who has gone is no failure
         self.unicode = (
             (getattr(stream, "encoding", None) or "utf-8")
@@ -71,6 +72,8 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        if self.before is not None:
+            self.before()
         # it keeps numbers and units together on pages; here it would defeat grep
         text = text.replace("\N{NO-BREAK SPACE}", " ")
         if not text.isascii():  # bytes in names of files that are no UTF-8
@@ -272,6 +275,30 @@ class Environment:
         """
         if self.settings.quiet < 2:
             self._line(self.err if self.settings.json else self.out, parts)
+
+    def begin(self) -> None:
+        """The first line: that the command was understood and is at work. It gives way to the first
+        text on either stream, which may be seconds off: torch alone takes two to import.
+
+        On terminals only; nobody waits before a log.
+        """
+        if self.settings.quiet < 1 and self.live:
+            self.stderr.write(f"kd {__version__} · {self.command} ...")
+            self.stderr.flush()
+            for stream in self._streams:
+                stream.before = self.give_way
+
+    def give_way(self) -> None:
+        """Takes the first line away, if it still stands."""
+        if self._streams[0].before is not None:
+            for stream in self._streams:
+                stream.before = None
+            self.stderr.write("\r\x1b[2K")
+            self.stderr.flush()
+
+    @property
+    def _streams(self) -> tuple[_Stream, _Stream]:
+        return self.stdout, self.stderr  # type: ignore[return-value]
 
     def progress(self, *parts: Part) -> None:
         """A line on stderr that -q silences: what is going on."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from kdcli.core.lazily import Lazily
 from kdcli.core.mixed_labels import Mixed
 from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.results.preprocessing import Preprocessing
@@ -44,8 +46,9 @@ class Batch:
     view: [B] int64, which augmented view of that sample (0 where there is no augmentation).
     whole: samples of the minibatch that several ranks share, this being one rank's part of it; 0
     where nothing is shared. others: the same samples as networks see them that do not see x,
-    [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a mixture of two, the labels of
-    the others, and the share of y.
+    [B,C,H,W] each (`Feed.showing`), made when one asks: a teacher whose answers are stored does
+    not. mixed: where each picture is a mixture of two, the labels of the others, and the share of
+    y.
 
     Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token,
     [B*L], window by window. window: its number in the text from 0; None where samples follow
@@ -74,8 +77,15 @@ class Batch:
 
     def pictures(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with its pictures alone changed, x and the others."""
-        others = {seen: change(pixels) for seen, pixels in self.others.items()}
-        return replace(self, x=change(self.x), others=others)
+        before = self.others
+        others = {seen: partial(_changed, change, before, seen) for seen in before}
+        return replace(self, x=change(self.x), others=Lazily(others))
+
+
+def _changed(
+    change: Callable[[Tensor], Tensor], others: Mapping[Sees, Tensor], seen: Sees
+) -> Tensor:
+    return change(others[seen])
 
 
 def filled_up(x: Tensor, rows: int) -> Tensor:

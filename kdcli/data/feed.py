@@ -13,12 +13,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from kdcli.core import random
+from kdcli.core.lazily import Lazily
 from kdcli.core.types import UNLABELLED, Batch, DataInfo, Draw, Feed, Sees, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.mix import Mix, draw, mixed
@@ -31,6 +33,7 @@ _MOST_PIXELS = 1 << 22
 
 Share = Callable[[int], slice]
 Decode = Literal["workers", "device"]
+Pictures = Callable[[], Tensor]  # makes those [B,C,H,W] that a network sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +274,7 @@ class SourceFeed(ABC):
         """
         size = self.plan.eval_batch_size
         parts = (_as_it_is(some) for some in torch.split(index.to(self.plan.device), size))
-        return torch.cat([seen[0] for seen, _ in self._images(name, parts, training=False)])
+        return torch.cat([seen[0]() for seen, _ in self._images(name, parts, training=False)])
 
     def view(self, index: Tensor, view: Tensor) -> Batch:
         """The given views [B] of the training samples at index [B], as a training batch has
@@ -287,24 +290,31 @@ class SourceFeed(ABC):
     def _batches(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
     ) -> Iterator[Batch]:
-        erases = training and self.plan.augment.erasing > 0
         for pictures, part in self._images(name, parts, training=training):
-            seen = (
-                (pixels.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
-                for pixels, (mean, std) in zip(pictures, self._statistics, strict=True)
-            )
             changes = self._changes(part, training=training)
             x, *others = (
-                self.plan.augment.erase(x, change) if erases and change is not None else x
-                for x, change in zip(seen, changes, strict=True)
+                partial(self._normalised, *each)
+                for each in zip(pictures, self._statistics, changes, strict=True)
             )
             yield Batch(
-                x,
+                x(),
                 self._labels[name][part.index],
                 part.index,
                 part.view,
-                others=dict(zip(self._seen[1:], others, strict=True)),
+                others=Lazily(dict(zip(self._seen[1:], others, strict=True))),
             )
+
+    def _normalised(
+        self, pictures: Pictures, statistics: Sequence[Tensor], change: Tensor | None
+    ) -> Tensor:
+        """Pictures [B,C,H,W] as a network takes them, with rectangles erased where their change
+        says so.
+        """
+        mean, std = statistics
+        x = (pictures().float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+        if change is None or not self.plan.augment.erasing:
+            return x
+        return self.plan.augment.erase(x, change)
 
     def _changes(self, part: Part, *, training: bool) -> list[Tensor | None]:
         """What happens to the pictures [B] before each network of `_seen` sees them; None for
@@ -318,9 +328,9 @@ class SourceFeed(ABC):
     @abstractmethod
     def _images(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
-    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
-        """Images [B,C,H,W] on the device for each part, as every network of `_seen` sees them,
-        changed if training, before they are normalised.
+    ) -> Iterator[tuple[Sequence[Pictures], Part]]:
+        """What makes the images on the device for each part, as every network of `_seen` sees
+        them, changed if training, before they are normalised.
         """
 
 

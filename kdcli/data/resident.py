@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from kdcli.core.lazily import Lazily
 from kdcli.core.types import DataInfo, SplitName
-from kdcli.data.feed import Part, Plan, SourceFeed
+from kdcli.data.feed import Part, Pictures, Plan, SourceFeed
 from kdcli.data.source import ImageArrays
 from kdcli.results.preprocessing import Preprocessing
 
@@ -38,43 +40,46 @@ class ResidentFeed(SourceFeed):
         parts: Iterable[Part],
         *,
         training: bool,
-    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
+    ) -> Iterator[tuple[Sequence[Pictures], Part]]:
         for part in parts:
             images = self._pixels[name][part.index]
             changes = self._changes(part, training=training)
             augment = self.plan.augment
             if training and (augment.resized_crop or augment.paints):
-                yield self._one_by_one(images, changes), part
-                continue
-            # what several see is made once
-            moved = {
-                id(each): images if each is None else augment.apply(images, each)
-                for each in changes
-            }
-            yield (
-                [
-                    self._as_seen(moved[id(each)], seen.pixels)
+                pictures = [
+                    partial(self._one_by_one, images, each, seen.pixels)
                     for each, seen in zip(changes, self._seen, strict=True)
-                ],
-                part,
-            )
+                ]
+            else:
+                # what several see is made once
+                moved = Lazily({id(each): partial(self._moved, images, each) for each in changes})
+                pictures = [
+                    partial(self._all_at_once, moved, each, seen.pixels)
+                    for each, seen in zip(changes, self._seen, strict=True)
+                ]
+            yield pictures, part
 
-    def _one_by_one(self, images: Tensor, changes: Sequence[Tensor | None]) -> Sequence[Tensor]:
-        """The stored pictures, each with its change, as every network sees them."""
+    def _moved(self, images: Tensor, change: Tensor | None) -> Tensor:
+        return images if change is None else self.plan.augment.apply(images, change)
+
+    def _all_at_once(
+        self, moved: Mapping[int, Tensor], change: Tensor | None, seen: Preprocessing
+    ) -> Tensor:
+        return self._as_seen(moved[id(change)], seen)
+
+    def _one_by_one(self, images: Tensor, changes: Tensor | None, seen: Preprocessing) -> Tensor:
+        """The stored pictures, each with its change, as a network sees them."""
+        if changes is None:
+            return self._as_seen(images, seen)
         from kdcli.data.decode import changed
 
         size = (images.shape[2], images.shape[3])
-        return [
-            self._as_seen(images, seen.pixels)
-            if each is None
-            else torch.stack(
-                [
-                    changed(seen.pixels, self.plan.augment, image, change, size)
-                    for image, change in zip(images, each.tolist(), strict=True)
-                ]
-            )
-            for each, seen in zip(changes, self._seen, strict=True)
-        ]
+        return torch.stack(
+            [
+                changed(seen, self.plan.augment, image, change, size)
+                for image, change in zip(images, changes.tolist(), strict=True)
+            ]
+        )
 
     def _as_seen(self, images: Tensor, seen: Preprocessing) -> Tensor:
         """The stored pictures, changed, as a network sees them."""

@@ -9,7 +9,9 @@ Where the device is to decode, workers read the files of training and the device
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,13 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 from kdcli.core.types import DataInfo, Sees, SplitName
 from kdcli.data.augment import Augmentation
 from kdcli.data.decode import changed, decode, decode_on, finish, read
-from kdcli.data.feed import Part, Plan, SourceFeed
+from kdcli.data.feed import Part, Pictures, Plan, SourceFeed
 from kdcli.data.source import ImageFolder
 from kdcli.errors import KdError
 
-# position in a split, what happens to it before each network sees it; None for nothing
-Item = tuple[int, tuple[int | None, ...]]
+# position in a split, and what happens to it before networks see it, by their places in `_seen`:
+# those that are to be made; None for nothing
+Item = tuple[int, dict[int, int | None]]
 _AS_IT_IS = Augmentation()
+_UNASKED = 8  # minibatches of which nobody asked for a network's pictures, then they wait for that
 
 
 class _Decoder(Dataset[Any]):
@@ -60,26 +64,32 @@ class _Decoder(Dataset[Any]):
             (decode(self.folder, self.paths[position]), changes) for position, changes in items
         )
 
-    def _finished(self, pictures: Iterable[tuple[Tensor, tuple[int | None, ...]]]) -> list[Tensor]:
-        """Decoded pictures, each with its changes, as every network sees them, [B,C,H,W] each."""
+    def _finished(self, pictures: Iterable[tuple[Tensor, dict[int, int | None]]]) -> list[Tensor]:
+        """Decoded pictures, each with its changes, as those networks see them, [B,C,H,W] each."""
         augment, size = self.augment, self.seen[0].pixels.size
         # crop and flip follow on the device, for all pictures of a batch at once, unless each is
         # changed by operations of its own
         made = [
             [
-                finish(seen.pixels, _AS_IT_IS, picture, 0)
+                finish(self.seen[place].pixels, _AS_IT_IS, picture, 0)
                 if change is None
-                else changed(seen.pixels, augment, picture, change, size)
+                else changed(self.seen[place].pixels, augment, picture, change, size)
                 if augment.paints
-                else finish(seen.pixels, augment, picture, change)
-                for seen, change in zip(self.seen, changes, strict=True)
+                else finish(self.seen[place].pixels, augment, picture, change)
+                for place, change in changes.items()
             ]
             for picture, changes in pictures
         ]
         return [torch.stack(same) for same in zip(*made, strict=True)]
 
-    def on(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:  # noqa: ARG002  a reader needs the items
-        """Finished pictures on a device, from what a worker has made."""
+    def on(self, device: torch.device, made: Any, items: Sequence[Item]) -> dict[int, Tensor]:
+        """Finished pictures on a device, from what a worker has made, by the networks' places."""
+        if isinstance(made, KdError):
+            raise made
+        _, changes = items[0]
+        return dict(zip(changes, self._placed(device, made, items), strict=True))
+
+    def _placed(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:  # noqa: ARG002  a reader needs the items
         return [pictures.to(device, non_blocking=True) for pictures in made]
 
 
@@ -91,7 +101,7 @@ class _Reader(_Decoder):
     def _made(self, items: Sequence[Item]) -> list[Tensor]:
         return [read(self.folder, self.paths[position]) for position, _ in items]
 
-    def on(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:
+    def _placed(self, device: torch.device, made: Any, items: Sequence[Item]) -> list[Tensor]:
         paths = [self.paths[position] for position, _ in items]
         pictures = decode_on(device, self.folder, paths, made)
         return self._finished(zip(pictures, (changes for _, changes in items), strict=True))
@@ -99,14 +109,20 @@ class _Reader(_Decoder):
 
 class _Agenda:
     """The batches that workers are to make next. A DataLoader asks for them anew each time it is
-    iterated.
+    iterated, and reads no further ahead than its workers are to be busy.
     """
 
     def __init__(self) -> None:
-        self.batches: list[list[Item]] = []
+        self.batches: Sequence[tuple[Part, Sequence[Tensor | None]]] = ()
+        self.wanted: Callable[[], Iterable[int]] = tuple
+        self.given: deque[list[Item]] = deque()
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.batches)
+        self.given.clear()
+        for part, changes in self.batches:
+            items = _items(part, changes, self.wanted())
+            self.given.append(items)
+            yield items
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -122,10 +138,35 @@ def _ignore_interrupt(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _rows(changes: Sequence[Tensor | None], count: int) -> Iterator[tuple[int | None, ...]]:
-    """Changes [B] by network, as those of each picture."""
-    columns = [[None] * count if each is None else each.tolist() for each in changes]
-    return zip(*columns, strict=True)
+def _items(part: Part, changes: Sequence[Tensor | None], wanted: Iterable[int]) -> list[Item]:
+    """What a worker is told of a batch whose changes [B] are known by network."""
+    index = part.index.tolist()
+    columns = {
+        place: [None] * len(index) if (change := changes[place]) is None else change.tolist()
+        for place in wanted
+    }
+    return [
+        (position, {place: column[row] for place, column in columns.items()})
+        for row, position in enumerate(index)
+    ]
+
+
+class _Asked:
+    """Which networks' pictures the workers make beside the student's: those that somebody asks for.
+    A teacher whose answers are stored does not, and then its pictures are made when it does again.
+    """
+
+    def __init__(self, networks: int) -> None:
+        self._unasked = [0] * networks  # minibatches since somebody asked
+
+    def wanted(self) -> list[int]:
+        return [place for place, count in enumerate(self._unasked) if count < _UNASKED]
+
+    def handed_out(self) -> None:
+        self._unasked = [count + 1 for count in self._unasked]
+
+    def asked(self, place: int) -> None:
+        self._unasked[place] = 0
 
 
 class StreamedFeed(SourceFeed):
@@ -151,6 +192,7 @@ class StreamedFeed(SourceFeed):
     def _show(self, others: Sequence[Sees]) -> None:
         super()._show(others)
         self._trained: DataLoader[Any] | None = None  # its workers make what is shown
+        self._asked = _Asked(len(self._seen))
 
     def _training_loader(self) -> DataLoader[Any]:
         kind = _Reader if self.plan.decode == "device" else _Decoder
@@ -172,24 +214,24 @@ class StreamedFeed(SourceFeed):
 
     def _images(
         self, name: SplitName, parts: Iterable[Part], *, training: bool
-    ) -> Iterator[tuple[Sequence[Tensor], Part]]:
-        parts, augment = list(parts), self.plan.augment
+    ) -> Iterator[tuple[Sequence[Pictures], Part]]:
+        parts = list(parts)
         changes = [self._changes(part, training=training) for part in parts]
         loader = self._working(name, parts, changes, training=training)
         work = cast("_Decoder", loader.dataset)
         try:
-            agenda = cast("_Agenda", loader.batch_sampler).batches
-            for made, part, each, items in zip(loader, parts, changes, agenda, strict=True):
-                if isinstance(made, KdError):
-                    raise made
-                pictures = work.on(self.plan.device, made, items)
-                if training and not (augment.resized_crop or augment.paints):
-                    size = self.info.pixels.size
-                    pictures = [
-                        images if change is None else augment.apply(images, change, size)
-                        for images, change in zip(pictures, each, strict=True)
-                    ]
-                yield pictures, part
+            given = cast("_Agenda", loader.batch_sampler).given
+            for made, part, each in zip(loader, parts, changes, strict=True):
+                if training:
+                    self._asked.handed_out()
+                pictures = work.on(self.plan.device, made, given.popleft())
+                yield (
+                    [
+                        partial(self._shown, work, pictures, part, each, place, training)
+                        for place in range(len(self._seen))
+                    ],
+                    part,
+                )
         except (KdError, RuntimeError) as error:
             # let go of the workers now: a traceback would keep them, and they end badly when they
             # are collected as part of a cycle
@@ -201,6 +243,28 @@ class StreamedFeed(SourceFeed):
                 "a process that decodes images died",
                 hint="lower runtime.workers: the machine may lack memory",
             ) from error
+
+    def _shown(
+        self,
+        work: _Decoder,
+        pictures: dict[int, Tensor],
+        part: Part,
+        changes: Sequence[Tensor | None],
+        place: int,
+        training: bool,  # noqa: FBT001  bound by a partial
+    ) -> Tensor:
+        """A batch's pictures as the network at a place of `_seen` sees them, made by a worker, or
+        else now.
+        """
+        augment, change = self.plan.augment, changes[place]
+        if training:
+            self._asked.asked(place)
+        if place not in pictures:
+            items = _items(part, changes, (place,))
+            pictures |= work.on(self.plan.device, work.__getitems__(items), items)
+        if not training or change is None or augment.resized_crop or augment.paints:
+            return pictures[place]
+        return augment.apply(pictures[place], change, self.info.pixels.size)
 
     def _working(
         self,
@@ -217,8 +281,7 @@ class StreamedFeed(SourceFeed):
             plain = _Decoder(self._folder, self._paths[name], Augmentation(), self._seen)
             loader = self._loader(plain, persistent=False)
         agenda = cast("_Agenda", loader.batch_sampler)
-        agenda.batches = [
-            list(zip(part.index.tolist(), _rows(each, len(part.index)), strict=True))
-            for part, each in zip(parts, changes, strict=True)
-        ]
+        agenda.batches = list(zip(parts, changes, strict=True))
+        every = range(len(self._seen))
+        agenda.wanted = self._asked.wanted if training else lambda: every
         return loader

@@ -69,11 +69,12 @@ class EpochDone:
 @dataclass(frozen=True, slots=True)
 class Compiling:
     """Networks are compiled, in the first step of a stage: seconds is None before it, and what it
-    took after it.
+    took after it. expected: seconds that it is likely to take; None where nothing tells.
     """
 
     at: Progress
     seconds: float | None = None
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

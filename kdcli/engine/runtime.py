@@ -85,6 +85,7 @@ class Runtime:
         self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
         self.channels_last = channels_last != "off"
         self.compile_choice = Choice("off", "")
+        self.compile_expected: float | None = None  # seconds
         self.teacher_batch_choice = Choice("", "")
         self.graphs_choice = choose_graphs(graphs, self.device)
         self.recorder: Recorder | None = (

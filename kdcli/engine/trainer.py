@@ -176,7 +176,7 @@ class Trainer:
         if work.compiled or self.runtime.compile_choice.value != "on":
             yield
             return
-        self._emit(Compiling(work.progress()))
+        self._emit(Compiling(work.progress(), expected=self.runtime.compile_expected))
         began, work.compiled = time.perf_counter(), True
         yield
         self._emit(Compiling(work.progress(), time.perf_counter() - began))

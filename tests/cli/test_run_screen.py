@@ -10,6 +10,7 @@ import re
 
 import pytest
 
+from kdcli import jobs
 from kdcli.cli.console import Environment, to_ascii
 from kdcli.cli.output.log_throttle import EpochThinning, StepThinning
 from kdcli.cli.output.progress import EpochTable, LiveNarrator, LogNarrator
@@ -160,7 +161,37 @@ def test_compiling_is_said_and_how_long_it_took(kd, pretend):
     row = next(row for row in bar.tasks if row.id == task)
     now = 8.0
     assert str(row.fields["terms"]) == "compiling the networks for 5.0\N{NO-BREAK SPACE}s"
+    narrator(Compiling(started.at, expected=40.0))
+    told = str(row.fields["terms"]).replace("\N{NO-BREAK SPACE}", " ")
+    assert told == "compiling the networks for 0.0 s of about 40.0 s"
     narrator.close()
+    pretend("distill", result(), [*events[:2], Compiling(started.at, expected=40.0), *events[3:]])
+    assert "the networks for the first step, about 40.0 s ...\n" in kd("distill").err
+
+
+def test_the_first_line_stands_before_anything_is_imported_and_gives_way(kd, pretend, monkeypatch):
+    first, gone = "kd 0.1.0 · distill ...", "\r\x1b[2K"
+    screen, seen = Terminal(), []
+    pretend("distill", result(), [prepared(), *training(1)])
+    plain = jobs.distill
+    monkeypatch.setattr(
+        jobs,
+        "distill",
+        lambda *given, **more: seen.append(screen.getvalue()) or plain(*given, **more),
+    )
+    terminal = {"COLUMNS": "100", "TERM": "xterm"}
+    kd("distill", stderr=screen, environ=terminal)
+    assert seen == [first]
+    assert screen.getvalue().startswith(first + gone + "\x1b[1mkd ")
+    # what stdout gets, an error, and nothing at all
+    for argv, out in ((("methods",), 0), (("distill", "--epochs", "0"), 2)):
+        said = kd(*argv, stderr=Terminal(), environ=terminal)
+        assert said.code == out
+        assert said.err.startswith(f"kd 0.1.0 · {argv[0]} ...{gone}")
+        assert said.err.count("...") == 1
+    for flags, environ in (((), {}), (("-q",), terminal), ((), {**terminal, "CI": "true"})):
+        stream = Terminal() if environ else None
+        assert first not in kd("distill", *flags, stderr=stream, environ=environ).err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torch._dynamo", "torchvision", "torchmetrics", "sklearn", "matplotlib")
+HEAVY = (
+    *("torch", "torch._dynamo", "triton"),
+    *("torchvision", "torchmetrics", "sklearn", "matplotlib"),
+)
 PROBE = f"""
 import sys
 {{statement}}

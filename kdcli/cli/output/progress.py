@@ -88,8 +88,9 @@ class RunNarrator(Narrator):
 
     def compiling(self, event: events.Compiling) -> None:
         """Networks are compiled, which may take as long as the training; or they are now."""
+        about = "" if event.expected is None else f", about {formatting.duration(event.expected)}"
         self.env.progress(
-            "  compiling the networks for the first step ..."
+            f"  compiling the networks for the first step{about} ..."
             if event.seconds is None
             else f"  compiled in {formatting.duration(event.seconds)}"
         )
@@ -215,7 +216,10 @@ class LiveNarrator(RunNarrator):
     def compiling(self, event: events.Compiling) -> None:
         if self._bar is not None and event.seconds is None:
             bar, task = self._bar
-            bar.update(task, terms=_Since("compiling the networks", self.clock))
+            of = (
+                "" if event.expected is None else f" of about {formatting.duration(event.expected)}"
+            )
+            bar.update(task, terms=_Since("compiling the networks", self.clock, of))
             return
         super().compiling(event)
 
@@ -253,13 +257,14 @@ class LiveNarrator(RunNarrator):
 class _Since:
     """What goes on, and for how long: text that is made anew whenever it is drawn."""
 
-    def __init__(self, what: str, clock: Clock) -> None:
+    def __init__(self, what: str, clock: Clock, of: str = "") -> None:
         self._what = what
         self._clock = clock
+        self._of = of
         self._began = clock()
 
     def __str__(self) -> str:
-        return f"{self._what} for {formatting.duration(self._clock() - self._began)}"
+        return f"{self._what} for {formatting.duration(self._clock() - self._began)}{self._of}"
 
 
 def _bar(env: Environment) -> Progress:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from kdcli.core.lazily import Lazily
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output
+from kdcli.core.types import Batch, Output, Sees
 from kdcli.engine.teachers.logit_table import LogitTable
 
 _LOOK_AGAIN = 256  # lookups until a table that was not full is looked at again
@@ -88,10 +90,12 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         torch.cat([getattr(batch, name) for batch in batches])
         for name in ("x", "y", "index", "view")
     )
-    others = {
-        seen: torch.cat([batch.others[seen] for batch in batches]) for seen in batches[0].others
-    }
-    return Batch(x, y, index, view, others=others)
+
+    def pictures(seen: Sees) -> Tensor:
+        return torch.cat([batch.others[seen] for batch in batches])
+
+    others = {seen: partial(pictures, seen) for seen in batches[0].others}
+    return Batch(x, y, index, view, others=Lazily(others))
 
 
 def _part(batch: Batch, places: Tensor) -> Batch:

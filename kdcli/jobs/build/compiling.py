@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import sysconfig
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +20,9 @@ from kdcli.engine import hardware
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
-from kdcli.files import sha256_json, write_json
+from kdcli.files import read_json, sha256_json, write_json
 from kdcli.surroundings import cache_root
+from kdcli.typed import from_dict
 
 Wanted = Literal["auto", "on", "off"]
 
@@ -28,6 +31,8 @@ Wanted = Literal["auto", "on", "off"]
 # (docs/results/speed.md)
 COLD_STEPS = 1100
 WARM_STEPS = 170
+_OTHERS = 200  # files that are read for the time that compiling takes
+_LONGEST = 86_400.0  # seconds: no file that says more is believed
 
 
 def prepare_cache() -> None:
@@ -111,14 +116,64 @@ def seen_path(
     return cache_root() / "compiled" / f"{sha256_json(key)[:32]}.json"
 
 
-def mark(seen: Path, choice: Choice) -> None:
-    """Remembers that the first step has been compiled, if it was. Nothing depends on it but the
-    next choice.
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a file of the cache remembers of networks that have been compiled here.
+
+    cold, warm: seconds of the first step, when nothing was compiled yet and when the code lay on
+    the disk; None where it has not been seen, or not timed.
     """
-    if choice.value != "on" or seen.exists():
+
+    torch: str
+    cold: float | None = None
+    warm: float | None = None
+
+
+def mark(seen: Path, choice: Choice, seconds: float | None = None) -> None:
+    """Remembers that the first step has been compiled, if it was. Nothing depends on it but the
+    next choice, and what is said of the time.
+
+    Args:
+        seconds: what the first step took with it.
+    """
+    if choice.value != "on":
+        return
+    before = _remembered(seen)
+    now = (
+        Compiled(torch.__version__, seconds)
+        if before is None
+        else replace(before, warm=seconds or before.warm)
+    )
+    if now == before:
         return
     try:
         seen.parent.mkdir(parents=True, exist_ok=True)
-        write_json(seen, {"torch": torch.__version__})
+        write_json(seen, asdict(now))
     except (OSError, KdError):  # a choice is not worth an error
         return
+
+
+def expected_seconds(seen: Path) -> float | None:
+    """How long the first step is likely to take: as long as it took with these networks before, or
+    as others took with this version of torch (their median); None where nothing tells.
+    """
+    before = _remembered(seen)
+    if before is not None:
+        return before.warm or before.cold
+    others = sorted(seen.parent.glob("*.json"))[:_OTHERS] if seen.parent.is_dir() else []
+    cold = [
+        other.cold
+        for other in map(_remembered, others)
+        if other is not None and other.cold is not None and other.torch == torch.__version__
+    ]
+    return statistics.median(cold) if cold else None
+
+
+def _remembered(seen: Path) -> Compiled | None:
+    """What a file remembers; None where there is none, or it is no such file."""
+    try:
+        found = from_dict(Compiled, read_json(seen), seen)
+    except KdError:
+        return None
+    times = (found.cold, found.warm)
+    return found if all(time is None or 0 < time < _LONGEST for time in times) else None

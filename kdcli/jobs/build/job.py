@@ -237,6 +237,8 @@ def _compile(
     compiling.prepare_cache()
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
     runtime.compile(choice, method, asked, part.stop - part.start)
+    if choice.value == "on":
+        runtime.compile_expected = compiling.expected_seconds(seen)
     return seen
 
 

@@ -20,7 +20,7 @@ from kdcli.jobs.build import compiling
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.events import EpochDone, Event, Listener
+from kdcli.jobs.events import Compiling, EpochDone, Event, Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
@@ -67,6 +67,7 @@ class Execution:
         self.keep_state = keep_state
         self.metrics: MetricsWriter | None = None
         self.last_epoch: EpochDone | None = None
+        self.compiled = False  # the first step of this process
         self.epochs: int | None = None
         self.started = time.perf_counter()
         job.runtime.watch_memory()
@@ -206,8 +207,11 @@ class Execution:
         return result
 
     def _remember(self, event: Event) -> None:
+        if isinstance(event, Compiling) and event.seconds is not None and not self.compiled:
+            self.compiled = True  # a later stage finds much of it
+            choice = self.job.runtime.compile_choice
+            compiling.mark(self.job.compiled, choice, event.seconds)
         if isinstance(event, EpochDone):
-            compiling.mark(self.job.compiled, self.job.runtime.compile_choice)
             self.last_epoch = event
 
     def _keep(self, name: str, network: Network) -> None:

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdcli import clean
 from kdcli.report.figures.palette import MUTED
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+# room for labels and legends is found by drawing them before: more than half of the time
+LAYOUT: Literal["constrained"] | None = "constrained"
 SMALL = 9.0  # of notes inside a figure; nothing is smaller, so that a telephone can be read
 INK = "#010203"  # drawn in this colour, written as currentColor
 _FONT = "font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -201,7 +203,7 @@ def canvas(width: float = 5.0, height: float = 3.1) -> Canvas:
     """
     from matplotlib.figure import Figure as Canvas
 
-    return Canvas(figsize=(width, height), dpi=72, layout="constrained")
+    return Canvas(figsize=(width, height), dpi=72, layout=LAYOUT)
 
 
 def legend(axes: Axes, columns: int = 4) -> None:

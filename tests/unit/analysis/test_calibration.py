@@ -6,10 +6,6 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.classification import (
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
 
 from kdcli.analysis.calibration import reliability
 from kdcli.analysis.metrics import confusion
@@ -47,6 +43,8 @@ def test_a_curve_counted_by_hand():
 
 @pytest.mark.parametrize("bins", [5, 15])
 def test_the_error_is_torchmetrics_and_the_bins_explain_it(bins):
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     logits, targets = random_answers()
     curve = reliability(logits, targets, bins)
     theirs = float(
@@ -83,6 +81,8 @@ def test_confusion_counts_true_by_predicted():
 
 
 def test_confusion_is_torchmetrics():
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     logits, targets = random_answers()
     expected = multiclass_confusion_matrix(logits, targets, num_classes=10)
     assert torch.equal(torch.tensor(confusion(logits, targets, 10)), expected)

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from kdcli.core import random
 from kdcli.core.types import Batch, Sees
-from kdcli.data import mix, paint
+from kdcli.data import decode, mix, paint, streamed
 from kdcli.data.augment import Augmentation
 from kdcli.data.datasets.folder import Options, load
 from kdcli.engine.distributed import Ranks
@@ -232,3 +232,48 @@ def test_a_teacher_may_see_the_picture_as_it_is_or_another_view(
     first = batches[0]
     again = made.showing([other]).view(first.index, first.view)
     assert torch.equal(again.others[other], first.others[other])
+
+
+@pytest.mark.parametrize("name", ["both", "resized crop"])
+def test_what_nobody_asks_for_is_not_made(name, pictures, feed, monkeypatch):
+    made = feed(pictures, ALL[name])
+    large = Sees(replace(made.info.pixels, input_shape=(3, 12, 18), resize=(12, 18)))
+    sizes = []
+    for place in ("fit", "changed"):
+        plain = getattr(decode, place)
+
+        def noted(*given, plain=plain):
+            (how,) = (one for one in given if isinstance(one, Preprocessing))
+            sizes.append(how.size)
+            return plain(*given)
+
+        monkeypatch.setattr(decode, place, noted)
+    batches = list(made.showing([large]).train(1))
+    assert (12, 18) not in sizes
+    parts = [batch.each(lambda rows: rows[1:]) for batch in batches]
+    assert (12, 18) not in sizes
+    assert parts[0].others[large].shape == (7, 3, 12, 18)
+    assert torch.equal(parts[0].others[large], batches[0].others[large][1:])
+    assert sizes.count((12, 18)) == (8 if name == "resized crop" else 1)  # each once
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_make_what_is_asked_for_and_the_rest_waits(workers, folder, feed, monkeypatch):
+    monkeypatch.setattr("kdcli.data.streamed._UNASKED", 1)
+    source = load("image-folder", options=Options(path=str(folder), size=8), root=folder)
+    crop = Augmentation(crop=1, flip=True, erasing=0.5)
+    made = feed(source, crop, workers=workers, batch_size=2)
+    large = Sees(replace(made.info.pixels, input_shape=(3, 16, 16), resize=(16, 16)))
+    eager = [batch.others[large] for batch in made.showing([large]).train(1)]
+    told = []
+    items = streamed._items
+    monkeypatch.setattr(
+        streamed, "_items", lambda *given: told.append(tuple(given[2])) or items(*given)
+    )
+    lazy = made.showing([large])
+    late = list(lazy.train(1))
+    assert told[0] == (0, 1)
+    assert told[-1] == (0,)
+    assert all(torch.equal(a, b.others[large]) for a, b in zip(eager, late, strict=True))
+    list(lazy.train(2))
+    assert (0, 1) in told[len(late) + 1 :]  # somebody asked again

@@ -9,6 +9,7 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.network import Network, parameter_count
+from kdcli.models import cost
 from kdcli.models.cost import macs
 
 CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
@@ -172,3 +173,25 @@ def test_counting_leaves_a_network_as_it_was():
     assert macs(network, DIGITS) > 0
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_operations_are_counted_as_torch_counts_them():
+    from torch.utils.flop_counter import flop_registry
+
+    x, w = torch.randn(2, 6, 9, 7), torch.randn(8, 3, 3, 2)
+    grouped = (x, w, None, [2, 1], [1, 0], [1, 2], False, [0, 0], 2)
+    transposed = (x, torch.randn(6, 2, 3, 3), None, [2, 2], [1, 1], [1, 1], True, [1, 1], 2)
+    a, b = torch.randn(4, 5, 3), torch.randn(4, 3, 6)
+    calls = [
+        (torch.ops.aten.convolution, grouped),
+        (torch.ops.aten.convolution, transposed),
+        (torch.ops.aten.mm, (a[0], b[0])),
+        (torch.ops.aten.addmm, (torch.randn(6), a[0], b[0])),
+        (torch.ops.aten.bmm, (a, b)),
+        (torch.ops.aten.baddbmm, (torch.randn(4, 5, 6), a, b)),
+    ]
+    for function, given in calls:
+        out = function(*given)
+        theirs = flop_registry[function](*given, out_val=out)
+        assert cost._operations(function, given, {}, out) == theirs
+    assert cost._operations(torch.ops.aten.relu, (a,), {}, a) is None

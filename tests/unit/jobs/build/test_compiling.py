@@ -61,6 +61,22 @@ def test_only_what_was_compiled_is_remembered(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_time_of_compiling_is_that_of_the_last_time_or_of_other_networks(tmp_path):
+    on, one, other = Choice("on", ""), tmp_path / "a" / "one.json", tmp_path / "a" / "other.json"
+    assert compiling.expected_seconds(one) is None
+    compiling.mark(one, on, 40.0)
+    assert compiling.expected_seconds(one) == compiling.expected_seconds(other) == 40.0
+    compiling.mark(one, on, 8.0)
+    assert compiling.expected_seconds(one) == 8.0
+    assert compiling.expected_seconds(other) == 40.0
+    # another version of torch takes its own time, and what is damaged or lies tells nothing
+    for text in ('{"torch": "0.1", "cold": 40.0}', "{", "[]", '{"torch": "0.1", "cold": 1e300}'):
+        one.write_text(text)
+        assert compiling.expected_seconds(other) is None
+    one.write_text(f'{{"torch": "{torch.__version__}"}}')  # of an older kd
+    assert compiling.expected_seconds(one) is compiling.expected_seconds(other) is None
+
+
 def test_without_a_compiler_it_is_off_and_asking_for_it_is_a_mistake(
     runtime, tmp_path, monkeypatch
 ):
