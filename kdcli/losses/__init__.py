@@ -33,7 +33,7 @@ from kdcli.losses.normalised import nkd, uskd
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
 from kdcli.losses.singular import kdsvd
-from kdcli.losses.soft_targets import hard, kd_learnt, ttm, wsld, wttm
+from kdcli.losses.soft_targets import hard, kd_learnt, ofa, ttm, wsld, wttm
 from kdcli.losses.transfer import (
     FactorForm,
     ab,
@@ -92,6 +92,7 @@ __all__ = [
     "mgd",
     "nkd",
     "nst",
+    "ofa",
     "ofd",
     "ofd_margins",
     "permute_others",

@@ -119,7 +119,7 @@ def test_every_method_works_or_says_before_training_what_it_lacks(pair, method, 
         assert any(
             word in refusal.message
             for word in (
-                *("tap", "stage", "stem", "norm", "channels", "checkpoints"),
+                *("tap", "stage", "stem", "token", "norm", "channels", "checkpoints"),
                 *("assistant", "superclasses"),  # of the recipe, whichever networks there are
             )
         )
