@@ -20,6 +20,11 @@ class OptimSettings:
     name: str
     arguments: Mapping[str, Any]
 
+    @property
+    def divides(self) -> bool:
+        """Tells whether gradients of labels and of the rest are kept apart."""
+        return "dot" in self.arguments
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:

@@ -285,7 +285,10 @@ class Trainer:
 
         arguments = (self.method, self.feed, self.runtime, self.settings)
         parts = StageParts(
-            self.runtime.ranks.parallel(self.method, work.stage),
+            # gradients that are kept apart are averaged over ranks by whoever keeps them
+            work.stage.loss
+            if self.settings.optim.divides
+            else self.runtime.ranks.parallel(self.method, work.stage),
             work.optimiser,
             lambda: self._check(work),
             work.carried,

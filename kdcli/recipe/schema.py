@@ -86,6 +86,28 @@ class SgdSection(OptimSection):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
     nesterov: bool = Field(default=False, description="Nesterov's form of momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on all parameters.")
+    dot: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description=(
+            "Distillation-oriented trainer: gradients of labels have a momentum that is lower by "
+            "this, those of the distillation one that is higher by it, each a buffer of its own."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _two_momenta(self) -> Self:
+        if self.dot is None:
+            return self
+        if self.nesterov:
+            raise rule("dot", "dot and nesterov exclude each other: set one of them")
+        if not self.dot <= self.momentum or not self.momentum + self.dot < 1:
+            raise rule(
+                "dot",
+                f"momentum {self.momentum:g} less and plus {self.dot:g} must lie in 0 to 1, 1 left "
+                "out",
+                f"at most {min(self.momentum, 1 - self.momentum):.3g}; 0.075 at a momentum of 0.9",
+            )
+        return self
 
 
 class AdamWSection(OptimSection):

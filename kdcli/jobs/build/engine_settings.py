@@ -46,6 +46,8 @@ def train_settings(recipe: Recipe, class_weights: ClassWeights | None = None) ->
         state_seconds=train.state_seconds,
         class_weights=class_weights,
         mixes=augmentation(recipe.data).mixes,
-        optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
+        optim=OptimSettings(
+            recipe.optim.name, recipe.optim.model_dump(exclude={"name"}, exclude_none=True)
+        ),
         schedule=ScheduleSettings(**schedule),
     )

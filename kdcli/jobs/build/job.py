@@ -38,6 +38,7 @@ from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.jobs.build.recipe_checks import (
     check_answered,
+    check_divided,
     check_maps,
     check_mixes,
     check_sources,
@@ -147,6 +148,7 @@ def build_job(
     runtime = make_runtime(recipe)
     check_sources(recipe)
     check_mixes(recipe.data, recipe.method.name)
+    check_divided(recipe, runtime)
     check_views(recipe)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
@@ -227,12 +229,13 @@ def _compile(
     )
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
     task = tasks.named(feed.info.task)
+    divides = getattr(recipe.optim, "dot", None) is not None  # and goes back through it twice
     choice = (
         runtime.ranks.from_first(
             lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
         )
-        if task.fixed_shape
-        else Choice("off", task.refuses["runtime.compile"])
+        if task.fixed_shape and not divides
+        else Choice("off", "optim.dot" if divides else task.refuses["runtime.compile"])
     )
     compiling.prepare_cache()
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from kdcli import tasks
+from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.method import method_class
@@ -24,6 +27,33 @@ def check_mixes(data: DataSection, method: str) -> None:
         raise Incompatible(
             f"data.augment mixes pictures, and {method} takes each for one picture of one class",
             hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
+        )
+
+
+def check_divided(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuses momenta of labels and distillation where there is nothing to keep apart, or no way.
+
+    Raises:
+        Incompatible: the method's loss has no two parts, or fp16 scales it as a whole.
+    """
+    if getattr(recipe.optim, "dot", None) is None:
+        return
+    name, cls = recipe.method.name, method_class(recipe.method.name)
+    if reason := cls.undivided(cls.Options(**recipe.method.options)):
+        raise Incompatible(
+            f"optim.dot keeps the gradients of labels and of the teacher apart, and {name} has no "
+            f"loss of two parts: {reason}",
+            hint="leave optim.dot out, or a method such as kd, dkd or crd",
+        )
+    if recipe.runtime.compile == "on":
+        raise Incompatible(
+            "optim.dot goes back through a network twice, and compiled ones can once",
+            hint='runtime.compile = "off"',
+        )
+    if runtime.dtype == torch.float16:
+        raise Incompatible(
+            "optim.dot takes two gradients of a step, and fp16 scales its loss for one",
+            hint='runtime.precision = "bf16" or "fp32"',
         )
 
 
