@@ -102,6 +102,7 @@ class Method(nn.Module, ABC):
     right on mixtures of pictures, whose labels are two.
     scale_free: its loss leaves the scale of the logits free, so that their softmax is no
     probability; where images are held out, a temperature fitted on them is folded into the head.
+    asks_each: it asks every one of its teachers, where others get their weighted mean as one.
     one_part: why no loss of it has a part on labels and another one, as a clause; "" where one has.
     labels_for: what it asks for a label of every training picture for, as a clause; "" where
     cross-entropy alone reads labels, which counts where there is one.
@@ -119,6 +120,7 @@ class Method(nn.Module, ABC):
     mixes: ClassVar[bool] = True
     scale_free: ClassVar[bool] = False
     labels_for: ClassVar[str] = ""
+    asks_each: ClassVar[bool] = False
     one_part: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

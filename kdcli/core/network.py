@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kdcli.core.types import Output, Tap
+from kdcli.errors import Incompatible
 from kdcli.results.preprocessing import Sight
 
 
@@ -99,6 +100,19 @@ class Network(nn.Module, ABC):
             return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
+
+    def tail(self, tap: str) -> nn.Module:
+        """What follows a tap, as a module from its value to logits [B,K]; of the network's own
+        parts, not copies.
+
+        Raises:
+            Incompatible: this kind of network cannot be cut there.
+        """
+        raise Incompatible(
+            f"{getattr(self, 'name', type(self).__name__)} cannot be cut after {tap!r}: what comes "
+            "behind it is no row of stages",
+            hint="one of kd's own convolutional networks, such as resnet20 or cnn-small",
+        )
 
     def linear_heads(self) -> tuple[nn.Linear, ...]:
         """The layers whose weights and biases, all divided by one number, divide the logits by it;

@@ -836,6 +836,14 @@ class TrainSection(Section):
             "free, where something is held out."
         ),
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Stop once so many epochs in a row have brought no better agreement with the teacher "
+            "on the held-out part, or with labels where there is no teacher."
+        ),
+    )
     keep_best: bool = Field(
         default=False, description="Also keep the epoch with the best validation accuracy."
     )
@@ -870,7 +878,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
         waits = self.train.average_after is not None
-        needed = self.chooses_an_epoch or self.train.calibrate == "on" or waits
+        stops = self.train.patience is not None
+        needed = self.chooses_an_epoch or self.train.calibrate == "on" or waits or stops
         if not needed or self.data.val_fraction:
             return self
         # a dataset that may bring a validation part is asked when it is opened
@@ -879,6 +888,12 @@ class Recipe(Section):
         if self.chooses_an_epoch:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        if stops:
+            raise rule(
+                "train.patience",
+                "training stops by the agreement on held-out data, and data.val_fraction is 0",
+                "data.val_fraction = 0.1, for example",
+            )
         if waits:
             raise rule(
                 "train.average_after",

@@ -62,6 +62,12 @@ class TinyNet(Network):
         depth = 4 if upto == "pooled" else self.names.index(upto.removesuffix(".pre")) + 1
         return (*self.convs[:depth], *self.norms[:depth])
 
+    def tail(self, tap: str) -> nn.Module:
+        start = self.names.index(tap) + 1
+        parts = zip(self.convs[start:], self.norms[start:], strict=True)
+        row = [layer for conv, norm in parts for layer in (conv, norm, nn.ReLU())]
+        return nn.Sequential(*row, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head)
+
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
         return (
             self.norms[self.names.index(tap.removesuffix(".pre"))] if tap.endswith(".pre") else None

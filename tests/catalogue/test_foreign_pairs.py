@@ -74,7 +74,7 @@ def made(name: str, teacher: Network, student: Network) -> Method:
     )
     setup = Setup(
         student=student,
-        teachers=() if most == 0 else (Teacher(teacher),),
+        teachers=() if most == 0 else (Teacher(teacher),) * max(cls.teachers.least, 1),
         data=data,
         build=lambda _: student,
         load=lambda _: Teacher(teacher),

@@ -17,6 +17,7 @@ from tests.catalogue.test_methods import every_method, method_class, phases, tot
 
 GROUPS = ((0, 6), (3,), (2, 1), (8,), (4, 5))  # class 7 is left out
 HEAD = {
+    "ca_mkd",
     "srrl",
     "simkd",
     "cat_kd",

@@ -17,6 +17,19 @@ from kdcli.recipe.schema import (
 )
 
 
+def check_parts(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuses what cannot go together, before anything is opened.
+
+    Raises:
+        KdError: as the others of this module.
+    """
+    check_sources(recipe)
+    check_mixes(recipe.data, recipe.method.name)
+    check_divided(recipe, runtime)
+    check_weights(recipe)
+    check_views(recipe)
+
+
 def check_mixes(data: DataSection, method: str) -> None:
     """Refuses mixtures of pictures to a method that is not right on them.
 
@@ -85,6 +98,22 @@ def check_answered(recipe: Recipe) -> None:
             f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
             "else (teacher.logits)",
             hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Refuses weights of teachers to a method that weighs them itself.
+
+    Raises:
+        Incompatible: it does.
+    """
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    name = recipe.method.name
+    if method_class(name).asks_each and any(section.weight is not None for section in chosen):
+        raise Incompatible(
+            f"teacher.weight and {name} exclude each other: it weighs its teachers itself, picture "
+            "by picture",
+            hint="leave the weights out, or --method kd, which learns from the weighted mean",
         )
 
 

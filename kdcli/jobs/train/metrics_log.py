@@ -74,6 +74,7 @@ class MetricsWriter:
                     "val": asdict(event.val) if event.val else None,
                     "best": event.best,
                     "probe": asdict(event.probe) if event.probe else None,
+                    **({} if event.agreement is None else {"agreement": event.agreement}),
                     "seconds": event.seconds,
                     "images_per_second": event.images_per_second,
                 }
@@ -107,6 +108,8 @@ def epoch_line(event: EpochDone) -> str:
     at = event.at
     losses = " ".join(f"{name}={value:.4g}" for name, value in event.losses.items())
     val = f" val_acc={event.val.accuracy:.4f}" if event.val else ""
+    if event.agreement is not None:
+        val += f" agreement={event.agreement:.4f}"
     return (
         f"{now()} stage={at.stage} epoch={at.epoch}/{at.epochs} step={at.step}/{at.steps} "
         f"lr={event.lr:.6g} {losses} "
