@@ -53,7 +53,6 @@ class Options(ChainOptions):
         "sum", description="The terms that are left are summed, or averaged."
     )
 
-
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.survival is not None and self.drop != 1:

@@ -71,7 +71,6 @@ class Options(MethodOptions):
         None, gt=0, description="Learning rate of that phase; optim.lr unless given."
     )
 
-
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.loss != "kl" and self.max_temperature != 10.0:

@@ -73,7 +73,6 @@ class Options(MethodOptions):
         tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]], ...
     ] = Field((), description="Pairs [n, w]: after n epochs the weight is w. Empty: constant.")
 
-
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.align != "constant" and self.multiplier != 2.0:
