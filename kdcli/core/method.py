@@ -17,7 +17,16 @@ from kdcli.core.taps import expand
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Arity, Batch, DataInfo, Progress, Step
 
-__all__ = ["Arity", "FeatureOptions", "Method", "MethodOptions", "Setup", "Stage", "Taps"]
+__all__ = [
+    "Arity",
+    "FeatureOptions",
+    "Method",
+    "MethodOptions",
+    "Setup",
+    "Stage",
+    "Taps",
+    "on_labels",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,13 @@ class Setup:
     seed: int = 0
     history: tuple[str, ...] = ()
     between: Callable[[], Mapping[str, int]] = dict
+
+
+def on_labels(term: str) -> bool:
+    """Tells by its name whether a term of a loss is the cross-entropy with labels: "ce", or a
+    network's own, "peer1_ce".
+    """
+    return term == "ce" or term.endswith("_ce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,8 @@ class Method(nn.Module, ABC):
     right on mixtures of pictures, whose labels are two.
     scale_free: its loss leaves the scale of the logits free, so that their softmax is no
     probability; where images are held out, a temperature fitted on them is folded into the head.
+    asks_each: it asks every one of its teachers, where others get their weighted mean as one.
+    one_part: why no loss of it has a part on labels and another one, as a clause; "" where one has.
     labels_for: what it asks for a label of every training picture for, as a clause; "" where
     cross-entropy alone reads labels, which counts where there is one.
     """
@@ -102,6 +120,8 @@ class Method(nn.Module, ABC):
     mixes: ClassVar[bool] = True
     scale_free: ClassVar[bool] = False
     labels_for: ClassVar[str] = ""
+    asks_each: ClassVar[bool] = False
+    one_part: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -135,6 +155,16 @@ class Method(nn.Module, ABC):
         the class unless overridden.
         """
         return cls.labels_for
+
+    @classmethod
+    def undivided(cls, options: MethodOptions) -> str:
+        """Why no loss of a method with these options has two parts, one on labels and one on what
+        else it learns from, as a clause: that of the class, or that labels weigh nothing; "" where
+        one has.
+        """
+        if getattr(options, "ce_weight", None) == 0:
+            return "method.ce_weight is 0, and nothing is left of labels"
+        return cls.one_part
 
     @classmethod
     def softening(cls, options: MethodOptions) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kdcli.core.types import Output, Tap
+from kdcli.errors import Incompatible
 from kdcli.results.preprocessing import Sight
 
 
@@ -45,11 +46,16 @@ class Network(nn.Module, ABC):
     """A classifier with declared taps.
 
     Tap names are shared by every family: "stem", "stage1".."stageN" (after the stage's last ReLU),
-    "stageN.pre" (before it), "pooled" (the vector that feeds the head).
+    "stageN.pre" (before it), "pooled" (the vector that feeds the head). A network of tokens also
+    has "blockN", the tokens of the picture after its N-th block, as a map.
 
     blueprint: set by whoever built it by name; a checkpoint's header says it. None for a network
     that nobody could build again. new_head: what the head that its pretrained weights came with
     predicts, where it is not that one but a fresh one; "" elsewhere.
+
+    distilled: how many numbers of "pooled" the class token gives, and how many, behind those, the
+    distillation token: the head then answers the mean of two layers' logits, one on each. None
+    where it reads one thing.
 
     input_*: the pixels that its weights were trained on, as far as whoever built it knows: what it
     sees as a teacher, unless the recipe says otherwise. input_size: height and width, as which a
@@ -63,6 +69,7 @@ class Network(nn.Module, ABC):
     head: nn.Linear
     blueprint: Blueprint | None = None
     new_head: str = ""
+    distilled: tuple[int, int] | None = None
     input_size: tuple[int, int] | None = None
     input_resize: int | tuple[int, int] | None = None
     input_interpolation: str | None = None
@@ -93,6 +100,19 @@ class Network(nn.Module, ABC):
             return self.head(traced)  # type: ignore[no-any-return]
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))  # type: ignore[no-any-return]
+
+    def tail(self, tap: str) -> nn.Module:
+        """What follows a tap, as a module from its value to logits [B,K]; of the network's own
+        parts, not copies.
+
+        Raises:
+            Incompatible: this kind of network cannot be cut there.
+        """
+        raise Incompatible(
+            f"{getattr(self, 'name', type(self).__name__)} cannot be cut after {tap!r}: what comes "
+            "behind it is no row of stages",
+            hint="one of kd's own convolutional networks, such as resnet20 or cnn-small",
+        )
 
     def linear_heads(self) -> tuple[nn.Linear, ...]:
         """The layers whose weights and biases, all divided by one number, divide the logits by it;

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> C
         )
         raise Incompatible(
             f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
-            f"first {differing[0]}"
+            f"first {differing[0]}{lost_token(expected, actual)}"
         )
     for name, tensor in network.state_dict().items():
         # torch would convert between them, and lose what does not fit
@@ -137,6 +137,20 @@ def load_weights(path: Path, network: nn.Module, *, but: str | None = None) -> C
             )
     network.load_state_dict(tensors)
     return header
+
+
+def lost_token(expected: Iterable[str], actual: Iterable[str]) -> str:
+    """What is to be said of the distillation token where a network has one and a file of its
+    weights has none, or the other way; "" elsewhere. By the names of tensors: kd's and timm's.
+    """
+    ours, theirs = (
+        any(name.rpartition(".")[2] in {"distillation_token", "dist_token"} for name in names)
+        for names in (expected, actual)
+    )
+    if ours == theirs:
+        return ""
+    has, lacks = ("the network", "the file") if ours else ("the file", "the network")
+    return f"; {has} has a distillation token, {lacks} has none"
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:

@@ -52,7 +52,7 @@ class StepDone:
 @dataclass(frozen=True, slots=True)
 class EpochDone:
     """An epoch ended. losses are means over its images; val is None where nothing is held out,
-    probe where nothing is probed.
+    probe where nothing is probed, agreement where no patience looks at it.
     """
 
     at: Progress
@@ -64,6 +64,7 @@ class EpochDone:
     seconds: float
     images_per_second: float
     probe: Snapshot | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def hindrance(feed: Feed, runtime: Runtime, settings: TrainSettings) -> str:
         "several devices share each minibatch": runtime.ranks.size > 1,
         "pictures are decoded as they are needed": not feed.resident,
         "pictures of a minibatch are mixed": settings.mixes,
+        "gradients of labels are kept apart (optim.dot)": settings.optim.divides,
         "a step has several minibatches (train.accumulate)": settings.accumulate > 1,
         "fp16 scales its losses": runtime.dtype == torch.float16,
     }

@@ -7,11 +7,12 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from kdcli.engine.separate_momenta import SeparateMomenta
 from kdcli.engine.settings import OptimSettings, ScheduleSettings
 
 
@@ -25,7 +26,12 @@ def make_optimiser(
             look it up.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimiser = _without_compiler(settings.name)(trained, fused=True, **settings.arguments)  # type: ignore[call-arg]
+    if settings.divides:
+        # of the two forms of momentum it has the usual one: a recipe with dot has no nesterov
+        plain = {key: value for key, value in settings.arguments.items() if key != "nesterov"}
+        return _without_compiler(SeparateMomenta)(trained, **plain)
+    kind = _without_compiler(_KINDS[settings.name])  # type: ignore[arg-type]
+    optimiser = kind(trained, fused=True, **settings.arguments)
     for group in optimiser.param_groups if capturable else ():
         group["lr"] = torch.tensor(float(group["lr"]), device=trained[0].device)
         # torch asks for it on a GPU; fused steps are alike with and without
@@ -34,6 +40,7 @@ def make_optimiser(
     return optimiser
 
 
+Optimiser = Callable[..., torch.optim.Optimizer]
 _KINDS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adamw": torch.optim.AdamW,
@@ -41,7 +48,7 @@ _KINDS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 @functools.cache
-def _without_compiler(name: str) -> type[torch.optim.Optimizer]:
+def _without_compiler(kind: Callable[..., torch.optim.Optimizer]) -> Optimiser:
     """The optimiser with its own methods, out of the wrappers that torch puts around them to keep
     torch.compile out: the first call of each imports the compiler, which takes longer than a short
     training, and nothing here compiles an optimiser.
@@ -49,12 +56,11 @@ def _without_compiler(name: str) -> type[torch.optim.Optimizer]:
     The wrappers are found as functools.wraps leaves them. Of one that is not, nothing is taken off:
     the optimiser works, and imports what it always did.
     """
-    kind = _KINDS[name]
     names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
     own = {each: inspect.unwrap(getattr(kind, each)) for each in names}
     # what else the wrapper of `step` does
     own["step"] = torch.no_grad()(own["step"])
-    return type(kind.__name__, (kind,), own)
+    return type(kind.__name__, (kind,), own)  # type: ignore[arg-type]
 
 
 def learning_rate(

@@ -20,6 +20,11 @@ class OptimSettings:
     name: str
     arguments: Mapping[str, Any]
 
+    @property
+    def divides(self) -> bool:
+        """Tells whether gradients of labels and of the rest are kept apart."""
+        return "dot" in self.arguments
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:
@@ -39,6 +44,7 @@ class ScheduleSettings:
 class TrainSettings:
     """The length of training and its portions; the meanings are those of the recipe's [train].
     average_after: epochs without progress before weights are averaged; None never does.
+    patience: epochs without a better `Hooks.agreement` after which a stage ends; None never does.
     class_weights: None weighs all classes alike. mixes: whether pictures of a minibatch are mixed.
     """
 
@@ -48,6 +54,7 @@ class TrainSettings:
     clip_norm: float | None = None
     ema: float | None = None
     average_after: int | None = None
+    patience: int | None = None
     keep_every: int | None = None
     state_seconds: float = 60.0
     class_weights: ClassWeights | None = None

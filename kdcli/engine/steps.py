@@ -12,17 +12,20 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdcli.core.carried import Carried
 from kdcli.core.class_weights import weighing
-from kdcli.core.method import Method
+from kdcli.core.method import Method, on_labels
 from kdcli.core.mixed_labels import mixing
 from kdcli.core.penalties import penalising
 from kdcli.core.types import Batch, Draw, Feed, Progress, Step
 from kdcli.engine.distributed import Forward
 from kdcli.engine.meters import Meters
 from kdcli.engine.runtime import Runtime
+from kdcli.engine.separate_momenta import SeparateMomenta
 from kdcli.engine.settings import TrainSettings
+from kdcli.errors import Incompatible
 
 Group = Sequence[Batch | Draw]
 Seed = Callable[[int], None]
@@ -49,6 +52,11 @@ class StageParts:
     carried: Carried = field(default_factory=Carried)
 
 
+def _sum(terms: Sequence[Tensor], share: float) -> Tensor | None:
+    """A part of a loss by its share; None where there are no terms."""
+    return torch.stack(list(terms)).sum() * share if terms else None
+
+
 class Steps:
     """The optimiser steps of one stage. The method is asked for its teachers, which are told what
     comes.
@@ -71,6 +79,7 @@ class Steps:
         self.carried = parts.carried
         self._check = parts.check
         self._reads_losses = runtime.synchronous
+        self._terms: frozenset[str] = frozenset()  # of the method's own loss
 
     def groups(self, epoch: int, start: int) -> Iterator[Group]:
         """The minibatches of an epoch from number `start` on, in groups of `accumulate`: one step's
@@ -137,6 +146,7 @@ class Steps:
             penalising() as penalties,
         ):
             step = self.forward(batch, at)  # losses: scalars, weighted; logits [N,K]
+        self._terms = frozenset(step.losses)
         if penalties:
             step = step._replace(losses={**step.losses, **penalties})
         # the total in float32, whatever precision the forward pass had
@@ -146,12 +156,41 @@ class Steps:
             meters.update(step, batch.y, at.step + 1)
             self._check()
         # a step's gradient: the mean over the samples of all ranks, then over its minibatches
+        share = self.runtime.ranks.weight(batch) / parts
         with self.memory_errors(at, len(batch.y)):
-            self.runtime.backward(total * self.runtime.ranks.weight(batch) / parts)
+            if isinstance(self.optimiser, SeparateMomenta):
+                self.optimiser.collect(*(_sum(part, share) for part in self._divided(step, at)))
+            else:
+                self.runtime.backward(total * share)
         return step
+
+    def _divided(self, step: Step, at: Progress) -> tuple[list[Tensor], list[Tensor]]:
+        """The terms of a loss on labels, penalties on the network among them, and the others.
+
+        Raises:
+            Incompatible: there are none of a kind in a method's only stage.
+        """
+        own = {name: on_labels(name) or name not in self._terms for name in step.losses}
+        labels, rest = (
+            [value.float() for name, value in step.losses.items() if own[name] == wanted]
+            for wanted in (True, False)
+        )
+        if not (labels and rest) and len(self.method.stages()) == 1:
+            raise Incompatible(
+                "optim.dot keeps gradients of labels and of the teacher apart, and the loss of "
+                f"stage {at.stage} has no two parts: its terms are {', '.join(step.losses)}",
+                hint="leave optim.dot out; terms on labels are called ce, or end in _ce",
+            )
+        return labels, rest
 
     def update(self) -> None:
         """Clips, takes the optimiser's step and clears the gradients."""
+        if isinstance(self.optimiser, SeparateMomenta):
+            self.optimiser.agree(self.runtime.ranks)
+            if self.settings.clip_norm is not None:
+                self.optimiser.clip(self.settings.clip_norm)
+            self.optimiser.step()
+            return
         self.runtime.step(self.optimiser, self.settings.clip_norm)
 
     def memory_errors(self, at: Progress, size: int) -> AbstractContextManager[Any]:

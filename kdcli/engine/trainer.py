@@ -27,6 +27,7 @@ from kdcli.core.network import Network
 from kdcli.core.types import Feed, Progress
 from kdcli.engine.checkpoint import State, flatten_optimiser, restore_optimiser, save_state
 from kdcli.engine.distributed import Pace
+from kdcli.engine.early_stopping import EarlyStopping
 from kdcli.engine.ema import judge, make_average
 from kdcli.engine.events import (
     Compiling,
@@ -63,7 +64,9 @@ class Hooks:
     keep: takes the network at a moment worth keeping, "best" or "epoch-012".
     stop: asked at step boundaries; an error to stop with, once the state is saved, or None. Ranks
     ask at the same ones, twice a second, and must all be answered alike.
-    score: larger is better; by it the best epoch is chosen.
+    score: larger is better; by it the best epoch is chosen. agreement: of a network with what it
+    learns from, on the held-out split, larger is better; a stage ends by it where settings have a
+    patience.
     pause: asked after each epoch of the last stage; an error to stop with, once the state is saved,
     or None. All ranks must be answered alike.
     """
@@ -75,6 +78,7 @@ class Hooks:
     stop: Callable[[], KdError | None] = lambda: None
     score: Callable[[Measures], float] = lambda measures: measures.accuracy or 0.0
     pause: Callable[[Progress], KdError | None] = lambda _at: None
+    agreement: Callable[[Network], float | None] = lambda _network: None
 
 
 def set_modes(method: Method, stage: Stage) -> None:
@@ -122,6 +126,7 @@ class Trainer:
         self.stages = method.stages()
         self.average = make_average(method.deployable(), settings)
         self.best: float | None = None
+        self.stopping = EarlyStopping(settings.patience)
         self._resume, self._keeps_last_state = resume, keeps_last_state
         self._saved_at = time.monotonic()
         self._pace = Pace(runtime.ranks)
@@ -143,6 +148,7 @@ class Trainer:
         # a resumed run goes on inside the first stage it comes to; every other begins at its start
         if number != self.position.stage:
             self.position = Position(stage=number)
+            self.stopping.begin()
         set_modes(self.method, stage)
         work = _StageWork(self, stage)
         steps = self._steps(work)
@@ -166,6 +172,8 @@ class Trainer:
             )
         )
         for epoch in range(self.position.epoch, work.epochs + 1):
+            if self.stopping.ended:  # of a resumed run too: that is part of its state
+                break
             self.position = replace(self.position, epoch=epoch)
             self._run_epoch(work, steps)
         self._emit(StageDone(work.progress(), number + 1, len(self.stages)))
@@ -242,6 +250,10 @@ class Trainer:
         final = work.trains_the_result
         shown = self._shown(work)
         val = self.hooks.evaluate(shown) if shown is not None else None
+        agreement = None
+        if final and self.settings.patience is not None:
+            agreement = self.runtime.ranks.from_first(lambda: self.hooks.agreement(network))
+            self.stopping.judge(self.position.stage, at.epoch, agreement)
         best = final and val is not None and (self.best is None or score(val) > self.best)
         if final:
             judge(self.average, val, self.runtime.ranks)
@@ -261,11 +273,14 @@ class Trainer:
             )
         speed, losses = images / seconds if seconds > 0 else 0.0, meters.means()
         train, probe = meters.accuracy(), self._probe(work)
-        self._emit(EpochDone(at, work.rate, losses, train, val, best, seconds, speed, probe))
+        self._emit(
+            EpochDone(at, work.rate, losses, train, val, best, seconds, speed, probe, agreement)
+        )
         self.position = replace(self.position, epoch=at.epoch + 1, batch=0)
         work.meters = Meters(self.runtime.device, labels=self.share_labelled > 0)
         pause = self.hooks.pause(at) if self.position.stage == len(self.stages) - 1 else None
-        if at.epoch < work.epochs or self._keeps_last_state or pause is not None:
+        left = at.epoch < work.epochs and not self.stopping.ended
+        if left or self._keeps_last_state or pause is not None:
             self._save(work, stopping=pause is not None)
         if pause is not None:
             raise pause
@@ -280,7 +295,10 @@ class Trainer:
 
         arguments = (self.method, self.feed, self.runtime, self.settings)
         parts = StageParts(
-            self.runtime.ranks.parallel(self.method, work.stage),
+            # gradients that are kept apart are averaged over ranks by whoever keeps them
+            work.stage.loss
+            if self.settings.optim.divides
+            else self.runtime.ranks.parallel(self.method, work.stage),
             work.optimiser,
             lambda: self._check(work),
             work.carried,
@@ -353,8 +371,8 @@ class Trainer:
         from 0.
         """
         return sum(
-            stage.epochs or self.settings.epochs
-            for stage in self.stages[:until]
+            self.stopping.stopped.get(number, stage.epochs or self.settings.epochs)
+            for number, stage in enumerate(self.stages[:until])
             if self._trains_the_result(stage)
         )
 
@@ -375,6 +393,7 @@ class Trainer:
         facts = {
             "position": asdict(self.position),
             "best": self.best,
+            "stopping": self.stopping.state(),
             "runtime": self.runtime.state(),
             "optimiser": {},
         }
@@ -489,6 +508,8 @@ class _StageWork:
         self.meters.load_state(part("meters"))
         self.carried.load_state(part("carried"), trainer.runtime.device)
         trainer.best = state.facts["best"]
+        # a state of before there was early stopping says nothing of it
+        trainer.stopping.load_state(state.facts.get("stopping", {}))
         # the last step's: an epoch may have none left to take
         self.rate = self._rate_at(max(trainer.position.step - 1, 0))
         if trainer.average is not None:

@@ -28,12 +28,21 @@ from kdcli.losses.logit import (
     spherical,
     standardize,
 )
-from kdcli.losses.networks import confidence_weighted, kd_both, logit_mse, permute_others
+from kdcli.losses.networks import (
+    ca_mkd,
+    confidence_weighted,
+    confidence_weights,
+    kd_both,
+    logit_mse,
+    min_logit_target,
+    naive_target,
+    permute_others,
+)
 from kdcli.losses.normalised import nkd, uskd
 from kdcli.losses.partial import divergence, kd_pt, kd_rel, kd_sim, kd_topk, tf_kd, virtual_teacher
 from kdcli.losses.relation import CorrelationForm, cc, pkt, rkd, rkd_angle, rkd_distance, sp
 from kdcli.losses.singular import kdsvd
-from kdcli.losses.soft_targets import hard, kd_learnt, ttm, wsld, wttm
+from kdcli.losses.soft_targets import hard, kd_learnt, ofa, ttm, wsld, wttm
 from kdcli.losses.transfer import (
     FactorForm,
     ab,
@@ -55,12 +64,14 @@ __all__ = [
     "afd",
     "at",
     "batch_level",
+    "ca_mkd",
     "cat_kd",
     "cc",
     "centre",
     "class_activation",
     "class_level",
     "confidence_weighted",
+    "confidence_weights",
     "correlations",
     "crd",
     "cross_entropy",
@@ -90,8 +101,11 @@ __all__ = [
     "map_correlations",
     "match_spread",
     "mgd",
+    "min_logit_target",
+    "naive_target",
     "nkd",
     "nst",
+    "ofa",
     "ofd",
     "ofd_margins",
     "permute_others",

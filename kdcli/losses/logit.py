@@ -62,7 +62,8 @@ def label_smoothing(
         others:   label 1 - a, every other class a / (K - 1)   (Yuan et al. 2020, Tf-KD's code)
 
     "others" with a is "uniform" with a K / (K - 1). Where a recipe weighs classes, a row counts by
-    the weight of its label; where pictures are mixed, both labels count by their shares.
+    the weight of its label; where pictures are mixed, both labels count by their shares; a row
+    without a label, y = -1, counts as 0, as in `cross_entropy`.
 
     Args:
         z: student logits [N,K].
@@ -86,6 +87,8 @@ def label_smoothing(
     if (both := of_both(one, y)) is not None:
         return both
     log_p = labelled(z, y, "label_smoothing").log_softmax(-1)
+    log_p = log_p * (y != UNLABELLED).unsqueeze(-1)
+    y = y.clamp_min(0)
     classes = z.shape[-1]
     share = smoothing * classes / (classes - 1) if form == "others" else smoothing
     hard, weight = -log_p.gather(-1, y.unsqueeze(-1)), weights_of(y)

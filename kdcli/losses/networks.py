@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from kdcli.core.class_weights import weights_of
 from kdcli.errors import Incompatible, UsageError
-from kdcli.losses._inputs import labelled, pair, positive, precise, rows
+from kdcli.losses._inputs import labelled, pair, positive, precise, relative_entropy, rows
 from kdcli.losses.logit import _kd
 
 
@@ -121,3 +123,97 @@ def permute_others(v: Tensor, order: Tensor) -> Tensor:
     to = places.masked_fill(largest, -1).argsort(dim=1)
     taken = order.to(v.dtype).masked_fill(largest, -torch.inf).argsort(dim=1, stable=True)
     return torch.empty_like(v).scatter(1, to, v.gather(1, taken))
+
+
+def confidence_weights(logits: Sequence[Tensor], y: Tensor) -> Tensor:
+    """How much each of several teachers counts for each image, by how well it knows the label.
+
+        w_m = ( 1 - softmax over m of CE(v_m, y) ) / (M - 1)
+
+    They sum to 1 over the teachers. Source: Zhang, Chen, Wang 2022, Confidence-aware multi-teacher
+    knowledge distillation, equations 2 and 5; CA-MKD@acc8c2b1 distiller_zoo/CAMKD.py,
+    helper/loops.py.
+
+    Args:
+        logits: M times [N,K], M at least 2; their gradient is kept.
+        y: labels [N] int64.
+
+    Returns:
+        [M,N]
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two teachers or classes.
+    """
+    if len(logits) < 2:
+        raise Incompatible(
+            f"losses.confidence_weights compares two teachers or more, got {len(logits)}"
+        )
+    each = [labelled(v, y, "confidence_weights").log_softmax(-1) for v in logits]
+    hard = torch.stack([-log_q.gather(-1, y.unsqueeze(-1)).squeeze(-1) for log_q in each])
+    return (1 - hard.softmax(0)) / (len(logits) - 1)
+
+
+def ca_mkd(z: Tensor, logits: Sequence[Tensor], y: Tensor, *, temperature: float) -> Tensor:
+    """Distillation from several teachers, each weighted image by image by its confidence.
+
+        tau^2 mean_i sum_m w_im KL( softmax(v_im / tau) || softmax(z_i / tau) )
+
+    with w of `confidence_weights`. Source: as there, equation 3; the released code divides it by
+    the number of teachers besides.
+
+    Args:
+        z: student logits [N,K].
+        logits: M times teacher logits [N,K], M at least 2; no gradient reaches them.
+        y: labels [N] int64.
+        temperature: tau > 0.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two teachers or classes.
+        UsageError: temperature is not above 0.
+    """
+    tau = positive(temperature, "temperature", "ca_mkd")
+    both = [pair(z, v, "ca_mkd") for v in logits]
+    weights = confidence_weights([v for _, v in both], y)
+    divergences = torch.stack(
+        [
+            relative_entropy((v / tau).log_softmax(-1), (ours / tau).log_softmax(-1))
+            for ours, v in both
+        ]
+    )
+    return tau**2 * (weights * divergences).sum(0).mean()
+
+
+def naive_target(logits: Sequence[Tensor], y: Tensor) -> Tensor:
+    """Of several networks' logits, for each image those that know its label best: [N,K].
+
+    Source: Guo et al. 2020, Online knowledge distillation via collaborative learning, KDCL-Naive.
+
+    Args:
+        logits: M times [N,K]; no gradient reaches them. y: labels [N] int64.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+    """
+    each = torch.stack([labelled(z.detach(), y, "naive_target") for z in logits])
+    known = each.log_softmax(-1).gather(-1, y.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
+    best = known.argmax(0)[None, :, None].expand(1, *each.shape[1:])
+    return each.gather(0, best).squeeze(0)
+
+
+def min_logit_target(logits: Sequence[Tensor], y: Tensor) -> Tensor:
+    """Of several networks' logits, less the label's own, the least for each image and class: [N,K].
+
+        min_m ( z_mk - z_my )
+
+    Its softmax gives the label at least what any of the networks gives it. Source: Guo et al. 2020,
+    KDCL-MinLogit.
+
+    Args:
+        logits: M times [N,K]; no gradient reaches them. y: labels [N] int64.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+    """
+    each = torch.stack([labelled(z.detach(), y, "min_logit_target") for z in logits])
+    label = each.gather(-1, y.expand(len(logits), -1).unsqueeze(-1))
+    return (each - label).amin(0)

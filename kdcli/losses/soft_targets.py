@@ -6,9 +6,11 @@ Throughout p = softmax(z), q = softmax(v), and a tempered one is the softmax of 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdcli.core.mixed_labels import of_both
 from kdcli.errors import Incompatible, UsageError
 from kdcli.losses._inputs import labelled, pair, positive, relative_entropy
 
@@ -145,3 +147,36 @@ def wsld(z: Tensor, v: Tensor, y: Tensor, *, temperature: float) -> Tensor:
     ours, theirs = (-x.detach().log_softmax(-1).gather(-1, y[:, None])[:, 0] for x in (z, v))
     weight = -(-ours / (theirs + _WSLD_EPS)).expm1()
     return tau**2 * (weight * _rows(z / tau, v / tau)).mean()
+
+
+def ofa(z: Tensor, v: Tensor, y: Tensor, *, eps: float, temperature: float) -> Tensor:
+    """Cross-entropy with the teacher's probabilities, of which the label's is enhanced.
+
+        -mean_i sum_k ( (q_ik + [k = y_i])^eps - [k = y_i] ) log p_ik,   p, q at tau
+
+    Source: Hao et al. 2023, One-for-all: bridge the gap between heterogeneous architectures in
+    knowledge distillation, equation 6; OFAKD@12eeba86 distillers/ofa.py computes the same number.
+    Where labels are mixed, by both labels and their shares. It has no factor tau^2.
+
+    Args:
+        z: student logits [N,K].
+        v: teacher logits [N,K]; no gradient reaches them.
+        y: labels [N] int64; not read where eps is 1.
+        eps: at least 1, where it is the cross-entropy with q. temperature: tau > 0.
+
+    Raises:
+        Incompatible: shapes that do not fit, or fewer than two classes.
+        UsageError: eps below 1, or a temperature not above 0.
+    """
+    if not eps >= 1:
+        raise UsageError(f"losses.ofa: eps must be at least 1, got {eps}")
+    both = of_both(lambda labels: ofa(z, v, labels, eps=eps, temperature=temperature), y)
+    if both is not None:
+        return both
+    z, v = pair(labelled(z, y, "ofa"), v, "ofa")
+    tau = positive(temperature, "temperature", "ofa")
+    target = (v / tau).softmax(-1)
+    if eps != 1:  # else the label adds nothing, and there need not be one
+        label = torch.zeros_like(target).scatter(1, y[:, None], 1.0)
+        target = (target + label) ** eps - label
+    return -(target * (z / tau).log_softmax(-1)).sum(-1).mean()

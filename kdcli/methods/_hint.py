@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from kdcli.core.method import Setup, Stage
+from kdcli.core.method import MethodOptions, Setup, Stage
 from kdcli.core.options import FeatureOptions
 from kdcli.core.types import Batch, Progress, Step
 from kdcli.errors import UsageError
@@ -38,6 +38,13 @@ class HintedMethod(FeatureMethod):
 
     def _second_stage_learns(self) -> bool:
         return bool(self.options.ce_weight or self.options.kd_weight)
+
+    @classmethod
+    def undivided(cls, options: MethodOptions) -> str:
+        assert isinstance(options, FeatureOptions)
+        if options.kd_weight:
+            return super().undivided(options)
+        return "it learns labels in a stage of their own, unless method.kd_weight is above 0"
 
     def hint_stages(self, *helpers: nn.Module, epochs: int, lr: float | None) -> list[Stage]:
         """The two stages. helpers: trained with the trunk, then left alone. lr: of the first stage,

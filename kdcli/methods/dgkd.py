@@ -19,10 +19,10 @@ same for any number of them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdcli import losses
 from kdcli.core import random
@@ -52,6 +52,15 @@ class Options(ChainOptions):
     dense_normalise: Literal["sum", "mean"] = Field(
         "sum", description="The terms that are left are summed, or averaged."
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.survival is not None and self.drop != 1:
+            raise ValueError(
+                "survival and drop are two ways to drop terms, and drop would do nothing: leave "
+                "one of them out"
+            )
+        return self
 
 
 class DenselyGuided(ChainMethod):

@@ -14,6 +14,9 @@ from noise by e in five steps, P another 1x1 convolution. How much noise is adde
 first, a third network says for each picture. All are trained and thrown away; the code learns from
 the last term alone.
 
+The released code gives the three losses unweighted (DiffKD@2393a4ab example.py), so all weights are
+1 here; half the channels and five steps are its defaults. The paper's own weights were not at hand.
+
 Differs from the paper: on feature maps; the paper diffuses logits too, where kd_weight = 1 has
 Hinton's term. Noise and times are a function of seed, epoch, step and sample: a resumed run draws
 the same. Maps of unequal sizes are brought to the smaller one.

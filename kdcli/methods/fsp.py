@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdcli import losses
-from kdcli.core.method import Arity, Setup, Stage
+from kdcli.core.method import Arity, MethodOptions, Setup, Stage
 from kdcli.core.options import FeatureOptions
 from kdcli.core.types import Batch, Output, Progress, Step
 from kdcli.methods._feature import FeatureMethod, require_equal_channels
@@ -67,6 +67,11 @@ class FlowOfSolution(HintedMethod):
 
     def _second_stage_learns(self) -> bool:
         return super()._second_stage_learns() or self.options.weight > 0
+
+    @classmethod
+    def undivided(cls, options: MethodOptions) -> str:
+        assert isinstance(options, Options)
+        return "" if options.weight and options.ce_weight else super().undivided(options)
 
     def stages(self) -> list[Stage]:
         return self.hint_stages(epochs=self.options.hint_epochs, lr=self.options.hint_lr)

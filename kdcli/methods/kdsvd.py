@@ -14,8 +14,8 @@ same channels. Each picture costs a decomposition a map: slow on a GPU.
 
 Differs from the paper: all is learnt in one stage, as in both codes, without its clipping of
 gradients; instead the gradient of vectors whose singular values are nearly equal is damped, where
-it has no bound (losses.kdsvd). A vector points to where its sum is positive. The weight is
-remembered as mdistiller's.
+it has no bound (losses.kdsvd). A vector points to where its sum is positive. The weight, 1, and one
+vector a map are those of mdistiller@a08d46f1 mdistiller/engine/cfg.py.
 """
 
 from __future__ import annotations

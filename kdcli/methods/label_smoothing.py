@@ -47,6 +47,7 @@ class LabelSmoothing(Method):
     teachers = Arity(0, 0)
     consumes = "labels"
     labels_for = "labels are all that it learns from"
+    one_part = "labels are all that it learns from"
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         z = self.student(batch.x).logits

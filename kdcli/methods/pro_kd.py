@@ -25,9 +25,9 @@ default).
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from kdcli import losses
@@ -70,6 +70,15 @@ class Options(MethodOptions):
     final_lr: float | None = Field(
         None, gt=0, description="Learning rate of that phase; optim.lr unless given."
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.loss != "kl" and self.max_temperature != 10.0:
+            raise ValueError(
+                'loss "mse" has no temperature, and max_temperature would do nothing: leave it '
+                'out, or take loss "kl"'
+            )
+        return self
 
 
 class ProgressiveDistillation(Method):

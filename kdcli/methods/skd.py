@@ -35,9 +35,9 @@ sees.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from kdcli import losses
@@ -72,6 +72,15 @@ class Options(MethodOptions):
     weight_schedule: tuple[
         tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]], ...
     ] = Field((), description="Pairs [n, w]: after n epochs the weight is w. Empty: constant.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.align != "constant" and self.multiplier != 2.0:
+            raise ValueError(
+                f'align "{self.align}" takes the scale from elsewhere, and multiplier would do '
+                'nothing: leave it out, or take align "constant"'
+            )
+        return self
 
 
 class SphericalDistillation(Method):

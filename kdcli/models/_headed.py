@@ -39,6 +39,7 @@ class Headed(Network):
             other = _linear(net, second)
             net.set_submodule(path, _Beside(right=other.in_features))
             net.set_submodule(second, _Beside(left=head.in_features))
+            self.distilled = (head.in_features, other.in_features)
             head = _joined(head, other)
         else:
             net.set_submodule(path, nn.Identity())
@@ -90,8 +91,8 @@ class Headed(Network):
         if not self.second:
             return found
         weight = found.pop(f"{self.path}.weight")
-        right = self.net.get_submodule(self.path).right  # of the vector of the second head
-        first, other = weight.split([weight.shape[1] - right, right], dim=1)
+        assert self.distilled is not None
+        first, other = weight.split(self.distilled, dim=1)
         return {
             f"{self.path}.weight": 2 * first,
             f"{self.second}.weight": 2 * other,
@@ -105,7 +106,9 @@ def two_heads(network: Network) -> tuple[str, ...]:
     if not isinstance(network, Headed) or not network.second:
         return ()
     heads = f"{network.name} has two heads, {network.path} and {network.second}"
-    return (f"{heads}: it is asked and trained as the mean of their logits",)
+    return (
+        f"{heads}: it is asked as the mean of their logits, and trained so but by --method deit",
+    )
 
 
 class _Beside(nn.Module):

@@ -91,9 +91,33 @@ class StagedNetwork(Network):
         count = list(self.body).index(upto.removesuffix(".pre")) + 1
         return tuple(self.body.values())[:count]
 
+    def tail(self, tap: str) -> Tail:
+        check_taps(self.name, (tap,), self.taps)
+        if tap not in self.body:
+            return super().tail(tap)  # type: ignore[return-value]  # it raises
+        return Tail(self, list(self.body).index(tap) + 1)
+
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
         check_taps(self.name, (tap,), self.taps)
         return self._norms.get(tap)
+
+
+class Tail(nn.Module):
+    """The parts of a staged network from a number on, its neck and its head: a map to logits."""
+
+    def __init__(self, network: StagedNetwork, start: int) -> None:
+        super().__init__()
+        names = list(network.body)[start:]
+        self.body = nn.ModuleDict({name: network.body[name] for name in names})
+        self.neck, self.head = network.neck, network.head
+        self._activations = {name: network._activations[name] for name in names}  # noqa: SLF001  a part of it
+        self._classify = type(network).classify
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The value of the tap to logits [B,K]."""
+        for name, part in self.body.items():
+            x = self._activations[name](part(x), True)
+        return self._classify(self, self.neck(x))  # type: ignore[arg-type]  # it has a head
 
 
 def _declared(parts: Sequence[Part], pooled: int) -> dict[str, Tap]:

@@ -104,6 +104,7 @@ class Tapped(Headed):
         Network.__init__(self)
         self.name, self.net = headed.name, headed.net
         self.head, self.path, self.second = headed.head, headed.path, headed.second
+        self.distilled = headed.distilled
         self.blueprint, self.new_head = headed.blueprint, headed.new_head
         self.paths = dict(paths)
         self._layouts = {tap: layout_of(seen[path]) for tap, path in paths.items()}
@@ -301,6 +302,11 @@ def quarters(paths: Sequence[str]) -> dict[str, str]:
     number = min(_QUARTERS, len(paths))
     ends = [math.ceil(len(paths) * part / number) for part in range(1, number + 1)]
     return {f"stage{part}": paths[end - 1] for part, end in enumerate(ends, 1)}
+
+
+def blocks(paths: Sequence[str]) -> dict[str, str]:
+    """The blocks of a row, first to last: tap -> path of the block."""
+    return {f"block{number}": path for number, path in enumerate(paths, 1)}
 
 
 def _no_tap(seen: Seen) -> str:

@@ -42,7 +42,7 @@ from kdcli.models._hf_config import (
     quiet,
 )
 from kdcli.models._meta import dry_run, evaluating
-from kdcli.models._tapped import can_tap, fitted, quarters, survey
+from kdcli.models._tapped import blocks, can_tap, fitted, quarters, survey
 from kdcli.results.preprocessing import Sight
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -473,9 +473,10 @@ def _stages(states: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
     if len(ends) > _MOST_STAGES:
         ends = _ends(states, lambda shape: shape[2:] if len(shape) == 4 else shape[1:])
     if len(ends) == 1:
-        blocks = [path for path, _ in states]
         # the first is what the embedding gives
-        return quarters(blocks[1:] or blocks)
+        row = [path for path, _ in states[1:] or states]
+        tokens = len(states[0][1]) == 3
+        return quarters(row) | (blocks(row) if tokens else {})
     names = ["stem"] if len(ends) > _USUAL_STAGES else []
     names += [f"stage{number}" for number in range(1, len(ends) + 1 - len(names))]
     return dict(zip(names, ends, strict=True))

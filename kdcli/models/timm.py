@@ -9,8 +9,9 @@ head of the file stays where the data have as many classes, else it gives way to
 
 Taps are those of timm's feature info: "stage1", "stage2", ... and "pooled", "stem" before them
 where the network has a map of half the picture's size first. A row of equal blocks, as in a ViT,
-has four stages, each a quarter of it; its tokens are laid out as a map, class token apart. A
-network that says nothing of its features has "pooled".
+has four stages, each a quarter of it, and "block1", "block2", ... where these give tokens; its
+tokens are laid out as a map, class token apart. A network that says nothing of its features has
+"pooled".
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from kdcli.models._foreign_weights import fill, read_tensors, shapes_of
 from kdcli.models._headed import Headed
 from kdcli.models._hf_config import first_line
 from kdcli.models._hf_folder import cached
-from kdcli.models._tapped import can_tap, fitted, quarters, survey
+from kdcli.models._tapped import blocks, can_tap, fitted, layout_of, quarters, survey
 from kdcli.results.preprocessing import Sight
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -421,7 +422,10 @@ def _tapped(headed: Headed, net: nn.Module, input_shape: tuple[int, int, int]) -
         for each in features
     ):
         return headed
-    return fitted(headed, _stages(features), seen, input_shape, pre=True)
+    paths = _stages(features)
+    if all(layout_of(seen[each["module"]]).kind == "tokens" for each in features):
+        paths |= blocks([each["module"] for each in features])
+    return fitted(headed, paths, seen, input_shape, pre=True)
 
 
 def _stages(features: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -86,6 +86,28 @@ class SgdSection(OptimSection):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
     nesterov: bool = Field(default=False, description="Nesterov's form of momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on all parameters.")
+    dot: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description=(
+            "Distillation-oriented trainer: gradients of labels have a momentum that is lower by "
+            "this, those of the distillation one that is higher by it, each a buffer of its own."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _two_momenta(self) -> Self:
+        if self.dot is None:
+            return self
+        if self.nesterov:
+            raise rule("dot", "dot and nesterov exclude each other: set one of them")
+        if not self.dot <= self.momentum or not self.momentum + self.dot < 1:
+            raise rule(
+                "dot",
+                f"momentum {self.momentum:g} less and plus {self.dot:g} must lie in 0 to 1, 1 left "
+                "out",
+                f"at most {min(self.momentum, 1 - self.momentum):.3g}; 0.075 at a momentum of 0.9",
+            )
+        return self
 
 
 class AdamWSection(OptimSection):
@@ -821,6 +843,14 @@ class TrainSection(Section):
             "free, where something is held out."
         ),
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Stop once so many epochs in a row have brought no better agreement with the teacher "
+            "on the held-out part, or with labels where there is no teacher."
+        ),
+    )
     keep_best: bool = Field(
         default=False, description="Also keep the epoch with the best validation accuracy."
     )
@@ -855,7 +885,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _selection_has_data(self) -> Self:
         waits = self.train.average_after is not None
-        needed = self.chooses_an_epoch or self.train.calibrate == "on" or waits
+        stops = self.train.patience is not None
+        needed = self.chooses_an_epoch or self.train.calibrate == "on" or waits or stops
         if not needed or self.data.val_fraction:
             return self
         # a dataset that may bring a validation part is asked when it is opened
@@ -864,6 +895,12 @@ class Recipe(Section):
         if self.chooses_an_epoch:
             key = "train.select" if self.train.select == "best" else "train.keep_best"
             raise rule(key, "the best epoch is chosen on held-out data, and data.val_fraction is 0")
+        if stops:
+            raise rule(
+                "train.patience",
+                "training stops by the agreement on held-out data, and data.val_fraction is 0",
+                "data.val_fraction = 0.1, for example",
+            )
         if waits:
             raise rule(
                 "train.average_after",

@@ -16,11 +16,16 @@ from kdcli.core.network import Blueprint, Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import Batch, DataInfo, Output, Tap
 from kdcli.engine.distributed import Ranks
+from kdcli.jobs import build_network
 
 CLASSES, IMAGES, SHAPE = 5, 20, (3, 8, 8)
 
 # methods that compare channel by channel: their teacher is as wide as their student
 EQUAL_CHANNELS = frozenset({"fsp", "kdsvd"})
+
+# methods of vision transformers: such is their student, with a distillation token; and what they
+# read the tokens of a teacher for is one too
+TOKENS, TAUGHT_BY_TOKENS = frozenset({"deit", "vitkd"}), frozenset({"vitkd"})
 
 
 class TinyNet(Network):
@@ -57,6 +62,12 @@ class TinyNet(Network):
         depth = 4 if upto == "pooled" else self.names.index(upto.removesuffix(".pre")) + 1
         return (*self.convs[:depth], *self.norms[:depth])
 
+    def tail(self, tap: str) -> nn.Module:
+        start = self.names.index(tap) + 1
+        parts = zip(self.convs[start:], self.norms[start:], strict=True)
+        row = [layer for conv, norm in parts for layer in (conv, norm, nn.ReLU())]
+        return nn.Sequential(*row, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head)
+
     def norm_at(self, tap: str) -> nn.BatchNorm2d | None:
         return (
             self.norms[self.names.index(tap.removesuffix(".pre"))] if tap.endswith(".pre") else None
@@ -75,6 +86,25 @@ def tiny(width: int, seed: int) -> TinyNet:
     return network
 
 
+def tiny_transformer(width: int, seed: int) -> Network:
+    network = build_network(
+        "vit-mini",
+        num_classes=CLASSES,
+        input_shape=SHAPE,
+        options={
+            "depth": 3,
+            "width": width,
+            "heads": 2,
+            "hidden": 2 * width,
+            "patch": 2,
+            "distillation_token": True,
+        },
+        seed=seed,
+    )
+    network.head.weight.data *= 40
+    return network
+
+
 @pytest.fixture
 def batch() -> Batch:
     """16 images of all five classes."""
@@ -86,14 +116,16 @@ def batch() -> Batch:
 
 def tiny_setup(method: type[Method]) -> Setup:
     """A Setup with as many teachers as the method wants at least, each of other weights."""
-    wide = 4 if method.__module__.rpartition(".")[2] in EQUAL_CHANNELS else 8
+    name = method.__module__.rpartition(".")[2]
+    wide = 4 if name in EQUAL_CHANNELS else 8
+    teaches = tiny_transformer if name in TAUGHT_BY_TOKENS else tiny
     teachers = tuple(
-        Teacher(tiny(wide, 100 + position)) for position in range(method.teachers.least)
+        Teacher(teaches(wide, 100 + position)) for position in range(method.teachers.least)
     )
     built = iter(range(200, 300))
     widths = {"teacher": wide, "between": 6}
     return Setup(
-        student=tiny(4, 1),
+        student=tiny_transformer(4, 1) if name in TOKENS else tiny(4, 1),
         teachers=teachers,
         data=DataInfo(
             name="tiny",

@@ -19,7 +19,7 @@ from tests.catalogue.training import make_trainer
 
 
 def train_all(rank: int, size: int, folder: str, names: tuple[str, ...]) -> None:
-    """Train each method and write the digests of what it ends with to FOLDER/RANK.json."""
+    """Train each method, "kd dot 0.05" with separate momenta, and write the digests of what it ends with to FOLDER/RANK.json."""
     torch.set_num_threads(1)
     patience = timedelta(seconds=60)
     distributed.init_process_group(
@@ -28,7 +28,10 @@ def train_all(rank: int, size: int, folder: str, names: tuple[str, ...]) -> None
     found: dict[str, dict[str, str]] = {name: {"error": "not reached"} for name in names}
     for name in names:
         try:
-            trainer = make_trainer(method_class(name), tiny_setup, epochs=1)
+            method, _, dot = name.partition(" dot ")
+            trainer = make_trainer(
+                method_class(method), tiny_setup, epochs=1, dot=float(dot) if dot else None
+            )
             network = trainer.run()
             found[name] = {
                 "student": digest(network.state_dict()),

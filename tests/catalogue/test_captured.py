@@ -18,7 +18,7 @@ from tests.catalogue.test_methods import method_class
 from tests.catalogue.training import make_trainer
 
 # their losses depend on the number of the step: random numbers, or a weight that changes with it
-BY_STEP = frozenset({"crd", "dgkd", "diffkd", "mgd"})
+BY_STEP = frozenset({"crd", "dgkd", "diffkd", "mgd", "vitkd"})
 
 # a tape holds what it has noted, so autograd may not add up gradients in place: their sum lies
 # otherwise in memory, and rounds otherwise

@@ -74,7 +74,7 @@ def made(name: str, teacher: Network, student: Network) -> Method:
     )
     setup = Setup(
         student=student,
-        teachers=() if most == 0 else (Teacher(teacher),),
+        teachers=() if most == 0 else (Teacher(teacher),) * max(cls.teachers.least, 1),
         data=data,
         build=lambda _: student,
         load=lambda _: Teacher(teacher),
@@ -119,7 +119,7 @@ def test_every_method_works_or_says_before_training_what_it_lacks(pair, method, 
         assert any(
             word in refusal.message
             for word in (
-                *("tap", "stage", "stem", "norm", "channels", "checkpoints"),
+                *("tap", "stage", "stem", "token", "norm", "channels", "checkpoints"),
                 *("assistant", "superclasses"),  # of the recipe, whichever networks there are
             )
         )

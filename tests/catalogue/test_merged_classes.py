@@ -12,11 +12,12 @@ from torch import nn
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.teacher import Teacher
 from kdcli.errors import Incompatible
-from tests.catalogue.conftest import CLASSES, tiny
+from tests.catalogue.conftest import CLASSES, tiny, tiny_transformer
 from tests.catalogue.test_methods import every_method, method_class, phases, total
 
 GROUPS = ((0, 6), (3,), (2, 1), (8,), (4, 5))  # class 7 is left out
 HEAD = {
+    "ca_mkd",
     "srrl",
     "simkd",
     "cat_kd",
@@ -26,7 +27,8 @@ HEAD = {
 
 
 def merged(teacher: Teacher) -> Teacher:
-    network = tiny(teacher.network.head.in_features // 4, 7)
+    tokens = "block1" in teacher.network.taps
+    network = tiny_transformer(8, 7) if tokens else tiny(teacher.network.head.in_features // 4, 7)
     network.head = nn.Linear(network.head.in_features, 9)
     assert len(GROUPS) == CLASSES
     return Teacher(MergedClasses(network, GROUPS))

@@ -15,7 +15,7 @@ import torch
 
 from kdcli import catalog
 from kdcli.core.class_weights import ClassWeights, weighing
-from kdcli.core.method import Method, Stage
+from kdcli.core.method import Method, Stage, on_labels
 from kdcli.core.mixed_labels import Mixed, mixing
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
@@ -178,6 +178,16 @@ def test_gradients_reach_exactly_what_the_stage_trains(method, batch):
             for net in teachers
             for parameter in net.parameters()
         )
+
+
+@every_method
+def test_a_method_says_whether_a_loss_of_it_has_two_parts(method, batch):
+    """So that separate momenta (optim.dot) are refused to those alone that have nothing to part."""
+    divided = False
+    for stage, at in phases(method):
+        of_labels = [on_labels(term) for term in stage.loss(batch, at).losses]
+        divided |= any(of_labels) and not all(of_labels)
+    assert bool(method.undivided(method.options)) == (not divided)
 
 
 @every_method

@@ -113,6 +113,13 @@ REFUSED: dict[str, tuple[frozenset[Pair], str]] = {
         ),
         "does not read the average of its last map",
     ),
+    "one": (
+        frozenset(pair for pair in PAIRS if pair[1].startswith("torchvision/")),
+        "cannot be cut after",
+    ),
+    # all of these networks are convolutional
+    "deit": (frozenset(PAIRS), "deit reads the tokens of a vision transformer"),
+    "vitkd": (frozenset(PAIRS), "vitkd reads the tokens of a vision transformer"),
     # their users name assistants there: method.assistants
     "ta": (NO_ASSISTANT, "ta needs an assistant, and the zoo has none of the teacher's family"),
     "dgkd": (NO_ASSISTANT, "dgkd needs an assistant, and the zoo has none of the teacher's family"),

@@ -42,6 +42,7 @@ SHORT = {
 NEEDS: dict[str, dict[str, Any]] = {
     "fsp": {"student.name": "cnn-large"},  # equal channels
     "kdsvd": {"student.name": "cnn-large"},
+    "deit": {"student.name": "vit-mini", "student.distillation_token": True},
     "kd_rel": {"method.superclasses": GROUPS},
     "kd_pt_rel": {"method.superclasses": GROUPS},
 }
@@ -70,8 +71,17 @@ def averaging(folder) -> str:
     return run.run
 
 
-# methods that are taught by that one, and their student
-AVERAGING = {"cat_kd": "resnet8"}
+@pytest.fixture(scope="module")
+def transformer(folder) -> str:
+    """A teacher that has tokens."""
+    options = {**SHORT, "model.width": 96}
+    run = train_teacher(out=folder, model="vit-mini", data="digits", overrides=options)
+    assert run is not None
+    return run.run
+
+
+# methods that are taught by one of these, and their student
+OTHER_TEACHERS = {"cat_kd": ("averaging", "resnet8"), "vitkd": ("transformer", "vit-mini")}
 
 
 def shortened(name: str) -> dict[str, Any]:
@@ -82,9 +92,12 @@ def shortened(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_distils_evaluates_and_explains(name, folder, request):
-    teacher = request.getfixturevalue("averaging" if name in AVERAGING else "teacher")
+    fixture, student = OTHER_TEACHERS.get(name, ("teacher", "cnn-small"))
+    teacher = request.getfixturevalue(fixture)
     most = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[1]
-    aliases = {} if most == 0 else {"teacher": teacher}
+    least = (catalog.entry("method", name).facts.get("teachers") or (1, 1))[0]
+    # the mean of several that are the same is that one
+    aliases = {} if most == 0 else {"teacher": [teacher] * max(least, 1)}
     options = {
         **SHORT,
         **shortened(name),
@@ -92,7 +105,7 @@ def test_it_distils_evaluates_and_explains(name, folder, request):
         "report.reference": teacher if most == 0 else None,
     }
     overrides = {key: value for key, value in options.items() if value is not None}
-    overrides.setdefault("student.name", AVERAGING.get(name, "cnn-small"))
+    overrides.setdefault("student.name", student)
     run = distill(out=folder, method=name, data="digits", overrides=overrides, **aliases)
     assert run is not None
     assert run.gap is not None

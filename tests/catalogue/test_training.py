@@ -25,6 +25,7 @@ from tests.catalogue.training import NoiseFeed, make_trainer
 NAMES = catalog.names("method")
 
 every_method = pytest.mark.parametrize("name", NAMES)
+DIVIDED = ("srd dot 0.075",)  # momenta of labels and of the rest apart
 
 
 @every_method
@@ -70,6 +71,21 @@ def test_stopped_anywhere_it_goes_on_to_the_very_same_bits(name, make_setup, tmp
         )
 
 
+def test_separate_momenta_go_on_to_the_very_same_bits(make_setup, tmp_path):
+    def trainer(**rest):
+        return make_trainer(method_class("srd"), make_setup, dot=0.075, **rest)
+
+    whole = trainer()
+    expected = digest(whole.run().state_dict())
+    usual = make_trainer(method_class("srd"), make_setup).run()
+    assert digest(usual.state_dict()) != expected
+    asked = iter(range(1, 10))
+    stop = Hooks(stop=lambda: Interrupted("stop") if next(asked) == 4 else None)
+    with pytest.raises(Interrupted):
+        trainer(folder=tmp_path, hooks=stop).run()
+    assert digest(trainer(resume=load_state(tmp_path)).run().state_dict()) == expected
+
+
 class Stored(Teacher):
     """Answers from a table of logits alone, as a cache on disk does: by sample and view, without a
     look at the image.
@@ -105,13 +121,13 @@ def two_ranks(tmp_path_factory) -> dict[str, list[dict[str, str]]]:
     """
     folder: Path = tmp_path_factory.mktemp("ranks")
     multiprocessing.start_processes(
-        ranks.train_all, (2, str(folder), NAMES), nprocs=2, start_method="spawn"
+        ranks.train_all, (2, str(folder), (*NAMES, *DIVIDED)), nprocs=2, start_method="spawn"
     )
     found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-    return {name: [each[name] for each in found] for name in NAMES}
+    return {name: [each[name] for each in found] for name in (*NAMES, *DIVIDED)}
 
 
-@every_method
+@pytest.mark.parametrize("name", [*NAMES, *DIVIDED])
 def test_two_ranks_end_with_the_same_weights(name, two_ranks):
     first, second = two_ranks[name]
     assert "error" not in first, first["error"]

@@ -16,7 +16,7 @@ from kdcli.core.types import UNLABELLED
 from tests.catalogue.test_methods import NAMES, method_class, phases, total
 
 # options under which a method reads labels otherwise than with its own defaults
-OTHERWISE = {"born_again": {"variant": "cwtm"}}
+OTHERWISE = {"born_again": {"variant": "cwtm"}, "ofa_kd": {"eps": 1.5}}
 NEED = [name for name in NAMES if catalog.entry("method", name).facts.get("labels_for")]
 CE = re.compile(r"(\b|_)ce$")  # terms of the cross-entropy with labels
 

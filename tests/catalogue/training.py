@@ -86,6 +86,7 @@ def make_trainer(
     recorder: Recorder | None = None,
     batch_size: int = 8,
     epochs: int = 2,
+    dot: float | None = None,
 ) -> Trainer:
     """A trainer for a fresh copy of a method with its default options."""
     setup = make_setup(cls)
@@ -95,6 +96,9 @@ def make_trainer(
     runtime.recorder = recorder
     feed = NoiseFeed(setup.data, batch_size)
     settings = replace(SETTINGS, epochs=epochs)
+    if dot is not None:
+        arguments = {**SETTINGS.optim.arguments, "dot": dot}
+        settings = replace(settings, optim=OptimSettings("sgd", arguments))
     trainer = Trainer(
         method, feed, runtime, settings, hooks=hooks, state_folder=folder, resume=resume
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tomllib
 from dataclasses import replace
 
@@ -16,6 +17,19 @@ from kdcli.cli import completion, text
 from kdcli.errors import Terminated
 from kdcli.recipe import shipped
 from kdcli.recipe.sweep.cells import load_sweep
+
+
+def test_relatives_of_a_method_are_listed_with_reasons(kd):
+    answer = kd("methods", "--like", "kd_pt", "--json", "-q")
+    found = {item["name"]: item["reasons"] for item in json.loads(answer.out)["data"]}
+    assert "kd_pt" not in found
+    assert found["kd"] == ["named on its page", "also logit", "also reads logits"]
+    assert next(iter(found)) == "kd"  # the most reasons first
+    out = kd("methods", "--like", "crd").out  # alone in its family
+    for name in ("cc", "rkd", "pkt", "srd"):
+        assert re.search(rf"^ +{name} +also reads pooled vector", out, re.MULTILINE)
+    assert kd("methods", "skd", "--like", "kd").code == 2
+    assert "is not a method" in kd("methods", "--like", "cdr").err
 
 
 def test_methods_are_listed_by_family_with_their_number(kd):

@@ -32,6 +32,7 @@ PRIVATE = re.compile(
 )
 MOST_LINES, MOST_FUNCTION_LINES = 500, 80
 LONG = {
+    "kdcli/engine/trainer.py": "the loop with its state, to be read from top to bottom",
     "kdcli/recipe/schema.py": "every key of a recipe and its default, in one place",
     "tests/unit/jobs/build/test_logit_cache.py": "one pair of networks and its table serve every test",
     "kdcli/jobs/measure/analyze_gap.py:analyze_gap": "an argument for each option of the command, said one by one",

@@ -22,6 +22,7 @@ NAME = "methods"
 EXAMPLES = """
 kd methods
 kd methods skd
+kd methods --like crd
 kd methods --json -q | jq -r '.data[].name'
 """
 # others follow
@@ -45,6 +46,16 @@ class MethodItem:
     name: str
     family: str
     summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRelative:
+    """A method that is like another. reasons: why, in words; the more, the nearer."""
+
+    name: str
+    family: str
+    summary: str
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +92,28 @@ def run(
             autocompletion=completion.methods,
         ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like",
+            metavar="NAME",
+            help="The relatives of a method: of its family, reading the same, or named by either.",
+            show_default=False,
+            autocompletion=completion.methods,
+        ),
+    ] = None,
 ) -> Outcome:
-    """The methods: all, or one with paper, formula, options."""
+    """The methods: all, one with paper, formula, options, or those like one."""
     from kdcli import catalog
+    from kdcli.errors import UsageError
 
+    if like is not None:
+        if name is not None:
+            raise UsageError(
+                f"kd methods {name} --like {like}: one method in full, or the relatives of one",
+                hint=f"kd methods --like {like}",
+            )
+        return _relatives(env, like)
     if name is None:
         return _list(env)
     card = _card(catalog.entry("method", name))
@@ -125,6 +154,19 @@ def _list(env: Environment) -> Outcome:
     )
     env.write_rows(rows, f"  {len(items)} methods · kd methods NAME for options")
     return Outcome(items)
+
+
+def _relatives(env: Environment, name: str) -> Outcome:
+    from kdcli import catalog
+    from kdcli.relatives import relatives
+
+    found = tuple(
+        MethodRelative(each.entry.name, each.entry.family, each.entry.summary, each.reasons)
+        for each in relatives(catalog.entry("method", name))
+    )
+    rows = columns([(item.name, ", ".join(item.reasons), item.summary) for item in found])
+    env.write_rows(rows, f"  {len(found)} relatives of {name}, the nearest first")
+    return Outcome(found)
 
 
 def _rank(family: str) -> int:

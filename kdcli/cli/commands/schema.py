@@ -76,7 +76,9 @@ def data_types() -> dict[str, Any]:
         "export": export.ExportResult,
         "compare": Comparison,
         "table": sweep.SweepTable,
-        "methods": tuple[methods.MethodItem, ...] | methods.MethodCard,
+        "methods": (
+            tuple[methods.MethodItem, ...] | tuple[methods.MethodRelative, ...] | methods.MethodCard
+        ),
         "models": tuple[models.ModelItem, ...] | models.ModelDetails,
         "datasets": tuple[datasets.DatasetItem, ...] | datasets.DatasetCard,
         "recipes": tuple[recipes.RecipeItem, ...],

@@ -42,10 +42,13 @@ def train_settings(recipe: Recipe, class_weights: ClassWeights | None = None) ->
         clip_norm=train.clip_norm,
         ema=train.ema,
         average_after=train.average_after,
+        patience=train.patience,
         keep_every=train.keep_every,
         state_seconds=train.state_seconds,
         class_weights=class_weights,
         mixes=augmentation(recipe.data).mixes,
-        optim=OptimSettings(recipe.optim.name, recipe.optim.model_dump(exclude={"name"})),
+        optim=OptimSettings(
+            recipe.optim.name, recipe.optim.model_dump(exclude={"name"}, exclude_none=True)
+        ),
         schedule=ScheduleSettings(**schedule),
     )

@@ -33,15 +33,13 @@ from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.labels import check_labels
 from kdcli.jobs.build.logit_cache import Stored, Wanted, alike
-from kdcli.jobs.build.method import make_method
+from kdcli.jobs.build.method import make_method, method_class
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.jobs.build.recipe_checks import (
     check_answered,
     check_maps,
-    check_mixes,
-    check_sources,
-    check_views,
+    check_parts,
 )
 from kdcli.jobs.build.storing import stored_for
 from kdcli.jobs.build.teachers import (
@@ -104,7 +102,8 @@ class Job:
         reference.
         """
         if self.method.teacher_nets:
-            return self.method.teacher_nets[0].live
+            each = self.method.teacher_nets
+            return (each[0] if len(each) == 1 else Ensemble(each, _shares(self.recipe))).live
         return self.reference.teacher if self.reference is not None else None
 
     @property
@@ -145,9 +144,7 @@ def build_job(
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
-    check_sources(recipe)
-    check_mixes(recipe.data, recipe.method.name)
-    check_views(recipe)
+    check_parts(recipe, runtime)
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
@@ -227,12 +224,13 @@ def _compile(
     )
     steps = compiling.steps_of(method, recipe.train.epochs, feed.train_batches)
     task = tasks.named(feed.info.task)
+    divides = getattr(recipe.optim, "dot", None) is not None  # and goes back through it twice
     choice = (
         runtime.ranks.from_first(
             lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
         )
-        if task.fixed_shape
-        else Choice("off", task.refuses["runtime.compile"])
+        if task.fixed_shape and not divides
+        else Choice("off", "optim.dot" if divides else task.refuses["runtime.compile"])
     )
     compiling.prepare_cache()
     part = runtime.ranks.part(min(recipe.train.batch_size, feed.info.num_train))
@@ -272,6 +270,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
     for wanted, what in (
         (recipe.chooses_an_epoch, "the best epoch is chosen on held-out data"),
         (recipe.train.calibrate == "on", "a temperature is fitted on held-out data"),
+        (recipe.train.patience is not None, "training stops by the agreement on held-out data"),
     ):
         if wanted and not feed.size("val"):
             raise UsageError(
@@ -411,8 +410,9 @@ def _reference(
 
 
 def _answering(recipe: Recipe, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
-    """Several teachers as one that answers by their weighted mean."""
-    return teachers if len(teachers) < 2 else (Ensemble(teachers, _shares(recipe)),)
+    """Several teachers as one that answers by their weighted mean, unless the method asks each."""
+    alone = len(teachers) < 2 or method_class(recipe.method.name).asks_each
+    return teachers if alone else (Ensemble(teachers, _shares(recipe)),)
 
 
 def _shares(recipe: Recipe) -> list[float]:

@@ -17,7 +17,7 @@ from kdcli import catalog, trust
 from kdcli.core import random
 from kdcli.core.network import Blueprint, Network
 from kdcli.core.types import Tap
-from kdcli.engine.checkpoint import load_weights, verified
+from kdcli.engine.checkpoint import load_weights, lost_token, verified
 from kdcli.errors import BadCheckpoint, Incompatible, KdError, UsageError
 from kdcli.files import DAMAGED_WEIGHTS, given_by_the_user, safetensors_header
 from kdcli.models._tapped import tapped
@@ -267,7 +267,7 @@ def check_outline(path: Path, header: CheckpointHeader) -> None:
     ):
         raise Incompatible(
             f"{path} does not fit {header.architecture}: {len(differing)} tensors differ, "
-            f"first {differing[0][:60]}",
+            f"first {differing[0][:60]}{lost_token(expected, actual)}",
             hint="load it with the version of kd that wrote it, or train again",
         )
 

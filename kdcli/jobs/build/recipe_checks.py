@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from kdcli import tasks
+from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.method import method_class
@@ -12,6 +15,19 @@ from kdcli.recipe.schema import (
     DistillRecipe,
     Recipe,
 )
+
+
+def check_parts(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuses what cannot go together, before anything is opened.
+
+    Raises:
+        KdError: as the others of this module.
+    """
+    check_sources(recipe)
+    check_mixes(recipe.data, recipe.method.name)
+    check_divided(recipe, runtime)
+    check_weights(recipe)
+    check_views(recipe)
 
 
 def check_mixes(data: DataSection, method: str) -> None:
@@ -24,6 +40,33 @@ def check_mixes(data: DataSection, method: str) -> None:
         raise Incompatible(
             f"data.augment mixes pictures, and {method} takes each for one picture of one class",
             hint="leave mixup and cutmix out, or a method that mixes: kd, skd, dist, at, ...",
+        )
+
+
+def check_divided(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuses momenta of labels and distillation where there is nothing to keep apart, or no way.
+
+    Raises:
+        Incompatible: the method's loss has no two parts, or fp16 scales it as a whole.
+    """
+    if getattr(recipe.optim, "dot", None) is None:
+        return
+    name, cls = recipe.method.name, method_class(recipe.method.name)
+    if reason := cls.undivided(cls.Options(**recipe.method.options)):
+        raise Incompatible(
+            f"optim.dot keeps the gradients of labels and of the teacher apart, and {name} has no "
+            f"loss of two parts: {reason}",
+            hint="leave optim.dot out, or a method such as kd, dkd or crd",
+        )
+    if recipe.runtime.compile == "on":
+        raise Incompatible(
+            "optim.dot goes back through a network twice, and compiled ones can once",
+            hint='runtime.compile = "off"',
+        )
+    if runtime.dtype == torch.float16:
+        raise Incompatible(
+            "optim.dot takes two gradients of a step, and fp16 scales its loss for one",
+            hint='runtime.precision = "bf16" or "fp32"',
         )
 
 
@@ -55,6 +98,22 @@ def check_answered(recipe: Recipe) -> None:
             f"{recipe.method.name} asks its teacher for more than logits, and {file} has nothing "
             "else (teacher.logits)",
             hint="--method kd, or another of those that stored logits serve (kd methods NAME)",
+        )
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Refuses weights of teachers to a method that weighs them itself.
+
+    Raises:
+        Incompatible: it does.
+    """
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    name = recipe.method.name
+    if method_class(name).asks_each and any(section.weight is not None for section in chosen):
+        raise Incompatible(
+            f"teacher.weight and {name} exclude each other: it weighs its teachers itself, picture "
+            "by picture",
+            hint="leave the weights out, or --method kd, which learns from the weighted mean",
         )
 
 

@@ -250,7 +250,7 @@ def _storage(journal: Path) -> optuna.storages.JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Ours(JournalFileOpenLock):
+    class Ours(JournalFileOpenLock):  # type: ignore[misc]
         """The folder is this process's already (kdcli.runs.folder.claimed)."""
 
         def acquire(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -13,6 +14,7 @@ from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import SplitName
 from kdcli.engine.evaluator import evaluating
+from kdcli.errors import Incompatible
 from kdcli.jobs.build.job import Job
 from kdcli.jobs.measure.answers import Found, found
 from kdcli.results.measures import Measures
@@ -45,6 +47,37 @@ def teacher_answers(
         split=split,
         selected=selected,
     )
+
+
+def agreement(job: Job) -> Callable[[Network], float | None]:
+    """What the trainer calls after each epoch where it stops early: the share of the held-out split
+    for which a network and its teacher name the same class, or the share that it gets right where
+    there is no teacher. What the teacher says is asked once.
+
+    Raises:
+        Incompatible: it has no answers to the held-out split.
+    """
+    teacher = job.answering if job.method.teacher_nets else None
+    if job.recipe.train.patience is not None and teacher is not None and teacher.of("val") is None:
+        raise Incompatible(
+            "train.patience looks at agreement with the teacher on held-out images, and its "
+            "ready-made answers (teacher.logits) have none to them",
+            hint="answers to the held-out split too, or leave train.patience out",
+        )
+
+    @functools.cache
+    def named() -> Tensor:
+        if teacher is None:
+            return network_answers(job, job.method.deployable(), "val").targets
+        return teacher_answers(job, teacher, "val").logits.argmax(1)
+
+    def agree(network: Network) -> float | None:
+        if job.feed.size("val") == 0:
+            return None
+        found = network_answers(job, network, "val").logits.argmax(1)
+        return float((found == named()).double().mean())
+
+    return agree
 
 
 def validation(job: Job) -> Callable[[Network], Measures | None]:

@@ -24,7 +24,7 @@ from kdcli.jobs.events import Compiling, EpochDone, Event, Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
-from kdcli.jobs.train.asking import validation
+from kdcli.jobs.train.asking import agreement, validation
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, resume_command
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result
@@ -167,6 +167,7 @@ class Execution:
             stop=stop,
             score=tasks.named(self.job.feed.info.task).headline.score,
             pause=self._pause,
+            agreement=agreement(self.job),
         )
 
     def _pause(self, at: Progress) -> KdError | None:
@@ -201,7 +202,8 @@ class Execution:
             self.job, self.run, outcome, network, self.last_epoch, self.recipe_sha256, seconds
         )
         self.trackers.finish(result)
-        told = (*self.listeners.told, *self.trackers.told)
+        early = trainer.stopping.in_words(self.job.recipe.train.epochs)
+        told = (*((early,) if early else ()), *self.listeners.told, *self.trackers.told)
         result = replace(result, warnings=(*result.warnings, *told))
         self._write(result, outcome, self.metrics)
         return result

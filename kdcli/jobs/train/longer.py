@@ -89,4 +89,7 @@ def last_state(job: Job) -> State | None:
             f"the last stage of {recipe.method.name}, {last.name}, has a number of epochs of its "
             "own, and train.epochs does not make it longer"
         )
-    return state
+    # where that run was ended early, this one is to go on
+    earlier = state.facts.get("stopping", {}).get("stopped", {})
+    stopped = {stage: epoch for stage, epoch in earlier.items() if stage != str(len(stages) - 1)}
+    return replace(state, facts={**state.facts, "stopping": {"stopped": stopped}})

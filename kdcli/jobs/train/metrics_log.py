@@ -81,6 +81,7 @@ class MetricsWriter:
                     "val": asdict(event.val) if event.val else None,
                     "best": event.best,
                     "probe": asdict(event.probe) if event.probe else None,
+                    **({} if event.agreement is None else {"agreement": event.agreement}),
                     "seconds": event.seconds,
                     "images_per_second": event.images_per_second,
                 }
@@ -125,6 +126,7 @@ class _Line:
     best: bool = False
     seconds: float = 0.0
     images_per_second: float = 0.0
+    agreement: float | None = None
 
 
 def _epoch(event: dict[str, Any], path: Path) -> EpochDone:
@@ -138,6 +140,7 @@ def _epoch(event: dict[str, Any], path: Path) -> EpochDone:
         line.best,
         line.seconds,
         line.images_per_second,
+        agreement=line.agreement,
     )
 
 
@@ -149,6 +152,7 @@ def epoch_line(event: EpochDone) -> str:
         "train_acc": event.train_accuracy,
         "val_acc": event.val.accuracy if event.val else None,
         "val_agreement": event.val.agreement if event.val else None,
+        "agreement": event.agreement,
     }
     known = [f" {name}={x:.4f}" for name, x in shares.items() if x is not None and isfinite(x)]
     return (

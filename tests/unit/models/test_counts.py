@@ -91,6 +91,11 @@ def test_torchvisions_nets_are_unchanged(name, total):
     assert parameter_count(build(f"torchvision/{name}", (3, 64, 64), 1000)) == total
 
 
+def test_the_transformer_for_cifar_is_vit_lite():
+    assert parameter_count(build("vit-lite", CIFAR)) == 3_716_874  # the paper says 3.72 million
+    assert parameter_count(build("vit-mini", CIFAR)) == 141_258  # kd's own
+
+
 def test_mobilenet_is_the_papers():
     network = build("mobilenet_v1", (3, 224, 224), 1000)
     assert parameter_count(network) == 4_231_976  # mdistiller's; the paper says 4.2 million

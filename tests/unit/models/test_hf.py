@@ -131,7 +131,7 @@ def test_tokens_become_the_map_that_they_were(folders):
 def test_a_fresh_one_is_for_the_pictures_of_the_data_and_needs_no_folder_again(folders, tmp_path):
     folder = Path(shutil.copytree(folders["vit"], tmp_path / "vit"))
     network = build(folder, 3, (1, 16, 8), arguments={"num_hidden_layers": 2})
-    assert list(network.taps) == ["stage1", "stage2", "pooled"]
+    assert list(network.taps) == ["stage1", "stage2", "block1", "block2", "pooled"]
     x = pictures(2, (1, 16, 8))
     assert network(x, ("stage1",)).taps["stage1"].shape == (2, 24, 2, 1)
     shutil.rmtree(folder)

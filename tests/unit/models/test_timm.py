@@ -201,6 +201,8 @@ def test_a_transformer_is_built_for_the_pictures_of_the_data_and_any_channels():
     assert {tap: (at.channels, at.stride) for tap, at in network.taps.items()} == {
         "stage1": (12, 2),
         "stage2": (12, 2),
+        "block1": (12, 2),
+        "block2": (12, 2),
         "pooled": (12, None),
     }
 
