@@ -15,6 +15,7 @@ from torch import Tensor
 from kdcli.core.mixed_labels import Mixed
 from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.results.preprocessing import Preprocessing
+from kdcli.results.vocabulary import Vocabulary
 
 SplitName = Literal["train", "val", "test"]
 Shown = Literal["same", "fixed", "independent"]
@@ -46,9 +47,11 @@ class Batch:
     [B,C,H,W] each (`Feed.showing`). mixed: where each picture is a mixture of two, the labels of
     the others, and the share of y.
 
-    Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token,
-    [B*L], window by window. window: its number in the text from 0; None where samples follow
-    nothing. pace: factor of the learning rate, by its length.
+    Texts that are sorted into classes are tokens, [B,1,1,L] int64, filled up with 0.
+
+    Of text that is read on and on x is windows of tokens, [B,1,1,L] int64, and y, index and view
+    have a row a token, [B*L], window by window. window: its number in the text from 0; None where
+    samples follow nothing. pace: factor of the learning rate, by its length.
     """
 
     x: Tensor
@@ -166,6 +169,7 @@ class DataInfo:
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
     where both are equal, so is the image that an index stands for. notes: what a run says of how
     the files were read. shown: see `pixels`. task: what a network is asked (kdcli.tasks).
+    vocabulary: of texts that are sorted into classes.
     """
 
     name: str
@@ -182,11 +186,17 @@ class DataInfo:
     notes: tuple[str, ...] = ()
     shown: Preprocessing | None = None
     task: str = IMAGE_CLASSIFICATION
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
 
     @property
     def pixels(self) -> Preprocessing:
         """How a picture becomes what Batch.x holds of it: taken whole where nothing is said."""
         return self.shown or Preprocessing.of_data(self.input_shape, self.mean, self.std)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Tokens that texts are made of; None where the samples are no texts with classes."""
+        return None if self.vocabulary is None else len(self.vocabulary.tokens)
 
     @property
     def labelled(self) -> Tensor:

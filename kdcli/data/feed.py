@@ -290,7 +290,8 @@ class SourceFeed(ABC):
         erases = training and self.plan.augment.erasing > 0
         for pictures, part in self._images(name, parts, training=training):
             seen = (
-                (pixels.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+                # grey [B,1,H,W] is repeated by three means; tokens are numbers of words
+                pixels if pixels.dtype == torch.int64 else (pixels.float() - mean).div_(std)
                 for pixels, (mean, std) in zip(pictures, self._statistics, strict=True)
             )
             changes = self._changes(part, training=training)

@@ -315,6 +315,7 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
         input_shape=shape,
         options=section.options,
         seed=recipe.seed,
+        vocabulary=feed.info.vocabulary_size,
     )
     _check_sees(section.name, network, shape)
     if section.init is not None:
@@ -446,6 +447,7 @@ def _setup(
             options=options,
             seed=recipe.seed,
             copy=next(copies),
+            vocabulary=feed.info.vocabulary_size,
         )
 
     def load(path: str) -> Teacher:

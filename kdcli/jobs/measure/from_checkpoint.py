@@ -222,8 +222,8 @@ class CheckpointEvaluator:
 
 
 def _one(info: DataInfo, x: Tensor) -> Tensor:
-    """One of what a network sees, [1,C,H,W]; of a text one token."""
-    return x[:1] if tasks.named(info.task).pictures else x[:1, :, :, :1]
+    """One of what a network sees, [1,C,H,W]; of a text that is read on and on one token."""
+    return x[:1] if tasks.named(info.task).fixed_shape else x[:1, :, :, :1]
 
 
 def _selected(header: CheckpointHeader) -> Literal["last", "best"]:

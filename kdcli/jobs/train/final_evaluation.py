@@ -445,8 +445,8 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
 
 
 def _one(job: Job, x: Tensor) -> Tensor:
-    """One of what a network sees, [1,C,H,W]; of a text one token."""
-    return x[:1] if tasks.named(job.feed.info.task).pictures else x[:1, :, :, :1]
+    """One of what a network sees, [1,C,H,W]; of a text that is read on and on one token."""
+    return x[:1] if tasks.named(job.feed.info.task).fixed_shape else x[:1, :, :, :1]
 
 
 def _first_images(job: Job) -> Batch:

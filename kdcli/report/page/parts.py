@@ -4,8 +4,8 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from kdcli.report.figures.svg import Figure
 
@@ -85,3 +85,29 @@ class Section:
     code: str = ""
     folded: str = ""
     galleries: tuple[Gallery, ...] = ()
+
+    def worded(self, said: Callable[[str], str]) -> Section:
+        """The same about other samples than images: what kd says, not what tables hold."""
+        return replace(
+            self,
+            title=said(self.title),
+            text=tuple(map(said, self.text)),
+            grids=tuple(
+                replace(
+                    grid,
+                    columns=tuple(map(said, grid.columns)),
+                    rows=tuple((said(row[0]), *row[1:]) for row in grid.rows),
+                    caption=said(grid.caption),
+                )
+                for grid in self.grids
+            ),
+            plots=tuple(
+                replace(
+                    plot,
+                    title=said(plot.title),
+                    caption=said(plot.caption),
+                    basis=said(plot.basis),
+                )
+                for plot in self.plots
+            ),
+        )

@@ -56,7 +56,12 @@ def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
     made = (
         make(run, tuple(plot for plot in plots if plot.section == make.__name__)) for make in makers
     )
-    return tuple(section for section in made if section is not None)
+    said, as_they_are = _task(run).worded, {"recipe", "environment", "reproduce"}
+    return tuple(
+        section if section.key in as_they_are else section.worded(said)
+        for section in made
+        if section is not None
+    )
 
 
 # ---- accuracy ------------------------------------------------------------------------------------
@@ -271,7 +276,7 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         return None
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
-    shown = _task(run).worded(images(last))
+    shown = images(last)
     caption = f"At τ = 1 on {shown}: before the first step, and after the last epoch."
     if run.summary and run.summary.calibration and run.summary.calibration.temperature:
         caption += " All of it before the logits were divided by their temperature."
