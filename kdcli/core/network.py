@@ -51,6 +51,8 @@ class Network(nn.Module, ABC):
     that nobody could build again. new_head: what the head that its pretrained weights came with
     predicts, where it is not that one but a fresh one; "" elsewhere.
 
+    context: tokens of a text that it reads at once; None where there is no bound.
+
     input_*: the pixels that its weights were trained on, as far as whoever built it knows: what it
     sees as a teacher, unless the recipe says otherwise. input_size: height and width, as which a
     picture is cut out of its middle. input_resize: the shorter side that it is resized to before,
@@ -63,6 +65,7 @@ class Network(nn.Module, ABC):
     head: nn.Linear
     blueprint: Blueprint | None = None
     new_head: str = ""
+    context: int | None = None
     input_size: tuple[int, int] | None = None
     input_resize: int | tuple[int, int] | None = None
     input_interpolation: str | None = None

@@ -42,6 +42,7 @@ from kdcli.jobs.build.recipe_checks import (
     check_mixes,
     check_sources,
     check_views,
+    check_windows,
 )
 from kdcli.jobs.build.storing import stored_for
 from kdcli.jobs.build.teachers import (
@@ -154,12 +155,12 @@ def build_job(
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
-    task = tasks.named(feed.info.task)
-    if task.fixed_shape:
+    if tasks.named(feed.info.task).fixed_shape:
         runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     check_answered(recipe)
     check_maps(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
+    check_windows(recipe, student, teachers)
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)

@@ -192,7 +192,7 @@ class CheckpointEvaluator:
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
-        logits, targets, measures = found(
+        logits, targets, measures, read = found(
             forward, batches, info, rows, split=self._split, selected=_selected(header)
         )
         return Answers(
@@ -218,6 +218,7 @@ class CheckpointEvaluator:
             sha256=header.tensors_sha256,
             teachers=header.teachers,
             folded_temperature=header.folded_temperature,
+            read=read,
         )
 
 

@@ -248,7 +248,7 @@ def run_result(
 
 
 def _own_answers(job: Job, network: Network, label: str) -> Answers:
-    logits, targets, measures = network_answers(job, network, "test")
+    logits, targets, measures, read = network_answers(job, network, "test")
     return Answers(
         label=label,
         checkpoint="",
@@ -262,6 +262,7 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
         logits=logits,
         targets=targets,
         measures=measures,
+        read=read,
     )
 
 
@@ -326,7 +327,7 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
     """A teacher's own answers, as `kd evaluate` would find them."""
     known = loaded.summary
-    logits, _, measures = teacher_answers(
+    logits, _, measures, read = teacher_answers(
         job, loaded.teacher, "test", known.test.selected if known.test else "last"
     )
     return Answers(
@@ -340,6 +341,7 @@ def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
         logits=logits,
         targets=targets,
         measures=measures,
+        read=read,
     )
 
 

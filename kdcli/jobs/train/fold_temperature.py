@@ -35,7 +35,7 @@ def fold_temperature(job: Job, network: Network) -> FoldedTemperature | None:
     n = job.feed.size("val")
     if n == 0:
         return FoldedTemperature(None, 0, "no image is held out: set data.val_fraction")
-    logits, targets, _ = network_answers(job, network, "val")
+    logits, targets, *_ = network_answers(job, network, "val")
     try:
         fit = fit_temperature(logits, targets, label="the network")
     except BadData as error:  # what cannot be measured either is refused by the test split

@@ -1,8 +1,9 @@
 """The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
-what was gained, accuracy beside the teacher, missing classes, mistakes, gap, what explains it, what
-the teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
-environment, how to reproduce. A section without data is left out, never shown empty.
+what was gained, accuracy beside the teacher, missing classes, mistakes, gap, where in a text, what
+explains it, what the teacher has to teach, calibration, confusion, curves, what was probed along
+training, recipe, environment, how to reproduce. A section without data is left out, never shown
+empty.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kdcli.report.findings.run import (
     provenance,
     why,
 )
-from kdcli.report.page import gap_sections
+from kdcli.report.page import gap_sections, text_section
 from kdcli.report.page.cost_section import costs
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.missing_section import missing
@@ -43,6 +44,7 @@ def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
         missing,
         mistakes,
         gap,
+        words,
         pair,
         teacher,
         calibration,
@@ -317,6 +319,12 @@ def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
             formatting.signed(at.entropy),
             formatting.signed(at.free_energy),
         )
+
+
+def words(run: Run, _: tuple[Figure, ...]) -> Section | None:
+    """Where in a text the gap is."""
+    report = run.analysis.gap if run.analysis else None
+    return text_section.words(report) if report else None
 
 
 def pair(run: Run, plots: tuple[Figure, ...]) -> Section | None:
