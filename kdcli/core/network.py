@@ -56,6 +56,7 @@ class Network(nn.Module, ABC):
     distilled: how many numbers of "pooled" the class token gives, and how many, behind those, the
     distillation token: the head then answers the mean of two layers' logits, one on each. None
     where it reads one thing.
+    context: tokens of a text that it reads at once; None where there is no bound.
 
     input_*: the pixels that its weights were trained on, as far as whoever built it knows: what it
     sees as a teacher, unless the recipe says otherwise. input_size: height and width, as which a
@@ -70,6 +71,7 @@ class Network(nn.Module, ABC):
     blueprint: Blueprint | None = None
     new_head: str = ""
     distilled: tuple[int, int] | None = None
+    context: int | None = None
     input_size: tuple[int, int] | None = None
     input_resize: int | tuple[int, int] | None = None
     input_interpolation: str | None = None

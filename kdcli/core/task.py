@@ -7,6 +7,7 @@ one file of kdcli/tasks. No torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from kdcli.results.measures import Measures
 
 IMAGE_CLASSIFICATION = "image-classification"
 LANGUAGE_MODELLING = "language-modelling"
+TEXT_CLASSIFICATION = "text-classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,10 @@ class Task:
         """A sentence about images, in which no name from outside stands, about this task's
         samples.
         """
-        return text.replace("image", self.sample)
+        return _IMAGES.sub(lambda found: self._said(*found.groups()), text)
+
+    def _said(self, article: str | None, plural: str) -> str:
+        return f"{'' if article is None else f'{article} '}{self.sample}{plural}"
 
     def every(self, rows: int, classes: int) -> int:
         """Of how many rows one is kept whole for what compares distributions, of a split of so many
@@ -91,6 +96,7 @@ class Task:
         return max(-(-4 * rows * classes // KEPT_BYTES), 1)
 
 
+_IMAGES = re.compile(r"\b(?:([Aa])n )?image(s?)\b")
 # of one network's logits, float32, where a split may be longer than memory: 6,700 rows of a
 # vocabulary of 10,000
 KEPT_BYTES = 1 << 28

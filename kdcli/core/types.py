@@ -17,6 +17,7 @@ from kdcli.core.lazily import Lazily
 from kdcli.core.mixed_labels import Mixed
 from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.results.preprocessing import Preprocessing
+from kdcli.results.vocabulary import Vocabulary
 
 SplitName = Literal["train", "val", "test"]
 Shown = Literal["same", "fixed", "independent"]
@@ -50,9 +51,11 @@ class Batch:
     not. mixed: where each picture is a mixture of two, the labels of the others, and the share of
     y.
 
-    Of text x is windows of tokens, [B,1,1,L] int64, and y, index and view have a row a token,
-    [B*L], window by window. window: its number in the text from 0; None where samples follow
-    nothing. pace: factor of the learning rate, by its length.
+    Texts that are sorted into classes are tokens, [B,1,1,L] int64, filled up with 0.
+
+    Of text that is read on and on x is windows of tokens, [B,1,1,L] int64, and y, index and view
+    have a row a token, [B*L], window by window. window: its number in the text from 0; None where
+    samples follow nothing. pace: factor of the learning rate, by its length.
     """
 
     x: Tensor
@@ -177,7 +180,8 @@ class DataInfo:
     fingerprint: of the whole dataset. positions_sha256: of where the training split lies in it;
     where both are equal, so is the image that an index stands for. notes: what a run says of how
     the files were read. shown: see `pixels`. task: what a network is asked (kdcli.tasks). bare: the
-    parts to measure on whose samples have no labels.
+    parts to measure on whose samples have no labels. vocabulary: of texts that are sorted into
+    classes.
     """
 
     name: str
@@ -195,11 +199,17 @@ class DataInfo:
     shown: Preprocessing | None = None
     task: str = IMAGE_CLASSIFICATION
     bare: tuple[SplitName, ...] = ()
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
 
     @property
     def pixels(self) -> Preprocessing:
         """How a picture becomes what Batch.x holds of it: taken whole where nothing is said."""
         return self.shown or Preprocessing.of_data(self.input_shape, self.mean, self.std)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Tokens that texts are made of; None where the samples are no texts with classes."""
+        return None if self.vocabulary is None else len(self.vocabulary.tokens)
 
     @property
     def labelled(self) -> Tensor:

@@ -311,7 +311,10 @@ class SourceFeed(ABC):
         says so.
         """
         mean, std = statistics
-        x = (pictures().float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+        x = pictures()
+        if x.dtype == torch.int64:  # tokens are numbers of words
+            return x
+        x = (x.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
         if change is None or not self.plan.augment.erasing:
             return x
         return self.plan.augment.erase(x, change)

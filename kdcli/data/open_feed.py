@@ -155,4 +155,6 @@ def _info(source: Source, name: str, train: Tensor, pixels: Preprocessing) -> Da
         superclass=source.superclass,
         notes=(*source.notes, *_without_labels(source.y_train[train])),
         positions_sha256=hashlib.sha256(train.numpy().astype("<i8").tobytes()).hexdigest(),
+        task=source.task,
+        vocabulary=source.vocabulary,
     )

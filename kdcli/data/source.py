@@ -1,5 +1,6 @@
 """The two kinds of source that a dataset family returns: ImageArrays, held whole in memory, and
-ImageFolder, read as it is needed, from image files or from larger files that hold them.
+ImageFolder, read as it is needed, from image files or from larger files that hold them. Texts that
+are to be sorted into classes are held whole, too.
 
 A source knows nothing of batches, seeds or devices; kdcli.data.feed turns either into the same
 stream of Batch. Pixels are kept as uint8, a quarter of float32 in memory and on the way to the
@@ -18,13 +19,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.data.packed import Container, Packed
 from kdcli.errors import BadData
 from kdcli.results.preprocessing import Preprocessing
+from kdcli.results.vocabulary import Vocabulary
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,7 +38,7 @@ READING_RULE = 2
 MOST_PIXELS = 100_000_000  # of a picture, unless a recipe says otherwise
 REPLACE = "put a good picture in its place, or remove it"
 _BLOCK = 1 << 24
-_INPUTS = (torch.uint8, torch.float32)
+_INPUTS = (torch.uint8, torch.float32, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +46,13 @@ class ImageArrays:
     """A dataset that fits in memory.
 
     x_train, x_test: [n,C,H,W] uint8, or float32 where the inputs are no pictures (vectors are
-    [n,1,1,d]).
+    [n,1,1,d]), or int64 where they are tokens of texts ([n,1,1,L]).
     y_train, y_test: [n] int64, below len(class_names); in training -1 for no label. mean, std: per
     channel, of pixels in [0, 1] (of the values themselves where x is float32). superclass: [K]
     int64, or None where the classes have none. train, test: the files that the pictures are from;
     empty where they are from none. held: the last so many of the training images are a validation
     part that the dataset brings. notes: what a run says of how its files were read, a sentence
-    each.
+    each. task: what a network is asked of them (kdcli.tasks). vocabulary: of texts.
 
     Raises:
         BadData: an array is of another type or length, or mean or std is none.
@@ -66,6 +70,8 @@ class ImageArrays:
     test: tuple[str, ...] = field(default=(), repr=False)
     held: int = 0
     notes: tuple[str, ...] = ()
+    task: str = IMAGE_CLASSIFICATION
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         channels = self.x_train.shape[1]
@@ -105,6 +111,8 @@ class ImageArrays:
             digest.update(_content(array))
         if self.held:
             digest.update(f"held {self.held}".encode())
+        if self.vocabulary is not None:
+            digest.update(self.vocabulary.sha256.encode())
         return digest.hexdigest()
 
 
@@ -166,6 +174,8 @@ class ImageFolder:
     held: int = 0
     notes: tuple[str, ...] = ()
     packed: Container = field(default_factory=Packed, repr=False)
+    task: ClassVar[str] = IMAGE_CLASSIFICATION
+    vocabulary: ClassVar[None] = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

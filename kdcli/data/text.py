@@ -32,6 +32,7 @@ from kdcli.results.preprocessing import Preprocessing
 
 INPUT_SHAPE = (1, 1, 1)  # of a token: one number
 SPREAD = 5.0  # standard deviation of random lengths, tokens
+LONGER = 44  # tokens by which a random window may be longer: 5.8 deviations, and the scaling
 SHORTEST = 5
 HALVED = 0.05  # share of the windows whose mean length is half the usual
 

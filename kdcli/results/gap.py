@@ -10,6 +10,7 @@ from kdcli.results.intervals import Estimate
 from kdcli.results.measures import GateResult, Measures
 from kdcli.results.pair import DegradationCurve, PairExplanation
 from kdcli.results.teacher import TeacherExplanation
+from kdcli.results.text_gap import TextGap
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class GapReport:
     where nobody asked. others: where several teachers were given, the reports of all but the first,
     with their own students; curve: then, or with several students, all pairs by capacity. seconds:
     what each part of the work took. warnings: what is left out, and why, one sentence each.
+    texts: of a text that is read on and on, one a student.
     """
 
     data: str
@@ -125,6 +127,7 @@ class GapReport:
     source: str = ""
     data_options: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, ...] = ()
+    texts: tuple[TextGap, ...] = ()
 
     @property
     def measured_on(self) -> str:

@@ -27,6 +27,7 @@ from kdcli.files import (
 from kdcli.results.measures import Measures
 from kdcli.results.places import located
 from kdcli.results.preprocessing import LARGEST_SIDE, Preprocessing
+from kdcli.results.vocabulary import Vocabulary
 from kdcli.typed import strict
 
 FORMAT = 1
@@ -53,6 +54,7 @@ class CheckpointHeader:
     continues: the run from whose last state its own went on.
     preprocessing: how a picture becomes what it takes; None in files of old, and where that is not
     known.
+    vocabulary: how a text becomes tokens, of a network that sorts texts into classes.
     folder: what relative paths of data and Python files start from; "" where there are none. code:
     the SHA-256 of each Python file that it names, by its name as typed; copies lie in RUN/code.
     """
@@ -79,6 +81,7 @@ class CheckpointHeader:
     folded_temperature: float | None = None
     continues: str = ""
     preprocessing: Preprocessing | None = None
+    vocabulary: Vocabulary | None = None
     folder: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
     tensors_sha256: str = ""

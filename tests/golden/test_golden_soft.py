@@ -103,6 +103,17 @@ def test_hard(terms, smoothing):
     )
 
 
+def test_seqkd(terms):
+    # of the likeliest classes it is hard distillation; drawn ones are of the teacher's probability
+    likeliest = terms("seqkd", Z, V, Y, weight=0.3, draw="likeliest")
+    named = mean([-np.log(soft(z))[v.argmax()] for z, v in zip(Z, V, strict=True)])
+    assert likeliest == close(ce=0.7 * CE, seqkd=0.3 * named)
+    z, v = np.log([[0.1, 0.2, 0.7]] * 4000), np.log([[0.5, 0.4, 0.1]] * 4000)
+    drawn = terms("seqkd", z.tolist(), v.tolist(), [0] * 4000, weight=1.0)["seqkd"]
+    expected = -(0.5 * np.log(0.1) + 0.4 * np.log(0.2) + 0.1 * np.log(0.7))
+    assert abs(drawn - expected) < 0.05  # 4 standard errors
+
+
 def powers(tau):
     """The teacher's probabilities to the power 1 / tau, and each row's sum of them."""
     return [(soft(v) ** (1 / tau), (soft(v) ** (1 / tau)).sum()) for v in V]

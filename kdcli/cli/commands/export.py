@@ -160,7 +160,9 @@ def _format(name: str) -> Format:
 def _lines(result: ExportResult) -> tuple[str, ...]:
     check = result.check
     shape = ", ".join(map(str, result.input_shape))
-    pixels = "pixels of 0 to 255" if result.input == "uint8" else "normalised"
+    kinds = {"uint8": "pixels of 0 to 255", "int64": "tokens, filled up with 0"}
+    pixels = kinds.get(result.input, "normalised")
+    samples = "texts" if result.input == "int64" else "pictures"
     opset = f", opset {result.opset}" if result.opset else ""
     size, classes = (
         formatting.count(result.parameters),
@@ -173,7 +175,7 @@ def _lines(result: ExportResult) -> tuple[str, ...]:
         f"network  {result.network}, {size} parameters, {classes}",
         f"input    {result.input} [batch, {shape}], {pixels}",
         f"file     {formatting.disk(result.size)}{opset}",
-        f"checked  {check.pictures} pictures ({check.source}): logits {logits}, classes agree on "
+        f"checked  {check.pictures} {samples} ({check.source}): logits {logits}, classes agree on "
         + same,
     )
     if (int8 := result.int8) is None:

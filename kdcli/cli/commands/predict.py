@@ -1,4 +1,4 @@
-"""`kd predict`: what a network says to picture files."""
+"""`kd predict`: what a network says to picture files, or to texts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ NAME = "predict"
 EXAMPLES = """
 kd predict runs/latest photos/ 'more/*.png' --top 3 --csv answers.csv
 kd predict student.onnx photo.jpg
+kd predict runs/reviews "a thoughtful , provocative film ."
 kd predict runs/latest photo.jpg --json -q | jq -r '.data.predictions[0].top[0].label'
 """
+NAMED = 60  # characters of a name, or of a text that stands for itself, in a line
 COLUMNS = ("file", "rank", "label", "index", "probability")
 
 Model = Annotated[
@@ -41,17 +43,19 @@ Model = Annotated[
 ]
 Pictures = Annotated[
     list[str],
-    typer.Argument(metavar="FILE", help="Picture files, folders or patterns.", show_default=False),
+    typer.Argument(
+        metavar="FILE", help="Picture files, folders or patterns; or texts.", show_default=False
+    ),
 ]
 Top = Annotated[
     int,
-    typer.Option("--top", help="Classes of each picture.", metavar="K", rich_help_panel=o.RUNNING),
+    typer.Option("--top", help="Classes of each.", metavar="K", rich_help_panel=o.RUNNING),
 ]
 Csv = Annotated[
     Path | None,
     typer.Option(
         "--csv",
-        help="Write a table to this file: a line for each picture and class.",
+        help="Write a table to this file: a line for each sample and class.",
         metavar="FILE",
         show_default=False,
         rich_help_panel=o.RUNNING,
@@ -69,10 +73,11 @@ def run(
     device: o.EvalDevice = "auto",
     trust: o.Trust = False,
 ) -> Outcome:
-    """Say what is on pictures: the likeliest classes.
+    """Say what is on pictures, or in texts: the likeliest classes.
 
     A picture is read, resized and cut as those that the network was tested on. One that cannot be
-    read is named, the others are answered, and the exit code is 1.
+    read is named, the others are answered, and the exit code is 1. A network of texts takes texts
+    as they stand, and files: .jsonl, .csv and .tsv with a column of texts, others line by line.
     """
     from kdcli.results.weights_header import read_header
 
@@ -109,13 +114,16 @@ def _lines(env: Environment, result: PredictResult) -> Iterator[str]:
     """One picture as a list of its classes, several as a table with a line for each."""
     if len(result.predictions) == 1 and not result.unread:
         [only] = result.predictions
-        yield f"  {only.file}"
+        yield f"  {formatting.short(only.file, NAMED)}"
         yield from columns(
             [(guess.label, _percent(guess.probability)) for guess in only.top], "<>", indent=4
         )
         return
     rows = [
-        (item.file, *(f"{guess.label} {_percent(guess.probability)}" for guess in item.top))
+        (
+            formatting.short(item.file, NAMED),
+            *(f"{guess.label} {_percent(guess.probability)}" for guess in item.top),
+        )
         for item in result.predictions
     ]
     if rows:

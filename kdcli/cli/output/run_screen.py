@@ -140,7 +140,8 @@ def _data(prepared: Prepared) -> str:
     counts = [f"{formatting.thousands(size)} {name}" for size, name in splits if size]
     if not task.pictures:
         words = f"{formatting.thousands(prepared.classes)} words"
-        return " · ".join([*counts, f"{task.sample}s of {words}"])
+        of = words if not task.fixed_shape else f"{prepared.classes} classes"
+        return " · ".join([*counts, f"{task.sample}s of {of}"])
     return " · ".join(
         [*counts, f"{prepared.classes} classes", "×".join(map(str, prepared.input_shape))]
     )

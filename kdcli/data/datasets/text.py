@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -34,6 +33,8 @@ from torch import Tensor
 
 from kdcli.core.options import Options as DataOptions
 from kdcli.data.text import Text
+from kdcli.data.text_files import check_size, embedded_topics, text_of
+from kdcli.data.tokens import commonest, words_of
 from kdcli.errors import BadData, NotFound, UsageError
 from kdcli.surroundings import at_home
 
@@ -88,11 +89,8 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 
 UNKNOWN, END = "<unk>", "<eos>"
-_LONGEST = 64  # characters of a word of the vocabulary
-_GB = 1 << 30
 _PARTS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _USUAL = re.compile(r"(?:[\w.-]+\.)?(train|valid|val|test)(?:\.(?:txt|tokens|raw))?", re.ASCII)
-_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class Options(DataOptions):
@@ -173,7 +171,7 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
                 f"the {part} text of {options.path or name} has no token",
                 hint="a file with text in it, or another data.test_fraction",
             )
-    known = _vocabulary(tokens["train"], options.vocabulary)
+    known = commonest(tokens["train"], options.vocabulary, (UNKNOWN, END))
     numbers = {word: number for number, word in enumerate(known)}
     unknown = numbers[UNKNOWN]
     coded = {
@@ -202,24 +200,13 @@ def _said(coded: Mapping[str, Tensor], words: int, unknown: int, name: str) -> s
     )
 
 
-def _vocabulary(words: Sequence[str], most: int) -> tuple[str, ...]:
-    """<unk>, <eos> and the commonest words, in that order; of equally common ones the first in the
-    alphabet.
-    """
-    counts = Counter(words)
-    counts.pop(UNKNOWN, None)
-    counts.pop(END, None)
-    usual = [word for word in counts if len(word) <= _LONGEST and word.isprintable()]
-    return (UNKNOWN, END, *sorted(usual, key=lambda word: (-counts[word], word))[: most - 2])
-
-
 def _tokens(lines: Sequence[str], *, spaces: bool, lower: bool) -> Iterator[str]:
     for line in lines:
         text = line.lower() if lower else line
         if spaces:  # an empty line is a sentence too: published perplexities count its <eos>
             yield from text.split()
             yield END
-        elif found := _WORDS.findall(text):
+        elif found := words_of(text, lower=False):
             yield from found
             yield END
 
@@ -238,13 +225,7 @@ def _embedded(options: Options) -> _Read:
             "python-reference comes with Python and is read from no data.path",
             hint="-d text -s data.path=PATH reads your own",
         )
-    try:
-        from pydoc_data.topics import topics
-    except ImportError as error:
-        raise NotFound(
-            "this Python came without its language reference (pydoc_data)",
-            hint="-d text -s data.path=PATH reads your own",
-        ) from error
+    topics = embedded_topics("-d text -s data.path=PATH reads your own")
     lines = chain.from_iterable(topics[name].splitlines() for name in sorted(topics))
     return _Read({"train": [*lines]}, spaces=options.tokens == "spaces")
 
@@ -272,11 +253,10 @@ def _from_disk(name: str, options: Options) -> _Read:
             hint="leave data.test_fraction out",
         )
     spaces = options.tokens == "spaces" or (options.tokens == "auto" and bool(parts))
-    limit = options.max_gb * _GB
     if parts:
-        _check_size(parts.values(), limit, top)
+        check_size(parts.values(), options.max_gb, top)
         return _Read({part: _lines(file) for part, file in parts.items()}, spaces)
-    _check_size(files, limit, top)
+    check_size(files, options.max_gb, top)
     return _Read({"train": [*chain.from_iterable(_lines(file) for file in files)]}, spaces)
 
 
@@ -317,30 +297,10 @@ def _named(file: Path) -> str:
     return found[1]
 
 
-def _check_size(files: Any, limit: float, top: Path) -> None:
-    size = sum(file.stat().st_size for file in files)
-    if size > limit:
-        raise BadData(
-            f"{top} is {size / _GB:.2f} GB of text, more than data.max_gb = {limit / _GB:g}",
-            hint="a part of it, or a larger data.max_gb",
-        )
-
-
 def _lines(file: Path) -> list[str]:
     """The lines of a file.
 
     Raises:
         BadData: it cannot be read, or is not UTF-8; says which byte.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise BadData(f"{file} cannot be read: {error.strerror}") from error
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff").splitlines()
-    except UnicodeDecodeError as error:
-        raise BadData(
-            f"{file} is not UTF-8: byte {error.start} (counted from 0) is "
-            f"0x{content[error.start]:02x}",
-            hint="save it as UTF-8, or leave it out",
-        ) from error
+    return text_of(file).splitlines()

@@ -82,6 +82,7 @@ def make_header(
         folded_temperature=folded_temperature,
         continues=job.recipe.train.continues or "",
         preprocessing=info.pixels,
+        vocabulary=info.vocabulary,
         folder=start_folder(data, job.code),
         code=digests(job.code),
         created_by=f"kdcli {__version__}",

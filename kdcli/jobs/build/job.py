@@ -40,6 +40,7 @@ from kdcli.jobs.build.recipe_checks import (
     check_answered,
     check_maps,
     check_parts,
+    check_windows,
 )
 from kdcli.jobs.build.storing import stored_for
 from kdcli.jobs.build.teachers import (
@@ -151,12 +152,12 @@ def build_job(
     if runtime.weighs_networks:
         runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
     check_labels(recipe, feed.info)
-    task = tasks.named(feed.info.task)
-    if task.fixed_shape:
+    if tasks.named(feed.info.task).fixed_shape:
         runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     check_answered(recipe)
     check_maps(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
+    check_windows(recipe, student, teachers)
     reference = None
     if not teachers and recipe.report.reference is not None:
         reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
@@ -316,6 +317,7 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
         input_shape=shape,
         options=section.options,
         seed=recipe.seed,
+        vocabulary=feed.info.vocabulary_size,
     )
     _check_sees(section.name, network, shape)
     if section.init is not None:
@@ -448,6 +450,7 @@ def _setup(
             options=options,
             seed=recipe.seed,
             copy=next(copies),
+            vocabulary=feed.info.vocabulary_size,
         )
 
     def load(path: str) -> Teacher:

@@ -48,6 +48,7 @@ def build_network(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     copy: int = 0,
+    vocabulary: int | None = None,
 ) -> Network:
     """Fresh weights of a network by name.
 
@@ -56,6 +57,7 @@ def build_network(
         num_classes: K. input_shape: (C, H, W).
         options: of the network's family, such as an MLP's hidden widths.
         seed, copy: the weights are a function of both; another copy is independent.
+        vocabulary: tokens, of a network that sorts texts into classes.
 
     Raises:
         NotFound: no such network. Incompatible: it cannot take this input. UsageError: an unknown
@@ -69,6 +71,7 @@ def build_network(
             options=options,
             seed=seed,
             copy=copy,
+            vocabulary=vocabulary,
         )
 
 
@@ -80,6 +83,7 @@ def fresh_network(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     copy: int = 0,
+    vocabulary: int | None = None,
 ) -> Network:
     """`build_network` for a name that a recipe or a checkpoint gives: a file runs if it is trusted.
 
@@ -90,6 +94,8 @@ def fresh_network(
         Untrusted: it is not. Others: as `build_network`.
     """
     arguments = dict(options or {}) if name in _MADE_OF_OTHERS else network_arguments(name, options)
+    if vocabulary is not None and "vocabulary" in arguments:
+        arguments["vocabulary"] = vocabulary
     with random.seeded(seed, "init", copy):
         network = _construct(name, num_classes, input_shape, arguments)
     if network.new_head:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from kdcli import tasks
+from kdcli.core.network import Network
+from kdcli.data.text import LONGER
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.build.networks import checked_header
+from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.recipe.schema import (
     DataSection,
     DistillRecipe,
@@ -133,6 +138,29 @@ def check_maps(recipe: Recipe) -> None:
             f"{name} compares feature maps, and text gives networks none",
             hint="a method on logits, such as kd, skd, dkd or kd_topk: kd methods",
         )
+
+
+def check_windows(recipe: Recipe, own: Network, teachers: Sequence[LoadedTeacher]) -> None:
+    """Refuses windows of a text that are longer than a network reads at once.
+
+    Raises:
+        Incompatible: one reads less.
+    """
+    window = recipe.data.options.get("window")
+    if not isinstance(window, int):
+        return
+    longest = window + (LONGER if recipe.data.options.get("random_windows") else 0)
+    each = [("the network", own), *(("its teacher", item.teacher.network) for item in teachers)]
+    for called, network in each:
+        if network.context is not None and longest > network.context:
+            up_to = "" if longest == window else f", and random ones have up to {longest}"
+            raise Incompatible(
+                f"{called} reads {network.context} tokens at once, and a window has "
+                f"{window} (data.window){up_to}",
+                hint=f"data.window = {network.context - (longest - window)} at most"
+                if network.context > longest - window
+                else "leave data.random_windows out",
+            )
 
 
 def check_sources(recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Sees, Shown
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import Incompatible, UsageError, Where
 from kdcli.jobs.build import class_maps, sights
 from kdcli.jobs.build.networks import fresh_network, load_network
 from kdcli.models._headed import two_heads
@@ -50,7 +50,10 @@ def between(larger: LoadedTeacher, smaller: Network, info: DataInfo) -> dict[str
             torch.device("meta"),
         ):
             network = fresh_network(
-                name, num_classes=info.num_classes, input_shape=info.input_shape
+                name,
+                num_classes=info.num_classes,
+                input_shape=info.input_shape,
+                vocabulary=info.vocabulary_size,
             )
             found[name] = parameter_count(network)
     fitting = {name: count for name, count in found.items() if least < count < most}
@@ -166,6 +169,15 @@ def check_fits(
         teacher_facts.of_header(path, header, called, mapped=mapped),
         _images(info),
     )
+    if info.vocabulary is not None and header.vocabulary is not None:
+        problem = info.vocabulary.differs(header.vocabulary)
+        if problem:
+            raise Incompatible(
+                f"the vocabulary of the {called} is not that of {info.name}: {problem}",
+                hint="the same training text with the same data.tokens, data.vocabulary, "
+                "data.lower and data.length",
+                where=Where(file=str(path)),
+            )
 
 
 def _images(info: DataInfo) -> teacher_facts.Images:

@@ -13,23 +13,27 @@ from kdcli import tasks
 from kdcli.analysis.energy import energies
 from kdcli.analysis.gap import Responses
 from kdcli.analysis.metrics import Tally, measure
+from kdcli.analysis.text_gap import Read
 from kdcli.core.network import Network
 from kdcli.core.types import Batch, DataInfo, SplitName
 from kdcli.engine.evaluator import Forward, collect
 from kdcli.errors import Incompatible
 from kdcli.jobs.measure.costs import sum_of
+from kdcli.jobs.measure.reading import Reading
 from kdcli.results.cost import Cost
 from kdcli.results.measures import EnergyAt, Measures
 
 
 class Found(NamedTuple):
     """What a network answers to a split: logits [n,K] float32 and targets [n], on the CPU, of the
-    rows that its task keeps (`Task.every`), and the measures of all rows.
+    rows that its task keeps (`Task.every`), and the measures of all rows. read: of a text that is
+    read on and on, what belongs to these rows besides.
     """
 
     logits: Tensor
     targets: Tensor
     measures: Measures
+    read: Read | None = None
 
 
 def found(
@@ -49,13 +53,41 @@ def found(
     Raises:
         OutOfMemory: a batch does not fit. Others: as kdcli.analysis.metrics.measure.
     """
-    every = tasks.named(info.task).every(rows, info.num_classes)
+    task = tasks.named(info.task)
+    every = task.every(rows, info.num_classes)
+    if not task.fixed_shape:
+        return _of_text(forward, batches, info, every, split=split, selected=selected)
     if every == 1:
         logits, targets = collect(forward, batches)
         return Found(logits, targets, measure(logits, targets, split=split, selected=selected))
     tally = Tally()
     logits, targets = collect(forward, batches, every=every, seen=tally.add)
     return Found(logits, targets, tally.measures(split=split, selected=selected))
+
+
+def _of_text(
+    forward: Forward,
+    batches: Iterable[Batch],
+    info: DataInfo,
+    every: int,
+    *,
+    split: SplitName,
+    selected: Literal["last", "best"],
+) -> Found:
+    reading, tally = Reading(info, every), Tally()
+
+    def seen(logits: Tensor, targets: Tensor) -> None:
+        reading.seen(logits, targets)
+        if every > 1:
+            tally.add(logits, targets)
+
+    logits, targets = collect(forward, reading.over(batches), every=every, seen=seen)
+    measures = (
+        measure(logits, targets, split=split, selected=selected)
+        if every == 1
+        else tally.measures(split=split, selected=selected)
+    )
+    return Found(logits, targets, measures, reading.read)
 
 
 class Head(NamedTuple):
@@ -79,7 +111,8 @@ class Answers:
     asked for; cost: that, where it is known already. sha256: of its weights; teachers: those of the
     networks that taught it.
     folded_temperature: what its logits were divided by after training, or None. alone: False for
-    several teachers that answer as one, which share neither features nor a last layer.
+    several teachers that answer as one, which share neither features nor a last layer. read: of a
+    text, what belongs to the rows besides.
     """
 
     label: str
@@ -105,6 +138,7 @@ class Answers:
     teachers: tuple[str, ...] = ()
     folded_temperature: float | None = None
     alone: bool = True
+    read: Read | None = None
 
     @property
     def as_trained(self) -> Tensor:

@@ -203,7 +203,7 @@ class CheckpointEvaluator:
                 values.append(_as_vectors(output.taps[tap]))
             return output.logits
 
-        logits, targets, measures = found(
+        logits, targets, measures, read = found(
             forward, batches, info, rows, split=self.split, selected=_selected(header)
         )
         return Answers(
@@ -229,12 +229,13 @@ class CheckpointEvaluator:
             sha256=header.tensors_sha256,
             teachers=header.teachers,
             folded_temperature=header.folded_temperature,
+            read=read,
         )
 
 
 def _one(info: DataInfo, x: Tensor) -> Tensor:
-    """One of what a network sees, [1,C,H,W]; of a text one token."""
-    return x[:1] if tasks.named(info.task).pictures else x[:1, :, :, :1]
+    """One of what a network sees, [1,C,H,W]; of a text that is read on and on one token."""
+    return x[:1] if tasks.named(info.task).fixed_shape else x[:1, :, :, :1]
 
 
 def _selected(header: CheckpointHeader) -> Literal["last", "best"]:

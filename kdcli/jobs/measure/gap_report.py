@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from kdcli.analysis.checks import is_bare
 from kdcli.analysis.degradation import degradation
 from kdcli.analysis.gap import Responses, compare
+from kdcli.analysis.text_gap import text_gap
 from kdcli.core.types import DataInfo, SplitName
 from kdcli.errors import KdError
 from kdcli.jobs.build.method import method_class
@@ -26,6 +27,7 @@ from kdcli.results.cost import Cost
 from kdcli.results.gap import GapReport
 from kdcli.results.pair import DegradationCurve, PairExplanation
 from kdcli.results.teacher import TeacherExplanation
+from kdcli.results.text_gap import TextGap
 from kdcli.trust import named_by
 
 
@@ -76,6 +78,7 @@ def gap_report(
     kept, explained, costs = _teachers(teachers, parts, explain)
     compared: list[list[Responses]] = [[] for _ in kept]
     pairs: list[list[PairExplanation]] = [[] for _ in kept]
+    texts: list[list[TextGap]] = [[] for _ in kept]
     for student in students:
         check_same_samples(kept[0], student)
         if student.teachers and not any(item.sha256 in student.teachers for item in kept):
@@ -85,6 +88,7 @@ def gap_report(
         for number in range(len(kept)) if every_teacher else teachers_of(student, kept):
             teacher, paid = kept[number], costs[number]
             compared[number].append(student.response(*aligned(student, teacher)))
+            texts[number] += _texts(student, teacher)
             if explain is not None and paid is not None and price is not None:
                 pairs[number].append(_pair(teacher, student, parts, explain, (paid, price)))
 
@@ -104,6 +108,7 @@ def gap_report(
             explanation=explained[number],
             explanations=tuple(pairs[number]),
             source=kept[0].source,
+            texts=tuple(texts[number]),
         )
 
     first, *others = [
@@ -123,6 +128,20 @@ def _without_labels(teachers: Iterable[Answers]) -> tuple[bool, Iterable[Answers
     several = iter(teachers)
     first = next(several)
     return is_bare(first.targets), itertools.chain([first], several)
+
+
+def _texts(student: Answers, teacher: Answers) -> Iterator[TextGap]:
+    """Where, in a text, a student answers otherwise than its teacher; nothing of other samples."""
+    if student.read is not None and teacher.read is not None:
+        yield text_gap(
+            student.label,
+            student.logits,
+            teacher.logits,
+            student.targets,
+            (student.read, teacher.read),
+            trained_on=student.info.targets,
+            names=student.info.class_names,
+        )
 
 
 def _teachers(

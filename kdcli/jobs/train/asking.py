@@ -89,7 +89,7 @@ def validation(job: Job) -> Callable[[Network], Measures | None]:
     def evaluate(network: Network) -> Measures | None:
         if job.feed.size("val") == 0:
             return None
-        logits, _, measures = network_answers(job, network, "val")
+        logits, _, measures, *_ = network_answers(job, network, "val")
         teacher = job.answering if "val" in job.feed.info.bare else None
         if teacher is None or teacher.of("val") is None:
             return measures

@@ -259,7 +259,7 @@ def run_result(
 
 
 def _own_answers(job: Job, network: Network, label: str) -> Answers:
-    logits, targets, measures = network_answers(job, network, "test")
+    logits, targets, measures, read = network_answers(job, network, "test")
     return Answers(
         label=label,
         checkpoint="",
@@ -273,6 +273,7 @@ def _own_answers(job: Job, network: Network, label: str) -> Answers:
         logits=logits,
         targets=targets,
         measures=measures,
+        read=read,
     )
 
 
@@ -337,7 +338,7 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
 def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
     """A teacher's own answers, as `kd evaluate` would find them."""
     known = loaded.summary
-    logits, _, measures = teacher_answers(
+    logits, _, measures, read = teacher_answers(
         job, loaded.teacher, "test", known.test.selected if known.test else "last"
     )
     return Answers(
@@ -351,6 +352,7 @@ def _answers_of(job: Job, loaded: LoadedTeacher, targets: Tensor) -> Answers:
         logits=logits,
         targets=targets,
         measures=measures,
+        read=read,
     )
 
 
@@ -457,8 +459,8 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
 
 
 def _one(job: Job, x: Tensor) -> Tensor:
-    """One of what a network sees, [1,C,H,W]; of a text one token."""
-    return x[:1] if tasks.named(job.feed.info.task).pictures else x[:1, :, :, :1]
+    """One of what a network sees, [1,C,H,W]; of a text that is read on and on one token."""
+    return x[:1] if tasks.named(job.feed.info.task).fixed_shape else x[:1, :, :, :1]
 
 
 def _first_images(job: Job) -> Batch:

@@ -37,7 +37,7 @@ def fold_temperature(job: Job, network: Network) -> FoldedTemperature | None:
         return FoldedTemperature(None, 0, "no image is held out: set data.val_fraction")
     if "val" in job.feed.info.bare:
         return FoldedTemperature(None, n, f"the {n} held-out images have no labels to fit it to")
-    logits, targets, _ = network_answers(job, network, "val")
+    logits, targets, *_ = network_answers(job, network, "val")
     try:
         fit = fit_temperature(logits, targets, label="the network")
     except BadData as error:  # what cannot be measured either is refused by the test split

@@ -95,7 +95,7 @@ def export(
     asked = measured_data.asked_for(data, overrides)
     with trusting([asked.get("data", "name")], everything=trust):
         network = load_network(run, trust=trust)
-        _check_network(network, format, pixels=uint8)
+        _check_network(network, format, pixels=uint8, int8=int8)
         images = open_images(network, asked) if int8 else None
         if images is not None:
             eight_bits.check_images(images)
@@ -147,18 +147,23 @@ def _in_eight_bits(
     return eight_bits.measured(network, answer, images, prepare, found, max_drop)
 
 
-def _check_network(network: Classifier, kind: Format, *, pixels: bool) -> None:
+def _check_network(network: Classifier, kind: Format, *, pixels: bool, int8: bool) -> None:
     """Refuses what a format cannot hold.
 
     Raises:
         UsageError, Incompatible: says what.
     """
     task = tasks.of_model(network.header.architecture)
-    if not task.pictures:
+    if not task.fixed_shape:
         raise Incompatible(
             f"{network.header.architecture} remembers what it read of a text, {task.sample} by "
             f"{task.sample}, and an exported file would not",
             hint="in Python: kdcli.jobs.load_network",
+        )
+    if int8 and not task.pictures:
+        raise Incompatible(
+            f"{network.header.architecture} reads texts, and --int8 is of networks of pictures",
+            hint="leave --int8 out",
         )
     if kind == "hf":
         check_library(network.network)
@@ -253,13 +258,15 @@ def _work(network: Classifier, *, pixels: bool, opset: int) -> Work:
     about = {
         "class_names": list(network.class_names),
         "preprocessing": asdict(how),
-        "input": "uint8" if pixels else "float32",
+        "input": "uint8" if pixels else "float32" if header.vocabulary is None else "int64",
         "network": header.architecture,
         "made_by": f"kdcli {__version__}, torch {torch.__version__}",
     }
+    if header.vocabulary is not None:
+        about["vocabulary"] = asdict(header.vocabulary)
     title = f"{header.architecture}, {len(network.class_names)} classes. {about['made_by']}."
     return Work(
-        Exportable(network.network, how if pixels else None),
+        Exportable(network.network, how if pixels else None, tokens=header.vocabulary is not None),
         header.architecture,
         about,
         title,
@@ -277,7 +284,6 @@ def _pictures(
     """Inputs [n,C,H,W] that both are asked about, where they are from, and a warning if that is
     nowhere. images: the data, where they have been opened.
     """
-    how = network.preprocessing
     try:
         images = images or open_images(network, asked)
         split = next(name for name in _SPLITS if images.feed.size(name))
@@ -287,17 +293,28 @@ def _pictures(
         # a header that says nothing of its data is that of a network which was imported
         if asked.get("data") or (network.header.data and isinstance(error, BadCheckpoint)):
             raise
-        shape = (_MADE_UP, *how.input_shape)
-        with random.seeded(0, "made-up pictures"):
-            x = (
-                normalised(torch.randint(256, shape), how)
-                if how.takes_pictures
-                else torch.randn(shape)
-            )
-        source = "made-up pictures"
-        said = (f"compared on {_MADE_UP} made-up pictures: {error.message}",)
+        x = _made_up(network)
+        source = f"made-up {_samples(network)}"
+        said = (f"compared on {_MADE_UP} {source}: {error.message}",)
         return (_as_pixels(x, network) if pixels else x), source, said
     return (_as_pixels(x, network) if pixels else x), source, ()
+
+
+def _made_up(network: Classifier) -> Tensor:
+    """Inputs that are of no data."""
+    how, vocabulary = network.preprocessing, network.header.vocabulary
+    shape = (_MADE_UP, *how.input_shape)
+    with random.seeded(0, "made-up pictures"):
+        if vocabulary is not None:
+            return torch.randint(len(vocabulary.tokens), shape)
+        return (
+            normalised(torch.randint(256, shape), how) if how.takes_pictures else torch.randn(shape)
+        )
+
+
+def _samples(network: Classifier) -> str:
+    """What a network is asked about, as messages call them."""
+    return "pictures" if network.header.vocabulary is None else "texts"
 
 
 def _as_pixels(x: Tensor, network: Classifier) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from kdcli.errors import Incompatible
 from kdcli.jobs.use.graph import Exportable, example, graph_of
 from kdcli.jobs.use.library_folder import read_library_folder, write_library_folder
-from kdcli.jobs.use.onnx_file import INPUT, OUTPUT, install_hint, open_onnx
+from kdcli.jobs.use.onnx_file import INPUT, OUTPUT, TOKENS, install_hint, open_onnx
 from kdcli.jobs.use.torch_code import load_folder, write_folder
 from kdcli.results.export import Format
 from kdcli.results.preprocessing import Preprocessing
@@ -152,7 +152,7 @@ def _write_onnx(path: Path, work: Work) -> None:
             torch.onnx.export(
                 program,
                 f=path,
-                input_names=[INPUT],
+                input_names=[TOKENS if work.module.tokens else INPUT],
                 output_names=[OUTPUT],
                 opset_version=work.opset,
                 external_data=False,
@@ -188,7 +188,7 @@ def _describe(model: Any, work: Work) -> None:
         del tensor.metadata_props[:]
     for value in (*graph.input, *graph.output, *graph.value_info):
         size = value.type.tensor_type.shape.dim
-        if value.name in {INPUT, OUTPUT}:
+        if value.name in {INPUT, TOKENS, OUTPUT}:
             size[0].dim_param = "batch"
     graph.name = work.name
     del graph.value_info[:]

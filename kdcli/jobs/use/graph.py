@@ -24,15 +24,19 @@ class Exportable(nn.Module):
     """What is exported of a network: [B,C,H,W] to logits [B,K].
 
     Args:
-        pixels: how it normalises pixels, uint8, itself; None where it takes float32.
+        pixels: how it normalises pixels, uint8, itself; None where it takes float32. tokens:
+            whether it takes tokens of texts, int64.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, pixels: Preprocessing | None = None) -> None:
+    def __init__(
+        self, network: Network, pixels: Preprocessing | None = None, *, tokens: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
+        self.tokens = tokens
         self.pixels = pixels is not None
         if pixels is not None:
             mean, std = pixel_statistics(pixels.mean, pixels.std)
@@ -49,7 +53,7 @@ class Exportable(nn.Module):
 
 def example(module: Exportable, input_shape: tuple[int, int, int]) -> Tensor:
     """A batch of inputs of a module, all 0."""
-    dtype = torch.uint8 if module.pixels else torch.float32
+    dtype = torch.int64 if module.tokens else torch.uint8 if module.pixels else torch.float32
     return torch.zeros(_EXAMPLES, *input_shape, dtype=dtype)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from kdcli.errors import BadCheckpoint, UsageError
 from kdcli.files import parse_json
 from kdcli.results.preprocessing import Preprocessing
+from kdcli.results.vocabulary import Vocabulary
 from kdcli.typed import strict
 
-INPUT, OUTPUT = "pictures", "logits"  # the names that the file gives them
+INPUT, TOKENS, OUTPUT = "pictures", "tokens", "logits"  # the names that the file gives them
 _LARGEST = 8192  # pixels of a side that a picture is resized to
 _HINT = "give a file that kd export --format onnx wrote, or a run"
 
@@ -52,7 +53,8 @@ def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, str]
 
     def answer(pictures: Tensor) -> Tensor:
         try:
-            [logits] = session.run([OUTPUT], {INPUT: pictures.numpy()})
+            name = INPUT if pictures.dtype != torch.int64 else TOKENS
+            [logits] = session.run([OUTPUT], {name: pictures.numpy()})
         except Exception as error:  # other names, another size or type of input
             raise BadCheckpoint(
                 f"{path} does not answer pictures as it says that it does", hint=_HINT
@@ -60,6 +62,22 @@ def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, str]
         return torch.from_numpy(logits)
 
     return answer, session.get_modelmeta().custom_metadata_map
+
+
+def vocabulary_of(path: Path, texts: Mapping[str, str]) -> Vocabulary | None:
+    """How a file says that a text becomes its input; None where it takes no texts.
+
+    Raises:
+        BadCheckpoint: it says it, and not as kd does.
+    """
+    if "vocabulary" not in texts:
+        return None
+    try:
+        return strict(Vocabulary, parse_json(texts["vocabulary"]))
+    except ValueError as error:
+        raise BadCheckpoint(
+            f"{path} does not say how a text becomes its input: {error}", hint=_HINT
+        ) from error
 
 
 def said_by(path: Path, texts: Mapping[str, str]) -> tuple[tuple[str, ...], Preprocessing, bool]:

@@ -7,12 +7,11 @@ training in probe_plots.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdcli import formatting, tasks
+from kdcli import formatting
 from kdcli.report.figures import dynamics as dynamics_figures
 from kdcli.report.figures import pair as pair_figures
 from kdcli.report.figures.palette import DASHES, MUTED, STUDENT, TEACHER, TEACHERS, THINGS
@@ -43,31 +42,25 @@ def figures_of_run(run: Run) -> tuple[Figure, ...]:
 
 
 def _figures(run: Run) -> Iterator[Figure]:
-    own, data = own_colour(run), run.recipe.get("data")
-    task = tasks.of_data(str(data.get("name")) if isinstance(data, Mapping) else "")
-
-    def worded(figure: Figure) -> Figure:
-        title, caption, basis = map(task.worded, (figure.title, figure.caption, figure.basis))
-        return replace(figure, title=title, caption=caption, basis=basis)
-
+    own = own_colour(run)
     bars = [bar for bar in _measured(run) if bar.measures.labelled is not None]
     if run.summary and len(bars) > 1:
-        yield worded(accuracy_levels(bars, beside(run)))
+        yield accuracy_levels(bars, beside(run))
     if run.analysis:
         if run.analysis.gap:
             yield from pair_figures.figures_of_report(run.analysis.gap)
         if any(any(curve.count) for curve in run.analysis.calibration.values()):
-            yield worded(reliability(run.analysis, own))
+            yield reliability(run.analysis, own)
         if run.analysis.confusion:
             yield confusion(run.analysis, own)
     if len(run.epochs) > 1:
-        yield worded(losses(run.epochs))
+        yield losses(run.epochs)
         if any(
             formatting.known(share)
             for epoch in run.epochs
             for share in (epoch.train_accuracy, share_of(epoch.val) if epoch.val else None)
         ):
-            yield worded(accuracy_curves(run.epochs, own, _teacher_level(run)))
+            yield accuracy_curves(run.epochs, own, _teacher_level(run))
         yield learning_rate(run.epochs)
     yield from dynamics_figures.figures_of_dynamics(run)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kdcli import tasks
 from kdcli.report.figures.svg import Figure
 from kdcli.report.findings.costs import conditions, gain, ratio, rows_of, shown
 from kdcli.report.page.parts import Grid, Section
@@ -19,10 +18,9 @@ def costs(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     what = "teacher" if summary.teachers else "reference"
     sides = [(f"{what} {each.architecture}", each.cost) for each in beside if each.cost]
     sides.append((f"{own} {summary.network}", summary.cost))
-    task = tasks.of_data(summary.data)
     known = rows_of([cost for _, cost in sides])
     rows = [
-        (task.worded(row.name), *(shown(row, cost) for _, cost in sides))
+        (row.name, *(shown(row, cost) for _, cost in sides))
         for row in known
         if row.of(summary.cost) is not None
     ]
@@ -30,10 +28,10 @@ def costs(run: Run, plots: tuple[Figure, ...]) -> Section | None:
     teacher = sides[0][1] if len(sides) == 2 else None
     if teacher is not None:
         columns = (*columns, f"{what} / {own}")
-        by_name = {task.worded(row.name): row for row in known}
+        by_name = {row.name: row for row in known}
         rows = [(*row, ratio(by_name[row[0]], teacher, summary.cost)) for row in rows]
     text = (
-        (f"Beside its {what}, the {own} is: {task.worded(gain(teacher, summary.cost))}.",)
+        (f"Beside its {what}, the {own} is: {gain(teacher, summary.cost)}.",)
         if teacher is not None
         else ()
     )
@@ -42,6 +40,6 @@ def costs(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         "costs",
         title,
         text,
-        (Grid(columns, tuple(rows), task.worded(" ".join(conditions(summary.cost)))),),
+        (Grid(columns, tuple(rows), " ".join(conditions(summary.cost))),),
         plots,
     )

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from kdcli import __version__, formatting
+from kdcli import __version__, formatting, tasks
 from kdcli.report.figures.pair import figures_of_report
 from kdcli.report.figures.palette import Palette
 from kdcli.report.findings.gap import first_raw_pair, headline, lead, rests_on, usual_temperature
@@ -22,13 +22,15 @@ MOST_TILES = 4  # networks whose accuracy stands at the top; more are in the fig
 
 def to_page(report: GapReport) -> str:
     """A GapReport as one HTML document that fetches nothing."""
-    parts = (*gap_sections(report, tuple(figures_of_report(report))), reproduce(report))
+    task = tasks.of_data(report.data)
+    found = gap_sections(report, tuple(figures_of_report(report)))
+    parts = (*(section.worded(task.worded) for section in found), reproduce(report))
     return page(
         name=_name(report),
         headline=headline(report),
         subtitle=(
             f"kd analyze-gap · {report.split} split of {report.measured_on}, n = "
-            f"{formatting.plural(report.n, 'image')}"
+            f"{formatting.plural(report.n, task.sample)}"
         ),
         tiles=list(_tiles(report)),
         lead=list(lead(report)),

@@ -14,6 +14,7 @@ from kdcli.report.figures.svg import Figure
 from kdcli.report.findings import gap_tables as tables
 from kdcli.report.findings.gap import first_raw_pair
 from kdcli.report.page.parts import Grid, Section
+from kdcli.report.page.text_section import words
 from kdcli.results.gap import GapReport, PairReport
 from kdcli.results.intervals import Estimate, wilson
 
@@ -34,6 +35,7 @@ def gap_sections(report: GapReport, plots: Sequence[Figure]) -> Iterator[Section
         return
     for section in (
         gap(report, _of(plots, "gap")),
+        words(report),
         pair(report, _of(plots, "pair")),
         curve(report, _of(plots, "curve")),
     ):
@@ -59,6 +61,7 @@ def _several(report: GapReport, plots: Sequence[Figure]) -> Iterator[Section]:
     for number, one in enumerate(report.reports):
         made = [
             gap(one, _of(plots, f"gap-{number}")),
+            words(one),
             pair(one, _of(plots, f"pair-{number}")),
             teacher(one, _of(plots, f"teacher-{number}")),
         ]

@@ -4,8 +4,8 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from kdcli.report.figures.svg import Figure
 
@@ -71,10 +71,36 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
+class Shade:
+    """A word of a passage. strength: -1 to 1, of one colour or the other; note: the number, in
+    words. ends: whether a line ends behind it.
+    """
+
+    text: str
+    strength: float
+    note: str
+    ends: bool = False
+
+    @property
+    def percent(self) -> int:
+        """How much of its colour it has, in percent."""
+        return round(55 * min(abs(self.strength), 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text whose words are shaded. title: what it is of."""
+
+    title: str
+    words: tuple[Shade, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One part of a report. text: paragraphs before its tables and figures; code: a block that is
     shown as it is; galleries: pictures of the data. folded: what a page keeps closed under these
-    words until somebody asks; of tables and code, never of figures or text.
+    words until somebody asks; of tables and code, never of figures or text. passages: of a text,
+    shaded.
     """
 
     key: str
@@ -85,3 +111,30 @@ class Section:
     code: str = ""
     folded: str = ""
     galleries: tuple[Gallery, ...] = ()
+    passages: tuple[Passage, ...] = ()
+
+    def worded(self, said: Callable[[str], str]) -> Section:
+        """The same about other samples than images: what kd says, not what tables hold."""
+        return replace(
+            self,
+            title=said(self.title),
+            text=tuple(map(said, self.text)),
+            grids=tuple(
+                replace(
+                    grid,
+                    columns=tuple(map(said, grid.columns)),
+                    rows=tuple((said(row[0]), *row[1:]) for row in grid.rows),
+                    caption=said(grid.caption),
+                )
+                for grid in self.grids
+            ),
+            plots=tuple(
+                replace(
+                    plot,
+                    title=said(plot.title),
+                    caption=said(plot.caption),
+                    basis=said(plot.basis),
+                )
+                for plot in self.plots
+            ),
+        )

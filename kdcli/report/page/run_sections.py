@@ -1,8 +1,9 @@
 """The sections of a run's report, in order: report.html and report.md are two renderings of them.
 
-what was gained, accuracy beside the teacher, missing classes, mistakes, gap, what explains it, what
-the teacher has to teach, calibration, confusion, curves, what was probed along training, recipe,
-environment, how to reproduce. A section without data is left out, never shown empty.
+what was gained, accuracy beside the teacher, missing classes, mistakes, gap, where in a text, what
+explains it, what the teacher has to teach, calibration, confusion, curves, what was probed along
+training, recipe, environment, how to reproduce. A section without data is left out, never shown
+empty.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kdcli.report.findings.run import (
     why,
     without_labels,
 )
-from kdcli.report.page import gap_sections
+from kdcli.report.page import gap_sections, text_section
 from kdcli.report.page.cost_section import costs
 from kdcli.report.page.gap_sections import NUMBERS
 from kdcli.report.page.missing_section import missing
@@ -44,6 +45,7 @@ def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
         missing,
         mistakes,
         gap,
+        words,
         pair,
         teacher,
         calibration,
@@ -57,7 +59,12 @@ def sections(run: Run, plots: Sequence[Figure] = ()) -> tuple[Section, ...]:
     made = (
         make(run, tuple(plot for plot in plots if plot.section == make.__name__)) for make in makers
     )
-    return tuple(section for section in made if section is not None)
+    said, as_they_are = _task(run).worded, {"recipe", "environment", "reproduce"}
+    return tuple(
+        section if section.key in as_they_are else section.worded(said)
+        for section in made
+        if section is not None
+    )
 
 
 # ---- accuracy ------------------------------------------------------------------------------------
@@ -282,7 +289,7 @@ def along(run: Run, plots: tuple[Figure, ...]) -> Section | None:
         return None
     last = moments[-1].probe
     first = next(moment.probe for moment in moments if moment.probe.trained == last.trained)
-    shown = _task(run).worded(images(last))
+    shown = images(last)
     caption = f"At τ = 1 on {shown}: before the first step, and after the last epoch."
     if run.summary and run.summary.calibration and run.summary.calibration.temperature:
         caption += " All of it before the logits were divided by their temperature."
@@ -323,6 +330,12 @@ def _summary_gaps(summary: RunResult) -> Iterator[tuple[str, ...]]:
             formatting.signed(at.entropy),
             formatting.signed(at.free_energy),
         )
+
+
+def words(run: Run, _: tuple[Figure, ...]) -> Section | None:
+    """Where in a text the gap is."""
+    report = run.analysis.gap if run.analysis else None
+    return text_section.words(report) if report else None
 
 
 def pair(run: Run, plots: tuple[Figure, ...]) -> Section | None:

@@ -11,6 +11,8 @@ from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.parts import Grid, Section
 from kdcli.runs.read import Run
 
+_BOLD = 0.5  # of the widest shade: words that stand out where there are no colours
+
 
 def to_markdown(run: Run, parts: Sequence[Section]) -> str:
     """The report as GitHub-flavoured Markdown; parts: what `sections` made of the run. Figures are
@@ -38,6 +40,12 @@ def _gate(passed: bool, sentence: str) -> str:  # noqa: FBT001  one line, one ca
 def _section(section: Section) -> Iterator[str]:
     yield f"## {section.title}"
     yield from (escape(paragraph) for paragraph in section.text)
+    for passage in section.passages:
+        yield f"### {escape(passage.title)}"
+        yield " ".join(
+            f"**{escape(word.text)}**" if word.strength > _BOLD else escape(word.text)
+            for word in passage.words
+        )
     yield from (grid_markdown(grid) for grid in section.grids)
     yield from (grid_markdown(gallery.grid) for gallery in section.galleries)
     if section.plots:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -141,7 +142,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(made, text, tmp_path, step, monkeypat
     assert again.test == whole.test
 
 
-@pytest.mark.parametrize("method", ["skd", "dkd", "kd_topk", "dist", "logit_std"])
+@pytest.mark.parametrize("method", ["skd", "dkd", "kd_topk", "dist", "logit_std", "seqkd"])
 def test_methods_on_logits_work_as_they_are(made, text, tmp_path, method):
     values = {
         **settings(text, **{"train.epochs": 1}), **network("student", dropout_hidden=0.0),
@@ -164,6 +165,7 @@ def test_methods_on_logits_work_as_they_are(made, text, tmp_path, method):
         ({"data.augment.flip": True}, "text has no pictures"),
         ({"data.per_class": 3}, "not samples of classes to choose among"),
         ({"student.name": "resnet20"}, "resnet20 is a network for image classification"),
+        ({"student.name": "gpt_small", "student.context": 50}, "the network reads 50 tokens at once, and a window has 7"),
         ({"teacher.cache": "exact"}, "depends on those before it"),
         ({"runtime.compile": "on"}, "none is compiled for"),
     ],
@@ -177,6 +179,19 @@ def test_what_text_cannot_do_is_told_before_training(made, text, tmp_path, chang
     assert told in f"{caught.value} {getattr(caught.value, 'diagnostics', '')}"
     assert caught.value.exit_code == Exit.USAGE
     assert not finished_runs(tmp_path)
+
+
+def test_a_gpt_learns_what_an_lstm_knows(made, text, tmp_path):
+    values = {
+        **settings(text), "data.random_windows": False, "student.name": "gpt_small", "student.width": 12,
+        "student.heads": 2, "student.context": 7, "student.dropout": 0.1, "optim.lr": 0.01,
+        "teacher.checkpoint": str(made.out / "teacher"), "method.name": "kd", "train.state_seconds": 1e-9,
+    }  # fmt: skip
+    whole = distill(out=tmp_path, name="whole", overrides=values)
+    assert whole.test.perplexity < len(WORDS)
+    with pytest.raises(Interrupted):
+        distill(out=tmp_path, name="cut", overrides=values, listeners=[StopAt(40)])
+    assert resume(tmp_path / "cut").test == whole.test
 
 
 def test_a_gate_on_perplexity(made):
@@ -204,3 +219,28 @@ def test_measures_of_all_rows_while_few_are_kept():
     assert torch.equal(labels, targets[::7])
     whole, streamed = measure(logits, targets), tally.measures(split="test", selected="last")
     assert whole == streamed
+
+
+def test_what_is_kept_of_a_long_text_is_bounded():
+    """The logits of a text four times as long take no more memory, where one row of many is kept."""
+    from kdcli.jobs.measure.reading import Reading
+
+    kept = {}
+    for words in (400, 1600):
+        batches, table = feed(words), torch.randn(7, 7)
+        every, tally = -(-batches.size("train") // 50), Tally()
+        reading, held = Reading(batches.info, every), []
+
+        def forward(batch, table=table, held=held):
+            logits = table[batch.x.flatten()]
+            held.append(weakref.ref(logits.untyped_storage()))
+            return logits
+
+        logits, _ = collect(
+            forward, reading.over(batches.split("train")), every=every, seen=tally.add
+        )
+        # of no minibatch the whole answer is still there
+        assert len(held) > 5
+        assert not [each for each in held if each() is not None]
+        kept[words] = logits.untyped_storage().nbytes()
+    assert kept[1600] <= kept[400] * 1.2
