@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from kdcli.cli.app import names, run
 from kdcli.cli.console import Environment
+from kdcli.results.search import Candidate, FoundTeacher, Score, SearchResult, Trial
 from kdcli.results.sweep import CellResult, SweepResult
 from tests.cli.conftest import Answer, result
 
@@ -40,6 +41,8 @@ ANSWERS = {
     "export": (("export", "runs/kd", "--format", "torchscript", "-o", "student"), "✓ student"),
     "compare": (("compare", "runs/t", "runs/kd"), "method.name"),
     "table": (("table", "sweep.toml"), "kd table sweep.toml"),
+    "search": (("search", "-t", "runs/t", "--student", "mlp"), "cnn-small"),
+    "find-teacher": (("find-teacher", "quickstart"), "90.0 % of 10 held-out"),
     "methods": (("methods",), "skd"),
     "models": (("models",), "cnn-small"),
     "datasets": (("datasets",), "digits"),
@@ -81,6 +84,36 @@ def work(folder, pretend, monkeypatch):
         pretend(job, result("train-teacher" if job == "train_teacher" else "distill"))
     cell = CellResult("1", {"seed": "0"}, "done", "runs/x")
     pretend("run_sweep", SweepResult("sweep.toml", 1, (cell,)))
+    score = Score(1, 0.9, 10, "runs/kd", 1.0, "runs/t/model.safetensors", 0.95, 0.1)
+    trial = Trial(
+        1,
+        {"student": "cnn-small", "method": "kd", "temperature": 4.0},
+        "raced to the end",
+        (score,),
+    )
+    small = Candidate("cnn-small", 20490, None)
+    pretend(
+        "search",
+        SearchResult(
+            *("search", "digits", "runs/t", (small,), (), (1,), (trial,), (1,), 1, True),
+            *("runs/kd", 0.9, 10, (), "kd distill again.toml", 1.0, "search.md"),
+        ),
+    )
+    pretend(
+        "find_teacher",
+        FoundTeacher(
+            *("found", "digits", "cnn-large", "cnn-small", 1, (1,), (trial,), 1, 1),
+            *(
+                "runs/t/model.safetensors",
+                4.0,
+                (1, 1),
+                (1, 1),
+                "kd distill again.toml",
+                1.0,
+                "f.md",
+            ),
+        ),
+    )
 
 
 class Full(io.StringIO):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.data.datasets import folder
+from kdcli.engine.meters import Meters
 from kdcli.errors import BadData, Exit, Interrupted, NotWritable, UsageError, WriteFailed
 from kdcli.files import check_folder, check_writable, sha256_file, write_atomic, write_text
 from kdcli.jobs import resume, train_teacher
@@ -101,15 +102,16 @@ def test_out_that_is_a_file_is_refused_before_anything_is_built(tmp_path, monkey
 
 
 def test_what_breaks_in_a_step_after_ctrl_c_is_an_interruption(tmp_path, monkeypatch):
-    epochs = iter(range(1, 4))
+    epochs, means = iter(range(1, 4)), Meters.means
 
-    def compiler_dies(*_compiled) -> None:
+    def compiler_dies(self):
         if next(epochs) == 2:
             signal.raise_signal(signal.SIGINT)
             raise RuntimeError("C++ compile error")
+        return means(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr("kdcli.jobs.build.compiling.mark", compiler_dies)
+        patch.setattr(Meters, "means", compiler_dies)
         with pytest.raises(Interrupted) as caught:
             train(tmp_path / "runs")
     run = tmp_path / "runs" / "run"

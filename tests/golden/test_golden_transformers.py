@@ -156,7 +156,9 @@ def test_deit_teaches_one_token_labels_and_the_other_the_teacher(options, weight
             q, p = (v[i] / tau).softmax(0), (z_d[i] / tau).softmax(0)
             soft += tau**2 * sum((q[k] * (q[k] / p[k]).log()).item() for k in range(5)) / 3
     close(step.losses["ce"], (1 - weight) * ce)
-    close(step.losses[options.get("kind", "hard")], weight * soft)
+    # the teacher answers in float32
+    found = step.losses[options.get("kind", "hard")].item()
+    torch.testing.assert_close(found, weight * soft, rtol=1e-5, atol=1e-9)
 
     def total(pooled: Tensor) -> Tensor:
         z_c, z_d = method.heads(student, pooled)

@@ -103,7 +103,7 @@ def run(
         ),
     ] = None,
 ) -> Outcome:
-    """The methods: all, one with paper, formula, options, or those like one."""
+    """The methods: all, one in full, or those like one."""
     from kdcli import catalog
     from kdcli.errors import UsageError
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 NAME = "predict"
 EXAMPLES = """
 kd predict runs/latest photos/ 'more/*.png' --top 3 --csv answers.csv
-kd predict student.onnx photo.jpg
 kd predict runs/reviews "a thoughtful , provocative film ."
 kd predict runs/latest photo.jpg --json -q | jq -r '.data.predictions[0].top[0].label'
 """

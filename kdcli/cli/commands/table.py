@@ -26,8 +26,7 @@ NAME = "table"
 EXAMPLES = """
 kd table tables/energy-table7
 kd table tables/energy-table7 --format latex > table7.tex
-kd table digits/methods --differences
-kd table mnist/sweep-few-per-class --plot few.svg
+kd table digits/methods --differences --plot methods.svg
 """
 FORMATS = ("md", "csv", "latex", "html")
 

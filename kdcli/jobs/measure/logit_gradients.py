@@ -18,7 +18,7 @@ from kdcli.core import random
 from kdcli.core.method import Method, Setup, Stage
 from kdcli.core.network import Network
 from kdcli.core.teacher import Teacher
-from kdcli.core.types import Batch, Output, Progress
+from kdcli.core.types import Batch, Output, Progress, Tap
 from kdcli.errors import Incompatible, KdError
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.measure.answers import Answers
@@ -38,12 +38,19 @@ class LabelGradient(NamedTuple):
     temperature: float
 
 
+class _NoTaps(dict[str, Tap]):
+    """The taps of a network of which nothing but its answers is known."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise Incompatible(f"it reads {name!r} of a network")
+
+
 class _Known(Network):
     """A network that gives back answers known before: the rows [B,K] that were put there."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.taps = {}
+        self.taps = _NoTaps()
         self.network = network
         self.blueprint = network.blueprint
         self.rows = torch.empty(0)

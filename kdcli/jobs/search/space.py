@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import catalog, tasks
-from kdcli.core.task import IMAGE_CLASSIFICATION
 from kdcli.errors import UsageError
 from kdcli.recipe.resolve import Flag, Resolved, resolve
 from kdcli.recipe.schema import DistillRecipe
@@ -74,7 +73,7 @@ def base_of(
     base = Base(file, tuple(sets), tuple(flags), environ, None)
     first = base.resolve()
     data = first.recipe.data
-    if tasks.of_data(data.name).name != IMAGE_CLASSIFICATION:
+    if not tasks.of_data(data.name).pictures:
         raise UsageError(f"kd search is for pictures, and {data.name} is text")
     if data.val_fraction or catalog.entry("dataset", data.name).facts.get("val"):
         return base, first

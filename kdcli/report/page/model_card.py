@@ -24,10 +24,10 @@ from kdcli.report.findings.run import (
 )
 from kdcli.report.markdown import code_block, escape
 from kdcli.report.page.missing_section import missing
+from kdcli.report.page.reproduce_section import reproduce_command
 from kdcli.report.page.run_sections import (
     accuracy,
     before_and_after,
-    reproduce_command,
     restrictions,
 )
 from kdcli.report.page.summary import grid_markdown

@@ -24,7 +24,7 @@ EPOCHS = 40  # more than any default's warm-up
 ON_LOGITS = {
     *("none", "label_smoothing", "tf_kd", "kd", "kd_pt", "kd_pt_rel", "kd_pt_sim", "kd_rel"),
     *("kd_sim", "kd_topk", "skd", "logit_std", "dkd", "dist"),
-    *("hard", "mlkd", "nkd", "ttm", "wsld", "wttm"),
+    *("hard", "mlkd", "nkd", "ttm", "wsld", "wttm", "seqkd"),
 }
 
 
