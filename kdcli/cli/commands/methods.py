@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "methods"
 EXAMPLES = """
-kd methods
 kd methods skd
 kd methods --like crd
 kd methods --json -q | jq -r '.data[].name'
