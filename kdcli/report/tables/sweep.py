@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ACCURACY = "test.accuracy"  # the metric that is tested over images too
+OF_TEACHERS = ("teacher.", "reference.")  # no method of a student makes these better
 SOLE_COLUMN = ""  # the label of the only column where no axis makes columns
 
 Result = tuple[Mapping[str, str], RunResult | None]
@@ -106,6 +107,7 @@ def tabulate(
     comparisons = tuple(
         comparison
         for metric in layout.metrics
+        if not metric.startswith(OF_TEACHERS)
         for comparison in standing_out.compare(_lines(values[metric], along), metric)
     )
     return Table(
