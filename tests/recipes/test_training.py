@@ -55,13 +55,15 @@ FEW = (
 )
 
 EPOCHS = 4
-# by data and network, where so few steps move nothing
-SLOW = {
-    ("image-folder", "torchvision/resnet50"),
-    ("image-folder", "torchvision/resnet152"),
-    ("digits", "vit-mini"),
+# epochs by data and network, or method, where so few steps move nothing
+LONGER = {
+    ("image-folder", "torchvision/resnet50"): 40,
+    ("image-folder", "torchvision/resnet152"): 40,
+    ("digits", "vit-mini"): 40,
+    ("cifar100", "simkd"): 16,
+    ("cifar100", "mlkd"): 16,
+    ("cifar100", "pro_kd"): 16,
 }
-SLOW_EPOCHS = 40
 BATCH = 16
 SIZE = 16  # of CIFAR's pictures, for all networks
 LARGE_BATCH = 1024  # whose rate is one of its size, for any optimiser
@@ -107,8 +109,8 @@ class Trainer:
         full = recipe.train.epochs
         values = tomllib.loads(dump(recipe))
         network = values["student" if isinstance(recipe, DistillRecipe) else "model"]
-        slow = (values["data"]["name"], network["name"]) in SLOW
-        epochs = SLOW_EPOCHS if slow else EPOCHS
+        names = (network["name"], values["method"]["name"])
+        epochs = max(LONGER.get((values["data"]["name"], name), EPOCHS) for name in names)
         for key, value in shortened(recipe, epochs, "scaled").items():
             section, name = key.split(".")
             values[section][name] = value
