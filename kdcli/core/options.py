@@ -56,6 +56,16 @@ class ChainOptions(Options):
     )
 
 
+class PeerOptions(Options):
+    """What the methods share that train networks beside the student, all from one another."""
+
+    peers: tuple[str, ...] = Field(
+        ("student",),
+        min_length=1,
+        description='Networks that learn beside the student; "student": a copy of it.',
+    )
+
+
 class PictureOptions(Options):
     """What all data of image files share, however these are stored: where they are, and what a
     network sees of a picture.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,8 @@ from typing import cast
 from kdcli.errors import BadData, NotFound
 
 _GB = 1 << 30
+# parts of a text, and what their files are called
+PARTS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 
 
 def check_size(files: Iterable[Path], max_gb: float, top: Path) -> None:
@@ -61,3 +64,8 @@ def embedded_topics(instead: str) -> Mapping[str, str]:
             "this Python came without its language reference (pydoc_data)", hint=instead
         ) from error
     return cast("Mapping[str, str]", topics)
+
+
+def of_this_python() -> str:
+    """What is to be said of a text that comes with Python, since versions differ in it."""
+    return f" (Python {sys.version_info[0]}.{sys.version_info[1]})"

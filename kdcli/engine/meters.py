@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from kdcli.core.method import on_labels
 from kdcli.core.types import UNLABELLED, Step
 from kdcli.engine.distributed import Ranks
 
 _NEVER = 2**62
-CROSS_ENTROPY = "ce"  # the name of that term in every method
 
 
 class Meters(Mapping[str, Tensor]):
@@ -24,12 +24,12 @@ class Meters(Mapping[str, Tensor]):
     Also counts correct predictions, and remembers the first step at which a term was not finite.
 
     Args:
-        labels: whether any image has a label; where none has, there is no mean of CROSS_ENTROPY.
+        labels: whether any image has a label; where none has, terms on labels have no mean.
     """
 
     def __init__(self, device: torch.device, *, labels: bool = True) -> None:
         self._device = device
-        self._hidden = () if labels else (CROSS_ENTROPY,)
+        self._labels = labels
         self._sums: dict[str, Tensor] = {}
         self._first_bad: dict[str, Tensor] = {}
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -80,7 +80,7 @@ class Meters(Mapping[str, Tensor]):
         return self._sums[name] / max(self.seen, 1)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._sums if name not in self._hidden)
+        return (name for name in self._sums if self._labels or not on_labels(name))
 
     def __len__(self) -> int:
         return len(tuple(iter(self)))

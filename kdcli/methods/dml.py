@@ -18,28 +18,21 @@ All peers share one optimiser's settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcli import losses
-from kdcli.core.method import Arity, Method, MethodOptions, Setup
-from kdcli.core.network import Network
-from kdcli.core.types import Batch, Progress, Step
+from kdcli.core.options import PeerOptions
+from kdcli.core.types import Arity, Batch, Progress, Step
+from kdcli.methods._peers import PeerMethod
 
 FAMILY = "online"
 
 
-class Options(MethodOptions):
+class Options(PeerOptions):
     """Options of deep mutual learning."""
 
-    peers: tuple[str, ...] = Field(
-        ("student",),
-        min_length=1,
-        description='Networks that learn beside the student; "student": a copy of it.',
-    )
     temperature: float = Field(1.0, gt=0, description="Softmax temperature tau of all sides.")
     weight: float = Field(
         1.0, ge=0, description="Weight of what a network learns from the others, their mean."
@@ -47,7 +40,7 @@ class Options(MethodOptions):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy.")
 
 
-class MutualLearning(Method):
+class MutualLearning(PeerMethod):
     """Trains the student and its peers together."""
 
     options: Options
@@ -55,24 +48,15 @@ class MutualLearning(Method):
     consumes = "labels, peers' logits"
     trains = "student, peers"
 
-    def __init__(self, options: Options, setup: Setup) -> None:
-        super().__init__(options, setup)
-        self.peers = nn.ModuleList(setup.build(name) for name in options.peers)
-
-    def watched(self) -> Mapping[str, Network]:
-        """The peers."""
-        return {f"peer{number}": network for number, network in enumerate(self.peers, 1)}  # type: ignore[misc]
-
     def loss(self, batch: Batch, at: Progress) -> Step:
-        answers = [network(batch.x).logits for network in (self.student, *self.peers)]
+        answers = self.answers(batch)
         terms: dict[str, Tensor] = {}
-        for number, z in enumerate(answers):
-            prefix = f"peer{number}_" if number else ""
+        for prefix, z in answers.items():
             others = [
                 losses.kd(z, v, temperature=self.options.temperature)
-                for other, v in enumerate(answers)
-                if other != number
+                for other, v in answers.items()
+                if other != prefix
             ]
             terms[f"{prefix}ce"] = self.options.ce_weight * losses.cross_entropy(z, batch.y)
             terms[f"{prefix}mutual"] = self.options.weight * torch.stack(others).mean()
-        return Step(terms, answers[0])
+        return Step(terms, answers[""])

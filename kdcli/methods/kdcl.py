@@ -19,28 +19,22 @@ at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcli import losses
-from kdcli.core.method import Arity, Method, MethodOptions, Setup
-from kdcli.core.network import Network
-from kdcli.core.types import Batch, Progress, Step
+from kdcli.core.options import PeerOptions
+from kdcli.core.types import Arity, Batch, Progress, Step
+from kdcli.methods._peers import PeerMethod
 
 FAMILY = "online"
 
 
-class Options(MethodOptions):
+class Options(PeerOptions):
     """Options of collaborative learning."""
 
-    peers: tuple[str, ...] = Field(
-        ("student",),
-        min_length=1,
-        description='Networks that learn beside the student; "student": a copy of it.',
-    )
     target: Literal["naive", "min_logit"] = Field(
         "min_logit", description="What all learn: the best network's answer, or the least logits."
     )
@@ -49,7 +43,7 @@ class Options(MethodOptions):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy.")
 
 
-class CollaborativeLearning(Method):
+class CollaborativeLearning(PeerMethod):
     """Trains the student and its peers together."""
 
     options: Options
@@ -59,23 +53,14 @@ class CollaborativeLearning(Method):
     mixes = False  # it reads labels itself
     labels_for = "what the networks say together is made around the label"
 
-    def __init__(self, options: Options, setup: Setup) -> None:
-        super().__init__(options, setup)
-        self.peers = nn.ModuleList(setup.build(name) for name in options.peers)
-
-    def watched(self) -> Mapping[str, Network]:
-        """The peers."""
-        return {f"peer{number}": network for number, network in enumerate(self.peers, 1)}  # type: ignore[misc]
-
     def loss(self, batch: Batch, at: Progress) -> Step:
         options = self.options
-        answers = [network(batch.x).logits for network in (self.student, *self.peers)]
+        answers = self.answers(batch)
         make = losses.naive_target if options.target == "naive" else losses.min_logit_target
-        target = make(answers, batch.y)
+        target = make([*answers.values()], batch.y)
         terms: dict[str, Tensor] = {}
-        for number, z in enumerate(answers):
-            prefix = f"peer{number}_" if number else ""
+        for prefix, z in answers.items():
             soft = losses.kd(z, target, temperature=options.temperature)
             terms[f"{prefix}ce"] = options.ce_weight * losses.cross_entropy(z, batch.y)
             terms[f"{prefix}together"] = options.weight * soft
-        return Step(terms, answers[0])
+        return Step(terms, answers[""])

@@ -87,7 +87,10 @@ SearchOut = Annotated[
     typer.Option(
         "-o",
         "--out",
-        help="Folder of the search and its runs; search in $KD_RUNS_DIR, else in runs.",
+        help=(
+            "Folder of the search and its runs; one of the command's name in $KD_RUNS_DIR, else in "
+            "runs."
+        ),
         metavar="DIR",
         file_okay=False,
         rich_help_panel=o.RUNNING,

@@ -23,7 +23,7 @@ def check(path: Path) -> None:
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(
             f"{path} would be no figure: a figure's name ends in {' or '.join(ENDINGS)}",
-            hint=f"--plot {path.name}.svg",
+            hint=f"--plot {path.with_suffix(ENDINGS[0])}",
         )
     files.check_writable(path)
 

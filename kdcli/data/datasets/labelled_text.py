@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,7 +37,7 @@ from kdcli.core.task import TEXT_CLASSIFICATION
 from kdcli.core.types import UNLABELLED
 from kdcli.data.source import ImageArrays
 from kdcli.data.split import sample_by_class
-from kdcli.data.text_files import check_size, embedded_topics, text_of
+from kdcli.data.text_files import PARTS, check_size, embedded_topics, of_this_python, text_of
 from kdcli.data.tokens import encode, make_vocabulary
 from kdcli.errors import BadData, NotFound, UsageError
 from kdcli.files import parse_json
@@ -102,7 +101,6 @@ _REVIEWS = {"rotten-tomatoes", "imdb"}
 _SHORTEST = 6  # words of a sentence
 _TEXT = ("text", "sentence", "review", "content")
 _LABEL = ("label", "class", "sentiment", "category")
-_PARTS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 ENDINGS = (".jsonl", ".csv", ".tsv")
 _MOST_CLASSES = 10_000
 _LONGEST_NAME = 200
@@ -207,11 +205,10 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:
 def _said(tokens: Sequence[str], x: Tensor, counts: Tensor, length: int, name: str) -> str:
     unknown = 100 * float((x == 1).sum()) / max(int((x > 0).sum()), 1)
     cut = int((counts > length).sum())
-    version = f" (Python {sys.version_info[0]}.{sys.version_info[1]})"
     longer = f"; {cut:,} of {len(counts):,} test texts are cut at {length} tokens" if cut else ""
     return (
         f"vocabulary of {len(tokens):,} tokens from the training text; {unknown:.1f} % of the test "
-        f"text is <unk>{longer}{version if name == 'python-topics' else ''}"
+        f"text is <unk>{longer}{of_this_python() if name == 'python-topics' else ''}"
     )
 
 
@@ -325,7 +322,7 @@ def _from_disk(name: str, options: Options, root: Path) -> Iterator[tuple[str, S
 def _files(top: Path) -> dict[str, Path]:
     """The files of a folder, by part."""
     found = {}
-    for part, names in _PARTS.items():
+    for part, names in PARTS.items():
         there = [
             top / f"{name}{ending}"
             for name in names

@@ -20,7 +20,6 @@ English. It differs between versions of Python; a run keeps its fingerprint.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -33,7 +32,7 @@ from torch import Tensor
 
 from kdcli.core.options import Options as DataOptions
 from kdcli.data.text import Text
-from kdcli.data.text_files import check_size, embedded_topics, text_of
+from kdcli.data.text_files import PARTS, check_size, embedded_topics, of_this_python, text_of
 from kdcli.data.tokens import commonest, words_of
 from kdcli.errors import BadData, NotFound, UsageError
 from kdcli.surroundings import at_home
@@ -89,7 +88,6 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 
 UNKNOWN, END = "<unk>", "<eos>"
-_PARTS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _USUAL = re.compile(r"(?:[\w.-]+\.)?(train|valid|val|test)(?:\.(?:txt|tokens|raw))?", re.ASCII)
 
 
@@ -193,10 +191,9 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
 def _said(coded: Mapping[str, Tensor], words: int, unknown: int, name: str) -> str:
     test = coded["test"]
     share = 100 * float((test == unknown).double().mean())
-    version = f" (Python {sys.version_info[0]}.{sys.version_info[1]})"
     return (
         f"vocabulary of {words:,} words from the training text; {share:.1f} % of the test text "
-        f"is {UNKNOWN}{version if name == 'python-reference' else ''}"
+        f"is {UNKNOWN}{of_this_python() if name == 'python-reference' else ''}"
     )
 
 
@@ -278,7 +275,7 @@ def _usual_parts(files: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for file in files:
         if found := _USUAL.fullmatch(file.name):
-            part = next(part for part, names in _PARTS.items() if found[1] in names)
+            part = next(part for part, names in PARTS.items() if found[1] in names)
             named.setdefault(part, file)
     if not {"train", "test"} & named.keys():
         return {}

@@ -279,14 +279,11 @@ class Race:
             listener(event)
 
 
-def rungs(epochs: int, first: int | None, factor: int) -> tuple[int, ...]:
+def rungs(epochs: int, factor: int) -> tuple[int, ...]:
     """Epochs after which trials are compared: the first, then `factor` times as many each time, and
-    all of them last.
-
-    Args:
-        first: unless given, so that there are three rungs at most.
+    all of them last; the first is so early that there are three or four.
     """
-    at = first or max(epochs // factor**2, 1)
+    at = max(epochs // factor**2, 1)
     found = []
     while at < epochs:
         found.append(at)

@@ -44,17 +44,13 @@ class Base:
     environ: Mapping[str, str]
     held_out: float | None
 
-    def resolve(self, **values: Any) -> Resolved:
-        """The recipe with some values, by dotted keys with `__` for the dots; --set and flags are
-        above them.
-        """
-        given = {key.replace("__", "."): value for key, value in values.items()}
-        if self.held_out is not None:
-            given["data.val_fraction"] = self.held_out
+    def resolve(self, values: Mapping[str, Any]) -> Resolved:
+        """The recipe with some values, by dotted keys; --set and flags are above them."""
+        held = {} if self.held_out is None else {"data.val_fraction": self.held_out}
         return resolve(
             "distill",
             file=self.file,
-            values=given,
+            values={**values, **held},
             sets=self.sets,
             flags=self.flags,
             environ=self.environ,
@@ -71,7 +67,7 @@ def base_of(
             `resolve`.
     """
     base = Base(file, tuple(sets), tuple(flags), environ, None)
-    first = base.resolve()
+    first = base.resolve({})
     data = first.recipe.data
     if not tasks.of_data(data.name).pictures:
         raise UsageError(f"kd search is for pictures, and {data.name} is text")
@@ -83,7 +79,7 @@ def base_of(
             hint=f"-s data.val_fraction={HELD_OUT}",
         )
     base = Base(file, tuple(sets), tuple(flags), environ, HELD_OUT)
-    return base, base.resolve()
+    return base, base.resolve({})
 
 
 def space_of(
@@ -139,9 +135,9 @@ def is_warm(method: str) -> bool:
 def values_of(trial: Trial) -> dict[str, Any]:
     """A trial's parameters as `Base.resolve` takes them."""
     keys = {
-        "student": "student__name",
-        "method": "method__name",
-        "temperature": "method__temperature",
-        "lr": "optim__lr",
+        "student": "student.name",
+        "method": "method.name",
+        "temperature": "method.temperature",
+        "lr": "optim.lr",
     }
     return {keys[name]: value for name, value in trial.parameters.items() if name in keys}

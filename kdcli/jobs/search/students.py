@@ -88,7 +88,7 @@ class Students:
 
     def resolved(self, trial: Trial) -> Resolved:
         """A trial's recipe."""
-        return self.base.resolve(**values_of(trial))
+        return self.base.resolve(values_of(trial))
 
     def task(self, trial: Trial, until: int | None) -> Task:
         """A trial's run, up to an epoch or to its end."""
@@ -287,7 +287,7 @@ class _Search:
             base,
             space,
             (),
-            rungs(recipe.train.epochs, None, FACTOR),
+            rungs(recipe.train.epochs, FACTOR),
             runs=limit,
             asked=recipe.gates.min_accuracy,
             command=command,

@@ -192,12 +192,9 @@ def _of_distill(
     def teacher(values: Mapping[str, Any]) -> Resolved:
         return resolve_teacher(source, values={**same, **values}, environ=environ)
 
-    def probe(values: Mapping[str, Any]) -> Resolved:
-        return base.resolve(**{key.replace(".", "__"): value for key, value in values.items()})
-
     example = teacher({}).recipe
     assert isinstance(example, TrainTeacherRecipe)
-    return Pair(teacher, probe), found, example
+    return Pair(teacher, base.resolve), found, example
 
 
 def _same(student: DistillRecipe) -> dict[str, Any]:
@@ -335,7 +332,7 @@ def find_teacher(
             epochs = teacher.train.epochs
             plan = Teachers(
                 pair,
-                rungs(epochs, None, FACTOR),
+                rungs(epochs, FACTOR),
                 probe_epochs=probe_epochs or max(probed.train.epochs // FACTOR, 1),
                 batches=batches
                 or sorted({max(round(teacher.train.batch_size * each), 1) for each in BATCHES}),

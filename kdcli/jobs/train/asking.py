@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -49,52 +47,66 @@ def teacher_answers(
     )
 
 
-def agreement(job: Job) -> Callable[[Network], float | None]:
-    """What the trainer calls after each epoch where it stops early: the share of the held-out split
-    for which a network and its teacher name the same class, or the share that it gets right where
-    there is no teacher. What the teacher says is asked once.
+class HeldOut:
+    """What the trainer asks of the held-out split after each epoch. What the teacher says of it is
+    asked once.
 
     Raises:
-        Incompatible: it has no answers to the held-out split.
+        Incompatible: training is to stop by agreement with ready-made answers, which have none to
+            this split.
     """
-    teacher = job.answering if job.method.teacher_nets else None
-    if job.recipe.train.patience is not None and teacher is not None and teacher.of("val") is None:
-        raise Incompatible(
-            "train.patience looks at agreement with the teacher on held-out images, and its "
-            "ready-made answers (teacher.logits) have none to them",
-            hint="answers to the held-out split too, or leave train.patience out",
-        )
 
-    @functools.cache
-    def named() -> Tensor:
-        if teacher is None:
-            return network_answers(job, job.method.deployable(), "val").targets
-        return teacher_answers(job, teacher, "val").logits.argmax(1)
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._taught: Tensor | None = None  # the teacher's logits [n,K]
+        self._asked: tuple[Network, Found] | None = None  # after the epoch that has just ended
+        self._patient = job.recipe.train.patience is not None
+        if self._patient and self._teacher is not None and self._teacher.of("val") is None:
+            raise Incompatible(
+                "train.patience looks at agreement with the teacher on held-out images, and its "
+                "ready-made answers (teacher.logits) have none to them",
+                hint="answers to the held-out split too, or leave train.patience out",
+            )
 
-    def agree(network: Network) -> float | None:
+    @property
+    def _teacher(self) -> Teacher | None:
+        """Whom the student is to agree with; None where its method has no teacher."""
+        return self._job.answering if self._job.method.teacher_nets else None
+
+    def _answers_of(self, teacher: Teacher) -> Tensor:
+        if self._taught is None:
+            self._taught = teacher_answers(self._job, teacher, "val").logits
+        return self._taught
+
+    def measures(self, network: Network) -> Measures | None:
+        """How good a network is, or None where nothing is held out; where that has no labels, with
+        its agreement with the teacher.
+        """
+        job = self._job
         if job.feed.size("val") == 0:
             return None
-        found = network_answers(job, network, "val").logits.argmax(1)
-        return float((found == named()).double().mean())
-
-    return agree
-
-
-def validation(job: Job) -> Callable[[Network], Measures | None]:
-    """What the trainer calls after each epoch: measures on the held-out split, or None where
-    nothing is held out. Where that has no labels, agreement with the teacher, who is asked once.
-    """
-    taught: list[Tensor] = []
-
-    def evaluate(network: Network) -> Measures | None:
-        if job.feed.size("val") == 0:
-            return None
-        logits, _, measures, *_ = network_answers(job, network, "val")
+        answers = network_answers(job, network, "val")
+        if self._patient:
+            self._asked = (network, answers)
         teacher = job.answering if "val" in job.feed.info.bare else None
         if teacher is None or teacher.of("val") is None:
-            return measures
-        if not taught:
-            taught.append(teacher_answers(job, teacher, "val").logits)
-        return replace(measures, agreement=agreement_of(logits, taught[0]))
+            return answers.measures
+        agreement = agreement_of(answers.logits, self._answers_of(teacher))
+        return replace(answers.measures, agreement=agreement)
 
-    return evaluate
+    def agreement(self, network: Network) -> float | None:
+        """The share for which a network and its teacher name the same class, or the share that it
+        gets right where there is no teacher. Of a network whose measures were asked for just before
+        nothing is asked again.
+        """
+        if self._job.feed.size("val") == 0:
+            return None
+        known, self._asked = self._asked, None
+        answers = (
+            known[1]
+            if known is not None and known[0] is network
+            else network_answers(self._job, network, "val")
+        )
+        if self._teacher is None:
+            return float((answers.logits.argmax(1) == answers.targets).double().mean())
+        return agreement_of(answers.logits, self._answers_of(self._teacher))

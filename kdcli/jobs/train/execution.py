@@ -24,7 +24,7 @@ from kdcli.jobs.events import Compiling, EpochDone, Event, Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
-from kdcli.jobs.train.asking import agreement, validation
+from kdcli.jobs.train.asking import HeldOut
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, resume_command
 from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result
@@ -159,15 +159,16 @@ class Execution:
             self.listeners,
             self.trackers,
         )
+        held_out = HeldOut(self.job)
         return Hooks(
             listeners,
-            evaluate=validation(self.job),
+            evaluate=held_out.measures,
             probe=Monitor(self.job),
             keep=self._keep,
             stop=stop,
             score=tasks.named(self.job.feed.info.task).headline.score,
             pause=self._pause,
-            agreement=agreement(self.job),
+            agreement=held_out.agreement,
         )
 
     def _pause(self, at: Progress) -> KdError | None:

@@ -37,7 +37,7 @@ from kdcli.jobs.measure.costs import cost, size_of
 from kdcli.jobs.measure.explanations import PROFILE, Parts
 from kdcli.jobs.measure.gap_report import Explain, gap_report, seen_by
 from kdcli.jobs.measure.gates import Held, check_gates, with_counts
-from kdcli.jobs.train.asking import network_answers, teacher_answers, validation
+from kdcli.jobs.train.asking import HeldOut, network_answers, teacher_answers
 from kdcli.jobs.train.mistakes import mistakes_if_any
 from kdcli.jobs.train.rounding import rounded_difference, rounded_points
 from kdcli.results.cost import Cost
@@ -109,7 +109,7 @@ def measure_outcome(
     at_one = next((gap for gap in gaps if gap.temperature == 1.0 and not gap.aligned), None)
     return Outcome(
         test=own.measures,
-        val=validation(job)(network),
+        val=HeldOut(job).measures(network),
         teachers=summaries if job.teachers else (),
         reference=None if job.teachers or not summaries else summaries[0],
         gap=at_one,

@@ -78,9 +78,18 @@ class _Test:
 
     def reach(self, level: float) -> float:
         """Half of the interval that misses the true difference with this probability."""
-        from scipy.stats import t
+        return reach(self.error, self.df, level)
 
-        return float(t.isf(level / 2, self.df)) * self.error
+
+def reach(error: float, df: float, level: float = ALPHA) -> float:
+    """Half of Student's interval around a mean, which misses the true one with a probability.
+
+    Args:
+        error: the mean's standard error. df: degrees of freedom. level: that probability.
+    """
+    from scipy.stats import t
+
+    return float(t.isf(level / 2, df)) * error
 
 
 def _over_seeds(one: Values, other: Values) -> _Test | None:

@@ -5,6 +5,7 @@ paper's beside them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from kdcli.errors import UsageError
 from kdcli.report.figures.palette import DASHES, MARKERS, STUDENTS, TEACHERS
 from kdcli.report.figures.svg import Figure, canvas, finished, house_style, legend
 from kdcli.report.tables import metrics
+from kdcli.report.tables.standing_out import reach
 from kdcli.results import metric_paths
 from kdcli.results.sweep import SweepTable, TableCell
 
@@ -80,63 +82,38 @@ def sweep(table: SweepTable, rows: str, columns: str) -> Figure:
 
 
 def _arranged(table: SweepTable, rows: str, columns: str) -> _Grid:
-    by_base: dict[str, list[str]] = {}
-    for metric in table.metrics:
-        by_base.setdefault(metric_paths.split(metric)[0], []).append(metric)
-    if max(map(len, by_base.values())) > 1:
-        ticks = tuple(dict.fromkeys(_temperature(metric) for metric in table.metrics))
-        places = sorted(ticks, key=float)
-        return _grid(
-            table,
-            "temperature",
-            places,
-            lambda cell: metric_paths.split(cell.metric)[0],
-            lambda cell: _joined(cell.row, cell.column),
-            lambda cell: _temperature(cell.metric),
-        )
-    across = len(table.columns) > 1
-    if _numbers(table.columns) is None and _numbers(table.rows) is not None:
-        across = False
-    if across:
-        return _grid(
-            table,
-            columns,
-            table.columns,
-            lambda cell: cell.metric,
-            lambda cell: cell.row,
-            lambda cell: cell.column,
-        )
-    return _grid(
-        table,
-        rows,
-        table.rows,
-        lambda cell: cell.metric,
-        lambda cell: cell.column,
-        lambda cell: cell.row,
+    by_base = Counter(metric_paths.split(metric)[0] for metric in table.metrics)
+    if max(by_base.values()) > 1:
+        ticks = sorted({_temperature(metric) for metric in table.metrics}, key=float)
+        return _Grid("temperature", tuple(ticks), _cells(table, _softened))
+    across = len(table.columns) > 1 and (
+        _numbers(table.columns) is not None or _numbers(table.rows) is None
     )
+    if across:
+        found = _cells(table, lambda cell: (cell.metric, cell.row, cell.column))
+        return _Grid(columns, table.columns, found)
+    found = _cells(table, lambda cell: (cell.metric, cell.column, cell.row))
+    return _Grid(rows, table.rows, found)
 
 
-def _grid(
-    table: SweepTable,
-    along: str,
-    ticks: Sequence[str],
-    panel: Callable[[TableCell], str],
-    line: Callable[[TableCell], str],
-    place: Callable[[TableCell], str],
-) -> _Grid:
+def _cells(table: SweepTable, where: Callable[[TableCell], tuple[str, str, str]]) -> Drawn:
+    """The cells that have a number, by panel, line and place, which `where` tells."""
     found: dict[str, dict[str, dict[str, TableCell]]] = {}
     for cell in table.cells:
         if cell.mean is not None or cell.paper is not None:
-            found.setdefault(panel(cell), {}).setdefault(line(cell), {})[place(cell)] = cell
-    return _Grid(along, tuple(ticks), found)
+            panel, line, place = where(cell)
+            found.setdefault(panel, {}).setdefault(line, {})[place] = cell
+    return found
+
+
+def _softened(cell: TableCell) -> tuple[str, str, str]:
+    """Of a number at a temperature: the number, row and column, and the temperature."""
+    line = ", ".join(part for part in (cell.row, cell.column) if part)
+    return metric_paths.split(cell.metric)[0], line, _temperature(cell.metric)
 
 
 def _temperature(metric: str) -> str:
     return formatting.temperature(metric_paths.split(metric)[1] or 1.0)
-
-
-def _joined(row: str, column: str) -> str:
-    return ", ".join(part for part in (row, column) if part)
 
 
 def _numbers(labels: Sequence[str]) -> tuple[float, ...] | None:
@@ -185,15 +162,16 @@ def _line(
 ) -> None:
     numbers = grid.numbers or tuple(map(float, range(len(grid.ticks))))
     at = dict(zip(grid.ticks, numbers, strict=True))
-    ours = sorted((at[tick], cell) for tick, cell in cells.items() if cell.mean is not None)
-    theirs = sorted((at[tick], cell) for tick, cell in cells.items() if cell.paper is not None)
+    placed = sorted(((at[tick], cell) for tick, cell in cells.items()), key=lambda each: each[0])
+    ours = [each for each in placed if each[1].mean is not None]
+    theirs = [each for each in placed if each[1].paper is not None]
     width = 0.9 if look.thin else 1.8
     x = [place for place, _ in ours]
     means = [metrics.scaled(cell.mean or 0.0, metric) for _, cell in ours]
-    reach = [metrics.scaled(_reach(cell.values), metric) for _, cell in ours]
-    if any(reach) and not look.thin:
+    halves = [metrics.scaled(_reach(cell), metric) for _, cell in ours]
+    if any(halves) and not look.thin:
         low, high = (
-            [mean + sign * each for mean, each in zip(means, reach, strict=True)]
+            [mean + sign * each for mean, each in zip(means, halves, strict=True)]
             for sign in (-1, 1)
         )
         axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
@@ -235,15 +213,9 @@ def _scale(axes: Axes, grid: _Grid) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _reach(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean, 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    from scipy.stats import t
-
-    mean = sum(values) / len(values)
-    variance = sum((each - mean) ** 2 for each in values) / (len(values) - 1)
-    return float(t.isf(0.025, len(values) - 1)) * math.sqrt(variance / len(values))
+def _reach(cell: TableCell) -> float:
+    """Half of the 95 % interval of a cell's mean, 0 for a single value."""
+    return 0.0 if cell.sd is None else reach(cell.sd / math.sqrt(cell.n), cell.n - 1)
 
 
 def _caption(table: SweepTable, names: Sequence[str]) -> str:

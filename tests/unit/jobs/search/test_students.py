@@ -131,10 +131,10 @@ def test_the_smallest_that_is_good_enough_is_taken():
 
 
 def test_rungs_end_with_all_epochs():
-    assert rungs(30, None, 3) == (3, 9, 27, 30)
-    assert rungs(27, None, 3) == (3, 9, 27)
-    assert rungs(2, None, 3) == (1, 2)
-    assert rungs(1, None, 3) == (1,)
+    assert rungs(30, 3) == (3, 9, 27, 30)
+    assert rungs(27, 3) == (3, 9, 27)
+    assert rungs(2, 3) == (1, 2)
+    assert rungs(1, 3) == (1,)
 
 
 def test_candidates_are_spread_over_sizes_and_limits_are_kept():

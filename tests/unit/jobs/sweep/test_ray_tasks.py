@@ -17,42 +17,12 @@ from kdcli.jobs import run_sweep
 from kdcli.jobs.sweep.executor import Place, open_cluster
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
-
-EPOCHS = 12
-TEACHER = """
-[data]
-name = "digits"
-[model]
-name = "mlp"
-[train]
-epochs = 1
-[report]
-html = false
-latency = false
-"""
-BASE = f"""
-[data]
-name = "digits"
-[student]
-name = "cnn-small"
-[teacher]
-recipe = "teacher.toml"
-[method]
-name = "kd"
-[train]
-epochs = {EPOCHS}
-state_seconds = 1000
-[runtime]
-threads = 1
-[report]
-html = false
-latency = false
-"""
+from tests.unit.jobs.sweep.pairs import EPOCHS, STUDENT, TEACHER
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    for name, text in (("teacher", TEACHER), ("base", BASE)):
+    for name, text in (("teacher", TEACHER), ("base", STUDENT)):
         (tmp_path / f"{name}.toml").write_text(text)
     path = tmp_path / "sweep.toml"
     path.write_text('base = "base.toml"\n[axes]\nseed = [0, 1]\n')

@@ -20,35 +20,9 @@ from kdcli.jobs.events import CellDone
 from kdcli.jobs.sweep import slurm_jobs
 from kdcli.jobs.sweep.executor import Place
 from kdcli.jobs.sweep.slurm_jobs import _minutes
+from tests.unit.jobs.sweep.pairs import STUDENT, TEACHER
 
 SLURM = Place("slurm")
-TEACHER = """
-[data]
-name = "digits"
-[model]
-name = "mlp"
-[train]
-epochs = 1
-[report]
-html = false
-latency = false
-"""
-BASE = """
-[data]
-name = "digits"
-[student]
-name = "cnn-small"
-[teacher]
-recipe = "teacher.toml"
-[method]
-name = "kd"
-[train]
-epochs = 12
-state_seconds = 1000
-[report]
-html = false
-latency = false
-"""
 SWEEP = """
 base = "base.toml"
 [axes]
@@ -63,7 +37,7 @@ set = { "optim.lr" = 1e11 }
 
 @pytest.fixture
 def sweep(tmp_path):
-    for name, text in (("teacher", TEACHER), ("base", BASE), ("sweep", SWEEP)):
+    for name, text in (("teacher", TEACHER), ("base", STUDENT), ("sweep", SWEEP)):
         (tmp_path / f"{name}.toml").write_text(text)
     return tmp_path / "sweep.toml"
 
