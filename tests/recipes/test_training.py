@@ -4,10 +4,11 @@ method that ruins its student, would not.
 
 Shortened are what takes long and nothing else: epochs (with them milestones, warm-ups and stages in
 proportion), training images, minibatches (with the rate of SGD, and of very large minibatches any
-rate, by the root) and the size of photographs and of CIFAR's pictures. Gradients of skd are clipped, without which so few
-steps do not get over the first ones (kdcli/methods/skd.py). Seeds are one. Data that are fetched
-have stand-ins; teachers, those with published weights too, are trained on them in the same way.
-Recipes that are then equal are one run.
+rate, by the root; SGD's of photographs in proportion, as deep networks need it) and the size of
+photographs and of CIFAR's pictures. Gradients of skd are clipped, without which so few steps do not
+get over the first ones (kdcli/methods/skd.py). Seeds are one. Data that are fetched have stand-ins;
+teachers, those with published weights too, are trained on them in the same way. Recipes that are
+then equal are one run.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ FEW = (
 EPOCHS = 4
 # epochs by data and network, or method, where so few steps move nothing
 LONGER = {
-    ("image-folder", "torchvision/resnet50"): 40,
-    ("image-folder", "torchvision/resnet152"): 40,
+    ("image-folder", "torchvision/resnet50"): 16,
+    ("image-folder", "torchvision/resnet152"): 16,
     ("digits", "vit-mini"): 40,
     ("cifar100", "simkd"): 16,
     ("cifar100", "mlkd"): 16,
@@ -121,8 +122,7 @@ class Trainer:
         if data["name"].startswith("cifar"):
             network["size"] = SIZE
         if data["name"] != "synthetic":
-            if values["optim"]["name"] == "sgd" or train["batch_size"] > LARGE_BATCH:
-                values["optim"]["lr"] *= math.sqrt(BATCH / train["batch_size"])
+            values["optim"]["lr"] *= self._slower(values)
             train["batch_size"] = BATCH
         if "keep_every" in train:
             train["keep_every"] = epochs // 2
@@ -144,6 +144,14 @@ class Trainer:
         if isinstance(recipe, DistillRecipe) and recipe.teacher:
             values["teacher"] = self._teachers(recipe, values)
         return values
+
+    @staticmethod
+    def _slower(values: dict[str, Any]) -> float:
+        """The factor of the rate for minibatches of BATCH."""
+        smaller = BATCH / values["train"]["batch_size"]
+        if values["optim"]["name"] == "sgd":
+            return smaller if values["data"]["name"] == "image-folder" else math.sqrt(smaller)
+        return math.sqrt(smaller) if BATCH / smaller > LARGE_BATCH else 1.0
 
     def _shorten_data(self, data: dict[str, Any]) -> None:
         if data["name"] == "synthetic":
@@ -168,9 +176,11 @@ class Trainer:
                 run = self.train(teacher_recipe(section, recipe)[0].recipe)
             else:
                 own = {key: values[key] for key in ("data", "train", "optim", "schedule")}
-                # photographs of the student's recipe, before it was shortened
+                # photographs of the student's recipe, before it was shortened, as they are: nobody
+                # trained the published weights on the student's mixtures
                 source = tomllib.loads(dump(recipe))
                 own = {key: source[key] for key in own} | {"model": {"name": section.name}}
+                own["data"].pop("augment", None)
                 file = self.out / "teacher.toml"
                 file.write_text(tomli_w.dumps(own), encoding="utf-8")
                 run = self.train(resolve("train-teacher", file=file, environ={}).recipe)
