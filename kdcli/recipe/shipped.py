@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,6 +94,13 @@ def locate(name: str, *, beside: Path | None = None) -> Path:
     return find(name)
 
 
+def is_sweep(keys: Iterable[str]) -> bool:
+    """Tells a sweep from a recipe by its sections: one that extends another may have any of them
+    alone.
+    """
+    return not {"axes", "set", "adjust", "table", "paper"}.isdisjoint(keys)
+
+
 def _describe(path: Path) -> Shipped:
     text = path.read_text(encoding="utf-8")
     comments = (
@@ -105,7 +113,7 @@ def _describe(path: Path) -> Shipped:
 
 def _kind(text: str) -> Literal["train-teacher", "distill", "sweep", "base"]:
     keys = tomllib.loads(text).keys()
-    if {"axes", "set"} & keys:  # what a sweep is that extends another one
+    if is_sweep(keys):
         return "sweep"
     if "model" in keys:
         return "train-teacher"

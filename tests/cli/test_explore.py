@@ -146,6 +146,14 @@ def test_a_copied_sweep_finds_all_that_it_names(kd, tmp_path):
 # ---- check and schema ----------------------------------------------------------------------------
 
 
+def test_a_sweep_that_only_extends_another_is_checked_as_one(kd, tmp_path):
+    methods = shipped.find("digits/methods")
+    (tmp_path / "shorter.toml").write_text(f'extends = "{methods}"\n[set]\n"train.epochs" = 1\n')
+    answer = kd("check", "shorter.toml", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["data"][0]["kind"] == "sweep"
+
+
 def test_check_prints_a_recipe_that_can_be_run_again_with_origins(kd, tmp_path):
     answer = kd("check", "quickstart", "-s", "train.epochs=3")
     line = next(line for line in answer.out.splitlines() if line.startswith("epochs"))

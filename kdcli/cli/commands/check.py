@@ -116,9 +116,11 @@ def _check(env: Environment, name: str, sets: tuple[str, ...]) -> CheckedRecipe:
 
 
 def is_sweep(path: Path) -> bool:
-    """Tells whether a file says on which axes a recipe varies."""
+    """Tells whether a file is a sweep."""
+    from kdcli.recipe import shipped
+
     try:
-        return "axes" in parse_toml(path.read_text(encoding="utf-8-sig"))
+        return shipped.is_sweep(parse_toml(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError):
         return False  # the resolver will say what is wrong with it, and where
 

@@ -48,9 +48,9 @@ def sweep(table: SweepTable, rows: str, columns: str) -> Figure:
     """One panel for each number of a table.
 
     x is the columns if they are numbers, the rows if they are, the temperatures if one number is
-    there at several, else the columns in their order, or the rows of a table that has only one
-    column. What is left makes the lines. A band is the 95 % interval of a mean over seeds, by
-    Student's t; a hollow marker is a published number.
+    there at several (what is there at none or one is not drawn then), else the columns in their
+    order, or the rows of a table that has only one column. What is left makes the lines. A band is
+    the 95 % interval of a mean over seeds, by Student's t; a hollow marker is a published number.
 
     Args:
         rows, columns: what they are called.
@@ -84,8 +84,10 @@ def sweep(table: SweepTable, rows: str, columns: str) -> Figure:
 def _arranged(table: SweepTable, rows: str, columns: str) -> _Grid:
     by_base = Counter(metric_paths.split(metric)[0] for metric in table.metrics)
     if max(by_base.values()) > 1:
-        ticks = sorted({_temperature(metric) for metric in table.metrics}, key=float)
-        return _Grid("temperature", tuple(ticks), _cells(table, _softened))
+        found = _cells(table, _softened)
+        drawn = {base: lines for base, lines in found.items() if by_base[base] > 1}
+        ticks = {tick for lines in drawn.values() for places in lines.values() for tick in places}
+        return _Grid("temperature", tuple(sorted(ticks, key=float)), drawn)
     across = len(table.columns) > 1 and (
         _numbers(table.columns) is not None or _numbers(table.rows) is None
     )

@@ -51,8 +51,9 @@ def test_names_stand_in_their_order():
 
 
 def test_a_number_at_several_temperatures_is_drawn_over_them():
-    found = table(["a", "b"], [""], ["test.entropy@4", "test.entropy", "test.entropy@20"])
-    (axes,) = panels(sweep(found, "model", ""))
+    entropies = ["test.entropy@4", "test.entropy", "test.entropy@20"]
+    found = table(["a", "b"], [""], ["test.accuracy", *entropies])
+    (axes,) = panels(sweep(found, "model", ""))  # without a panel for accuracy, which has none
     assert axes.get_xlabel() == "temperature"
     assert list(lines(axes)["a"].get_xdata()) == [1, 4, 20]
 
