@@ -29,7 +29,7 @@ PlotFile = Annotated[
     Path | None,
     typer.Option(
         "--plot",
-        help="Draw the accuracy curves of all runs into this SVG or PNG.",
+        help="Draw accuracy, and gaps that were probed, along training into this SVG or PNG.",
         metavar="FILE",
         show_default=False,
     ),

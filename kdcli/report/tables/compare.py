@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdcli import formatting
 from kdcli.errors import UsageError
 from kdcli.report.figures.palette import DASHES, STUDENTS, TEACHERS
-from kdcli.report.figures.svg import Figure, canvas, finished, house_style, legend
+from kdcli.report.figures.svg import INK, Figure, canvas, finished, house_style, legend
+from kdcli.report.findings.dynamics import course, images
 from kdcli.report.findings.run import overlap_note
 from kdcli.report.markdown import escape
 from kdcli.report.page.parts import Grid
@@ -22,6 +24,11 @@ from kdcli.report.tables import metrics
 from kdcli.results.intervals import Interval
 from kdcli.results.run import RunResult
 from kdcli.runs.read import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curve = NDArray[np.float64]
 
 METRICS = (
     "test.accuracy",
@@ -220,36 +227,69 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def overlay(runs: Sequence[Run]) -> Figure:
-    """Accuracy per epoch of all runs on one axis: validation where all have it, training
-    otherwise.
+    """Accuracy per epoch of all runs on one axis: validation where all have it, training otherwise;
+    below it both gaps to the teacher, where all runs probed them: raw, at temperature 1.
     """
     held_out = all(run.epochs and all(epoch.val for epoch in run.epochs) for run in runs)
     what = "validation" if held_out else "training"
-    colours = [colour for pair in zip(STUDENTS, TEACHERS, strict=True) for colour in pair]
+    curves = {f"{what} accuracy, %": [_accuracies(run, held_out=held_out) for run in runs]}
+    gaps = {
+        label: [_gaps(run, quantity) for run in runs]
+        for quantity, label in (
+            ("entropy", "entropy gap, nats"),
+            ("free_energy", "free-energy gap"),
+        )
+    }
+    probed = all(len(x) for each in gaps.values() for x, _ in each)
     with house_style("compare"):
-        figure = canvas(5.6, 3.4)
-        axes = figure.subplots()
-        for number, run in enumerate(runs):
-            values = [
-                epoch.val.accuracy if held_out and epoch.val else epoch.train_accuracy
-                for epoch in run.epochs
-            ]
-            colour, dash = colours[number % len(colours)], DASHES[number % len(DASHES)]
-            axes.plot(
-                np.arange(1, len(values) + 1),
-                100 * np.array(values),
-                linestyle=dash,
-                color=colour,
-                label=run.name,
-            )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(f"{what} accuracy, %")
-        legend(axes, columns=1)
+        drawn = curves | gaps if probed else curves
+        figure = canvas(5.6, 3.4 + 2.0 * (len(drawn) - 1))
+        panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (label, each) in zip(panels, drawn.items(), strict=True):
+            _overlaid(axes, runs, each)
+            axes.set_ylabel(label)
+        for axes in panels[1:]:
+            axes.axhline(0, color=INK, linewidth=0.6)
+        panels[-1].set_xlabel("epoch")
+        legend(panels[0], columns=1)
         return finished(
             figure,
             "compare",
             "curves",
-            f"{what.capitalize()} accuracy per epoch",
-            "One line a run.",
-            "Means over an epoch.",
+            f"{what.capitalize()} accuracy per epoch{', and both gaps' if probed else ''}",
+            "One line a run."
+            + (" Below zero a student is surer than its teacher." if probed else ""),
+            f"Accuracy: means over an epoch.{_probed(runs) if probed else ''}",
         )
+
+
+def _overlaid(axes: Axes, runs: Sequence[Run], curves: Sequence[tuple[Curve, Curve]]) -> None:
+    colours = [colour for pair in zip(STUDENTS, TEACHERS, strict=True) for colour in pair]
+    for number, (run, (x, y)) in enumerate(zip(runs, curves, strict=True)):
+        dash = DASHES[number % len(DASHES)]
+        axes.plot(x, y, linestyle=dash, color=colours[number % len(colours)], label=run.name)
+
+
+def _accuracies(run: Run, *, held_out: bool) -> tuple[Curve, Curve]:
+    """Epochs and accuracies, %."""
+    values = [
+        epoch.val.accuracy if held_out and epoch.val else epoch.train_accuracy
+        for epoch in run.epochs
+    ]
+    return np.arange(1.0, len(values) + 1), 100 * np.array(values, float)
+
+
+def _gaps(run: Run, quantity: str) -> tuple[Curve, Curve]:
+    """Epochs and raw gaps at temperature 1; none where no gap was probed."""
+    found = [
+        (float(moment.epochs), float(getattr(gap, quantity)))
+        for moment in course(run)
+        for gap in moment.probe.gaps
+        if (gap.temperature, gap.aligned) == (1.0, False)
+    ]
+    x, y = zip(*found, strict=True) if found else ((), ())
+    return np.array(x), np.array(y)
+
+
+def _probed(runs: Sequence[Run]) -> str:
+    return f" Gaps: at temperature 1, {images(course(runs[0])[-1].probe)}."

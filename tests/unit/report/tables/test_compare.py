@@ -87,6 +87,24 @@ def test_curves_are_drawn_over_each_other(pair, tmp_path):
     assert "skd-cnn-small-digits-1" in plot.svg
 
 
+def test_gaps_are_drawn_below_where_all_runs_probed_them(tmp_path):
+    probed = fake_run.probed(fake_run.epoch_lines(4))
+    runs = [Run.load(fake_run.write_run(tmp_path / name, lines=probed)) for name in ("a", "b")]
+    plot = overlay(runs)
+    assert plot.title.endswith(", and both gaps")
+    _, entropy, free_energy = plot.canvas.get_axes()
+    expected = {axis: [] for axis in ("entropy", "free_energy")}
+    for number in range(5):  # before the first step, and after each epoch
+        raw = fake_run.probe(number / 4).gaps[0]
+        for axis, values in expected.items():
+            values.append(getattr(raw, axis))
+    for axes, values in ((entropy, expected["entropy"]), (free_energy, expected["free_energy"])):
+        assert list(axes.get_lines()[1].get_xdata()) == [0, 1, 2, 3, 4]
+        assert list(axes.get_lines()[1].get_ydata()) == pytest.approx(values)
+    without = Run.load(fake_run.write_run(tmp_path / "c", lines=fake_run.epoch_lines(4)))
+    assert len(overlay([*runs, without]).canvas.get_axes()) == 1
+
+
 def test_one_run_alone_is_a_mistake(pair):
     with pytest.raises(UsageError, match="two runs"):
         compare(pair[:1])
