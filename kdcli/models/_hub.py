@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from kdcli.errors import NotFound
@@ -20,10 +21,10 @@ def fetching(repository: str, hint: str) -> Iterator[None]:
         NotFound: it cannot be fetched.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import logging as hub
 
-    loud = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it tells of every attempt
+    loud = hub.get_verbosity()
+    hub.set_verbosity(logging.ERROR)  # it tells of every attempt
     try:
         yield
     except LocalEntryNotFoundError as error:
@@ -34,4 +35,4 @@ def fetching(repository: str, hint: str) -> Iterator[None]:
     except Exception as error:  # its own, requests', and those of the file system
         raise NotFound(f"{repository} cannot be fetched: {first_line(error)}", hint=hint) from error
     finally:
-        logging.set_verbosity(loud)
+        hub.set_verbosity(loud)
