@@ -4,6 +4,7 @@ answer.
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -102,12 +103,28 @@ def test_a_column_of_a_table(logits, tmp_path):
     found = read_answers(tmp_path / "a.parquet")
     assert found.by_file == {"a.png": 0, "b/c.png": 1, "d.png": 2}
     assert np.array_equal(found.named.numpy(), logits[:3])
+    columns["path"] = columns.pop("files")
+    parquet.write_table(pyarrow.table(columns), tmp_path / "d.parquet")
+    assert read_answers(tmp_path / "d.parquet").by_file == found.by_file
     ragged = {"logits": [[1.0, 2.0], [1.0]]}
     parquet.write_table(pyarrow.table(ragged), tmp_path / "b.parquet")
     (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     for name in ("b", "c"):
         with pytest.raises(KdError, match="cannot be read"):
             read_answers(tmp_path / f"{name}.parquet")
+
+
+def test_names_may_stand_in_the_metadata_of_a_safetensors_file(logits, tmp_path):
+    names = [f"{number}.png" for number in range(3)]
+    file, classes = tmp_path / "a.safetensors", [f"class {number}" for number in range(K)]
+    about = {"files": json.dumps(names), "classes": json.dumps(classes)}
+    save_file({"logits": logits[:3]}, file, metadata=about)
+    found = read_answers(file)
+    assert found.by_file == {"0.png": 0, "1.png": 1, "2.png": 2}
+    assert list(found.class_names) == classes
+    save_file({"logits": logits[:3]}, file, metadata={"files": '["a.png", 3]'})
+    with pytest.raises(KdError, match="files in its metadata is no JSON list of texts"):
+        read_answers(file)
 
 
 def test_without_answers_to_the_test_pictures_no_gap_is_told(digits, logits, tmp_path):
