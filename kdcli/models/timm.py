@@ -101,7 +101,7 @@ def members() -> dict[str, str]:
     timm = _timm("timm/*")
     published = Counter(name.partition(".")[0] for name in timm.list_pretrained())
     return {
-        _PREFIX + name: f"timm's {name}; {published[name]} sets of weights are published"
+        _PREFIX + name: f"timm's {name}; weights published: {published[name] or 'none'}"
         for name in timm.list_models()
     }
 

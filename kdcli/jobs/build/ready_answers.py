@@ -165,7 +165,8 @@ def _of_split(path: str, rows: Rows, feed: Feed, split: SplitName) -> Tensor | N
         )
     answers, (positions, there) = rows.by_split[part], feed.positions(split)
     if len(answers) != there:
-        held = f", {feed.size('val')} of them held out" if feed.size("val") and part != "test" else ""
+        out = feed.size("val") if part == "train" else 0
+        held = f", {out} of them held out" if out else ""
         raise Incompatible(
             f"{path} has {formatting.plural(len(answers), 'answer', ' ')}, and the {part} part of "
             f"{feed.info.name} {formatting.plural(there, 'picture', ' ')}{held}",

@@ -94,6 +94,12 @@ def test_answers_by_position_teach_and_are_what_the_gap_is_measured_to(
     assert other.train_losses["kd"] == pytest.approx(found.train_losses["kd"], rel=1e-4)
 
 
+def test_held_out_pictures_count_too(digits, logits, tmp_path):
+    file = written(tmp_path, "a.npz", logits=logits[: N - 24])
+    with pytest.raises(KdError, match=r"96 answers, .* 120 pictures, 24 of them held out"):
+        taught(digits, file, tmp_path, **{"data.val_fraction": 0.2})
+
+
 def test_a_column_of_a_table(logits, tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pip install 'kdcli[data]'")
     from pyarrow import parquet
