@@ -466,10 +466,16 @@ def _header_length(path: Path, size_bytes: bytes) -> int:
     return length
 
 
+_IMPORTED = (".pth", ".pt", ".bin", ".ckpt")  # what other programs call their weights
+
+
 def _foreign(path: Path) -> CorruptFile:
+    imported = path.suffix in _IMPORTED
     return CorruptFile(
         f"{path} is not a safetensors file",
-        hint="kd reads the model.safetensors that its own runs leave",
+        hint=f"kd import {path} --model NAME makes a checkpoint of it"
+        if imported
+        else "kd reads the model.safetensors that its own runs leave",
     )
 
 

@@ -83,7 +83,8 @@ class PictureOptions(Options):
         min_length=2,
         description=(
             "Names of the classes in their order, where no picture has a label, or not every class "
-            "has one: those of the teacher. The labels' own unless given."
+            "has one: those of the teacher. The labels' own unless given, and the teacher's where "
+            "there is no label."
         ),
     )
     background: tuple[

@@ -18,6 +18,12 @@ Classes = dict[str, tuple[str, ...]]  # paths below the top by class, in order
 _NEEDED: tuple[PartName, ...] = ("train", "test")
 
 
+class NamelessClasses(BadData):
+    """No picture has a label, and neither do the data say what the classes are called: whoever asks
+    a network may take its names.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Arranged:
     """An image folder, sorted out. train, val, test: paths below the top by class, for each class
@@ -123,7 +129,7 @@ def settle(
         split["test"] = {}
     names = order or sorted({name for classes in split.values() for name in classes})
     if not names and bare:
-        raise BadData(
+        raise NamelessClasses(
             f"no picture in {words.place} has a label, and nothing names the classes",
             hint='-s \'data.class_names=["ant", "bee"]\' names them in the order of the teacher\'s',
         )

@@ -128,7 +128,15 @@ def _linear(net: nn.Module, path: str) -> nn.Linear:
     head = net.get_submodule(path)
     if not isinstance(head, nn.Linear):
         raise TypeError(f"{path} is no linear layer")
-    return head
+    # timm's own class differs from PyTorch's in TorchScript alone
+    return _plain(head) if type(head).__module__ == "timm.layers.linear" else head
+
+
+def _plain(head: nn.Linear) -> nn.Linear:
+    """PyTorch's own linear layer of the same weights, whose kind tells methods what it does."""
+    plain = nn.Linear(head.in_features, head.out_features, device="meta")  # draws no number
+    plain.weight, plain.bias = head.weight, head.bias
+    return plain
 
 
 def _joined(first: nn.Linear, second: nn.Linear) -> nn.Linear:

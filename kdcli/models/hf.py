@@ -41,6 +41,7 @@ from kdcli.models._hf_config import (
     library,
     quiet,
 )
+from kdcli.models._hub import fetching
 from kdcli.models._meta import dry_run, evaluating
 from kdcli.models._tapped import blocks, can_tap, fitted, quarters, survey
 from kdcli.results.preprocessing import Sight
@@ -127,13 +128,8 @@ def download(name: str, weights: str | None = None) -> Path:  # noqa: ARG001  it
     from huggingface_hub import snapshot_download
 
     identity = name.removeprefix(files.PREFIX)
-    try:
+    with fetching(identity, "a hub id is ORG/NAME, as its page on Hugging Face says"):
         folder = Path(snapshot_download(identity, allow_patterns=list(files.FETCHED)))
-    except Exception as error:  # its own, requests', and those of the file system
-        raise NotFound(
-            f"{identity} cannot be fetched: {first_line(error)}",
-            hint="a hub id is ORG/NAME, as its page on Hugging Face says",
-        ) from error
     files.read_config(folder)
     files.weight_files(folder)
     return folder

@@ -33,8 +33,8 @@ from kdcli.errors import Incompatible, NotFound, UsageError
 from kdcli.files import is_file
 from kdcli.models._foreign_weights import fill, read_tensors, shapes_of
 from kdcli.models._headed import Headed
-from kdcli.models._hf_config import first_line
 from kdcli.models._hf_folder import cached
+from kdcli.models._hub import fetching
 from kdcli.models._tapped import blocks, can_tap, fitted, layout_of, quarters, survey
 from kdcli.results.preprocessing import Sight
 
@@ -101,7 +101,7 @@ def members() -> dict[str, str]:
     timm = _timm("timm/*")
     published = Counter(name.partition(".")[0] for name in timm.list_pretrained())
     return {
-        _PREFIX + name: f"timm's {name}; {published[name]} sets of weights are published"
+        _PREFIX + name: f"timm's {name}; weights published: {published[name] or 'none'}"
         for name in timm.list_models()
     }
 
@@ -244,13 +244,8 @@ def download(name: str, weights: str | None = None) -> Path:
     repository = _repository(_timm(name), name, weights or DEFAULT)
     from huggingface_hub import hf_hub_download
 
-    try:
+    with fetching(repository, "weights may be the path of a .safetensors file that is here"):
         return Path(hf_hub_download(repository, _WEIGHTS))
-    except Exception as error:  # its own, requests', and those of the file system
-        raise NotFound(
-            f"{repository} cannot be fetched: {first_line(error)}",
-            hint="weights may be the path of a .safetensors file that is here",
-        ) from error
 
 
 def _channels(timm: Any, name: str, weights: Path) -> int:

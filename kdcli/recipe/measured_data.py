@@ -48,7 +48,12 @@ def asked_for(
     named = {"--data": ("data.name", data), "--data-dir": ("data.root", root and str(root))}
     flags = [Flag(option, key, value) for option, (key, value) in named.items() if value]
     given = values if isinstance(values, Layer) else overrides.from_mapping(values or {})
-    layer = lay(given, overrides.from_command_line(sets, flags), "distill")
+    command = overrides.from_command_line(sets, flags)
+    below = lay(Layer(), given, "distill")
+    table = below.get("data")
+    if data and isinstance(table, dict) and "name" not in table:  # they are of the one named
+        below.put(("data", "name"), data, command.origins["data", "name"])
+    layer = lay(below, command, "distill")
     explainer = Explainer(DistillRecipe, layer, {})
     foreign = [key for key in layer.values if key != "data"]
     problems = [

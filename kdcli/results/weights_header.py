@@ -129,7 +129,9 @@ class CheckpointHeader:
         hint = "give a model.safetensors that kd wrote, or its run directory"
         if "kd" not in metadata:
             raise CorruptFile(
-                f"{path} has no kd header: its architecture and classes are unknown", hint=hint
+                f"{path} has no kd header: its architecture and classes are unknown",
+                hint=f"kd import {path} --model NAME makes a checkpoint of another program's "
+                "weights",
             )
         try:
             content = strict(dict[str, Any], parse_json(metadata["kd"]))

@@ -162,6 +162,8 @@ def _classes(report: GapReport) -> Iterator[str]:
     raw = [pair for pair in report.pairs if pair.form == "raw"]
     for pair in raw:
         ranked = ranked_classes(report, usual_temperature(pair))
+        if not ranked:  # the samples have no labels
+            continue
         rising = [value for _, value in reversed(ranked)]
         shown = (
             [rising[position * len(rising) // BARS] for position in range(BARS)]

@@ -8,7 +8,7 @@ that is wrong.
 Files are decoded as they are needed, or once at the start with resident = true, which suits small
 pictures. unlabelled names a folder of pictures without labels that join the training part; then
 train/ may be missing. A part that holds pictures and no class folders has no labels either, and
-where none has any, class_names names the classes that the teacher tells apart.
+where none has any, the classes are those of the teacher, or of class_names.
 
 Pixels are normalised with ImageNet's mean and std unless told otherwise: to measure them here would
 mean to read everything first.

@@ -4,16 +4,18 @@ theirs once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdcli import catalog
+from kdcli import catalog, formatting
 from kdcli.core.types import Feed
+from kdcli.data.arranged import NamelessClasses
 from kdcli.data.augment import Augmentation
 from kdcli.data.feed import Decode, Score, Share
 from kdcli.data.open_feed import make_feed
@@ -39,8 +41,15 @@ def kept_sources() -> Iterator[None]:
         _kept.reset(token)
 
 
-def open_source(data: DataSection) -> Source | Text:
+ClassNames = Callable[[], Sequence[str]]
+
+
+def open_source(data: DataSection, class_names: ClassNames | None = None) -> Source | Text:
     """The dataset that a [data] section names.
+
+    Args:
+        class_names: gives what a network calls its classes, which is asked where no picture has a
+            label and the section names no class.
 
     Raises:
         NotFound: it is not on this machine. BadData: it is, and cannot be used.
@@ -51,7 +60,15 @@ def open_source(data: DataSection) -> Source | Text:
         return kept[key]
     if kept:
         kept.clear()  # first: there may be no room for two
-    source = _read(data)
+    try:
+        source = _read(data)
+    except NamelessClasses:
+        names = tuple(class_names()) if class_names is not None else ()
+        if not names:
+            raise
+        source = _read(data.model_copy(update={"class_names": names}))
+        note = f"no picture has a label: classes are the network's, {formatting.listed(names, 3)}"
+        source = replace(source, notes=(*source.notes, note))
     if kept is not None:
         kept[key] = source
     return source
@@ -108,6 +125,7 @@ def open_feed(
     score: Score | None = None,
     share: Share | None = None,
     sight: Sight | None = None,
+    class_names: ClassNames | None = None,
 ) -> Feed:
     """Batches of a [data] section on a device.
 
@@ -119,8 +137,9 @@ def open_feed(
         score: ranks the training images where the section asks for a choice by rank.
         share: which of a training minibatch's so many samples are wanted; all unless given.
         sight: what the network that is trained sees, where these are not the data's own pixels.
+        class_names: as for `open_source`.
     """
-    source = open_source(data)
+    source = open_source(data, class_names)
     if isinstance(source, Text):
         return TextFeed(
             source,

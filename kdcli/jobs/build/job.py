@@ -51,6 +51,7 @@ from kdcli.jobs.build.teachers import (
     other_head,
     pretrained_teacher,
 )
+from kdcli.jobs.build.teachers_class_names import teachers_class_names
 from kdcli.models._headed import two_heads
 from kdcli.models.cost import density
 from kdcli.recipe.schema import (
@@ -267,6 +268,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             score=_score(recipe, runtime, checkpoint_of),
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
             sight=sights.of_section(network_section(recipe)),
+            class_names=lambda: teachers_class_names(recipe, checkpoint_of),
         )
     for wanted, what in (
         (recipe.chooses_an_epoch, "the best epoch is chosen on held-out data"),

@@ -26,6 +26,7 @@ from kdcli.files import parse_json, safetensors_header
 from kdcli.jobs.build.class_maps import Given
 from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.results.run import TeacherSummary
+from kdcli.typed import strict
 
 _HINT = (
     "logits or probabilities [n, K], a row for each training picture in order, or with files [n], "
@@ -33,6 +34,7 @@ _HINT = (
 )
 _LEAST = 1e-12  # of a probability that is 0: its logarithm is -27.6
 _KINDS = ("logits", "probabilities")
+_FILES = ("files", "file", "path", "filename")  # columns of a table that may hold their names
 _SHOWN = 3
 _SUM = 1e-2  # of probabilities in half precision
 
@@ -163,9 +165,11 @@ def _of_split(path: str, rows: Rows, feed: Feed, split: SplitName) -> Tensor | N
         )
     answers, (positions, there) = rows.by_split[part], feed.positions(split)
     if len(answers) != there:
+        out = feed.size("val") if part == "train" else 0
+        held = f", {out} of them held out" if out else ""
         raise Incompatible(
             f"{path} has {formatting.plural(len(answers), 'answer', ' ')}, and the {part} part of "
-            f"{feed.info.name} {formatting.plural(there, 'picture', ' ')}",
+            f"{feed.info.name} {formatting.plural(there, 'picture', ' ')}{held}",
             hint="one row a picture, in order; or name them: files",
         )
     return answers[positions.cpu()]
@@ -235,9 +239,10 @@ def _from_parquet(path: Path) -> Rows:
     arrow = pyarrow()
     try:
         table = arrow.parquet.read_table(path)
+        named = next((name for name in _FILES if name in table.column_names), None)
         columns = {
             name: table[name].to_pylist()
-            for name in (*_KINDS, "files")
+            for name in (*_KINDS, *([named] if named else ()))
             if name in table.column_names
         }
         arrays = {
@@ -246,8 +251,8 @@ def _from_parquet(path: Path) -> Rows:
     except (OSError, ValueError, TypeError) as error:  # pyarrow's own errors are of these kinds
         first, _, _ = str(error).partition("\n")
         raise BadData(f"{path} cannot be read: {first[:160]}", hint=_HINT) from error
-    files = columns.get("files", [])
-    return _rows(path, arrays, _texts(path, "files", files) if files else (), (), "train")
+    files = _texts(path, named, columns[named]) if named else ()
+    return _rows(path, arrays, files, (), "train")
 
 
 def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
@@ -274,6 +279,8 @@ def _from_safetensors(path: Path) -> Rows:
         tuple(map(str, found)) if isinstance(found := about.get(key), list) else ()
         for key in ("files", "class_names")
     )
+    files = files or _listed_in(path, metadata, "files")
+    names = names or _listed_in(path, metadata, "classes")
     if split == "val" and not files:
         raise BadData(
             f"{path} has answers to the held-out part of a run, in that run's order",
@@ -289,6 +296,21 @@ def _from_safetensors(path: Path) -> Rows:
             )
         arrays = {"logits": arrays[saved[0]]}
     return _rows(path, arrays, files, names, "test" if split == "test" else "train")
+
+
+def _listed_in(path: Path, metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    """The names that somebody wrote beside the tensors, as a JSON list; none where there are
+    none.
+    """
+    if key not in metadata:
+        return ()
+    try:
+        return strict(tuple[str, ...], parse_json(metadata[key]))
+    except ValueError as error:
+        raise BadData(
+            f"{path}: {key} in its metadata is no JSON list of texts",
+            hint=f'metadata={{"{key}": json.dumps([...])}} of save_file',
+        ) from error
 
 
 def _stored_by_kd(path: Path, text: str, arrays: Mapping[str, Any]) -> Rows:

@@ -123,7 +123,12 @@ class CheckpointEvaluator:
         # only the held-out part depends on the seed
         key = section.model_dump_json() + (str(header.seed) if self.split != "test" else "")
         if key not in self._feeds:
-            self._feeds[key] = open_feed(section, device=self.runtime.device, seed=header.seed)
+            self._feeds[key] = open_feed(
+                section,
+                device=self.runtime.device,
+                seed=header.seed,
+                class_names=lambda: header.class_names,
+            )
         feed = self._feeds[key]
         if feed.size(self.split) == 0:
             raise Incompatible(

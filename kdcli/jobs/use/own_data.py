@@ -39,6 +39,7 @@ def open_images(network: Classifier, asked: Layer) -> Images:
             device=torch.device("cpu"),
             seed=header.seed,
             sight=replace(sights.of_header(network.checkpoint, header), channels=None),
+            class_names=lambda: header.class_names,
         )
     called = measured_data.label_of(section, asked)
     if feed.info.input_shape != taken:

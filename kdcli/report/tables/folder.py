@@ -27,6 +27,7 @@ from kdcli.runs.find import runs_in
 from kdcli.runs.read import Run
 
 INDEX_HTML, INDEX_MARKDOWN = "index.html", "index.md"
+_LABELS_ALONE = {"none", "label_smoothing"}  # methods of the family "baseline", without a teacher
 MOST_DATASETS = 6  # that have figures; those with the most runs
 
 
@@ -221,8 +222,9 @@ def _timed(item: Measured) -> Latency | None:
 
 
 def _point(item: Measured, cost: float) -> Point:
-    test, distilled = item.summary.test.labelled, item.summary.command == "distill"
+    test = item.summary.test.labelled
     assert test is not None  # those without labels are not drawn
+    distilled = item.summary.command == "distill" and item.summary.method not in _LABELS_ALONE
     return Point(item.run.path.name, cost, test.accuracy, test.accuracy_interval, distilled)
 
 

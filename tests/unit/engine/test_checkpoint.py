@@ -85,8 +85,13 @@ def test_a_safetensors_file_of_others_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(BadCheckpoint, match="no kd header"):
+    with pytest.raises(BadCheckpoint, match="no kd header") as caught:
         read_header(tmp_path / "other.safetensors")
+    assert caught.value.hint.startswith(f"kd import {tmp_path / 'other.safetensors'} --model NAME")
+    torch.save({"w": torch.zeros(2)}, tmp_path / "last.pth")
+    with pytest.raises(BadCheckpoint, match="is not a safetensors file") as caught:
+        read_header(tmp_path / "last.pth")
+    assert caught.value.hint.startswith(f"kd import {tmp_path / 'last.pth'} --model NAME")
 
 
 def test_other_parameters_than_the_file_has_are_refused(tmp_path, header):

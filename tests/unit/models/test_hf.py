@@ -371,6 +371,12 @@ def test_a_hub_id_is_looked_up_in_the_cache_and_fetched_only_when_asked(
     def failing(*_: Any, **__: Any) -> str:
         raise OSError("401 Client Error.\nmore")
 
+    def offline(*_: Any, **__: Any) -> str:
+        raise hub.errors.LocalEntryNotFoundError("Got: ConnectError: Name or service not known")
+
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(NotFound, match="org/none cannot be fetched: nothing leads from here"):
+        module.download("hf/org/none")
     monkeypatch.setattr(hub, "snapshot_download", failing)
     with pytest.raises(NotFound, match=r"org/none cannot be fetched: OSError: 401 Client Error\.$"):
         module.download("hf/org/none")

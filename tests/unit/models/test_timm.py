@@ -52,6 +52,7 @@ def test_it_is_timms_own_function_with_its_features_as_taps(name, tmp_path):
     save_file(net.state_dict(), file)
     network = build(name, weights=str(file)).eval()
     assert network.new_head == ""
+    assert network.linear_heads() == (network.head,)  # a fitted temperature goes there
     x = pictures()
     with torch.no_grad():
         logits, taps = network(x, tuple(network.taps))

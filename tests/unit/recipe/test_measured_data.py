@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import BadCheckpoint, RecipeInvalid
-from kdcli.recipe.measured_data import asked_for, label_of, section_of
+from kdcli.recipe.measured_data import asked_for, label_of, section_asked, section_of
 from kdcli.results.weights_header import CheckpointHeader
 
 OWN = {
@@ -84,6 +84,12 @@ def test_another_dataset_takes_nothing_from_the_header():
 )
 def test_what_cannot_be_measured_so_is_refused_at_its_place(sets, named, expected):
     assert expected in told(lambda: section(*sets, **named))
+
+
+def test_values_from_python_are_of_the_dataset_that_is_named_beside_them():
+    asked = asked_for("image-folder", {"data.path": "photos", "data.test_fraction": 0.2})
+    found = section_asked(asked)
+    assert (found.name, found.path, found.test_fraction) == ("image-folder", "photos", 0.2)
 
 
 def test_a_folder_of_datasets_is_taken_where_one_is_read():

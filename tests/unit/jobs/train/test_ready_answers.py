@@ -4,6 +4,7 @@ answer.
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_answers_by_position_teach_and_are_what_the_gap_is_measured_to(
     assert other.train_losses["kd"] == pytest.approx(found.train_losses["kd"], rel=1e-4)
 
 
+def test_held_out_pictures_count_too(digits, logits, tmp_path):
+    file = written(tmp_path, "a.npz", logits=logits[: N - 24])
+    with pytest.raises(KdError, match=r"96 answers, .* 120 pictures, 24 of them held out"):
+        taught(digits, file, tmp_path, **{"data.val_fraction": 0.2})
+
+
 def test_a_column_of_a_table(logits, tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pip install 'kdcli[data]'")
     from pyarrow import parquet
@@ -102,12 +109,28 @@ def test_a_column_of_a_table(logits, tmp_path):
     found = read_answers(tmp_path / "a.parquet")
     assert found.by_file == {"a.png": 0, "b/c.png": 1, "d.png": 2}
     assert np.array_equal(found.named.numpy(), logits[:3])
+    columns["path"] = columns.pop("files")
+    parquet.write_table(pyarrow.table(columns), tmp_path / "d.parquet")
+    assert read_answers(tmp_path / "d.parquet").by_file == found.by_file
     ragged = {"logits": [[1.0, 2.0], [1.0]]}
     parquet.write_table(pyarrow.table(ragged), tmp_path / "b.parquet")
     (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     for name in ("b", "c"):
         with pytest.raises(KdError, match="cannot be read"):
             read_answers(tmp_path / f"{name}.parquet")
+
+
+def test_names_may_stand_in_the_metadata_of_a_safetensors_file(logits, tmp_path):
+    names = [f"{number}.png" for number in range(3)]
+    file, classes = tmp_path / "a.safetensors", [f"class {number}" for number in range(K)]
+    about = {"files": json.dumps(names), "classes": json.dumps(classes)}
+    save_file({"logits": logits[:3]}, file, metadata=about)
+    found = read_answers(file)
+    assert found.by_file == {"0.png": 0, "1.png": 1, "2.png": 2}
+    assert list(found.class_names) == classes
+    save_file({"logits": logits[:3]}, file, metadata={"files": '["a.png", 3]'})
+    with pytest.raises(KdError, match="files in its metadata is no JSON list of texts"):
+        read_answers(file)
 
 
 def test_without_answers_to_the_test_pictures_no_gap_is_told(digits, logits, tmp_path):

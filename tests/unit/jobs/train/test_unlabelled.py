@@ -11,10 +11,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from kdcli import losses
+from kdcli.cli.output.gap_screen import gap_lines
 from kdcli.data.datasets.folder import Options, load
 from kdcli.errors import KdError
-from kdcli.jobs import analyze_gap, distill, evaluate, train_teacher
-from kdcli.recipe.schema import GatesSection
+from kdcli.jobs import analyze_gap, distill, evaluate, load_network, train_teacher
+from kdcli.jobs.build.datasets import open_source
+from kdcli.jobs.build.teachers_class_names import teachers_class_names
+from kdcli.recipe.schema import DataSection, DistillRecipe, GatesSection, branch
 from kdcli.report.findings.run import on_unlabelled
 from kdcli.runs.read import Run
 
@@ -267,6 +270,61 @@ def test_a_folder_of_pictures_alone_is_split(photos):
     found = load("image-folder", options=options, root=photos)
     assert (len(found.y_train), len(found.y_test), found.class_names) == (7, 3, ("ant", "bee"))
     assert {*found.y_train.tolist(), *found.y_test.tolist()} == {-1}
+
+
+def test_classes_that_nothing_else_names_are_the_teachers(photos, tmp_path):
+    for number, name in enumerate(("ant", "bee")):
+        pictures(photos / "train" / name, 3, 100 * number)
+    small = {**FAST, "data.size": 16, "report.latency": False}
+    teacher = train_teacher(
+        model="mlp",
+        data="image-folder",
+        out=tmp_path,
+        overrides={
+            **{key.replace("student", "model"): value for key, value in small.items()},
+            "data.path": str(photos),
+        },
+    )
+    pictures(photos / "flat", 10)
+    bare = {"data.path": str(photos / "flat"), "data.test_fraction": 0.3}
+    run = distill(
+        teacher=teacher.run,
+        student="mlp",
+        method="kd",
+        data="image-folder",
+        out=tmp_path,
+        overrides={**small, **bare},
+    )
+    assert load_network(run.run).class_names == ("ant", "bee")
+    assert evaluate([run.run]).evaluations[0].measures == run.test
+    found = evaluate([teacher.run], data="image-folder", overrides={**bare, "data.size": 16})
+    assert found.evaluations[0].measures.labelled is None
+    gap = analyze_gap(teacher.run, [run.run])
+    assert not any("per-class" in line for line in gap_lines(gap, 100))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "first"),
+    [
+        ({"name": "torchvision/resnet18", "weights": "DEFAULT"}, ["tench"]),
+        ({"name": "torchvision/resnet18", "weights": "DEFAULT", "classes": {"a": ("tench",)}}, []),
+        ({"logits": "answers.npz"}, []),
+    ],
+)
+def test_a_teacher_says_what_it_calls_its_classes_before_it_is_loaded(teacher, first):
+    recipe = DistillRecipe(student={"name": "mlp"}, teacher=[teacher])
+    names = teachers_class_names(recipe, lambda _: pytest.fail("no recipe"))
+    assert list(names[:1]) == first
+
+
+def test_it_is_said_whose_names_they_are(photos):
+    section = branch(DataSection, "image-folder")
+    pictures(photos / "flat", 4)
+    data = section(name="image-folder", path=str(photos / "flat"), test_fraction=0.3, size=16)
+    found = open_source(data, lambda: ("ant", "bee"))
+    assert found.notes[-1] == "no picture has a label: classes are the network's, ant and bee"
+    with pytest.raises(KdError, match="nothing names the classes"):
+        open_source(data, tuple)
 
 
 def test_a_class_called_as_a_part_stays_a_class(tmp_path):

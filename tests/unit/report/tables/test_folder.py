@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from kdcli import catalog
 from kdcli.report.figures.frontier import Point, on_frontier
-from kdcli.report.tables.folder import COLUMNS, build_overview, overview
+from kdcli.report.tables.folder import _LABELS_ALONE, COLUMNS, build_overview, overview
 from kdcli.results.cost import Cost, Latency
 from kdcli.results.intervals import Estimate, Interval
 from tests.unit.report import fake_run
@@ -70,6 +71,30 @@ def test_every_run_has_a_row_with_a_link_and_the_best_of_each_data_come_first(fo
     assert found.scripts == 1
     accuracies = [float(row[4]) for row in rows]
     assert accuracies == [0.97, 0.90, 0.88, 0.50]
+
+
+def test_a_baseline_on_labels_is_not_called_distilled(folder, monkeypatch):
+    add(folder, "labels", 0.85, timed(2_000, 0.1), method="none", teachers=())
+    seen = []
+    monkeypatch.setattr(
+        "kdcli.report.tables.folder.frontier", lambda points, **_: seen.append(points)
+    )
+    overview(folder)
+    assert {point.name: point.distilled for point in seen[0]} == {
+        "small": True,
+        "middle": True,
+        "large": True,
+        "labels": False,
+    }
+
+
+def test_the_methods_without_a_teacher_are_the_baselines():
+    found = {
+        name
+        for name in catalog.names("method")
+        if catalog.entry("method", name).family == "baseline"
+    }
+    assert found == _LABELS_ALONE
 
 
 def test_markdown_has_the_same_rows(folder):
