@@ -245,7 +245,9 @@ def search(
             search. Interrupted, Terminated: the same command goes on.
     """
     check_installed("kd search")
-    base, resolved = base_of(recipe, sets, flags, environ if environ is not None else {})
+    base, resolved = base_of(
+        recipe, sets, flags, environ if environ is not None else {}, any_student=True
+    )
     space = space_of(resolved, candidates, methods, temperatures)
     check_methods(space)
     folder = Path(out)

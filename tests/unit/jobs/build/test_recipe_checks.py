@@ -18,7 +18,11 @@ from kdcli.recipe.resolve import resolve
             {"teacher.logits": "a.npz", "runtime.devices": 2},
             "ready-made answers (teacher.logits) have none",
         ),
-        ("distill", {"teacher": [], "method.name": "tf_kd", "runtime.devices": 2}, "there is no teacher"),
+        (
+            "distill",
+            {"teacher": [], "method.name": "tf_kd", "runtime.devices": 2},
+            "there is no teacher",
+        ),
         ("train-teacher", {"model.name": "mlp", "runtime.devices": 2}, "has no teacher"),
     ],
 )
