@@ -70,10 +70,11 @@ def shard(
     _ask_together(network, ranks)
 
 
-def bytes_held(network: nn.Module) -> int:
-    """The bytes of a network's weights that this process holds."""
-    parts: Iterator[Any] = chain(network.parameters(), network.buffers())
-    return sum(getattr(part, "_local_tensor", part).nbytes for part in parts)
+def share_held(network: nn.Module) -> float:
+    """The part of a network's bytes, weights and running statistics, that this process holds."""
+    tensors: list[Any] = [*network.parameters(), *network.buffers()]
+    held = sum(getattr(part, "_local_tensor", part).nbytes for part in tensors)
+    return held / max(sum(part.numel() * part.element_size() for part in tensors), 1)
 
 
 def is_sharded(network: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from kdcli.core.types import Batch, Output
 from kdcli.engine.distributed import Ranks
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
-from kdcli.engine.teachers.sharded import bytes_held
+from kdcli.engine.teachers.sharded import share_held
 from kdcli.errors import Incompatible, KdError, NotWritable
 from kdcli.jobs import build_network
 from kdcli.jobs.events import Listener
@@ -103,7 +103,7 @@ def _share_a_teacher(ranks: Ranks) -> dict[str, Any]:
             alone = runtime.ranks.from_first(lambda: divided.live(batch, (tap,)).logits)  # noqa: B023  called here
         equal.append(torch.equal(alone, whole.live(batch).logits))
         found[name] = equal
-        found[f"{name} held"] = bytes_held(network) / bytes_held(whole.network)
+        found[f"{name} held"] = share_held(network)
         found[f"{name} head"] = type(network.head.weight) is nn.Parameter
     odd = Runtime("cpu", shard_teacher=True).answering(Teacher(Odd()))
     try:
