@@ -73,8 +73,8 @@ def shard(
 def share_held(network: nn.Module) -> float:
     """The part of a network's bytes, weights and running statistics, that this process holds."""
     tensors: list[Any] = [*network.parameters(), *network.buffers()]
-    held = sum(getattr(part, "_local_tensor", part).nbytes for part in tensors)
-    return held / max(sum(part.numel() * part.element_size() for part in tensors), 1)
+    held = sum(int(getattr(part, "_local_tensor", part).nbytes) for part in tensors)
+    return held / max(sum(int(part.numel() * part.element_size()) for part in tensors), 1)
 
 
 def is_sharded(network: nn.Module) -> bool:
