@@ -12,8 +12,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, distributed, nn
@@ -30,6 +31,52 @@ T = TypeVar("T")
 TALK_SECONDS = 0.5  # between the steps at which ranks ask each other whether to stop or to save
 
 
+class Following:
+    """How the first rank, while it makes something alone, has the others ask the same of networks
+    of which each rank holds a part: gathering one takes all of them.
+
+    All ranks add the same networks in the same order.
+    """
+
+    def __init__(self) -> None:
+        self._networks: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
+        self._added = 0
+        self.leads = False
+
+    def add(self, network: nn.Module) -> int:
+        """Takes a network in; returns its number."""
+        self._added += 1
+        self._networks[self._added] = network
+        return self._added
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Around what the first rank makes alone."""
+        before, self.leads = self.leads, True
+        try:
+            yield
+        finally:
+            self.leads = before
+
+    def lead(self, number: int, x: Tensor, taps: tuple[str, ...]) -> None:
+        """Tells the others what a network is about to be asked, where this rank asks it alone."""
+        if not self.leads:
+            return
+        kind = x.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        asked = (number, tuple(x.shape), x.dtype, x.device.type, taps, low)
+        distributed.broadcast_object_list([None, None, asked])
+        distributed.broadcast(x.clone(memory_format=torch.contiguous_format), 0)
+
+    def follow(self, asked: Any) -> None:
+        """Asks a network what the first rank asks it; nobody needs the answer."""
+        number, shape, dtype, kind, taps, low = asked
+        x = torch.empty(shape, dtype=dtype, device=kind)
+        distributed.broadcast(x, 0)
+        with torch.autocast(kind, dtype=low, enabled=low is not None):
+            self._networks[number](x, taps)
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """One process among `size`; torch.distributed's default group must exist, with gloo for the
@@ -38,6 +85,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    following: Following = field(default_factory=Following, compare=False, repr=False)
 
     @classmethod
     def current(cls) -> Ranks:
@@ -128,23 +176,29 @@ class Ranks:
         return items
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """The object that rank 0 makes, on every rank; the others wait for it.
+        """The object that rank 0 makes, on every rank; the others wait for it, and meanwhile follow
+        it where it asks a network of which each holds a part.
 
         Raises:
             KdError: what `make` raised on rank 0, on every rank.
         """
         if self.size == 1:
             return make()
-        outcome: list[Any] = [None, None]
+        told: list[Any] = [None, None, None]  # what was made, an error, or what is asked meanwhile
         if self.first:
             try:
-                outcome[0] = make()
+                with self.following.leading():
+                    told[0] = make()
             except KdError as error:
-                outcome[1] = error
-        distributed.broadcast_object_list(outcome)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return cast("T", outcome[0])
+                told[1] = error
+        distributed.broadcast_object_list(told)
+        while told[2] is not None:
+            self.following.follow(told[2])
+            told = [None, None, None]
+            distributed.broadcast_object_list(told)
+        if told[1] is not None:
+            raise told[1]
+        return cast("T", told[0])
 
     @contextmanager
     def noticing(self) -> Iterator[None]:

@@ -37,6 +37,7 @@ from kdcli.engine.hardware import (
 from kdcli.engine.memory import keep_memory, memory_errors
 from kdcli.engine.settings import Precision
 from kdcli.engine.teachers.inference import InferenceTeacher
+from kdcli.engine.teachers.sharded import shard
 
 # without AMX mobilenet_v2 (30) and shufflenet_v2 (79) lose by bf16, resnet8 (142) and denser ones
 # gain: docs/results/speed.md
@@ -61,6 +62,7 @@ class Runtime:
         channels_last: memory layout of images and convolutions.
         graphs: whether steps are replayed from CUDA graphs, where they can be.
         threads: CPU threads; the process's own setting unless given.
+        shard_teacher: whether ranks hold a part of each teacher, where there are several.
 
     Raises:
         DeviceUnavailable: the device is not on this machine, or has no graphs.
@@ -76,6 +78,7 @@ class Runtime:
         graphs: Literal["auto", "on", "off"] = "auto",
         threads: int | None = None,
         index: int = 0,
+        shard_teacher: bool = False,
     ) -> None:
         self.device_choice = choose_device(device, index)
         self.device = torch.device(self.device_choice.value)
@@ -101,6 +104,7 @@ class Runtime:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self.ranks = Ranks.current()
+        self.shards = shard_teacher and self.ranks.size > 1
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     @property
@@ -162,7 +166,8 @@ class Runtime:
             for network in _outermost(method)
         ]
         for teacher in teachers:
-            if isinstance(teacher, InferenceTeacher):
+            # torch's compiler cannot look through gathers
+            if isinstance(teacher, InferenceTeacher) and not self.shards:
                 teacher.compile(options={"freezing": True} if self.device.type == "cpu" else None)
 
     @contextmanager
@@ -190,11 +195,33 @@ class Runtime:
         self.teacher_rows = self.ranks.largest_part(batch_size) * self.ahead
 
     def answering(self, teacher: Teacher) -> Teacher:
-        """A faster copy of a teacher's network, which answers training batches."""
+        """A faster copy of a teacher's network, which answers training batches; where ranks hold
+        parts of teachers, of both a part.
+        """
         dtype = _DTYPES[self.teacher_choice.value]  # type: ignore[index]
-        return InferenceTeacher(
-            teacher, dtype, channels_last=self.channels_last, rows=self.teacher_rows
+        made = InferenceTeacher(
+            teacher,
+            dtype,
+            channels_last=self.channels_last,
+            rows=self.teacher_rows,
+            agree=self.agree,
         )
+        if self.shards:
+            last = self.channels_last
+            made.shard(lambda net: shard(net, self.device, self.ranks, channels_last=last))
+        return made
+
+    def agree(self, number: int) -> int:
+        """The largest of the ranks' numbers where they must ask teachers together, of which each
+        holds a part; else the number.
+        """
+        together = self.shards and not self.ranks.following.leads
+        return self.ranks.most(number) if together else number
+
+    def move_teacher(self, network: Network) -> None:
+        """Puts a teacher on the device; not yet where `answering` will leave a part of it there."""
+        if not self.shards:
+            self.move(network)
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""

@@ -249,7 +249,12 @@ class Trainer:
         at, network, meters, score = work.progress(), self.result(), work.meters, self.hooks.score
         final = work.trains_the_result
         shown = self._shown(work)
-        val = self.hooks.evaluate(shown) if shown is not None else None
+        # the first rank may ask teachers, which the others help to answer
+        val = (
+            self.runtime.ranks.from_first(lambda: self.hooks.evaluate(shown))
+            if shown is not None
+            else None
+        )
         agreement = None
         if final and self.settings.patience is not None:
             agreement = self.runtime.ranks.from_first(lambda: self.hooks.agreement(network))
@@ -349,7 +354,11 @@ class Trainer:
     def _probe(self, work: _StageWork) -> Snapshot | None:
         shown = self._shown(work)
         return (
-            self.hooks.probe(shown, work.stage, self.position.step) if shown is not None else None
+            self.runtime.ranks.from_first(
+                lambda: self.hooks.probe(shown, work.stage, self.position.step)
+            )
+            if shown is not None
+            else None
         )
 
     def _emit(self, event: Event) -> None:

@@ -73,6 +73,7 @@ def resolve(
     flags: Sequence[Flag] = (),
     environ: Mapping[str, str] = os.environ,
     spare_teachers: bool = False,
+    any_student: bool = False,
     tree: trust.Folder | None = None,
 ) -> Resolved:
     """A valid recipe from, low to high: defaults, what the file extends, the file, KD_DATA_DIR,
@@ -89,6 +90,7 @@ def resolve(
         environ: where KD_DATA_DIR is looked up.
         spare_teachers: a method that takes no teacher ignores those of the recipe, instead of
             refusing them.
+        any_student: as for `TeacherRules.fill_in`.
         tree: where recipes are the user's; the folder of the file, which the user named, unless
             given.
 
@@ -119,7 +121,7 @@ def resolve(
     named = NamedRecipes(tree, environ)
     rules = TeacherRules(kind, layer, named.resolve, shown)
     # before teachers are spared: a baseline has the data of the students that it is compared with
-    rules.fill_in()
+    rules.fill_in(any_student=any_student)
     if spare_teachers or (file is None and path is not None):
         rules.drop_unneeded()
     recipe = _build(kind, layer, rules, shown)

@@ -218,6 +218,13 @@ class RuntimeSection(Section):
             "minibatch."
         ),
     )
+    shard_teacher: bool = Field(
+        default=False,
+        description=(
+            "Each device holds a part of the teacher's weights, for one that does not fit one "
+            "device; its blocks are gathered while it answers."
+        ),
+    )
 
     @model_validator(mode="after")
     def _several_devices(self) -> Self:

@@ -20,6 +20,7 @@ from kdcli.recipe.reading.layers import Kind, Layer, default_name, recipe_class
 from kdcli.recipe.reading.toml_file import Origin
 from kdcli.recipe.schema import BOUNDS, DataSection, Recipe, TrainTeacherRecipe
 
+_ANY_STUDENT = "mlp"  # of pictures
 # of a teacher: what a reference, which is a name alone, cannot say, and would answer otherwise for
 _BEYOND_A_NAME = {"epochs", "classes", "size", "resize", "interpolation", "mean", "std"}
 
@@ -232,15 +233,20 @@ class TeacherRules:
 
     # ---- what follows from them ------------------------------------------------------------------
 
-    def fill_in(self) -> None:
-        """Takes data and student from the first teacher, unless they are set."""
+    def fill_in(self, *, any_student: bool = False) -> None:
+        """Takes data and student from the first teacher, unless they are set.
+
+        Args:
+            any_student: whether any network will do where no student follows: whoever asks puts
+                others in its place.
+        """
         if not self._known:
             return
         teacher = self._known[0]
         if self._is_open("data") and isinstance(teacher.data.get("name"), str):
             self._fill_in_data(teacher)
         if self._is_open("student"):
-            self._fill_in_student(teacher)
+            self._fill_in_student(teacher, any_student=any_student)
 
     def _is_open(self, section: str) -> bool:
         table = self.layer.get(section)
@@ -258,11 +264,14 @@ class TeacherRules:
                 self.layer.put(("data", key), teacher.data[key], origin)
         self.layer.notes.append(f"data {name}: what the teacher was trained on")
 
-    def _fill_in_student(self, teacher: teacher_facts.Known) -> None:
+    def _fill_in_student(self, teacher: teacher_facts.Known, *, any_student: bool) -> None:
         try:
             smaller = catalog.entry("model", teacher.architecture).facts.get("smaller")
         except UsageError:
             smaller = None
+        if smaller is None and any_student:
+            self.layer.put(("student", "name"), _ANY_STUDENT, Origin(teacher.told_by))
+            return
         if smaller is None:
             problem = (
                 f"missing: kd knows no smaller sibling of the teacher's {teacher.architecture}"

@@ -30,7 +30,16 @@ _NOT_CONTENT: Mapping[str, Any] = {
     "report": True,
     "data": {"root", *BOUNDS},
     "train": {"state_seconds"},
-    "runtime": {"compile", "device", "devices", "graphs", "teacher_batch", "threads", "workers"},
+    "runtime": {
+        "compile",
+        "device",
+        "devices",
+        "graphs",
+        "shard_teacher",
+        "teacher_batch",
+        "threads",
+        "workers",
+    },
 }
 _FOLDER = "hf/"  # begins the name of a network that is a folder
 _FIRST = ("seed", "name", "data", "model", "student", "teacher", "method")

@@ -98,6 +98,9 @@ def test_evaluate_says_of_two_seeds_of_a_method_that_they_are(runs):
     (pair,) = document("evaluate", "runs/kd", "runs/other")["data"]["pairs"]
     assert pair["two_seeds_of"] == "kd"
     assert "two seeds" not in call("evaluate", "runs/kd", "runs/skd").out
+    recipe = Path("runs/other/recipe.toml")
+    recipe.write_text(re.sub(r"(?m)^lr = .*", "lr = 0.123", recipe.read_text()))
+    assert "two seeds" not in call("evaluate", "runs/kd", "runs/other").out
 
 
 def test_evaluate_counts_a_run_and_the_link_to_it_once(runs):

@@ -209,6 +209,19 @@ def test_a_missed_gate_has_digits_enough_to_see_that_it_was(kd, pretend, limit, 
     assert len(set(re.findall(r"[\d.]+", gate_sentence(missed)))) == 2
 
 
+def test_gates_have_no_digits_that_nobody_asked_for(kd, pretend):
+    """Parameters are a number of things, and another run's accuracy is nobody's choice."""
+    gates = (
+        GateResult("max_parameters", 5000, 9610, passed=False),
+        GateResult("not_below", 0.8722222222, 0.6821972, passed=False),
+    )
+    pretend("distill", result(gates=gates))
+    told = kd("distill").err
+    assert "✗ gate max-parameters 5000 < 9610" in told
+    assert "✗ gate not-below 0.872 > 0.682" in told
+    assert gate_sentence(gates[1]).endswith("at least 87.2\N{NO-BREAK SPACE}% asked for")
+
+
 def test_one_is_not_several(kd, pretend):
     pretend("distill", result(epochs=1), [prepared(epochs=1, batches=1)])
     assert "  train    1 epoch × 1 step · batch 64" in kd("distill").err

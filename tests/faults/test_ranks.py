@@ -311,3 +311,47 @@ def test_torchrun_names_what_one_rank_says_and_is_silent_on_what_all_say(tmp_pat
     _, errors = finish(kd("distill", "nothing.toml", cwd=tmp_path, launcher=launcher), 1)
     assert errors.count("error: no recipe at nothing.toml") == 1
     assert not processes(tmp_path)
+
+
+# ---- a teacher of which each rank holds a part ---------------------------------------------------
+
+
+def begin_divided(cwd: Path, name: str, cache: str, *, divided: bool) -> subprocess.Popen[bytes]:
+    sets = [
+        f"runtime.shard_teacher={str(divided).lower()}",
+        f"teacher.cache={cache}",
+        "data.val_fraction=0.1",
+        "train.patience=5",
+        "train.state_seconds=0.02",
+        "runtime.compile=off",
+        "report.html=false",
+    ]
+    return kd(
+        *("distill", "-t", "runs/teacher", "--student", "mlp", "--data", "digits"),
+        *("--epochs", "3", "--devices", "2", "--name", name, "-q"),
+        *(part for each in sets for part in ("-s", each)),
+        cwd=cwd,
+    )
+
+
+@pytest.mark.parametrize("cache", ["off", "exact"])
+def test_a_divided_teacher_teaches_to_the_bit_what_a_whole_one_does(tmp_path, monkeypatch, cache):
+    """And a rank that dies, asking or following, takes the other along; the run goes on."""
+    given = ("--data", "digits", "--model", "resnet8", "--epochs", "1", "--name", "teacher", "-q")
+    finish(kd("train-teacher", *given, cwd=tmp_path))
+    digests = {}
+    for divided in (False, True):
+        monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / f"cache-{divided}"))
+        name = f"divided-{divided}"
+        finish(begin_divided(tmp_path, name, cache, divided=divided))
+        digests[name] = sha256_file(tmp_path / "runs" / name / "model.safetensors")
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache-killed"))
+    process = begin_divided(tmp_path, "killed", cache, divided=True)
+    wait_for(lambda: any(tmp_path.glob("runs/killed/state/state-*.safetensors")))
+    os.kill(ranks(process)[1], signal.SIGKILL)
+    _, errors = finish(process, 1)
+    assert errors.splitlines()[0] == "error: rank 1 of 2 was killed by SIGKILL"
+    assert not processes(tmp_path)
+    finish(kd("resume", "runs/killed", "-q", cwd=tmp_path))
+    digests["killed"] = sha256_file(tmp_path / "runs" / "killed" / "model.safetensors")
+    assert len(set(digests.values())) == 1, digests

@@ -138,7 +138,14 @@ def run(
 
     given = o.overrides(flags)
     # every mistake that can be known is told before torch is imported
-    resolved = resolve("distill", file=recipe, sets=sets or (), flags=given, environ=env.environ)
+    resolved = resolve(
+        "distill",
+        file=recipe,
+        sets=sets or (),
+        flags=given,
+        environ=env.environ,
+        any_student=True,  # the candidates take its place
+    )
     warnings = warn_of_unsigned(
         env,
         [

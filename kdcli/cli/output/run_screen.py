@@ -360,13 +360,15 @@ def show_gates(env: Environment, gates: tuple[GateResult, ...], *, after_a_miss:
     """One line per threshold, with the sign of how the limit compares, and whose value it is where
     there are several.
     """
+    from kdcli.report.findings.run import gate_digits
+
     for gate in gates:
         lower = gate.at_least
         sign = ("≤" if lower else "≥") if gate.passed else (">" if lower else "<")
         mark = ("✓", "green") if gate.passed else ("✗", "bold red")
         surely = "  (95 % sure)" if gate.confident and gate.name != "max_latency_ms" else ""
         owner = f"{surely}  ({gate.subject})" if gate.subject else surely
-        digits = formatting.asked_digits(gate.limit)
+        digits = gate_digits(gate, gate.limit)
         limit, value = formatting.set_apart(gate.limit, gate.value, digits)
         tail = f"    {after_a_miss}" if after_a_miss and not gate.passed else ""
         env.report(

@@ -32,14 +32,21 @@ class CachedTeacher(Teacher):
         asked: who answers where the table does not.
         table: its answers.
         room: bytes that a copy on the batches' device may take; none unless given.
+        agree: the largest of the ranks' numbers, where `asked` must be asked by all or by none.
     """
 
     def __init__(
-        self, asked: Teacher, table: LogitTable, *, room: Callable[[], int] = lambda: 0
+        self,
+        asked: Teacher,
+        table: LogitTable,
+        *,
+        room: Callable[[], int] = lambda: 0,
+        agree: Callable[[int], int] = int,
     ) -> None:
         self.asked = asked
         self.table = table
         self._room = room
+        self._agree = agree
         self._copy: Tensor | None = None
         self._lookups = 0
 
@@ -68,10 +75,14 @@ class CachedTeacher(Teacher):
             words = self._copy.index_select(0, self.table.rows(batch.index, self._view(batch)))
             return Output(self.table.shape.unpack(words), {})
         logits, found = self.table.read(batch.index, self._view(batch))
-        if not bool(found.all()):
-            absent = (~found).nonzero().flatten()
-            part = _part(batch, absent.to(batch.index.device))
-            logits[absent] = self.table.write(part.index, self._view(part), self.asked(part).logits)
+        absent = (~found).nonzero().flatten()
+        if self._agree(len(absent)):
+            # who lacks nothing asks beside those that do
+            places = absent if len(absent) else torch.zeros(1, dtype=torch.int64)
+            part = _part(batch, places.to(batch.index.device))
+            answers = self.asked(part).logits
+            if len(absent):
+                logits[absent] = self.table.write(part.index, self._view(part), answers)
         return Output(logits.to(batch.x.device), {})
 
     def _view(self, batch: Batch) -> Tensor:
@@ -80,7 +91,8 @@ class CachedTeacher(Teacher):
 
     def _copied(self, device: torch.device) -> Tensor | None:
         shape = self.table.shape
-        if 2 * shape.rows * shape.words > self._room() or self.table.filled < shape.rows:
+        unfit = 2 * shape.rows * shape.words > self._room() or self.table.filled < shape.rows
+        if self._agree(int(unfit)):
             return None
         return self.table.copy(device)
 

@@ -112,13 +112,21 @@ class InferenceTeacher(Teacher):
         dtype: precision of the copy; float32 for no autocast, whatever the step's.
         channels_last: memory layout of the copy; batches come in it.
         rows: images that the copy is asked about at once, always.
+        agree: the largest of the ranks' numbers, where they must ask the copy equally often.
     """
 
     def __init__(
-        self, plain: Teacher, dtype: torch.dtype, *, channels_last: bool, rows: int | None = None
+        self,
+        plain: Teacher,
+        dtype: torch.dtype,
+        *,
+        channels_last: bool,
+        rows: int | None = None,
+        agree: Callable[[int], int] = int,
     ) -> None:
         self._plain = plain
         self.rows = rows
+        self._agree = agree
         self.network = plain.network
         self.renormalise = plain.renormalise
         self.sees = plain.sees
@@ -140,6 +148,11 @@ class InferenceTeacher(Teacher):
     @property
     def live(self) -> Teacher:
         return self._plain.live
+
+    def shard(self, cut: Callable[[Network], None]) -> None:
+        """Leaves this rank its part of the network and of the copy. cut: does so with one."""
+        cut(self.network)
+        cut(self._graph)
 
     def compile(self, **options: Any) -> None:
         """Compiles the copy for `rows` images. options: those of torch.compile."""
@@ -176,14 +189,23 @@ class InferenceTeacher(Teacher):
             torch.no_grad(),
             torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low),
         ):
-            return in_one_shape(lambda part: graph(part, taps), x, self.rows or len(x))
+            rows = self.rows or len(x)
+            blocks = self._agree(-(-len(x) // rows))
+            return in_one_shape(lambda part: graph(part, taps), x, rows, blocks)
 
 
-def in_one_shape(forward: Callable[[Tensor], Output], x: Tensor, rows: int) -> Output:
-    """Answers to images [B,...] asked in blocks of exactly `rows`, the last one filled up."""
-    if len(x) == rows:
+def in_one_shape(
+    forward: Callable[[Tensor], Output], x: Tensor, rows: int, blocks: int = 1
+) -> Output:
+    """Answers to images [B,...] asked in blocks of exactly `rows`, the last one filled up.
+
+    blocks: how many are asked at least, the last one once more where there are fewer.
+    """
+    if len(x) == rows and blocks == 1:
         return forward(x)
     parts: Sequence[Tensor] = x.split(rows)  # type: ignore[no-untyped-call]
+    for _ in range(blocks - len(parts)):
+        forward(filled_up(parts[-1], rows))
     answers = [(forward(filled_up(part, rows)), len(part)) for part in parts]
     return Output(
         torch.cat([answer.logits[:count] for answer, count in answers]),

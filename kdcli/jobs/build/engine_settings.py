@@ -24,6 +24,7 @@ def make_runtime(recipe: Recipe) -> Runtime:
         graphs=section.graphs,
         threads=devices.own_threads(section),
         index=devices.local_rank(),
+        shard_teacher=section.shard_teacher,
     )
     if settled:
         reason = f"auto: never less for {task.name.replace('-', ' ')}"

@@ -12,7 +12,12 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import UsageError
 from kdcli.jobs.build import class_maps, sights
 from kdcli.jobs.build.networks import fresh_network
-from kdcli.jobs.build.teachers import Asked, LoadedTeacher, as_teacher
+from kdcli.jobs.build.teachers import (
+    Asked,
+    LoadedTeacher,
+    as_teacher,
+    digest_if_sharded,
+)
 from kdcli.results.run import TeacherSummary
 
 _COLOURS = 3
@@ -63,6 +68,7 @@ def factory_teacher(
     teacher = as_teacher(through.network, sees, info, runtime, view=asked.view)
     # no checkpoint, so without the sum of one
     summary = TeacherSummary(name, "", name, parameter_count(network), None)
+    weights_sum = digest_if_sharded(through.network, runtime)
     return LoadedTeacher(
         teacher,
         summary,
@@ -71,6 +77,7 @@ def factory_teacher(
         faster=runtime.answering(teacher),
         groups=through.groups,
         understood=through.words,
+        weights=weights_sum,
     )
 
 

@@ -38,6 +38,7 @@ from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.jobs.build.recipe_checks import (
     check_answered,
+    check_divisible,
     check_maps,
     check_parts,
     check_windows,
@@ -166,6 +167,7 @@ def build_job(
     release = None if other is None else load_teacher(other, feed.info, runtime)
     beside = tuple(item for item in (reference, release) if item is not None)
     feed = showing(feed, (*teachers, *beside))
+    check_divisible(feed, runtime, (*teachers, *beside))
     stored = alike(
         runtime.ranks,
         lambda wanted: stored_for(recipe, teachers, feed, runtime, wanted, runs, trial_tables),

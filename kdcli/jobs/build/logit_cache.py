@@ -130,7 +130,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         else [part.flatten().tolist() for part in teacher.renormalise]
     )
     key: dict[str, object] = {
-        "teacher": loaded.summary.sha256 or digest(teacher.network.state_dict()),
+        "teacher": loaded.summary.sha256 or loaded.weights or digest(teacher.network.state_dict()),
         "input": {"mean": views.info.mean, "std": views.info.std, "renormalise": scale},
         "data": views.info.fingerprint,
         "images": views.info.positions_sha256,
@@ -228,7 +228,9 @@ def store(
         if wanted == "exact":
             raise
         return Stored(None, Choice("off", f"auto: {error.message}"))
-    cached = CachedTeacher(loaded.asked, table, room=lambda: _room(runtime.device))
+    cached = CachedTeacher(
+        loaded.asked, table, room=lambda: _room(runtime.device), agree=runtime.agree
+    )
     return Stored(cached, Choice("exact", f"{choice.reason}{remark}"), path, there)
 
 

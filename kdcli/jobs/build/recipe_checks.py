@@ -8,9 +8,11 @@ import torch
 
 from kdcli import tasks
 from kdcli.core.network import Network
+from kdcli.core.types import Feed
 from kdcli.data.text import LONGER
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible
+from kdcli.engine.teachers.ready import NoNetwork
+from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.method import method_class
 from kdcli.jobs.build.networks import checked_header
@@ -33,6 +35,52 @@ def check_parts(recipe: Recipe, runtime: Runtime) -> None:
     check_divided(recipe, runtime)
     check_weights(recipe)
     check_views(recipe)
+    check_sharded(recipe)
+
+
+def check_sharded(recipe: Recipe) -> None:
+    """Refuses to divide a teacher's weights among devices where there is one, or no teacher.
+
+    Raises:
+        UsageError: says which.
+    """
+    if not recipe.runtime.shard_teacher:
+        return
+    chosen = recipe.teacher if isinstance(recipe, DistillRecipe) else ()
+    ready = bool(chosen) and all(section.logits is not None for section in chosen)
+    problem = None
+    if not isinstance(recipe, DistillRecipe):
+        problem = f"{recipe.KIND} has no teacher"
+    elif ready or (not chosen and recipe.report.reference is None):
+        problem = (
+            "ready-made answers (teacher.logits) have none" if ready else "there is no teacher"
+        )
+    elif recipe.runtime.devices == 1:
+        raise UsageError(
+            "runtime.shard_teacher divides the teacher's weights among devices, and this is one",
+            hint="--devices 2 or more, or leave it out",
+        )
+    if problem is not None:
+        raise UsageError(
+            f"runtime.shard_teacher divides a teacher's weights among devices, and {problem}",
+            hint="leave it out",
+        )
+
+
+def check_divisible(feed: Feed, runtime: Runtime, teachers: Sequence[LoadedTeacher]) -> None:
+    """Asks teachers of which each rank holds a part about one picture, before anything is written:
+    somebody's own network may not bear to be divided.
+
+    Raises:
+        Incompatible: one does not.
+    """
+    if not runtime.shards:
+        return
+    batch = runtime.place(next(iter(feed.sample("train", 1))))
+    for loaded in teachers:
+        if not isinstance(loaded.teacher.live.network, NoNetwork):
+            loaded.teacher(batch, tuple(loaded.teacher.network.taps))
+            loaded.asked(batch)
 
 
 def check_mixes(data: DataSection, method: str) -> None:

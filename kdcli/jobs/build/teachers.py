@@ -15,6 +15,7 @@ from kdcli.core.class_map import Groups
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Sees, Shown
+from kdcli.engine.checkpoint import digest
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError, Where
 from kdcli.jobs.build import class_maps, sights
@@ -84,7 +85,8 @@ class LoadedTeacher:
     teacher: as its checkpoint has it, for measurements. history: checkpoints along its training,
     itself the last. faster: a copy for training batches. remark: what is to be said of its classes
     beside the data's. groups: its own classes of each of the data's, where a class map says so;
-    understood: that map in words, a line each.
+    understood: that map in words, a line each. weights: their checksum, where no checkpoint says it
+    and no rank holds them all.
     """
 
     teacher: Teacher
@@ -96,6 +98,7 @@ class LoadedTeacher:
     remark: str | None = None
     groups: Groups | None = None
     understood: tuple[str, ...] = ()
+    weights: str = ""
 
     @property
     def asked(self) -> Teacher:
@@ -211,7 +214,7 @@ def as_teacher(
             data's own, normalised otherwise, these batches must hold them (`Feed.showing`). view:
             of training pictures.
     """
-    runtime.move(network)
+    runtime.move_teacher(network)
     if (own := sights.own_pixels(Sees(sees, view), info)) is not None:
         return Teacher(network, epoch=epoch, sees=own)
     if (sees.mean, sees.std) == (info.mean, info.std):
@@ -279,6 +282,7 @@ def pretrained_teacher(
         else f"{name} calls its classes {', '.join(names[:3])}, ..., and {info.name} "
         f"{', '.join(info.class_names[:3])}, ...: they are taken to be in the same order"
     )
+    weights_sum = digest_if_sharded(through.network, runtime)
     faster = runtime.answering(teacher)
     return LoadedTeacher(
         teacher,
@@ -289,4 +293,10 @@ def pretrained_teacher(
         remark=remark,
         groups=through.groups,
         understood=(*through.words, *two_heads(network)),
+        weights=weights_sum,
     )
+
+
+def digest_if_sharded(network: Network, runtime: Runtime) -> str:
+    """The checksum of weights that ranks are about to divide; "" where each will hold them all."""
+    return digest(network.state_dict()) if runtime.shards else ""

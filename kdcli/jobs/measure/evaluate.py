@@ -33,7 +33,8 @@ from kdcli.results.cost import Cost, Form
 from kdcli.results.measures import EvaluateResult, Evaluation, Measures, PairTest
 from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
 from kdcli.runs.find import from_here
-from kdcli.runs.read import Run
+from kdcli.runs.folder import RECIPE_FILE
+from kdcli.runs.read import Run, read_recipe
 from kdcli.trust import trusting
 
 
@@ -240,9 +241,32 @@ def _pairs(measured: Sequence[Answers], labels: Sequence[str]) -> tuple[PairTest
 
 
 def _two_seeds(first: Answers, second: Answers) -> bool:
-    """Whether nothing that their checkpoints say of how they were made differs but the seed."""
+    """Whether nothing that their checkpoints say of how they were made differs but the seed, nor
+    what the recipes say that lie beside them.
+    """
     made = [
         (item.architecture, item.method, item.method_options, item.epochs, item.teachers)
         for item in (first, second)
     ]
-    return bool(first.method) and first.seed != second.seed and made[0] == made[1]
+    if not first.method or first.seed == second.seed or made[0] != made[1]:
+        return False
+    recipes = [_learnt_by(item.checkpoint) for item in (first, second)]
+    return None in recipes or recipes[0] == recipes[1]
+
+
+def _learnt_by(checkpoint: str) -> dict[str, Any] | None:
+    """What the recipe beside a checkpoint says of how it learnt; None where there is none."""
+    path = Path(checkpoint)
+    folder = path if path.is_dir() else path.parent
+    try:
+        _, recipe = read_recipe(folder / RECIPE_FILE)
+    except KdError:
+        return None
+    learnt = {
+        name: dict(recipe[name])
+        for name in ("data", "model", "student", "method", "train", "optim", "schedule")
+        if isinstance(recipe.get(name), Mapping)
+    }
+    learnt.get("data", {}).pop("root", None)  # where they lie
+    learnt.get("train", {}).pop("state_seconds", None)
+    return learnt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,16 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The recipe that all trials share, and how to make one of it."""
+    """The recipe that all trials share, and how to make one of it. any_student: whether its own
+    student is one of no trial.
+    """
 
     file: str | Path | None
     sets: tuple[str, ...]
     flags: tuple[Flag, ...]
     environ: Mapping[str, str]
     held_out: float | None
+    any_student: bool = False
 
     def resolve(self, values: Mapping[str, Any]) -> Resolved:
         """The recipe with some values, by dotted keys; --set and flags are above them."""
@@ -54,11 +57,17 @@ class Base:
             sets=self.sets,
             flags=self.flags,
             environ=self.environ,
+            any_student=self.any_student,
         )
 
 
 def base_of(
-    file: str | Path | None, sets: Sequence[str], flags: Sequence[Flag], environ: Mapping[str, str]
+    file: str | Path | None,
+    sets: Sequence[str],
+    flags: Sequence[Flag],
+    environ: Mapping[str, str],
+    *,
+    any_student: bool = False,
 ) -> tuple[Base, Resolved]:
     """The recipe of a search, with images held out: a share where nobody has said otherwise.
 
@@ -66,7 +75,7 @@ def base_of(
         UsageError: it was said that none are, or the data are not pictures. RecipeInvalid: as
             `resolve`.
     """
-    base = Base(file, tuple(sets), tuple(flags), environ, None)
+    base = Base(file, tuple(sets), tuple(flags), environ, None, any_student)
     first = base.resolve({})
     data = first.recipe.data
     if not tasks.of_data(data.name).pictures:
@@ -78,7 +87,7 @@ def base_of(
             "a search selects on held-out images, and data.val_fraction is 0",
             hint=f"-s data.val_fraction={HELD_OUT}",
         )
-    base = Base(file, tuple(sets), tuple(flags), environ, HELD_OUT)
+    base = replace(base, held_out=HELD_OUT)
     return base, base.resolve({})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli import formatting
 from kdcli.data.text import Text
 from kdcli.engine.hardware import choose_device
 from kdcli.errors import CorruptFile, KdError
@@ -245,7 +246,9 @@ def search(
             search. Interrupted, Terminated: the same command goes on.
     """
     check_installed("kd search")
-    base, resolved = base_of(recipe, sets, flags, environ if environ is not None else {})
+    base, resolved = base_of(
+        recipe, sets, flags, environ if environ is not None else {}, any_student=True
+    )
     space = space_of(resolved, candidates, methods, temperatures)
     check_methods(space)
     folder = Path(out)
@@ -390,9 +393,11 @@ class _Search:
             ) from error
         timed = [each for each in inside if each.latency_ms is not None]
         if timed:
+            times = [each.latency_ms or 0.0 for each in timed]
+            ends = [f"{end:.2f}" for end in (min(times), max(times))]
             self.told(
-                f"{len(inside)} candidates from {min(each.latency_ms or 0 for each in timed):.2f} "
-                f"to {max(each.latency_ms or 0 for each in timed):.2f} ms an image"
+                f"{formatting.plural(len(inside), 'candidate', ' ')}: "
+                f"{' to '.join(dict.fromkeys(ends))} ms an image"
             )
         return inside, outside
 

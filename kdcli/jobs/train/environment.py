@@ -19,6 +19,7 @@ from kdcli.core.classes import shown
 from kdcli.core.network import parameter_count
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.inference import InferenceTeacher
+from kdcli.engine.teachers.sharded import share_held
 from kdcli.errors import KdError, UsageError, shortened
 from kdcli.files import write_json, write_text
 from kdcli.jobs.build import data_subset, sights
@@ -252,6 +253,11 @@ def _choices(job: Job) -> tuple[str, ...]:
             f"teacher {loaded.architecture} in {graph['precision']}{norms}{ahead}: "
             f"{graph['reason']}"
         )
+        if runtime.shards:
+            lines.append(
+                f"{runtime.ranks.size} ranks share teacher {loaded.architecture}: this one holds "
+                f"{share_held(loaded.teacher.network):.0%} of its weights"
+            )
     return tuple(dict.fromkeys(lines))
 
 

@@ -125,10 +125,11 @@ class Execution:
     def _go(self, state: State | None, stop: StopRequest, *, resumed: bool) -> RunResult:
         position = position_of(state) if state else Position()
         hooks = Hooks(stop=stop, pause=self._pause)
+        place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
+        about = self.ranks.from_first(lambda: prepared(self.job, self.run, self.notes, place))
         if self.ranks.first:  # the others train, and wait for what this one makes of it
-            place = f"epoch {position.epoch}, minibatch {position.batch}" if resumed else None
             manifest.begin(self.run)
-            self.listeners(prepared(self.job, self.run, self.notes, place))
+            self.listeners(about)
             again = position.epoch if resumed and position.stage == 0 else 0
             self.trackers = start_trackers(self.job.recipe, self.run, again)
             hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)

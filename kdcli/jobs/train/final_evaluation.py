@@ -26,6 +26,7 @@ from kdcli.engine.evaluator import collect, evaluating
 from kdcli.engine.events import EpochDone
 from kdcli.engine.runtime import nothing_compiled
 from kdcli.engine.teachers.ready import NoNetwork
+from kdcli.engine.teachers.sharded import is_sharded
 from kdcli.jobs.build.class_weights import weighed_nothing
 from kdcli.jobs.build.data_subset import missing_classes
 from kdcli.jobs.build.header import architecture
@@ -323,8 +324,10 @@ def _costs(job: Job, network: Network) -> tuple[list[Cost | None], tuple[str, ..
                     each,
                     _one(job, _seen(job, each, batch)),
                     checkpoint=path,
-                    timed=report.latency or job.recipe.gates.max_latency_ms is not None,
-                    forms=report.forms if report.latency else (),
+                    # how long ranks need to gather it says nothing of the network
+                    timed=not is_sharded(each)
+                    and (report.latency or job.recipe.gates.max_latency_ms is not None),
+                    forms=report.forms if report.latency and not is_sharded(each) else (),
                     left_out=left_out,
                 )
                 for each, path in every

@@ -142,12 +142,19 @@ class Read:
 
     def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Labels of the table's rows, and of its columns."""
-        cells = list(self.combinations())
-        rows, columns = (
-            tuple(dict.fromkeys(", ".join(cell[axis].label for axis in axes) for cell in cells))
-            for axes in (self.table.rows, self.table.columns)
+        cells = self.places()
+        return tuple(dict.fromkeys(row for row, _ in cells)), tuple(
+            dict.fromkeys(column for _, column in cells)
         )
-        return rows, columns
+
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Row and column of every cell of the table that is not excluded."""
+        axes = (self.table.rows, self.table.columns)
+        found = (
+            tuple(", ".join(cell[axis].label for axis in some) for some in axes)
+            for cell in self.combinations()
+        )
+        return tuple(dict.fromkeys((row, column) for row, column in found))
 
     def paper(self) -> tuple[PaperValue, ...]:
         """The published numbers of cells that are here: a sweep that extends another one may have
@@ -442,10 +449,24 @@ class _Check:
                     labels,
                     f"the label of a {place}",
                 )
+        places = read.places()
+        for number, value in enumerate(self.content.paper):
+            if value.row in rows and value.column in columns:
+                self._refuse_left_out(number, value, places)
         for number, value in enumerate(self.content.paper):
             self._known(
                 ("paper", number, "metric"),
                 value.metric,
                 read.table.metrics,
                 "one of the table's metrics",
+            )
+
+    def _refuse_left_out(
+        self, number: int, value: PaperValue, places: Sequence[tuple[str, str]]
+    ) -> None:
+        if (value.row, value.column) not in places:
+            self.complain(
+                ("paper", number),
+                f"{value.row}, {value.column} is no cell of this sweep: exclude leaves it out",
+                "leave the number out, or the rule of exclude",
             )

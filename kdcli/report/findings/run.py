@@ -353,11 +353,22 @@ def gate_sentence(gate: GateResult) -> str:
     quantity, scale, unit = _GATED.get(gate.name) or _quantity(gate.name)
     found, asked = None if gate.value is None else scale * gate.value, scale * gate.limit
     least = 3 if scale == 1 and not unit else 1
-    digits = 0 if gate.name == "max_parameters" else formatting.asked_digits(asked, least)
-    value, limit = formatting.set_apart(found, asked, digits)
+    value, limit = formatting.set_apart(found, asked, gate_digits(gate, asked, least))
     surely = " at 95 % confidence" if gate.confident else ""
     how = "at least" if gate.at_least else "at most"
     return f"{quantity} {value}{unit}{surely}, {how} {limit}{unit} asked for"
+
+
+def gate_digits(gate: GateResult, asked: float, least: int = 3) -> int:
+    """The decimals of a threshold, as it is shown: as many as were asked for.
+
+    Args:
+        asked: the threshold in the unit of the screen. least: decimals at least.
+    """
+    if gate.name == "max_parameters":
+        return 0
+    # nobody asked for the digits of another run's accuracy
+    return least if gate.name == "not_below" else formatting.asked_digits(asked, least)
 
 
 def _quantity(name: str) -> tuple[str, float, str]:

@@ -68,6 +68,19 @@ def test_answers_are_those_of_the_live_teacher_rounded_and_asked_once(path, teac
     assert teacher.asked == 3
 
 
+def test_who_lacks_nothing_asks_beside_a_rank_that_does(path, teacher):
+    """A divided teacher answers all ranks or none."""
+    others = [1, 0, 0]  # what another rank says, the last first: it may lack an answer too
+    cached = CachedTeacher(
+        teacher, LogitTable(path, KEY, SHAPE), agree=lambda number: max(number, others.pop())
+    )
+    batch = batch_of(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    first = cached(batch).logits
+    assert teacher.asked == 2
+    assert torch.equal(cached(batch).logits, first)
+    assert teacher.asked == 3
+
+
 def test_only_what_is_missing_is_computed(path, teacher):
     cached = CachedTeacher(teacher, LogitTable(path, KEY, SHAPE))
     cached(batch_of(torch.tensor([0, 1]), torch.tensor([0, 0])))

@@ -44,8 +44,14 @@ def children() -> set[str]:
     return found
 
 
-def test_what_ranks_say_to_each_other():
-    found = shared(TWO, rank_tasks.talk, {}, [print])
+@pytest.fixture(scope="module")
+def found():
+    made = shared(TWO, rank_tasks.talk, {}, [print])
+    assert not children()
+    return made
+
+
+def test_what_ranks_say_to_each_other(found):
     assert (found["size"], found["heard"], found["threads"]) == (2, 1, 1)
     assert found["gathered"] == [0, 1, 2, 10, 11]
     assert (found["total"], found["most"], found["every"]) == (3.0, 7, ["rank 0", "rank 1"])
@@ -53,7 +59,18 @@ def test_what_ranks_say_to_each_other():
     assert found["state"] == ["other", "rank1.other", "same"]
     assert found["restored"] == [[0, 0], [1, 1]]
     assert found["alike"][0] == found["alike"][1]
-    assert not children()
+
+
+@pytest.mark.parametrize("network", ["resnet8", "vit-mini"])
+def test_ranks_share_a_teacher_and_each_holds_a_part(found, network):
+    for rank in found["shared"]:
+        # to the bit, in training and where the first rank asks alone
+        assert rank[network] == [True, True, True]
+        assert 0.45 < rank[f"{network} held"] < 0.6
+        assert rank[f"{network} head"]  # methods read it
+        assert rank["odd"] == (
+            "Odd cannot be sharded: it reads weights of a layer that it does not call"
+        )
 
 
 @pytest.mark.slow

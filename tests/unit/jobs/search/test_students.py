@@ -4,9 +4,13 @@ stopped.
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
-from kdcli.errors import CorruptFile, Interrupted, KdError, UsageError
+from kdcli.cli.app import run
+from kdcli.cli.console import Environment
+from kdcli.errors import CorruptFile, Exit, Interrupted, KdError, UsageError
 from kdcli.jobs import search
 from kdcli.jobs.search.candidates import named, spread, within
 from kdcli.jobs.search.race import rungs
@@ -85,6 +89,24 @@ def test_a_budget_that_no_network_meets_names_the_nearest(recipes, teacher, tmp_
     assert not (tmp_path / "a").exists()
     with pytest.raises(UsageError, match=r"--max-latency 1\.00e-06 ms: the nearest is \w"):
         _search(recipes, teacher, tmp_path / "b", "gates.max_latency_ms=1e-6")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "said"),
+    [
+        (("--candidates", "cnn-small"), "meets --max-parameters 10: the nearest is cnn-small"),
+        ((), "no network of the zoo is smaller than the teacher"),
+    ],
+)
+def test_no_student_is_asked_for_where_none_follows_from_the_teacher(
+    teacher, tmp_path, candidates, said
+):
+    """kd knows no smaller sibling of an mlp: the candidates take its place, or the zoo's."""
+    out, err = io.StringIO(), io.StringIO()
+    budget = ("--max-parameters", "10", "--out", str(tmp_path / "out"))
+    code = run(("search", "-t", teacher, *candidates, *budget), Environment(out, err, {}))
+    assert code == Exit.USAGE
+    assert said in err.getvalue()
 
 
 def test_where_every_trial_fails_it_says_why(recipes, teacher, tmp_path):

@@ -317,6 +317,17 @@ def test_teachers_can_be_swept(sweep):
             "there are a",
             "6:5",
         ),
+        (
+            (
+                "exclude=[{seed=2, train='a'}]\n[axes]\nseed = [1,2]\n"
+                "train = [{label='a'}, {label='b'}]\n"
+                "[table]\nrows=['train']\ncolumns=['seed']\n[[paper]]\nvalue = 1\nrow='a'\ncolumn='2'"
+            ),
+            "paper.0",
+            "a, 2 is no cell of this sweep",
+            "leave the number out",
+            "9:3",
+        ),
     ],
 )
 def test_problems_of_a_sweep_are_placed_too(sweep, text, key, says, suggests, place):
