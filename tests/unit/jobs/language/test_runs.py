@@ -99,6 +99,10 @@ def test_a_run_is_judged_by_perplexity(made):
     said = (made.out / "teacher" / "report.md").read_text()
     assert f"has a perplexity of {test.perplexity:.2f} on" in said
     assert "image" not in said.partition("## How to reproduce")[0].replace("image-class", "")
+    card = (made.out / "teacher" / "MODEL_CARD.md").read_text()
+    assert '"task": {"type": "text-generation"}' in card
+    assert 'metrics: ["perplexity"]' in card
+    assert "image" not in card
     assert made.student.gap is not None
     _, header = read_header(made.out / "student")
     assert header.class_names[:2] == ("<unk>", "<eos>")
