@@ -98,9 +98,10 @@ def _fit(name: str, config: Any, classes: int, purpose: Purpose, *, fresh: bool)
     """Gives a fresh language model the vocabulary of the data; refuses another one of weights."""
     if purpose is SEQUENCE:
         return
+    config.pad_token_id = None  # a text is read without one: every token counts
     if fresh:
         config.vocab_size = classes
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        for key in ("bos_token_id", "eos_token_id"):
             number = getattr(config, key, None)
             if isinstance(number, int) and number >= classes:
                 setattr(config, key, None)
@@ -110,6 +111,23 @@ def _fit(name: str, config: Any, classes: int, purpose: Purpose, *, fresh: bool)
             f"{classes:,}",
             hint=f"its own tokenizer: -s data.tokenizer={name.removeprefix(files.PREFIX)}",
         )
+
+
+def usual(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], int | None] | None:
+    """What a folder's network of texts is for, by the class that its config names: the shape of its
+    input, and how many tokens it chooses among, None of one with classes; None of a network of
+    pictures.
+    """
+    named = config.get("architectures")
+    cls = str(named[0]) if isinstance(named, list) and named else ""
+    tokens = config.get("vocab_size")
+    if cls.endswith(("ForCausalLM", "LMHeadModel")) and type(tokens) is int and tokens > 0:
+        return TOKEN, tokens
+    if cls.endswith("ForSequenceClassification"):
+        places = config.get("max_position_embeddings")
+        most = places if type(places) is int and places > 4 else 514
+        return (1, 1, min(most - 2, 512)), None  # of a RoBERTa's places two are no tokens'
+    return None
 
 
 def check_vocabulary(name: str, info: DataInfo) -> None:
@@ -341,7 +359,11 @@ class LanguageModel(_Text):
         return Output(self.classify(pooled), {"pooled": pooled} if taps else {})
 
     def _read(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self.net(input_ids=tokens, use_cache=False).logits
+        mask = None
+        if tokens.is_meta:  # shapes alone: transformers would look at values to make one
+            length = tokens.shape[1]
+            mask = torch.ones(len(tokens), 1, length, length, dtype=torch.bool, device="meta")
+        found: Tensor = self.net(input_ids=tokens, attention_mask=mask, use_cache=False).logits
         return found
 
     def logits_divided(self, divisor: float) -> None:
@@ -378,7 +400,10 @@ class TextClassifier(_Text):
         ids = torch.where(there, (given - BEHIND).clamp(min=0), self._padding)
         # a text without a token looks at all places: a softmax over none would be NaN
         looked_at = there | ~there.any(1, keepdim=True)
-        pooled = self.net(input_ids=ids, attention_mask=looked_at.long()).logits
+        mask = looked_at.long()
+        if x.is_meta:  # shapes alone: transformers would look at the values of a plain mask
+            mask = looked_at[:, None, None].expand(-1, 1, x.shape[-1], -1)
+        pooled = self.net(input_ids=ids, attention_mask=mask).logits
         return Output(self.classify(pooled), {"pooled": pooled} if taps else {})
 
 

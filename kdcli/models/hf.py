@@ -161,17 +161,17 @@ def build(
     transformers = library(name)
     weights, own = arguments.get("weights"), arguments.get("config")
     folder = None if own is not None and weights is None else files.folder_of(name)
-    content = dict(own) if own is not None else files.read_config(_there(folder))
+    content = dict(own) if own is not None else files.read_config(folder or Path())
     changes = dict(arguments.get("arguments", {}))
     published = num_classes
     if weights is not None:
-        published = len(files.class_names(content, _there(folder) / files.CONFIG))
+        published = len(files.class_names(content, (folder or Path()) / files.CONFIG))
     config = config_of(transformers, name, {**content, **changes}, changes)
     config.num_labels = published
     if weights is None:
         fit_to(config, input_shape)
     with quiet(transformers):
-        model = _construct(transformers, name, config, _tensors(_there(folder), weights))
+        model = _construct(transformers, name, config, _tensors((folder or Path()), weights))
     network = _tapped(name, model, input_shape)
     if published != num_classes:
         network.new_head = f"{published} classes"
@@ -180,7 +180,7 @@ def build(
         )
     network.blueprint = Blueprint(name, {"config": carried(name, config)})
     if weights is not None:
-        tell_sight(network, files.read_pixels(_there(folder)))
+        tell_sight(network, files.read_pixels(folder or Path()))
     return network
 
 
@@ -202,13 +202,14 @@ def own_names(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def categories(name: str, weights: str) -> tuple[str, ...]:  # noqa: ARG001  as other libraries have it
-    """The names of the classes that a folder's network predicts, or their numbers.
-
-    Raises:
-        NotFound, BadCheckpoint, Incompatible: as `build`.
+    """The names of the classes that a folder's network predicts, or their numbers; raises what
+    `build` does.
     """
     folder = files.folder_of(name)
-    return files.class_names(files.read_config(folder), folder / files.CONFIG)
+    config = files.read_config(folder)
+    if (text := _hf_text.usual(config)) is not None and text[1] is not None:
+        return tuple(map(str, range(text[1])))
+    return files.class_names(config, folder / files.CONFIG)
 
 
 def text_categories(name: str, info: DataInfo) -> tuple[str, ...]:
@@ -238,13 +239,11 @@ def usual_shape(name: str) -> tuple[int, int, int]:
     """
     folder = files.folder_of(name)
     config = files.read_config(folder)
+    if (text := _hf_text.usual(config)) is not None:
+        return text[0]
     size = files.read_pixels(folder).size or files.size_in(config) or (224, 224)
     channels = config.get("num_channels")
     return (channels if type(channels) is int and 0 < channels <= 64 else 3, *size)
-
-
-def _there(folder: Path | None) -> Path:
-    return Path() if folder is None else folder
 
 
 # ---- for transformers itself ---------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kdcli.analysis.metrics import Tally, measure
 from kdcli.engine.evaluator import collect
 from kdcli.errors import Exit, Incompatible, Interrupted, UsageError
 from kdcli.files import read_json, sha256_file
-from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
+from kdcli.jobs import analyze_gap, distill, evaluate, predict, resume, train_teacher
 from kdcli.jobs.events import StepDone
 from kdcli.results.weights_header import read_header
 from kdcli.runs.find import finished_runs
@@ -199,6 +199,11 @@ def test_a_gpt_learns_what_an_lstm_knows(made, text, tmp_path):
     with pytest.raises(Interrupted):
         distill(out=tmp_path, name="cut", overrides=values, listeners=[StopAt(40)])
     assert resume(tmp_path / "cut").test == whole.test
+
+
+def test_what_follows_a_token_is_no_class(made):
+    with pytest.raises(Incompatible, match="says which token follows those before it"):
+        predict(made.out / "teacher", ["the cat sees"])
 
 
 def test_a_gate_on_perplexity(made):

@@ -9,7 +9,16 @@ import pytest
 
 from kdcli.errors import Incompatible, Interrupted, UsageError
 from kdcli.files import sha256_file
-from kdcli.jobs import analyze_gap, distill, evaluate, export, predict, resume, train_teacher
+from kdcli.jobs import (
+    analyze_gap,
+    describe_model,
+    distill,
+    evaluate,
+    export,
+    predict,
+    resume,
+    train_teacher,
+)
 from kdcli.results.weights_header import read_header
 from tests.unit.jobs.language.test_runs import WORDS, StopAt
 from tests.unit.models import tiny_hf_text
@@ -86,6 +95,12 @@ def test_a_language_model_of_a_folder_teaches_another_one(made, texts, tmp_path)
     assert analyze_gap(made.out / "gpt2", [tmp_path / "whole"]).texts[0].by_place
     with pytest.raises(Incompatible, match="an exported file would not"):
         export(tmp_path / "whole", format="onnx")
+
+
+def test_a_folder_says_what_it_is_for(texts):
+    model = describe_model(f"hf/{texts / 'gpt2'}")
+    assert (model.num_classes, tuple(model.input_shape)) == (15, (1, 1, 1))
+    assert tuple(describe_model(f"hf/{texts / 'bert'}").input_shape) == (1, 1, 22)
 
 
 def test_weights_of_a_folder_teach_a_network_of_kd(texts, tmp_path):
