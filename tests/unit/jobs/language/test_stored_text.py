@@ -69,8 +69,6 @@ def test_the_whole_answers_teach_what_the_teacher_does(text, teacher, tmp_path, 
     before = sha256_file(table)
     again = distill(out=tmp_path, overrides=student(text, teacher, seed=0))
     assert weights(again) == weights(first)
-    other = distill(out=tmp_path, overrides=student(text, teacher, seed=1))
-    assert weights(other) != weights(first)
     assert sha256_file(table) == before
 
 
