@@ -127,6 +127,24 @@ def test_a_classifier_of_a_folder_teaches_and_answers(made, texts, tmp_path):
     )
 
 
+def test_what_a_library_folder_is_not_for_is_told(made):
+    with pytest.raises(Incompatible, match="--format hf is of networks of pictures"):
+        export(made.out / "bert", format="hf")
+
+
+@pytest.mark.slow
+def test_an_exported_classifier_reads_by_its_tokenizer_too(made, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export(made.out / "bert", format="onnx", out=tmp_path / "bert.onnx")
+    one, other = (
+        predict(path, ["the cat no sees"]).predictions[0].top[0]
+        for path in (made.out / "bert", tmp_path / "bert.onnx")
+    )
+    assert one.label == other.label
+    assert one.probability == pytest.approx(other.probability, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
