@@ -120,8 +120,9 @@ def resolve(
     rules = TeacherRules(kind, layer, named.resolve, shown)
     # before teachers are spared: a baseline has the data of the students that it is compared with
     rules.fill_in()
-    if spare_teachers or (file is None and path is not None):
-        rules.drop_unneeded()
+    by_default = file is None and path is not None
+    if spare_teachers or by_default:
+        rules.drop_unneeded(of_these_data=by_default)
     recipe = _build(kind, layer, rules, shown)
     if first:
         named.look_at_reference(layer)
