@@ -289,8 +289,12 @@ def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
 
 
 def _epochs(measured: Sequence[tuple[str, Measures]]) -> str:
-    said = {"last": "last epoch", "best": "best epoch by validation accuracy"}
-    return _list(said[measures.selected] for _, measures in measured)
+    return _list(
+        "last epoch"
+        if measures.selected == "last"
+        else f"best epoch by validation {tasks.of_data(data).headline.name}"
+        for data, measures in measured
+    )
 
 
 def _seeds(cells: Sequence[TableCell], over: str) -> str:
