@@ -18,7 +18,7 @@ from kdcli.results.run import CalibrationCurve
 BINS = 15
 
 
-class _Bins(NamedTuple):
+class Bins(NamedTuple):
     """Sums over the samples in each bin of confidence: [bins] float64, n int64."""
 
     n: Tensor
@@ -57,7 +57,7 @@ def answers(logits: Tensor, targets: Tensor, temperatures: Tensor | float = 1.0)
     return SampleAnswers(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
+def bins_of(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Bins:
     """The sums of equal bins of confidence [n], closed on the left, the last on both sides."""
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
@@ -65,10 +65,11 @@ def _sums(confidence: Tensor, correct: Tensor, bins: int) -> _Bins:
         torch.bincount(place, weights=weights, minlength=bins)
         for weights in (confidence, correct.double())
     )
-    return _Bins(torch.bincount(place, minlength=bins), *sums)
+    return Bins(torch.bincount(place, minlength=bins), *sums)
 
 
-def _error(binned: _Bins) -> float:
+def error_of(binned: Bins) -> float:
+    """The calibration error of such sums."""
     # eq. 3: sum_b n_b / n |accuracy_b - confidence_b|, with accuracy_b = correct_b / n_b
     return float((binned.correct - binned.confidence).abs().sum() / binned.n.sum())
 
@@ -84,7 +85,7 @@ def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) 
         correct: [n] bool, whether the class that has it is the true one.
         bins: how many.
     """
-    return _error(_sums(confidence, correct, bins))
+    return error_of(bins_of(confidence, correct, bins))
 
 
 def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> CalibrationCurve:
@@ -97,9 +98,9 @@ def reliability(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
     """
     check_logits(logits, targets)
     confidence, correct, _ = answers(logits, targets)
-    binned = _sums(confidence, correct, bins)
+    binned = bins_of(confidence, correct, bins)
     return CalibrationCurve(
-        ece=_error(binned),
+        ece=error_of(binned),
         edges=tuple(torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64).tolist()),
         confidence=_means(binned.confidence, binned.n),
         accuracy=_means(binned.correct, binned.n),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.analysis.calibration import answers, calibration_error
+from kdcli.analysis.calibration import Bins, answers, bins_of, calibration_error, error_of
 from kdcli.analysis.checks import check_class_names, check_logits, is_bare, rows_at_a_time
 from kdcli.analysis.energy import energies
 from kdcli.core.types import SplitName
@@ -61,6 +61,48 @@ class _Rows(NamedTuple):
     targets: Tensor
 
 
+_SETTLED_ROWS = 1 << 15  # rows whose numbers are held before they are added up
+
+
+class _Sums(NamedTuple):
+    """The same added up. totals: [6] float64, of right answers, those among the likeliest five,
+    log_p, entropy, free energy and norm. bins: of confidence. true, predicted, hits: [K] int64,
+    rows of each class, answers of it, and right ones.
+    """
+
+    totals: Tensor
+    bins: Bins
+    true: Tensor
+    predicted: Tensor
+    hits: Tensor
+
+    def plus(self, other: _Sums) -> _Sums:
+        bins = Bins(*(one + two for one, two in zip(self.bins, other.bins, strict=True)))
+        return _Sums(
+            self.totals + other.totals,
+            bins,
+            self.true + other.true,
+            self.predicted + other.predicted,
+            self.hits + other.hits,
+        )
+
+
+def _sums_of(rows: _Rows, classes: int) -> _Sums:
+    columns = (
+        rows.place == 0,
+        rows.place < 5,
+        rows.log_p,
+        rows.entropy,
+        rows.free_energy,
+        rows.norm,
+    )
+    return _Sums(
+        torch.stack([column.double().sum() for column in columns]),
+        bins_of(rows.confidence, rows.right),
+        *counts_of(rows.said, rows.targets, classes),
+    )
+
+
 class Tally:
     """The measures of a network from logits that come in parts and are let go.
 
@@ -71,7 +113,8 @@ class Tally:
     def __init__(self, label: str = "the network") -> None:
         self._label = label
         self._parts: list[_Rows] = []
-        self._classes = self._n = 0
+        self._classes = self._n = self._pending = 0
+        self._settled: _Sums | None = None
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         """Takes logits [b,K] and targets [b].
@@ -98,9 +141,46 @@ class Tally:
             )
         )
         self._n, self._classes = self._n + len(targets), logits.shape[1]
+        self._pending += len(targets)
+        # of a long text not even a few numbers a row are kept
+        if len(self._parts) > 1 and self._pending >= _SETTLED_ROWS and not is_bare(targets):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Adds what has come since up, and lets it go."""
+        rows = _Rows(*(torch.cat(column) for column in zip(*self._parts, strict=True)))
+        sums = _sums_of(rows, self._classes)
+        self._settled = sums if self._settled is None else self._settled.plus(sums)
+        self._parts, self._pending = [], 0
+
+    def _of_sums(self, split: SplitName, selected: Literal["last", "best"]) -> Measures:
+        """The measures, of sums."""
+        if self._parts:
+            self._settle()
+        assert self._settled is not None
+        found, n = self._settled, self._n
+        hits, top5, log_p, entropy, free_energy, norm = found.totals.tolist()
+        balanced, f1 = of_counts(found.true, found.predicted, found.hits)
+        return Measures(
+            n=n,
+            accuracy=hits / n,
+            accuracy_interval=wilson(int(hits), n),
+            top5=top5 / n if self._classes > 5 else None,
+            nll=-log_p / n,
+            ece=error_of(found.bins),
+            entropy=entropy / n,
+            free_energy=free_energy / n,
+            logit_norm=norm / n,
+            split=split,
+            selected=selected,
+            balanced_accuracy=balanced,
+            macro_f1=f1,
+        )
 
     def measures(self, *, split: SplitName, selected: Literal["last", "best"]) -> Measures:
         """Those of all that was added. split, selected: recorded."""
+        if self._settled is not None:
+            return self._of_sums(split, selected)
         rows = _Rows(*(torch.cat(column) for column in zip(*self._parts, strict=True)))
         n, hits = self._n, int((rows.place == 0).sum())
         if is_bare(rows.targets):
@@ -204,8 +284,19 @@ def by_class(said: Tensor, targets: Tensor, classes: int) -> tuple[float, float]
     macro-F1          = mean_k 2 tp_k / (n_k + predicted_k)   over classes with samples, or
                                                               that were predicted
     """
+    return of_counts(*counts_of(said, targets, classes))
+
+
+def counts_of(said: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples of each class, predictions of it, and right ones, [K] int64 each."""
     counts = (targets, said, targets[said == targets])
-    true, predicted, hits = (torch.bincount(x, minlength=classes).double() for x in counts)
+    true, predicted, hits = (torch.bincount(x, minlength=classes) for x in counts)
+    return true, predicted, hits
+
+
+def of_counts(true: Tensor, predicted: Tensor, hits: Tensor) -> tuple[float, float]:
+    """Balanced accuracy and macro-F1 of these counts, as `by_class`."""
+    true, predicted, hits = (x.double() for x in (true, predicted, hits))
     there, any_of = true > 0, true + predicted > 0
     recall = hits[there] / true[there]
     f1 = 2 * hits[any_of] / (true + predicted)[any_of]

@@ -98,6 +98,8 @@ class Method(nn.Module, ABC):
     consumes and trains are for people, in the list of methods.
     follows_history: it reads Setup.history, so that what its teacher's run kept is part of what
     decides its result.
+    writes_on: it asks its teacher about text that the teacher wrote, to which there are no stored
+    answers.
     mixes: it reads labels through kdcli.losses.cross_entropy and label_smoothing alone, and so is
     right on mixtures of pictures, whose labels are two.
     scale_free: its loss leaves the scale of the logits free, so that their softmax is no
@@ -117,6 +119,7 @@ class Method(nn.Module, ABC):
     trains: ClassVar[str] = "student"
     follows_history: ClassVar[bool] = False
     cacheable: ClassVar[bool] = False
+    writes_on: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
     scale_free: ClassVar[bool] = False
     labels_for: ClassVar[str] = ""

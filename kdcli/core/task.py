@@ -51,7 +51,8 @@ class Headline:
 class Task:
     """What a sample is, what its rows are, and what is measured of them.
 
-    name: as data, networks and files say it. summary: in a sentence. sample: what one row of
+    name: as data, networks and files say it. hub: as Hugging Face's model cards do. summary: in a
+    sentence. sample: what one row of
     logits answers, in a word. rows: how many rows a sample gives and which of them count, for
     people. batched: how samples become minibatches, for people.
     pictures: samples are pictures that a person can look at. compares_classes: classes are few
@@ -65,6 +66,7 @@ class Task:
     """
 
     name: str
+    hub: str
     summary: str
     sample: str
     rows: str

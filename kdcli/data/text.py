@@ -184,6 +184,26 @@ class TextFeed:
                 pace=(last - first) / self._window if self._random else 1.0,
             )
 
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Parts of the training text side by side, and tokens of a window."""
+        return len(self._train), self._window
+
+    @property
+    def length(self) -> int:
+        """Tokens of each part of the training text that follow another."""
+        return self._train.shape[1] - 1
+
+    def in_order(self, start: int = 0) -> Iterator[Batch]:
+        """The training text as it stands: windows of `data.window` tokens of all its parts, from
+        that number on; the same for every epoch, seed and number of processes.
+        """
+        parts = slice(0, len(self._train))
+        for number, first in enumerate(range(0, self.length, self._window)):
+            if number >= start:
+                bounds = (first, min(first + self._window, self.length))
+                yield _window(self._train, parts, bounds, number)
+
     def draws(self, epoch: int, start: int = 0) -> Iterator[Draw]:
         """The rows that `train` makes minibatches of."""
         return (Draw(batch.index, batch.view) for batch in self.train(epoch, start))

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from kdcli.core.tokenizer import opened
 from kdcli.errors import UsageError
-from kdcli.results.vocabulary import PADDING, UNKNOWN, Vocabulary
+from kdcli.results.vocabulary import BEHIND, PADDING, UNKNOWN, Vocabulary
 
 Kind = Literal["words", "pieces"]
 LONGEST = 64  # characters of a word of a vocabulary
@@ -64,16 +65,38 @@ def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Tensor, Tensor
     Raises:
         UsageError: as `make_vocabulary`.
     """
+    if vocabulary.tokenizer is not None:
+        found = list(_of_transformers(vocabulary, vocabulary.tokenizer, texts))
+    else:
+        found = list(_of_ours(vocabulary, texts))
+    counts = [count for _, count in found]
+    cut = [kept + [0] * (vocabulary.length - len(kept)) for kept, _ in found]
+    shape = (len(cut), vocabulary.length)
+    return torch.tensor(cut, dtype=torch.int64).view(shape), torch.tensor(counts).long()
+
+
+def _of_ours(vocabulary: Vocabulary, texts: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+    """The numbers of each text, cut, and how many it had."""
     numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
-    cut, counts = [], []
     split = _splitter(vocabulary)
     for text in texts:
         tokens = split(text)
-        counts.append(len(tokens))
-        kept = [numbers.get(token, 1) for token in tokens[: vocabulary.length]]
-        cut.append(kept + [0] * (vocabulary.length - len(kept)))
-    shape = (len(cut), vocabulary.length)
-    return torch.tensor(cut, dtype=torch.int64).view(shape), torch.tensor(counts).long()
+        yield [numbers.get(token, 1) for token in tokens[: vocabulary.length]], len(tokens)
+
+
+def _of_transformers(
+    vocabulary: Vocabulary, content: str, texts: Sequence[str]
+) -> Iterator[tuple[list[int], int]]:
+    """The same, with the tokens that the tokenizer puts around a text; those are never cut off."""
+    whole, cutting = opened(content), opened(content)
+    cutting.enable_truncation(max_length=vocabulary.length)
+    bare = whole.num_special_tokens_to_add(is_pair=False)
+    for text in texts:
+        ids = whole.encode(text).ids
+        count = 0 if len(ids) <= bare else len(ids)
+        if len(ids) > vocabulary.length:
+            ids = cutting.encode(text).ids
+        yield [number + BEHIND for number in ids], count
 
 
 def _splitter(vocabulary: Vocabulary) -> Any:

@@ -37,6 +37,7 @@ def collect(
     *,
     every: int = 1,
     seen: Callable[[Tensor, Tensor], None] | None = None,
+    total: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits [n,K] float32 and targets [n] int64 of a split, on the CPU.
 
@@ -46,13 +47,16 @@ def collect(
         batches: the split, in index order, the last one smaller or not.
         every: keep one row of so many; the others are seen and let go.
         seen: told the logits and targets of each batch, all rows of them, on the CPU.
+        total: rows of the split, where that is known: what is kept of a long text then has its
+            place from the beginning, and is not there twice when it is joined.
 
     Raises:
         OutOfMemory: a batch does not fit.
     """
     logits: list[Tensor] = []
     targets: list[Tensor] = []
-    rows = passed = 0
+    place: Tensor | None = None
+    rows = passed = filled = 0
     carried = Carried()
     with torch.inference_mode():
         for batch in batches:
@@ -64,14 +68,27 @@ def collect(
                 seen(found.cpu(), batch.y.cpu())
             kept = slice(-passed % every, None, every)
             passed += count
-            # a view would keep the whole of what it is of
-            logits.append(found if every == 1 else found[kept].clone())
-            targets.append(batch.y[kept])
+            if every > 1 and total is not None:
+                place = place if place is not None else _room(-(-total // every), found)
+                part = found[kept]
+                place[filled : filled + len(part)] = part
+                filled += len(part)
+            else:  # a view would keep the whole of what it is of
+                logits.append(found if every == 1 else found[kept].clone())
+            targets.append(batch.y[kept] if every == 1 else batch.y[kept].clone())
+    if place is not None:
+        return place[:filled], torch.cat(targets).cpu()
     if not logits:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
     # joined outside of inference mode, because a tensor that is made within cannot enter autograd
     # later
     return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+
+
+def _room(rows: int, like: Tensor) -> Tensor:
+    """A place for so many rows on the CPU, for tensors that may enter autograd later."""
+    with torch.inference_mode(mode=False):
+        return torch.empty(rows, like.shape[1], dtype=like.dtype)
 
 
 def _filled_up(batch: Batch, rows: int) -> Batch:

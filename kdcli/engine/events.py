@@ -79,6 +79,14 @@ class Compiling:
 
 
 @dataclass(frozen=True, slots=True)
+class Storing:
+    """A teacher's answers to a text are stored before training: so many rows of all."""
+
+    stored: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepsCaptured:
     """From here on the steps of a stage are replayed from a CUDA graph, or they are not: reason is
     empty, or says why.

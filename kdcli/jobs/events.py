@@ -15,6 +15,7 @@ from kdcli.engine.events import (
     StateSaved,
     StepDone,
     StepsCaptured,
+    Storing,
 )
 from kdcli.results.run import TeacherSummary
 from kdcli.results.search import Trial
@@ -35,6 +36,7 @@ __all__ = [
     "StepDone",
     "StepRead",
     "StepsCaptured",
+    "Storing",
     "SweepStarted",
     "TeacherDone",
     "TeacherStarted",
@@ -184,6 +186,7 @@ class TrialDone:
 RunEvent = (
     StageStarted
     | Compiling
+    | Storing
     | StepsCaptured
     | StepDone
     | StepRead

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from kdcli import tasks
 from kdcli.core.types import Batch, Feed
+from kdcli.data.text import TextFeed
 from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.cached import CachedTeacher
 from kdcli.engine.teachers.fill import divergence, fill
+from kdcli.engine.teachers.stored_text import StoredText, divergence_of_text, fill_text
 from kdcli.errors import Incompatible, UsageError
-from kdcli.jobs.build.datasets import augmentation
 from kdcli.jobs.build.engine_settings import make_runtime
 from kdcli.jobs.build.job import load_teachers, showing, training_feed
 from kdcli.jobs.build.logit_cache import Views, store
 from kdcli.jobs.build.recipe_checks import check_sources
+from kdcli.jobs.build.storing import WINDOWS_HINT, moving_windows, views_of
 from kdcli.jobs.build.teachers import LoadedTeacher
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.processes import devices
@@ -83,17 +87,19 @@ def _fill_all(
             hint="kd distill reads them as they are",
         )
     feed = training_feed(recipe, runtime, trained)
-    every = Views(
-        feed.info, augmentation(recipe.data), recipe.train.epochs, decode=recipe.runtime.decode
-    )
+    every = views_of(recipe, feed)
     asked = [every.of(section) for section in recipe.teacher]
     if size_only:
         names = [str(item.checkpoint or item.recipe or item.name) for item in recipe.teacher]
         return CacheResult(
             tuple(_planned(name, views) for name, views in zip(names, asked, strict=True))
         )
-    runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
+    if every.reading is None:
+        runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
     teachers = load_teachers(recipe, feed, runtime, trained)
+    for loaded in teachers:
+        if reason := moving_windows(recipe, loaded):
+            raise Incompatible(f"answers cannot be stored: {reason}", hint=WINDOWS_HINT)
     feed = showing(feed, teachers)
     filled = (
         _fill(loaded, views, feed, runtime, tell, command)
@@ -107,7 +113,15 @@ def _planned(teacher: str, views: Views) -> StoredLogits:
     if shape is None:
         raise Incompatible(f"{views.uncountable}: its answers cannot be stored", hint=views.remedy)
     return StoredLogits(
-        teacher, "", shape.samples, shape.views, shape.classes, shape.bytes, 0, shape.top
+        teacher,
+        "",
+        shape.samples,
+        shape.views,
+        shape.classes,
+        shape.bytes,
+        0,
+        shape.top,
+        sample=tasks.named(views.info.task).sample,
     )
 
 
@@ -132,10 +146,21 @@ def _fill(
             if error is not None:
                 raise error
 
-        fill(cached, batch_of, chunk=_CHUNK, done=done)
-        error = divergence(cached, batch_of, temperatures=_TEMPERATURES, most=_SAMPLE, chunk=_CHUNK)
-    return replace(
+        if isinstance(cached, StoredText):
+            assert isinstance(feed, TextFeed)
+            fill_text(cached, feed, done=done)
+            error = divergence_of_text(cached, feed, temperatures=_TEMPERATURES, most=_SAMPLE)
+        else:
+            fill(cached, batch_of, chunk=_CHUNK, done=done)
+            error = divergence(
+                cached, batch_of, temperatures=_TEMPERATURES, most=_SAMPLE, chunk=_CHUNK
+            )
+    found = replace(
         table,
         stored=cached.table.filled,
         error=tuple(StoredError(**asdict(item)) for item in error),
     )
+    if table.top is None:
+        return found
+    mean, most = cached.table.left_out()
+    return replace(found, left_out=mean, bound=most * math.log(table.classes - table.top))

@@ -68,6 +68,7 @@ class SequenceDistillation(Method):
     teachers = Arity(1, None)
     consumes = "teacher's tokens"
     cacheable = True
+    writes_on = True
 
     def loss(self, batch: Batch, at: Progress) -> Step:
         weight = self.options.weight

@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kdcli.errors import Incompatible, KdError, UsageError
@@ -33,6 +34,38 @@ _LEFT_OUT = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a network of transformers is to do. auto: the class that builds it. table: transformers'
+    names of the classes that can, by type of model. called, hint: for messages.
+    """
+
+    auto: str
+    table: str
+    called: str
+    hint: str
+
+
+PICTURES = Purpose(
+    "AutoModelForImageClassification",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "image classifier",
+    "kd takes what AutoModelForImageClassification does; timm's are timm/NAME",
+)
+CAUSAL = Purpose(
+    "AutoModelForCausalLM",
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "causal language model",
+    "kd takes what AutoModelForCausalLM does",
+)
+SEQUENCE = Purpose(
+    "AutoModelForSequenceClassification",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "network for texts with classes",
+    "kd takes what AutoModelForSequenceClassification does",
+)
+
+
 def library(name: str) -> Any:
     """The package transformers.
 
@@ -49,25 +82,31 @@ def library(name: str) -> Any:
     return transformers
 
 
-def classifiers(transformers: Any) -> dict[str, Any]:
-    """The types of model that classify pictures, and transformers' names of their classes."""
-    names = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+def classifiers(transformers: Any, purpose: Purpose = PICTURES) -> dict[str, Any]:
+    """The types of model that classify pictures, or do something else, and transformers' names of
+    their classes.
+    """
+    names = getattr(transformers.models.auto.modeling_auto, purpose.table)
     return {kind: cls for kind, cls in names.items() if kind != "timm_wrapper"}
 
 
 def config_of(
-    transformers: Any, name: str, content: Mapping[str, Any], changes: Mapping[str, Any]
+    transformers: Any,
+    name: str,
+    content: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    purpose: Purpose = PICTURES,
 ) -> Any:
     """A config of transformers with what its own class knows of a file's content.
 
     Args:
-        changes: what of that the user has changed.
+        changes: what of that the user has changed. purpose: what it is for.
 
     Raises:
-        UsageError: a change is of a key that there is not. Incompatible: it is no image classifier,
+        UsageError: a change is of a key that there is not. Incompatible: it is for something else,
             or a value cannot be.
     """
-    kind, known = content.get("model_type"), classifiers(transformers)
+    kind, known = content.get("model_type"), classifiers(transformers, purpose)
     if kind not in known:
         if "auto_map" in content:
             raise Incompatible(
@@ -75,9 +114,9 @@ def config_of(
                 hint="read it, and write a factory that loads it: file.py:factory",
             )
         raise Incompatible(
-            f"{name} is of the type {str(kind)[:60]!r}, which is no image classifier that "
+            f"{name} is of the type {str(kind)[:60]!r}, which is no {purpose.called} that "
             f"transformers {transformers.__version__} knows",
-            hint="kd takes what AutoModelForImageClassification does; timm's are timm/NAME",
+            hint=purpose.hint,
         )
     try:
         with quiet(transformers):

@@ -21,7 +21,7 @@ PREFIX = "hf/"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # what a download fetches: data alone, no code and no pickle
-FETCHED = (CONFIG, PROCESSOR, WEIGHTS, INDEX, "model-*-of-*.safetensors")
+FETCHED = (CONFIG, PROCESSOR, "tokenizer.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")
 _MOST_BYTES = 16 * 2**20  # of a JSON; the names of ImageNet-22k take two
 _MOST_CLASSES = 1_000_000
 _LARGEST = 16_384  # pixels of a side
@@ -171,6 +171,16 @@ def read_pixels(folder: Path) -> Sight:
     number = _field(int, said, "resample", path)
     interpolation = None if number is None else RESAMPLERS.get(number)
     return Sight(None, size, resize, interpolation, "pillow", mean, std)
+
+
+def size_in(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The size of pictures that a config names."""
+    vision = config.get("vision_config")
+    given = config.get("image_size") or (isinstance(vision, dict) and vision.get("image_size"))
+    sides: list[Any] = given if isinstance(given, list) else [given, given]
+    if len(sides) == 2 and all(type(side) is int and 0 < side <= 16_384 for side in sides):
+        return sides[0], sides[1]
+    return None
 
 
 # ---- the image processor -------------------------------------------------------------------------

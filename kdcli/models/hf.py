@@ -1,5 +1,7 @@
-"""Image classifiers of transformers from a local folder, hf/./FOLDER, or by a hub id that is in its
-cache, hf/ORG/NAME (kd models hf/ORG/NAME --download fetches it).
+"""Image classifiers, causal language models and classifiers of texts of transformers from a local
+folder, hf/./FOLDER, or by a hub id that is in its cache, hf/ORG/NAME (kd models hf/ORG/NAME
+--download fetches it). What a network is built for follows from the data; those of texts are in
+kdcli/models/_hf_text.py.
 
 The architecture is the one of the folder's config.json, as transformers builds it. Weights are
 random and the network is for the pictures of the data, or they are the folder's own with
@@ -27,9 +29,11 @@ from torch import Tensor, nn
 
 from kdcli.core.network import Blueprint, Network, tell_sight
 from kdcli.core.options import Options as ModelOptions
+from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible, KdError, NotFound, UsageError
 from kdcli.files import given_by_the_user, is_file, safetensors_header
 from kdcli.models import _hf_folder as files
+from kdcli.models import _hf_text
 from kdcli.models._foreign_weights import check_whole, read_tensors
 from kdcli.models._headed import Headed
 from kdcli.models._hf_config import (
@@ -49,9 +53,10 @@ from kdcli.results.preprocessing import Sight
 VARIANTS: dict[str, dict[str, Any]] = {
     "hf/*": {
         "summary": (
-            "an image classifier of transformers from a folder, hf/./my-vit, or a hub id of its "
-            "cache; takes kdcli[hf]"
+            "a network of transformers from a folder, hf/./my-vit, or a hub id of its cache: for "
+            "pictures, for texts with classes, or a causal language model; takes kdcli[hf]"
         ),
+        "task": "any",
         "arguments": {},
         "input_shape": [3, 224, 224],
         "smaller": {},
@@ -145,20 +150,24 @@ def build(
         BadCheckpoint: a file of it cannot be read. Incompatible: it is no image classifier, takes
             no such pictures, has no one linear head, or the weights are another network's.
     """
+    if _hf_text.reads_text(input_shape):
+        return _hf_text.build(
+            name, num_classes=num_classes, input_shape=input_shape, arguments=arguments
+        )
     transformers = library(name)
     weights, own = arguments.get("weights"), arguments.get("config")
     folder = None if own is not None and weights is None else files.folder_of(name)
-    content = dict(own) if own is not None else files.read_config(_there(folder))
+    content = dict(own) if own is not None else files.read_config(folder or Path())
     changes = dict(arguments.get("arguments", {}))
     published = num_classes
     if weights is not None:
-        published = len(files.class_names(content, _there(folder) / files.CONFIG))
+        published = len(files.class_names(content, (folder or Path()) / files.CONFIG))
     config = config_of(transformers, name, {**content, **changes}, changes)
     config.num_labels = published
     if weights is None:
         fit_to(config, input_shape)
     with quiet(transformers):
-        model = _construct(transformers, name, config, _tensors(_there(folder), weights))
+        model = _construct(transformers, name, config, _tensors((folder or Path()), weights))
     network = _tapped(name, model, input_shape)
     if published != num_classes:
         network.new_head = f"{published} classes"
@@ -167,7 +176,7 @@ def build(
         )
     network.blueprint = Blueprint(name, {"config": carried(name, config)})
     if weights is not None:
-        tell_sight(network, files.read_pixels(_there(folder)))
+        tell_sight(network, files.read_pixels(folder or Path()))
     return network
 
 
@@ -189,13 +198,24 @@ def own_names(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def categories(name: str, weights: str) -> tuple[str, ...]:  # noqa: ARG001  as other libraries have it
-    """The names of the classes that a folder's network predicts, or their numbers.
-
-    Raises:
-        NotFound, BadCheckpoint, Incompatible: as `build`.
+    """The names of the classes that a folder's network predicts, or their numbers; raises what
+    `build` does.
     """
     folder = files.folder_of(name)
-    return files.class_names(files.read_config(folder), folder / files.CONFIG)
+    config = files.read_config(folder)
+    if (text := _hf_text.usual(config)) is not None and text[1] is not None:
+        return tuple(map(str, range(text[1])))
+    return files.class_names(config, folder / files.CONFIG)
+
+
+def text_categories(name: str, info: DataInfo) -> tuple[str, ...]:
+    """The names of the classes of a folder's network on texts: of a language model, its tokens.
+
+    Raises:
+        Incompatible: its tokens are not those of the data. Others: as `categories`.
+    """
+    _hf_text.check_vocabulary(name, info)
+    return info.class_names if info.vocabulary is None else categories(name, OWN_WEIGHTS)
 
 
 def sight(name: str, weights: str) -> Sight:  # noqa: ARG001  as other libraries have it
@@ -215,23 +235,11 @@ def usual_shape(name: str) -> tuple[int, int, int]:
     """
     folder = files.folder_of(name)
     config = files.read_config(folder)
-    size = files.read_pixels(folder).size or _size_in(config) or (224, 224)
+    if (text := _hf_text.usual(config)) is not None:
+        return text[0]
+    size = files.read_pixels(folder).size or files.size_in(config) or (224, 224)
     channels = config.get("num_channels")
     return (channels if type(channels) is int and 0 < channels <= 64 else 3, *size)
-
-
-def _there(folder: Path | None) -> Path:
-    return Path() if folder is None else folder
-
-
-def _size_in(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The size of pictures that a config names."""
-    vision = config.get("vision_config")
-    given = config.get("image_size") or (isinstance(vision, dict) and vision.get("image_size"))
-    sides: list[Any] = given if isinstance(given, list) else [given, given]
-    if len(sides) == 2 and all(type(side) is int and 0 < side <= 16_384 for side in sides):
-        return sides[0], sides[1]
-    return None
 
 
 # ---- for transformers itself ---------------------------------------------------------------------

@@ -103,8 +103,20 @@ class ReusedHead(Network):
 
 
 def behead(network: Network) -> None:
-    """Takes the last layer out of a network: its logits are from then on what that layer read."""
+    """Takes the last layer out of a network: its logits are from then on what that layer read.
+
+    Raises:
+        Incompatible: another part of it reads the weights of that layer, as tied words do.
+    """
     head = network.head
+    for module in network.modules():
+        others = module.parameters(recurse=False)
+        if module is not head and any(weight is head.weight for weight in others):
+            raise Incompatible(
+                f"{name_of(network)} embeds words by the weights of its last layer, and that is to "
+                "give way to the teacher's",
+                hint="a student that embeds words by weights of their own, or another method",
+            )
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if child is head:

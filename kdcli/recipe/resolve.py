@@ -122,8 +122,9 @@ def resolve(
     rules = TeacherRules(kind, layer, named.resolve, shown)
     # before teachers are spared: a baseline has the data of the students that it is compared with
     rules.fill_in(any_student=any_student)
-    if spare_teachers or (file is None and path is not None):
-        rules.drop_unneeded()
+    by_default = file is None and path is not None
+    if spare_teachers or by_default:
+        rules.drop_unneeded(of_these_data=by_default)
     recipe = _build(kind, layer, rules, shown)
     if first:
         named.look_at_reference(layer)
@@ -347,11 +348,32 @@ def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, 
         if section.epochs is not None
         else ""
     )
+    values = shared_place(student)
+    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
+    if path := shared_path(student, resolved.recipe):
+        resolved = resolve_teacher(
+            str(section.recipe), section.epochs, section.schedule, values={**values, **path}
+        )
+    return resolved, f"kd train-teacher {section.recipe}{length}"
+
+
+def shared_place(student: Recipe) -> dict[str, Any]:
+    """Where a student's teacher is computed, and where its datasets lie, by dotted key: where the
+    student's do.
+    """
     runtime = student.runtime
     place = {
         "data.root": student.data.root,
         **{f"runtime.{key}": getattr(runtime, key) for key in ("device", "devices", "threads")},
     }
-    values = {key: value for key, value in place.items() if value is not None}
-    resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
-    return resolved, f"kd train-teacher {section.recipe}{length}"
+    return {key: value for key, value in place.items() if value is not None}
+
+
+def shared_path(student: Recipe, teacher: Recipe) -> dict[str, Any]:
+    """The student's data.path, where its teacher is of the same dataset and its recipe leaves open
+    where that is; a path of its own stays.
+    """
+    path = getattr(student.data, "path", None)
+    if path is None or student.data.name != teacher.data.name:
+        return {}
+    return {"data.path": path} if getattr(teacher.data, "path", path) is None else {}

@@ -936,7 +936,7 @@ class Recipe(Section):
         key, network = next(
             (key, getattr(self, key)) for key in ("student", "model") if hasattr(self, key)
         )
-        if tasks.of_model(network.name) is not task:
+        if not tasks.serves(network.name, task):
             other = tasks.of_model(network.name)
             raise rule(
                 f"{key}.name",

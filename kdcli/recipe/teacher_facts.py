@@ -167,6 +167,10 @@ def _remedy(teacher: Known, images: Images) -> str:
             f"-d {trained_on}, which it was trained on, or a {teacher.called} trained on "
             f"{images.name}"
         )
+    task = tasks.of_data(images.name)
+    lengths = (teacher.input_shape or (0,), images.input_shape or (0,))
+    if not task.pictures and lengths[0][:2] == lengths[1][:2] == (1, 1):
+        return f"data.length = {lengths[0][2]}, or {task.worded('a teacher of these images')}"
     path = teacher.data.get("path")
     given = f"{images.name} -s data.path=PATH" if path else images.name
     anew = f"train a teacher on these images first: kd train-teacher -d {given}"
@@ -223,6 +227,9 @@ def _misfit(teacher: Known, images: Images) -> str | None:
         and images.input_shape
         and (problem := channels_differ(teacher.input_shape, images.input_shape))
     ):
+        if not tasks.of_data(images.name).pictures and teacher.input_shape[:2] == (1, 1):
+            taken, given = teacher.input_shape[2], images.input_shape[2]
+            return f"{teacher.called} takes texts of {taken} tokens, {images.name} has {given}"
         return f"{teacher.called} takes {problem.format(images.name)}"
     if other:
         assert teacher.class_names is not None

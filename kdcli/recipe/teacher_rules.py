@@ -162,12 +162,18 @@ class TeacherRules:
 
     # ---- how many, and whether they fit ----------------------------------------------------------
 
-    def drop_unneeded(self) -> None:
+    def drop_unneeded(self, *, of_these_data: bool = False) -> None:
         """Forgets teachers that the method does not take; an only one becomes what the gap is
         measured to.
+
+        Args:
+            of_these_data: only one that was trained on the dataset of this name: nobody has named
+                it.
         """
         if self._number() != (0, 0):
             return
+        name = self.layer.get("data", "name")
+        strange = of_these_data and any(known.data.get("name") != name for known in self._known)
         tables = self._tables()
         sources = [
             ("teacher", key)
@@ -175,7 +181,7 @@ class TeacherRules:
             if len(tables) == 1 and isinstance(tables[0][1].get(key), str)
         ]
         otherwise = any(not _BEYOND_A_NAME.isdisjoint(table) for _, table in tables)
-        if sources and not otherwise and self.layer.get("report", "reference") is None:
+        if sources and not (otherwise or strange) and self.layer.get("report", "reference") is None:
             origin = self.layer.origin(sources[0]) or Origin("the teacher")
             self.layer.put(("report", "reference"), tables[0][1][sources[0][1]], origin)
         self.layer.forget(("teacher",))

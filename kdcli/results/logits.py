@@ -25,7 +25,9 @@ class StoredLogits:
     holds.
 
     top: how many of an answer's logits are stored, None for all. error: what that and float16 cost,
-    measured on a filled table.
+    measured on a filled table. sample: what a row answers. left_out: the share of the probability
+    that what is not stored has at temperature 1, mean over all rows; bound: nats that KL(own,
+    stored) is at most for it there, of any row, besides the rounding; None where all is stored.
     """
 
     teacher: str
@@ -37,6 +39,9 @@ class StoredLogits:
     stored: int
     top: int | None = None
     error: tuple[StoredError, ...] = ()
+    sample: str = "image"
+    left_out: float | None = None
+    bound: float | None = None
 
     @property
     def rows(self) -> int:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdcli import catalog
-from kdcli.core.task import IMAGE_CLASSIFICATION, Headline, Task
+from kdcli.core.task import (
+    IMAGE_CLASSIFICATION,
+    LANGUAGE_MODELLING,
+    TEXT_CLASSIFICATION,
+    Headline,
+    Task,
+)
 from kdcli.errors import KdError, NotFound
 
-__all__ = ["Headline", "Task", "named", "names", "networks", "of_data", "of_model"]
+__all__ = ["Headline", "Task", "named", "names", "networks", "of_data", "of_model", "serves"]
+
+ANY = "any"  # of a library's networks, which are built for the data
 
 
 def names() -> tuple[str, ...]:
@@ -32,25 +41,39 @@ def named(name: str) -> Task:
 
 def of_data(name: str) -> Task:
     """The task of a dataset; image classification where its table says none, or is not at hand."""
-    return _of("dataset", name)
+    return named(_said("dataset", name))
 
 
-def of_model(name: str) -> Task:
-    """The task of a network, likewise."""
-    return _of("model", name)
+def of_model(name: str, input_shape: Sequence[int] | None = None) -> Task:
+    """The task of a network, likewise. One of a library's may be for any: then its input tells,
+    which is one token, a text of them, or a picture.
+    """
+    found = _said("model", name)
+    if found != ANY:
+        return named(found)
+    if input_shape is None or tuple(input_shape[:2]) != (1, 1):
+        return named(IMAGE_CLASSIFICATION)
+    return named(LANGUAGE_MODELLING if input_shape[2] == 1 else TEXT_CLASSIFICATION)
+
+
+def serves(name: str, task: Task) -> bool:
+    """Tells whether a network is for a task."""
+    return _said("model", name) in {ANY, task.name}
 
 
 def networks(task: Task) -> tuple[str, ...]:
     """The networks of a task that ship with kd, by name."""
     found = catalog.entries("model").items()
     return tuple(
-        name for name, entry in found if entry.facts.get("task", IMAGE_CLASSIFICATION) == task.name
+        name
+        for name, entry in found
+        if entry.facts.get("task", IMAGE_CLASSIFICATION) in {ANY, task.name}
     )
 
 
-def _of(kind: catalog.Kind, name: str) -> Task:
+def _said(kind: catalog.Kind, name: str) -> str:
     try:
         said = catalog.entry(kind, name).facts.get("task")
     except KdError:  # a report is read where the file of somebody's own is not
         said = None
-    return named(said if isinstance(said, str) else IMAGE_CLASSIFICATION)
+    return said if isinstance(said, str) else IMAGE_CLASSIFICATION

@@ -33,6 +33,7 @@ def _said(found: Measures) -> str:
 
 TASK = Task(
     name=IMAGE_CLASSIFICATION,
+    hub="image-classification",
     summary="which class a picture, or a vector, is of",
     sample="image",
     rows="one an image; all count, and the cross-entropy those that have a label",

@@ -42,6 +42,7 @@ def _said(found: Measures) -> str:
 
 TASK = Task(
     name=LANGUAGE_MODELLING,
+    hub="text-generation",
     summary="which token follows those before it",
     sample="token",
     rows="one a token that follows another; all count",

@@ -14,6 +14,7 @@ _PICTURES = "text has no pictures"
 TASK: Task = replace(
     IMAGES,
     name=TEXT_CLASSIFICATION,
+    hub="text-classification",
     summary="which class a text is of",
     sample="text",
     rows="one a text; all count, and the cross-entropy those that have a label",

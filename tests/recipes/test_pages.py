@@ -120,6 +120,7 @@ LONG = {
             "several-devices",
             "sweep",
             "teacher-from-torchvision",
+            "texts-of-transformers",
             "use-a-student",
         ),
     )

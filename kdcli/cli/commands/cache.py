@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,12 +78,22 @@ def run(
                     f"stored   {table.path}"
                 ),
             )
-            for line in _error(table):
+            for line in (*_left_out(table), *_error(table)):
                 env.answer(f"  {line}")
     return Outcome(result)
 
 
 def _size(table: StoredLogits) -> str:
+    if table.sample == "token":
+        answers = (
+            f"{table.classes:,} tokens"
+            if table.top is None
+            else f"the {table.top:,} largest of {table.classes:,} tokens"
+        )
+        return (
+            f"{table.teacher}: {formatting.thousands(table.images)} tokens × {answers}, "
+            f"{table.bytes // max(table.rows, 1):,} bytes each, {formatting.disk(table.bytes)}"
+        )
     views = formatting.plural(table.views, "view")
     classes = (
         f"{table.classes} classes"
@@ -90,8 +101,8 @@ def _size(table: StoredLogits) -> str:
         else f"the {table.top} largest of {table.classes} classes"
     )
     return (
-        f"{table.teacher}: {formatting.thousands(table.images)} images × {views} × {classes}, "
-        f"{formatting.disk(table.bytes)}"
+        f"{table.teacher}: {formatting.thousands(table.images)} {table.sample}s × {views} × "
+        f"{classes}, {formatting.disk(table.bytes)}"
     )
 
 
@@ -103,6 +114,18 @@ def _error(table: StoredLogits) -> Iterator[str]:
             f"off from the teacher's own by {item.mean:.1e} nats {at}, at most {item.max:.1e} "
             f"(KL, {count} of them)"
         )
+
+
+def _left_out(table: StoredLogits) -> Iterator[str]:
+    """What is not stored, and the bound on what that costs."""
+    if table.left_out is None or table.bound is None or table.top is None:
+        return
+    others = math.log(table.classes - table.top)
+    yield (
+        f"left out: {table.left_out:.2%} of the probability on average; at temperature 1 that "
+        f"costs at most {table.left_out * others:.2g} nats on average, {table.bound:.2g} of any "
+        f"(the share times log {table.classes - table.top:,})"
+    )
 
 
 class _Narrator:

@@ -15,8 +15,9 @@ python-topics needs no file: sentences of six topics of Python's language refere
 (pydoc_data.topics), and the question which topic each is from. Every fifth paragraph is tested on.
 It differs between versions of Python; a run keeps its fingerprint.
 
-Tokens are words and punctuation marks, or pieces of words that are learnt from the training text
-(kdcli[hf]). A checkpoint carries them.
+Tokens are words and punctuation marks, or pieces of words that are learnt from the training text,
+or those of a tokenizer of transformers (data.tokenizer), with the tokens that it puts around a
+text; data.lower and data.vocabulary then say nothing (kdcli[hf]). A checkpoint carries them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch import Tensor
 from kdcli.core import random
 from kdcli.core.options import Options as DataOptions
 from kdcli.core.task import TEXT_CLASSIFICATION
+from kdcli.core.tokenizer import read_tokenizer
 from kdcli.core.types import UNLABELLED
 from kdcli.data.source import ImageArrays
 from kdcli.data.split import sample_by_class
@@ -41,6 +43,7 @@ from kdcli.data.text_files import PARTS, check_size, embedded_topics, of_this_py
 from kdcli.data.tokens import encode, make_vocabulary
 from kdcli.errors import BadData, NotFound, UsageError
 from kdcli.files import parse_json
+from kdcli.results.vocabulary import BEHIND, Vocabulary, of_tokenizer
 from kdcli.surroundings import at_home
 from kdcli.typed import strict
 
@@ -124,6 +127,12 @@ class Options(DataOptions):
             "Words and punctuation marks, or pieces of words learnt from the training text (hf)."
         ),
     )
+    tokenizer: str | None = Field(
+        None,
+        description=(
+            "Folder of a network of transformers, or a tokenizer.json, whose tokens these are (hf)."
+        ),
+    )
     lower: bool = Field(default=True, description="Read capital letters as small ones.")
     vocabulary: int = Field(
         10_000,
@@ -174,13 +183,7 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:
     number = {label: place for place, label in enumerate(labels)}
     y = {part: _numbered(rows, number, part) for part, rows in parts.items()}
     named = ("negative", "positive") if name in _REVIEWS and labels == ("0", "1") else labels
-    vocabulary = make_vocabulary(
-        [row.text for row in parts["train"]],
-        options.tokens,
-        most=options.vocabulary,
-        lower=options.lower,
-        length=options.length,
-    )
+    vocabulary = _vocabulary(options, [row.text for row in parts["train"]])
     x, counts = {}, {}
     for part, rows in parts.items():
         found, counts[part] = encode(vocabulary, [row.text for row in rows])
@@ -196,16 +199,36 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:
         (0.0,),
         (1.0,),
         held=held,
-        notes=(_said(vocabulary.tokens, x["test"], counts["test"], options.length, name),),
+        notes=(_said(vocabulary.tokens, x["test"], counts["test"], options, name),),
         task=TEXT_CLASSIFICATION,
         vocabulary=vocabulary,
     )
 
 
-def _said(tokens: Sequence[str], x: Tensor, counts: Tensor, length: int, name: str) -> str:
+def _vocabulary(options: Options, texts: Sequence[str]) -> Vocabulary:
+    if options.tokenizer is None:
+        return make_vocabulary(
+            texts,
+            options.tokens,
+            most=options.vocabulary,
+            lower=options.lower,
+            length=options.length,
+        )
+    if options.tokens != "words":
+        raise UsageError(
+            "data.tokens and data.tokenizer both say what a token is", hint="leave one of them out"
+        )
+    found = read_tokenizer(options.tokenizer)
+    return of_tokenizer(found.words, found.content, options.length)
+
+
+def _said(tokens: Sequence[str], x: Tensor, counts: Tensor, options: Options, name: str) -> str:
+    length, tokenizer = options.length, options.tokenizer
     unknown = 100 * float((x == 1).sum()) / max(int((x > 0).sum()), 1)
     cut = int((counts > length).sum())
     longer = f"; {cut:,} of {len(counts):,} test texts are cut at {length} tokens" if cut else ""
+    if tokenizer is not None:
+        return f"{len(tokens) - BEHIND:,} tokens of the tokenizer of {tokenizer}{longer}"
     return (
         f"vocabulary of {len(tokens):,} tokens from the training text; {unknown:.1f} % of the test "
         f"text is <unk>{longer}{of_this_python() if name == 'python-topics' else ''}"

@@ -11,7 +11,8 @@ numbers and punctuation marks are tokens, and a line that is not empty ends with
 test_fraction of it is tested on; data.val_fraction holds out what lies before. Text is UTF-8.
 
 The vocabulary is made of the training text: <unk>, <eos> and the commonest words, as many as
-`vocabulary` allows. Every other word is read as <unk>. A checkpoint carries it.
+`vocabulary` allows. Every other word is read as <unk>. A checkpoint carries it. Or tokens are those
+of a tokenizer of transformers (data.tokenizer; kdcli[hf]), on the text as it stands.
 
 python-reference needs no file: the language reference of Python (pydoc_data.topics), 465 kB of
 English. It differs between versions of Python; a run keeps its fingerprint.
@@ -24,13 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from kdcli.core.options import Options as DataOptions
+from kdcli.core.tokenizer import numbers_of, read_tokenizer
 from kdcli.data.text import Text
 from kdcli.data.text_files import PARTS, check_size, embedded_topics, of_this_python, text_of
 from kdcli.data.tokens import commonest, words_of
@@ -88,6 +90,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 
 UNKNOWN, END = "<unk>", "<eos>"
+T = TypeVar("T")
 _USUAL = re.compile(r"(?:[\w.-]+\.)?(train|valid|val|test)(?:\.(?:txt|tokens|raw))?", re.ASCII)
 
 
@@ -102,6 +105,12 @@ class Options(DataOptions):
         description=(
             "What is a token: words and punctuation marks, or what stands between spaces; auto: "
             "spaces in Penn Treebank's and WikiText's files, words elsewhere."
+        ),
+    )
+    tokenizer: str | None = Field(
+        None,
+        description=(
+            "Folder of a network of transformers, or a tokenizer.json, whose tokens these are (hf)."
         ),
     )
     lower: bool = Field(default=False, description="Read capital letters as small ones.")
@@ -157,18 +166,15 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
             token, or a file is not UTF-8 or too large.
     """
     found = _embedded(options) if name == "python-reference" else _from_disk(name, options)
+    if options.tokenizer is not None:
+        return _of_tokenizer(found, name, options, options.tokenizer)
     tokens = {
         part: [*_tokens(lines, spaces=found.spaces, lower=options.lower)]
         for part, lines in found.parts.items()
     }
     if "test" not in tokens:
         tokens = _cut(tokens["train"], options.test_fraction or 0.1)
-    for part, words in tokens.items():
-        if not words:
-            raise BadData(
-                f"the {part} text of {options.path or name} has no token",
-                hint="a file with text in it, or another data.test_fraction",
-            )
+    _check_tokens(tokens, options.path or name)
     known = commonest(tokens["train"], options.vocabulary, (UNKNOWN, END))
     numbers = {word: number for number, word in enumerate(known)}
     unknown = numbers[UNKNOWN]
@@ -176,16 +182,52 @@ def load(name: str, *, options: Options, root: Path) -> Text:  # noqa: ARG001  a
         part: torch.tensor([numbers.get(word, unknown) for word in found])
         for part, found in tokens.items()
     }
+    return _made(coded, known, options, _said(coded, len(known), unknown, name))
+
+
+def _made(coded: Mapping[str, Tensor], words: tuple[str, ...], options: Options, note: str) -> Text:
     return Text(
         coded["train"],
         coded.get("val", torch.empty(0, dtype=torch.int64)),
         coded["test"],
-        known,
+        words,
         options.window,
         options.random_windows,
         options.streams,
-        (_said(coded, len(known), unknown, name),),
+        (note,),
     )
+
+
+def _of_tokenizer(found: _Read, name: str, options: Options, tokenizer: str) -> Text:
+    """The text by somebody else's tokens, as it stands: lines end as the tokenizer has it."""
+    if options.lower or options.tokens != "auto":
+        raise UsageError(
+            "data.tokenizer says what a token is, and so do data.lower and data.tokens",
+            hint="leave these two out",
+        )
+    own = read_tokenizer(tokenizer)
+    tokens = {
+        part: numbers_of(own.content, "\n".join(lines) + "\n" if any(lines) else "")
+        for part, lines in found.parts.items()
+    }
+    if "test" not in tokens:
+        tokens = _cut(tokens["train"], options.test_fraction or 0.1)
+    _check_tokens(tokens, options.path or name)
+    coded = {part: torch.tensor(numbers) for part, numbers in tokens.items()}
+    note = (
+        f"{len(own.words):,} tokens of the tokenizer of {tokenizer}: perplexity is by these, and "
+        "says nothing beside that of words"
+    )
+    return _made(coded, own.words, options, note)
+
+
+def _check_tokens(tokens: Mapping[str, Sequence[Any]], called: str) -> None:
+    for part, found in tokens.items():
+        if not found:
+            raise BadData(
+                f"the {part} text of {called} has no token",
+                hint="a file with text in it, or another data.test_fraction",
+            )
 
 
 def _said(coded: Mapping[str, Tensor], words: int, unknown: int, name: str) -> str:
@@ -208,7 +250,7 @@ def _tokens(lines: Sequence[str], *, spaces: bool, lower: bool) -> Iterator[str]
             yield END
 
 
-def _cut(words: list[str], fraction: float) -> dict[str, list[str]]:
+def _cut(words: list[T], fraction: float) -> dict[str, list[T]]:
     tested = round(fraction * len(words))
     return {"train": words[: len(words) - tested], "test": words[len(words) - tested :]}
 

@@ -4,7 +4,7 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,11 +67,23 @@ def divergence(
         chunk: rows at a time.
     """
     index, view = _sample(teacher.table.shape, most)
-    parts: list[list[Tensor]] = []
-    for at in range(0, len(index), chunk):
-        batch = batch_of(index[at : at + chunk], view[at : at + chunk])
-        own, stored = teacher.asked(batch).logits, teacher(batch).logits
-        parts.append([_divergence(own, stored, temperature) for temperature in temperatures])
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for at in range(0, len(index), chunk):
+            batch = batch_of(index[at : at + chunk], view[at : at + chunk])
+            yield teacher.asked(batch).logits, teacher(batch).logits
+
+    return by_temperature(pairs(), temperatures)
+
+
+def by_temperature(
+    pairs: Iterable[tuple[Tensor, Tensor]], temperatures: Sequence[float]
+) -> tuple[Divergence, ...]:
+    """How far stored answers are from the teacher's own: pairs of those and these, [B,K] each."""
+    parts = [
+        [_divergence(own, stored, temperature) for temperature in temperatures]
+        for own, stored in pairs
+    ]
     return tuple(
         Divergence(temperature, float(each.mean()), float(each.max()), len(each))
         for temperature, each in zip(

@@ -89,6 +89,17 @@ class LogitTable:
             [start + (~found).nonzero().flatten() for start, _, found in self._chunks()]
         )
 
+    def left_out(self) -> tuple[float, float]:
+        """The share of the probability that the classes which are not stored have together at
+        temperature 1: its mean over the rows that are stored, and its largest; 0 where all are.
+        """
+        most, total, count = 0.0, 0.0, 0
+        for _, words, found in self._chunks() if self.shape.top is not None else ():
+            share = self.shape.rest(words[found])
+            most = max(most, float(share.max())) if len(share) else most
+            total, count = total + float(share.sum()), count + len(share)
+        return total / max(count, 1), most
+
     def copy(self, device: torch.device) -> Tensor | None:
         """All rows as words [nV,W] int16 on a device, each checked once; None if some are missing.
 

@@ -5,7 +5,11 @@ All logits as float16; or, where there are many classes, the k largest with thei
 logsumexp of the rest, whose mass is then spread evenly over the other classes when the row is read.
 At temperature 1 that keeps the k largest probabilities and the sum of the others, but for the
 rounding; how the others share that sum, and with it what they weigh at another temperature, is
-lost.
+lost. With r the share of the others at temperature 1 and H the entropy of how they share it,
+
+    KL(own, stored) = r (log(K - k) - H) <= r log(K - k)
+
+nats, besides the rounding.
 """
 
 from __future__ import annotations
@@ -74,6 +78,14 @@ class Shape:
         return each.expand(-1, self.classes).scatter(
             1, classes.view(torch.uint16).long(), values.view(torch.float16).float()
         )
+
+    def rest(self, words: Tensor) -> Tensor:
+        """The share of the probability that the others have, [B] float64, of words [B,W] of the
+        largest.
+        """
+        assert self.top is not None
+        values = torch.cat([words[:, : self.top], words[:, -1:]], 1).view(torch.float16).double()
+        return values.softmax(1)[:, -1]
 
 
 def marks(words: Tensor) -> Tensor:

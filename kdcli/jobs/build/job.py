@@ -48,6 +48,7 @@ from kdcli.jobs.build.teachers import (
     Asked,
     LoadedTeacher,
     between,
+    check_tokens,
     load_teacher,
     other_head,
     pretrained_teacher,
@@ -315,6 +316,9 @@ def _score(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Sco
 
 def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
     shape = feed.info.input_shape
+    weighted = section.options.get("weights") is not None
+    if weighted and not tasks.named(feed.info.task).pictures:
+        check_tokens(section.name, feed.info)
     network = fresh_network(
         section.name,
         num_classes=feed.info.num_classes,

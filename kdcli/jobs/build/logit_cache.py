@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import torch
 
-from kdcli import formatting, trust
+from kdcli import formatting, tasks, trust
 from kdcli.core.types import DataInfo
 from kdcli.data.augment import RULE, Augmentation
 from kdcli.data.feed import Decode
@@ -25,6 +25,7 @@ from kdcli.engine.runtime import Runtime
 from kdcli.engine.teachers.cached import CachedTeacher
 from kdcli.engine.teachers.logit_table import LogitTable
 from kdcli.engine.teachers.row_format import MOST_CLASSES_OF_TOP, Shape
+from kdcli.engine.teachers.stored_text import StoredText
 from kdcli.errors import CorruptFile, DiskFull, Incompatible, KdError, NotWritable
 from kdcli.files import sha256_file, sha256_json, write_error
 from kdcli.jobs.build.teachers import LoadedTeacher
@@ -47,7 +48,8 @@ class Views:
 
     runs: how many runs of so many epochs will ask. top: how many logits of each answer are kept,
     None for all.
-    decode: what decodes image files; pixels may differ by it.
+    decode: what decodes image files; pixels may differ by it. reading: parts and window of a text
+    that is read from its beginning; None of samples that are asked about one by one.
     """
 
     info: DataInfo
@@ -56,6 +58,7 @@ class Views:
     runs: int = 1
     top: int | None = None
     decode: Decode = "workers"
+    reading: tuple[int, int] | None = None
 
     @property
     def shape(self) -> Shape | None:
@@ -68,19 +71,29 @@ class Views:
         views = None if self.augment.mixes else self.augment.views
         if self.top is not None and self.top >= classes:
             problem = (
-                f"teacher.cache_top is {self.top}, and the images have {classes} classes: "
-                "nothing would be left out"
+                f"teacher.cache_top is {self.top}, and {self._have} {classes:,} "
+                f"{self.answers}: nothing would be left out"
             )
             raise Incompatible(
                 problem, hint=f"leave teacher.cache_top out, or set it to {classes - 1} at most"
             )
         if self.top is not None and classes > MOST_CLASSES_OF_TOP:
             raise Incompatible(
-                f"teacher.cache_top is for {MOST_CLASSES_OF_TOP} classes at most, the images "
-                f"have {classes}",
+                f"teacher.cache_top is for {MOST_CLASSES_OF_TOP:,} {self.answers} at most, and "
+                f"{self._have} {classes:,}",
                 hint="leave it out",
             )
         return None if views is None else Shape(self.info.num_train, views, classes, self.top)
+
+    @property
+    def answers(self) -> str:
+        """What is chosen among, in a word."""
+        return "classes" if self.reading is None else "tokens"
+
+    @property
+    def _have(self) -> str:
+        task = tasks.named(self.info.task)
+        return f"the {task.sample}s have" if self.reading is None else "the vocabulary has"
 
     def of(self, teacher: TeacherSection) -> Views:
         """What one teacher is asked: one view of an image where it sees it as it is."""
@@ -144,6 +157,7 @@ def table_key(loaded: LoadedTeacher, views: Views, runtime: Runtime) -> dict[str
         # where it is not the data's own, and what that is: it decides how far a crop moves
         "sees": None if sees is None else [asdict(sees), views.info.pixels.geometry()],
         "top": views.top,
+        "reading": None if views.reading is None else list(views.reading),
         # what is stored is what the map makes of the answers
         "classes": loaded.groups,
         "decode": None if views.decode == "workers" else views.decode,
@@ -212,7 +226,7 @@ def store(
     key = table_key(loaded, views, runtime)
     path = table_path(key)
     choice = (
-        Choice("exact", f"asked for{_left_out(shape)}")
+        Choice("exact", f"asked for{_left_out(shape)}{_by_token(views, shape)}")
         if wanted == "exact"
         else _choose(views, shape, path)
     )
@@ -228,9 +242,8 @@ def store(
         if wanted == "exact":
             raise
         return Stored(None, Choice("off", f"auto: {error.message}"))
-    cached = CachedTeacher(
-        loaded.asked, table, room=lambda: _room(runtime.device), agree=runtime.agree
-    )
+    kind = CachedTeacher if views.reading is None else StoredText
+    cached = kind(loaded.asked, table, room=lambda: _room(runtime.device), agree=runtime.agree)
     return Stored(cached, Choice("exact", f"{choice.reason}{remark}"), path, there)
 
 
@@ -269,10 +282,10 @@ def _choose(views: Views, shape: Shape, path: Path) -> Choice:
     if path.exists():
         return Choice(
             "exact",
-            (
+            tasks.named(views.info.task).worded(
                 "auto: answers of this teacher to these images are stored already, "
-                f"{size}{_left_out(shape)}"
-            ),
+            )
+            + f"{size}{_left_out(shape)}",
         )
     saved = views.saved(shape.views)
     runs = f"{views.runs} runs of " if views.runs > 1 else ""
@@ -280,6 +293,8 @@ def _choose(views: Views, shape: Shape, path: Path) -> Choice:
         f"in {runs}{formatting.plural(views.epochs, 'epoch', ' ')} over "
         f"{formatting.plural(shape.views, 'view', ' ')} an image"
     )
+    if views.reading is not None:
+        often = f"in {runs}{formatting.plural(views.epochs, 'epoch', ' ')}"
     share = f"{saved:.0%} of the teacher's passes {often}"
     if saved < _WORTH:
         return Choice("off", f"auto: stored answers would save {share}")
@@ -288,7 +303,16 @@ def _choose(views: Views, shape: Shape, path: Path) -> Choice:
         return Choice(
             "off", f"auto: a table of {size} is too much for {free / 1e9:,.1f} GB of free disk"
         )
-    return Choice("exact", f"auto: saves {share}, {size}{_left_out(shape)}")
+    return Choice(
+        "exact", f"auto: saves {share}, {size}{_left_out(shape)}{_by_token(views, shape)}"
+    )
+
+
+def _by_token(views: Views, shape: Shape) -> str:
+    """The size of a row of a text's table, which is filled before training begins."""
+    if views.reading is None:
+        return ""
+    return f"; {shape.bytes // shape.rows:,} bytes a token, one pass over the text before training"
 
 
 def _left_out(shape: Shape) -> str:

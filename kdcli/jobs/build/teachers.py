@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdcli import catalog, formatting
+from kdcli import catalog, formatting, tasks
 from kdcli.core.class_map import Groups
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
@@ -226,6 +226,30 @@ def as_teacher(
     return Teacher(network, renormalise=(our_std / std, (our_mean - mean) / std), epoch=epoch)
 
 
+def _categories(module: Any, name: str, weights: str | None, info: DataInfo) -> tuple[str, ...]:
+    """The names of the classes of a library's network, whose tokens are those of the data where
+    these are texts.
+    """
+    if tasks.named(info.task).pictures:
+        found: tuple[str, ...] = module.categories(name, weights)
+        return found
+    return check_tokens(name, info)
+
+
+def check_tokens(name: str, info: DataInfo) -> tuple[str, ...]:
+    """The names of the classes of a library's network, if it was trained on the tokens that the
+    texts of the data have.
+
+    Raises:
+        Incompatible: it was not, or it reads no text.
+    """
+    module = catalog.load(catalog.entry("model", name))
+    if not hasattr(module, "text_categories"):
+        raise Incompatible(f"{name} is a network of pictures", hint="hf/FOLDER, or one of kd's own")
+    found: tuple[str, ...] = module.text_categories(name, info)
+    return found
+
+
 def pretrained_teacher(
     name: str,
     weights: str | None,
@@ -248,7 +272,7 @@ def pretrained_teacher(
             hint='teacher.weights = "DEFAULT"',
         )
     weights = weights or own
-    names = module.categories(name, weights)
+    names = _categories(module, name, weights, info)
     sees = sights.pixels_for(asked.sight.over(module.sight(name, weights)), info, name)
     if asked.classes is None and len(names) != info.num_classes:
         told = name if weights == own else f"{name} with weights {weights}"

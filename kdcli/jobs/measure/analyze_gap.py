@@ -81,7 +81,8 @@ def analyze_gap(
     if len(students) == 1:
         evaluator.on_data_of(students[0])
     parts, asked = Parts(), gates or GatesSection()
-    task = tasks.of_model(checked_header(_first(teacher))[1].architecture)
+    header = checked_header(_first(teacher))[1]
+    task = tasks.of_model(header.architecture, header.input_shape)
     explains = (explain or deep) and task.compares_classes
     wanted = taps(deep=deep) if explains else None
     if deep and not explains:

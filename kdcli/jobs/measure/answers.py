@@ -56,12 +56,12 @@ def found(
     task = tasks.named(info.task)
     every = task.every(rows, info.num_classes)
     if not task.fixed_shape:
-        return _of_text(forward, batches, info, every, split=split, selected=selected)
+        return _of_text(forward, batches, info, every, rows, split=split, selected=selected)
     if every == 1:
         logits, targets = collect(forward, batches)
         return Found(logits, targets, measure(logits, targets, split=split, selected=selected))
     tally = Tally()
-    logits, targets = collect(forward, batches, every=every, seen=tally.add)
+    logits, targets = collect(forward, batches, every=every, seen=tally.add, total=rows)
     return Found(logits, targets, tally.measures(split=split, selected=selected))
 
 
@@ -70,6 +70,7 @@ def _of_text(
     batches: Iterable[Batch],
     info: DataInfo,
     every: int,
+    rows: int,
     *,
     split: SplitName,
     selected: Literal["last", "best"],
@@ -81,7 +82,7 @@ def _of_text(
         if every > 1:
             tally.add(logits, targets)
 
-    logits, targets = collect(forward, reading.over(batches), every=every, seen=seen)
+    logits, targets = collect(forward, reading.over(batches), every=every, seen=seen, total=rows)
     measures = (
         measure(logits, targets, split=split, selected=selected)
         if every == 1

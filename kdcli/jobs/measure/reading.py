@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcli.analysis.text_gap import Read
+from kdcli.core.tokenizer import LINE
 from kdcli.core.types import Batch, DataInfo
 from kdcli.data.datasets.text import END
 
@@ -23,7 +24,7 @@ class Reading:
 
     def __init__(self, info: DataInfo, every: int) -> None:
         names = info.class_names
-        self._end = names.index(END) if END in names else None
+        self._end = next((names.index(end) for end in (END, *LINE) if end in names), None)
         self._every, self._passed, self._length = every, 0, 0
         self._since = torch.zeros(0, dtype=torch.int64)
         self._places: list[Tensor] = []

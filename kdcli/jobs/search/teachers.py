@@ -27,7 +27,15 @@ from kdcli.jobs.search.space import HELD_OUT, base_of, label_of
 from kdcli.jobs.search.study import Study, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task
-from kdcli.recipe.resolve import Flag, Resolved, kind_of, resolve, resolve_teacher
+from kdcli.recipe.resolve import (
+    Flag,
+    Resolved,
+    kind_of,
+    resolve,
+    resolve_teacher,
+    shared_path,
+    shared_place,
+)
 from kdcli.recipe.schema import DistillRecipe, TrainTeacherRecipe
 from kdcli.recipe.writing import recipe_hash
 from kdcli.report.tables.search import TEACHER_PAGE, write_found_teacher
@@ -43,8 +51,6 @@ BATCHES = (0.5, 1.0, 2.0, 4.0)  # times the recipe's
 FACTOR = 3  # of each rung one trial in so many goes on, and so many times as long
 TRIALS = 12
 JOURNAL = "find-teacher.journal"
-
-_SHARED = ("data.root", "runtime.device", "runtime.devices", "runtime.threads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,7 @@ def _of_distill(
         )
     source = found.teacher[0].recipe
     same = _same(found)
+    same |= shared_path(found, resolve_teacher(source, values=same, environ=environ).recipe)
 
     def teacher(values: Mapping[str, Any]) -> Resolved:
         return resolve_teacher(source, values={**same, **values}, environ=environ)
@@ -204,12 +211,7 @@ def _same(student: DistillRecipe) -> dict[str, Any]:
     found: dict[str, Any] = {"seed": student.seed}
     if student.data.val_fraction:
         found["data.val_fraction"] = student.data.val_fraction
-    for key in _SHARED:
-        section, _, name = key.partition(".")
-        value = getattr(getattr(student, section), name)
-        if value is not None:
-            found[key] = value
-    return found
+    return found | shared_place(student)
 
 
 def _of_teacher(

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from kdcli import tasks
 from kdcli.core.network import Network
 from kdcli.core.types import Progress
+from kdcli.data.text import TextFeed
 from kdcli.engine.checkpoint import State, load_weights, save_model
 from kdcli.engine.position import Position, position_of
+from kdcli.engine.teachers.stored_text import StoredText, fill_text
 from kdcli.engine.trainer import Hooks, Trainer
 from kdcli.errors import BadData, CorruptFile, Exit, KdError, Paused, RankLost
 from kdcli.files import json_text, write_json, write_text
@@ -20,7 +23,7 @@ from kdcli.jobs.build import compiling
 from kdcli.jobs.build.engine_settings import train_settings
 from kdcli.jobs.build.header import make_header
 from kdcli.jobs.build.job import Job
-from kdcli.jobs.events import Compiling, EpochDone, Event, Listener
+from kdcli.jobs.events import Compiling, EpochDone, Event, Listener, Storing
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.processes.signals import StopRequest
 from kdcli.jobs.train import write_failures
@@ -135,6 +138,7 @@ class Execution:
             hooks = self.hooks(stop, (position.stage + 1, position.epoch) if resumed else None)
             assert self.metrics is not None
             self.last_epoch = self.metrics.last  # it may have none left to train
+        self._store(stop)
         trainer = Trainer(
             self.job.method,
             self.job.feed,
@@ -147,6 +151,22 @@ class Execution:
         )
         trained = trainer.run()
         return self.ranks.from_first(lambda: self.conclude(trainer, trained))
+
+    def _store(self, stop: StopRequest) -> None:
+        """Stores the answers of teachers that read a text, as far as that has not been done: one
+        process reads it, so that no answer depends on how many there are.
+        """
+
+        def done(stored: int, rows: int) -> None:
+            self.listeners(Storing(stored, rows))
+            if stop.received:
+                raise stop.in_a_step()
+
+        for item in self.job.stored:
+            if isinstance(item.teacher, StoredText) and isinstance(self.job.feed, TextFeed):
+                fill = partial(fill_text, item.teacher, self.job.feed, done=done)
+                with self.job.runtime.autocast():
+                    self.ranks.from_first(fill)
 
     def hooks(
         self, stop: Callable[[], KdError | None], resume_at: tuple[int, int] | None = None

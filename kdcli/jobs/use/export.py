@@ -153,7 +153,7 @@ def _check_network(network: Classifier, kind: Format, *, pixels: bool, int8: boo
     Raises:
         UsageError, Incompatible: says what.
     """
-    task = tasks.of_model(network.header.architecture)
+    task = tasks.of_model(network.header.architecture, network.header.input_shape)
     if not task.fixed_shape:
         raise Incompatible(
             f"{network.header.architecture} remembers what it read of a text, {task.sample} by "

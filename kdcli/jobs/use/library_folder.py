@@ -67,6 +67,11 @@ def check_library(network: Network) -> None:
 def _library_of(network: Network) -> str:
     name = "" if network.blueprint is None else network.blueprint.architecture
     library = name.partition("/")[0]
+    if library == "hf" and not isinstance(network, Headed):
+        raise Incompatible(
+            f"{name} reads texts, and --format hf is of networks of pictures",
+            hint="--format onnx of a network with classes; in Python: kdcli.jobs.load_network",
+        )
     if library not in {"hf", "timm"} or not isinstance(network, Headed):
         raise Incompatible(
             f"{name or 'this network'} is no network of transformers or timm: --format hf writes "

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.data.tokens import encode
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import BadCheckpoint, BadData, Incompatible, NotFound
@@ -157,6 +157,14 @@ def _onnx(path: Path) -> Answerer:
 def _network(run: str | Path, device: str, *, trust: bool) -> Answerer:
     runtime = Runtime(device, precision="fp32")
     network = load_network(run, trust=trust)
+    header = network.header
+    task = tasks.of_model(header.architecture, header.input_shape)
+    if not task.fixed_shape:
+        raise Incompatible(
+            f"{network.checkpoint} says {task.summary}, and kd predict names the class of a "
+            "picture or a text",
+            hint="kd evaluate measures it on a text; in Python: kdcli.jobs.load_network",
+        )
     runtime.move(network.network)
 
     vocabulary = network.header.vocabulary

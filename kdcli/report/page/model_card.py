@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.report.findings.run import (
     against_labels,
     missing_names,
@@ -67,7 +67,7 @@ def _front_matter(summary: RunResult) -> str:
         "library_name": "kdcli",
         "tags": [tag for tag in tags if tag != "none"],
         "datasets": [summary.data],
-        "metrics": ["accuracy" if summary.test.labelled else "agreement"],
+        "metrics": [_task(summary).headline.path if summary.test.labelled else "agreement"],
         "model-index": [{"name": summary.name, "results": [_result(summary)]}],
     }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
@@ -77,6 +77,7 @@ def _front_matter(summary: RunResult) -> str:
 def _result(summary: RunResult) -> dict[str, Any]:
     test = summary.test
     measured = {
+        "perplexity": test.perplexity if _task(summary).headline.path == "perplexity" else None,
         "accuracy": test.accuracy,
         "agreement": test.agreement,
         "nll": test.nll,
@@ -95,7 +96,11 @@ def _result(summary: RunResult) -> dict[str, Any]:
         )
         metrics.append({"type": "accuracy", "value": missing.accuracy, "name": name})
     data = {"type": summary.data, "name": summary.data, "split": test.split}
-    return {"task": {"type": "image-classification"}, "dataset": data, "metrics": metrics}
+    return {"task": {"type": _task(summary).hub}, "dataset": data, "metrics": metrics}
+
+
+def _task(summary: RunResult) -> tasks.Task:
+    return tasks.of_data(summary.data)
 
 
 def _body(run: Run, summary: RunResult) -> Iterator[str]:
@@ -124,8 +129,8 @@ def _body(run: Run, summary: RunResult) -> Iterator[str]:
     yield "## Limits"
     labelled = summary.test.labelled is not None
     yield (
-        f"Measured on {formatting.plural(summary.test.n, 'image')} of {escape(summary.data)} with "
-        f"one seed ({summary.seed}); "
+        f"Measured on {formatting.plural(summary.test.n, _task(summary).sample)} of "
+        f"{escape(summary.data)} with one seed ({summary.seed}); "
         "nothing is known about other data."
         + (" Probabilities carry the calibration error given above." if labelled else "")
     )

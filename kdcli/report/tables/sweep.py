@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli import formatting
+from kdcli import formatting, tasks
 from kdcli.errors import CorruptFile, KdError
 from kdcli.recipe.sweep.cells import PaperValue, Sweep, TableSection
 from kdcli.recipe.writing import recipe_hash
@@ -233,7 +233,8 @@ def _notes(
     over = ", ".join(layout.over) or "seed"
     yield f"Mean ± sample standard deviation over {over}s; {_seeds(cells, over)}."
     if comparisons:
-        yield _standing_out(comparisons, along, over)
+        samples = f"{tasks.of_data(summaries[0].data).sample}s" if summaries else "images"
+        yield _standing_out(comparisons, along, over, samples)
     missing = sum(summary is None for _, summary in results)
     if missing:
         yield (
@@ -247,7 +248,10 @@ def _notes(
 
 
 def _standing_out(
-    comparisons: Sequence[CellComparison], along: Literal["row", "column"], over: str
+    comparisons: Sequence[CellComparison],
+    along: Literal["row", "column"],
+    over: str,
+    samples: str,
 ) -> str:
     """What bold means here, or why nothing is."""
     tested = [each for each in comparisons if each.p_value is not None]
@@ -255,7 +259,7 @@ def _standing_out(
         return f"Nothing is bold: what one {over} shows cannot be told from chance."
     kinds = {
         f"{over}s": any(each.p_seeds is not None for each in tested),
-        "images": any(each.p_images is not None for each in tested),
+        samples: any(each.p_images is not None for each in tested),
     }
     by = " and over ".join(name for name, used in kinds.items() if used)
     most = max(
@@ -275,7 +279,9 @@ def _list(values: Iterator[str]) -> str:
 
 def _images(measured: Sequence[tuple[str, Measures]]) -> str:
     sizes = dict.fromkeys((data, measures.n) for data, measures in measured)
-    return "n = " + ", ".join(f"{formatting.thousands(n)} images ({data})" for data, n in sizes)
+    return "n = " + ", ".join(
+        f"{formatting.thousands(n)} {tasks.of_data(data).sample}s ({data})" for data, n in sizes
+    )
 
 
 def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
@@ -283,8 +289,12 @@ def _missing_images(summaries: Sequence[RunResult]) -> Iterator[int]:
 
 
 def _epochs(measured: Sequence[tuple[str, Measures]]) -> str:
-    said = {"last": "last epoch", "best": "best epoch by validation accuracy"}
-    return _list(said[measures.selected] for _, measures in measured)
+    return _list(
+        "last epoch"
+        if measures.selected == "last"
+        else f"best epoch by validation {tasks.of_data(data).headline.name}"
+        for data, measures in measured
+    )
 
 
 def _seeds(cells: Sequence[TableCell], over: str) -> str:

@@ -31,6 +31,13 @@ def test_without_a_teacher_it_needs_none(here, write):
     assert resolve("train-teacher", flags=[TF_KD], environ={}).recipe.method.mode == "reg"
 
 
+def test_a_teacher_that_nobody_named_is_no_reference_of_other_data(here):
+    alone = {"method.name": "none", "student.name": "lstm_small", "data.name": "python-reference"}
+    assert resolve("distill", values=alone, environ={}).recipe.report.reference is None
+    digits = {"method.name": "none", "student.name": "cnn-small"}
+    assert resolve("distill", values=digits, environ={}).recipe.report.reference is not None
+
+
 def test_two_teachers_are_one_too_many(write, checkpoint):
     checkpoint()
     given = '[[teacher]]\ncheckpoint = "runs/t"\n' * 2

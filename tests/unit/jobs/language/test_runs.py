@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ from kdcli.analysis.metrics import Tally, measure
 from kdcli.engine.evaluator import collect
 from kdcli.errors import Exit, Incompatible, Interrupted, UsageError
 from kdcli.files import read_json, sha256_file
-from kdcli.jobs import analyze_gap, distill, evaluate, resume, train_teacher
+from kdcli.jobs import analyze_gap, distill, evaluate, predict, resume, train_teacher
 from kdcli.jobs.events import StepDone
 from kdcli.results.weights_header import read_header
 from kdcli.runs.find import finished_runs
@@ -99,6 +101,10 @@ def test_a_run_is_judged_by_perplexity(made):
     said = (made.out / "teacher" / "report.md").read_text()
     assert f"has a perplexity of {test.perplexity:.2f} on" in said
     assert "image" not in said.partition("## How to reproduce")[0].replace("image-class", "")
+    card = (made.out / "teacher" / "MODEL_CARD.md").read_text()
+    assert '"task": {"type": "text-generation"}' in card
+    assert 'metrics: ["perplexity"]' in card
+    assert "image" not in card
     assert made.student.gap is not None
     _, header = read_header(made.out / "student")
     assert header.class_names[:2] == ("<unk>", "<eos>")
@@ -166,7 +172,8 @@ def test_methods_on_logits_work_as_they_are(made, text, tmp_path, method):
         ({"data.per_class": 3}, "not samples of classes to choose among"),
         ({"student.name": "resnet20"}, "resnet20 is a network for image classification"),
         ({"student.name": "gpt_small", "student.context": 50}, "the network reads 50 tokens at once, and a window has 7"),
-        ({"teacher.cache": "exact"}, "depends on those before it"),
+        ({"teacher.cache": "exact", "method.name": "seqkd"}, "text that it wrote itself"),
+        ({"teacher.cache_top": 12}, "teacher.cache_top is 12, and the vocabulary has 12 tokens"),
         ({"runtime.compile": "on"}, "none is compiled for"),
     ],
 )  # fmt: skip
@@ -194,6 +201,11 @@ def test_a_gpt_learns_what_an_lstm_knows(made, text, tmp_path):
     assert resume(tmp_path / "cut").test == whole.test
 
 
+def test_what_follows_a_token_is_no_class(made):
+    with pytest.raises(Incompatible, match="says which token follows those before it"):
+        predict(made.out / "teacher", ["the cat sees"])
+
+
 def test_a_gate_on_perplexity(made):
     gates = evaluate([made.out / "teacher"], gates=_gates(2.0)).gates
     assert [(gate.name, gate.passed) for gate in gates] == [("max_perplexity", False)]
@@ -219,6 +231,66 @@ def test_measures_of_all_rows_while_few_are_kept():
     assert torch.equal(labels, targets[::7])
     whole, streamed = measure(logits, targets), tally.measures(split="test", selected="last")
     assert whole == streamed
+
+
+def test_numbers_of_a_row_are_added_up_where_there_are_many(monkeypatch):
+    from kdcli.analysis import metrics
+
+    batches, table = feed(401), 3 * torch.randn(7, 7)
+
+    def forward(batch):
+        return table[batch.x.flatten()]
+
+    whole, added = Tally(), Tally()  # kept, and added up
+    collect(forward, batches.split("train"), seen=whole.add)
+    monkeypatch.setattr(metrics, "_SETTLED_ROWS", 50)
+    collect(forward, batches.split("train"), seen=added.add)
+    assert added._pending < 50
+    one, other = (asdict(tally.measures(split="test", selected="last")) for tally in (whole, added))
+    assert other.keys() == one.keys()
+    for name, value in other.items():
+        assert value == (pytest.approx(one[name], rel=1e-6) if type(value) is float else one[name])
+
+
+def _live_bytes():
+    """Bytes of all tensors that somebody holds."""
+    held = {}
+    for item in gc.get_objects():
+        if type(item) is torch.Tensor and item.device.type == "cpu":
+            storage = item.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+    return sum(held.values())
+
+
+@pytest.mark.slow
+def test_memory_is_flat_in_the_length_of_a_text(monkeypatch):
+    """What is held while a text is measured: 16 MiB of rows of logits, a place and a target of each,
+    and the numbers of the last rows; eight times the text takes no more.
+    """
+    from kdcli.core import task
+    from kdcli.data.text import Text, TextFeed
+    from kdcli.jobs.measure.answers import found
+
+    monkeypatch.setattr(task, "KEPT_BYTES", 1 << 24)
+    most, classes = {}, 500
+    for count in (32_000, 256_000):
+        tokens = torch.arange(count + 1) * 7919 % classes
+        source = Text(tokens[:200], tokens[:0], tokens, tuple(map(str, range(classes))))
+        feed = TextFeed(
+            source, name="text", batch_size=2, eval_batch_size=512, val_fraction=0.0, seed=0, device="cpu"
+        )  # fmt: skip
+        before, calls, seen, table = _live_bytes(), [], [], torch.randn(64, classes)
+
+        def forward(batch, calls=calls, seen=seen, table=table):
+            calls.append(None)
+            if len(calls) % 20 == 0:
+                seen.append(_live_bytes())
+            return table[batch.x.flatten() % 64] * 1.0
+
+        found(forward, feed.split("test"), feed.info, feed.size("test"), split="test")
+        most[count] = max(seen) - before
+    assert most[256_000] < 1.1 * most[32_000]
+    assert most[256_000] < 1.5 * (1 << 24)
 
 
 def test_what_is_kept_of_a_long_text_is_bounded():

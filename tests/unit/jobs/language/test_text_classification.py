@@ -120,7 +120,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(made, texts, tmp_path):
     ("changes", "told"),
     [
         ({"data.vocabulary": 9}, "the vocabulary of the teacher is not that of labelled-text: it has"),
-        ({"data.length": 9}, "takes images of 1×1×8"),
+        ({"data.length": 9}, "teacher takes texts of 8 tokens, labelled-text has 9"),
         ({"data.lower": False}, "data.lower is True to it and False here"),
         ({"method.name": "at"}, "text gives networks none"),
         ({"data.augment.flip": True}, "text has no pictures"),
