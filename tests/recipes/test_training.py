@@ -60,6 +60,7 @@ EPOCHS = 4
 LONGER = {
     ("image-folder", "torchvision/resnet50"): 16,
     ("image-folder", "torchvision/resnet152"): 16,
+    ("image-folder", "skd"): 16,
     ("digits", "vit-mini"): 40,
     ("cifar100", "simkd"): 16,
     ("cifar100", "mlkd"): 16,
