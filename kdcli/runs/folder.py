@@ -8,13 +8,13 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import clean
 from kdcli.errors import NotWritable, RunExists, UsageError
-from kdcli.files import check_folder, write_error
+from kdcli.files import check_folder, sha256_json, write_error
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -124,14 +124,40 @@ def drop_state(run: Path) -> None:
     shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def claimed(run: Path) -> Iterator[None]:
+def claimed(run: Path) -> contextlib.AbstractContextManager[None]:
     """Keeps a run to this process, until it is done or has ended, however that comes about.
 
     Raises:
         UsageError: another process is at work on it. NotWritable: it cannot be written to.
     """
-    path = run / LOCK_FILE
+    return _claimed(run / LOCK_FILE, str(run))
+
+
+@contextlib.contextmanager
+def claimed_sweep(out: Path, cells: Iterable[str], called: str) -> Iterator[None]:
+    """Keeps the cells of a sweep, given by their hashes, in a folder of runs to this process: two
+    would train each cell twice. Other sweeps may go on in the same folder.
+
+    Raises:
+        UsageError: another process is at work on them. NotWritable: the folder cannot be written
+            to.
+    """
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, out) from error
+    try:
+        with _claimed(out / f".sweep-{sha256_json(sorted(cells))[:16]}.lock", f"{called} in {out}"):
+            yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # something is in it by now
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _claimed(path: Path, what: str) -> Iterator[None]:
     try:
         path.touch()
     except OSError as error:
@@ -139,7 +165,7 @@ def claimed(run: Path) -> Iterator[None]:
     lock = _locked(path)
     if lock is None:
         raise UsageError(
-            f"another process is at work on {run}", hint="wait until it has finished, or stop it"
+            f"another process is at work on {what}", hint="wait until it has finished, or stop it"
         )
     try:
         yield

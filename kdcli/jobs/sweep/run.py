@@ -34,7 +34,7 @@ from kdcli.jobs.sweep.workers import Crew, machine_cores
 from kdcli.recipe.sweep.cells import Sweep, load_sweep
 from kdcli.results.sweep import CellResult, SweepResult
 from kdcli.runs.find import finished_runs
-from kdcli.runs.folder import check_out
+from kdcli.runs.folder import check_out, claimed_sweep
 
 _STATUS: Mapping[str, Literal["done", "skipped", "failed"]] = {
     "done": "done",
@@ -73,7 +73,7 @@ def run_sweep(
     Raises:
         RecipeInvalid: the sweep or a cell of it; nothing was run. UsageError: `jobs` is more than
             this machine has cores, or its cells train on several devices each; there is no such
-            cluster.
+            cluster; another process is at work on these cells in this folder.
         Interrupted, Terminated: the state of what went on is saved, and the same command goes on
             from there.
     """
@@ -97,16 +97,17 @@ def _run_all(
     place: Place,
 ) -> SweepResult:
     tasks = cell_tasks([cells[0] for cells in loaded.runs().values()], told)
-    finished = finished_runs(folder)  # read once: what this sweep adds are other cells
-    looked_at = _within(limit, tasks, finished)
-    if jobs == 1 and place.kind == "processes":
-        with kept_sources():
-            results = [
-                _one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at
-            ]
-    else:
-        together = _Together(len(tasks), folder, listeners, told)
-        results = together.run(looked_at, finished, jobs, place)
+    with claimed_sweep(folder, (task.key for task in tasks), f"the cells of {loaded.path.name}"):
+        finished = finished_runs(folder)  # read once: what this sweep adds are other cells
+        looked_at = _within(limit, tasks, finished)
+        if jobs == 1 and place.kind == "processes":
+            with kept_sources():
+                results = [
+                    _one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at
+                ]
+        else:
+            together = _Together(len(tasks), folder, listeners, told)
+            results = together.run(looked_at, finished, jobs, place)
     return SweepResult(str(loaded.path), len(tasks), tuple(results))
 
 

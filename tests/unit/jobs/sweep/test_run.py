@@ -9,13 +9,15 @@ from unittest.mock import patch
 import pytest
 
 from kdcli.data.datasets import digits
-from kdcli.errors import RecipeInvalid
+from kdcli.errors import RecipeInvalid, UsageError
 from kdcli.jobs import run_sweep
 from kdcli.jobs.build.datasets import kept_sources, open_source
 from kdcli.jobs.events import CellDone
+from kdcli.jobs.sweep.schedule import cell_tasks
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
+from kdcli.runs.folder import claimed_sweep
 
 SWEEP = """
 base = "base.toml"
@@ -117,6 +119,16 @@ def test_a_failing_cell_does_not_stop_the_others(sweep_file, tmp_path):
     assert [cell.status for cell in result.cells] == ["done", "done", "failed", "failed"]
     assert "not finite" in result.cells[2].error
     assert not result.complete
+
+
+def test_two_sweeps_of_the_same_cells_do_not_share_a_folder(sweep_file, tmp_path):
+    tasks = cell_tasks([cells[0] for cells in load_sweep(sweep_file).runs().values()], "")
+    with (
+        claimed_sweep(tmp_path / "runs", (task.key for task in tasks), "another"),
+        pytest.raises(UsageError, match="another process is at work on the cells of"),
+    ):
+        run_sweep(sweep_file, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()  # nothing of either is left
 
 
 def test_a_mistake_in_any_cell_shows_before_the_first_runs(sweep_file, tmp_path):
