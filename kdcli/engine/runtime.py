@@ -198,9 +198,10 @@ class Runtime:
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""
-        if self.channels_last and batch.x.dim() == 4:
-            return batch.pictures(lambda x: x.contiguous(memory_format=torch.channels_last))
-        return batch
+        if batch.x.dim() != 4:
+            return batch
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return batch.pictures(lambda x: x.contiguous(memory_format=layout))
 
     def seed(self, number: int) -> None:
         """Seeds torch's global generators of the devices in use.
