@@ -62,7 +62,7 @@ def decode(folder: ImageFolder, path: str, shrink: int | None = None) -> Tensor:
         whole = picture.shown(image, folder.background)
     _, height, width = whole.shape
     size = shrunk_size(height, width, shrink)
-    return whole if size == (height, width) else resize(whole, list(size), antialias=True)  # type: ignore[no-any-return]
+    return whole if size == (height, width) else resize(whole, list(size), antialias=True)
 
 
 def size_of(folder: ImageFolder, path: str) -> tuple[int, int]:
