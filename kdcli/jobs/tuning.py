@@ -21,6 +21,8 @@ import torch
 from torch.nn import functional
 
 from kdcli.engine.memory import keep_memory
+from kdcli.engine.optim import make_optimiser
+from kdcli.engine.settings import OptimSettings
 from kdcli.engine.teachers.inference import fold, lower
 from kdcli.jobs.build import compiling
 from kdcli.jobs.build.networks import build_network
@@ -187,7 +189,9 @@ def _step(
     network: Any = build_network(name, num_classes=10, input_shape=shape).train()
     network = network.to(memory_format=memory)
     forward = torch.compile(network.forward, dynamic=False) if compiles else network.forward
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    optimiser = make_optimiser(
+        network.parameters(), OptimSettings("sgd", {"lr": 1e-3, "momentum": 0.9})
+    )
     x = torch.randn(_BATCH, *shape).contiguous(memory_format=memory)
     y = torch.arange(_BATCH) % 10
 
