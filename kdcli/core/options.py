@@ -4,9 +4,10 @@ importing torch.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
@@ -66,6 +67,15 @@ class PeerOptions(Options):
     )
 
 
+def _gigabytes(value: Any) -> Any:
+    """Refuses true, which pydantic would take for one."""
+    if isinstance(value, bool):
+        problem = "is how many GB of disk decoded pictures may take, not true or false"
+        context = {"key": "", "problem": problem, "hint": "data.cache_pixels = 20, for example"}
+        raise PydanticCustomError("rule", "{problem}", context)
+    return value
+
+
 class PictureOptions(Options):
     """What all data of image files share, however these are stored: where they are, and what a
     network sees of a picture.
@@ -107,6 +117,23 @@ class PictureOptions(Options):
     resident: bool = Field(
         default=False,
         description="Decode all files once and keep them in memory: for small pictures.",
+    )
+    shrink: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description=(
+            "Shorter side that pictures are brought to first when they are trained on, JPEG files "
+            "as they are decoded, which is faster; whole unless given. What is measured on is read "
+            "whole."
+        ),
+    )
+    cache_pixels: Annotated[float, Field(gt=0), BeforeValidator(_gigabytes)] | None = Field(
+        None,
+        description=(
+            "GB of disk that decoded pictures may take: they are kept there, and decoded once for "
+            "all runs. Not kept unless given. It changes no pixel."
+        ),
     )
     max_pixels: int = Field(
         100_000_000,  # kdcli.data.picture's own; options are read without its code

@@ -45,14 +45,43 @@ def _naming(path: Path, hint: str | None = None) -> Iterator[None]:
 _HINT = f"{REPLACE} (kd check --data lists all such files)"
 
 
-def decode(folder: ImageFolder, path: str) -> Tensor:
+def decode(folder: ImageFolder, path: str, shrink: int | None = None) -> Tensor:
     """One picture of a folder as a viewer shows it, [3,h,w] uint8, as large as it is in the file.
+
+    Args:
+        shrink: the shorter side that a larger picture is brought to, JPEG files as they are
+            decoded. Which pixels come of that is decided here alone.
 
     Raises:
         BadData: it cannot be decoded.
     """
     with _naming(folder.root / path), picture.opened(folder.file(path), folder.max_pixels) as image:
-        return picture.shown(image, folder.background)
+        if shrink is None:
+            return picture.shown(image, folder.background)
+        picture.scale_down(image, shrink)
+        whole = picture.shown(image, folder.background)
+    _, height, width = whole.shape
+    size = shrunk_size(height, width, shrink)
+    return whole if size == (height, width) else resize(whole, list(size), antialias=True)
+
+
+def size_of(folder: ImageFolder, path: str) -> tuple[int, int]:
+    """Height and width of one picture, or width and height where it is to be turned, from its
+    header.
+
+    Raises:
+        BadData: it is no picture.
+    """
+    with _naming(folder.root / path), picture.opened(folder.file(path), folder.max_pixels) as image:
+        return image.height, image.width
+
+
+def shrunk_size(height: int, width: int, shrink: int) -> tuple[int, int]:
+    """Height and width of a picture that was brought to a shorter side, if it was longer."""
+    short = min(height, width)
+    if short <= shrink:
+        return height, width
+    return round(height * shrink / short), round(width * shrink / short)
 
 
 def read_picture(
@@ -224,7 +253,11 @@ def changed(
     Args:
         size: of the pictures whose pixels a crop counts.
     """
-    part = finish(how, augment, image, change)
+    return painted(augment, finish(how, augment, image, change), change, size)
+
+
+def painted(augment: Augmentation, part: Tensor, change: int, size: tuple[int, int]) -> Tensor:
+    """A finished picture with the rest of its change: crop, flip and colours. size: as above."""
     if not augment.resized_crop:
         part = augment.apply(part[None], torch.tensor([change], device=part.device), size)[0]
-    return augment.paint(part, change)
+    return augment.paint(part.contiguous(), change)

@@ -314,7 +314,7 @@ class SourceFeed(ABC):
         x = pictures()
         if x.dtype == torch.int64:  # tokens are numbers of words
             return x
-        x = (x.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+        x = _standardised(x, mean, std)
         if change is None or not self.plan.augment.erasing:
             return x
         return self.plan.augment.erase(x, change)
@@ -335,6 +335,18 @@ class SourceFeed(ABC):
         """What makes the images on the device for each part, as every network of `_seen` sees
         them, changed if training, before they are normalised.
         """
+
+
+def _standardised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pictures [B,C,H,W] less mean [C,1,1] and by std [C,1,1], in float32."""
+    if x.stride(1) != 1 or x.shape[1] != len(mean) or x.shape[1] == 1:
+        return (x.float() - mean).div_(std)  # grey [B,1,H,W] is repeated by three means
+    # the colours of a pixel lie side by side: the same arithmetic on rows of [H,W*C], which is
+    # four times as fast as on runs of three numbers
+    pixels = x.permute(0, 2, 3, 1)
+    means, stds = (part.flatten().repeat(x.shape[3]) for part in (mean, std))
+    made = (pixels.flatten(2).float() - means).div_(stds)
+    return made.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def _as_it_is(index: Tensor) -> Part:

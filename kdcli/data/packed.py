@@ -69,14 +69,18 @@ class Packed:
         """Bytes of a picture."""
         return int(self.ranges[self._rows[name], 2])
 
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """The file that holds a picture, the offset in it and the size, both in bytes."""
+        number, offset, size = self.ranges[self._rows[name]].tolist()
+        return self.files[number], offset, size
+
     def read(self, name: str) -> bytes:
         """The content of a picture.
 
         Raises:
             BadData: the file that holds it cannot be read, or has become shorter.
         """
-        number, offset, size = self.ranges[self._rows[name]].tolist()
-        path = self.files[number]
+        path, offset, size = self.place(name)
         try:
             # opened each time: what is open does not go along into another process
             with path.open("rb", buffering=0) as file:

@@ -137,8 +137,15 @@ def looks_whole(image: Image.Image, file: Path | BytesIO) -> bool:
         return mark in handle.read()
 
 
+def scale_down(image: Image.Image, side: int) -> None:
+    """Has the shorter side of a JPEG file that was opened decoded in fewer pixels, `side` or more:
+    a half, a quarter or an eighth, which its own transform gives. Others stay as they are.
+    """
+    image.draft(None, (side, side))  # both sides are that long at least
+
+
 def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:
-    """A picture as a viewer shows it, [3,h,w] uint8.
+    """A picture as a viewer shows it, [3,h,w] uint8, the colours of a pixel side by side in memory.
 
     Args:
         background: what shows through where the picture is transparent: red, green, blue, 0 to 255.
@@ -156,7 +163,9 @@ def shown(image: Image.Image, background: Colour = WHITE) -> Tensor:
         eight = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
     rgb = eight if eight.mode == "RGB" else eight.convert("RGB")
     upright = rgb if turn is None else rgb.transpose(turn)
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+    # row by row, with the three colours of a pixel side by side, as decoders leave them and as
+    # resizing is fastest
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
 def in_colour(image: Image.Image) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,13 +21,14 @@ from kdcli.data.decode import decode, fit, look
 from kdcli.data.packed import Container, Packed
 from kdcli.data.picture import Kind
 from kdcli.data.source import REPLACE, ImageArrays, ImageFolder
-from kdcli.errors import BadData, KdError, NotFound
+from kdcli.errors import BadData, KdError, NotFound, UsageError
 from kdcli.results.data_report import DataProblem, DataReport
 from kdcli.results.preprocessing import shorter_side
 
 T = TypeVar("T")
 
 _AT_ONCE = 4096  # files
+_A_TASK = 32  # of them: to hand a thread a single header costs more than to read it
 
 
 def image_folder(
@@ -56,6 +58,8 @@ def image_folder(
         background=options.background,
         held=len(held),
         packed=packed or Packed(),
+        shrink=options.shrink,
+        cache_gb=options.cache_pixels,
     )
 
 
@@ -87,8 +91,9 @@ def checked(
 
     Raises:
         NotFound: there is no part to test on. BadData: a class has no picture to train or to test
-            on, or a file cannot be read.
+            on, or a file cannot be read. UsageError: options exclude each other.
     """
+    _check_ways(options)
     if stopping := [problem for problem in found.problems if problem.stops]:
         kind = NotFound if stopping[0].kind == "part" else BadData
         _refuse([problem.message for problem in stopping], check, stopping[0].hint, kind=kind)
@@ -102,6 +107,24 @@ def checked(
         _refuse([error.message for error in bad.values()], check, REPLACE)
     folder = replace(folder, notes=(*found.notes, *said, *_reading(kinds)))
     return resident(folder) if options.resident else folder
+
+
+def _check_ways(options: PictureOptions) -> None:
+    """Refuses ways of reading that exclude each other, or would enlarge what was shrunken."""
+    for key in ("cache_pixels", "shrink"):
+        if options.resident and getattr(options, key) is not None:
+            raise UsageError(
+                f"data.{key} is for pictures that are decoded as they are needed, and "
+                "data.resident decodes all at the start",
+                hint="leave one of them out",
+            )
+    least = shorter_side(options.size, options.resize)
+    if options.shrink is not None and options.shrink < least:
+        raise UsageError(
+            f"data.shrink is {options.shrink}, and the network sees what is made of {least} pixels "
+            "(data.resize): they would be enlarged again",
+            hint=f"set data.shrink to {least} at least",
+        )
 
 
 def examined(folder: ImageFolder, found: Arranged, data: str, path: str) -> DataReport:
@@ -151,9 +174,13 @@ def _each(paths: Sequence[str], work: Callable[[str], T]) -> Iterator[tuple[str,
         except BadData as error:
             return path, error
 
+    def some(at: int) -> list[tuple[str, T | BadData]]:
+        return [one(path) for path in paths[at : at + _A_TASK]]
+
     with ThreadPoolExecutor() as pool:
         for at in range(0, len(paths), _AT_ONCE):  # in portions: an interruption is heard soon
-            yield from pool.map(one, paths[at : at + _AT_ONCE])
+            tasks = pool.map(some, range(at, min(at + _AT_ONCE, len(paths)), _A_TASK))
+            yield from chain.from_iterable(tasks)
 
 
 def _sorted_out(
@@ -230,5 +257,9 @@ def resident(folder: ImageFolder) -> ImageArrays:
 
 def _decoded(folder: ImageFolder, paths: tuple[str, ...]) -> Tensor:
     how = folder.preprocessing
+
+    def one(path: str) -> Tensor:
+        return fit(decode(folder, path), how).contiguous()
+
     with ThreadPoolExecutor() as pool:  # decoders leave Python's lock
-        return torch.stack(list(pool.map(lambda path: fit(decode(folder, path), how), paths)))
+        return torch.stack(list(pool.map(one, paths)))

@@ -155,7 +155,9 @@ class ImageFolder:
     picture is brought to `size` x `size`: its shorter side is resized to `resize` and the middle
     cut out, unless a random resized crop takes a part of the whole file. background: red, green and
     blue, 0 to 255, of what shows through transparent pictures. max_pixels: a picture of more is
-    refused. held, notes: as for ImageArrays.
+    refused. held, notes: as for ImageArrays. shrink: the shorter side that pictures are brought to
+    first when they are trained on; None: whole. cache_gb: GB of disk that decoded pictures may
+    take; None: they are not kept.
     """
 
     root: Path
@@ -174,6 +176,8 @@ class ImageFolder:
     held: int = 0
     notes: tuple[str, ...] = ()
     packed: Container = field(default_factory=Packed, repr=False)
+    shrink: int | None = None
+    cache_gb: float | None = None
     task: ClassVar[str] = IMAGE_CLASSIFICATION
     vocabulary: ClassVar[None] = None
 
@@ -204,6 +208,8 @@ class ImageFolder:
             BadData: a file is no longer there.
         """
         drawn = f"{self.size} {self.resize} {self.background} {self.held} {READING_RULE}\n"
+        if self.shrink is not None:
+            drawn = f"shrink {self.shrink} {drawn}"
         digest = hashlib.sha256(drawn.encode())
         for paths, labels in ((self.train, self.y_train), (self.test, self.y_test)):
             for path, label in zip(paths, labels.tolist(), strict=True):

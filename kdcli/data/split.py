@@ -105,7 +105,8 @@ def partition(
                 hint="raise data.val_fraction",
             )
         val = torch.zeros(len(y), dtype=torch.bool)
-        val[labelled[sample_by_class(y[labelled], held, random.key(seed, "holdout"))]] = True
+        if held:
+            val[labelled[sample_by_class(y[labelled], held, random.key(seed, "holdout"))]] = True
     excluded = torch.isin(y, torch.tensor(restriction.exclude, dtype=torch.int64))
     train = torch.nonzero(~val & ~excluded).flatten()
     if held and not len(train):

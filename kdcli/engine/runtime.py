@@ -87,6 +87,10 @@ class Runtime:
         self.dtype = _DTYPES[self.precision_choice.value]  # type: ignore[index]
         self.teacher_choice = choose_teacher_precision(teacher_precision, precision, self.device)
         self.channels_last = channels_last != "off"
+        self.layout_choice = Choice("", "")
+        self.threads_choice = Choice("", "")
+        self.teacher_images: Choice | None = None  # at once, where it was measured
+        self.untuned = ""  # why a measurement that is there is not used
         self.compile_choice = Choice("off", "")
         self.compile_expected: float | None = None  # seconds
         self.teacher_batch_choice = Choice("", "")
@@ -100,6 +104,7 @@ class Runtime:
         self._compiled: Sequence[tuple[Network, Any]] = ()
         if self.device.type == "cpu":
             keep_memory()
+        _OwnThreads.give_back()
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
@@ -129,6 +134,25 @@ class Runtime:
                 ),
             )
             self.dtype = torch.float32
+
+    def set_precision(self, choice: Choice) -> None:
+        """Computes in another precision. Before anything is built or computed, as all of these."""
+        self.precision_choice = choice
+        self.dtype = _DTYPES[choice.value]  # type: ignore[index]
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def set_layout(self, channels_last: bool, reason: str) -> None:  # noqa: FBT001  a setting
+        """Has images in another memory layout."""
+        self.channels_last = channels_last
+        self.layout_choice = Choice("channels_last" if channels_last else "contiguous", reason)
+
+    def set_threads(self, threads: int, reason: str) -> None:
+        """Computes on another number of CPU threads."""
+        self.threads_choice = Choice(str(threads), reason)
+        if threads != self.threads:
+            _OwnThreads.lend(self.threads, threads)
+            torch.set_num_threads(threads)
+            self.threads = threads
 
     @property
     def synchronous(self) -> bool:
@@ -188,8 +212,13 @@ class Runtime:
         rank the largest part of it.
         """
         graphs = self.graphs_choice.value == "on"
-        self.teacher_batch_choice = choose_teacher_batch(
-            wanted, batch_size, self.device, graphs=graphs
+        measured = self.teacher_images
+        self.teacher_batch_choice = (
+            choose_teacher_batch(wanted, batch_size, self.device, graphs=graphs)
+            if measured is None or wanted is not None
+            else Choice(
+                str(max(int(measured.value) // batch_size, 1) * batch_size), measured.reason
+            )
         )
         self.ahead = int(self.teacher_batch_choice.value) // batch_size
         self.teacher_rows = self.ranks.largest_part(batch_size) * self.ahead
@@ -225,9 +254,10 @@ class Runtime:
 
     def place(self, batch: Batch) -> Batch:
         """A batch in the layout that the networks have."""
-        if self.channels_last and batch.x.dim() == 4:
-            return batch.pictures(lambda x: x.contiguous(memory_format=torch.channels_last))
-        return batch
+        if batch.x.dim() != 4:
+            return batch
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return batch.pictures(lambda x: x.contiguous(memory_format=layout))
 
     def seed(self, number: int) -> None:
         """Seeds torch's global generators of the devices in use.
@@ -304,6 +334,26 @@ class Runtime:
     def memory_errors(self, context: str, remedy: str) -> AbstractContextManager[None]:
         """`kdcli.engine.memory.memory_errors` on this device."""
         return memory_errors(self.device, context, remedy)
+
+
+class _OwnThreads:
+    """The number of threads that this process had before a choice for one job: the next job, such
+    as a sweep's next cell, begins with it.
+    """
+
+    lent: tuple[int, int] | None = None  # before, and since
+
+    @classmethod
+    def lend(cls, before: int, since: int) -> None:
+        """Notes that a job has another number."""
+        cls.lent = (before if cls.lent is None else cls.lent[0], since)
+
+    @classmethod
+    def give_back(cls) -> None:
+        """Sets the number as it was, unless somebody else has set it since."""
+        if cls.lent is not None and cls.lent[1] == torch.get_num_threads():
+            torch.set_num_threads(cls.lent[0])
+        cls.lent = None
 
 
 def nothing_compiled() -> AbstractContextManager[None]:

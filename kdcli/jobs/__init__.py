@@ -12,7 +12,7 @@ from __future__ import annotations
 from kdcli.jobs.build.datasets import download
 from kdcli.jobs.build.networks import build_network
 from kdcli.jobs.check_data import check_data
-from kdcli.jobs.doctor import Check, doctor
+from kdcli.jobs.doctor import Check, doctor, tuning_checks
 from kdcli.jobs.fill_cache import fill_cache
 from kdcli.jobs.import_weights.run import import_weights
 from kdcli.jobs.measure.analyze_gap import analyze_gap
@@ -37,6 +37,7 @@ from kdcli.jobs.sweep.forecast import forecast_sweep
 from kdcli.jobs.sweep.run import run_sweep
 from kdcli.jobs.train.run import distill, resume, train_teacher
 from kdcli.jobs.train.train_longer import train_longer
+from kdcli.jobs.tuning import busy, tune
 from kdcli.jobs.use.export import export
 from kdcli.jobs.use.network import load_network
 from kdcli.jobs.use.predict import predict
@@ -48,6 +49,7 @@ __all__ = [
     "Proposal",
     "analyze_gap",
     "build_network",
+    "busy",
     "check_data",
     "describe_model",
     "describe_models",
@@ -73,5 +75,7 @@ __all__ = [
     "search",
     "train_longer",
     "train_teacher",
+    "tune",
+    "tuning_checks",
     "usual_classes",
 ]

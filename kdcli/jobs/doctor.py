@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from kdcli import __version__, catalog
+from kdcli.jobs.build.tuned import read_tuning, tuning_file
+from kdcli.results.tuning import WORDS, TunedNetwork, TunedTeacher, Tuning
 
 LITTLE_SPACE = 5 * 2**30  # a run with its checkpoints and one dataset
 
@@ -30,9 +32,77 @@ class Check:
 
 
 def doctor(root: str | None = None, *, out: Path = Path("runs")) -> tuple[Check, ...]:
-    """The checks of versions, devices, precision, disk, folders and datasets."""
+    """The checks of versions, devices, precision, measured speeds, disk, folders and datasets."""
     folder = catalog.data_root(root)
-    return (*_versions(), *_devices(), *_folders(folder, out), *_datasets(folder))
+    return (*_versions(), *_devices(), _tuned(), *_folders(folder, out), *_datasets(folder))
+
+
+def _tuned() -> Check:
+    """Whether automatic choices are measured ones."""
+    tuning, why = read_tuning()
+    if tuning is None:
+        return Check(
+            "tuned",
+            ok=None,
+            detail=why or "not measured here: automatic choices follow rules",
+            hint="kd doctor --tune measures for two minutes",
+        )
+    names = len(tuning.networks)
+    return Check(
+        "tuned",
+        ok=True,
+        detail=f"measured here on {tuning.date} with {names} networks: {tuning_file()}",
+    )
+
+
+def tuning_checks(tuning: Tuning) -> tuple[Check, ...]:
+    """What was measured, a line for each network: the fastest way, and how the others compare."""
+    return tuple(
+        [_of_network(network) for network in tuning.networks]
+        + [_of_teacher(each, tuning.large) for each in tuning.teachers]
+    )
+
+
+def _of_network(network: TunedNetwork) -> Check:
+    best = max(network.ways, key=lambda way: way.images_per_second)
+    said = [f"{best.images_per_second:,.0f} images/s in {_named(best.key)}"]
+    for place in range(len(best.key)):
+        # all else as in the fastest
+        others = [
+            way
+            for way in network.ways
+            if way.key[place] != best.key[place]
+            and all(way.key[at] == best.key[at] for at in range(len(best.key)) if at != place)
+        ]
+        said += [
+            f"{WORDS[way.key[place]]} {way.images_per_second / best.images_per_second:.2f}"
+            for way in others
+        ]
+    if network.compiled is not None and network.compile_seconds is not None:
+        ratio = network.compiled / network.ways[0].images_per_second
+        said.append(f"compiled {ratio:.2f} of plain, after {network.compile_seconds:.0f} s")
+    return Check(f"{network.name} {_shape(network.input_shape)}", ok=True, detail=" · ".join(said))
+
+
+def _of_teacher(each: TunedTeacher, large: int) -> Check:
+    said = [f"answers {each.fp32:,.0f} images/s in fp32"]
+    if each.bf16 is not None:
+        said.append(f"bf16 {each.bf16 / each.fp32:.2f} of that")
+    now, larger = (
+        (each.fp32, each.fp32_large)
+        if each.bf16 is None or each.bf16_large is None
+        else (each.bf16, each.bf16_large)
+    )
+    said.append(f"{large} at once {larger / now:.2f}")
+    return Check(f"{each.name} {_shape(each.input_shape)}", ok=True, detail=" · ".join(said))
+
+
+def _named(key: tuple[str, ...]) -> str:
+    return ", ".join(WORDS[part] for part in key)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _versions() -> Iterator[Check]:

@@ -24,7 +24,7 @@ from kdcli.results.weights_header import CheckpointHeader
 from kdcli.typed import complaint
 
 # what they take away is not of the test split
-_OF_TRAINING = ("val_fraction", "train_limit", "sampler")
+_OF_TRAINING = ("val_fraction", "train_limit", "sampler", "shrink")
 
 
 def asked_for(

@@ -602,7 +602,7 @@ RESTRICTIONS = (
 
 # of [data]: what a machine is asked for at most. A bound is whoever runs a recipe's own: no file
 # carries it to others, and it changes no result
-BOUNDS = ("max_gb", "max_pixels")
+BOUNDS = ("max_gb", "max_pixels", "cache_pixels")
 
 
 _TAP = re.compile(r"stem|stage[1-9][0-9]?|pooled")

@@ -55,4 +55,9 @@ class RunEnvironment(Described):
     recipe: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
     compile: Literal["on", "off"] = "off"
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    teacher_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    channels_last: bool | None = None
+    threads: int | None = None
+    teacher_images: int | None = None
     teacher_logits: tuple[StoredChoice, ...] = ()

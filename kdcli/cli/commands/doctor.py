@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from kdcli.cli.console import Environment
 from kdcli.cli.options import DataRoot, Out
 from kdcli.cli.output.envelope import ErrorItem, Outcome
@@ -12,19 +16,43 @@ from kdcli.runs.find import runs_dir
 NAME = "doctor"
 EXAMPLES = """
 kd doctor
+kd doctor --tune
 kd doctor --json -q | jq '.data[] | select(.ok == false)'
 """
 _MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("!", "yellow")}
 
 
-def run(env: Environment, *, data_dir: DataRoot = None, out: Out = None) -> Outcome:
+Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        help="Measure for two minutes which precision, threads, memory layout, compiling and "
+        "batch are fast on this machine; automatic choices are by that from then on.",
+    ),
+]
+
+
+def run(
+    env: Environment, *, tune: Tune = False, data_dir: DataRoot = None, out: Out = None
+) -> Outcome:
     """Check versions, devices, disk, folders and datasets.
 
     Exit code 1 if something that kd needs is broken.
     """
     from kdcli import jobs
 
-    checks = jobs.doctor(str(data_dir) if data_dir else None, out=runs_dir(env.environ, out))
+    measured: tuple[jobs.Check, ...] = ()
+    if tune:
+        if (share := jobs.busy()) is not None:
+            env.progress(
+                f"this machine is busy, {share:.1f} processes a core: what is measured now may "
+                "mislead; measure again when nothing else computes"
+            )
+        measured = jobs.tuning_checks(
+            jobs.tune(told=lambda what: env.progress(f"measuring {what}"))
+        )
+    root = str(data_dir) if data_dir else None
+    checks = (*measured, *jobs.doctor(root, out=runs_dir(env.environ, out)))
     lines = columns([(check.name, check.detail) for check in checks], indent=1)
     for check, line in zip(checks, lines, strict=True):
         env.answer("  ", _MARKS[check.ok], line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import statistics
@@ -21,6 +22,7 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
 from kdcli.files import read_json, sha256_json, write_json
+from kdcli.results.tuning import GAIN, TunedNetwork
 from kdcli.surroundings import cache_root
 from kdcli.typed import from_dict
 
@@ -42,12 +44,20 @@ def prepare_cache() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
 
 
-def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
+def choose(
+    wanted: Wanted,
+    runtime: Runtime,
+    steps: int,
+    seen: Path,
+    measured: tuple[TunedNetwork, str] | None = None,
+) -> Choice:
     """Resolves "auto": compile where the job is long enough to repay it.
 
     Args:
         steps: minibatches of the whole job.
         seen: what `mark` leaves where these networks have been compiled before.
+        measured: a network like the one to be trained, as it was measured on this machine, and on
+            what day.
 
     Raises:
         UsageError: it was asked for, and this machine cannot.
@@ -66,6 +76,8 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
         )
     if lacking:
         return Choice("off", f"auto: {lacking} here")
+    if measured is not None and measured[0].compiled is not None:
+        return _by_measure(*measured, steps)
     if hardware.cpu_unit() != "AMX":
         return Choice("off", "auto: gains nothing on a CPU without AMX")
     warm = seen.exists()
@@ -73,6 +85,18 @@ def choose(wanted: Wanted, runtime: Runtime, steps: int, seen: Path) -> Choice:
     state = "compiled before" if warm else "never compiled here"
     pays = f"pays from {least} steps on, {state}; this job has {steps}"
     return Choice("on" if steps >= least else "off", f"auto: {pays}")
+
+
+def _by_measure(network: TunedNetwork, date: str, steps: int) -> Choice:
+    """Compile where a network like this one gained by it, and the job repays it."""
+    plain, compiled = network.ways[0].images_per_second, network.compiled or 0.0
+    told = f"auto: measured here on {date}, {compiled / plain:.2f} times as fast with one like"
+    if compiled < GAIN * plain:
+        return Choice("off", f"{told} {network.name}")
+    saved = network.batch / plain - network.batch / compiled  # seconds a step
+    least = math.ceil((network.compile_seconds or 0.0) / saved)
+    pays = f"{told} {network.name}: it pays from {least} steps on, and this job has {steps}"
+    return Choice("on" if steps >= least else "off", pays)
 
 
 def _lacking(runtime: Runtime) -> str:

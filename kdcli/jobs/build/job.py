@@ -25,7 +25,7 @@ from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError
 from kdcli.files import given_by_the_user, read_bytes
-from kdcli.jobs.build import batch_norms, compiling, sights
+from kdcli.jobs.build import batch_norms, compiling, sights, tuned
 from kdcli.jobs.build.class_weights import class_weights
 from kdcli.jobs.build.data_subset import soft_label_entropies
 from kdcli.jobs.build.datasets import open_feed
@@ -55,7 +55,7 @@ from kdcli.jobs.build.teachers import (
 )
 from kdcli.jobs.build.teachers_class_names import teachers_class_names
 from kdcli.models._headed import two_heads
-from kdcli.models.cost import density
+from kdcli.models.cost import density, macs
 from kdcli.recipe.schema import (
     DistillRecipe,
     NetworkSection,
@@ -64,6 +64,7 @@ from kdcli.recipe.schema import (
     TrainTeacherRecipe,
 )
 from kdcli.results.places import LARGEST_CODE
+from kdcli.results.tuning import TunedNetwork
 from kdcli.results.weights_header import read_header
 
 
@@ -128,6 +129,7 @@ def build_job(
     *,
     decided: Sequence[Wanted] | None = None,
     compiled: compiling.Wanted | None = None,
+    settled: tuned.Settled | None = None,
     runs: int = 1,
     trial_tables: Path | None = None,
 ) -> Job:
@@ -138,7 +140,8 @@ def build_job(
             exists.
         decided: whether the logits of each teacher are stored, instead of what the recipe says: a
             resumed run does what it did before, and a trial, with none, leaves nothing behind.
-        compiled: whether the networks are compiled, likewise.
+        compiled: whether the networks are compiled, likewise. settled: what else a resumed run
+            began with.
         runs: how many runs will ask the teachers for the same answers, this one counted: storing
             them pays the more.
         trial_tables: a folder for tables of logits instead of the cache: the choices are those of a
@@ -152,8 +155,7 @@ def build_job(
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
-    if runtime.weighs_networks:
-        runtime.suit(density(student, torch.zeros(1, *feed.info.input_shape)))
+    like = _settle(recipe, runtime, feed, student, settled)
     check_labels(recipe, feed.info)
     if tasks.named(feed.info.task).fixed_shape:
         runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
@@ -181,7 +183,7 @@ def build_job(
     method = make_method(recipe.method.name, recipe.method.options, setup, given=len(teachers))
     batch_norms.check(method, feed.info.num_train, recipe.train.batch_size, feed.info.input_shape)
     runtime.move(method)
-    seen = _compile(recipe, runtime, feed, method, teachers, compiled)
+    seen = _compile(recipe, runtime, feed, method, teachers, compiled, like)
     return Job(
         recipe,
         runtime,
@@ -203,6 +205,29 @@ def build_job(
     )
 
 
+def _settle(
+    recipe: Recipe,
+    runtime: Runtime,
+    feed: Feed,
+    student: Network,
+    settled: tuned.Settled | None,
+) -> tuple[TunedNetwork, str] | None:
+    """Settles how the student is computed: as a resumed run began, by what was measured on this
+    machine, or by rules. Gives the measured network that is most like the student, and the day.
+    """
+    task, image = tasks.named(feed.info.task), torch.zeros(1, *feed.info.input_shape)
+    if runtime.weighs_networks:
+        runtime.suit(density(student, image))
+    tuning, runtime.untuned = tuned.read_tuning() if task.fixed_shape else (None, "")
+    like = None
+    if tuning is not None and settled is None:
+        network = density(student, image), macs(student, feed.info.input_shape, image)
+        like = tuned.tune(runtime, recipe.runtime, tuning, network, half=task.half_precision)
+    if settled is not None:
+        tuned.keep(runtime, settled)
+    return None if like is None or tuning is None else (like, tuning.date)
+
+
 def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:
     """The Python files that a checkpoint of a network names, by name.
 
@@ -221,8 +246,11 @@ def _compile(
     method: Method,
     teachers: tuple[LoadedTeacher, ...],
     decided: compiling.Wanted | None,
+    like: tuple[TunedNetwork, str] | None,
 ) -> Path:
-    """Compile the networks of a job where that pays; the file that remembers it."""
+    """Compile the networks of a job where that pays; the file that remembers it. like: as of
+    `compiling.choose`.
+    """
     asked = [loaded.asked for loaded in teachers]
     seen = compiling.seen_path(
         method, asked, (recipe.train.batch_size, *feed.info.input_shape), runtime
@@ -232,7 +260,7 @@ def _compile(
     divides = getattr(recipe.optim, "dot", None) is not None  # and goes back through it twice
     choice = (
         runtime.ranks.from_first(
-            lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen)
+            lambda: compiling.choose(decided or recipe.runtime.compile, runtime, steps, seen, like)
         )
         if task.fixed_shape and not divides
         else Choice("off", "optim.dot" if divides else task.refuses["runtime.compile"])

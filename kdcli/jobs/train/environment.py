@@ -93,6 +93,11 @@ def write_environment(run: Path, job: Job, command: str) -> None:
             "graphs": runtime.graphs_choice.value,
             "graphs_reason": runtime.graphs_choice.reason,
             "threads": runtime.threads,
+            "threads_reason": runtime.threads_choice.reason,
+            "channels_last": runtime.channels_last,
+            "channels_last_reason": runtime.layout_choice.reason,
+            "teacher_precision": runtime.teacher_choice.value,
+            "teacher_images": int(runtime.teacher_batch_choice.value or 0) or None,
             "teacher_graphs": [_graph(loaded, runtime) for loaded in job.teachers if loaded.faster],
             "sees": {
                 "network": asdict(feed.info.pixels),
@@ -238,6 +243,13 @@ def _choices(job: Job) -> tuple[str, ...]:
     runtime = job.runtime
     compiled = "compiled" if runtime.compile_choice.value == "on" else "not compiled"
     lines = [f"{compiled}: {runtime.compile_choice.reason}"]
+    if runtime.threads_choice.reason:
+        lines.append(f"threads {runtime.threads}: {runtime.threads_choice.reason}")
+    if runtime.layout_choice.reason:
+        layout = runtime.layout_choice.value.replace("_", " ")
+        lines.append(f"images {layout}: {runtime.layout_choice.reason}")
+    if runtime.untuned:
+        lines.append(runtime.untuned)
     if runtime.device.type == "cuda":
         lines.append(
             f"{'with' if runtime.recorder is not None else 'without'} CUDA graphs: "

@@ -22,6 +22,7 @@ from kdcli.jobs.build import data_subset
 from kdcli.jobs.build.header import write_code
 from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
+from kdcli.jobs.build.tuned import Settled
 from kdcli.jobs.events import Listener
 from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.processes import devices
@@ -301,6 +302,13 @@ def _resume(
         lambda teacher: teacher_run(teacher, recipe, out=run.parent, listeners=listeners),
         decided=decided,
         compiled=environment.compile,
+        settled=Settled(
+            environment.precision,
+            environment.teacher_precision,
+            environment.channels_last,
+            environment.threads,
+            environment.teacher_images,
+        ),
     )
     changed = data_subset.check_same(str(run), environment.data, environment.kind, job.feed)
     state = (

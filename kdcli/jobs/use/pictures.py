@@ -77,7 +77,7 @@ def as_input(file: Path, how: Preprocessing) -> tuple[Tensor, str]:
     from kdcli.data.decode import fit, read_picture
 
     pixels, coloured = read_picture(file, MOST_PIXELS, how.background, hint=_NO_PICTURE)
-    fitted = fit(pixels, how)
+    fitted = fit(pixels, how).contiguous()
     if how.input_shape[0] == 3:
         return fitted, "" if coloured else REPEATED
     # all three are equal then, and the weights of colours do not add up to one in eight bits
