@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 import subprocess
 import sys
@@ -95,6 +96,17 @@ def test_what_is_long_says_why():
             f"{place}:{node.name}" for node in functions(path) if length(node) > MOST_FUNCTION_LINES
         }
     assert found == set(LONG)
+
+
+def test_every_file_of_tests_is_collected(request):
+    """pytest passes by folders of certain names, such as `build`, unless told otherwise."""
+    passed_by = request.config.getini("norecursedirs")
+    folders = {part for path in tracked("tests/*.py") for part in path.relative_to(ROOT).parts[:-1]}
+    assert not [
+        folder
+        for folder in folders
+        if any(fnmatch.fnmatch(folder, pattern) for pattern in passed_by)
+    ]
 
 
 def test_no_two_modules_import_each_other():

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdcli import catalog, tasks, trust
@@ -55,7 +54,6 @@ from kdcli.jobs.build.teachers import (
 )
 from kdcli.jobs.build.teachers_class_names import teachers_class_names
 from kdcli.models._headed import two_heads
-from kdcli.models.cost import density, macs
 from kdcli.recipe.schema import (
     DistillRecipe,
     NetworkSection,
@@ -155,7 +153,7 @@ def build_job(
     feed = training_feed(recipe, runtime, checkpoint_of)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
-    like = _settle(recipe, runtime, feed, student, settled)
+    like = tuned.settle(runtime, recipe.runtime, feed, student, settled)
     check_labels(recipe, feed.info)
     if tasks.named(feed.info.task).fixed_shape:
         runtime.look_ahead(recipe.runtime.teacher_batch, recipe.train.batch_size)
@@ -203,29 +201,6 @@ def build_job(
         ),
         code_of(method.deployable().blueprint, recipe.data.name, recipe.method.name),
     )
-
-
-def _settle(
-    recipe: Recipe,
-    runtime: Runtime,
-    feed: Feed,
-    student: Network,
-    settled: tuned.Settled | None,
-) -> tuple[TunedNetwork, str] | None:
-    """Settles how the student is computed: as a resumed run began, by what was measured on this
-    machine, or by rules. Gives the measured network that is most like the student, and the day.
-    """
-    task, image = tasks.named(feed.info.task), torch.zeros(1, *feed.info.input_shape)
-    if runtime.weighs_networks:
-        runtime.suit(density(student, image))
-    tuning, runtime.untuned = tuned.read_tuning() if task.fixed_shape else (None, "")
-    like = None
-    if tuning is not None and settled is None:
-        network = density(student, image), macs(student, feed.info.input_shape, image)
-        like = tuned.tune(runtime, recipe.runtime, tuning, network, half=task.half_precision)
-    if settled is not None:
-        tuned.keep(runtime, settled)
-    return None if like is None or tuning is None else (like, tuning.date)
 
 
 def code_of(blueprint: Blueprint | None, *names: str) -> dict[str, bytes]:

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import torch
 
+from kdcli import tasks
+from kdcli.core.network import Network
+from kdcli.core.types import Feed
 from kdcli.engine import hardware
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import CorruptFile, KdError, NotFound
 from kdcli.files import read_json, write_json
+from kdcli.models.cost import density, macs
 from kdcli.recipe.schema import RuntimeSection
 from kdcli.results.tuning import GAIN, WORDS, Machine, TunedNetwork, Tuning, Way
 from kdcli.surroundings import cache_root
@@ -103,6 +107,29 @@ class Settled:
     channels_last: bool | None = None
     threads: int | None = None
     teacher_images: int | None = None
+
+
+def settle(
+    runtime: Runtime,
+    section: RuntimeSection,
+    feed: Feed,
+    student: Network,
+    settled: Settled | None,
+) -> tuple[TunedNetwork, str] | None:
+    """Settles how the student is computed: as a resumed run began, by what was measured on this
+    machine, or by rules. Gives the measured network that is most like the student, and the day.
+    """
+    task, image = tasks.named(feed.info.task), torch.zeros(1, *feed.info.input_shape)
+    if runtime.weighs_networks:
+        runtime.suit(density(student, image))
+    tuning, runtime.untuned = read_tuning() if task.fixed_shape else (None, "")
+    like = None
+    if tuning is not None and settled is None:
+        network = density(student, image), macs(student, feed.info.input_shape, image)
+        like = tune(runtime, section, tuning, network, half=task.half_precision)
+    if settled is not None:
+        keep(runtime, settled)
+    return None if like is None or tuning is None else (like, tuning.date)
 
 
 def tune(
