@@ -16,7 +16,7 @@ import torch
 from kdcli.engine import hardware
 from kdcli.engine.events import EpochDone
 from kdcli.engine.hardware import Choice
-from kdcli.engine.runtime import Runtime
+from kdcli.engine.runtime import Runtime, _OwnThreads
 from kdcli.errors import Interrupted
 from kdcli.files import sha256_file
 from kdcli.jobs import doctor, resume, train_teacher, tune, tuning_checks
@@ -40,6 +40,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
+    _OwnThreads.lent = None  # or the next job of this process would get two
     torch.set_num_threads(before)
 
 
