@@ -57,6 +57,7 @@ def make_pictures(folder: Path, count: int) -> None:
 
 def make_many(folder: Path, count: int) -> None:
     """Small JPEG files, the tenth part of them to test on."""
+    folder.mkdir(parents=True, exist_ok=True)
     holder = folder / "one.jpg"
     draws = np.random.default_rng(0)
     Image.fromarray(draws.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(holder)

@@ -15,7 +15,6 @@ def test_all_ways_read_every_picture_and_are_set_beside_torchvision() -> None:
         assert set(found["images_per_second"]) > {"torchvision", "kd", "kd, kept"}
         assert all(speed > 0 for (speed,) in found["images_per_second"].values())
         assert list((folder / "cache" / "pixels").glob("*.bin"))
-        (folder / "many").mkdir()
         make_many(folder / "many", 100)
         assert first_batch(folder / "many", 0) > 0
     assert os.environ.get("KD_CACHE_DIR") == before
