@@ -20,6 +20,7 @@ from kdcli.core.mixed_labels import Mixed, mixing
 from kdcli.core.network import Network
 from kdcli.core.teacher import Ensemble, Teacher
 from kdcli.core.types import Batch, Output, Progress, Step
+from kdcli.engine.teachers.inference import InferenceTeacher
 from kdcli.errors import Incompatible
 from kdcli.jobs.build.recipe_checks import check_mixes
 from kdcli.recipe.schema import Augment, DataSection
@@ -272,6 +273,28 @@ def test_bfloat16_networks_give_nearly_the_same_loss(method, batch):
             step = stage.loss(batch, at)
         assert all(value.dtype == torch.float32 for value in step.losses.values())
         assert total(step).item() == pytest.approx(exact.item(), rel=0.05, abs=0.02)
+
+
+@every_method
+def test_teachers_in_bfloat16_answer_a_float32_step(name, make_setup, batch):
+    """As a student that gains nothing from bfloat16 has them."""
+
+    def low(teacher: Teacher) -> Teacher:
+        return InferenceTeacher(teacher, torch.bfloat16, channels_last=False)
+
+    cls = method_class(name)
+    setup = make_setup(cls)
+    taught = replace(
+        setup,
+        teachers=tuple(low(teacher) for teacher in setup.teachers),
+        load=lambda path: low(setup.load(path)),
+    )
+    exactly, nearly = make(name, make_setup), cls(cls.Options(), taught)
+    nearly.load_state_dict(exactly.state_dict())
+    for (stage, at), (again, _) in zip(phases(exactly), phases(nearly), strict=True):
+        exactly.eval(), nearly.eval()
+        expected, found = stage.loss(batch, at), again.loss(batch, at)
+        assert total(found).item() == pytest.approx(total(expected).item(), rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in BATCH_RELATIONS])

@@ -185,13 +185,18 @@ class InferenceTeacher(Teacher):
     def _answer(self, x: Tensor, taps: tuple[str, ...]) -> Output:
         graph = self._compiled if self._compiled is not None else self._graph
         low = self.dtype != torch.float32
+        mixed = torch.is_autocast_enabled(x.device.type)  # the step that asks
         with (
             torch.no_grad(),
             torch.autocast(x.device.type, dtype=self.dtype if low else None, enabled=low),
         ):
             rows = self.rows or len(x)
             blocks = self._agree(-(-len(x) // rows))
-            return in_one_shape(lambda part: graph(part, taps), x, rows, blocks)
+            found = in_one_shape(lambda part: graph(part, taps), x, rows, blocks)
+        if not low or mixed:
+            return found
+        # what a float32 step has of its own for the teacher's taps takes nothing else
+        return Output(found.logits, {tap: value.float() for tap, value in found.taps.items()})
 
 
 def in_one_shape(

@@ -98,6 +98,19 @@ def test_the_step_s_precision_is_not_the_teacher_s() -> None:
         assert torch.equal(exact(images("resnet32x4")).logits, expected)
 
 
+def test_taps_come_in_the_step_s_precision() -> None:
+    teacher = InferenceTeacher(
+        Teacher(trained_looking("resnet32x4")), torch.bfloat16, channels_last=True
+    )
+    batch, taps = images("resnet32x4"), tuple(teacher.network.taps)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = teacher(batch, taps).taps
+    assert torch.bfloat16 in {value.dtype for value in mixed.values()}
+    for tap, value in teacher(batch, taps).taps.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, mixed[tap].float())
+
+
 def test_the_network_itself_stays_as_it_was() -> None:
     network = trained_looking("resnet32x4")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
