@@ -59,6 +59,7 @@ EPOCHS = 4
 # epochs by data and network, or method, where so few steps move nothing
 LONGER = {
     ("image-folder", "torchvision/resnet50"): 16,
+    ("image-folder", "torchvision/resnet101"): 16,
     ("image-folder", "torchvision/resnet152"): 16,
     ("image-folder", "skd"): 16,
     ("digits", "vit-mini"): 40,
