@@ -29,13 +29,10 @@ from kdcli.data.decode import decode, fit, shrunk_size, size_of
 from kdcli.data.packed import Packed
 from kdcli.data.source import READING_RULE, ImageFolder
 from kdcli.errors import BadData, CorruptFile, UsageError
+from kdcli.file_lock import locked
 from kdcli.files import sha256_json, write_atomic, write_error
 from kdcli.results.preprocessing import Preprocessing
 from kdcli.surroundings import cache_root
-
-fcntl: Any = None  # Windows has none
-with contextlib.suppress(ImportError):
-    import fcntl
 
 _RULE = 1  # raised whenever its files come to be written otherwise
 # columns of the index, int64: of the file that a picture is from, and of its pixels
@@ -349,17 +346,16 @@ def _known(index_file: Path) -> tuple[Path, NDArray[np.int64]] | None:
 
 @contextlib.contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """Within, no other process of this machine writes the same cache, where the system knows locks:
-    else both write, and the last one stays.
+    """Within, no other process writes the same cache, where the file system knows locks: else both
+    write, and the last one stays.
     """
-    if fcntl is None:
-        yield
-        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = file.open("wb")
     except OSError as error:
         raise write_error(error, file) from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    lock = locked(file, wait=True)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()

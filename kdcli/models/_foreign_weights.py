@@ -27,14 +27,16 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file.
+def read_tensors(*paths: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of several.
 
     Raises:
         NotFound, BadCheckpoint: as `shapes_of`.
     """
-    shapes_of(path)
-    found: dict[str, Tensor] = load_file(path)
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        shapes_of(path)
+        found |= load_file(path)
     return found
 
 

@@ -20,6 +20,7 @@ from kdcli.typed import strict
 PREFIX = "hf/"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OWN_WEIGHTS = "DEFAULT"  # those of the folder
 # what a download fetches: data alone, no code and no pickle
 FETCHED = (CONFIG, PROCESSOR, "tokenizer.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")
 _MOST_BYTES = 16 * 2**20  # of a JSON; the names of ImageNet-22k take two
@@ -123,6 +124,15 @@ def class_names(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     names = tuple(table[number] for number in numbers)
     unnamed = all(name == f"LABEL_{number}" for number, name in enumerate(names))
     return tuple(numbers) if unnamed else names
+
+
+def files_of(folder: Path, weights: str) -> tuple[Path, ...]:
+    """The files of a network's weights: those of its folder, or the one of that path.
+
+    Raises:
+        NotFound, BadCheckpoint: as `weight_files`.
+    """
+    return weight_files(folder) if weights == OWN_WEIGHTS else (Path(weights),)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +23,6 @@ from kdcli.core import tokenizer
 from kdcli.core.network import Blueprint, Network
 from kdcli.core.types import DataInfo, Output, Tap
 from kdcli.errors import Incompatible, KdError, UsageError
-from kdcli.files import given_by_the_user, safetensors_header
 from kdcli.models import _hf_folder as files
 from kdcli.models._checks import check_taps
 from kdcli.models._foreign_weights import read_tensors
@@ -40,7 +38,7 @@ from kdcli.models._hf_config import (
     quiet,
 )
 from kdcli.models._meta import evaluating
-from kdcli.models._transformer import tokens_of
+from kdcli.models._transformer import in_blocks, tokens_of
 from kdcli.results.vocabulary import BEHIND
 
 TOKEN = (1, 1, 1)  # the input of a language model: one number
@@ -210,7 +208,7 @@ def _construct(
         model, told = type(outline).from_pretrained(
             None,
             config=config,
-            state_dict=_tensors(folder, weights),
+            state_dict=read_tensors(*files.files_of(folder, weights)),
             output_loading_info=True,
             dtype=torch.float32,
         )
@@ -235,17 +233,6 @@ def _is_end(key: str) -> bool:
     """Tells whether a tensor is of what stands between a body and its classes."""
     parts = key.split(".")
     return parts[0] in _OWN_HEADS or "pooler" in parts
-
-
-def _tensors(folder: Path, weights: str) -> dict[str, Tensor]:
-    if weights != "DEFAULT":
-        return read_tensors(Path(weights))
-    found: dict[str, Tensor] = {}
-    for path in files.weight_files(folder):
-        with given_by_the_user():
-            safetensors_header(path)
-        found |= load_file(path)
-    return found
 
 
 def _check_looks_back(name: str, network: Network) -> None:
@@ -345,17 +332,7 @@ class LanguageModel(_Text):
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         """Logits [B*L,K], window by window, of tokens x [B,1,1,L]."""
         check_taps(self.name, taps, self.taps)
-        tokens = tokens_of(x)  # [B,L]
-        rows, length = tokens.shape
-        whole = length // self.context * self.context  # tokens in full blocks
-        if length <= self.context:
-            seen = self._read(tokens)
-        else:
-            parts = [self._read(tokens[:, :whole].reshape(-1, self.context)).view(rows, whole, -1)]
-            if whole < length:
-                parts.append(self._read(tokens[:, whole:]))
-            seen = torch.cat(parts, dim=1)
-        pooled = seen.flatten(0, 1)  # [B*L,D]
+        pooled = in_blocks(self._read, tokens_of(x), self.context)  # [B*L,D]
         return Output(self.classify(pooled), {"pooled": pooled} if taps else {})
 
     def _read(self, tokens: Tensor) -> Tensor:

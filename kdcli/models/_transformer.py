@@ -7,6 +7,8 @@ warm-up, and GELU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,6 +47,22 @@ class Block(nn.Module):
             query, key, value, attn_mask=mask, is_causal=causal
         )
         return found.transpose(1, 2).reshape(rows, length, width)
+
+
+def in_blocks(read: Callable[[Tensor], Tensor], tokens: Tensor, context: int) -> Tensor:
+    """What a network says of texts, [B*L,D], read in blocks that begin anew.
+
+    Args:
+        read: takes a block [B,l] to [B,l,D]. tokens: [B,L]. context: of a block, at most.
+    """
+    rows, length = tokens.shape
+    if length <= context:
+        return read(tokens).flatten(0, 1)
+    whole = length // context * context  # tokens in full blocks
+    parts = [read(tokens[:, :whole].reshape(-1, context)).view(rows, whole, -1)]
+    if whole < length:
+        parts.append(read(tokens[:, whole:]))
+    return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 def fresh_embedding(count: int, width: int) -> nn.Embedding:

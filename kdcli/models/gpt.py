@@ -26,7 +26,7 @@ from kdcli.core.network import Network
 from kdcli.core.options import Options as ModelOptions
 from kdcli.core.types import Output, Tap
 from kdcli.models._checks import check_taps
-from kdcli.models._transformer import Block, check_heads, fresh_embedding, tokens_of
+from kdcli.models._transformer import Block, check_heads, fresh_embedding, in_blocks, tokens_of
 from kdcli.models.awd_lstm import TiedEmbedding
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -116,17 +116,7 @@ class SmallGpt(Network):
     def forward(self, x: Tensor, taps: tuple[str, ...] = ()) -> Output:
         """Logits [B*L,K], window by window, of tokens x [B,1,1,L]."""
         check_taps(self.name, taps, self.taps)
-        tokens = tokens_of(x)  # [B,L]
-        rows, length = tokens.shape
-        whole = length // self.context * self.context  # tokens in full blocks
-        if length <= self.context:
-            seen = self._read(tokens)
-        else:
-            parts = [self._read(tokens[:, :whole].reshape(-1, self.context)).view(rows, whole, -1)]
-            if whole < length:
-                parts.append(self._read(tokens[:, whole:]))
-            seen = torch.cat(parts, dim=1)
-        pooled = seen.flatten(0, 1)  # [B*L,D]
+        pooled = in_blocks(self._read, tokens_of(x), self.context)  # [B*L,D]
         return Output(self.classify(pooled), {"pooled": pooled} if taps else {})
 
     def _read(self, tokens: Tensor) -> Tensor:

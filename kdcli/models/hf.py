@@ -24,14 +24,13 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdcli.core.network import Blueprint, Network, tell_sight
 from kdcli.core.options import Options as ModelOptions
 from kdcli.core.types import DataInfo
 from kdcli.errors import Incompatible, KdError, NotFound, UsageError
-from kdcli.files import given_by_the_user, is_file, safetensors_header
+from kdcli.files import is_file
 from kdcli.models import _hf_folder as files
 from kdcli.models import _hf_text
 from kdcli.models._foreign_weights import check_whole, read_tensors
@@ -63,7 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
-OWN_WEIGHTS = "DEFAULT"  # those of the folder
+OWN_WEIGHTS = files.OWN_WEIGHTS
 _MOST_STAGES = 5  # with more, the channels of a map no longer make a stage of their own
 _USUAL_STAGES = 4
 
@@ -156,18 +155,20 @@ def build(
         )
     transformers = library(name)
     weights, own = arguments.get("weights"), arguments.get("config")
-    folder = None if own is not None and weights is None else files.folder_of(name)
-    content = dict(own) if own is not None else files.read_config(folder or Path())
+    carries = own is not None and weights is None
+    folder = Path() if carries else files.folder_of(name)
+    content = dict(own) if own is not None else files.read_config(folder)
     changes = dict(arguments.get("arguments", {}))
     published = num_classes
     if weights is not None:
-        published = len(files.class_names(content, (folder or Path()) / files.CONFIG))
+        published = len(files.class_names(content, folder / files.CONFIG))
     config = config_of(transformers, name, {**content, **changes}, changes)
     config.num_labels = published
     if weights is None:
         fit_to(config, input_shape)
+    tensors = None if weights is None else read_tensors(*files.files_of(folder, weights))
     with quiet(transformers):
-        model = _construct(transformers, name, config, _tensors((folder or Path()), weights))
+        model = _construct(transformers, name, config, tensors)
     network = _tapped(name, model, input_shape)
     if published != num_classes:
         network.new_head = f"{published} classes"
@@ -176,7 +177,7 @@ def build(
         )
     network.blueprint = Blueprint(name, {"config": carried(name, config)})
     if weights is not None:
-        tell_sight(network, files.read_pixels(folder or Path()))
+        tell_sight(network, files.read_pixels(folder))
     return network
 
 
@@ -300,19 +301,6 @@ class _Told(Logits):
 
     def forward(self, x: Tensor) -> Any:
         return self.model(pixel_values=x, output_hidden_states=True)
-
-
-def _tensors(folder: Path, weights: str | None) -> dict[str, Tensor] | None:
-    if weights is None:
-        return None
-    if weights != OWN_WEIGHTS:
-        return read_tensors(Path(weights))
-    found: dict[str, Tensor] = {}
-    for path in files.weight_files(folder):
-        with given_by_the_user():
-            safetensors_header(path)
-        found |= load_file(path)
-    return found
 
 
 def _construct(

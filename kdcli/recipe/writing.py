@@ -24,7 +24,7 @@ from kdcli.recipe.schema import BOUNDS, NO_EFFECT, DistillRecipe, Recipe
 from kdcli.results.weights_header import kept_along, read_header
 
 # what may differ between two runs that learn the same; by section
-_NOT_CONTENT: Mapping[str, Any] = {
+NOT_CONTENT: Mapping[str, Any] = {
     "name": True,
     "gates": True,
     "report": True,
@@ -119,7 +119,7 @@ def recipe_hash(recipe: Recipe) -> str:
     counts by its weights, or by the content of its recipe, and a user's own file by its content:
     wherever they lie, and however they are called.
     """
-    content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(_NOT_CONTENT))
+    content = recipe.model_dump(mode="json", exclude_none=True, exclude=dict(NOT_CONTENT))
     _leave_out_idle(content, recipe)
     for teacher in content.get("teacher", ()):
         _weights_by_content(teacher)

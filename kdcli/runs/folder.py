@@ -10,14 +10,11 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdcli import clean
 from kdcli.errors import NotWritable, RunExists, UsageError
+from kdcli.file_lock import locked
 from kdcli.files import check_folder, sha256_json, write_error
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.toml"
@@ -57,18 +54,27 @@ def reserved(out: Path, base: str, name: str | None) -> Iterator[Path]:
     """Creates the run's directory as `reserve` does; should what is done within fail, nothing of it
     stays.
     """
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     run = None
+    with _no_empty_folders(out):
+        try:
+            run = reserve(out, base, name)
+            yield run
+        except BaseException:
+            if run is not None:
+                shutil.rmtree(run, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _no_empty_folders(out: Path) -> Iterator[None]:
+    """Of the folders down to this one, none that is made within stays without anything in it."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        run = reserve(out, base, name)
-        yield run
-    except BaseException:
-        if run is not None:
-            shutil.rmtree(run, ignore_errors=True)
+        yield
+    finally:
         for folder in missing:
-            with contextlib.suppress(OSError):  # another run is in it by now
+            with contextlib.suppress(OSError):  # something is in it by now
                 folder.rmdir()
-        raise
 
 
 def reserve(out: Path, base: str, name: str | None) -> Path:
@@ -142,18 +148,14 @@ def claimed_sweep(out: Path, cells: Iterable[str], called: str) -> Iterator[None
         UsageError: another process is at work on them. NotWritable: the folder cannot be written
             to.
     """
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, out) from error
-    try:
-        with _claimed(out / f".sweep-{sha256_json(sorted(cells))[:16]}.lock", f"{called} in {out}"):
+    lock = out / f".sweep-{sha256_json(sorted(cells))[:16]}.lock"
+    with _no_empty_folders(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(error, out) from error
+        with _claimed(lock, f"{called} in {out}"):
             yield
-    finally:
-        for folder in missing:
-            with contextlib.suppress(OSError):  # something is in it by now
-                folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -162,7 +164,7 @@ def _claimed(path: Path, what: str) -> Iterator[None]:
         path.touch()
     except OSError as error:
         raise write_error(error, path) from error
-    lock = _locked(path)
+    lock = locked(path)
     if lock is None:
         raise UsageError(
             f"another process is at work on {what}", hint="wait until it has finished, or stop it"
@@ -181,22 +183,7 @@ def busy(run: Path) -> bool:
     path = run / LOCK_FILE
     if not path.exists():
         return False
-    lock = _locked(path)  # one that a killed process left behind is free
+    lock = locked(path)  # one that a killed process left behind is free
     if lock is not None:
         lock.release()
     return lock is None
-
-
-def _locked(path: Path) -> BaseFileLock | None:
-    """The lock on a file, held by this process; None if another holds it."""
-    from filelock import FileLock, Timeout
-
-    # a soft lock, which is a file that exists, would outlive a killed process
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    except OSError:
-        pass  # a file system that knows no locks: as it would be without them
-    return lock

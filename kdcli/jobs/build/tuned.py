@@ -120,16 +120,17 @@ def settle(
     machine, or by rules. Gives the measured network that is most like the student, and the day.
     """
     task, image = tasks.named(feed.info.task), torch.zeros(1, *feed.info.input_shape)
-    if runtime.weighs_networks:
-        runtime.suit(density(student, image))
     tuning, runtime.untuned = read_tuning() if task.fixed_shape else (None, "")
-    like = None
-    if tuning is not None and settled is None:
-        network = density(student, image), macs(student, feed.info.input_shape, image)
-        like = tune(runtime, section, tuning, network, half=task.half_precision)
+    measured = tuning if settled is None else None
+    values = density(student, image) if runtime.weighs_networks or measured else 0.0
+    runtime.suit(values)
     if settled is not None:
         keep(runtime, settled)
-    return None if like is None or tuning is None else (like, tuning.date)
+    if measured is None:
+        return None
+    network = values, macs(student, feed.info.input_shape, image)
+    like = tune(runtime, section, measured, network, half=task.half_precision)
+    return None if like is None else (like, measured.date)
 
 
 def tune(
@@ -162,8 +163,8 @@ def tune(
     best = _fastest(ways) or usual
     if best.images_per_second < GAIN * usual.images_per_second:
         best = usual
-    _settle(runtime, section, best, _reasons(best, ways, tuning, found), half=half)
-    _settle_teachers(runtime, section, tuning)
+    _take(runtime, section, best, _reasons(best, ways, tuning, found), half=half)
+    _take_teachers(runtime, section, tuning)
     return found
 
 
@@ -210,7 +211,7 @@ def _reasons(
     return said[0], said[1], said[2]
 
 
-def _settle(
+def _take(
     runtime: Runtime, section: RuntimeSection, best: Way, why: tuple[str, str, str], *, half: bool
 ) -> None:
     precision, threads, layout = why
@@ -222,7 +223,7 @@ def _settle(
         runtime.set_layout(best.layout == "channels_last", layout)
 
 
-def _settle_teachers(runtime: Runtime, section: RuntimeSection, tuning: Tuning) -> None:
+def _take_teachers(runtime: Runtime, section: RuntimeSection, tuning: Tuning) -> None:
     """The precision of teachers' copies, and the images that they answer at once."""
     measured = f"auto: measured here on {tuning.date}"
     of = f"on average of {len(tuning.teachers)} networks"

@@ -29,6 +29,7 @@ from kdcli.jobs.measure.gates import Held, check_gates, with_counts
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import GatesSection
+from kdcli.recipe.writing import NOT_CONTENT
 from kdcli.results.cost import Cost, Form
 from kdcli.results.measures import EvaluateResult, Evaluation, Measures, PairTest
 from kdcli.results.weights_header import MODEL_FILE, find_checkpoint
@@ -262,11 +263,12 @@ def _learnt_by(checkpoint: str) -> dict[str, Any] | None:
         _, recipe = read_recipe(folder / RECIPE_FILE)
     except KdError:
         return None
-    learnt = {
-        name: dict(recipe[name])
+    return {
+        name: {
+            key: value
+            for key, value in recipe[name].items()
+            if key not in NOT_CONTENT.get(name, ())
+        }
         for name in ("data", "model", "student", "method", "train", "optim", "schedule")
         if isinstance(recipe.get(name), Mapping)
     }
-    learnt.get("data", {}).pop("root", None)  # where they lie
-    learnt.get("train", {}).pop("state_seconds", None)
-    return learnt

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from kdcli import __version__, formatting
+from kdcli import __version__, catalog, formatting
 from kdcli.errors import KdError
 from kdcli.files import write_page
 from kdcli.report.figures.frontier import Point, frontier
@@ -27,7 +27,6 @@ from kdcli.runs.find import runs_in
 from kdcli.runs.read import Run
 
 INDEX_HTML, INDEX_MARKDOWN = "index.html", "index.md"
-_LABELS_ALONE = {"none", "label_smoothing"}  # methods of the family "baseline", without a teacher
 MOST_DATASETS = 6  # that have figures; those with the most runs
 
 
@@ -224,7 +223,9 @@ def _timed(item: Measured) -> Latency | None:
 def _point(item: Measured, cost: float) -> Point:
     test = item.summary.test.labelled
     assert test is not None  # those without labels are not drawn
-    distilled = item.summary.command == "distill" and item.summary.method not in _LABELS_ALONE
+    method = catalog.entries("method").get(item.summary.method)
+    labels_alone = method is not None and method.family == "baseline"
+    distilled = item.summary.command == "distill" and not labels_alone
     return Point(item.run.path.name, cost, test.accuracy, test.accuracy_interval, distilled)
 
 

@@ -9,9 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kdcli import catalog
 from kdcli.report.figures.frontier import Point, on_frontier
-from kdcli.report.tables.folder import _LABELS_ALONE, COLUMNS, build_overview, overview
+from kdcli.report.tables.folder import COLUMNS, build_overview, overview
 from kdcli.results.cost import Cost, Latency
 from kdcli.results.intervals import Estimate, Interval
 from tests.unit.report import fake_run
@@ -86,15 +85,6 @@ def test_a_baseline_on_labels_is_not_called_distilled(folder, monkeypatch):
         "large": True,
         "labels": False,
     }
-
-
-def test_the_methods_without_a_teacher_are_the_baselines():
-    found = {
-        name
-        for name in catalog.names("method")
-        if catalog.entry("method", name).family == "baseline"
-    }
-    assert found == _LABELS_ALONE
 
 
 def test_markdown_has_the_same_rows(folder):
