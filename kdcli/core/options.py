@@ -88,6 +88,9 @@ class PictureOptions(Options):
         lt=1,
         description="Share of each class that is tested on, where there is no test part.",
     )
+    test_seed: int | None = Field(
+        None, ge=0, description="Which share that is: each number draws another one."
+    )
     class_names: tuple[str, ...] | None = Field(
         None,
         min_length=2,

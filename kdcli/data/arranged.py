@@ -7,7 +7,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kdcli.core import random
 from kdcli.errors import BadData, UsageError
@@ -70,10 +70,26 @@ class Words:
         return self.parts.get(name) or self.missing.format(name)
 
 
+class Share(NamedTuple):
+    """What is tested on where there is no test part: a share of each class, None for none, and
+    which one, by a seed.
+    """
+
+    fraction: float | None
+    seed: int | None = None
+
+    @property
+    def by(self) -> str:
+        """What it is drawn by, in words."""
+        if self.seed is None:
+            return "the files' names (data.test_fraction)"
+        return f"the files' names and seed {self.seed} (data.test_fraction, data.test_seed)"
+
+
 def settle(
     split: dict[PartName, Classes],
     words: Words,
-    test_fraction: float | None,
+    share: Share,
     problems: list[DataProblem],
     order: Sequence[str] | None = None,
     unlabelled: Mapping[PartName, tuple[str, ...]] | None = None,
@@ -83,32 +99,39 @@ def settle(
 
     Args:
         split: pictures of each class in each part.
-        test_fraction: share of each class that is tested on where there is no test part.
+        share: of each class, tested on where there is no test part.
         problems: those found so far; what is found here is added.
         order: the classes in their order; that of their names unless given.
         unlabelled: pictures without a class, by part; with them a class needs none in that part.
 
     Raises:
-        UsageError: a part is to be drawn that is there. BadData: there are fewer than two classes.
+        UsageError: a part is to be drawn that is there, or by a seed and there is no share.
+        BadData: there are fewer than two classes.
     """
     split.setdefault("train", {})
     bare = {part: paths for part, paths in (unlabelled or {}).items() if paths}
     notes = [*_left_out(split, bare, words)]
     if "test" in split or "test" in bare:
-        if test_fraction is not None:
+        if share != Share(None):
+            key = "test_seed" if share.fraction is None else "test_fraction"
             has = words.tested.format(words.part("test"))
-            raise UsageError(f"data.test_fraction is set, and {words.place} {has}", hint=words.move)
-    elif test_fraction is not None and not any(split["train"].values()) and "train" in bare:
-        bare["train"], bare["test"] = _drawn_of(bare["train"], test_fraction)
-        notes.append(
-            f"the test part is {test_fraction:g} of the pictures, drawn by the files' names "
-            "(data.test_fraction)"
-        )
-    elif test_fraction is not None:
-        split["train"], split["test"] = _drawn(split["train"], test_fraction, words, problems)
-        notes.append(
-            f"the test part is {test_fraction:g} of each class, drawn by the files' names "
-            "(data.test_fraction)"
+            raise UsageError(
+                f"data.{key} is set, and {words.place} {has}",
+                hint=words.move.replace("test_fraction", key),
+            )
+    elif share.fraction is not None:
+        whole = "each class"
+        if not any(split["train"].values()) and "train" in bare:
+            bare["train"], bare["test"] = _drawn_of(bare["train"], share)
+            whole = "the pictures"
+        else:
+            split["train"], split["test"] = _drawn(split["train"], share, words, problems)
+        notes.append(f"the test part is {share.fraction:g} of {whole}, drawn by {share.by}")
+    elif share.seed is not None:
+        raise UsageError(
+            "data.test_seed says which share of the pictures is tested on, and data.test_fraction "
+            "says none",
+            hint="data.test_fraction = 0.2, for example",
         )
     elif "val" in split or "val" in bare:
         if "val" in split:
@@ -175,15 +198,15 @@ def check_named(found: Iterable[str], class_names: Sequence[str], place: Path) -
 
 
 def _drawn(
-    classes: Classes, fraction: float, words: Words, problems: list[DataProblem]
+    classes: Classes, share: Share, words: Words, problems: list[DataProblem]
 ) -> tuple[Classes, Classes]:
-    """The files of each class in two parts. Each file has a number of its own, made of its path
-    alone, and the smallest ones are tested on: so one that comes or goes changes no other's place,
-    but at the edge.
+    """The files of each class in two parts. Each file has a number of its own, made of its path and
+    the seed alone, and the smallest ones are tested on: so one that comes or goes changes no
+    other's place, but at the edge.
     """
     train, test = {}, {}
     for name, paths in classes.items():
-        train[name], test[name] = _drawn_of(paths, fraction)
+        train[name], test[name] = _drawn_of(paths, share)
         if len(paths) == 1:
             problems.append(
                 DataProblem(
@@ -196,10 +219,10 @@ def _drawn(
     return train, test
 
 
-def _drawn_of(paths: tuple[str, ...], fraction: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _drawn_of(paths: tuple[str, ...], share: Share) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The two parts of some files, those to test on last."""
-    stream = random.key(0, "test part")
-    count = min(max(round(len(paths) * fraction), 1), max(len(paths) - 1, 0))
+    stream = random.key(share.seed or 0, "test part")
+    count = min(max(round(len(paths) * (share.fraction or 0)), 1), max(len(paths) - 1, 0))
     order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
     chosen = set(order[:count])
     return (

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Words, check_named, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, Share, Words, check_named, settle
 from kdcli.errors import BadData, NotFound
 from kdcli.results.data_report import DataProblem
 
@@ -173,7 +173,7 @@ def is_left_behind(name: str) -> bool:
 def arrange(
     top: Path,
     suffixes: tuple[str, ...],
-    test_fraction: float | None,
+    share: Share,
     apart: Path | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Arranged:
@@ -183,14 +183,15 @@ def arrange(
     Args:
         top: holds train/ and test/ or val/, or the class folders.
         suffixes: how the names of pictures end, in lower case.
-        test_fraction: share of each class that is tested on where there is no test/.
+        share: of each class, tested on where there is no test/.
         apart: a folder of pictures without labels, which join the training part; inside of the top
             it is none of its folders.
         class_names: all classes in their order, where the user has named them.
 
     Raises:
         NotFound: there is no such folder, or no part to train on. UsageError: a part is
-            to be drawn that is there. BadData: there are fewer than two classes, or a part twice.
+            to be drawn that is there, or by a seed and there is no share. BadData: there are fewer
+            than two classes, or a part twice.
     """
     found = _Found(suffixes)
     if not top.is_dir():
@@ -208,7 +209,7 @@ def arrange(
     if parts:
         several = "remove its folders, or put pictures in"
         words = replace(words, classes_of=top / parts.get("train", ""), none=several)
-    settled = settle(split, words, test_fraction, found.problems, class_names, bare)
+    settled = settle(split, words, share, found.problems, class_names, bare)
     _check_rest(found)
     return replace(
         settled,

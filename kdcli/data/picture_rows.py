@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Words, check_named, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, Share, Words, check_named, settle
 from kdcli.data.folder_files import PARTS
 from kdcli.errors import BadData
 from kdcli.results.data_report import DataProblem
@@ -103,7 +103,7 @@ def words_of_rows(
 def arrange_rows(
     rows: Rows,
     place: Path,
-    test_fraction: float | None,
+    share: Share,
     words: Words,
     class_names: Sequence[str] | None = None,
 ) -> Arranged:
@@ -111,7 +111,7 @@ def arrange_rows(
 
     Args:
         place: the table or the shards, for messages.
-        test_fraction: share of each class that is tested on where there is no test part.
+        share: of each class, tested on where there is no test part.
         words: how messages speak of them; the parts that are there are filled in.
         class_names: all classes in their order, where the user has named them.
 
@@ -157,7 +157,7 @@ def arrange_rows(
         )
     words = replace(words, parts={} if rows.parts is None else given)
     unlabelled = {part: tuple(names) for part, names in bare.items()}
-    found = settle(split, words, test_fraction, problems, order, unlabelled)
+    found = settle(split, words, share, problems, order, unlabelled)
     return replace(found, notes=(*rows.said, *said, *found.notes))
 
 

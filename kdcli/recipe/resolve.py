@@ -350,9 +350,9 @@ def teacher_recipe(section: TeacherSection, student: Recipe) -> tuple[Resolved, 
     )
     values = shared_place(student)
     resolved = resolve_teacher(str(section.recipe), section.epochs, section.schedule, values=values)
-    if path := shared_path(student, resolved.recipe):
+    if samples := shared_samples(student, resolved.recipe):
         resolved = resolve_teacher(
-            str(section.recipe), section.epochs, section.schedule, values={**values, **path}
+            str(section.recipe), section.epochs, section.schedule, values={**values, **samples}
         )
     return resolved, f"kd train-teacher {section.recipe}{length}"
 
@@ -369,11 +369,19 @@ def shared_place(student: Recipe) -> dict[str, Any]:
     return {key: value for key, value in place.items() if value is not None}
 
 
-def shared_path(student: Recipe, teacher: Recipe) -> dict[str, Any]:
-    """The student's data.path, where its teacher is of the same dataset and its recipe leaves open
-    where that is; a path of its own stays.
+def shared_samples(student: Recipe, teacher: Recipe) -> dict[str, Any]:
+    """Which samples a student's teacher is trained and tested on, by dotted key, where it is of the
+    same dataset and its recipe leaves that open: the student's. Those of a path of its own stay.
     """
     path = getattr(student.data, "path", None)
-    if path is None or student.data.name != teacher.data.name:
+    if student.data.name != teacher.data.name or getattr(teacher.data, "path", path) not in {
+        None,
+        path,
+    }:
         return {}
-    return {"data.path": path} if getattr(teacher.data, "path", path) is None else {}
+    return {
+        f"data.{key}": asked
+        for key in ("path", "test_fraction", "test_seed")
+        if (asked := getattr(student.data, key, None)) is not None
+        and getattr(teacher.data, key, asked) is None
+    }

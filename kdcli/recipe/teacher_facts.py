@@ -16,6 +16,7 @@ from kdcli.results.weights_header import CheckpointHeader, read_header
 
 Shape = tuple[int, ...]
 _COLOURS = 3
+BY_RECIPE = "teacher's recipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def from_recipe(path: str, recipe: schema.TrainTeacherRecipe, *, data_of_a_stran
     data = recipe.data.model_dump(exclude_none=True)
     return Known(
         path,
-        "teacher's recipe",
+        BY_RECIPE,
         recipe.model.name,
         data,
         images.num_classes,
@@ -140,6 +141,28 @@ def check_fit(teacher: Known, images: Images) -> None:
         elif _other_classes(teacher, images) and teacher.called == "teacher":
             hint = f"{hint}; or {MAP_HINT}"
         raise Incompatible(problem, hint=hint, where=Where(file=teacher.path))
+
+
+def check_test_part(teacher: Known, data: schema.DataSection) -> None:
+    """Refuses a teacher that was trained on what is tested on here: of one folder or file, another
+    share was tested on then.
+
+    Raises:
+        Incompatible: as said.
+    """
+    mine = {key: getattr(data, key, None) for key in ("name", "path", "test_seed")}
+    theirs = {key: teacher.data.get(key) for key in mine}
+    if theirs["test_seed"] is None and teacher.told_by == BY_RECIPE:
+        return  # it is trained with the student's
+    now, then = (values.pop("test_seed") or 0 for values in (mine, theirs))
+    if mine != theirs or now == then:
+        return
+    raise Incompatible(
+        f"the {teacher.called} was trained on what is tested on here: data.test_seed = {then} "
+        f"divided {mine['path']} then, and {now} does now",
+        hint=f"data.test_seed = {then}, or train a teacher with data.test_seed = {now}",
+        where=Where(file=teacher.path),
+    )
 
 
 # what to do about a teacher of other classes

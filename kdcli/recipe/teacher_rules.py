@@ -234,6 +234,7 @@ class TeacherRules:
         for known in self._known:
             try:
                 teacher_facts.check_fit(known, images)
+                teacher_facts.check_test_part(known, data)
             except KdError as error:
                 self.refusals.append(("teacher", error))
 

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged
+from kdcli.data.arranged import Arranged, Share
 from kdcli.data.folder_files import arrange
 from kdcli.data.picture import SUFFIXES
 from kdcli.data.picture_files import checked, examined, image_folder
@@ -68,6 +68,9 @@ class Options(PictureOptions):
         lt=1,
         description="Share of each class that is tested on, where there is no test/.",
     )
+    test_seed: int | None = Field(
+        None, ge=0, description="Which share that is: each number draws another one."
+    )
 
 
 def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolder:  # noqa: ARG001  all families share this signature
@@ -95,5 +98,6 @@ def examine(options: Options, name: str = "image-folder") -> DataReport:
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
     apart = None if options.unlabelled is None else at_home(options.unlabelled)
-    found = arrange(top, SUFFIXES, options.test_fraction, apart, options.class_names)
+    share = Share(options.test_fraction, options.test_seed)
+    found = arrange(top, SUFFIXES, share, apart, options.class_names)
     return image_folder(top, found, options), found

@@ -149,6 +149,9 @@ class Options(DataOptions):
         lt=1,
         description="Share of a single file that is tested on, by class; 0.2 unless given.",
     )
+    test_seed: int | None = Field(
+        None, ge=0, description="Which share that is: each number draws another one."
+    )
     max_gb: float = Field(
         1.0, gt=0, description="Refuse to read texts of more GB than this: a bound, no target."
     )
@@ -174,11 +177,13 @@ def load(name: str, *, options: Options, root: Path) -> ImageArrays:
             f"{name} is read from no data.path",
             hint="-d labelled-text -s data.path=PATH reads your own",
         )
+    if name == "python-topics":
+        _check_not_drawn(options, f"{name} has one")
     parts = dict(_topics()) if name == "python-topics" else dict(_from_disk(name, options, root))
     if not any(row.label for row in parts["train"]):
         raise BadData(f"no training text of {options.path or name} has a label", hint="label some")
     if "test" not in parts:
-        parts = _drawn(parts["train"], options.test_fraction or 0.2, name)
+        parts = _drawn(parts["train"], options, name)
     labels = _classes(parts["train"])
     number = {label: place for place, label in enumerate(labels)}
     y = {part: _numbered(rows, number, part) for part, rows in parts.items()}
@@ -273,12 +278,14 @@ def _numbered(rows: Sequence[Row], number: Mapping[str, int], part: str) -> Tens
     return torch.tensor([number.get(row.label, UNLABELLED) for row in rows], dtype=torch.int64)
 
 
-def _drawn(rows: Sequence[Row], fraction: float, name: str) -> dict[str, Sequence[Row]]:
+def _drawn(rows: Sequence[Row], options: Options, name: str) -> dict[str, Sequence[Row]]:
     """Rows as a part to train and one to test on, drawn by class among those with a label."""
+    fraction = options.test_fraction or 0.2
     number = {label: place for place, label in enumerate(_classes(rows))}
     labelled = [row for row in rows if row.label]
     y = torch.tensor([number[row.label] for row in labelled])
-    chosen = sample_by_class(y, round(fraction * len(y)), random.key(0, "text test")).tolist()
+    stream = random.key(options.test_seed or 0, "text test")
+    chosen = sample_by_class(y, round(fraction * len(y)), stream).tolist()
     tested = [row for row, test in zip(labelled, chosen, strict=True) if test]
     if not tested:
         raise UsageError(
@@ -329,17 +336,23 @@ def _from_disk(name: str, options: Options, root: Path) -> Iterator[tuple[str, S
     if not top.exists():
         raise NotFound(f"no file or folder at {top}", hint=hint)
     files = {"train": top} if top.is_file() else _files(top)
-    if options.test_fraction is not None and "test" in files:
-        raise UsageError(
-            f"data.test_fraction is to draw a test part, and {files['test'].name} is one",
-            hint="leave data.test_fraction out",
-        )
+    if "test" in files:
+        _check_not_drawn(options, f"{top} has {files['test'].name}")
     check_size(files.values(), options.max_gb, top)
     for part, file in files.items():
         rows = list(read_rows(file, options))
         if not rows:
             raise BadData(f"{file} has no text", hint="a row for each text")
         yield part, rows
+
+
+def _check_not_drawn(options: Options, there: str) -> None:
+    """Refuses what is said about drawing a test part where there is one."""
+    for key in ("test_fraction", "test_seed"):
+        if getattr(options, key) is not None:
+            raise UsageError(
+                f"data.{key} is to draw a test part, and {there}", hint=f"leave data.{key} out"
+            )
 
 
 def _files(top: Path) -> dict[str, Path]:

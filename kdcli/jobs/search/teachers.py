@@ -33,8 +33,8 @@ from kdcli.recipe.resolve import (
     kind_of,
     resolve,
     resolve_teacher,
-    shared_path,
     shared_place,
+    shared_samples,
 )
 from kdcli.recipe.schema import DistillRecipe, TrainTeacherRecipe
 from kdcli.recipe.writing import recipe_hash
@@ -194,7 +194,7 @@ def _of_distill(
         )
     source = found.teacher[0].recipe
     same = _same(found)
-    same |= shared_path(found, resolve_teacher(source, values=same, environ=environ).recipe)
+    same |= shared_samples(found, resolve_teacher(source, values=same, environ=environ).recipe)
 
     def teacher(values: Mapping[str, Any]) -> Resolved:
         return resolve_teacher(source, values={**same, **values}, environ=environ)

@@ -110,6 +110,21 @@ def test_class_folders_are_split_by_a_key(tmp_path: Path) -> None:
     assert set(source.test) < more
 
 
+def test_another_seed_draws_another_test_part(tmp_path: Path) -> None:
+    top = flat(tmp_path)
+    of_names = opened(top, test_fraction=0.3)
+    parts = [opened(top, test_fraction=0.3, test_seed=seed) for seed in (0, 1, 2)]
+    assert parts[0].test == of_names.test
+    assert len({part.test for part in parts}) == 3
+    for part in parts:
+        assert part.y_test.bincount().tolist() == [3, 3, 3]
+        assert sorted((*part.train, *part.test)) == sorted((*of_names.train, *of_names.test))
+    assert "drawn by the files' names and seed 2 (data.test_fraction" in parts[2].notes[0]
+    assert opened(top, test_fraction=0.3, test_seed=2).fingerprint == parts[2].fingerprint
+    with pytest.raises(UsageError, match=r"data\.test_seed says which share .* says none"):
+        opened(top, test_seed=1)
+
+
 def test_a_file_that_goes_moves_at_most_one_other(tmp_path: Path) -> None:
     top = flat(tmp_path)
     before = opened(top, test_fraction=0.3)
@@ -125,6 +140,8 @@ def test_a_file_that_goes_moves_at_most_one_other(tmp_path: Path) -> None:
 def test_train_without_test_is_split_too_and_a_test_part_is_not_drawn_twice(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.test_fraction is set, and .* has a folder test/"):
         opened(folder, test_fraction=0.5)
+    with pytest.raises(UsageError, match=r"data\.test_seed is set, and .* has a folder test/"):
+        opened(folder, test_seed=1)
     shutil.rmtree(folder / "test")
     source = opened(folder, test_fraction=0.5)
     assert (len(source.train), len(source.test), source.held) == (6, 6, 0)

@@ -34,6 +34,9 @@ def test_a_file_is_read_and_a_share_drawn_by_class(tmp_path):
     assert (found.x_train[:, 0, 0, :4] > 0).all()
     assert (found.x_train[:, 0, 0, 4:] == 0).all()
     assert "vocabulary of" in found.notes[0]
+    other = read(tmp_path / "all.jsonl", length=6, test_seed=1)
+    assert torch.bincount(other.y_test).tolist() == [2, 2]
+    assert not torch.equal(other.x_test, found.x_test)
 
 
 def test_tables_and_parts(tmp_path):
@@ -75,6 +78,8 @@ def test_a_label_that_training_does_not_know(tmp_path):
         read(tmp_path)
     with pytest.raises(UsageError, match="test_fraction"):
         read(tmp_path, test_fraction=0.2)
+    with pytest.raises(UsageError, match=r"data\.test_seed .* has test\.jsonl"):
+        read(tmp_path, test_seed=1)
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(NotFound, match="holds no test file"):
         read(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import BadCheckpoint, Exit, Incompatible, NotFound
-from kdcli.recipe.resolve import Flag, kind_of, resolve
+from kdcli.recipe.resolve import Flag, kind_of, resolve, teacher_recipe
 from tests.unit.recipe.conftest import refused, told
 
 
@@ -42,6 +42,39 @@ def test_nothing_at_all_is_the_quickstart(here):
 def test_the_quickstart_without_a_teacher_is_its_baseline(here):
     found = resolve("distill", flags=[Flag("--method", "method.name", "none")], environ={})
     assert found.recipe.teacher == ()
+
+
+@pytest.mark.parametrize(
+    ("teachers", "expected"),
+    [
+        ('path = "photos"', ("photos", 0.2, 3)),
+        ('path = "others"\ntest_fraction = 0.5', ("others", 0.5, None)),
+    ],
+)
+def test_a_teacher_by_recipe_is_tested_on_what_its_student_is(here, teachers, expected):
+    (here / "teacher.toml").write_text(
+        f'[model]\nname = "cnn-large"\n[data]\nname = "parquet"\n{teachers}\n'
+    )
+    values = {"teacher.recipe": str(here / "teacher.toml"), "student.name": "cnn-small"}
+    data = {"name": "parquet", "path": "photos", "test_fraction": 0.2, "test_seed": 3}
+    student = resolve(
+        "distill", values={**values, **{f"data.{key}": value for key, value in data.items()}}
+    ).recipe
+    found = teacher_recipe(student.teacher[0], student)[0].recipe.data
+    assert (found.path, found.test_fraction, found.test_seed) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.1])
+def test_a_teacher_of_another_test_part_is_refused(checkpoint, fraction):
+    """It was trained on what is tested on."""
+    data = {"name": "parquet", "path": "photos", "test_fraction": 0.2, "test_seed": 3}
+    path = checkpoint(data=data)
+    sets = ["student.name=cnn-small", f"data.test_fraction={fraction}"]
+    assert taught(path, sets=sets).recipe.data.test_seed == 3
+    with pytest.raises(
+        Incompatible, match=r"data\.test_seed = 3 divided photos then, and 4 does now"
+    ):
+        taught(path, sets=[*sets, "data.test_seed=4"])
 
 
 def test_data_and_student_follow_from_the_teachers_file(checkpoint):
