@@ -23,12 +23,14 @@ help: ## list the targets
 
 setup: $(STAMP) ## make the environment in .venv (done by the other targets when needed)
 
-$(STAMP): # its name holds a hash of pyproject.toml, so its absence is the only reason to install
+# the stamp's name holds a hash of pyproject.toml, so its absence is the only reason to install; Python compiles what it imports, and pip would
+# compile everything, which takes most of a minute
+$(STAMP):
 	@test -n "$(PYTHON)" || { echo "error: kdcli needs Python 3.11 or newer with its venv module; found none." >&2; \
 		echo "  try:  install it (on Debian and Ubuntu: python3 and python3-venv), or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "setup: installing kdcli and its tools into $(VENV) with $(PYTHON); the first time takes minutes, torch is large"
 	@test -x $(RUN)python || $(PYTHON) -m venv $(VENV)
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e '.[dev,onnx,timm,hf,data,search,slurm]'
+	@$(RUN)python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev,onnx,timm,hf,data,search,slurm]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

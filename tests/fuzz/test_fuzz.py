@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.cases import arguments, checkpoints, here, hold, recipes, runs
 
-CASES = {"recipe": 350, "arguments": 250, "checkpoint": 250, "run": 150}
+CASES = {"recipe": 540, "arguments": 60, "checkpoint": 250, "run": 150}
 
 
 def cases(number: int) -> settings:
