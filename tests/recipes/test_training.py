@@ -58,6 +58,7 @@ FEW = (
 EPOCHS = 4
 # epochs by data and network, or method, where so few steps move nothing
 LONGER = {
+    ("image-folder", "mobilenet_v1"): 16,
     ("image-folder", "torchvision/resnet50"): 16,
     ("image-folder", "torchvision/resnet101"): 16,
     ("image-folder", "torchvision/resnet152"): 16,
