@@ -36,12 +36,12 @@ def write_sweep(
     folder: Path, pair: Pair, place: Place, teacher: Path, *, students: int, epochs: int
 ) -> Path:
     """A sweep file whose cells are students of one teacher that differ in their seed. Each is
-    reported as any run is.
+    reported as any run of a sweep is.
     """
     changes = {
         "teacher.cache": "exact",
         "train.epochs": epochs,
-        "report.html": True,
+        "report.html": "later",
         "report.probe": 512,
     }
     write_recipe(folder / "base.toml", pair, place, teacher, changes)

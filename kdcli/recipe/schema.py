@@ -294,10 +294,23 @@ class GatesSection(Section):
     )
 
 
+def _when(value: Any) -> Any:
+    """Refuses what says neither whether nor when a page is drawn, in one sentence."""
+    if isinstance(value, bool) or value == "later":
+        return value
+    raise rule("", 'must be true, false or "later"')
+
+
 class ReportSection(Section):
     """[report]: what the report shows."""
 
-    html: bool = Field(default=True, description="Write report.html with its plots.")
+    html: Annotated[bool | Literal["later"], BeforeValidator(_when)] = Field(
+        default=True,
+        description=(
+            'Write report.html with its plots. "later": keep all that it shows, and leave drawing '
+            "to kd report RUN, as the runs of a sweep do unless they say otherwise."
+        ),
+    )
     explain: bool = Field(
         default=True,
         description="Explain on report.html what the teacher has to teach and what makes the gap.",

@@ -46,6 +46,7 @@ val_acc=0.978 img_s=21034
   ✗ failed  2/3 method.name=skd pair="resnet56 to resnet20"  its process was killed by SIGKILL  (3/3 cells, 0 running)
 error: method.name=skd pair=resnet56 to resnet20: its process was killed by SIGKILL
   next     kd table sweep.toml
+  pages    kd report RUN draws the page of a run
 """
 
 

@@ -138,6 +138,7 @@ def _finish(env: Environment, sweep: str, result: SweepResult) -> Outcome:
     for error in errors:
         env.complain(("error: ", "bold red"), error.message)
     env.report(f"  next     kd table {sweep}")
+    env.report("  pages    kd report RUN draws the page of a run")
     return Outcome(result, errors=errors, exit_code=_exit_code(result, len(failed)))
 
 

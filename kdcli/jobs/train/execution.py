@@ -282,7 +282,7 @@ class Execution:
         summary = json_text(asdict(result))
         manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
         write_text(self.run / run_folder.SUMMARY_FILE, summary)
-        build_report(self.run, html=self.job.recipe.report.html)
+        build_report(self.run, html=self.job.recipe.report.html is True)
         run_folder.point_latest(self.run)
         if not self.keep_state:
             run_folder.drop_state(self.run)

@@ -5,7 +5,7 @@ beside the paper's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,14 @@ class Cell:
 
     @cached_property
     def resolved(self) -> Resolved:
-        """The cell's recipe. A method that takes no teacher goes without the base's.
+        """The cell's recipe. A method that takes no teacher goes without the base's, and pages are
+        drawn later where nothing says when: to draw one takes longer than all that is not training.
 
         Raises:
             RecipeInvalid: the cell sets what the recipe cannot be. Others: as resolve().
         """
         sets, flags = self.overrides
-        return resolve(
+        resolved = resolve(
             self.kind,
             file=self.base,
             values=self.layer,
@@ -58,6 +59,15 @@ class Cell:
             flags=flags,
             spare_teachers=True,
             tree=trust.Folder(self.sweep.parent),
+        )
+        report = resolved.recipe.report
+        if "html" in report.model_fields_set:
+            return resolved
+        later = report.model_copy(update={"html": "later"})
+        return replace(
+            resolved,
+            recipe=resolved.recipe.model_copy(update={"report": later}),
+            origins={**resolved.origins, "report.html": "a run of a sweep"},
         )
 
     @cached_property

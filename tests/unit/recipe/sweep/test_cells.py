@@ -48,6 +48,17 @@ def problems(sweep, text):
     return told(caught.value)
 
 
+def test_pages_of_cells_are_drawn_later_unless_they_say_when(sweep, write):
+    assert {cell.resolved.recipe.report.html for cell in sweep(SWEEP).cells} == {"later"}
+    known = {cell.id for cell in sweep(SWEEP).cells}
+    for value in (True, False):
+        told_when = sweep(SWEEP, sets=[f"report.html={str(value).lower()}"]).cells
+        assert {cell.resolved.recipe.report.html for cell in told_when} == {value}
+        assert {cell.id for cell in told_when} == known
+    write("s/student.toml", 'extends = "quickstart"\n[report]\nhtml = true\n')
+    assert all(cell.resolved.recipe.report.html is True for cell in sweep(SWEEP).cells)
+
+
 def test_cells_are_all_combinations_in_order(sweep):
     found = sweep(SWEEP + TABLE)
     assert len(found.cells) == 12
