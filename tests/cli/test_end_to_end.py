@@ -131,6 +131,14 @@ def test_gates_beside_another_run_and_beside_the_teacher(runs):
     under = call("analyze-gap", "--student", "runs/kd", "--within", "100")
     assert under.code == 0
     assert "gate within" in under.err
+    behind = {
+        command[0]: document(*command, "--within", "100")["gates"]
+        for command in (("evaluate", "runs/kd"), ("analyze-gap", "--student", "runs/kd"))
+    }
+    assert behind["evaluate"] == behind["analyze-gap"]
+    alone = call("evaluate", "runs/t", "--within", "100")
+    assert alone.code == 3
+    assert "t has no teacher, as far as its file tells" in alone.err
     student = ("distill", "-t", "runs/t", "--student", "cnn-small", "--name", "gated", *SMALL)
     missing = call(*student, "--not-below", "runs/nowhere")
     assert missing.code == 2

@@ -77,7 +77,7 @@ Forms = Annotated[
 ]
 
 
-@o.takes(*o.LABEL_GATES, "min_agreement")
+@o.takes(*o.LABEL_GATES, "min_agreement", "within")
 def run(
     env: Environment,
     checkpoint: Checkpoints,

@@ -20,8 +20,8 @@ from kdcli.engine.runtime import Runtime
 from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.labels import check_gates_of_labels
 from kdcli.jobs.build.networks import load_network
-from kdcli.jobs.measure.agreement import agreements
 from kdcli.jobs.measure.answers import Answers
+from kdcli.jobs.measure.beside_teachers import beside_teachers
 from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
@@ -96,7 +96,7 @@ def evaluate(
         costs = Costs(measured, forms) if latency else None
         other = thresholds.not_below
         release = None if other is None else evaluator.answers(other).measures
-        measured, agreement, unknown = agreements(measured, evaluator, thresholds)
+        measured, beside, unknown = beside_teachers(measured, evaluator, thresholds)
     labels = distinct(item.label for item in measured)
     if save_logits_to is not None:
         tensors = {
@@ -107,13 +107,17 @@ def evaluate(
         _evaluation(item, costs, per_class=per_class, on=folder) for item in measured
     )
     subjects = labels if len(labels) > 1 else [""]
-    rows = zip(evaluations, measured, subjects, agreement, strict=True)
+    rows = zip(evaluations, measured, subjects, beside, strict=True)
     results = tuple(
         gate
-        for item, found, subject, share in rows
+        for item, found, subject, near in rows
         for gate in check_gates(
             thresholds,
-            replace(_held(item, found, release, thresholds), agreement=share),
+            replace(
+                _held(item, found, release, thresholds),
+                agreement=near.agreement,
+                teacher=near.teacher,
+            ),
             subject=subject,
         )
     )

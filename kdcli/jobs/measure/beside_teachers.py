@@ -1,24 +1,23 @@
-"""How far a checkpoint answers as the teachers do that its run names: what there is to measure
-where samples have no labels.
+"""Checkpoints beside the teachers that their runs name, on the same samples: how far they answer
+alike, which is what there is to measure where samples have no labels, and who is more accurate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
 
 from kdcli.analysis.checks import is_bare
 from kdcli.analysis.metrics import agreement_of
 from kdcli.core.teacher import Ensemble
 from kdcli.errors import KdError, NotFound
 from kdcli.jobs.build.job import load_teachers, showing
-from kdcli.jobs.measure.answers import Answers, found, mean_of
+from kdcli.jobs.measure.answers import Answers, Found, found, mean_of
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator
 from kdcli.recipe.resolve import resolve
 from kdcli.recipe.schema import GatesSection, TeacherSection
+from kdcli.results.measures import Measures
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE, read_header
 from kdcli.runs.find import from_here
@@ -26,55 +25,62 @@ from kdcli.runs.folder import RECIPE_FILE
 from kdcli.runs.read import Run
 
 
-def agreements(
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A checkpoint beside its teachers, who answer as one. agreement: the share of samples to which
+    both give one likeliest class. teacher: their measures. None where that was not asked, or is
+    not known.
+    """
+
+    agreement: float | None = None
+    teacher: Measures | None = None
+
+
+def beside_teachers(
     measured: Sequence[Answers], evaluator: CheckpointEvaluator, gates: GatesSection
-) -> tuple[list[Answers], list[float | None], list[str]]:
+) -> tuple[list[Answers], list[Beside], list[str]]:
     """The same answers, whose measures say how far they are those of the teachers where there are
-    no labels; the agreement of each; and why that of some is not known.
+    no labels; each beside its teachers; and why that of some is not known.
 
     Args:
-        gates: one on agreement asks for it of samples with labels, too.
+        gates: one on agreement, or on the distance to the teacher, asks for it of samples with
+            labels, too.
     """
-    found, shares, unknown = [], [], []
+    told, each, unknown = [], [], []
+    asked = gates.min_agreement is not None or gates.within is not None
     for item in measured:
         bare = is_bare(item.targets)
-        share, why = (
-            _beside_its_teachers(item, evaluator)
-            if bare or gates.min_agreement is not None
-            else (None, None)
-        )
-        told = replace(item.measures, agreement=share) if bare else item.measures
-        found.append(replace(item, measures=told))
-        shares.append(share)
+        beside, why = _beside(item, evaluator, asked=asked) if bare or asked else (Beside(), None)
+        measures = replace(item.measures, agreement=beside.agreement) if bare else item.measures
+        told.append(replace(item, measures=measures))
+        each.append(beside)
         unknown += [] if why is None else [why]
-    return found, shares, unknown
+    return told, each, unknown
 
 
-def _beside_its_teachers(
-    item: Answers, evaluator: CheckpointEvaluator
-) -> tuple[float | None, str | None]:
-    """The share of samples to which a checkpoint and its teachers, answering as one, give one
-    likeliest class; or None, and a sentence that says why.
-    """
+def _beside(
+    item: Answers, evaluator: CheckpointEvaluator, *, asked: bool
+) -> tuple[Beside, str | None]:
+    """A checkpoint beside its teachers, and a sentence that says why that is not known."""
     folder = Path(item.checkpoint).parent
     try:
         summary = Run.load(folder).summary if Path(item.checkpoint).name == MODEL_FILE else None
-        if summary is not None and summary.command == "train-teacher":
-            return None, None
+        if summary is not None and summary.command == "train-teacher" and not asked:
+            return Beside(), None
         if summary is None or not summary.teachers:
-            return None, f"{item.label} has no teacher to agree with, as far as its file tells"
+            return Beside(), f"{item.label} has no teacher, as far as its file tells"
         taught = _of_checkpoints(summary, folder, evaluator)
         if taught is None:
             taught = _of_recipe(item, folder, evaluator)
     except KdError as error:
-        return None, f"agreement of {item.label} with its teacher is left out: {error.message}"
-    return agreement_of(item.logits, taught), None
+        return Beside(), f"{item.label} is not compared with its teacher: {error.message}"
+    return Beside(agreement_of(item.logits, taught.logits), taught.measures), None
 
 
 def _of_checkpoints(
     summary: RunResult, folder: Path, evaluator: CheckpointEvaluator
-) -> Tensor | None:
-    """The logits [n,K] of teachers that are checkpoints, in their weighted mean; None where one is
+) -> Found | None:
+    """What teachers that are checkpoints answer, in their weighted mean; None where one is
     something else.
     """
     paths = [from_here(folder, teacher.checkpoint) for teacher in summary.teachers]
@@ -85,10 +91,11 @@ def _of_checkpoints(
             raise NotFound(f"{path} has other weights than those that taught it")
     evaluator.on_data_of(folder)
     answers = [evaluator.answers(path) for path in paths]
-    return mean_of(answers, [teacher.weight for teacher in summary.teachers]).logits
+    mean = mean_of(answers, [teacher.weight for teacher in summary.teachers])
+    return Found(mean.logits, mean.targets, mean.measures)
 
 
-def _of_recipe(item: Answers, folder: Path, evaluator: CheckpointEvaluator) -> Tensor:
+def _of_recipe(item: Answers, folder: Path, evaluator: CheckpointEvaluator) -> Found:
     """The same of teachers by name, or of ready-made answers, as the run's recipe has them."""
 
     def no_recipe(section: TeacherSection) -> Path:
@@ -110,4 +117,4 @@ def _of_recipe(item: Answers, folder: Path, evaluator: CheckpointEvaluator) -> T
         feed.info,
         feed.size(split),
         split=split,
-    ).logits
+    )
