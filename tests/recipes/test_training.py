@@ -60,7 +60,7 @@ EPOCHS = 4
 LONGER = {
     ("image-folder", "mobilenet_v1"): 16,
     ("image-folder", "torchvision/resnet50"): 16,
-    ("image-folder", "torchvision/resnet101"): 16,
+    ("image-folder", "torchvision/resnet101"): 32,
     ("image-folder", "torchvision/resnet152"): 16,
     ("image-folder", "skd"): 16,
     ("synthetic", "kd_pt"): 8,
@@ -68,6 +68,7 @@ LONGER = {
     ("cifar10", "logit_std"): 16,
     ("cifar10", "resnet56"): 8,
     ("cifar10", "skd"): 8,
+    ("cifar100", "mobilenet_v2"): 16,
     ("cifar100", "simkd"): 16,
     ("cifar100", "mlkd"): 16,
     ("cifar100", "pro_kd"): 16,
