@@ -61,7 +61,7 @@ LONGER = {
     ("image-folder", "mobilenet_v1"): 16,
     ("image-folder", "torchvision/resnet50"): 16,
     ("image-folder", "torchvision/resnet101"): 32,
-    ("image-folder", "torchvision/resnet152"): 16,
+    ("image-folder", "torchvision/resnet152"): 32,
     ("image-folder", "skd"): 16,
     ("synthetic", "kd_pt"): 8,
     ("digits", "vit-mini"): 40,
