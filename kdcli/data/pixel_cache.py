@@ -31,7 +31,6 @@ from kdcli.data.source import READING_RULE, ImageFolder
 from kdcli.errors import BadData, CorruptFile, UsageError
 from kdcli.file_lock import locked
 from kdcli.files import sha256_json, write_atomic, write_error
-from kdcli.formatting import disk
 from kdcli.results.preprocessing import Preprocessing
 from kdcli.surroundings import cache_root
 
@@ -234,7 +233,8 @@ def _written(
     if before is not None and before[0] != pixels:
         before[0].unlink(missing_ok=True)  # whoever has mapped it keeps it
     made = len(files) - len(taken.places)
-    said = f"{made:,} of {len(files):,} pictures decoded and kept in {pixels} ({disk(_end(index))})"
+    size = f"{_end(index) / 1e6:,.1f} MB"
+    said = f"{made:,} of {len(files):,} pictures decoded and kept in {pixels} ({size})"
     if before is not None:
         said = f"files have changed since they were decoded: {said}"
     return Kept(pixels, index, fitted=wanted.how is not None), said
@@ -244,16 +244,16 @@ def _check_room(needed: int, most_gb: float, folder: Path) -> None:
     hint = "set data.shrink or a smaller data.size, or leave data.cache_pixels out"
     if needed > most_gb * 1e9:
         raise UsageError(
-            f"the decoded pictures take {disk(needed)}, more than data.cache_pixels = {most_gb:g} "
-            "GB",
+            f"the decoded pictures take {needed / 1e6:,.1f} MB, more than "
+            f"data.cache_pixels = {most_gb:g} GB",
             hint=f"raise it, {hint}",
         )
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed + _LEFT_FREE > free:
         raise UsageError(
-            f"no room for the decoded pictures: they take {disk(needed)}, and {folder} has "
-            f"{disk(free)} left",
+            f"no room for the decoded pictures: they take {needed / 1e6:,.1f} MB, and {folder} has "
+            f"{free / 1e6:,.1f} MB left",
             hint=f"set KD_CACHE_DIR to a folder on a larger disk, {hint}",
         )
 

@@ -69,6 +69,7 @@ LONGER = {
     ("cifar10", "resnet56"): 8,
     ("cifar10", "skd"): 8,
     ("cifar100", "mobilenet_v2"): 16,
+    ("cifar100", "shufflenet_v2"): 8,
     ("cifar100", "simkd"): 16,
     ("cifar100", "mlkd"): 16,
     ("cifar100", "pro_kd"): 16,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from kdcli.errors import KdError, UsageError
 from kdcli.jobs.build.labels import check_gates_of_labels
 from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.measure.answers import Answers
-from kdcli.jobs.measure.beside_teachers import beside_teachers
+from kdcli.jobs.measure.beside_teachers import Beside, beside_teachers
 from kdcli.jobs.measure.costs import cost
 from kdcli.jobs.measure.forms import check_forms
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
@@ -113,11 +112,7 @@ def evaluate(
         for item, found, subject, near in rows
         for gate in check_gates(
             thresholds,
-            replace(
-                _held(item, found, release, thresholds),
-                agreement=near.agreement,
-                teacher=near.teacher,
-            ),
+            _held(item, found, near, release, thresholds),
             subject=subject,
         )
     )
@@ -213,7 +208,9 @@ def _evaluation(
     )
 
 
-def _held(item: Evaluation, found: Answers, release: Measures | None, gates: GatesSection) -> Held:
+def _held(
+    item: Evaluation, found: Answers, near: Beside, release: Measures | None, gates: GatesSection
+) -> Held:
     """A checkpoint as gates see it.
 
     Raises:
@@ -230,6 +227,8 @@ def _held(item: Evaluation, found: Answers, release: Measures | None, gates: Gat
         parameters=item.parameters,
         cost=item.cost,
         release=release,
+        agreement=near.agreement,
+        teacher=near.teacher,
     )
 
 
