@@ -37,7 +37,7 @@ def gates_of(**limits: float | str | bool | None) -> GatesSection:
         message = problem["msg"].removeprefix("Input should be ")
         raise UsageError(
             f"{option} must be {message}, got {problem['input']:g}",
-            hint="accuracy, F1 and ECE are fractions: 0.95, not 95",
+            hint="a fraction is meant: 0.95, not 95" if problem["ctx"].get("le") == 1 else None,
         ) from error
 
 
