@@ -79,9 +79,9 @@ SIZE = 16  # of CIFAR's pictures, for all networks
 LARGE_BATCH = 1024  # whose rate is one of its size, for any optimiser
 # what is asked for; chance is 0.02 for the synthetic task and 0.1 for all others. The synthetic task
 # as it once was, with an a_scale of 1.5, gives 0.04. So few steps hardly move the deepest networks
-# of CIFAR-100.
+# of CIFAR-100 and of photographs: of 120 pictures 0.2 is surely more than chance (p < 0.001).
 ACCURACY = 0.4
-ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2}
+ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2, "image-folder": 0.2}
 # under a resnet56 that has learnt as little as it does in four epochs, its student reaches 0.30
 # from five images of a digit, in four epochs, 0.29
 SLOWER = {"cifar10/kd-resnet56-resnet20": 0.25, "5, mnist-small": 0.2, "5, mnist-large": 0.2}
