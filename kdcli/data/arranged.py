@@ -70,7 +70,7 @@ class Words:
         return self.parts.get(name) or self.missing.format(name)
 
 
-class Share(NamedTuple):
+class TestShare(NamedTuple):
     """What is tested on where there is no test part: a share of each class, None for none, and
     which one, by a seed.
     """
@@ -89,7 +89,7 @@ class Share(NamedTuple):
 def settle(
     split: dict[PartName, Classes],
     words: Words,
-    share: Share,
+    share: TestShare,
     problems: list[DataProblem],
     order: Sequence[str] | None = None,
     unlabelled: Mapping[PartName, tuple[str, ...]] | None = None,
@@ -112,7 +112,7 @@ def settle(
     bare = {part: paths for part, paths in (unlabelled or {}).items() if paths}
     notes = [*_left_out(split, bare, words)]
     if "test" in split or "test" in bare:
-        if share != Share(None):
+        if share != TestShare(None):
             key = "test_seed" if share.fraction is None else "test_fraction"
             has = words.tested.format(words.part("test"))
             raise UsageError(
@@ -198,7 +198,7 @@ def check_named(found: Iterable[str], class_names: Sequence[str], place: Path) -
 
 
 def _drawn(
-    classes: Classes, share: Share, words: Words, problems: list[DataProblem]
+    classes: Classes, share: TestShare, words: Words, problems: list[DataProblem]
 ) -> tuple[Classes, Classes]:
     """The files of each class in two parts. Each file has a number of its own, made of its path and
     the seed alone, and the smallest ones are tested on: so one that comes or goes changes no
@@ -219,10 +219,11 @@ def _drawn(
     return train, test
 
 
-def _drawn_of(paths: tuple[str, ...], share: Share) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _drawn_of(paths: tuple[str, ...], share: TestShare) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The two parts of some files, those to test on last."""
+    assert share.fraction is not None  # else nothing is drawn
     stream = random.key(share.seed or 0, "test part")
-    count = min(max(round(len(paths) * (share.fraction or 0)), 1), max(len(paths) - 1, 0))
+    count = min(max(round(len(paths) * share.fraction), 1), max(len(paths) - 1, 0))
     order = sorted(paths, key=lambda path: random.bits_int(stream, _number(path)))
     chosen = set(order[:count])
     return (

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Share, Words, check_named, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, TestShare, Words, check_named, settle
 from kdcli.errors import BadData, NotFound
 from kdcli.results.data_report import DataProblem
 
@@ -173,7 +173,7 @@ def is_left_behind(name: str) -> bool:
 def arrange(
     top: Path,
     suffixes: tuple[str, ...],
-    share: Share,
+    share: TestShare,
     apart: Path | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Arranged:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdcli.data.arranged import Arranged, Classes, PartName, Share, Words, check_named, settle
+from kdcli.data.arranged import Arranged, Classes, PartName, TestShare, Words, check_named, settle
 from kdcli.data.folder_files import PARTS
 from kdcli.errors import BadData
 from kdcli.results.data_report import DataProblem
@@ -103,7 +103,7 @@ def words_of_rows(
 def arrange_rows(
     rows: Rows,
     place: Path,
-    share: Share,
+    share: TestShare,
     words: Words,
     class_names: Sequence[str] | None = None,
 ) -> Arranged:

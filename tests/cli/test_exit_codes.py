@@ -116,6 +116,10 @@ def test_2_when_a_limit_is_no_fraction(kd, tmp_path):
     answer = kd("evaluate", str(tmp_path), "--min-accuracy", "95")
     assert answer.code == 2
     assert "--min-accuracy must be less than or equal to 1" in answer.err
+    assert "a fraction is meant: 0.95, not 95" in answer.err
+    answer = kd("evaluate", str(tmp_path), "--min-accuracy", "nan")
+    assert answer.code == 2
+    assert "--min-accuracy must be a finite number, got nan" in answer.err
 
 
 @pytest.mark.parametrize("job", ["distill", "train_teacher"])

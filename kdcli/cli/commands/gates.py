@@ -35,9 +35,10 @@ def gates_of(**limits: float | str | bool | None) -> GatesSection:
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).removesuffix("_ms").replace("_", "-")
         message = problem["msg"].removeprefix("Input should be ")
+        bound = problem.get("ctx", {}).get("le")  # nan and inf break none
         raise UsageError(
             f"{option} must be {message}, got {problem['input']:g}",
-            hint="a fraction is meant: 0.95, not 95" if problem["ctx"].get("le") == 1 else None,
+            hint="a fraction is meant: 0.95, not 95" if bound == 1 else None,
         ) from error
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged, Share
+from kdcli.data.arranged import Arranged, TestShare
 from kdcli.data.folder_files import arrange
 from kdcli.data.picture import SUFFIXES
 from kdcli.data.picture_files import checked, examined, image_folder
@@ -68,9 +68,6 @@ class Options(PictureOptions):
         lt=1,
         description="Share of each class that is tested on, where there is no test/.",
     )
-    test_seed: int | None = Field(
-        None, ge=0, description="Which share that is: each number draws another one."
-    )
 
 
 def load(name: str, *, options: Options, root: Path) -> ImageArrays | ImageFolder:  # noqa: ARG001  all families share this signature
@@ -98,6 +95,6 @@ def examine(options: Options, name: str = "image-folder") -> DataReport:
 def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     top = at_home(options.path)
     apart = None if options.unlabelled is None else at_home(options.unlabelled)
-    share = Share(options.test_fraction, options.test_seed)
+    share = TestShare(options.test_fraction, options.test_seed)
     found = arrange(top, SUFFIXES, share, apart, options.class_names)
     return image_folder(top, found, options), found

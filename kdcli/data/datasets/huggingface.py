@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged, Share
+from kdcli.data.arranged import Arranged, TestShare
 from kdcli.data.arrow import TableFile, read_tables
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import arrange_rows, part_of, words_of_rows
@@ -93,7 +93,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     rows, packed = read_tables(files, asked, may_lack_labels=bare)
     hint = "keep one as a split: dataset.train_test_split(0.2), then save_to_disk"
     words = words_of_rows(top, hint)
-    share = Share(options.test_fraction, options.test_seed)
+    share = TestShare(options.test_fraction, options.test_seed)
     found = arrange_rows(rows, top, share, words, options.class_names)
     folder = image_folder(top, found, options, packed)
     if left:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged, Share
+from kdcli.data.arranged import Arranged, TestShare
 from kdcli.data.packed import Packed
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import (
@@ -120,7 +120,7 @@ def _folder(name: str, options: Options) -> tuple[ImageFolder, Arranged]:
         else (_csv(path, asked, may_lack_labels=bare), Packed())
     )
     words = words_of_rows(path)
-    share = Share(options.test_fraction, options.test_seed)
+    share = TestShare(options.test_fraction, options.test_seed)
     found = arrange_rows(rows, path, share, words, options.class_names)
     return image_folder(path.parent, found, options, packed), found
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from kdcli.core import random
 from kdcli.core.options import Options as _Options
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged, PartName, Share
+from kdcli.data.arranged import Arranged, PartName, TestShare
 from kdcli.data.arrays import REQUIRED, from_arrays
 from kdcli.data.bounds import check_memory
 from kdcli.data.indexed import HuggingFaceRows, TorchItems
@@ -45,7 +45,10 @@ class Options(_Options):
     """[data] of path/to/file.py:function."""
 
     test_fraction: float | None = Field(
-        None, gt=0, lt=1, description="Share of each class that is tested on, of a single dataset."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of each class that is tested on, of a single dataset.",
     )
     test_seed: int | None = Field(
         None, ge=0, description="Which share that is: each number draws another one."
@@ -189,7 +192,9 @@ def _hugging_face(parts: Parts, origin: str, options: Options) -> Source:
 
 def _arranged(rows: Rows, origin: str, options: Options) -> Arranged:
     words = words_of_rows(Path(origin), "return a dataset for train and one for test")
-    return arrange_rows(rows, Path(origin), Share(options.test_fraction, options.test_seed), words)
+    return arrange_rows(
+        rows, Path(origin), TestShare(options.test_fraction, options.test_seed), words
+    )
 
 
 def _picture_options(options: Options) -> PictureOptions:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from kdcli.core.options import PictureOptions
-from kdcli.data.arranged import Arranged, Share
+from kdcli.data.arranged import Arranged, TestShare
 from kdcli.data.packed import Packed, Range
 from kdcli.data.picture_files import checked, examined, image_folder
 from kdcli.data.picture_rows import Rows, arrange_rows, part_of, words_of_rows
@@ -114,7 +114,7 @@ def _folder(options: Options) -> tuple[ImageFolder, Arranged]:
     arranged = arrange_rows(
         rows,
         place,
-        Share(options.test_fraction, options.test_seed),
+        TestShare(options.test_fraction, options.test_seed),
         words_of_rows(place, "name shards to test on: data.test"),
         options.class_names,
     )
