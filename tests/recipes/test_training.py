@@ -87,9 +87,7 @@ ACCURACIES = {"synthetic": 0.1, "cifar100": 0.2}
 SLOWER = {
     ("cifar10/kd-resnet56-resnet20", "cifar10/kd-resnet56-resnet20"): 0.25,
     ("mnist/sweep-few-per-class", "5, mnist-small"): 0.2,
-    ("mnist/sweep-few-per-class", "5, mnist-large"): 0.2,
     ("tables/quality-figure4-scaled", "5, mnist-small, 0"): 0.2,
-    ("tables/quality-figure4-scaled", "5, mnist-large, 0"): 0.2,
     ("tables/energy-table6", "skd, ResNet-101"): 0.25,
     ("tables/partial-table3-imagenet", "kd_topk"): 0.25,
 }
