@@ -130,11 +130,9 @@ class _Watch:
 
     def _trouble(self) -> bool:
         """True once a rank has failed."""
-        self._died |= {
-            rank
-            for rank, child in enumerate(self._ranks)
-            if child.process.exitcode and rank not in self._outcomes
-        }
+        ended = {rank for rank, child in enumerate(self._ranks) if child.process.exitcode}
+        self._hear(0)  # what a rank said before it ended
+        self._died |= ended - self._outcomes.keys()
         return bool(self._died) or any(
             outcome.error is not None for outcome in self._outcomes.values()
         )

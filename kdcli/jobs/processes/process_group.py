@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import sys
 import warnings
@@ -36,6 +38,7 @@ def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if rank:
         warnings.simplefilter("ignore")  # the first says it already
+    prepare()
     with _nothing_on_stdout():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -45,7 +48,25 @@ def joined(section: RuntimeSection, meeting: str = "env://") -> Iterator[None]:
             timeout=_PATIENCE,
         )
     yield
-    distributed.destroy_process_group()  # not after an error: another rank may never come to it
+    leave()  # not after an error: another rank may never come to it
+
+
+def prepare() -> None:
+    """Imports, before a process group is joined, what would keep it for ever if it came later.
+
+    Functions of torch.distributed.nn have the group that there is when they are imported as a
+    default argument, and DistributedDataParallel imports them. A group that is kept has threads
+    that outlive `destroy_process_group`, and may abort the process while Python ends.
+    """
+    importlib.import_module("torch.distributed.nn.functional")
+
+
+def leave() -> None:
+    """Leaves the process group and ends its threads, once nothing that averages gradients is in
+    use.
+    """
+    gc.collect()  # modules and their reducers refer to each other, and to the group
+    distributed.destroy_process_group()
 
 
 @contextmanager
