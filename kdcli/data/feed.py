@@ -32,6 +32,7 @@ from kdcli.data.split import sample_by_class
 _MOST_PIXELS = 1 << 22
 
 Share = Callable[[int], slice]
+Decoded = Callable[[int, int], object]
 Decode = Literal["workers", "device"]
 Pictures = Callable[[], Tensor]  # makes those [B,C,H,W] that a network sees
 
@@ -42,7 +43,8 @@ class Plan:
 
     batch_size: when training; eval_batch_size: when not. share: which of a minibatch's so many
     samples are wanted here, where ranks share minibatches; None for all. decode: what decodes the
-    JPEG files of training. sampler: which images an epoch shows.
+    JPEG files of training. sampler: which images an epoch shows. decoded: hears how many pictures
+    of how many are decoded, while a cache of them is filled.
     """
 
     batch_size: int
@@ -54,6 +56,7 @@ class Plan:
     share: Share | None = None
     decode: Decode = "workers"
     sampler: Sampler = "shuffle"
+    decoded: Decoded | None = None
 
 
 class Part(NamedTuple):

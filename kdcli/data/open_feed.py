@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdcli.core.types import UNLABELLED, DataInfo, Feed, SplitName
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Decode, Plan, Score, Share
+from kdcli.data.feed import Decode, Decoded, Plan, Score, Share
 from kdcli.data.resident import ResidentFeed
 from kdcli.data.sampler import Sampler
 from kdcli.data.source import ImageArrays, Source
@@ -39,6 +39,7 @@ def make_feed(
     share: Share | None = None,
     sampler: Sampler = "shuffle",
     sight: Sight | None = None,
+    decoded: Decoded | None = None,
 ) -> Feed:
     """A source as batches on a device.
 
@@ -59,6 +60,7 @@ def make_feed(
         decode: what decodes the JPEG files of training.
         sampler: which of them an epoch shows. sight: what the network that is trained sees, where
             these are not the data's own pixels.
+        decoded: as of Plan.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the
@@ -78,6 +80,7 @@ def make_feed(
         share,
         decode,
         sampler,
+        decoded,
     )
     train, val = partition(
         source.y_train,

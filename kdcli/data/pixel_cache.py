@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcli.data.decode import decode, fit, shrunk_size, size_of
+from kdcli.data.feed import Decoded
 from kdcli.data.packed import Packed
 from kdcli.data.source import READING_RULE, ImageFolder
 from kdcli.errors import BadData, CorruptFile, UsageError
@@ -196,12 +197,13 @@ def _end(index: NDArray[np.int64]) -> int:
     return int((3 * index[:, _HEIGHT] * index[:, _WIDTH]).sum())
 
 
-def kept_pixels(wanted: Wanted, most_gb: float) -> tuple[Kept, str]:
+def kept_pixels(wanted: Wanted, most_gb: float, decoded: Decoded | None = None) -> tuple[Kept, str]:
     """The pixels that are wanted, of the cache, and what is to be said of it. Those that are not
     there, or are of files that have changed, are decoded and written.
 
     Args:
         most_gb: what they may take of the disk, in GB.
+        decoded: hears how many of the pictures are there, while they are written.
 
     Raises:
         UsageError: they take more, or there is no room for them. BadData: a file cannot be decoded.
@@ -216,11 +218,15 @@ def kept_pixels(wanted: Wanted, most_gb: float) -> tuple[Kept, str]:
     with _alone(index_file.with_suffix(".lock")):
         if (found := _found(index_file, files)) is not None:  # another process was at it
             return Kept(*found, fitted=fitted), f"decoded pictures are taken from {found[0]}"
-        return _written(wanted, most_gb, index_file, files)
+        return _written(wanted, most_gb, index_file, files, decoded)
 
 
 def _written(
-    wanted: Wanted, most_gb: float, index_file: Path, files: NDArray[np.int64]
+    wanted: Wanted,
+    most_gb: float,
+    index_file: Path,
+    files: NDArray[np.int64],
+    decoded: Decoded | None,
 ) -> tuple[Kept, str]:
     before = _known(index_file)
     _check_room(wanted.bytes(), most_gb, index_file.parent)
@@ -228,7 +234,7 @@ def _written(
     index[:, _OF_FILE] = files
     taken = _Taken(before)
     pixels = _pixels_file(index_file, files)
-    write_atomic(pixels, lambda temporary: _write(temporary, wanted, index, taken))
+    write_atomic(pixels, lambda temporary: _write(temporary, wanted, index, taken, decoded))
     write_atomic(index_file, lambda temporary: _save(temporary, index))
     if before is not None and before[0] != pixels:
         before[0].unlink(missing_ok=True)  # whoever has mapped it keeps it
@@ -282,14 +288,20 @@ class _Taken:
         return None
 
 
-def _write(file: Path, wanted: Wanted, index: NDArray[np.int64], taken: _Taken) -> None:
+def _write(
+    file: Path, wanted: Wanted, index: NDArray[np.int64], taken: _Taken, decoded: Decoded | None
+) -> None:
     """Writes the pixels of all pictures, and notes where each lies."""
     offset = 0
+    told = decoded or (lambda _done, _of: None)
+    told(0, len(index))
     with file.open("wb") as handle:
         for place, pixels in enumerate(_decoded(wanted, index, taken)):
             rows = pixels.permute(1, 2, 0).contiguous().numpy()
             index[place, _OFFSET:] = offset, *rows.shape[:2], zlib.crc32(rows.data)
             offset += _put(handle, rows)
+            if (place + 1) % _AT_ONCE == 0 or place + 1 == len(index):
+                told(place + 1, len(index))
 
 
 def _put(handle: BinaryIO, rows: NDArray[Any]) -> int:

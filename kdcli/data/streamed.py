@@ -365,7 +365,9 @@ class StreamedFeed(SourceFeed):
         if (training, how) not in self._kept:
             part: Literal["training", "measuring"] = "training" if training else "measuring"
             wanted = Wanted(self._folder, part, paths, how, shrink)
-            self._kept[training, how] = kept_pixels(wanted, self._folder.cache_gb)
+            self._kept[training, how] = kept_pixels(
+                wanted, self._folder.cache_gb, self.plan.decoded
+            )
 
     def _store(self, name: SplitName, *, training: bool) -> _Store | None:
         """The kept pictures of a split; None where they are not kept."""

@@ -24,6 +24,7 @@ __all__ = [
     "CellDone",
     "CellStarted",
     "Compiling",
+    "Decoding",
     "EpochDone",
     "Event",
     "FromRun",
@@ -183,8 +184,17 @@ class TrialDone:
     epochs: int
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Pictures are decoded for their cache before training: so many of all."""
+
+    decoded: int
+    pictures: int
+
+
 RunEvent = (
     StageStarted
+    | Decoding
     | Compiling
     | Storing
     | StepsCaptured

@@ -120,3 +120,22 @@ def test_a_users_function_is_measured_and_named(kd, run, tmp_path):
 def test_what_cannot_be_measured_is_a_wrong_invocation(kd, run, command, options):
     answer = kd(*command, run, *options)
     assert (answer.code, "should not happen" in answer.err) == (2, False)
+
+
+def test_filling_the_cache_of_pictures_is_told_of_once(kd, tmp_path, monkeypatch):
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "cache"))
+    for split, count in (("train", 6), ("test", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for picture in range(count):
+                Image.fromarray(np.full((8, 8, 3), 20 * picture, np.uint8)).save(
+                    folder / f"{picture}.png"
+                )
+    command = ("train-teacher", "--model", "mlp", "-d", "image-folder", "--epochs", "1")
+    sets = ("data.path=pictures", "data.cache_pixels=1", "report.html=false")
+    command = (*command, *(word for each in sets for word in ("-s", each)))
+    first, second = kd(*command), kd(*command)
+    assert (first.code, second.code) == (0, 0)
+    assert "decoding pictures for the cache, 100 %" in first.err
+    assert "decoding pictures" not in second.err

@@ -51,12 +51,13 @@ class RunNarrator(Narrator):
         self.clock = clock
         self.schedule = ""
         self.task: Task | None = None
-        self._stored = 0
+        self._told = ("", 0)
         self.handlers = {
             "Prepared": self.prepared,
             "StageStarted": self.stage_started,
             "Compiling": self.compiling,
             "Storing": self.storing,
+            "Decoding": self.decoding,
             "StepsCaptured": self.steps_captured,
             "StepDone": self.step_done,
             "EpochDone": self.epoch_done,
@@ -99,10 +100,17 @@ class RunNarrator(Narrator):
 
     def storing(self, event: events.Storing) -> None:
         """Answers of a teacher are stored before training; one line a quarter of them."""
-        quarter = 4 * event.stored // max(event.rows, 1)
-        if quarter != self._stored:
-            self._stored = quarter
-            self.env.progress(f"  storing the teacher's answers to the text, {25 * quarter} %")
+        self._quarter("storing the teacher's answers to the text", event.stored, event.rows)
+
+    def decoding(self, event: events.Decoding) -> None:
+        """Pictures are decoded for their cache; likewise."""
+        self._quarter("decoding pictures for the cache", event.decoded, event.pictures)
+
+    def _quarter(self, what: str, done: int, count: int) -> None:
+        quarter = 4 * done // max(count, 1)
+        if (what, quarter) != self._told:
+            self._told = (what, quarter)
+            self.env.progress(f"  {what}, {25 * quarter} %")
 
     def steps_captured(self, event: events.StepsCaptured) -> None:
         """It turned out whether steps can be replayed."""

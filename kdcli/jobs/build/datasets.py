@@ -17,7 +17,7 @@ from kdcli import catalog, formatting
 from kdcli.core.types import Feed
 from kdcli.data.arranged import NamelessClasses
 from kdcli.data.augment import Augmentation
-from kdcli.data.feed import Decode, Score, Share
+from kdcli.data.feed import Decode, Decoded, Score, Share
 from kdcli.data.open_feed import make_feed
 from kdcli.data.source import Source
 from kdcli.data.text import Text, TextFeed
@@ -126,6 +126,7 @@ def open_feed(
     share: Share | None = None,
     sight: Sight | None = None,
     class_names: ClassNames | None = None,
+    decoded: Decoded | None = None,
 ) -> Feed:
     """Batches of a [data] section on a device.
 
@@ -138,6 +139,7 @@ def open_feed(
         share: which of a training minibatch's so many samples are wanted; all unless given.
         sight: what the network that is trained sees, where these are not the data's own pixels.
         class_names: as for `open_source`.
+        decoded: hears how many pictures of how many are decoded, while a cache of them is filled.
     """
     source = open_source(data, class_names)
     if isinstance(source, Text):
@@ -168,6 +170,7 @@ def open_feed(
         share=share,
         sampler=data.sampler,
         sight=sight,
+        decoded=decoded,
     )
 
 

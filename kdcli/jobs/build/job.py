@@ -53,6 +53,8 @@ from kdcli.jobs.build.teachers import (
     pretrained_teacher,
 )
 from kdcli.jobs.build.teachers_class_names import teachers_class_names
+from kdcli.jobs.events import Decoding, Listener
+from kdcli.jobs.listeners import Audience
 from kdcli.models._headed import two_heads
 from kdcli.recipe.schema import (
     DistillRecipe,
@@ -130,6 +132,7 @@ def build_job(
     settled: tuned.Settled | None = None,
     runs: int = 1,
     trial_tables: Path | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Job:
     """Builds everything that a recipe names.
 
@@ -144,13 +147,14 @@ def build_job(
             them pays the more.
         trial_tables: a folder for tables of logits instead of the cache: the choices are those of a
             run, and no trace of them is left.
+        listeners: hear what is stored before anything is trained.
 
     Raises:
         KdError: of the usage kind, when something is missing or does not fit.
     """
     runtime = make_runtime(recipe)
     check_parts(recipe, runtime)
-    feed = training_feed(recipe, runtime, checkpoint_of)
+    feed = training_feed(recipe, runtime, checkpoint_of, listeners)
     section = network_section(recipe)
     student = _student(recipe, section, feed)
     like = tuned.settle(runtime, recipe.runtime, feed, student, settled)
@@ -248,8 +252,13 @@ def _compile(
     return seen
 
 
-def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf) -> Feed:
-    """The batches that a recipe trains on.
+def training_feed(
+    recipe: Recipe,
+    runtime: Runtime,
+    checkpoint_of: CheckpointOf,
+    listeners: Sequence[Listener] = (),
+) -> Feed:
+    """The batches that a recipe trains on. listeners: hear how a cache of pictures is filled.
 
     Raises:
         UsageError: a device is to decode images that cannot, or nothing is held out to choose the
@@ -260,6 +269,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
         from kdcli.data.decode import check_decoder  # torchvision takes over a second to import
 
         check_decoder(runtime.device)
+    heard = Audience.of(listeners)
     with runtime.memory_errors(
         f"for the images of {recipe.data.name}",
         "-s data.train_limit=N takes fewer, -s runtime.device=cpu the CPU",
@@ -275,6 +285,7 @@ def training_feed(recipe: Recipe, runtime: Runtime, checkpoint_of: CheckpointOf)
             share=runtime.ranks.part if runtime.ranks.size > 1 else None,
             sight=sights.of_section(network_section(recipe)),
             class_names=lambda: teachers_class_names(recipe, checkpoint_of),
+            decoded=lambda done, of: heard(Decoding(done, of)),
         )
     for wanted, what in (
         (recipe.chooses_an_epoch, "the best epoch is chosen on held-out data"),

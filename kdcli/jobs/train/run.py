@@ -184,6 +184,7 @@ def _train(
         recipe,
         lambda teacher: teacher_run(teacher, recipe, out=out, listeners=listeners),
         runs=runs,
+        listeners=listeners,
     )
     state = longer.last_state(job)
     run = job.runtime.ranks.from_first(lambda: reserve_run(job, resolved, out, command))
@@ -309,6 +310,7 @@ def _resume(
             environment.threads,
             environment.teacher_images,
         ),
+        listeners=listeners,
     )
     changed = data_subset.check_same(str(run), environment.data, environment.kind, job.feed)
     state = (

@@ -107,7 +107,10 @@ def test_workers_and_threads_take_the_same_pictures_out(
 def test_files_that_changed_are_decoded_again_and_the_others_are_not(
     photographs: Path, feed: Make, same: Same, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed(opened(photographs, cache=1))
+    heard: list[tuple[int, int]] = []
+    feed(opened(photographs, cache=1), decoded=lambda done, of: heard.append((done, of)))
+    assert [done for done, _ in heard if done] == [count for done, count in heard if not done]
+    assert sum(done for done, _ in heard) == 20  # all pictures, and all of them once
     changed = photographs / "train" / "cat" / "1.jpg"
     shutil.copy(photographs / "train" / "dog" / "4.jpg", changed)
     (photographs / "train" / "dog" / "0.jpg").unlink()
