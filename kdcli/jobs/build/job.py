@@ -165,11 +165,7 @@ def build_job(
     check_maps(recipe)
     teachers = load_teachers(recipe, feed, runtime, checkpoint_of)
     check_windows(recipe, student, teachers)
-    reference = None
-    if not teachers and recipe.report.reference is not None:
-        reference = _reference(recipe.report.reference, feed, runtime, checkpoint_of)
-    other = recipe.gates.not_below
-    release = None if other is None else load_teacher(other, feed.info, runtime)
+    reference, release = _beside(recipe, teachers, feed, runtime, checkpoint_of)
     beside = tuple(item for item in (reference, release) if item is not None)
     feed = showing(feed, (*teachers, *beside))
     check_divisible(feed, runtime, (*teachers, *beside))
@@ -204,6 +200,23 @@ def build_job(
             *(line for loaded in teachers for line in loaded.understood),
         ),
         code_of(method.deployable().blueprint, recipe.data.name, recipe.method.name),
+    )
+
+
+def _beside(
+    recipe: Recipe,
+    teachers: Sequence[LoadedTeacher],
+    feed: Feed,
+    runtime: Runtime,
+    checkpoint_of: CheckpointOf,
+) -> tuple[LoadedTeacher | None, LoadedTeacher | None]:
+    """What a student is measured beside and does not learn from: the report's reference, where no
+    teacher is, and the release that it must not be below.
+    """
+    wanted, release = recipe.report.reference, recipe.gates.not_below
+    return (
+        None if teachers or wanted is None else _reference(wanted, feed, runtime, checkpoint_of),
+        None if release is None else load_teacher(release, feed.info, runtime),
     )
 
 
