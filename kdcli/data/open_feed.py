@@ -56,11 +56,8 @@ def make_feed(
         restriction: what is taken away from the training split; DataInfo, batch.index and sizes are
             those of what stays.
         score: by what a restriction ranks images; called only if it does.
-        share: which of a training minibatch's so many samples this process wants; all unless given.
-        decode: what decodes the JPEG files of training.
-        sampler: which of them an epoch shows. sight: what the network that is trained sees, where
-            these are not the data's own pixels.
-        decoded: as of Plan.
+        share, decode, sampler, decoded: as of Plan.
+        sight: what the network that is trained sees, where these are not the data's own pixels.
 
     Raises:
         UsageError: nothing would be held out, more samples are asked for than there are, or the

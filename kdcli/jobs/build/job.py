@@ -22,7 +22,7 @@ from kdcli.data.feed import Score
 from kdcli.engine.checkpoint import load_weights
 from kdcli.engine.hardware import Choice
 from kdcli.engine.runtime import Runtime
-from kdcli.errors import Incompatible, UsageError
+from kdcli.errors import UsageError
 from kdcli.files import given_by_the_user, read_bytes
 from kdcli.jobs.build import batch_norms, compiling, sights, tuned
 from kdcli.jobs.build.class_weights import class_weights
@@ -33,7 +33,7 @@ from kdcli.jobs.build.factory_teacher import factory_teacher
 from kdcli.jobs.build.labels import check_labels
 from kdcli.jobs.build.logit_cache import Stored, Wanted, alike
 from kdcli.jobs.build.method import make_method, method_class
-from kdcli.jobs.build.networks import fresh_network
+from kdcli.jobs.build.networks import check_sees, fresh_network
 from kdcli.jobs.build.ready_answers import ready_answers
 from kdcli.jobs.build.recipe_checks import (
     check_answered,
@@ -354,36 +354,13 @@ def _student(recipe: Recipe, section: NetworkSection, feed: Feed) -> Network:
         seed=recipe.seed,
         vocabulary=feed.info.vocabulary_size,
     )
-    _check_sees(section.name, network, shape)
+    check_sees(section.name, network, shape)
     if section.init is not None:
         with given_by_the_user():
             path, header = read_header(section.init)
             network.new_head = other_head(header, feed.info)
             load_weights(path, network, but=_head_of(network) if network.new_head else None)
     return network
-
-
-def _check_sees(name: str, network: Network, shape: tuple[int, int, int]) -> None:
-    """Refuses a factory's network that says it takes other pictures than it will see.
-
-    Raises:
-        Incompatible: their size or their channels differ.
-    """
-    if catalog.entry("model", name).factory is None:
-        return
-    size, means = network.input_size, network.input_mean
-    if size is not None and size != shape[1:]:
-        raise Incompatible(
-            f"{name} takes pictures of {size[0]}x{size[1]} by its input_size, and these are of "
-            f"{shape[1]}x{shape[2]}",
-            hint=f"student.size = {size[0]} (model.size of kd train-teacher)",
-        )
-    if means is not None and len(means) != shape[0]:
-        raise Incompatible(
-            f"{name} takes pictures with {len(means)} channels by its input_mean, and these have "
-            f"{shape[0]}",
-            hint="a network that takes any number of channels",
-        )
 
 
 def _head_of(network: Network) -> str:

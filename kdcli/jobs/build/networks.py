@@ -311,3 +311,26 @@ def _builds_itself(name: str, arguments: Mapping[str, Any]) -> bool:
     if name == REUSED_HEAD:
         return _builds_itself(arguments["body"]["architecture"], arguments["body"]["arguments"])
     return catalog.entry("model", name).factory is not None
+
+
+def check_sees(name: str, network: Network, shape: tuple[int, int, int]) -> None:
+    """Refuses a factory's network that says it takes other pictures than it will see.
+
+    Raises:
+        Incompatible: their size or their channels differ.
+    """
+    if catalog.entry("model", name).factory is None:
+        return
+    size, means = network.input_size, network.input_mean
+    if size is not None and size != shape[1:]:
+        raise Incompatible(
+            f"{name} takes pictures of {size[0]}x{size[1]} by its input_size, and these are of "
+            f"{shape[1]}x{shape[2]}",
+            hint=f"student.size = {size[0]} (model.size of kd train-teacher)",
+        )
+    if means is not None and len(means) != shape[0]:
+        raise Incompatible(
+            f"{name} takes pictures with {len(means)} channels by its input_mean, and these have "
+            f"{shape[0]}",
+            hint="a network that takes any number of channels",
+        )
