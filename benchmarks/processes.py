@@ -99,6 +99,19 @@ def summary_and_peak(arguments: Sequence[str]) -> tuple[dict[str, Any], float]:
     return data, used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def said_by(arguments: Sequence[str]) -> dict[str, float]:
+    """Numbers that a process of this interpreter prints as JSON, by name.
+
+    Raises:
+        RuntimeError: it failed; its last words are in the message.
+    """
+    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-1000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def resident_mib() -> float | None:
     """Memory of this process, MiB; None where the system does not tell."""
     try:

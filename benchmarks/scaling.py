@@ -24,7 +24,13 @@ import torch
 from benchmarks import figures
 from benchmarks.figures import Ratio, Segment, Spread, in_turn, ratio, spread
 from benchmarks.pairs import BATCH, PAIRS, Pair, make_noise, make_teacher, workshop
-from benchmarks.processes import resident_mib, seconds_of, seconds_to_first_step, summary_of
+from benchmarks.processes import (
+    resident_mib,
+    said_by,
+    seconds_of,
+    seconds_to_first_step,
+    summary_of,
+)
 from benchmarks.segments import (
     Bare,
     Engine,
@@ -266,6 +272,29 @@ def memory(sizes: Sizes) -> Part:
     return Part("memory against batch: resnet56-resnet20, live teacher", "MiB", rows, digits=2)
 
 
+def memory_of(sizes: Sizes) -> Part:
+    """What a job's memory is of, beside that of a loop with torch alone: processes look at
+    themselves on the way.
+    """
+    pair = PAIRS["resnet56-resnet20"]
+    with workshop() as folder:
+        noise = make_noise(
+            folder / "noise.npz", pair.shape, pair.classes, train=16 * BATCH, test=2 * BATCH
+        )
+        teacher, place = make_teacher(pair, noise, folder), Place(noise.path, sizes.threads)
+        changes = {"train.batch_size": BATCH, "train.epochs": 1}
+        recipe = write_recipe(folder / "parts.toml", pair, place, teacher, changes)
+        module = ["-m", "benchmarks.memory_of"]
+        found = {
+            "kd distill": said_by([*module, "kd", str(recipe), str(folder)]),
+            "torch alone": said_by([*module, "loop", "resnet56-resnet20", str(BATCH)]),
+        }
+    rows = {
+        f"{who}: {name}": [mib] for who, memory in found.items() for name, mib in memory.items()
+    }
+    return Part(f"memory of what: resnet56-resnet20, batch {BATCH}, live teacher", "MiB", rows)
+
+
 def start(sizes: Sizes) -> Part:
     """Fresh processes from their start to the end of their first optimiser step, beside what
     importing torch takes.
@@ -378,6 +407,7 @@ PARTS: Mapping[str, Callable[[Sizes], Part]] = {
     "students": students,
     "ranks": ranks,
     "memory": memory,
+    "memory-of": memory_of,
     "start": start,
 }
 
