@@ -4,6 +4,8 @@ file's header, or its recipe.
 
 from __future__ import annotations
 
+import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,24 +147,34 @@ def check_fit(teacher: Known, images: Images) -> None:
 
 def check_test_part(teacher: Known, data: schema.DataSection) -> None:
     """Refuses a teacher that was trained on what is tested on here: of one folder or file, another
-    share was tested on then.
+    or a smaller share was tested on then. A share is part of every larger one of its seed.
 
     Raises:
         Incompatible: as said.
     """
-    mine = {key: getattr(data, key, None) for key in ("name", "path", "test_seed")}
+    mine = {key: getattr(data, key, None) for key in ("name", "path", "test_seed", "test_fraction")}
     theirs = {key: teacher.data.get(key) for key in mine}
     if theirs["test_seed"] is None and teacher.told_by == BY_RECIPE:
         return  # it is trained with the student's
-    now, then = (values.pop("test_seed") or 0 for values in (mine, theirs))
-    if mine != theirs or now == then:
+    if any(values["name"] is None or values["path"] is None for values in (mine, theirs)):
         return
-    raise Incompatible(
-        f"the {teacher.called} was trained on what is tested on here: data.test_seed = {then} "
-        f"divided {mine['path']} then, and {now} does now",
-        hint=f"data.test_seed = {then}, or train a teacher with data.test_seed = {now}",
-        where=Where(file=teacher.path),
-    )
+    if mine["name"] != theirs["name"] or _place(mine["path"]) != _place(theirs["path"]):
+        return
+    for key, otherwise in (("test_seed", operator.ne), ("test_fraction", operator.gt)):
+        now, then = (values[key] or 0 for values in (mine, theirs))
+        known = isinstance(then, int | float) and (then or key == "test_seed")
+        if known and otherwise(now, then):
+            raise Incompatible(
+                f"the {teacher.called} was trained on what is tested on here: data.{key} = {then} "
+                f"divided {mine['path']} then, and {now} does now",
+                hint=f"data.{key} = {then}, or train a teacher with data.{key} = {now}",
+                where=Where(file=teacher.path),
+            )
+
+
+def _place(path: object) -> str:
+    """A folder or file, however it was written down."""
+    return os.path.abspath(os.path.expanduser(str(path)))  # noqa: PTH100, PTH111  it may be no path
 
 
 # what to do about a teacher of other classes

@@ -77,6 +77,21 @@ def test_a_teacher_of_another_test_part_is_refused(checkpoint, fraction):
         taught(path, sets=[*sets, "data.test_seed=4"])
 
 
+@pytest.mark.parametrize("place", ["photos", "./photos", "absolute"])
+def test_a_teacher_of_a_smaller_test_part_is_refused_however_the_folder_is_written(
+    checkpoint, tmp_path, monkeypatch, place
+):
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(data={"name": "parquet", "path": "photos", "test_fraction": 0.2})
+    now = str(tmp_path / "photos") if place == "absolute" else place
+    sets = ["student.name=cnn-small", f"data.path={now}"]
+    assert taught(path, sets=[*sets, "data.test_fraction=0.2"])
+    with pytest.raises(
+        Incompatible, match=r"data\.test_fraction = 0\.2 divided .*photos then, and 0\.3 does now"
+    ):
+        taught(path, sets=[*sets, "data.test_fraction=0.3"])
+
+
 def test_data_and_student_follow_from_the_teachers_file(checkpoint):
     found = taught(
         checkpoint(
