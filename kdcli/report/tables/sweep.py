@@ -217,9 +217,10 @@ def _notes(
     held_out = [metric.startswith("val.") for metric in layout.metrics]
     tested = [(summary.data, summary.test) for summary in summaries if not all(held_out)]
     held = [(summary.data, summary.val) for summary in summaries if summary.val and any(held_out)]
+    sample = tasks.of_data(summaries[0].data).sample if summaries else "image"
     for measured, where in (
         (tested, "on the test split"),
-        (held, "on images held out of the training set"),
+        (held, f"on {sample}s held out of the training set"),
     ):
         if measured:
             yield f"Measured {where}, {_images(measured)}, {_epochs(measured)}."
@@ -233,8 +234,7 @@ def _notes(
     over = ", ".join(layout.over) or "seed"
     yield f"Mean ± sample standard deviation over {over}s; {_seeds(cells, over)}."
     if comparisons:
-        samples = f"{tasks.of_data(summaries[0].data).sample}s" if summaries else "images"
-        yield _standing_out(comparisons, along, over, samples)
+        yield _standing_out(comparisons, along, over, f"{sample}s")
     missing = sum(summary is None for _, summary in results)
     if missing:
         yield (

@@ -259,15 +259,17 @@ def test_the_aligned_gap_is_the_raw_one_where_the_loss_sees_raw_logits():
 
 
 def test_the_page_says_on_which_images_its_numbers_were_measured():
-    def said(*shown):
+    def said(*shown, data="cifar100"):
+        found = [(cell, summary and replace(summary, data=data)) for cell, summary in results()]
         notes = tabulate(
-            results(), TableSection(rows=("method",), columns=("pair",), metrics=shown)
+            found, TableSection(rows=("method",), columns=("pair",), metrics=shown)
         ).data.notes
         return " ".join(notes).replace("\N{NO-BREAK SPACE}", " ")
 
     assert "on the test split, n = 10 000 images" in said("test.accuracy")
     assert "held out of the training set, n = 143 images" in said("val.accuracy")
     assert "test split" not in said("val.accuracy")
+    assert "Measured on tokens held out of the training set" in said("val.accuracy", data="text")
 
 
 def test_entropies_and_gaps_at_another_temperature():
