@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 import weakref
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -291,6 +294,42 @@ def test_memory_is_flat_in_the_length_of_a_text(monkeypatch):
         most[count] = max(seen) - before
     assert most[256_000] < 1.1 * most[32_000]
     assert most[256_000] < 1.5 * (1 << 24)
+
+
+_GROWTH = """
+import torch
+from benchmarks.processes import resident_mib
+from kdcli.data.text import Text, TextFeed
+from kdcli.engine.memory import keep_memory
+from kdcli.jobs.measure.answers import found
+
+keep_memory()  # as every run has it
+torch.set_num_threads(1)
+tokens = torch.arange(40_001) * 7919 % 2000
+text = Text(tokens[:200], tokens[:0], tokens, tuple(map(str, range(2000))))
+feed = TextFeed(
+    text, name="text", batch_size=2, eval_batch_size=512, val_fraction=0.0, seed=0, device="cpu"
+)
+table, head = torch.randn(64, 64), torch.nn.Linear(64, 2000)
+before = resident_mib()
+found(
+    lambda batch: head(table[batch.x.flatten() % 64]),
+    feed.split("test"), feed.info, feed.size("test"), split="test",
+)
+print(resident_mib() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: nothing tells")
+def test_what_a_long_text_leaves_behind_does_not_break_up_the_memory():
+    """Small tensors that are kept from window to window, among large ones that come and go, made
+    it take 2.4 GB, where 0.25 GB of logits are kept.
+    """
+    root = Path(__file__).parents[4]
+    done = subprocess.run(
+        [sys.executable, "-c", _GROWTH], capture_output=True, check=True, cwd=root
+    )
+    assert float(done.stdout) < 4 * 256
 
 
 def test_what_is_kept_of_a_long_text_is_bounded():
