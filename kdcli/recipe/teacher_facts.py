@@ -162,7 +162,7 @@ def check_test_part(teacher: Known, data: schema.DataSection) -> None:
         return
     for key, otherwise in (("test_seed", operator.ne), ("test_fraction", operator.gt)):
         now, then = (values[key] or 0 for values in (mine, theirs))
-        known = isinstance(then, int | float) and (then or key == "test_seed")
+        known = key == "test_seed" or (then and isinstance(then, int | float))
         if known and otherwise(now, then):
             raise Incompatible(
                 f"the {teacher.called} was trained on what is tested on here: data.{key} = {then} "
