@@ -3,7 +3,7 @@
     python -m benchmarks.memory_of kd RECIPE OUT
     python -m benchmarks.memory_of loop PAIR BATCH
 
-`kd` runs a distill recipe. `loop` makes steps of kd's two losses with torch alone, live teacher and
+`kd` runs a distill recipe. `loop` makes the textbook's steps with torch alone, live teacher and
 all, in full precision and without compiling: what torch needs for it. Both print MiB as JSON.
 """
 
@@ -59,9 +59,9 @@ def _job(recipe: str, out: str, look: Callable[[str], None]) -> None:
 
 def _loop(pair_name: str, batch: int, look: Callable[[str], None]) -> None:
     import torch
-    from torch.nn import functional
 
     from benchmarks.pairs import PAIRS
+    from benchmarks.textbook_step import distillation_loss, make_optimiser
     from kdcli.jobs.build.networks import build_network
 
     pair = PAIRS[pair_name]
@@ -70,14 +70,13 @@ def _loop(pair_name: str, batch: int, look: Callable[[str], None]) -> None:
         for name in (pair.teacher, pair.student)
     )
     teacher.eval()
-    optimiser = torch.optim.SGD(student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+    optimiser = make_optimiser(pair, student)
     look("data and networks are there")
     for _ in range(_STEPS):
         x, y = torch.randn(batch, *pair.shape), torch.zeros(batch, dtype=torch.int64)
         with torch.no_grad():
-            soft = (teacher(x).logits / 4).softmax(1)
-        logits = student(x).logits
-        loss = functional.cross_entropy(logits, y) + 16 * functional.cross_entropy(logits / 4, soft)
+            answer = teacher(x).logits
+        loss = distillation_loss(student(x).logits, answer, y)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

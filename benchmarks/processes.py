@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,8 @@ def seconds_of(arguments: Sequence[str], *, cache: Path | None = None, ends_with
         else {"KD_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
     )
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **own},
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode != ends_with:
-        raise RuntimeError(
-            f"exit code {done.returncode} instead of {ends_with}: {done.stderr[-1000:]}"
-        )
-    return seconds
+    _output_of(arguments, own, ends_with)
+    return time.perf_counter() - start
 
 
 def seconds_to_first_step(recipe: Path, out: Path, cache: Path) -> float:
@@ -105,11 +94,26 @@ def said_by(arguments: Sequence[str]) -> dict[str, float]:
     Raises:
         RuntimeError: it failed; its last words are in the message.
     """
-    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-1000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(_output_of(arguments).splitlines()[-1])
     return found
+
+
+def _output_of(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, ends_with: int = 0
+) -> str:
+    """What a process of this interpreter prints. environment: variables besides this one's."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    if done.returncode != ends_with:
+        raise RuntimeError(
+            f"exit code {done.returncode} instead of {ends_with}: {done.stderr[-1000:]}"
+        )
+    return done.stdout
 
 
 def resident_mib() -> float | None:

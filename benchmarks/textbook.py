@@ -27,6 +27,7 @@ from torchvision import transforms
 
 from benchmarks.figures import Segment, Timed
 from benchmarks.pairs import BATCH, Noise, Pair
+from benchmarks.textbook_step import distillation_loss, make_optimiser
 from kdcli.engine.hardware import choose_device
 from kdcli.engine.memory import keep_memory
 from kdcli.jobs.build.networks import build_network, load_network
@@ -34,7 +35,6 @@ from kdcli.jobs.build.networks import build_network, load_network
 WORKERS = 8  # the default of the field's training scripts
 TRIED_WORKERS = (0, 2, 4)
 TRIAL_STEPS = 6
-TEMPERATURE, WEIGHT = 4.0, 0.9
 # what its own adapting thresholds come to once large tensors have been freed
 GLIBC_KEEPS = (
     2**26,
@@ -86,23 +86,6 @@ def make_loader(
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def make_optimiser(pair: Pair, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the pair's table, as the field constructs it."""
-    if pair.optim.get("optim.name") == "adamw":
-        return torch.optim.Adam(network.parameters(), lr=1e-3)
-    return torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy and Hinton's term. student, teacher: logits [B,K]; y [B]."""
-    soft = functional.kl_div(
-        functional.log_softmax(student / TEMPERATURE, dim=1),
-        functional.softmax(teacher / TEMPERATURE, dim=1),
-        reduction="batchmean",
-    )
-    return (1 - WEIGHT) * functional.cross_entropy(student, y) + WEIGHT * TEMPERATURE**2 * soft
 
 
 def accuracies(logits: Tensor, y: Tensor) -> tuple[float, float]:

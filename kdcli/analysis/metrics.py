@@ -62,7 +62,7 @@ class _Rows(NamedTuple):
 
 
 # rows whose numbers are held before they are added up: few, because small tensors that stay among
-# large ones that come and go break up the memory of these (2.3 GB instead of 0.9 of a long text)
+# large ones that come and go break up the memory of these (2.3 GB of a long text for 1.0)
 _SETTLED_ROWS = 1 << 10
 
 

@@ -8,14 +8,12 @@ import torch
 
 from benchmarks.pairs import BATCH, Noise
 from benchmarks.textbook import (
-    TEMPERATURE,
-    WEIGHT,
     Textbook,
     TextbookRuns,
     accuracies,
-    distillation_loss,
     make_loader,
 )
+from benchmarks.textbook_step import TEMPERATURE, WEIGHT, distillation_loss
 from kdcli import losses
 from kdcli.jobs import build_network
 
