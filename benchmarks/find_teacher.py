@@ -25,9 +25,10 @@ An earlier form let the two rules choose among the checkpoints of find-teacher's
 no comparison: a race trains few teachers for long, namely those whose probes were good, so all
 rules took the same checkpoint.
 
-Scaled: teachers see 3,000 training images and students 1,000; teachers are trained for 2 or 8
-epochs, students for 10. A seed is 8 teachers, 8 probes, a race of 6 trials and 10 students. What is
-finished is found again, so it may be stopped and started.
+Scaled: teachers see 3,000 training images and students 1,000, those of CIFAR-10 at 16x16 pixels;
+teachers are trained for 2 or 8 epochs, students for 10 (CIFAR-10: 9). A seed is 8 teachers, 8
+probes, a race of 6 trials and 10 students. What is finished is found again, so it may be stopped
+and started.
 
     kd datasets fashion-mnist --download
     kd datasets cifar10 --download
@@ -57,7 +58,7 @@ from kdcli.runs.read import Run
 # the student's recipe and its teacher's, a train-teacher recipe of the same data
 RECIPES = {
     "fashion-mnist": ("fashion-mnist/advice-student", "fashion-mnist/advice-teacher-large"),
-    "cifar10": ("cifar10/advice-student", "cifar10/advice-teacher-resnet20"),
+    "cifar10": ("cifar10/search-student", "cifar10/scaled-teacher-resnet20"),
 }
 TEMPERATURE = 4.0  # kd's own
 HELD_OUT = 0.1
@@ -309,7 +310,7 @@ def summary(taken: Sequence[Taken]) -> dict[str, dict[str, Mean]]:
     }
 
 
-def _shown(found: Mean) -> str:
+def shown(found: Mean) -> str:
     half = "" if found.half is None else f" ± {100 * found.half:.2f}"
     return f"{100 * found.value:.2f}{half}"
 
@@ -320,8 +321,8 @@ def _lines(data: str, taken: Sequence[Taken]) -> list[str]:
         costs = [each.cost for each in taken if each.rule == rule and each.cost is not None]
         cost = f"   {statistics.fmean(costs):,.0f} s" if costs else ""
         lines.append(
-            f"  {rule:<33}{_shown(means['accuracy']):>16}   find-teacher leads by "
-            f"{_shown(means['lead of find-teacher']):>14}{cost}"
+            f"  {rule:<33}{shown(means['accuracy']):>16}   find-teacher leads by "
+            f"{shown(means['lead of find-teacher']):>14}{cost}"
         )
     return lines
 

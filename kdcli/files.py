@@ -17,6 +17,7 @@ import stat
 import struct
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +183,13 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Copy of a JSON-able value with non-finite numbers as None, since JSON has no word for
-    them.
+    """Copy of a JSON-able value, or of a dataclass of such, with non-finite numbers as None, since
+    JSON has no word for them.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if is_dataclass(value):
+        return {field.name: finite(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcli.core.known_answers import KnownAnswers
 from kdcli.core.merged_classes import MergedClasses
 from kdcli.core.network import Network
-from kdcli.core.types import Batch, Output, Sees, SplitName
+from kdcli.core.types import Batch, Output, Sees, SplitName, filled_up
 
 
 class Teacher:
@@ -26,9 +27,12 @@ class Teacher:
         sees: what it sees, where that is not x: pictures of another size, or resized in another
             way, or another view of them. Batches hold them beside x, normalised for it.
         epoch: epochs of training that its weights have had, where its checkpoint says so.
+
+    known: what it has answered where it was measured, kept for other runs; None where nothing is.
     """
 
     epoch: int | None = None
+    known: KnownAnswers | None = None
     sees: Sees | None = None
 
     def __init__(
@@ -54,10 +58,10 @@ class Teacher:
         return self
 
     def of(self, split: SplitName) -> Teacher | None:  # noqa: ARG002  who has a network answers anything
-        """Who answers the samples of a split: itself, unless its answers are ready-made; None where
-        there are none for that split.
+        """Who answers the samples of a split as they are, where somebody measures: itself, unless
+        its answers are ready-made or known; None where there are none for that split.
         """
-        return self
+        return self if self.known is None else _Remembering(self, self.known)
 
     @property
     def num_classes(self) -> int:
@@ -83,6 +87,33 @@ class Teacher:
             return batch.x
         scale, shift = self.renormalise
         return batch.x * scale + shift
+
+
+class _Remembering(Teacher):
+    """A teacher that is asked only about what it has not answered before."""
+
+    def __init__(self, asked: Teacher, known: KnownAnswers) -> None:
+        self._asked = asked
+        self._known = known
+        self.network, self.epoch, self.sees = asked.network, asked.epoch, asked.sees
+        self.renormalise = asked.renormalise
+
+    @property
+    def live(self) -> Teacher:
+        return self._asked
+
+    def of(self, split: SplitName) -> Teacher | None:  # noqa: ARG002  as its teacher
+        return self
+
+    def __call__(self, batch: Batch, taps: tuple[str, ...] = ()) -> Output:
+        def ask(places: Tensor) -> Output:
+            rows = len(batch.y)
+            if len(places) == rows:
+                return self._asked(batch, taps)
+            part = batch.each(lambda each: filled_up(each[places], rows))
+            return self._asked(part, taps)
+
+        return self._known.answer(ask, self.seen(batch), taps)
 
 
 class Ensemble(Teacher):

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -172,7 +172,7 @@ def mark(seen: Path, choice: Choice, seconds: float | None = None) -> None:
         return
     try:
         seen.parent.mkdir(parents=True, exist_ok=True)
-        write_json(seen, asdict(now))
+        write_json(seen, now)
     except (OSError, KdError):  # a choice is not worth an error
         return
 

@@ -72,9 +72,10 @@ def soft_label_entropies(
         whole: its training split is the whole training set.
         temperature: tau.
     """
+    answering = teacher.of("train") or teacher
     with torch.inference_mode():
         parts = [
-            entropy(teacher(runtime.place(batch)).logits.double(), temperature=temperature)
+            entropy(answering(runtime.place(batch)).logits.double(), temperature=temperature)
             for batch in whole.split("train")
         ]
     return torch.cat(parts).cpu().clone()

@@ -1,12 +1,10 @@
-"""Datasets by name. Runs that follow each other in one process, as the cells of a sweep do, read
-theirs once.
+"""Datasets by name. Of runs that follow each other in one process, as the cells of a sweep do, the
+first reads theirs, and keeps the last that was read (kdcli.jobs.build.kept).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,24 +20,10 @@ from kdcli.data.open_feed import make_feed
 from kdcli.data.source import Source
 from kdcli.data.text import Text, TextFeed
 from kdcli.errors import KdError, UsageError
+from kdcli.jobs.build import kept
 from kdcli.jobs.build.data_subset import restriction_of
 from kdcli.recipe.schema import DataSection
 from kdcli.results.preprocessing import Sight
-
-_kept: ContextVar[dict[str, Source | Text] | None] = ContextVar("_kept", default=None)
-
-
-@contextmanager
-def kept_sources() -> Iterator[None]:
-    """Within it the last dataset that was read is kept for whoever asks for it next; its files are
-    taken not to change.
-    """
-    token = _kept.set({})
-    try:
-        yield
-    finally:
-        _kept.reset(token)
-
 
 ClassNames = Callable[[], Sequence[str]]
 
@@ -54,24 +38,21 @@ def open_source(data: DataSection, class_names: ClassNames | None = None) -> Sou
     Raises:
         NotFound: it is not on this machine. BadData: it is, and cannot be used.
     """
-    kept = _kept.get()
     key = data.model_dump_json(include={"name", "root", *data.own_keys()})
-    if kept is not None and key in kept:
-        return kept[key]
-    if kept:
-        kept.clear()  # first: there may be no room for two
+    return kept.get("dataset", key, lambda: _named(data, class_names))
+
+
+def _named(data: DataSection, class_names: ClassNames | None) -> Source | Text:
+    """The dataset, by its own names of classes or else by those that a network has for them."""
     try:
-        source = _read(data)
+        return _read(data)
     except NamelessClasses:
         names = tuple(class_names()) if class_names is not None else ()
         if not names:
             raise
         source = _read(data.model_copy(update={"class_names": names}))
         note = f"no picture has a label: classes are the network's, {formatting.listed(names, 3)}"
-        source = replace(source, notes=(*source.notes, note))
-    if kept is not None:
-        kept[key] = source
-    return source
+        return replace(source, notes=(*source.notes, note))
 
 
 def _read(data: DataSection) -> Source | Text:

@@ -12,13 +12,14 @@ import torch
 
 from kdcli import catalog, formatting, tasks
 from kdcli.core.class_map import Groups
+from kdcli.core.known_answers import KnownAnswers
 from kdcli.core.network import Network, parameter_count
 from kdcli.core.teacher import Teacher
 from kdcli.core.types import DataInfo, Sees, Shown
 from kdcli.engine.checkpoint import digest
 from kdcli.engine.runtime import Runtime
 from kdcli.errors import Incompatible, UsageError, Where
-from kdcli.jobs.build import class_maps, sights
+from kdcli.jobs.build import class_maps, kept, sights
 from kdcli.jobs.build.networks import fresh_network, load_network
 from kdcli.models._headed import two_heads
 from kdcli.models._tapped import tapped
@@ -76,6 +77,8 @@ class Asked:
 
 
 _NOTHING = Asked()
+# what is kept from run to run: answers of so many teachers, and of each so many bytes
+KNOWN_TEACHERS, KNOWN_BYTES = 4, 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ def load_teacher(
     )
     sees = sights.pixels_for(asked.sight.over(sights.of_header(found, header)), info, "teacher")
     teacher = as_teacher(through.network, sees, info, runtime, header.epoch, asked.view)
+    if asked.classes is None and tasks.named(info.task).pictures and not runtime.shards:
+        teacher.known = known_answers(header, taps, runtime)
     history = tuple(str(kept) for kept in kept_along(found, header.epoch))
     return LoadedTeacher(
         teacher,
@@ -152,6 +157,16 @@ def load_teacher(
         through.groups,
         through.words,
     )
+
+
+def known_answers(
+    header: CheckpointHeader, taps: Mapping[str, str] | None, runtime: Runtime
+) -> KnownAnswers | None:
+    """What a network with these weights has answered in earlier runs, where that is kept."""
+    if not kept.keeping():
+        return None
+    key = header.tensors_sha256, header.architecture, header.arguments, taps, str(runtime.device)
+    return kept.get("answers", repr(key), lambda: KnownAnswers(KNOWN_BYTES), most=KNOWN_TEACHERS)
 
 
 def check_fits(

@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -61,7 +61,7 @@ def write_tuning(tuning: Tuning) -> Path:
         DiskFull, NotWritable: it cannot be written.
     """
     file = tuning_file()
-    write_json(file, asdict(tuning))
+    write_json(file, tuning)
     return file
 
 

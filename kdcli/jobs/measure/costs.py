@@ -15,6 +15,7 @@ from torch import Tensor
 from kdcli.core.network import Network, parameter_count
 from kdcli.engine.evaluator import evaluating
 from kdcli.errors import shortened
+from kdcli.jobs.build import kept
 from kdcli.models.cost import macs
 from kdcli.results.cost import CapacityGap, Cost, Form, Latency
 from kdcli.results.intervals import Estimate
@@ -47,20 +48,41 @@ def cost(
             such a file lies beside the checkpoint.
         left_out: gets a sentence for each form that could not be had.
     """
-    # somebody's own network may do what cannot be counted
-    try:
-        operations = macs(network, (image.shape[1], image.shape[2], image.shape[3]), image)
-    except (RuntimeError, NotImplementedError):
-        operations = None
+    operations, latencies = _eager(network, image, timed=timed)
     return Cost(
         parameter_count(network),
         operations,
         size_of(checkpoint),
         (
-            *((latency(network, image, batch) for batch in BATCHES) if timed else ()),
+            *latencies,
             *_other_forms(network, image, checkpoint, forms, [] if left_out is None else left_out),
         ),
     )
+
+
+def _eager(
+    network: Network, image: Tensor, *, timed: bool
+) -> tuple[int | None, tuple[Latency, ...]]:
+    """Multiply-accumulates and latencies of a network; of cells of a sweep that differ in its
+    weights alone, the first one's.
+    """
+
+    def found() -> tuple[int | None, tuple[Latency, ...]]:
+        # somebody's own network may do what cannot be counted
+        try:
+            operations = macs(network, (image.shape[1], image.shape[2], image.shape[3]), image)
+        except (RuntimeError, NotImplementedError):
+            operations = None
+        return operations, tuple(latency(network, image, batch) for batch in BATCHES if timed)
+
+    if network.blueprint is None:
+        return found()
+    layouts = {
+        (parameter.dtype, parameter.stride(), str(parameter.device))
+        for parameter in network.parameters()
+    }
+    about = (network.blueprint, tuple(image.shape), image.dtype, timed, torch.get_num_threads())
+    return kept.get("cost", repr((about, sorted(map(repr, layouts)))), found, most=256)
 
 
 def _other_forms(

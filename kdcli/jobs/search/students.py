@@ -12,7 +12,8 @@ from kdcli.data.text import Text
 from kdcli.engine.hardware import choose_device
 from kdcli.errors import CorruptFile, KdError
 from kdcli.files import DAMAGED
-from kdcli.jobs.build.datasets import kept_sources, open_source
+from kdcli.jobs.build import kept
+from kdcli.jobs.build.datasets import open_source
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
@@ -258,7 +259,7 @@ def search(
         in_folder(folder / JOURNAL),
         trusting(own),
         trusted_recipe(resolved, trust=trust),
-        kept_sources(),
+        kept.between_runs(),
     ):
         found = _Search(base, resolved, space, folder, trials, again, told)
         heard = (Audience.of(listeners),) if listeners else ()

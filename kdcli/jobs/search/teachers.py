@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data.text import Text
 from kdcli.errors import KdError, UsageError
-from kdcli.jobs.build.datasets import kept_sources, open_source
+from kdcli.jobs.build import kept
+from kdcli.jobs.build.datasets import open_source
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
@@ -321,7 +322,7 @@ def find_teacher(
     """
     check_installed("kd find-teacher")
     folder = Path(out)
-    with kept_sources():
+    with kept.between_runs():
         pair, probed, teacher = pair_of(recipe, student, sets, flags, environ or {})
         if teacher.data.name != probed.data.name:
             raise UsageError(

@@ -12,7 +12,7 @@ import torch
 
 from kdcli.engine.hardware import choose_device
 from kdcli.errors import DeviceUnavailable, Interrupted, KdError, Terminated, UsageError
-from kdcli.jobs.build.datasets import kept_sources
+from kdcli.jobs.build import kept
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import (
     CellDone,
@@ -101,7 +101,7 @@ def _run_all(
         finished = finished_runs(folder)  # read once: what this sweep adds are other cells
         looked_at = _within(limit, tasks, finished)
         if jobs == 1 and place.kind == "processes":
-            with kept_sources():
+            with kept.between_runs():
                 results = [
                     _one_cell(task, len(tasks), folder, finished, listeners) for task in looked_at
                 ]

@@ -14,7 +14,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -58,7 +58,7 @@ class Job:
             if not (self.says.parent / _STOP).exists():
                 signal.raise_signal(signal.SIGUSR1)  # submitit's handler queues it again and exits
             ended = Ended("stopped")
-        write_json(self.says, asdict(ended))
+        write_json(self.says, ended)
 
     def checkpoint(self) -> Any:
         """The same job: its run goes on from its state."""

@@ -18,7 +18,7 @@ from typing import Self
 import torch
 
 from kdcli.errors import Interrupted, Terminated
-from kdcli.jobs.build.datasets import kept_sources
+from kdcli.jobs.build import kept
 from kdcli.jobs.events import RunEvent, StepDone, StepRead
 from kdcli.jobs.processes.child import Child, EventSender, answer_sigterm
 from kdcli.jobs.sweep.schedule import Ended, Task, attempt
@@ -80,7 +80,7 @@ def _work(pipe: Connection, share: Share) -> None:
     answer_sigterm(stop)
     if share.pin:
         os.sched_setaffinity(0, share.cores)
-    with contextlib.suppress(EOFError, OSError), kept_sources():
+    with contextlib.suppress(EOFError, OSError), kept.between_runs():
         while True:
             task, out, tell = pipe.recv()
             torch.set_num_threads(share.threads)  # the task before may have set its own

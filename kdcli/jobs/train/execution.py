@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -272,14 +272,14 @@ class Execution:
         outcome: Outcome,
         metrics: MetricsWriter,
     ) -> None:
-        write_json(self.run / run_folder.ANALYSIS_FILE, asdict(outcome.analysis))
+        write_json(self.run / run_folder.ANALYSIS_FILE, outcome.analysis)
         if outcome.mistakes is not None:
-            write_json(self.run / run_folder.MISTAKES_FILE, asdict(outcome.mistakes))
+            write_json(self.run / run_folder.MISTAKES_FILE, outcome.mistakes)
         labelled = result.test.labelled is not None
         told = "test_accuracy" if labelled else "test_agreement"
         metrics.done({told: share_of(result.test), "wall_seconds": result.wall_seconds})
         # summary.json last: a run that has one is finished, and its manifest is whole
-        summary = json_text(asdict(result))
+        summary = json_text(result)
         manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
         write_text(self.run / run_folder.SUMMARY_FILE, summary)
         build_report(self.run, html=self.job.recipe.report.html is True)

@@ -458,7 +458,9 @@ def _asked(job: Job, network: Network) -> Callable[[Batch, tuple[str, ...]], Out
     """What a batch and taps are put to: a teacher sees pixels as those that it was trained on, the
     run's own network as they are.
     """
-    return _teacher_of(job, network) or (lambda batch, taps: network(batch.x, taps))
+    teacher = _teacher_of(job, network)
+    known = None if teacher is None else teacher.of("test")
+    return known or (lambda batch, taps: network(batch.x, taps))
 
 
 def _one(job: Job, x: Tensor) -> Tensor:

@@ -8,16 +8,19 @@ from unittest.mock import patch
 
 import pytest
 
+from kdcli.core.known_answers import KnownAnswers
 from kdcli.data.datasets import digits
 from kdcli.errors import RecipeInvalid, UsageError
-from kdcli.jobs import run_sweep
-from kdcli.jobs.build.datasets import kept_sources, open_source
+from kdcli.jobs import distill, run_sweep
+from kdcli.jobs.build import kept, teachers
+from kdcli.jobs.build.datasets import open_source
 from kdcli.jobs.events import CellDone
 from kdcli.jobs.sweep.schedule import cell_tasks
 from kdcli.recipe.schema import DataSection, branch
 from kdcli.recipe.sweep.cells import load_sweep
 from kdcli.report.tables.sweep import sweep_results
 from kdcli.runs.folder import claimed_sweep
+from kdcli.runs.read import Run
 
 SWEEP = """
 base = "base.toml"
@@ -65,12 +68,38 @@ def test_of_the_datasets_only_the_last_is_kept_and_outside_none(sweep_file):
         branch(DataSection, "synthetic")(name="synthetic"),
     )
     assert open_source(plain) is not open_source(plain)
-    with kept_sources():
-        kept = open_source(plain)
-        assert open_source(branch(DataSection, "digits")(name="digits", train_limit=100)) is kept
+    with kept.between_runs():
+        first = open_source(plain)
+        assert open_source(branch(DataSection, "digits")(name="digits", train_limit=100)) is first
         open_source(square)
-        assert open_source(plain) is not kept
+        assert open_source(plain) is not first
     assert open_source(plain) is not open_source(plain)
+
+
+def test_cells_answer_as_single_runs_do_and_ask_their_teacher_once(sweep_file, tmp_path):
+    """A cell's numbers do not depend on which came before it in the same process."""
+    sweep_file.write_text('base = "base.toml"\n[axes]\nseed = [0, 1, 2]\n')
+    asked: list[int] = []
+    after: list[int] = []
+
+    class Counted(KnownAnswers):
+        def answer(self, ask, x, taps):
+            return super().answer(lambda rows: asked.append(len(rows)) or ask(rows), x, taps)
+
+    def note(event):
+        if isinstance(event, CellDone):
+            after.append(len(asked))
+
+    with patch.object(teachers, "KnownAnswers", Counted):
+        cells = run_sweep(sweep_file, out=tmp_path / "runs", listeners=[note]).cells
+    assert after[0] > 0
+    assert after == [after[0]] * 3
+    swept = [Run.load(cell.run).summary for cell in cells]
+    # networks of one kind are timed once
+    assert swept[0].cost.latencies == swept[1].cost.latencies == swept[2].cost.latencies
+    alone = distill(cells[2].run + "/recipe.toml", out=tmp_path / "alone")
+    for name in ("test", "gap", "gaps", "energies", "teacher_energies", "agreement"):
+        assert getattr(swept[2], name) == getattr(alone, name), name
 
 
 def test_cells_are_run_once_and_share_one_teacher(sweep_file, tmp_path):
