@@ -311,6 +311,7 @@ def summary(taken: Sequence[Taken]) -> dict[str, dict[str, Mean]]:
 
 
 def shown(found: Mean) -> str:
+    """A mean of fractions and its interval, in per cent."""
     half = "" if found.half is None else f" ± {100 * found.half:.2f}"
     return f"{100 * found.value:.2f}{half}"
 

@@ -33,7 +33,7 @@ from typing import Any
 
 from benchmarks.find_teacher import Mean, mean_of, shown
 from kdcli.jobs import search
-from kdcli.jobs.search.space import values_of
+from kdcli.jobs.searching.space import values_of
 from kdcli.jobs.train.run import find_or_train
 from kdcli.recipe.resolve import Flag, Resolved, resolve, resolve_teacher
 from kdcli.recipe.schema import DistillRecipe

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -206,6 +210,30 @@ def test_options_from_a_class_that_the_text_does_not_show_are_refused(tmp_path, 
     )
     with pytest.raises(UsageError, match="cannot read without running the file"):
         catalog.options_class(catalog.entry("method", "odd.py"))
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_one_entry_is_what_the_listing_says_of_it(kind):
+    for name, listed in catalog.entries(kind).items():
+        assert catalog.entry(kind, name) == listed
+
+
+def test_for_one_method_the_files_of_others_are_not_parsed():
+    program = (
+        "import ast; parse = ast.parse; parsed = []\n"
+        "ast.parse = lambda *a, **k: parsed.append(k.get('filename')) or parse(*a, **k)\n"
+        "from kdcli import catalog\n"
+        "for kind, name in (('method', 'skd'), ('model', 'resnet20'), ('dataset', 'cifar10')):\n"
+        "    catalog.options_class(catalog.entry(kind, name))\n"
+        "print(*parsed, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    parsed = {Path(line).stem for line in done.stdout.splitlines()}
+    assert "skd" in parsed
+    assert "dkd" not in parsed
+    assert len(parsed) < 10
 
 
 def test_an_installed_package_adds_a_method_by_its_entry_point(tmp_path, monkeypatch):

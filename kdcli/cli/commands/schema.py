@@ -48,7 +48,7 @@ class _Nullable(GenerateJsonSchema):
 def data_types() -> dict[str, Any]:
     """The type of `data` by command; a group's commands are "GROUP COMMAND"."""
     from kdcli.cli.commands import check, datasets, methods, models, recipes, report
-    from kdcli.jobs.doctor import Check
+    from kdcli.jobs.machine_checks import Check
     from kdcli.report.tables.compare import Comparison
     from kdcli.results import (
         export,

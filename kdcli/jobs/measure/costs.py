@@ -28,6 +28,18 @@ REPEATS, WARM_UP = 30, 5
 SECONDS, LEAST = 0.5, 3
 
 
+def check_forms(forms: Sequence[Form]) -> None:
+    """Refuses forms that cannot be had here, before anything is measured.
+
+    Raises:
+        UsageError: a package is missing.
+    """
+    if "onnx" in forms:
+        from kdcli.jobs.use.formats import check_installed  # with all that exports networks
+
+        check_installed("onnx")
+
+
 def cost(
     network: Network,
     image: Tensor,

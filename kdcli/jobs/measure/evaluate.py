@@ -21,8 +21,7 @@ from kdcli.jobs.build.labels import check_gates_of_labels
 from kdcli.jobs.build.networks import load_network
 from kdcli.jobs.measure.answers import Answers
 from kdcli.jobs.measure.beside_teachers import Beside, beside_teachers
-from kdcli.jobs.measure.costs import cost
-from kdcli.jobs.measure.forms import check_forms
+from kdcli.jobs.measure.costs import check_forms, cost
 from kdcli.jobs.measure.from_checkpoint import CheckpointEvaluator, distinct, save_logits
 from kdcli.jobs.measure.gates import Held, check_gates, with_counts
 from kdcli.recipe import measured_data

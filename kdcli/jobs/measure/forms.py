@@ -5,7 +5,7 @@ ONNX file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,16 +23,6 @@ from kdcli.results.preprocessing import Preprocessing
 
 Ask = Callable[[Tensor], object]
 _NAME = "network"  # inside a file that is only timed
-
-
-def check_forms(forms: Sequence[Form]) -> None:
-    """Refuses forms that cannot be had here, before anything is measured.
-
-    Raises:
-        UsageError: a package is missing.
-    """
-    if "onnx" in forms:
-        formats.check_installed("onnx")
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""One run, from its reserved folder on: trained, measured and written down."""
+"""One run, from its reserved folder on: trained, measured and written down.
+
+What measures and draws is a third of kd. It is imported when that has come, so that nobody waits
+for it before the first step.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdcli import tasks
 from kdcli.core.network import Network
@@ -30,17 +35,18 @@ from kdcli.jobs.train import write_failures
 from kdcli.jobs.train.asking import HeldOut
 from kdcli.jobs.train.dynamics import Monitor
 from kdcli.jobs.train.environment import prepared, resume_command
-from kdcli.jobs.train.final_evaluation import Outcome, measure_outcome, run_result
 from kdcli.jobs.train.fold_temperature import fold_temperature
 from kdcli.jobs.train.metrics_log import MetricsWriter
 from kdcli.jobs.train.trackers.start import Trackers, start_trackers
 from kdcli.recipe.writing import recipe_hash
-from kdcli.report.page.build import build as build_report
 from kdcli.results.measures import share_of
 from kdcli.results.run import RunResult
 from kdcli.results.weights_header import MODEL_FILE
 from kdcli.runs import folder as run_folder
 from kdcli.runs import manifest
+
+if TYPE_CHECKING:
+    from kdcli.jobs.train.final_evaluation import Outcome
 
 
 class Execution:
@@ -202,6 +208,8 @@ class Execution:
 
     def conclude(self, trainer: Trainer, trained: Network) -> RunResult:
         """Measures what came out, and writes it all down."""
+        from kdcli.jobs.train.final_evaluation import measure_outcome, run_result
+
         assert self.metrics is not None
         network = self._selected(trained)
         self.epochs = trainer.epochs_of_result() if self.job.recipe.train.select == "last" else None
@@ -272,6 +280,8 @@ class Execution:
         outcome: Outcome,
         metrics: MetricsWriter,
     ) -> None:
+        from kdcli.report.page.build import build
+
         write_json(self.run / run_folder.ANALYSIS_FILE, outcome.analysis)
         if outcome.mistakes is not None:
             write_json(self.run / run_folder.MISTAKES_FILE, outcome.mistakes)
@@ -282,7 +292,7 @@ class Execution:
         summary = json_text(result)
         manifest.seal(self.run, {run_folder.SUMMARY_FILE: summary})
         write_text(self.run / run_folder.SUMMARY_FILE, summary)
-        build_report(self.run, html=self.job.recipe.report.html is True)
+        build(self.run, html=self.job.recipe.report.html is True)
         run_folder.point_latest(self.run)
         if not self.keep_state:
             run_folder.drop_state(self.run)

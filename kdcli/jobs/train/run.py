@@ -24,7 +24,7 @@ from kdcli.jobs.build.job import Job, build_job, network_section
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.build.tuned import Settled
 from kdcli.jobs.events import Listener
-from kdcli.jobs.measure.forms import check_forms
+from kdcli.jobs.measure.costs import check_forms
 from kdcli.jobs.processes import devices
 from kdcli.jobs.train import longer
 from kdcli.jobs.train.dry_run import try_out

@@ -126,7 +126,7 @@ def pretended(form, network, image):
 
 def test_other_forms_are_timed_beside_it_and_one_that_fails_is_told_of(trained, monkeypatch):
     monkeypatch.setattr(ways, "in_form", pretended)
-    monkeypatch.setattr(ways, "check_forms", lambda _: None)
+    monkeypatch.setattr("kdcli.jobs.measure.evaluate.check_forms", lambda _: None)
     found = evaluate([trained.out / "kd"], latency=True, forms=["onnx", "compiled"])
     own = found.evaluations[0].cost
     assert [(each.form, each.batch) for each in own.latencies] == [

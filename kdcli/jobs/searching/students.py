@@ -17,9 +17,9 @@ from kdcli.jobs.build.datasets import open_source
 from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
-from kdcli.jobs.search import candidates as networks
-from kdcli.jobs.search.race import Race, Steps, rungs, score_of
-from kdcli.jobs.search.space import (
+from kdcli.jobs.searching import candidates as networks
+from kdcli.jobs.searching.race import Race, Steps, rungs, score_of
+from kdcli.jobs.searching.space import (
     RATES,
     Base,
     Space,
@@ -30,7 +30,7 @@ from kdcli.jobs.search.space import (
     space_of,
     values_of,
 )
-from kdcli.jobs.search.study import Study, accuracy_at, check_installed, in_folder
+from kdcli.jobs.searching.study import Study, accuracy_at, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task, with_teachers
 from kdcli.recipe.resolve import Flag, Resolved, teacher_recipe
@@ -51,7 +51,7 @@ JOURNAL = "search.journal"
 
 
 class Students:
-    """The plan of a search for a student (kdcli.jobs.search.race.Plan).
+    """The plan of a search for a student (kdcli.jobs.searching.race.Plan).
 
     Args:
         base: of all recipes. candidates: within the budget. runs: trials in all, which ask their

@@ -22,9 +22,9 @@ from kdcli.jobs.build.header import digests, write_code
 from kdcli.jobs.build.job import code_of
 from kdcli.jobs.build.networks import fresh_network
 from kdcli.jobs.build.teachers import check_fits
-from kdcli.jobs.import_weights import match
-from kdcli.jobs.import_weights.class_names import check_number, read_class_names
-from kdcli.jobs.import_weights.read import ForeignTensors, read_foreign
+from kdcli.jobs.foreign_weights import match
+from kdcli.jobs.foreign_weights.class_names import check_number, read_class_names
+from kdcli.jobs.foreign_weights.read import ForeignTensors, read_foreign
 from kdcli.recipe import measured_data
 from kdcli.recipe.reading.layers import Layer
 from kdcli.recipe.schema import BOUNDS, DataSection

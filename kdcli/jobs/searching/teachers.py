@@ -23,9 +23,9 @@ from kdcli.jobs.build.trusted_recipe import trusted_recipe
 from kdcli.jobs.events import Listener
 from kdcli.jobs.listeners import Audience
 from kdcli.jobs.model_info import propose_students
-from kdcli.jobs.search.race import Race, Steps, rungs, score_of
-from kdcli.jobs.search.space import HELD_OUT, base_of, label_of
-from kdcli.jobs.search.study import Study, check_installed, in_folder
+from kdcli.jobs.searching.race import Race, Steps, rungs, score_of
+from kdcli.jobs.searching.space import HELD_OUT, base_of, label_of
+from kdcli.jobs.searching.study import Study, check_installed, in_folder
 from kdcli.jobs.sweep.executor import HERE, Executor, Jobs, Place, open_executor
 from kdcli.jobs.sweep.schedule import Task
 from kdcli.recipe.resolve import (
@@ -65,7 +65,7 @@ class Pair:
 
 
 class Teachers:
-    """The plan of a search for a teacher (kdcli.jobs.search.race.Plan).
+    """The plan of a search for a teacher (kdcli.jobs.searching.race.Plan).
 
     Args:
         at: epochs of the teacher after which it is probed. probe_epochs: of the student.

@@ -217,14 +217,14 @@ def test_the_header_says_all_that_is_known(state, tmp_path):
     ],
 )
 def test_names_of_classes(text, suffix, tmp_path):
-    from kdcli.jobs.import_weights.class_names import read_class_names
+    from kdcli.jobs.foreign_weights.class_names import read_class_names
 
     (tmp_path / f"c.{suffix}").write_text(text)
     assert read_class_names(tmp_path / f"c.{suffix}") == ("a", "b", "c")
 
 
 def test_the_names_of_imagenet():
-    from kdcli.jobs.import_weights.class_names import read_class_names
+    from kdcli.jobs.foreign_weights.class_names import read_class_names
 
     names = read_class_names(Path("imagenet"))
     assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
@@ -240,7 +240,7 @@ def test_the_names_of_imagenet():
     ],
 )
 def test_names_that_are_none(text, said, tmp_path):
-    from kdcli.jobs.import_weights.class_names import read_class_names
+    from kdcli.jobs.foreign_weights.class_names import read_class_names
 
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(BadData, match=said):

@@ -12,14 +12,14 @@ from kdcli.cli.app import run
 from kdcli.cli.console import Environment
 from kdcli.errors import CorruptFile, Exit, Interrupted, KdError, UsageError
 from kdcli.jobs import search
-from kdcli.jobs.search.candidates import named, spread, within
-from kdcli.jobs.search.race import rungs
-from kdcli.jobs.search.students import choose, frontier_of
+from kdcli.jobs.searching.candidates import named, spread, within
+from kdcli.jobs.searching.race import rungs
+from kdcli.jobs.searching.students import choose, frontier_of
 from kdcli.recipe.resolve import Flag
 from kdcli.recipe.schema import GatesSection
 from kdcli.results.search import Candidate, Score, Trial
 from kdcli.runs.find import runs_in
-from tests.unit.jobs.search.conftest import StopAfter
+from tests.unit.jobs.searching.conftest import StopAfter
 
 
 def _search(recipes, teacher, out, *sets, **more):

@@ -17,7 +17,7 @@ from kdcli import catalog, formatting
 from kdcli.core.network import Network
 from kdcli.errors import Incompatible, UsageError
 from kdcli.jobs.build.networks import fresh_network
-from kdcli.jobs.import_weights.read import unwrapped
+from kdcli.jobs.foreign_weights.read import unwrapped
 from kdcli.jobs.model_info import usual_shape
 from kdcli.models._headed import Headed
 from kdcli.models.published_names import published_names

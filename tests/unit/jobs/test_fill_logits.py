@@ -81,7 +81,7 @@ def test_a_filled_table_leaves_a_student_nothing_to_ask(recipe, trained, tmp_pat
 
 
 def test_interrupted_it_goes_on(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["kdcli.jobs.fill_cache"], "_CHUNK", 100)
+    monkeypatch.setattr(sys.modules["kdcli.jobs.fill_logits"], "_CHUNK", 100)
 
     def stop(table):
         if table.stored >= 500:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from kdcli.errors import Interrupted, KdError, Terminated, UsageError
 from kdcli.jobs.events import FromRun, Listener, TrialDone
 from kdcli.jobs.processes.signals import StopRequest
-from kdcli.jobs.search.space import HELD_OUT
-from kdcli.jobs.search.study import Study
+from kdcli.jobs.searching.space import HELD_OUT
+from kdcli.jobs.searching.study import Study
 from kdcli.jobs.sweep.executor import Executor
 from kdcli.jobs.sweep.schedule import Ended, Task
 from kdcli.results.search import Score, Trial

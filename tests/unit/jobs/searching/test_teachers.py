@@ -11,7 +11,7 @@ from kdcli.jobs import find_teacher
 from kdcli.results.weights_header import read_header
 from kdcli.runs.find import runs_in
 from kdcli.runs.read import Run
-from tests.unit.jobs.search.conftest import StopAfter
+from tests.unit.jobs.searching.conftest import StopAfter
 
 SPACE = {"batches": [32, 64], "smoothings": [0.0, 0.3], "temperatures": [3.0], "probe_epochs": 1}
 
