@@ -88,6 +88,7 @@ SLOWER = {
     ("cifar10/kd-resnet56-resnet20", "cifar10/kd-resnet56-resnet20"): 0.25,
     ("mnist/sweep-few-per-class", "5, mnist-small"): 0.2,
     ("tables/quality-figure4-scaled", "5, mnist-small, 0"): 0.2,
+    ("tables/quality-figure4-fashion-scaled", "5, fashion-mnist-small, 0"): 0.2,
     ("tables/energy-table6", "skd, ResNet-101"): 0.25,
     ("tables/partial-table3-imagenet", "kd_topk"): 0.25,
 }
