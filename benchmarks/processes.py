@@ -15,50 +15,66 @@ from typing import Any
 
 FIRST_STEP = 75  # exit code of a child that saw one
 
-# the command as typed, but that it ends when the first optimiser step is done
+# the command as typed, but that it ends when the first optimiser step is done, and says how long
+# ago torch had been imported
 _UNTIL_FIRST_STEP = f"""
 import os
 import sys
-from kdcli import jobs
-from kdcli.jobs.events import StepDone
-distill = jobs.distill
-stop = lambda event: os._exit({FIRST_STEP}) if isinstance(event, StepDone) else None
-jobs.distill = lambda resolved, *, listeners=(), **rest: distill(
-    resolved, listeners=[*listeners, stop], **rest
-)
+import time
+from importlib.machinery import PathFinder
+
+class Watching:
+    def find_spec(self, name, path=None, target=None):
+        if name not in watched:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (execute(module), watched[name](module))
+        return spec
+
+def note(torch):
+    ends.append(time.perf_counter())
+
+def patch(steps):
+    take = steps.Steps.take
+    def first(*arguments):
+        take(*arguments)
+        print(time.perf_counter() - ends[0], flush=True)
+        os._exit({FIRST_STEP})
+    steps.Steps.take = first
+
+ends = []
+watched = dict([("torch", note), ("kdcli.engine.steps", patch)])
+sys.meta_path.insert(0, Watching())
 from kdcli.__main__ import main
 main()
 """
 
 
-def seconds_of(arguments: Sequence[str], *, cache: Path | None = None, ends_with: int = 0) -> float:
+def seconds_of(arguments: Sequence[str]) -> float:
     """Wall time of one process of this interpreter.
 
-    Args:
-        cache: folder of all that kd and torch's compiler keep; this process's own unless given.
-
     Raises:
-        RuntimeError: it ended with another exit code; its last words are in the message.
+        RuntimeError: it failed; its last words are in the message.
     """
-    own = (
-        {}
-        if cache is None
-        else {"KD_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
-    )
     start = time.perf_counter()
-    _output_of(arguments, own, ends_with)
+    _output_of(arguments)
     return time.perf_counter() - start
 
 
-def seconds_to_first_step(recipe: Path, out: Path, cache: Path) -> float:
-    """From the start of `kd distill RECIPE` until its first step is done. The run is left
-    unfinished under `out`.
+def _with_cache(cache: Path) -> dict[str, str]:
+    """Variables for a process all that kd and torch's compiler keep for which is in a folder."""
+    return {"KD_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+
+
+def seconds_to_first_step(recipe: Path, out: Path, cache: Path) -> tuple[float, float]:
+    """From the start of `kd distill RECIPE` until its first step is done, and until then from the
+    moment when torch had been imported. The run is left unfinished under `out`.
     """
-    return seconds_of(
-        ["-c", _UNTIL_FIRST_STEP, "distill", str(recipe), "--out", str(out), "--quiet"],
-        cache=cache,
-        ends_with=FIRST_STEP,
-    )
+    command = ["distill", str(recipe), "--out", str(out), "--quiet"]
+    start = time.perf_counter()
+    said = _output_of(["-c", _UNTIL_FIRST_STEP, *command], _with_cache(cache), FIRST_STEP)
+    return time.perf_counter() - start, float(said.splitlines()[-1])
 
 
 def summary_of(arguments: Sequence[str]) -> dict[str, Any]:

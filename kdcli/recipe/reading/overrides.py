@@ -148,9 +148,11 @@ def _source(teacher: Any) -> str:
     such as hf/./my-vit or mine.py:net, or a checkpoint.
     """
     text = str(teacher)
+    if is_folder(text) or is_file(text):
+        return "checkpoint"
     libraries = (each[:-1] for each in catalog.entries("model") if each.endswith("/*"))
     named = text.startswith(tuple(libraries)) or ".py:" in text
-    return "name" if named and not (is_folder(text) or is_file(text)) else "checkpoint"
+    return "name" if named else "checkpoint"
 
 
 def _plain(value: Any) -> Any:
