@@ -64,6 +64,7 @@ LONGER = {
     ("image-folder", "torchvision/resnet152"): 32,
     ("image-folder", "skd"): 16,
     ("synthetic", "kd_pt"): 8,
+    ("mnist", "mnist-student"): 12,
     ("digits", "vit-mini"): 40,
     ("cifar10", "logit_std"): 16,
     ("cifar10", "resnet56"): 8,
