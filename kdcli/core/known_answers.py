@@ -25,12 +25,12 @@ class KnownAnswers:
     it was asked about: whoever asks again gets the same bits (see `kdcli.core.types.filled_up`).
 
     Args:
-        room: bytes that they may take; beyond, all are forgotten.
+        room: bytes that they may take. Where they need more, all are forgotten and no more are
+            kept: to look for what is not there costs time, too.
     """
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._taken = 0
         self._found: dict[bytes, _Row] = {}
 
     def answer(self, ask: Callable[[Tensor], Output], x: Tensor, taps: tuple[str, ...]) -> Output:
@@ -40,6 +40,8 @@ class KnownAnswers:
             ask: answers those at places [M] among them, asked in a batch of B, by an output of B
                 rows of which the first M count.
         """
+        if self._room < 0:
+            return ask(torch.arange(len(x), device=x.device))
         keys = _keys(x, taps)
         absent = [place for place, key in enumerate(keys) if key not in self._found]
         rows = {key: self._found[key] for key in keys if key in self._found}
@@ -52,12 +54,11 @@ class KnownAnswers:
 
     def _keep(self, output: Output, rows: Mapping[bytes, _Row]) -> None:
         size = sum(part.nbytes for part in (output.logits, *output.taps.values()))
-        if self._taken + size > self._room:
-            self._found.clear()
-            self._taken = 0
-        if size <= self._room:
+        if size > self._room:
+            self._found, self._room = {}, -1
+        else:
             self._found.update(rows)
-            self._taken += size
+            self._room -= size
 
 
 def _joined(rows: list[_Row]) -> Output:

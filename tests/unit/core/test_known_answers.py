@@ -89,7 +89,7 @@ def test_only_pictures_that_were_not_asked_about_are_asked_about(teacher):
     assert torch.equal(found, teacher(_batch(other)).logits)
 
 
-def test_what_has_no_room_is_asked_again():
+def test_where_they_have_no_room_all_are_forgotten_and_no_more_kept():
     known, asked = KnownAnswers(100), []
 
     def answer(x):
@@ -99,6 +99,8 @@ def test_what_has_no_room_is_asked_again():
 
         return known.answer(ask, torch.full((1, 1), float(x)), ()).logits[0, 0].item()
 
-    assert [answer(x) for x in (1, 1, 2, 2, 3, 3, 1)] == [1, 1, 2, 2, 3, 3, 1]
-    # two have room, then both go for the third
-    assert asked == [1, 2, 3, 1]
+    # two have room
+    assert [answer(x) for x in (1, 1, 2, 2)] == [1, 1, 2, 2]
+    assert asked == [1, 2]
+    assert [answer(x) for x in (3, 3, 1, 1)] == [3, 3, 1, 1]
+    assert asked == [1, 2, 3, 3, 1, 1]
