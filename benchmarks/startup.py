@@ -1,4 +1,5 @@
-"""Measures what a user waits for: the start of a command, and the quickstart's training.
+"""Measures what a user waits for: the start of a command, the first step, and the quickstart's
+training.
 
 Everything is measured in one run of this script, in interleaved rounds, and given as the median
 with its ratio to the thing beside it that does the least: a bare interpreter, and a bare training
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from benchmarks.processes import seconds_of, seconds_to_first_step
 
 ROUNDS = 7
 EPOCHS = 3
@@ -29,13 +30,6 @@ COMMANDS: Mapping[str, list[str]] = {
 }
 
 
-def seconds_of(arguments: list[str]) -> float:
-    """Wall time of one process of this interpreter."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """Median of each measure over rounds that take them in turn, so that a busy moment meets all of
     them.
@@ -45,6 +39,25 @@ def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dic
         for name, measure in measures.items():
             taken[name].append(measure())
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def seconds_after_torch(rounds: int) -> list[float]:
+    """From the end of `import torch` to the end of the first step of `kd distill`, with the
+    quickstart's networks and data, of so many starts; its teacher has had one epoch.
+    """
+    from kdcli.jobs import train_teacher
+
+    with tempfile.TemporaryDirectory() as out:
+        teacher = train_teacher("quickstart-teacher", out=out, epochs=1)
+        assert teacher is not None
+        recipe = Path(out) / "one.toml"
+        recipe.write_text(
+            f'extends = "quickstart"\n[teacher]\ncheckpoint = "{teacher.run}"\n', encoding="utf-8"
+        )
+        return [
+            seconds_to_first_step(recipe, Path(out) / "runs", Path(out) / f"cache-{number}")[1]
+            for number in range(rounds)
+        ]
 
 
 def kd_images_per_second() -> float:
@@ -103,6 +116,12 @@ def main() -> None:
     print(f"start-up, median of {ROUNDS} interleaved rounds")
     for name, value in starts.items():
         print(f"  {name:20} {value * 1000:7.0f} ms   {value / base:5.1f} x python")
+    taken = seconds_after_torch(ROUNDS)
+    print(f"\nfrom the end of import torch to the first step of kd distill, {ROUNDS} starts")
+    print(
+        f"  {'the quickstart':20} {statistics.median(taken):7.2f} s    "
+        f"({min(taken):.2f} to {max(taken):.2f})"
+    )
     speeds = interleaved({"kd": kd_images_per_second, "bare loop": bare_images_per_second}, 3)
     print("\ntraining the quickstart's teacher, last of 3 epochs, median of 3 interleaved rounds")
     for name, value in speeds.items():
