@@ -228,8 +228,12 @@ def resized(images: Tensor, size: tuple[int, int], how: Preprocessing) -> Tensor
         kind = Image.Resampling[how.interpolation.upper()]
         pixels = torch.from_numpy(np.array(picture_.resize((size[1], size[0]), kind)))
         return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
-    kind_ = InterpolationMode(how.interpolation)
-    return resize(images, list(size), interpolation=kind_, antialias=True)  # type: ignore[no-any-return]
+    return _by_torchvision(images, size, how)
+
+
+def _by_torchvision(images: Tensor, size: tuple[int, int], how: Preprocessing) -> Tensor:
+    kind = InterpolationMode(how.interpolation)
+    return resize(images, list(size), interpolation=kind, antialias=True)  # type: ignore[no-any-return]
 
 
 def finish(how: Preprocessing, augment: Augmentation, image: Tensor, change: int) -> Tensor:
@@ -253,8 +257,7 @@ def _cut_to_size(part: Tensor, how: Preprocessing) -> Tensor:
         return resized(part, how.size, how)
     # colours of a pixel side by side, and no gaps between rows: that is what is fast
     packed = part.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    kind = InterpolationMode(how.interpolation)
-    return resize(packed, list(how.size), interpolation=kind, antialias=True)  # type: ignore[no-any-return]
+    return _by_torchvision(packed, how.size, how)
 
 
 def changed(
